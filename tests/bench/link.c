@@ -1,0 +1,278 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Connections of the load generator. Level-triggered epoll with one large read per event: a second
+ * read that only says EAGAIN would cost as much as the messages it did not bring. */
+#include "tests/bench/link.h"
+#include "tests/bench/mqtt.h"
+#include "tests/bench/process.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <netinet/tcp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+#define INPUT_BYTES  (256u * 1024)
+#define OUTPUT_BYTES (256u * 1024 * 1024) /* a peer that lets this much pile up ends the run */
+#define TURN_EVENTS  1024
+#define SOURCES                                                                                    \
+    16u /* loopback source addresses, so that many short connections do not run out of ports */
+
+static void fatal(const char *what)
+{
+    fprintf(stderr, "mqttload: %s: %s\n", what, strerror(errno));
+    exit(2);
+}
+
+void hub_init(struct hub *hub, const struct link_handler *handler, void *context, const char *host,
+              uint16_t port)
+{
+    *hub = (struct hub){.handler = handler, .context = context};
+    hub->server.sin_family = AF_INET;
+    hub->server.sin_port = htons(port);
+    if (inet_pton(AF_INET, host, &hub->server.sin_addr) != 1) {
+        fprintf(stderr, "mqttload: %s is not an IPv4 address\n", host);
+        exit(2);
+    }
+    hub->epoll = epoll_create1(EPOLL_CLOEXEC);
+    hub->input = malloc(INPUT_BYTES);
+    if (hub->epoll < 0 || hub->input == NULL)
+        fatal("epoll");
+}
+
+void hub_deinit(struct hub *hub)
+{
+    close(hub->epoll);
+    free(hub->input);
+    free(hub->dirty);
+}
+
+static void link_watch(struct link *link, int operation, uint32_t events)
+{
+    struct epoll_event event = {.events = events, .data.ptr = link};
+    if (epoll_ctl(link->hub->epoll, operation, link->fd, &event) != 0)
+        fatal("epoll_ctl");
+}
+
+static void bind_source(struct hub *hub, int fd)
+{
+    if (ntohl(hub->server.sin_addr.s_addr) >> 24 != 127)
+        return;
+    int one = 1;
+    struct sockaddr_in source = {.sin_family = AF_INET};
+    source.sin_addr.s_addr = htonl(0x7f000001u + hub->opened_total % SOURCES);
+    setsockopt(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &one, sizeof(one));
+    if (bind(fd, (struct sockaddr *)&source, sizeof(source)) != 0)
+        fatal("bind");
+}
+
+void link_open(struct hub *hub, struct link *link)
+{
+    int one = 1;
+    link->hub = hub;
+    link->generation++;
+    link->connecting = true;
+    link->fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (link->fd < 0)
+        fatal("socket");
+    setsockopt(link->fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
+    bind_source(hub, link->fd);
+    hub->opened_total++;
+    if (connect(link->fd, (struct sockaddr *)&hub->server, sizeof(hub->server)) != 0 &&
+        errno != EINPROGRESS)
+        fatal("connect");
+    link_watch(link, EPOLL_CTL_ADD, EPOLLOUT);
+}
+
+static void link_drop(struct link *link)
+{
+    close(link->fd);
+    link->fd = -1;
+    link->generation++;
+    link->blocked = false;
+    free(link->held);
+    free(link->out);
+    link->held = link->out = NULL;
+    link->held_length = link->held_room = 0;
+    link->out_start = link->out_end = link->out_room = 0;
+}
+
+static void link_lost(struct link *link)
+{
+    link_drop(link);
+    link->hub->handler->lost(link);
+}
+
+/* False when the connection is broken; the link is left to the caller. */
+static bool link_write(struct link *link)
+{
+    while (link->out_start < link->out_end) {
+        ssize_t n = send(link->fd, link->out + link->out_start, link->out_end - link->out_start,
+                         MSG_NOSIGNAL);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0 && errno != EAGAIN)
+            return false;
+        bool all = n > 0 && (uint32_t)n == link->out_end - link->out_start;
+        if (n > 0)
+            link->out_start += (uint32_t)n;
+        if (all)
+            break;
+        if (!link->blocked)
+            link_watch(link, EPOLL_CTL_MOD, EPOLLIN | EPOLLOUT);
+        link->blocked = true;
+        return true;
+    }
+    link->out_start = link->out_end = 0;
+    if (link->blocked)
+        link_watch(link, EPOLL_CTL_MOD, EPOLLIN);
+    link->blocked = false;
+    return true;
+}
+
+void link_close(struct link *link)
+{
+    if (link->fd < 0)
+        return;
+    if (!link->connecting)
+        link_write(link);
+    link_drop(link);
+}
+
+uint8_t *link_reserve(struct link *link, uint32_t length)
+{
+    if (link->out_room - link->out_end >= length)
+        return link->out + link->out_end;
+    uint32_t pending = link->out_end - link->out_start;
+    if (link->out_start > 0)
+        memmove(link->out, link->out + link->out_start, pending);
+    link->out_start = 0;
+    link->out_end = pending;
+    if (link->out_room - pending < length) {
+        uint32_t room = link->out_room < 128 ? 128 : link->out_room;
+        while (room - pending < length)
+            room *= 2;
+        link->out = room <= OUTPUT_BYTES ? realloc(link->out, room) : NULL;
+        if (link->out == NULL)
+            fatal("output of one connection");
+        link->out_room = room;
+    }
+    return link->out + pending;
+}
+
+void link_commit(struct link *link, uint32_t length)
+{
+    struct hub *hub = link->hub;
+    link->out_end += length;
+    if (link->dirty)
+        return;
+    if (hub->dirty_count == hub->dirty_room) {
+        hub->dirty_room = hub->dirty_room == 0 ? 1024 : 2 * hub->dirty_room;
+        hub->dirty = realloc(hub->dirty, hub->dirty_room * sizeof(*hub->dirty));
+        if (hub->dirty == NULL)
+            fatal("memory");
+    }
+    link->dirty = true;
+    hub->dirty[hub->dirty_count++] = link;
+}
+
+void hub_flush(struct hub *hub)
+{
+    for (uint32_t i = 0; i < hub->dirty_count; i++) {
+        struct link *link = hub->dirty[i];
+        link->dirty = false;
+        if (link->fd >= 0 && !link->connecting && !link->blocked && !link_write(link))
+            link_lost(link);
+    }
+    hub->dirty_count = 0;
+}
+
+static void link_hold(struct link *link, const uint8_t *rest, uint32_t length)
+{
+    if (length > link->held_room) {
+        link->held = realloc(link->held, length);
+        if (link->held == NULL)
+            fatal("memory");
+        link->held_room = length;
+    }
+    if (length > 0)
+        memcpy(link->held, rest, length);
+    link->held_length = length;
+}
+
+static void link_read(struct link *link)
+{
+    struct hub *hub = link->hub;
+    uint32_t length = link->held_length, at = 0;
+    if (length > 0)
+        memcpy(hub->input, link->held, length);
+    ssize_t n = recv(link->fd, hub->input + length, INPUT_BYTES - length, 0);
+    if (n < 0 && (errno == EAGAIN || errno == EINTR))
+        return;
+    if (n <= 0) {
+        link_lost(link);
+        return;
+    }
+    hub->now_ns = clock_ns();
+    length += (uint32_t)n;
+    uint32_t generation = link->generation;
+    while (at < length) {
+        struct frame frame;
+        ssize_t size = mqtt_frame(hub->input + at, length - at, &frame);
+        if (size < 0 || (size == 0 && length - at == INPUT_BYTES)) {
+            link_lost(link);
+            return;
+        }
+        if (size == 0)
+            break;
+        at += (uint32_t)size;
+        hub->handler->frame(link, &frame);
+        if (link->generation != generation)
+            return;
+    }
+    link_hold(link, hub->input + at, length - at);
+}
+
+static void link_connected(struct link *link)
+{
+    int error = 0;
+    socklen_t length = sizeof(error);
+    getsockopt(link->fd, SOL_SOCKET, SO_ERROR, &error, &length);
+    if (error != 0) {
+        link_lost(link);
+        return;
+    }
+    link->connecting = false;
+    link_watch(link, EPOLL_CTL_MOD, EPOLLIN);
+    link->hub->handler->opened(link);
+}
+
+void hub_turn(struct hub *hub, uint64_t timeout_ns)
+{
+    static struct epoll_event events[TURN_EVENTS];
+    struct timespec timeout = {.tv_sec = (time_t)(timeout_ns / 1000000000u),
+                               .tv_nsec = (long)(timeout_ns % 1000000000u)};
+    int count = epoll_pwait2(hub->epoll, events, TURN_EVENTS, &timeout, NULL);
+    if (count < 0 && errno != EINTR)
+        fatal("epoll_wait");
+    hub->now_ns = clock_ns();
+    for (int i = 0; i < count; i++) {
+        struct link *link = events[i].data.ptr;
+        if (link->fd < 0)
+            continue;
+        if (link->connecting) {
+            link_connected(link);
+            continue;
+        }
+        if ((events[i].events & EPOLLOUT) && !link_write(link)) {
+            link_lost(link);
+            continue;
+        }
+        if (events[i].events & (EPOLLIN | EPOLLHUP | EPOLLERR))
+            link_read(link);
+    }
+}

@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The load generator's options and its three kinds of run. Each prints one JSON object and returns
+ * the exit status: 0 fine, 1 messages lost or errors seen; it exits with 2 when the run could not
+ * be set up. */
+#ifndef TESTS_BENCH_MQTTLOAD_H
+#define TESTS_BENCH_MQTTLOAD_H
+
+#include <stdint.h>
+#include <sys/types.h>
+
+enum workload {
+    WORKLOAD_FANIN,
+    WORKLOAD_FANOUT,
+    WORKLOAD_PAIRS,
+    WORKLOAD_LATENCY,
+    WORKLOAD_STORED,
+    WORKLOAD_CONNECT,
+    WORKLOAD_IDLE,
+};
+
+struct options {
+    const char *workload_name, *host;
+    enum workload workload;
+    uint16_t port;
+    pid_t pid; /* of the server, 0: its CPU and memory are not measured */
+    int protocol, qos;
+    uint32_t size, window, publishers, subscribers, connections, parallel, slices;
+    uint64_t rate; /* messages per second in all, 0: closed loop */
+    uint64_t count;
+    double seconds, warmup_seconds;
+};
+
+#define MESSAGE_SIZE_MIN 24u /* the stamp that every payload begins with */
+
+/* Publishers and subscribers: fan-in, fan-out, pairs, latency, stored. */
+int exchange_run(const struct options *options);
+
+/* Connect, CONNACK, DISCONNECT, as often as it goes with `parallel` at a time. */
+int storm_run(const struct options *options);
+
+/* Memory of `connections` connections with one subscription each. */
+int idle_run(const struct options *options);
+
+#endif

@@ -1,0 +1,111 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The partitioned log. Each partition has one owner worker, which orders its appends, holds its commit
+ * index and tail cache, and answers reads; calls may start on any worker and are carried to the owner.
+ *
+ *   any worker: log_append -> owner: storage append -> committed -> observer -> done() at home
+ *   any worker: log_read   -> owner: tail cache, else storage read ---------> done() at home
+ */
+#ifndef CORE_LOG_LOG_H
+#define CORE_LOG_LOG_H
+
+#include "core/base/list.h"
+#include "core/log/batch.h"
+#include "core/net/request.h"
+#include "storage/storage.h"
+
+struct log;               /* the whole log: shared by all workers */
+struct log_worker;        /* one worker's part: the partitions it owns */
+
+/* What a partition is; the same on every worker, from the queue that it belongs to. */
+struct partition_spec {
+    uint64_t id;
+    enum storage_class class;
+    enum durability durability;
+    uint64_t retention_ms;        /* 0: no limit by time */
+    uint64_t retention_bytes;     /* 0: no limit by bytes */
+};
+
+/* Bounds of a partition for anyone to read without asking the owner; kept by the owner. The queue owns it and
+ * outlives the partition's use. */
+struct partition_stat {
+    _Atomic uint64_t start, end;          /* end = commit index */
+    _Atomic uint64_t bytes;
+    _Atomic int64_t first_time_ms;        /* append time of the oldest record; 0: empty */
+};
+
+/* On the owner's loop, for each committed batch, in offset order, before the append's done(). Must not block;
+ * takes its own reference when it keeps the batch. */
+typedef void log_observer(void *context, uint64_t partition, struct batch *batch);
+
+struct log *log_new(struct storage *storage, unsigned workers);
+void log_free(struct log *log);
+/* Once per worker, before its loop runs. */
+struct log_worker *log_worker_new(struct log *log, unsigned index, struct loop *loop,
+                                  log_observer *observer, void *context);
+void log_worker_free(struct log_worker *worker);
+unsigned log_owner(const struct log *log, uint64_t partition);        /* worker index; not stored anywhere */
+
+/* On the owner's loop. Asks storage for the bounds, then serves; operations that come before wait.
+ * stat is borrowed until the partition is closed and all done() have come. */
+void log_partition_open(struct log_worker *worker, const struct partition_spec *spec, struct partition_stat *stat);
+/* On the owner's loop: later operations end with NOT_FOUND. remove: its records are trimmed away for ever. */
+void log_partition_close(struct log_worker *worker, uint64_t partition, bool remove);
+/* On the owner's loop: new retention limits. */
+void log_partition_limit(struct log_worker *worker, uint64_t partition, uint64_t retention_ms,
+                         uint64_t retention_bytes);
+
+/* Append of one sealed batch and rows that belong to it. */
+struct log_append {
+    struct request request;
+    uint64_t partition;
+    struct batch *batch;              /* the append takes this reference and hands it back at done(), with base_offset
+                                       * and append_time_ms set; NULL: rows only */
+    struct storage_row *rows;         /* borrowed until done() */
+    uint32_t row_count;
+    /* Below: the log's. */
+    struct log_worker *owner;
+    struct storage_batch stored;
+    struct storage_append append;
+    struct link link;
+};
+void log_append(struct log_worker *from, struct log_append *append);
+
+/* Rows alone, for catalog, groups and sessions; straight to storage. durability as in storage.h. */
+struct log_rows {
+    struct request request;
+    struct storage_row *rows;
+    uint32_t row_count;
+    struct storage_append append;
+};
+void log_rows_write(struct log *log, struct log_rows *rows);
+/* Scan of keyed rows (storage.h); at start and for state on demand. */
+void log_rows_scan(struct log *log, struct storage_scan *scan);
+
+enum { LOG_READ_MAX = 64 };
+struct log_read {
+    struct request request;
+    uint64_t partition;
+    uint64_t offset;
+    int64_t time_ms;                  /* when by_time: the first record appended at or after it */
+    bool by_time;
+    uint32_t max_bytes;               /* at least one batch is returned when there is one */
+    /* Out. batches: references for the caller, the first holds offset or begins after it. */
+    struct batch *batches[LOG_READ_MAX];
+    uint32_t count;
+    uint64_t start, end;              /* bounds at the time of reading */
+    /* Below: the log's. */
+    struct log_worker *owner;
+    struct storage_read *stored;
+};
+/* OK with count 0: nothing from offset on is committed yet (offset >= end). OUT_OF_RANGE: offset < start;
+ * start tells where to go on. CORRUPT: that batch cannot be read; start is where the next good one begins. */
+void log_read(struct log_worker *from, struct log_read *read);
+
+/* On the owner's loop. */
+bool log_has(const struct log_worker *worker, uint64_t partition);
+/* The batch that holds offset if the tail cache has it (a new reference), else NULL. */
+struct batch *log_tail(struct log_worker *worker, uint64_t partition, uint64_t offset);
+/* Runs retention now instead of at its next minute (tests, and after a change of limits). */
+void log_retain(struct log_worker *worker);
+
+#endif

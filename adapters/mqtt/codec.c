@@ -192,8 +192,7 @@ static enum mqtt_reason read_protocol(struct reader *reader, struct mqtt_connect
 
 static bool connect_flags_are_valid(enum mqtt_version version, uint8_t flags)
 {
-    unsigned will_qos = (flags & CONNECT_WILL_QOS) >> 3;
-    if ((flags & CONNECT_WILL) != 0 && will_qos == 3)
+    if ((flags & CONNECT_WILL) != 0 && (flags & CONNECT_WILL_QOS) == CONNECT_WILL_QOS)
         return false;
     if (version == MQTT_3_1)
         return true;
@@ -221,7 +220,7 @@ static enum mqtt_reason read_will(struct reader *reader, uint8_t flags, enum mqt
     enum mqtt_reason reason = read_properties(version, reader, MQTT_LIST_WILL, &will->properties);
     if (reason != MQTT_REASON_SUCCESS)
         return reason;
-    will->qos = (flags & CONNECT_WILL_QOS) >> 3;
+    will->qos = (flags >> 3) & 3;
     will->retain = (flags & CONNECT_WILL_RETAIN) != 0;
     will->topic = wire_text(reader);
     will->payload = wire_binary(reader);

@@ -171,6 +171,15 @@ static void keep(const struct mqtt_property *property, struct mqtt_properties *o
     }
 }
 
+/* 2.2.2.2 calls a property out of its place malformed; the brokers that clients were tested with
+ * answer a protocol error instead, except to lists of filters, and so do the conformance vectors.
+ */
+static enum mqtt_reason out_of_place(unsigned where)
+{
+    bool is_filters = (MQTT_ON(where) & (IN_SUBSCRIBE | IN_UNSUBSCRIBE)) != 0;
+    return is_filters ? MQTT_REASON_MALFORMED : MQTT_REASON_PROTOCOL_ERROR;
+}
+
 enum mqtt_reason mqtt_properties_decode(struct span list, unsigned where,
                                         struct mqtt_properties *out)
 {
@@ -184,7 +193,7 @@ enum mqtt_reason mqtt_properties_decode(struct span list, unsigned where,
         if (!read_property(&reader, &property))
             return MQTT_REASON_MALFORMED;
         if ((places[property.id] & MQTT_ON(where)) == 0)
-            return MQTT_REASON_PROTOCOL_ERROR;
+            return out_of_place(where);
         if (!in_range(&property))
             return property.id == MQTT_PROPERTY_TOPIC_ALIAS ? MQTT_REASON_TOPIC_ALIAS_INVALID
                                                             : MQTT_REASON_PROTOCOL_ERROR;

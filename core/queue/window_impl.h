@@ -1,0 +1,78 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The inside of a window, shared by window.c (delivery) and window_rows.c (durable state). */
+#ifndef CORE_QUEUE_WINDOW_IMPL_H
+#define CORE_QUEUE_WINDOW_IMPL_H
+
+#include "core/queue/offset_map.h"
+#include "core/queue/state_ring.h"
+#include "core/queue/window.h"
+
+struct lease {
+    uint64_t offset;
+    uint64_t deadline_ms;
+    uint32_t delivery;
+    uint32_t term;           /* which list it is in */
+    uint32_t previous, next; /* in that list; next also links free leases */
+};
+
+/* All leases of one length, oldest first: which is the order of their deadlines. */
+struct term {
+    uint64_t lease_ms;
+    uint32_t first, last;
+};
+
+struct run {
+    uint64_t first, end;
+};
+
+/* Offsets that wait in line: returned ones for their next hand-out, failed ones for their row. */
+struct line {
+    uint64_t *offsets;
+    uint32_t capacity; /* a power of two, or 0 */
+    uint32_t head, count;
+};
+
+struct window {
+    struct state_ring states; /* its base is the window's; all beyond its top is available */
+    uint64_t next, end;
+    uint64_t done_above; /* done offsets in [base, top) */
+    uint64_t acknowledged;
+    uint64_t now_ms;
+    uint32_t in_flight_max;
+    uint32_t in_flight;
+    uint32_t delivery; /* number of the last hand-out */
+
+    struct offset_map leased; /* offset -> index in leases */
+    struct lease *leases;
+    uint32_t lease_capacity;
+    uint32_t lease_free; /* LEASE_NONE: grow */
+    struct term *terms;
+    uint32_t term_count;
+    uint32_t term_recent;
+
+    struct offset_map failures; /* of offsets not done, where above zero */
+    struct line returned;       /* may hold offsets that were skipped since; never first */
+    struct line parked;         /* the first parked_written of them are in a row on its way */
+    uint32_t parked_written;
+
+    /* Settled as done since the last row; base alone says it for what lies below. */
+    struct run *changed;
+    uint32_t changed_count, changed_capacity;
+    bool base_changed;
+};
+
+/* States change through these, so that counts, base and next stay right. */
+void window_set_done(struct window *window, uint64_t from, uint64_t to);
+void window_advance(struct window *window);
+/* Everything below start is done. Returns how many were not. */
+uint64_t window_drop_below(struct window *window, uint64_t start);
+
+void line_push(struct line *line, uint64_t offset);
+static inline uint64_t line_at(const struct line *line, uint32_t index)
+{
+    return line->offsets[(line->head + index) & (line->capacity - 1)];
+}
+void line_pop(struct line *line, uint32_t count);
+void window_clean_returned(struct window *window);
+
+#endif

@@ -1,0 +1,484 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The window against a naive model (an array per offset) under random operations, its stored rows,
+ * and its speed with few and many in flight. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "core/base/clock.h"
+#include "core/base/limits.h"
+#include "core/queue/window.h"
+
+enum { OFFSETS = 600, STEPS = 1500, SEEDS = 300, ROW_LIMIT = 32 << 20 };
+
+enum model_state { AVAILABLE, LEASED, DONE, PARKED, WRITTEN };
+
+struct model {
+    enum model_state state[OFFSETS];
+    uint32_t failures[OFFSETS];
+    uint32_t delivery[OFFSETS];
+    uint64_t deadline[OFFSETS];
+    uint64_t base, end, next, acknowledged, now;
+    uint32_t in_flight, in_flight_max;
+    uint64_t returned[OFFSETS * 4];
+    size_t returned_first, returned_count;
+    uint64_t parked[OFFSETS * 4];
+    size_t parked_count;
+    uint32_t last_delivery;
+};
+
+static uint64_t seed;
+
+static uint64_t pick(uint64_t bound)
+{
+    seed = seed * 6364136223846793005ULL + 1442695040888963407ULL;
+    return (seed >> 33) % bound;
+}
+
+static void model_settle_base(struct model *model)
+{
+    while (model->base < OFFSETS && model->state[model->base] == DONE)
+        model->base++;
+    if (model->next < model->base)
+        model->next = model->base;
+    while (model->next < OFFSETS && model->state[model->next] == DONE)
+        model->next++;
+    if (model->end < model->base)
+        model->end = model->base;
+}
+
+static bool model_peek(struct model *model, uint64_t *offset)
+{
+    if (model->in_flight >= model->in_flight_max)
+        return false;
+    while (model->returned_first < model->returned_count) {
+        *offset = model->returned[model->returned_first];
+        if (model->state[*offset] == AVAILABLE)
+            return true;
+        model->returned_first++;
+    }
+    *offset = model->next;
+    return model->next < model->end;
+}
+
+static void model_return(struct model *model, uint64_t offset)
+{
+    model->state[offset] = AVAILABLE;
+    if (model->returned_count == OFFSETS * 4) {
+        model->returned_count -= model->returned_first;
+        memmove(model->returned, model->returned + model->returned_first,
+                model->returned_count * sizeof *model->returned);
+        model->returned_first = 0;
+    }
+    model->returned[model->returned_count++] = offset;
+}
+
+static void model_fail(struct model *model, uint64_t offset)
+{
+    model->in_flight--;
+    model->failures[offset]++;
+    model->state[offset] = PARKED;
+    model->parked[model->parked_count++] = offset;
+}
+
+static void model_done(struct model *model, uint64_t offset)
+{
+    model->state[offset] = DONE;
+    model->failures[offset] = 0;
+}
+
+static void assert_same(struct window *window, struct model *model)
+{
+    uint64_t offset, expected;
+    uint64_t backlog = 0;
+    for (uint64_t i = model->base; i < model->end; i++)
+        backlog += model->state[i] != DONE;
+    assert_int_equal(window_base(window), model->base);
+    assert_int_equal(window_end(window), model->end);
+    assert_int_equal(window_next(window), model->next);
+    assert_int_equal(window_in_flight(window), model->in_flight);
+    assert_int_equal(window_backlog(window), backlog);
+    assert_int_equal(window_acknowledged(window), model->acknowledged);
+    bool some = model_peek(model, &expected);
+    assert_int_equal(window_peek(window, &offset), some);
+    if (some)
+        assert_int_equal(offset, expected);
+}
+
+static void step_take(struct window *window, struct model *model)
+{
+    static const uint32_t lengths[] = {50, 200, 1000};
+    uint64_t offset;
+    uint32_t delivery, failures;
+    for (uint64_t i = pick(20); i > 0 && model_peek(model, &offset); i--) {
+        uint32_t lease = lengths[pick(3)];
+        window_take(window, offset, model->now, lease, &delivery, &failures);
+        assert_true(delivery > model->last_delivery);
+        assert_int_equal(failures, model->failures[offset]);
+        model->last_delivery = model->delivery[offset] = delivery;
+        model->deadline[offset] = model->now + lease;
+        model->state[offset] = LEASED;
+        model->in_flight++;
+        if (model->returned_first < model->returned_count)
+            model->returned_first++;
+        else
+            model->next++;
+        model_settle_base(model);
+    }
+}
+
+static void step_settle(struct window *window, struct model *model)
+{
+    uint64_t offset = pick(OFFSETS);
+    if (pick(10) > 0 && model->next > model->base)
+        offset = model->base + pick(model->next - model->base);
+    uint32_t delivery = model->delivery[offset];
+    if (pick(20) == 0)
+        delivery += pick(2) ? 1 : -1;
+    enum window_outcome outcome = pick(10) < 6 ? WINDOW_DONE : (enum window_outcome)pick(3);
+    bool live = offset >= model->base && model->state[offset] == LEASED &&
+                delivery == model->delivery[offset];
+    if (pick(10) == 0) {
+        enum status status = window_renew(window, offset, delivery, model->now, 200);
+        assert_int_equal(status, live ? STATUS_OK : STATUS_STALE);
+        if (live)
+            model->deadline[offset] = model->now + 200;
+        return;
+    }
+    assert_int_equal(window_settle(window, offset, delivery, outcome),
+                     live ? STATUS_OK : STATUS_STALE);
+    if (!live)
+        return;
+    if (outcome == WINDOW_FAILED) {
+        model_fail(model, offset);
+        return;
+    }
+    model->in_flight--;
+    if (outcome == WINDOW_RELEASED) {
+        model_return(model, offset);
+        return;
+    }
+    model->acknowledged++;
+    model_done(model, offset);
+    model_settle_base(model);
+}
+
+static void step_expire(struct window *window, struct model *model)
+{
+    uint64_t offset;
+    model->now += pick(100);
+    while (window_expire(window, model->now, &offset)) {
+        assert_int_equal(model->state[offset], LEASED);
+        assert_true(model->deadline[offset] <= model->now);
+        for (size_t i = 0; i < OFFSETS; i++)
+            assert_true(model->state[i] != LEASED || model->deadline[i] >= model->deadline[offset]);
+        model_fail(model, offset);
+    }
+    uint64_t earliest = 0;
+    for (size_t i = model->base; i < OFFSETS; i++)
+        if (model->state[i] == LEASED && (earliest == 0 || model->deadline[i] < earliest))
+            earliest = model->deadline[i];
+    assert_int_equal(window_deadline(window), earliest);
+}
+
+static void step_lose(struct window *window, struct model *model)
+{
+    if (pick(4) == 0) {
+        uint64_t start = model->base + pick(30);
+        uint64_t lost = 0;
+        if (start > OFFSETS)
+            start = OFFSETS;
+        for (uint64_t i = model->base; i < start; i++) {
+            lost += model->state[i] != DONE;
+            model->in_flight -= model->state[i] == LEASED;
+            model_done(model, i);
+        }
+        if (model->end < start)
+            model->end = start;
+        assert_int_equal(window_skip_to(window, start), lost);
+    } else {
+        uint64_t from = pick(OFFSETS), to = from + pick(20);
+        window_gap(window, from, to);
+        for (uint64_t i = from; i < to && i < model->end; i++)
+            if (i >= model->base && model->state[i] != LEASED)
+                model_done(model, i);
+    }
+    model_settle_base(model);
+}
+
+/* The stored form of the model: deltas applied one after the other must lead here. */
+struct stored {
+    struct window *replayed; /* from the first snapshot and all deltas since */
+    bool writing;
+    struct buf row;
+};
+
+static void assert_restores(struct window *restored, const struct model *model)
+{
+    struct buf row;
+    buf_init(&row, ROW_LIMIT);
+    assert_int_equal(window_snapshot(restored, &row), STATUS_OK);
+    struct window *copy = window_new(0, 1000);
+    assert_int_equal(window_apply(copy, buf_span(&row)), STATUS_OK);
+    window_extend(copy, OFFSETS);
+    uint64_t offset;
+    uint32_t delivery, failures;
+    assert_int_equal(window_base(copy), model->base);
+    assert_int_equal(window_acknowledged(copy), model->acknowledged);
+    for (uint64_t i = model->base; i < OFFSETS; i++) {
+        if (model->state[i] == DONE)
+            continue;
+        assert_true(window_peek(copy, &offset));
+        assert_int_equal(offset, i);
+        window_take(copy, offset, 0, 10, &delivery, &failures);
+        assert_int_equal(failures, model->failures[i]);
+    }
+    assert_false(window_peek(copy, &offset));
+    window_free(copy);
+    buf_deinit(&row);
+}
+
+static void step_write(struct window *window, struct model *model, struct stored *stored)
+{
+    if (!stored->writing) {
+        buf_clear(&stored->row);
+        bool changed = window_has_changes(window);
+        assert_int_equal(window_changes(window, &stored->row), STATUS_OK);
+        assert_int_equal(stored->row.size != 0, changed);
+        assert_false(window_has_changes(window));
+        for (size_t i = 0; i < model->parked_count; i++)
+            if (model->state[model->parked[i]] == PARKED)
+                model->state[model->parked[i]] = WRITTEN;
+        if (!changed)
+            return;
+        stored->writing = true;
+        assert_int_equal(window_apply(stored->replayed, buf_span(&stored->row)), STATUS_OK);
+        assert_restores(stored->replayed, model);
+        assert_restores(window, model);
+        return;
+    }
+    window_committed(window);
+    size_t kept = 0;
+    for (size_t i = 0; i < model->parked_count; i++) {
+        uint64_t offset = model->parked[i];
+        if (model->state[offset] == WRITTEN)
+            model_return(model, offset);
+        else
+            model->parked[kept++] = offset;
+    }
+    model->parked_count = kept;
+    stored->writing = false;
+}
+
+static void run_seed(uint64_t number)
+{
+    seed = number * 7919 + 1;
+    struct model *model = calloc(1, sizeof *model);
+    model->now = 1;
+    model->in_flight_max = 1 + (uint32_t)pick(100);
+    struct window *window = window_new(0, model->in_flight_max);
+    struct stored stored = {.replayed = window_new(0, 1000)};
+    buf_init(&stored.row, ROW_LIMIT);
+    bool lossy = number % 3 == 0;
+    for (int i = 0; i < STEPS; i++) {
+        uint64_t what = pick(100);
+        if (what < 5 && model->end < OFFSETS) {
+            uint64_t end = model->end + pick(20);
+            model->end = end > OFFSETS ? OFFSETS : end;
+            window_extend(window, model->end);
+        } else if (what < 20) {
+            step_take(window, model);
+        } else if (what < 88) {
+            step_settle(window, model);
+        } else if (what < 94) {
+            step_expire(window, model);
+        } else if (what < 95 && lossy) {
+            step_lose(window, model);
+        } else {
+            step_write(window, model, &stored);
+        }
+        assert_same(window, model);
+    }
+    window_free(window);
+    window_free(stored.replayed);
+    buf_deinit(&stored.row);
+    free(model);
+}
+
+static void test_window_like_model(void **state)
+{
+    (void)state;
+    for (uint64_t i = 0; i < SEEDS; i++) {
+        if (getenv("SHOW_SEEDS") != NULL)
+            print_message("seed %llu\n", (unsigned long long)i);
+        run_seed(i);
+    }
+}
+
+/* One stuck record stops the window only when the span is used up; base then jumps over everything.
+ */
+static void test_window_span_limit(void **state)
+{
+    (void)state;
+    struct window *window = window_new(1000, 10);
+    window_extend(window, 1000 + 2 * (uint64_t)LIMIT_WINDOW);
+    uint64_t offset;
+    uint32_t delivery, failures, stuck;
+    assert_true(window_peek(window, &offset));
+    window_take(window, offset, 1, 1000, &stuck, &failures);
+    uint64_t taken = 1;
+    while (window_peek(window, &offset)) {
+        window_take(window, offset, 1, 1000, &delivery, &failures);
+        assert_int_equal(window_settle(window, offset, delivery, WINDOW_DONE), STATUS_OK);
+        taken++;
+    }
+    assert_int_equal(taken, LIMIT_WINDOW);
+    assert_int_equal(window_base(window), 1000);
+    struct buf row;
+    buf_init(&row, ROW_LIMIT);
+    assert_int_equal(window_changes(window, &row), STATUS_OK);
+    assert_true(row.size < 20);
+    assert_int_equal(window_settle(window, 1000, stuck, WINDOW_DONE), STATUS_OK);
+    assert_int_equal(window_base(window), 1000 + (uint64_t)LIMIT_WINDOW);
+    assert_true(window_peek(window, &offset));
+    buf_deinit(&row);
+    window_free(window);
+}
+
+/* Many lease lengths at once: never expires early, and at most 1/32 late. */
+static void test_window_many_lease_lengths(void **state)
+{
+    (void)state;
+    enum { COUNT = 2000 };
+    struct window *window = window_new(0, COUNT);
+    window_extend(window, COUNT);
+    uint64_t offset;
+    uint32_t delivery, failures;
+    for (uint32_t i = 0; i < COUNT; i++) {
+        assert_true(window_peek(window, &offset));
+        window_take(window, offset, 5, 1 + i * 37, &delivery, &failures);
+    }
+    uint32_t expired = 0;
+    for (uint64_t now = 5; expired < COUNT; now = window_deadline(window)) {
+        while (window_expire(window, now, &offset)) {
+            uint64_t asked = 5 + 1 + offset * 37;
+            assert_true(now >= asked && now <= asked + asked / 32 + 1);
+            expired++;
+        }
+    }
+    assert_int_equal(window_deadline(window), 0);
+    window_free(window);
+}
+
+static void test_window_gap_of_any_length(void **state)
+{
+    (void)state;
+    struct window *window = window_new(5, 10);
+    window_extend(window, UINT64_C(1) << 40);
+    window_gap(window, 5, (UINT64_C(1) << 40) - 1);
+    assert_int_equal(window_base(window), (UINT64_C(1) << 40) - 1);
+    assert_int_equal(window_backlog(window), 1);
+    uint64_t offset;
+    uint32_t delivery, failures;
+    assert_true(window_peek(window, &offset));
+    window_take(window, offset, 1, 1, &delivery, &failures);
+    window_extend(window, UINT64_C(1) << 41);
+    uint64_t gaps = 0;
+    for (; window_peek(window, &offset); gaps++)
+        window_gap(window, offset, UINT64_C(1) << 41);
+    assert_int_equal(gaps, 1); /* up to the span limit, no further while one is leased */
+    window_free(window);
+}
+
+static void test_window_bad_rows(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *row;
+        size_t size;
+        enum status status;
+    } rows[] = {
+        {"", 0, STATUS_MALFORMED},
+        {"\1\5\0\0\0", 5, STATUS_OK},
+        {"\2\5\0\0\0", 5, STATUS_UNSUPPORTED},
+        {"\1\5\0\0\0\0", 6, STATUS_MALFORMED},       /* a byte too many */
+        {"\1\5\0\0", 4, STATUS_MALFORMED},           /* one too few */
+        {"\1\5\0\1\0\0\0", 7, STATUS_MALFORMED},     /* empty run */
+        {"\1\5\0\1\1\0\2\0\0", 9, STATUS_MALFORMED}, /* failures 0 */
+        {"\1\5\0\1\1\0\2\1\0", 9, STATUS_MALFORMED}, /* failed and done */
+        {"\1\5\0\1\1\0\1\1\0", 9, STATUS_OK},
+        {"\1\5\0\1\xff\xff\xff\x7f\0\0", 10, STATUS_MALFORMED}, /* beyond the span */
+        {"\1\xff\xff\xff\xff\xff\xff\xff\xff\xff\1\0\0\0", 14, STATUS_MALFORMED},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        struct window *window = window_new(0, 10);
+        assert_int_equal(window_apply(window, span_of(rows[i].row, rows[i].size)), rows[i].status);
+        window_free(window);
+    }
+    struct window *window = window_new(6, 10);
+    assert_int_equal(window_apply(window, span_of("\1\5\0\0\0", 5)), STATUS_MALFORMED);
+    window_free(window);
+}
+
+/* Take one and settle the oldest of those in flight, which keeps the number in flight. */
+static double measure(uint32_t in_flight, bool scattered)
+{
+    enum { ROUNDS = 400000 };
+    struct window *window = window_new(0, in_flight);
+    window_extend(window, UINT64_C(1) << 40);
+    uint64_t *offsets = calloc(in_flight, sizeof *offsets);
+    uint32_t *deliveries = calloc(in_flight, sizeof *deliveries);
+    uint32_t failures;
+    struct buf row;
+    buf_init(&row, ROW_LIMIT);
+    for (uint32_t i = 0; i < in_flight; i++) {
+        assert_true(window_peek(window, &offsets[i]));
+        window_take(window, offsets[i], 1, 30000, &deliveries[i], &failures);
+    }
+    uint64_t started = clock_monotonic_ns();
+    for (uint32_t i = 0; i < ROUNDS; i++) {
+        uint32_t at = scattered ? (uint32_t)pick(in_flight) : i % in_flight;
+        window_settle(window, offsets[at], deliveries[at], WINDOW_DONE);
+        if (!window_peek(window, &offsets[at])) /* the span is full of done ones */
+            fail();
+        window_take(window, offsets[at], 1, 30000, &deliveries[at], &failures);
+        if (i % 1000 == 0) {
+            buf_clear(&row);
+            window_changes(window, &row);
+            window_committed(window);
+        }
+    }
+    uint64_t took = clock_monotonic_ns() - started;
+    buf_deinit(&row);
+    free(offsets);
+    free(deliveries);
+    window_free(window);
+    return (double)took / ROUNDS;
+}
+
+static void test_window_is_flat(void **state)
+{
+    (void)state;
+    static const uint32_t sizes[] = {100, 10000, 100000};
+    for (size_t i = 0; i < 3; i++)
+        print_message("%u in flight: %.0f ns per settle and take in order, %.0f ns scattered\n",
+                      sizes[i], measure(sizes[i], false), measure(sizes[i], true));
+}
+
+int main(void)
+{
+    static const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_window_like_model),
+        cmocka_unit_test(test_window_span_limit),
+        cmocka_unit_test(test_window_many_lease_lengths),
+        cmocka_unit_test(test_window_gap_of_any_length),
+        cmocka_unit_test(test_window_bad_rows),
+        cmocka_unit_test(test_window_is_flat),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

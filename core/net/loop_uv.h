@@ -1,0 +1,16 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the libuv loop lends to the sockets that run on it. */
+#ifndef CORE_NET_LOOP_UV_H
+#define CORE_NET_LOOP_UV_H
+
+#include <stdint.h>
+
+#include "core/net/loop.h"
+
+enum { LOOP_INPUT_ROOM = 64 * 1024, LOOP_INPUT_BYTES = 256 * 1024 };
+
+/* One receive buffer for all connections of the loop (an idle connection holds none), with room in
+ * front of it for stream_input_joined. Its content is valid until the next receive. */
+uint8_t *loop_input_buffer(struct loop *loop);
+
+#endif

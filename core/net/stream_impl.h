@@ -1,0 +1,57 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What every kind of stream shares (stream.c): the output queue, the kept input, the once-per-turn
+ * flush. A kind embeds struct stream first and supplies the operations. */
+#ifndef CORE_NET_STREAM_IMPL_H
+#define CORE_NET_STREAM_IMPL_H
+
+#include <sys/uio.h>
+
+#include "core/base/list.h"
+#include "core/net/stream.h"
+
+struct stream_ops {
+    void (*start)(struct stream *stream);
+    /* Sends as much of the queued output as the kernel takes now: the kind reads it with
+     * stream_peek and confirms with stream_sent; arranges for another call when more can be sent.
+     */
+    void (*flush)(struct stream *stream);
+    void (*pause)(struct stream *stream, bool paused);
+    /* Begin closing the transport, called once: orderly (all output was sent), or at once when
+     * aborted is set. Must end in stream_gone by itself. */
+    void (*close)(struct stream *stream);
+    const char *(*certificate_subject)(const struct stream *stream); /* may be NULL */
+};
+
+struct stream_chunk;
+
+struct stream {
+    const struct stream_ops *ops;
+    struct loop *loop;
+    const struct stream_events *events;
+    void *context;
+    struct stream_chunk *first, *last; /* output not yet sent */
+    size_t queued;
+    uint8_t *kept; /* input not yet taken; NULL when none: idle costs nothing */
+    uint32_t kept_size, kept_capacity;
+    bool started, paused, closing, aborted, gone, was_queued, in_input;
+    enum status why;
+    struct loop_task flush_task;
+    struct loop_task resume_task;
+    struct loop_timer close_timer;
+    char peer[56];
+};
+
+void stream_init(struct stream *stream, struct loop *loop, const struct stream_ops *ops);
+void stream_input(struct stream *stream, struct span bytes); /* the kind has received bytes */
+/* The same for a kind that has room writable bytes in front of them: what was kept is joined there.
+ */
+void stream_input_joined(struct stream *stream, uint8_t *bytes, size_t size, size_t room);
+void stream_flush(struct stream *stream); /* now, instead of at the end of the turn */
+void stream_ended(struct stream *stream,
+                  enum status why);      /* the peer closed, or an error: closes */
+void stream_gone(struct stream *stream); /* transport is closed: calls closed(), frees the stream */
+int stream_peek(struct stream *stream, struct iovec *vectors,
+                int count); /* queued output, oldest first */
+void stream_sent(struct stream *stream, size_t size);
+
+#endif

@@ -566,16 +566,16 @@ static int exchange_report(const struct exchange *exchange, const struct usage *
            options->publishers, options->subscribers, options->rate, seconds);
     printf("\"delivered_s\": %.1f, \"cpu_us\": %.3f, \"load_cpu_us\": %.3f, "
            "\"p50_us\": %.1f, \"p99_us\": %.1f, \"p999_us\": %.1f, \"rss_kb\": %" PRIu64 ", ",
-           messages / seconds, (double)(to->server_ns - from->server_ns) / divisor / 1e3,
-           (double)(to->own_ns - from->own_ns) / divisor / 1e3,
-           histogram_us(&exchange->histogram, 0.5), histogram_us(&exchange->histogram, 0.99),
-           histogram_us(&exchange->histogram, 0.999), rss_kb);
+           messages / seconds, used(from->server_ns, to->server_ns) / divisor / 1e3,
+           used(from->own_ns, to->own_ns) / divisor / 1e3, histogram_us(&exchange->histogram, 0.5),
+           histogram_us(&exchange->histogram, 0.99), histogram_us(&exchange->histogram, 0.999),
+           rss_kb);
     printf("\"sent\": %" PRIu64 ", \"received\": %" PRIu64 ", \"lost\": %" PRIu64
            ", \"unacked\": %" PRIu64 ", \"duplicated\": %" PRIu64 ", \"reordered\": %" PRIu64
-           ", \"errors\": %" PRIu64 ", \"stalled\": %s, \"written_bytes\": %" PRIu64,
+           ", \"errors\": %" PRIu64 ", \"stalled\": %s, \"written_bytes\": %.0f",
            sent, exchange->delivered_total, lost, unacked, exchange->duplicated,
            exchange->reordered, exchange->errors, exchange->stalled ? "true" : "false",
-           to->written_bytes - from->written_bytes);
+           used(from->written_bytes, to->written_bytes));
     if (stored)
         print_slices(exchange);
     printf("}\n");

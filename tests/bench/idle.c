@@ -93,11 +93,11 @@ int idle_run(const struct options *options)
     uint64_t from_ns = clock_ns();
     idle_connect(&idle, links);
     double seconds = (double)(clock_ns() - from_ns) / 1e9;
-    double setup_us = (double)(process_cpu_ns(options->pid) - server_ns) / 1e3;
+    double setup_us = used(server_ns, process_cpu_ns(options->pid)) / 1e3;
     idle_wait(&idle, options->warmup_seconds);
     server_ns = process_cpu_ns(options->pid);
     idle_wait(&idle, options->seconds);
-    double idle_us = (double)(process_cpu_ns(options->pid) - server_ns) / 1e3;
+    double idle_us = used(server_ns, process_cpu_ns(options->pid)) / 1e3;
     uint64_t after_kb = process_rss_kb(options->pid);
     double connections = idle.ready > 0 ? (double)idle.ready : 1;
     printf("{\"workload\": \"%s\", \"protocol\": %d, \"connections\": %u, \"connects_s\": %.1f, "

@@ -27,7 +27,7 @@ static const char usage_text[] =
     "  --window N (10; latency 1000): messages per publisher neither acknowledged nor delivered\n"
     "  --publishers N  --subscribers N  --rate PER_SECOND (latency 10000)\n"
     "  --seconds S (1.5)  --warmup S (0.3)  --count N (stored 1000000)  --slices N (20)\n"
-    "  --connections N (10000)  --parallel N (connect 32, idle 128)\n"
+    "  --connections N (10000)  --parallel N (connect 32, idle 64)\n"
     "exit status: 0 fine; 1 loss at QoS 1 or 2, duplicates at QoS 2, or errors; 2 no run\n";
 
 static const struct preset {
@@ -79,7 +79,7 @@ static void options_preset(struct options *options, const char *name)
         options->rate = preset->rate;
         options->count = preset->count;
         options->qos = preset->workload == WORKLOAD_STORED;
-        options->parallel = preset->workload == WORKLOAD_IDLE ? 128 : 32;
+        options->parallel = preset->workload == WORKLOAD_IDLE ? 64 : 32;
         return;
     }
     usage("name a workload");

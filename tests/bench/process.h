@@ -9,6 +9,12 @@
 
 uint64_t clock_ns(void);
 
+/* What was used between two readings; 0 when the process has died in between. */
+static inline double used(uint64_t before, uint64_t after)
+{
+    return after > before ? (double)(after - before) : 0;
+}
+
 /* CPU time of all threads, those that have ended included. */
 uint64_t process_cpu_ns(pid_t pid);
 

@@ -105,7 +105,7 @@ int storm_run(const struct options *options)
     storm.measuring = true;
     storm_go(&storm, options->seconds);
     double seconds = (double)(clock_ns() - from_ns) / 1e9;
-    double cpu_us = (double)(process_cpu_ns(options->pid) - server_ns) / 1e3;
+    double cpu_us = used(server_ns, process_cpu_ns(options->pid)) / 1e3;
     printf("{\"workload\": \"%s\", \"protocol\": %d, \"parallel\": %u, \"seconds\": %.3f, "
            "\"delivered_s\": %.1f, \"cpu_us\": %.3f, \"p50_us\": %.1f, \"p99_us\": %.1f, "
            "\"p999_us\": %.1f, \"rss_kb\": %" PRIu64 ", \"errors\": %" PRIu64 "}\n",

@@ -1,13 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Arbitrary bytes as stored rows of a window (each row: two bytes of length, then the row). What
  * restores must snapshot, restore from that, and snapshot to the same bytes again. */
-#include <stdint.h>
-
 #include "core/base/check.h"
 #include "core/base/reader.h"
 #include "core/queue/window.h"
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+#include "tests/fuzz/fuzz.h"
 
 static void check_round_trip(const struct window *window)
 {

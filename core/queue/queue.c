@@ -1,0 +1,245 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Descriptions of queues and groups: their references, their stored rows, and where a key belongs.
+ */
+#include "core/queue/queue.h"
+
+#include "core/base/check.h"
+#include "core/base/hash.h"
+#include "core/base/heap.h"
+#include "core/base/limits.h"
+#include "core/base/pack.h"
+#include "core/base/reader.h"
+
+enum { ROW_VERSION = 1 };
+enum { QUEUE_BUILT_IN = 1, QUEUE_DESCRIBED = 2, QUEUE_REDRIVE = 4 }; /* flags of a queue's row */
+enum { GROUP_COUNTS = 1 };
+
+/* References. Descriptions are shared as const; only their count changes. */
+
+static bool unref(const atomic_uint *refs)
+{
+    unsigned before =
+        atomic_fetch_sub_explicit((atomic_uint *)(uintptr_t)refs, 1, memory_order_acq_rel);
+    CHECK(before != 0);
+    return before == 1;
+}
+
+static void ref(const atomic_uint *refs)
+{
+    atomic_fetch_add_explicit((atomic_uint *)(uintptr_t)refs, 1, memory_order_relaxed);
+}
+
+struct queue *queue_ref(const struct queue *queue)
+{
+    ref(&queue->refs);
+    return (struct queue *)(uintptr_t)queue;
+}
+
+void queue_unref(struct queue *queue)
+{
+    if (queue == NULL || !unref(&queue->refs))
+        return;
+    if (queue->stat != NULL && unref(&queue->stat->refs))
+        heap_free(queue->stat);
+    heap_free(queue->name);
+    heap_free(queue->description);
+    heap_free(queue);
+}
+
+struct group_spec *group_spec_ref(const struct group_spec *group)
+{
+    ref(&group->refs);
+    return (struct group_spec *)(uintptr_t)group;
+}
+
+void group_spec_unref(struct group_spec *group)
+{
+    if (group == NULL || !unref(&group->refs))
+        return;
+    if (group->stat != NULL && unref(&group->stat->refs))
+        heap_free(group->stat);
+    heap_free(group->name);
+    heap_free(group);
+}
+
+struct queue_stat *queue_stat_new(uint32_t partitions)
+{
+    struct queue_stat *stat = heap_new(sizeof *stat + partitions * sizeof stat->partitions[0]);
+    atomic_init(&stat->refs, 1);
+    stat->partition_count = partitions;
+    return stat;
+}
+
+struct group_stat *group_stat_new(void)
+{
+    struct group_stat *stat = heap_new(sizeof *stat);
+    atomic_init(&stat->refs, 1);
+    return stat;
+}
+
+/* Rows */
+
+enum status queue_encode(const struct queue *queue, struct buf *to)
+{
+    struct pack pack = pack_into(to);
+    pack_u8(&pack, ROW_VERSION);
+    unsigned flags = (queue->built_in ? QUEUE_BUILT_IN : 0) |
+                     (queue->description != NULL ? QUEUE_DESCRIBED : 0) |
+                     (queue->redrive ? QUEUE_REDRIVE : 0);
+    pack_u8(&pack, (uint8_t)flags);
+    pack_uvarint(&pack, queue->tenant);
+    pack_uvarint(&pack, queue->id);
+    pack_block(&pack, span_from_text(queue->uuid));
+    pack_block(&pack, span_from_text(queue->name));
+    if (queue->description != NULL)
+        pack_block(&pack, span_from_text(queue->description));
+    pack_u8(&pack, (uint8_t)queue->type);
+    pack_u8(&pack, (uint8_t)queue->durability);
+    pack_u8(&pack, (uint8_t)queue->class);
+    pack_uvarint(&pack, queue->retention_ms);
+    pack_uvarint(&pack, queue->retention_bytes);
+    pack_uvarint(&pack, queue->first_partition);
+    pack_uvarint(&pack, queue->partition_count);
+    pack_varint(&pack, queue->created_ms);
+    pack_uvarint(&pack, queue->max_consume_count);
+    return pack.status;
+}
+
+/* Starts reading a row; a version that a later gateway wrote is not guessed at. */
+static enum status row_open(struct span row, struct reader *reader)
+{
+    *reader = reader_of(row);
+    uint8_t version = reader_u8(reader);
+    if (version > ROW_VERSION)
+        return STATUS_UNSUPPORTED;
+    return version == ROW_VERSION ? STATUS_OK : STATUS_MALFORMED;
+}
+
+static void read_uuid(struct reader *reader, char *uuid, size_t size)
+{
+    struct span text = reader_block(reader);
+    if (text.size >= size)
+        reader->failed = true;
+    else if (text.size > 0)
+        memcpy(uuid, text.data, text.size);
+}
+
+static char *read_text(struct reader *reader)
+{
+    struct span text = reader_block(reader);
+    return heap_text((const char *)text.data, text.size);
+}
+
+enum status queue_decode(struct span row, struct queue **decoded)
+{
+    struct reader reader;
+    enum status status = row_open(row, &reader);
+    if (status != STATUS_OK)
+        return status;
+    struct queue *queue = heap_new(sizeof *queue);
+    atomic_init(&queue->refs, 1);
+    uint8_t flags = reader_u8(&reader);
+    queue->built_in = (flags & QUEUE_BUILT_IN) != 0;
+    queue->redrive = (flags & QUEUE_REDRIVE) != 0;
+    queue->tenant = reader_uvarint(&reader);
+    queue->id = reader_uvarint(&reader);
+    read_uuid(&reader, queue->uuid, sizeof queue->uuid);
+    queue->name = read_text(&reader);
+    if ((flags & QUEUE_DESCRIBED) != 0)
+        queue->description = read_text(&reader);
+    uint8_t type = reader_u8(&reader);
+    uint8_t durability = reader_u8(&reader);
+    uint8_t class = reader_u8(&reader);
+    queue->type = (enum queue_type)type;
+    queue->durability = (enum durability)durability;
+    queue->class = (enum storage_class) class;
+    queue->retention_ms = reader_uvarint(&reader);
+    queue->retention_bytes = reader_uvarint(&reader);
+    queue->first_partition = reader_uvarint(&reader);
+    uint64_t partitions = reader_uvarint(&reader);
+    queue->partition_count = (uint32_t)partitions;
+    queue->created_ms = reader_varint(&reader);
+    uint64_t max_consume_count = reader_uvarint(&reader);
+    queue->max_consume_count = (uint32_t)max_consume_count;
+    if (reader.failed || reader_left(&reader) != 0 || type > QUEUE_STREAM ||
+        durability > DURABLE_INTERVAL || class >= STORAGE_CLASSES || partitions == 0 ||
+        partitions > LIMIT_PARTITIONS || max_consume_count > UINT32_MAX ||
+        !queue_name_is_valid(span_from_text(queue->name), LIMIT_QUEUE_NAME)) {
+        queue_unref(queue);
+        return STATUS_MALFORMED;
+    }
+    *decoded = queue;
+    return STATUS_OK;
+}
+
+enum status group_spec_encode(const struct group_spec *group, struct buf *to)
+{
+    struct pack pack = pack_into(to);
+    pack_u8(&pack, ROW_VERSION);
+    pack_u8(&pack, group->counts ? GROUP_COUNTS : 0);
+    pack_uvarint(&pack, group->tenant);
+    pack_uvarint(&pack, group->queue);
+    pack_uvarint(&pack, group->id);
+    pack_block(&pack, span_from_text(group->uuid));
+    pack_block(&pack, span_from_text(group->name));
+    pack_u8(&pack, (uint8_t)group->start);
+    pack_varint(&pack, group->created_ms);
+    return pack.status;
+}
+
+enum status group_spec_decode(struct span row, struct group_spec **decoded)
+{
+    struct reader reader;
+    enum status status = row_open(row, &reader);
+    if (status != STATUS_OK)
+        return status;
+    struct group_spec *group = heap_new(sizeof *group);
+    atomic_init(&group->refs, 1);
+    group->counts = (reader_u8(&reader) & GROUP_COUNTS) != 0;
+    group->tenant = reader_uvarint(&reader);
+    group->queue = reader_uvarint(&reader);
+    group->id = reader_uvarint(&reader);
+    read_uuid(&reader, group->uuid, sizeof group->uuid);
+    group->name = read_text(&reader);
+    uint8_t start = reader_u8(&reader);
+    group->start = (enum group_start)start;
+    group->created_ms = reader_varint(&reader);
+    if (reader.failed || reader_left(&reader) != 0 || start > GROUP_LATEST) {
+        group_spec_unref(group);
+        return STATUS_MALFORMED;
+    }
+    *decoded = group;
+    return STATUS_OK;
+}
+
+const char *queue_type_name(enum queue_type type)
+{
+    switch (type) {
+    case QUEUE_STANDARD:
+        return "standard";
+    case QUEUE_FIFO:
+        return "fifo";
+    case QUEUE_STREAM:
+        return "stream";
+    }
+    CHECK(false);
+    return NULL;
+}
+
+bool queue_name_is_valid(struct span name, size_t limit)
+{
+    if (name.size == 0 || name.size > limit)
+        return false;
+    for (size_t i = 0; i < name.size; i++) {
+        uint8_t c = name.data[i];
+        bool letter = (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z');
+        if (!letter && !(c >= '0' && c <= '9') && c != '-' && c != '_' && c != '.')
+            return false;
+    }
+    return true;
+}
+
+uint64_t queue_partition_of_key(const struct queue *queue, struct span key)
+{
+    return queue->first_partition + hash_stable(key) % queue->partition_count;
+}

@@ -1,0 +1,82 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A queue as everybody sees it: an immutable, reference-counted description that the catalog
+ * replaces as a whole, plus counters that live as long as the queue. Groups likewise. */
+#ifndef CORE_QUEUE_QUEUE_H
+#define CORE_QUEUE_QUEUE_H
+
+#include <stdatomic.h>
+
+#include "core/base/buf.h"
+#include "core/log/log.h"
+
+enum queue_type { QUEUE_STANDARD, QUEUE_FIFO, QUEUE_STREAM };
+
+/* Living counters of a queue, shared by all descriptions of it. */
+struct queue_stat {
+    atomic_uint refs;
+    uint32_t partition_count;
+    struct partition_stat partitions[];
+};
+
+struct queue {
+    atomic_uint refs;
+    uint64_t tenant;
+    uint64_t id; /* never reused */
+    char uuid[37];
+    char *name;
+    char *description; /* NULL: none */
+    enum queue_type type;
+    enum durability durability;
+    enum storage_class class;
+    uint64_t retention_ms, retention_bytes; /* 0: no limit */
+    uint64_t first_partition;               /* partition i has id first_partition + i */
+    uint32_t partition_count;
+    bool built_in; /* cannot be deleted, counts in no quota */
+    int64_t created_ms;
+    /* Dead-letter policy: kept and shown; obeyed by the queue issue. */
+    bool redrive;
+    uint32_t max_consume_count;
+    struct queue_stat *stat;
+};
+
+enum group_start { GROUP_EARLIEST, GROUP_LATEST };
+
+struct group_stat {
+    atomic_uint refs;
+    _Atomic uint64_t acknowledged; /* records done by this group since it was made */
+    _Atomic uint64_t in_flight;
+    _Atomic uint64_t backlog;  /* committed and not done */
+    _Atomic int64_t oldest_ms; /* append time of the oldest record not done; 0: none */
+};
+
+struct group_spec { /* "spec": the description; the living group is struct group */
+    atomic_uint refs;
+    uint64_t tenant, queue, id;
+    char uuid[39]; /* "g-" + uuid */
+    char *name;
+    enum group_start start;
+    bool counts; /* made through a DMS call: counts in the limit per queue */
+    int64_t created_ms;
+    struct group_stat *stat;
+};
+
+struct queue *queue_ref(const struct queue *queue);
+void queue_unref(struct queue *queue); /* NULL is fine */
+struct group_spec *group_spec_ref(const struct group_spec *group);
+void group_spec_unref(struct group_spec *group);
+struct queue_stat *queue_stat_new(uint32_t partitions);
+struct group_stat *group_stat_new(void);
+
+/* Stored rows, version first; decode makes one with one reference, without stat. */
+enum status queue_encode(const struct queue *queue, struct buf *to);
+enum status queue_decode(struct span row, struct queue **queue);
+enum status group_spec_encode(const struct group_spec *group, struct buf *to);
+enum status group_spec_decode(struct span row, struct group_spec **group);
+
+const char *queue_type_name(enum queue_type type); /* "standard" "fifo" "stream" */
+/* 1-64 (limit) of A-Z a-z 0-9 - _ . */
+bool queue_name_is_valid(struct span name, size_t limit);
+/* The partition a key belongs to, for ever. */
+uint64_t queue_partition_of_key(const struct queue *queue, struct span key);
+
+#endif

@@ -15,6 +15,7 @@
 
 struct log;               /* the whole log: shared by all workers */
 struct log_worker;        /* one worker's part: the partitions it owns */
+struct log_partition;
 
 /* What a partition is; the same on every worker, from the queue that it belongs to. */
 struct partition_spec {
@@ -42,6 +43,7 @@ void log_free(struct log *log);
 /* Once per worker, before its loop runs. */
 struct log_worker *log_worker_new(struct log *log, unsigned index, struct loop *loop,
                                   log_observer *observer, void *context);
+/* After the loop has stopped, before it is freed; nothing may be on its way in storage (close it first). */
 void log_worker_free(struct log_worker *worker);
 unsigned log_owner(const struct log *log, uint64_t partition);        /* worker index; not stored anywhere */
 
@@ -64,9 +66,9 @@ struct log_append {
     uint32_t row_count;
     /* Below: the log's. */
     struct log_worker *owner;
+    struct log_partition *at;
     struct storage_batch stored;
     struct storage_append append;
-    struct link link;
 };
 void log_append(struct log_worker *from, struct log_append *append);
 
@@ -86,21 +88,22 @@ struct log_read {
     struct request request;
     uint64_t partition;
     uint64_t offset;
-    int64_t time_ms;                  /* when by_time: the first record appended at or after it */
+    int64_t time_ms;                  /* when by_time: the first record appended at or after it; offset is a floor */
     bool by_time;
-    uint32_t max_bytes;               /* at least one batch is returned when there is one */
+    uint32_t max_bytes;               /* 0: LIMIT_READ_BYTES; at least one batch is returned when there is one */
     /* Out. batches: references for the caller, the first holds offset or begins after it. */
     struct batch *batches[LOG_READ_MAX];
     uint32_t count;
     uint64_t start, end;              /* bounds at the time of reading */
     /* Below: the log's. */
     struct log_worker *owner;
-    struct storage_read *stored;
 };
 /* OK with count 0: nothing from offset on is committed yet (offset >= end). OUT_OF_RANGE: offset < start;
  * start tells where to go on. CORRUPT: that batch cannot be read; start is where the next good one begins. */
 void log_read(struct log_worker *from, struct log_read *read);
 
+/* On the owner's loop: every partition opened so far knows its bounds. */
+bool log_worker_is_ready(const struct log_worker *worker);
 /* On the owner's loop. */
 bool log_has(const struct log_worker *worker, uint64_t partition);
 /* The batch that holds offset if the tail cache has it (a new reference), else NULL. */

@@ -1,0 +1,172 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The log as a whole, and the way of an append: to the owner, to storage, and back. */
+#include "core/log/log.h"
+
+#include "core/base/check.h"
+#include "core/base/hash.h"
+#include "core/base/heap.h"
+#include "core/base/limits.h"
+#include "core/log/partition.h"
+#include "storage/envelope.h"
+
+struct log *log_new(struct storage *storage, unsigned workers)
+{
+    CHECK(workers > 0 && workers <= LIMIT_WORKERS);
+    struct log *log = heap_new(sizeof *log + workers * sizeof log->workers[0]);
+    log->storage = storage;
+    log->worker_count = workers;
+    return log;
+}
+
+void log_free(struct log *log)
+{
+    heap_free(log);
+}
+
+struct log_worker *log_worker_new(struct log *log, unsigned index, struct loop *loop,
+                                  log_observer *observer, void *context)
+{
+    CHECK(index < log->worker_count && log->workers[index] == NULL);
+    struct log_worker *worker = heap_new(sizeof *worker);
+    worker->log = log;
+    worker->index = index;
+    worker->loop = loop;
+    worker->observer = observer;
+    worker->context = context;
+    map_init(&worker->partitions);
+    list_init(&worker->closed);
+    list_init(&worker->tail);
+    list_init(&worker->due);
+    retention_init(worker);
+    log->workers[index] = worker;
+    return worker;
+}
+
+void log_worker_free(struct log_worker *worker)
+{
+    if (worker == NULL)
+        return;
+    retention_deinit(worker);
+    struct map_slot *slot;
+    for (size_t i = 0; (slot = map_next(&worker->partitions, &i)) != NULL;)
+        partition_free(slot->value);
+    struct link *link;
+    while ((link = list_pop(&worker->closed)) != NULL)
+        partition_free(container_of(link, struct log_partition, closed_link));
+    map_deinit(&worker->partitions);
+    worker->log->workers[worker->index] = NULL;
+    heap_free(worker);
+}
+
+/* Partitions of one queue have consecutive ids and should lie on different workers, while queues of
+ * one partition should not all meet on the same, however ids are spaced. */
+unsigned log_owner(const struct log *log, uint64_t partition)
+{
+    uint64_t spread = (hash_u64(partition / LIMIT_PARTITIONS) >> 8) + partition % LIMIT_PARTITIONS;
+    return (unsigned)(spread % log->worker_count);
+}
+
+static void append_stored(struct request *request, enum status status);
+
+static void append_start(struct log_partition *partition, struct log_append *append)
+{
+    const struct partition_spec *spec = &partition->spec;
+    struct storage *storage = partition->worker->log->storage;
+    append->at = partition;
+    partition->in_flight++;
+    append->append = (struct storage_append){
+        .rows = append->rows,
+        .row_count = append->row_count,
+        .durability = spec->durability,
+    };
+    request_init(&append->append.request, partition->worker->loop, append_stored);
+    if (append->batch != NULL) {
+        append->stored = (struct storage_batch){
+            .partition = spec->id,
+            .class = spec->class,
+            .durability = spec->durability,
+            .flags = STORAGE_BATCH_OURS,
+            .record_count = append->batch->offset_count,
+            .bytes = append->batch->bytes,
+        };
+        append->append.batches = &append->stored;
+        append->append.batch_count = 1;
+    }
+    storage->ops->append(storage, &append->append);
+}
+
+/* Everybody learns of the batch here, and nobody earlier. */
+static void batch_committed(struct log_partition *partition, struct log_append *append)
+{
+    struct log_worker *worker = partition->worker;
+    struct batch *batch = append->batch;
+    CHECK(append->stored.base_offset >= partition->end);
+    partition->end_bytes += (uint64_t)ENVELOPE_SIZE + batch->bytes->size;
+    batch->partition = partition->spec.id;
+    batch->base_offset = append->stored.base_offset;
+    batch->append_time_ms = append->stored.append_time_ms;
+    batch->cumulative_bytes = partition->end_bytes;
+    partition->end = batch_end(batch);
+    if (partition->first_time_ms == 0)
+        partition->first_time_ms = batch->append_time_ms;
+    partition_publish(partition);
+    if (partition->state == PARTITION_CLOSED)
+        return;
+    tail_push(partition, batch);
+    if (worker->observer != NULL)
+        worker->observer(worker->context, partition->spec.id, batch);
+}
+
+static void append_stored(struct request *request, enum status status)
+{
+    struct log_append *append = container_of(request, struct log_append, append.request);
+    struct log_partition *partition = append->at;
+    const struct log_worker *worker = partition->worker;
+    if (status == STATUS_OK && append->batch != NULL)
+        batch_committed(partition, append);
+    partition_release(partition);
+    worker_complete(worker, &append->request, status);
+}
+
+static void append_arrive(struct mail *mail)
+{
+    struct log_append *append = container_of(mail, struct log_append, request.mail);
+    CHECK(loop_is_home(append->owner->loop));
+    struct log_partition *partition =
+        partition_admit(append->owner, append->partition, &append->request);
+    if (partition != NULL)
+        append_start(partition, append);
+}
+
+void log_append(struct log_worker *from, struct log_append *append)
+{
+    CHECK(loop_is_home(from->loop));
+    append->owner = from->log->workers[log_owner(from->log, append->partition)];
+    append->request.mail.deliver = append_arrive;
+    if (append->owner == from)
+        append_arrive(&append->request.mail);
+    else
+        mailbox_post(append->owner->loop, &append->request.mail);
+}
+
+static void rows_written(struct request *request, enum status status)
+{
+    struct log_rows *rows = container_of(request, struct log_rows, append.request);
+    rows->request.done(&rows->request, status);
+}
+
+void log_rows_write(struct log *log, struct log_rows *rows)
+{
+    rows->append = (struct storage_append){
+        .rows = rows->rows,
+        .row_count = rows->row_count,
+        .durability = rows->append.durability,
+    };
+    request_init(&rows->append.request, rows->request.home, rows_written);
+    log->storage->ops->append(log->storage, &rows->append);
+}
+
+void log_rows_scan(struct log *log, struct storage_scan *scan)
+{
+    log->storage->ops->scan(log->storage, scan);
+}

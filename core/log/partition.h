@@ -1,0 +1,95 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* One partition as its owner holds it. Internal to core/log; everything here runs on the owner's loop.
+ *
+ *   OPENING --bounds--> SERVING --log_partition_close--> CLOSED --last operation back--> freed
+ *      \------failed--> FAILED  ---------------------------/
+ */
+#ifndef CORE_LOG_PARTITION_H
+#define CORE_LOG_PARTITION_H
+
+#include "core/base/map.h"
+#include "core/log/log.h"
+
+struct log {
+    struct storage *storage;
+    unsigned worker_count;
+    struct log_worker *workers[];
+};
+
+struct log_worker {
+    struct log *log;
+    unsigned index;
+    struct loop *loop;
+    log_observer *observer;
+    void *context;
+    struct map partitions;        /* id -> struct log_partition, all but closed ones */
+    struct list closed;           /* partitions that wait for their last operation */
+    struct list tail;             /* batches in tail caches, oldest first, linked by in_tail */
+    size_t tail_bytes;
+    struct list due;              /* partitions that retention will look at */
+    struct log_partition *retaining;      /* the one it looks at now */
+    struct loop_timer retention_timer;
+};
+
+/* The last batches of one partition: every one committed since from, in offset order. */
+struct tail {
+    struct batch **ring;          /* capacity is a power of two, or 0 */
+    uint32_t capacity, first, count;
+    uint64_t from;
+};
+
+enum partition_state { PARTITION_OPENING, PARTITION_SERVING, PARTITION_FAILED, PARTITION_CLOSED };
+
+struct log_partition {
+    struct partition_spec spec;
+    struct partition_stat *stat;
+    struct log_worker *worker;
+    enum partition_state state;
+    enum status failure;          /* when FAILED */
+    bool removing;
+    uint32_t in_flight;           /* storage operations that hold a pointer to this */
+    uint64_t start, end;          /* end: the commit index */
+    uint64_t start_bytes, end_bytes;      /* bytes ever written before start, and before end */
+    int64_t first_time_ms;        /* append time of the oldest record; 0: empty */
+    struct mail *waiting;         /* operations that came while OPENING, in order */
+    struct mail **waiting_last;
+    struct tail tail;
+    struct link closed_link, due_link;
+    struct storage_bounds bounds;
+    struct storage_floor floor;
+    struct storage_trim trim;
+};
+
+struct log_partition *partition_find(const struct log_worker *worker, uint64_t id);
+/* The partition that may serve an operation now; else NULL, and the request waits or has its answer under
+ * way. Its mail must lead back to the place that asks. */
+struct log_partition *partition_admit(struct log_worker *worker, uint64_t id, struct request *request);
+void partition_publish(struct log_partition *partition);      /* its bounds into stat */
+void partition_take_bounds(struct log_partition *partition);  /* bytes and first time as storage has them */
+/* An operation is back: a closed partition goes with the last one. */
+void partition_release(struct log_partition *partition);
+void partition_free(struct log_partition *partition);
+
+void tail_push(struct log_partition *partition, struct batch *batch);     /* takes its own reference */
+void tail_drop_below(struct log_partition *partition, uint64_t offset);
+void tail_clear(struct log_partition *partition);
+struct batch *tail_at(const struct tail *tail, uint32_t index);
+/* Index of the first batch that ends after offset; count when there is none. */
+uint32_t tail_find(const struct tail *tail, uint64_t offset);
+/* Index of the first batch, not before index from, appended at or after time_ms. */
+uint32_t tail_find_time(const struct tail *tail, uint32_t from, int64_t time_ms);
+
+void retention_init(struct log_worker *worker);
+void retention_deinit(struct log_worker *worker);
+
+/* For requests whose starter is not on the stack: done() at once when this is its home, else by mail. */
+static inline void worker_complete(const struct log_worker *worker, struct request *request,
+                                   enum status status)
+{
+    if (request->home == worker->loop)
+        request->done(request, status);
+    else
+        request_complete(request, status);
+}
+
+#endif

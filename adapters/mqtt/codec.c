@@ -83,8 +83,18 @@ static bool is_complete(const struct reader *reader)
 
 /* Topics */
 
-static bool levels_are_in_limit(struct span topic)
+static bool has_byte(struct span text, int byte)
 {
+    return text.size != 0 && memchr(text.data, byte, text.size) != NULL;
+}
+
+/* Most topics are too short to have too many levels and are not counted. */
+static bool size_is_in_limit(struct span topic)
+{
+    if (topic.size == 0 || topic.size > LIMIT_TOPIC_BYTES)
+        return false;
+    if (topic.size < LIMIT_TOPIC_LEVELS)
+        return true;
     size_t levels = 1;
     for (size_t i = 0; i < topic.size; i++)
         levels += topic.data[i] == '/';
@@ -94,14 +104,7 @@ static bool levels_are_in_limit(struct span topic)
 /* These two look at the form alone: what they are given is known to be valid UTF-8. */
 static bool topic_is_formed(struct span topic)
 {
-    size_t levels = 1;
-    for (size_t i = 0; i < topic.size; i++) {
-        uint8_t byte = topic.data[i];
-        if (byte == '+' || byte == '#')
-            return false;
-        levels += byte == '/';
-    }
-    return topic.size != 0 && topic.size <= LIMIT_TOPIC_BYTES && levels <= LIMIT_TOPIC_LEVELS;
+    return size_is_in_limit(topic) && !has_byte(topic, '+') && !has_byte(topic, '#');
 }
 
 static bool filter_is_formed(struct span filter)
@@ -115,7 +118,7 @@ static bool filter_is_formed(struct span filter)
         if (!is_first || (!is_last && (byte == '#' || filter.data[i + 1] != '/')))
             return false;
     }
-    return filter.size != 0 && filter.size <= LIMIT_TOPIC_BYTES && levels_are_in_limit(filter);
+    return size_is_in_limit(filter);
 }
 
 static const char SHARE[] = "$share/";
@@ -130,9 +133,9 @@ static bool share_is_formed(struct span filter, struct span *name, struct span *
     if (!is_share(filter))
         return false;
     struct span after = span_from(filter, sizeof SHARE - 1);
-    const uint8_t *slash = after.size != 0 ? memchr(after.data, '/', after.size) : NULL;
-    if (slash == NULL)
+    if (!has_byte(after, '/'))
         return false;
+    const uint8_t *slash = memchr(after.data, '/', after.size);
     *name = span_of(after.data, (size_t)(slash - after.data));
     *rest = span_from(after, name->size + 1);
     return topic_is_formed(*name) && filter_is_formed(*rest);

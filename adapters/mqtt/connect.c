@@ -1,0 +1,205 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* CONNECT to CONNACK, and the will that a client leaves with it. */
+#include <stdio.h>
+
+#include "adapters/mqtt/session.h"
+#include "core/base/heap.h"
+#include "core/base/limits.h"
+#include "core/base/rng.h"
+
+/* The login under way, with copies of what the request borrows. */
+struct login {
+    struct broker_login request;
+    struct mqtt_session *session;
+    bool asked_session_expiry;
+    uint16_t asked_keep_alive;
+    uint8_t bytes[];
+};
+
+/* A will outlives the packet it came in: body is the encoded list of its properties and its parts, copied. */
+struct mqtt_kept_will {
+    struct mqtt_will will;
+    uint8_t bytes[];
+};
+
+static void send_connack(struct mqtt_session *session, enum mqtt_reason reason,
+                         const struct mqtt_properties *properties)
+{
+    struct mqtt_connack connack = {.reason = reason, .properties = *properties};
+    size_t size = mqtt_connack_size(session->version, &connack);
+    if (size > 0 && size <= session->packet_max)
+        mqtt_encode_connack(session->version, &connack, stream_reserve(session->stream, size));
+}
+
+static void refuse(struct mqtt_session *session, enum mqtt_reason reason)
+{
+    if (session->version != 0)
+        send_connack(session, reason, &mqtt_properties_none);
+    session->state = MQTT_DOWN;
+    stream_close(session->stream);
+}
+
+static void accept_client(struct mqtt_session *session, const struct login *login)
+{
+    struct mqtt_properties properties = mqtt_properties_none;
+    if (session->version == MQTT_5) {
+        properties.present = MQTT_HAS(RECEIVE_MAXIMUM) | MQTT_HAS(MAXIMUM_PACKET) |
+                             MQTT_HAS(TOPIC_ALIAS_MAXIMUM) | MQTT_HAS(RETAIN_AVAILABLE) |
+                             MQTT_HAS(SHARED_AVAILABLE);
+        properties.receive_maximum = session->receive_max;
+        properties.maximum_packet = mqtt_settings.max_packet;
+        properties.topic_alias_maximum = mqtt_settings.topic_alias_max;
+        /* Not yet built, and said so: retained messages, shared subscriptions, sessions that stay. */
+        properties.retain_available = 0;
+        properties.shared_available = 0;
+        if (login->asked_session_expiry) {
+            properties.present |= MQTT_HAS(SESSION_EXPIRY);
+            properties.session_expiry = 0;
+        }
+        if (session->assigned_id) {
+            properties.present |= MQTT_HAS(ASSIGNED_CLIENT_ID);
+            properties.assigned_client_id = session->client.id;
+        }
+        if (session->keep_alive != login->asked_keep_alive) {
+            properties.present |= MQTT_HAS(SERVER_KEEP_ALIVE);
+            properties.server_keep_alive = session->keep_alive;
+        }
+    }
+    session->state = MQTT_UP;
+    send_connack(session, MQTT_REASON_SUCCESS, &properties);
+    struct loop *loop = broker_loop(session->client.worker);
+    session->heard_ms = loop_now_ms(loop);
+    if (session->keep_alive > 0)
+        loop_timer_start(loop, &session->timer, (uint64_t)session->keep_alive * 1500);
+    else
+        loop_timer_stop(loop, &session->timer);
+    stream_resume(session->stream);
+}
+
+static void login_done(struct request *request, enum status status)
+{
+    struct login *login = container_of(request, struct login, request.request);
+    struct mqtt_session *session = login->session;
+    if (session->state == MQTT_LOGIN) {
+        if (status == STATUS_OK)
+            accept_client(session, login);
+        else
+            refuse(session, status == STATUS_BUSY ? MQTT_REASON_SERVER_BUSY : mqtt_reason_of(status));
+    }
+    explicit_bzero(login->bytes, login->request.password.size);
+    heap_free(login);
+    connection_release(session);
+}
+
+static struct span keep(uint8_t **at, struct span bytes)
+{
+    struct span kept = span_of(*at, bytes.size);
+    if (bytes.size > 0)
+        memcpy(*at, bytes.data, bytes.size);
+    *at += bytes.size;
+    return kept;
+}
+
+static void begin_login(struct mqtt_session *session, const struct mqtt_connect *connect)
+{
+    char assigned[48];
+    struct span client_id = connect->client_id;
+    session->assigned_id = client_id.size == 0;
+    if (session->assigned_id) {
+        char uuid[37];
+        rng_uuid(uuid);
+        snprintf(assigned, sizeof assigned, "auto-%s", uuid);
+        client_id = span_from_text(assigned);
+    }
+    struct login *login = heap_new(sizeof *login + connect->password.size + connect->user_name.size + client_id.size);
+    uint8_t *at = login->bytes;
+    login->session = session;
+    login->asked_session_expiry = connect->properties.session_expiry > 0;
+    login->asked_keep_alive = connect->keep_alive;
+    login->request.client = &session->client;
+    login->request.password = keep(&at, connect->password); /* first, so that it can be wiped */
+    login->request.user = keep(&at, connect->user_name);
+    login->request.client_id = keep(&at, client_id);
+    login->request.certificate_subject = stream_certificate_subject(session->stream);
+    request_init(&login->request.request, broker_loop(session->client.worker), login_done);
+    session->state = MQTT_LOGIN;
+    connection_hold(session);
+    stream_pause(session->stream);
+    broker_login(&login->request);
+}
+
+static void keep_will(struct mqtt_session *session, const struct mqtt_will *will)
+{
+    size_t size = will->topic.size + will->payload.size + will->properties.list.size;
+    struct mqtt_kept_will *kept = session->will = heap_new(sizeof *kept + size);
+    uint8_t *at = kept->bytes;
+    kept->will = *will;
+    kept->will.topic = keep(&at, will->topic);
+    kept->will.payload = keep(&at, will->payload);
+    struct span list = keep(&at, will->properties.list);
+    /* It was checked before: decoding the copy only makes the spans point into it. */
+    mqtt_properties_decode(list, MQTT_LIST_WILL, &kept->will.properties);
+}
+
+void mqtt_handle_connect(struct mqtt_session *session, uint8_t header, struct span body)
+{
+    struct mqtt_connect connect;
+    enum mqtt_reason reason = mqtt_decode_connect(header, body, &connect);
+    session->version = connect.version;
+    if (reason != MQTT_REASON_SUCCESS) {
+        refuse(session, reason);
+        return;
+    }
+    const struct mqtt_properties *properties = &connect.properties;
+    uint16_t credit = properties->receive_maximum < LIMIT_CLIENT_CREDIT ? properties->receive_maximum
+                                                                       : LIMIT_CLIENT_CREDIT;
+    session->packet_max = properties->maximum_packet;
+    session->problem_info = properties->request_problem != 0;
+    if (properties->present & MQTT_HAS(AUTH_METHOD)) {
+        refuse(session, MQTT_REASON_BAD_AUTH_METHOD);
+        return;
+    }
+    if (connect.client_id.size > LIMIT_CLIENT_ID_BYTES || (connect.client_id.size == 0 && connect.version == MQTT_3_1)) {
+        refuse(session, MQTT_REASON_CLIENT_ID_INVALID);
+        return;
+    }
+    if (connect.has_will && connect.will.retain && connect.version == MQTT_5) {
+        refuse(session, MQTT_REASON_RETAIN_UNSUPPORTED);
+        return;
+    }
+    client_set_credit(&session->client, credit);
+    session->keep_alive = connect.keep_alive;
+    if (mqtt_settings.keep_alive_max > 0 && connect.version == MQTT_5 &&
+        (connect.keep_alive == 0 || connect.keep_alive > mqtt_settings.keep_alive_max))
+        session->keep_alive = mqtt_settings.keep_alive_max;
+    if (connect.has_will)
+        keep_will(session, &connect.will);
+    begin_login(session, &connect);
+}
+
+/* ------------------------------------------------ will */
+
+void mqtt_will_publish(struct mqtt_session *session)
+{
+    if (session->will == NULL || !session->client.open)
+        return;
+    const struct mqtt_will *will = &session->will->will;
+    struct header headers[LIMIT_HEADERS];
+    char text[24];
+    struct publish publish = {
+        .topic = will->topic,
+        .body = will->payload,
+        .guarantee = will->qos == 0   ? GUARANTEE_AT_MOST_ONCE
+                     : will->qos == 1 ? GUARANTEE_AT_LEAST_ONCE
+                                      : GUARANTEE_EXACTLY_ONCE,
+        .retain = will->retain,
+    };
+    if (mqtt_publish_fill(&will->properties, &publish, headers, text) == MQTT_REASON_SUCCESS)
+        broker_publish(&session->client, &publish);
+}
+
+void mqtt_will_free(struct mqtt_session *session)
+{
+    heap_free(session->will);
+    session->will = NULL;
+}

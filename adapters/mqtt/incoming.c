@@ -1,0 +1,200 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What clients publish: PUBLISH to the broker, PUBACK and PUBREC when the broker has answered, QoS 2 until
+ * PUBREL, topic aliases. */
+#include "adapters/mqtt/session.h"
+#include "core/base/heap.h"
+#include "core/base/limits.h"
+
+static const char QUEUE_PREFIX[] = "$queue/";
+
+struct mqtt_aliases {
+    uint16_t count;
+    struct {
+        char *topic;
+        uint16_t size;
+    } slots[];
+};
+
+/* QoS 2 identifiers in use, and which of them have been stored: two bits each. */
+struct mqtt_received {
+    uint8_t states[65536 / 4];
+};
+enum { RECEIVED_NOT, RECEIVED_PENDING, RECEIVED_STORED };
+
+static unsigned received_get(const struct mqtt_session *session, uint16_t id)
+{
+    return session->received == NULL ? RECEIVED_NOT : session->received->states[id / 4] >> (id % 4 * 2) & 3u;
+}
+
+static void received_set(struct mqtt_session *session, uint16_t id, unsigned state)
+{
+    if (session->received == NULL)
+        session->received = heap_new(sizeof *session->received);
+    uint8_t *at = &session->received->states[id / 4];
+    unsigned shift = id % 4u * 2;
+    *at = (uint8_t)((*at & ~(3u << shift)) | state << shift);
+}
+
+void mqtt_incoming_free(struct mqtt_session *session)
+{
+    for (uint16_t i = 0; session->aliases != NULL && i < session->aliases->count; i++)
+        heap_free(session->aliases->slots[i].topic);
+    heap_free(session->aliases);
+    heap_free(session->received);
+    session->aliases = NULL;
+    session->received = NULL;
+}
+
+static void send_ack(struct mqtt_session *session, enum mqtt_type type, uint16_t id, enum mqtt_reason reason)
+{
+    uint8_t bytes[MQTT_ACK_BYTES_MAX];
+    size_t size = mqtt_encode_ack(session->version, type, id, reason, bytes);
+    memcpy(stream_reserve(session->stream, size), bytes, size);
+}
+
+/* ------------------------------------------------ answers of the broker */
+
+static uint64_t token_of(const struct mqtt_publish *publish)
+{
+    return (uint64_t)publish->qos << 16 | publish->packet_id;
+}
+
+void mqtt_answered(struct client *client, uint64_t token, enum status status, uint64_t partition, uint64_t offset)
+{
+    struct mqtt_session *session = mqtt_session_of(client);
+    (void)partition;
+    (void)offset;
+    uint16_t id = (uint16_t)token;
+    bool exactly_once = token >> 16 == 2;
+    if (session->state != MQTT_UP)
+        return;
+    if (status != STATUS_OK && session->version != MQTT_5) {
+        /* 3.x has no negative answer, and a positive one would be a promise (3.3.5-2 leaves the choice). */
+        mqtt_end(session, mqtt_reason_of(status));
+        return;
+    }
+    if (!exactly_once) {
+        session->unanswered--;
+        send_ack(session, MQTT_PUBACK, id, mqtt_reason_of(status));
+        return;
+    }
+    if (status != STATUS_OK)
+        session->unanswered--; /* a refusal ends the exchange (4.3.3) */
+    received_set(session, id, status == STATUS_OK ? RECEIVED_STORED : RECEIVED_NOT);
+    send_ack(session, MQTT_PUBREC, id, mqtt_reason_of(status));
+}
+
+/* ------------------------------------------------ PUBLISH */
+
+/* Puts the topic an alias stands for into publish, or remembers a new one. */
+static enum mqtt_reason resolve_alias(struct mqtt_session *session, struct mqtt_publish *publish)
+{
+    uint16_t alias = publish->properties.topic_alias;
+    if (alias == 0)
+        return publish->topic.size == 0 ? MQTT_REASON_PROTOCOL_ERROR : MQTT_REASON_SUCCESS;
+    if (alias > mqtt_settings.topic_alias_max)
+        return MQTT_REASON_TOPIC_ALIAS_INVALID;
+    if (session->aliases == NULL) {
+        uint16_t count = mqtt_settings.topic_alias_max;
+        session->aliases = heap_new(sizeof *session->aliases + count * sizeof session->aliases->slots[0]);
+        session->aliases->count = count;
+    }
+    char **topic = &session->aliases->slots[alias - 1].topic;
+    uint16_t *size = &session->aliases->slots[alias - 1].size;
+    if (publish->topic.size > 0) {
+        heap_free(*topic);
+        *topic = heap_text((const char *)publish->topic.data, publish->topic.size);
+        *size = (uint16_t)publish->topic.size;
+        return MQTT_REASON_SUCCESS;
+    }
+    if (*topic == NULL)
+        return MQTT_REASON_PROTOCOL_ERROR;
+    publish->topic = span_of(*topic, *size);
+    return MQTT_REASON_SUCCESS;
+}
+
+static void to_broker(struct mqtt_session *session, const struct mqtt_publish *packet)
+{
+    struct header headers[LIMIT_HEADERS];
+    char text[24];
+    struct publish publish = {
+        .topic = packet->topic,
+        .body = packet->payload,
+        .guarantee = packet->qos == 0   ? GUARANTEE_AT_MOST_ONCE
+                     : packet->qos == 1 ? GUARANTEE_AT_LEAST_ONCE
+                                        : GUARANTEE_EXACTLY_ONCE,
+        .retain = packet->retain,
+        .answer = packet->qos > 0,
+        .token = token_of(packet),
+    };
+    enum mqtt_reason reason = mqtt_publish_fill(&packet->properties, &publish, headers, text);
+    if (reason != MQTT_REASON_SUCCESS) {
+        mqtt_end(session, reason);
+        return;
+    }
+    size_t prefix = sizeof QUEUE_PREFIX - 1;
+    if (packet->topic.size > prefix && packet->topic.data[0] == '$' &&
+        memcmp(packet->topic.data, QUEUE_PREFIX, prefix) == 0) {
+        publish.queue = catalog_queue_by_text(broker_catalog(session->client.worker), session->client.tenant,
+                                              span_from(packet->topic, prefix));
+        publish.topic = span_of(NULL, 0);
+        if (publish.queue == NULL) {
+            if (packet->qos > 0)
+                mqtt_answered(&session->client, publish.token, STATUS_NOT_FOUND, 0, 0);
+            return;
+        }
+    }
+    broker_publish(&session->client, &publish);
+}
+
+bool mqtt_handle_publish(struct mqtt_session *session, uint8_t header, struct span body)
+{
+    struct mqtt_publish publish;
+    if (!broker_may_publish(&session->client))
+        return false;
+    enum mqtt_reason reason = mqtt_decode_publish(session->version, MQTT_FROM_CLIENT, header, body, &publish);
+    if (reason == MQTT_REASON_SUCCESS && session->version == MQTT_5)
+        reason = publish.retain ? MQTT_REASON_RETAIN_UNSUPPORTED : resolve_alias(session, &publish);
+    if (reason != MQTT_REASON_SUCCESS) {
+        mqtt_end(session, reason);
+        return true;
+    }
+    if (publish.qos == 2 && received_get(session, publish.packet_id) != RECEIVED_NOT) {
+        /* Sent again: it is answered once it is stored, and never published twice (4.3.3-10). */
+        if (received_get(session, publish.packet_id) == RECEIVED_STORED)
+            send_ack(session, MQTT_PUBREC, publish.packet_id, MQTT_REASON_SUCCESS);
+        return true;
+    }
+    if (publish.qos > 0) {
+        if (session->version == MQTT_5 && session->unanswered >= session->receive_max) {
+            mqtt_end(session, MQTT_REASON_RECEIVE_MAXIMUM_EXCEEDED);
+            return true;
+        }
+        session->unanswered++;
+    }
+    if (publish.qos == 2)
+        received_set(session, publish.packet_id, RECEIVED_PENDING);
+    to_broker(session, &publish);
+    return true;
+}
+
+void mqtt_handle_pubrel(struct mqtt_session *session, uint8_t header, struct span body)
+{
+    struct mqtt_ack ack;
+    enum mqtt_reason reason = mqtt_decode_ack(session->version, header, body, &ack);
+    if (reason != MQTT_REASON_SUCCESS) {
+        mqtt_end(session, reason);
+        return;
+    }
+    unsigned state = received_get(session, ack.packet_id);
+    if (state == RECEIVED_PENDING) { /* before PUBREC */
+        mqtt_end(session, MQTT_REASON_PROTOCOL_ERROR);
+        return;
+    }
+    if (state == RECEIVED_STORED) {
+        received_set(session, ack.packet_id, RECEIVED_NOT);
+        session->unanswered--;
+    }
+    send_ack(session, MQTT_PUBCOMP, ack.packet_id,
+             state == RECEIVED_STORED ? MQTT_REASON_SUCCESS : MQTT_REASON_PACKET_ID_NOT_FOUND);
+}

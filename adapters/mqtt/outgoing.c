@@ -1,0 +1,98 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Deliveries to the client: shared frames, own packet identifiers, and its answers. */
+#include "adapters/mqtt/session.h"
+#include "core/base/heap.h"
+#include "core/broker/metrics.h"
+
+enum { COPY_BYTES = 4096 };
+
+/* An identifier that is not in use; there is one as long as credit is not used up. */
+static uint16_t take_id(struct mqtt_session *session, enum mqtt_owed owed)
+{
+    uint32_t count = session->client.credit_max;
+    if (session->owed == NULL)
+        session->owed = heap_new(count + 1);
+    for (uint32_t i = 0; i <= count; i++) {
+        session->next_id = session->next_id >= count ? 1 : (uint16_t)(session->next_id + 1);
+        if (session->owed[session->next_id] == MQTT_OWED_NOTHING) {
+            session->owed[session->next_id] = (uint8_t)owed;
+            return session->next_id;
+        }
+    }
+    return 0;
+}
+
+void mqtt_deliver(struct client *client, struct subscription *subscription, struct blob *frame, uint32_t variant,
+                  const struct record *record)
+{
+    struct mqtt_session *session = mqtt_session_of(client);
+    (void)subscription;
+    (void)variant;
+    (void)record;
+    if (session->state != MQTT_UP)
+        return;
+    size_t at = mqtt_publish_id_at(blob_span(frame));
+    if (frame->size > session->packet_max) { /* as if it had been sent (3.1.2-25) */
+        if (at > 0)
+            client_settled(client, 1);
+        return;
+    }
+    if (at == 0) {
+        stream_write_blob(session->stream, frame, 0, frame->size);
+        return;
+    }
+    uint16_t id = take_id(session, (frame->bytes[0] & 0x06) == 0x02 ? MQTT_OWED_PUBACK : MQTT_OWED_PUBREC);
+    size_t head = frame->size <= COPY_BYTES ? frame->size : at + 2;
+    uint8_t *to = stream_reserve(session->stream, head);
+    memcpy(to, frame->bytes, head);
+    to[at] = (uint8_t)(id >> 8);
+    to[at + 1] = (uint8_t)id;
+    if (head < frame->size)
+        stream_write_blob(session->stream, frame, head, frame->size - head);
+}
+
+static void settle(struct mqtt_session *session, uint16_t id)
+{
+    session->owed[id] = MQTT_OWED_NOTHING;
+    session->settled++;
+}
+
+static void released(struct mqtt_session *session, uint16_t id, enum mqtt_reason reason)
+{
+    uint8_t bytes[MQTT_ACK_BYTES_MAX];
+    size_t size = mqtt_encode_ack(session->version, MQTT_PUBREL, id, reason, bytes);
+    memcpy(stream_reserve(session->stream, size), bytes, size);
+}
+
+void mqtt_handle_ack(struct mqtt_session *session, uint8_t header, struct span body)
+{
+    struct mqtt_ack ack;
+    enum mqtt_reason reason = mqtt_decode_ack(session->version, header, body, &ack);
+    if (reason != MQTT_REASON_SUCCESS) {
+        mqtt_end(session, reason);
+        return;
+    }
+    uint16_t id = ack.packet_id;
+    unsigned owed = session->owed != NULL && id <= session->client.credit_max ? session->owed[id]
+                                                                             : MQTT_OWED_NOTHING;
+    switch (mqtt_type_of(header)) {
+    case MQTT_PUBACK:
+        if (owed == MQTT_OWED_PUBACK)
+            settle(session, id);
+        break;
+    case MQTT_PUBREC:
+        if (owed == MQTT_OWED_PUBREC && ack.reason >= MQTT_REASON_UNSPECIFIED) {
+            settle(session, id);
+        } else if (owed == MQTT_OWED_PUBREC || owed == MQTT_OWED_PUBCOMP) {
+            session->owed[id] = MQTT_OWED_PUBCOMP;
+            released(session, id, MQTT_REASON_SUCCESS);
+        } else {
+            released(session, id, MQTT_REASON_PACKET_ID_NOT_FOUND);
+        }
+        break;
+    default: /* PUBCOMP */
+        if (owed == MQTT_OWED_PUBCOMP)
+            settle(session, id);
+        break;
+    }
+}

@@ -1,0 +1,318 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A connection's life: packets in, one by one, to the file that handles them; keep alive; the end. */
+#include "adapters/mqtt/session.h"
+
+#include "core/base/heap.h"
+#include "core/base/limits.h"
+#include "core/broker/metrics.h"
+
+enum { DEFAULT_RECEIVE_MAX = 1000, PACKET_OVERHEAD = 65536 + 1024, SUBSCRIBES_MAX = 64 };
+
+struct mqtt_options mqtt_settings;
+
+static struct {
+    struct metric *connections, *received, *timeouts, *malformed, *too_large;
+} metrics;
+
+void mqtt_configure(const struct mqtt_options *options)
+{
+    mqtt_settings = *options;
+    if (mqtt_settings.max_packet == 0)
+        mqtt_settings.max_packet = LIMIT_RECORD_BYTES + PACKET_OVERHEAD;
+    if (mqtt_settings.receive_max == 0)
+        mqtt_settings.receive_max = DEFAULT_RECEIVE_MAX;
+    metrics.connections = metric_gauge("connections", "Open connections", "protocol=\"mqtt\"");
+    metrics.received = metric_counter("received_packets_total", "Packets received", "protocol=\"mqtt\"");
+    metrics.timeouts = metric_counter("refused_total", "Refused calls", "protocol=\"mqtt\",reason=\"timeout\"");
+    metrics.malformed =
+        metric_counter("refused_total", "Refused calls", "protocol=\"mqtt\",reason=\"malformed\"");
+    metrics.too_large =
+        metric_counter("refused_total", "Refused calls", "protocol=\"mqtt\",reason=\"too_large\"");
+}
+
+enum mqtt_reason mqtt_reason_of(enum status status)
+{
+    switch (status) {
+    case STATUS_OK:
+        return MQTT_REASON_SUCCESS;
+    case STATUS_CANCELED:
+    case STATUS_TIMED_OUT:
+    case STATUS_CLOSED:
+    case STATUS_STALE:
+    case STATUS_OUT_OF_RANGE:
+    case STATUS_EXISTS:
+        return MQTT_REASON_UNSPECIFIED;
+    case STATUS_NO_MEMORY:
+    case STATUS_OVER_QUOTA:
+    case STATUS_BUSY:
+        return MQTT_REASON_QUOTA_EXCEEDED;
+    case STATUS_TOO_LARGE:
+        return MQTT_REASON_PACKET_TOO_LARGE;
+    case STATUS_MALFORMED:
+        return MQTT_REASON_MALFORMED;
+    case STATUS_INVALID:
+    case STATUS_NOT_FOUND:
+        return MQTT_REASON_TOPIC_INVALID;
+    case STATUS_UNSUPPORTED:
+    case STATUS_CORRUPT:
+    case STATUS_STORAGE_FAILED:
+    case STATUS_NO_SPACE:
+    case STATUS_INTERNAL:
+        return MQTT_REASON_IMPLEMENTATION_ERROR;
+    case STATUS_UNAUTHENTICATED:
+        return MQTT_REASON_BAD_CREDENTIALS;
+    case STATUS_DENIED:
+        return MQTT_REASON_NOT_AUTHORIZED;
+    case STATUS_SHUTTING_DOWN:
+        return MQTT_REASON_SHUTTING_DOWN;
+    case STATUS_COUNT:
+        break;
+    }
+    return MQTT_REASON_UNSPECIFIED;
+}
+
+void mqtt_end(struct mqtt_session *session, enum mqtt_reason reason)
+{
+    if (session->state == MQTT_DOWN)
+        return;
+    if (session->state == MQTT_UP && session->version == MQTT_5 && reason != MQTT_REASON_SUCCESS) {
+        struct mqtt_disconnect disconnect = {.reason = reason, .properties = mqtt_properties_none};
+        if (reason == MQTT_REASON_SHUTTING_DOWN && mqtt_settings.server_reference != NULL) {
+            disconnect.reason = MQTT_REASON_USE_ANOTHER_SERVER;
+            disconnect.properties.present |= MQTT_HAS(SERVER_REFERENCE);
+            disconnect.properties.server_reference = span_from_text(mqtt_settings.server_reference);
+        }
+        size_t size = mqtt_disconnect_size(session->version, &disconnect);
+        if (size > 0 && size <= session->packet_max)
+            mqtt_encode_disconnect(session->version, &disconnect, stream_reserve(session->stream, size));
+    }
+    session->state = MQTT_DOWN;
+    stream_close(session->stream);
+}
+
+/* ------------------------------------------------ time */
+
+static void keep_alive_check(struct mqtt_session *session)
+{
+    uint64_t now = loop_now_ms(broker_loop(session->client.worker));
+    uint64_t allowed = (uint64_t)session->keep_alive * 1500;
+    if (now - session->heard_ms >= allowed) {
+        metric_add(metrics.timeouts, 1);
+        mqtt_end(session, MQTT_REASON_KEEP_ALIVE_TIMEOUT);
+        return;
+    }
+    loop_timer_start(broker_loop(session->client.worker), &session->timer, session->heard_ms + allowed - now);
+}
+
+static void timer_fired(struct loop_timer *timer)
+{
+    struct mqtt_session *session = container_of(timer, struct mqtt_session, timer);
+    if (session->state == MQTT_UP) {
+        keep_alive_check(session);
+    } else if (session->state != MQTT_DOWN) {
+        metric_add(metrics.timeouts, 1);
+        session->state = MQTT_DOWN;
+        stream_abort(session->stream);
+    }
+}
+
+/* ------------------------------------------------ packets */
+
+static void disconnected(struct mqtt_session *session, uint8_t header, struct span body)
+{
+    struct mqtt_disconnect disconnect;
+    enum mqtt_reason reason =
+        mqtt_decode_disconnect(session->version, MQTT_FROM_CLIENT, header, body, &disconnect);
+    if (reason != MQTT_REASON_SUCCESS) {
+        mqtt_end(session, reason);
+        return;
+    }
+    session->ended_well = disconnect.reason != MQTT_REASON_DISCONNECT_WITH_WILL;
+    mqtt_end(session, MQTT_REASON_SUCCESS);
+}
+
+static void ping(struct mqtt_session *session, uint8_t header, struct span body)
+{
+    enum mqtt_reason reason = mqtt_decode_ping(session->version, header, body);
+    if (reason != MQTT_REASON_SUCCESS)
+        mqtt_end(session, reason);
+    else
+        mqtt_encode_ping(MQTT_PINGRESP, stream_reserve(session->stream, MQTT_PING_BYTES));
+}
+
+/* Enhanced authentication comes with the sessions' issue; without a method in CONNECT an AUTH is an error (4.12). */
+static void authenticated(struct mqtt_session *session)
+{
+    mqtt_end(session, MQTT_REASON_PROTOCOL_ERROR);
+}
+
+/* False: the packet must wait for room. */
+static bool handle(struct mqtt_session *session, uint8_t header, struct span body)
+{
+    enum mqtt_type type = mqtt_type_of(header);
+    if (session->state == MQTT_WAIT_CONNECT) {
+        if (type == MQTT_CONNECT) {
+            mqtt_handle_connect(session, header, body);
+        } else {
+            metric_add(metrics.malformed, 1);
+            session->state = MQTT_DOWN;
+            stream_close(session->stream);
+        }
+        return true;
+    }
+    switch (type) {
+    case MQTT_PUBLISH:
+        return mqtt_handle_publish(session, header, body);
+    case MQTT_PUBACK:
+    case MQTT_PUBREC:
+    case MQTT_PUBCOMP:
+        mqtt_handle_ack(session, header, body);
+        return true;
+    case MQTT_PUBREL:
+        mqtt_handle_pubrel(session, header, body);
+        return true;
+    case MQTT_SUBSCRIBE:
+        if (session->subscribes >= SUBSCRIBES_MAX)
+            return false;
+        mqtt_handle_subscribe(session, header, body);
+        return true;
+    case MQTT_UNSUBSCRIBE:
+        mqtt_handle_unsubscribe(session, header, body);
+        return true;
+    case MQTT_PINGREQ:
+        ping(session, header, body);
+        return true;
+    case MQTT_DISCONNECT:
+        disconnected(session, header, body);
+        return true;
+    case MQTT_AUTH:
+        authenticated(session);
+        return true;
+    case MQTT_CONNECT:
+    case MQTT_CONNACK:
+    case MQTT_SUBACK:
+    case MQTT_UNSUBACK:
+    case MQTT_PINGRESP:
+        break;
+    }
+    mqtt_end(session, MQTT_REASON_PROTOCOL_ERROR);
+    return true;
+}
+
+static void bad_frame(struct mqtt_session *session, enum mqtt_need need)
+{
+    bool large = need == MQTT_FRAME_TOO_LARGE;
+    metric_add(large ? metrics.too_large : metrics.malformed, 1);
+    mqtt_end(session, large ? MQTT_REASON_PACKET_TOO_LARGE : MQTT_REASON_MALFORMED);
+}
+
+static enum status session_input(void *context, struct span bytes, size_t *used)
+{
+    struct mqtt_session *session = context;
+    size_t at = 0;
+    int64_t packets = 0;
+    session->heard_ms = loop_now_ms(broker_loop(session->client.worker));
+    session->settled = 0;
+    while (session->state == MQTT_WAIT_CONNECT || session->state == MQTT_UP) {
+        uint8_t header;
+        struct span body;
+        size_t size;
+        enum mqtt_need need = mqtt_frame(span_from(bytes, at), mqtt_settings.max_packet, &header, &body, &size);
+        if (need == MQTT_FRAME_MORE)
+            break;
+        if (need != MQTT_FRAME_READY) {
+            bad_frame(session, need);
+            break;
+        }
+        if (!handle(session, header, body)) {
+            stream_pause(session->stream);
+            break;
+        }
+        at += size;
+        packets++;
+    }
+    metric_add(metrics.received, packets);
+    *used = session->state == MQTT_DOWN ? bytes.size : at;
+    if (session->settled > 0 && session->state == MQTT_UP)
+        client_settled(&session->client, session->settled);
+    return STATUS_OK;
+}
+
+/* ------------------------------------------------ as an adapter, and as a client */
+
+static enum status session_open(void *context, struct stream *stream, struct broker_worker *worker)
+{
+    struct mqtt_session *session = context;
+    client_init(&session->client, worker, &mqtt_client_ops);
+    session->stream = stream;
+    session->packet_max = UINT32_MAX;
+    session->problem_info = true;
+    session->receive_max = mqtt_settings.receive_max;
+    session->timer.fired = timer_fired;
+    loop_timer_start(broker_loop(worker), &session->timer, LIMIT_CONNECT_MS);
+    metric_add(metrics.connections, 1);
+    return STATUS_OK;
+}
+
+static void session_drained(void *context)
+{
+    struct mqtt_session *session = context;
+    if (session->state == MQTT_UP)
+        client_drained(&session->client);
+}
+
+static void session_refuse(void *context, enum status why)
+{
+    mqtt_end(context, mqtt_reason_of(why));
+}
+
+static void session_close(void *context)
+{
+    struct mqtt_session *session = context;
+    session->state = MQTT_DOWN;
+    loop_timer_stop(broker_loop(session->client.worker), &session->timer);
+    if (!session->ended_well)
+        mqtt_will_publish(session);
+    mqtt_will_free(session);
+    client_close(&session->client);
+    mqtt_incoming_free(session);
+    heap_free(session->owed);
+    session->stream = NULL;
+    metric_add(metrics.connections, -1);
+}
+
+static size_t client_queued(struct client *client)
+{
+    return stream_queued(mqtt_session_of(client)->stream);
+}
+
+static void client_resume(struct client *client)
+{
+    stream_resume(mqtt_session_of(client)->stream);
+}
+
+static void client_end(struct client *client, enum status why)
+{
+    mqtt_end(mqtt_session_of(client), mqtt_reason_of(why));
+}
+
+const struct client_ops mqtt_client_ops = {
+    .protocol = "mqtt",
+    .answered = mqtt_answered,
+    .variant = mqtt_variant,
+    .encode = mqtt_encode_record,
+    .deliver = mqtt_deliver,
+    .queued = client_queued,
+    .resume = client_resume,
+    .end = client_end,
+};
+
+const struct adapter mqtt_adapter = {
+    .name = "mqtt",
+    .session_size = sizeof(struct mqtt_session),
+    .open = session_open,
+    .input = session_input,
+    .drained = session_drained,
+    .refuse = session_refuse,
+    .close = session_close,
+};

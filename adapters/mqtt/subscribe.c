@@ -1,0 +1,159 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* SUBSCRIBE and UNSUBSCRIBE: the answer goes out when the broker says that the subscription holds everywhere. */
+#include "adapters/mqtt/session.h"
+#include "core/base/heap.h"
+#include "core/base/limits.h"
+
+struct subscribing {
+    struct broker_subscribe request;
+    struct mqtt_session *session;
+    uint16_t packet_id;
+    uint16_t count;               /* filters in the packet; request.count of them went to the broker */
+    uint8_t *reasons;             /* per filter; PENDING where the broker decides */
+    struct subscribe_item *items;
+    uint8_t *bytes;
+};
+enum { PENDING = 0xff };
+
+static void subscribing_free(struct subscribing *subscribing)
+{
+    heap_free(subscribing->reasons);
+    heap_free(subscribing->items);
+    heap_free(subscribing->bytes);
+    heap_free(subscribing);
+}
+
+static uint8_t reason_of(const struct subscribe_item *item)
+{
+    if (item->status == STATUS_OK)
+        return item->guarantee == GUARANTEE_AT_MOST_ONCE    ? 0
+               : item->guarantee == GUARANTEE_AT_LEAST_ONCE ? MQTT_REASON_GRANTED_QOS_1
+                                                            : MQTT_REASON_GRANTED_QOS_2;
+    if (item->status == STATUS_INVALID)
+        return MQTT_REASON_FILTER_INVALID;
+    return (uint8_t)mqtt_reason_of(item->status);
+}
+
+static void send_suback(struct mqtt_session *session, const struct subscribing *subscribing)
+{
+    struct mqtt_suback suback = {
+        .packet_id = subscribing->packet_id,
+        .reasons = span_of(subscribing->reasons, subscribing->count),
+        .properties = mqtt_properties_none,
+    };
+    size_t size = mqtt_suback_size(session->version, &suback);
+    if (size > 0 && size <= session->packet_max)
+        mqtt_encode_suback(session->version, &suback, stream_reserve(session->stream, size));
+}
+
+static void subscribe_done(struct request *request, enum status status)
+{
+    struct subscribing *subscribing = container_of(request, struct subscribing, request.request);
+    struct mqtt_session *session = subscribing->session;
+    (void)status;
+    if (session->state == MQTT_UP) {
+        const struct subscribe_item *item = subscribing->items;
+        for (uint16_t i = 0; i < subscribing->count; i++)
+            if (subscribing->reasons[i] == PENDING)
+                subscribing->reasons[i] = reason_of(item++);
+        send_suback(session, subscribing);
+        session->subscribes--;
+        stream_resume(session->stream);
+    }
+    subscribing_free(subscribing);
+    connection_release(session);
+}
+
+/* Addresses that have a meaning of their own and are not built yet are refused, not taken for topics. */
+static uint8_t refusal(struct span filter)
+{
+    struct span name, rest;
+    if (mqtt_share_split(filter, &name, &rest))
+        return MQTT_REASON_SHARED_UNSUPPORTED;
+    static const char *const reserved[] = {"$queue/", "$replay/", "$delayed/", "$share/"};
+    for (unsigned i = 0; i < sizeof reserved / sizeof *reserved; i++) {
+        size_t size = strlen(reserved[i]);
+        if (filter.size >= size && memcmp(filter.data, reserved[i], size) == 0)
+            return MQTT_REASON_FILTER_INVALID;
+    }
+    return mqtt_filter_valid(filter) ? PENDING : MQTT_REASON_FILTER_INVALID;
+}
+
+static void add_item(struct subscribing *subscribing, const struct mqtt_filter *filter, uint32_t identifier)
+{
+    subscribing->items[subscribing->request.count++] = (struct subscribe_item){
+        .filter = filter->filter,
+        .guarantee = filter->qos == 0   ? GUARANTEE_AT_MOST_ONCE
+                     : filter->qos == 1 ? GUARANTEE_AT_LEAST_ONCE
+                                        : GUARANTEE_EXACTLY_ONCE,
+        .identifier = identifier,
+        .no_local = filter->no_local,
+        .retain_as_published = filter->retain_as_published,
+    };
+}
+
+void mqtt_handle_subscribe(struct mqtt_session *session, uint8_t header, struct span body)
+{
+    struct subscribing *subscribing = heap_new(sizeof *subscribing);
+    struct mqtt_subscribe packet;
+    /* The filters are borrowed until the broker answers: decode a copy. */
+    subscribing->bytes = heap_resize(NULL, body.size + 1);
+    if (body.size > 0)
+        memcpy(subscribing->bytes, body.data, body.size);
+    enum mqtt_reason reason =
+        mqtt_decode_subscribe(session->version, header, span_of(subscribing->bytes, body.size), &packet);
+    if (reason == MQTT_REASON_SUCCESS && packet.count > LIMIT_FILTERS_PER_CALL)
+        reason = MQTT_REASON_QUOTA_EXCEEDED;
+    if (reason != MQTT_REASON_SUCCESS) {
+        subscribing_free(subscribing);
+        mqtt_end(session, reason);
+        return;
+    }
+    subscribing->session = session;
+    subscribing->packet_id = packet.packet_id;
+    subscribing->count = packet.count;
+    subscribing->reasons = heap_new(packet.count);
+    subscribing->items = heap_array(packet.count, sizeof *subscribing->items);
+    struct mqtt_filter filter;
+    for (uint16_t i = 0; i < packet.count && mqtt_filter_next(&packet, &filter); i++) {
+        subscribing->reasons[i] = refusal(filter.filter);
+        if (subscribing->reasons[i] == PENDING)
+            add_item(subscribing, &filter, packet.properties.subscription_id);
+    }
+    session->subscribes++;
+    connection_hold(session);
+    subscribing->request.client = &session->client;
+    subscribing->request.items = subscribing->items;
+    request_init(&subscribing->request.request, broker_loop(session->client.worker), subscribe_done);
+    broker_subscribe(&subscribing->request);
+}
+
+void mqtt_handle_unsubscribe(struct mqtt_session *session, uint8_t header, struct span body)
+{
+    struct mqtt_subscribe packet;
+    enum mqtt_reason reason = mqtt_decode_unsubscribe(session->version, header, body, &packet);
+    if (reason == MQTT_REASON_SUCCESS && packet.count > LIMIT_FILTERS_PER_CALL)
+        reason = MQTT_REASON_QUOTA_EXCEEDED;
+    if (reason != MQTT_REASON_SUCCESS) {
+        mqtt_end(session, reason);
+        return;
+    }
+    uint8_t reasons[LIMIT_FILTERS_PER_CALL];
+    uint16_t count = 0;
+    struct span filter;
+    while (count < packet.count && mqtt_unsubscribe_next(&packet, &filter)) {
+        bool valid = mqtt_filter_valid(filter);
+        reasons[count++] = !valid ? MQTT_REASON_FILTER_INVALID
+                           : broker_unsubscribe(&session->client, filter) == STATUS_OK
+                               ? MQTT_REASON_SUCCESS
+                               : MQTT_REASON_NO_SUBSCRIPTION_EXISTED;
+    }
+    struct mqtt_suback unsuback = {
+        .packet_id = packet.packet_id,
+        .reasons = span_of(reasons, count),
+        .properties = mqtt_properties_none,
+    };
+    size_t size = mqtt_unsuback_size(session->version, &unsuback);
+    if (size > 0 && size <= session->packet_max)
+        mqtt_encode_unsuback(session->version, &unsuback, stream_reserve(session->stream, size));
+}

@@ -1,0 +1,162 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* MQTT's view of a record, both ways (docs/mapping.md): properties to headers and back. */
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "adapters/mqtt/session.h"
+#include "core/base/clock.h"
+#include "core/base/limits.h"
+
+/* A payload that its publisher declared to be UTF-8 text. */
+#define HEADER_PAYLOAD_TEXT "pl-text"
+#define PROPERTY_KEY        "key"
+
+/* ------------------------------------------------ record to PUBLISH */
+
+/* A variant is everything a frame depends on: 28 bits of subscription identifier, version, retain, QoS. */
+enum { VARIANT_QOS = 3, VARIANT_RETAIN = 4, VARIANT_MQTT_5 = 8, VARIANT_IDENTIFIER_SHIFT = 4 };
+
+static unsigned qos_of(enum guarantee guarantee)
+{
+    return guarantee == GUARANTEE_AT_MOST_ONCE ? 0u : guarantee == GUARANTEE_AT_LEAST_ONCE ? 1u : 2u;
+}
+
+uint32_t mqtt_variant(struct client *client, const struct subscription *subscription, const struct record *record)
+{
+    unsigned granted = qos_of(subscription->guarantee), published = qos_of(record_guarantee(record));
+    uint32_t variant = granted < published ? granted : published;
+    if (mqtt_session_of(client)->version == MQTT_5) {
+        variant |= VARIANT_MQTT_5 | subscription->identifier << VARIANT_IDENTIFIER_SHIFT;
+        if (subscription->retain_as_published && (record->attributes & RECORD_RETAIN))
+            variant |= VARIANT_RETAIN;
+    }
+    return variant;
+}
+
+static uint32_t seconds_left(struct span expires_at)
+{
+    char text[24] = "";
+    memcpy(text, expires_at.data, expires_at.size < sizeof text ? expires_at.size : sizeof text - 1);
+    int64_t left = strtoll(text, NULL, 10) - clock_wall_ms();
+    if (left <= 0)
+        return 0;
+    left = (left + 999) / 1000;
+    return left > UINT32_MAX ? UINT32_MAX : (uint32_t)left;
+}
+
+static bool is_text(struct span value, size_t max)
+{
+    return value.size <= max;
+}
+
+/* One header into the properties; what has no property of its own is a user property. */
+static void show_header(const struct header *header, struct mqtt_properties *properties, struct mqtt_pair *users)
+{
+    if (span_is(header->name, HEADER_CONTENT_TYPE) && is_text(header->value, 65535)) {
+        properties->content_type = header->value;
+        properties->present |= MQTT_HAS(CONTENT_TYPE);
+    } else if (span_is(header->name, HEADER_CORRELATION_ID) && is_text(header->value, 65535)) {
+        properties->correlation = header->value;
+        properties->present |= MQTT_HAS(CORRELATION);
+    } else if (span_is(header->name, HEADER_REPLY_TO) && mqtt_topic_valid(header->value)) {
+        properties->response_topic = header->value;
+        properties->present |= MQTT_HAS(RESPONSE_TOPIC);
+    } else if (span_is(header->name, HEADER_EXPIRES_AT)) {
+        properties->message_expiry = seconds_left(header->value);
+        properties->present |= MQTT_HAS(MESSAGE_EXPIRY);
+    } else if (span_is(header->name, HEADER_PAYLOAD_TEXT)) {
+        properties->payload_format = 1;
+        properties->present |= MQTT_HAS(PAYLOAD_FORMAT);
+    } else if (properties->user_count < LIMIT_HEADERS && is_text(header->name, 65535) &&
+               is_text(header->value, 65535)) {
+        users[properties->user_count++] = (struct mqtt_pair){header->name, header->value};
+    }
+}
+
+static void show_headers(const struct record *record, struct mqtt_properties *properties, struct mqtt_pair *users)
+{
+    struct reader at = reader_of(record->headers);
+    struct header header;
+    bool topic_seen = false, publisher_seen = false;
+    while (record_next_header(&at, &header)) {
+        if (!topic_seen && span_is(header.name, HEADER_TOPIC))
+            topic_seen = true; /* the first is the gateway's own */
+        else if (!publisher_seen && span_is(header.name, HEADER_PUBLISHER))
+            publisher_seen = true;
+        else
+            show_header(&header, properties, users);
+    }
+    if (record->key.data != NULL && properties->user_count < LIMIT_HEADERS)
+        users[properties->user_count++] = (struct mqtt_pair){span_from_text(PROPERTY_KEY), record->key};
+    properties->users = users;
+}
+
+struct blob *mqtt_encode_record(uint32_t variant, const struct record *record)
+{
+    struct mqtt_pair users[LIMIT_HEADERS];
+    struct mqtt_publish publish = {
+        .qos = variant & VARIANT_QOS,
+        .retain = (variant & VARIANT_RETAIN) != 0,
+        .payload = record->value,
+        .packet_id = (variant & VARIANT_QOS) != 0, /* patched for each client */
+    };
+    if (!record_find(record, HEADER_TOPIC, &publish.topic))
+        return NULL;
+    enum mqtt_version version = MQTT_3_1_1;
+    if (variant & VARIANT_MQTT_5) {
+        version = MQTT_5;
+        publish.properties = mqtt_properties_none;
+        show_headers(record, &publish.properties, users);
+        uint32_t identifier = variant >> VARIANT_IDENTIFIER_SHIFT;
+        if (identifier != 0) {
+            publish.properties.subscription_id = identifier;
+            publish.properties.present |= MQTT_HAS(SUBSCRIPTION_ID);
+        }
+    }
+    size_t size = mqtt_publish_size(version, &publish);
+    if (size == 0)
+        return NULL;
+    struct blob *frame = blob_new(size);
+    mqtt_encode_publish(version, &publish, frame->bytes);
+    return frame;
+}
+
+/* ------------------------------------------------ PUBLISH to record */
+
+static void put(struct publish *publish, struct header *headers, const char *name, struct span value)
+{
+    headers[publish->header_count++] = (struct header){span_from_text(name), value};
+}
+
+enum mqtt_reason mqtt_publish_fill(const struct mqtt_properties *properties, struct publish *publish,
+                                   struct header *headers, char text[24])
+{
+    publish->headers = headers;
+    if (properties->present == 0 && properties->user_count == 0)
+        return MQTT_REASON_SUCCESS;
+    if (properties->present & MQTT_HAS(CONTENT_TYPE))
+        put(publish, headers, HEADER_CONTENT_TYPE, properties->content_type);
+    if (properties->present & MQTT_HAS(RESPONSE_TOPIC))
+        put(publish, headers, HEADER_REPLY_TO, properties->response_topic);
+    if (properties->present & MQTT_HAS(CORRELATION))
+        put(publish, headers, HEADER_CORRELATION_ID, properties->correlation);
+    if (properties->payload_format == 1)
+        put(publish, headers, HEADER_PAYLOAD_TEXT, span_from_text("1"));
+    if (properties->present & MQTT_HAS(MESSAGE_EXPIRY)) {
+        publish->expires_at_ms = clock_wall_ms() + (int64_t)properties->message_expiry * 1000;
+        int size = snprintf(text, 24, "%lld", (long long)publish->expires_at_ms);
+        put(publish, headers, HEADER_EXPIRES_AT, span_of(text, (size_t)size));
+    }
+    struct span list = properties->list;
+    struct mqtt_pair pair;
+    while (mqtt_user_next(&list, &pair)) {
+        if (publish->key.data == NULL && span_is(pair.name, PROPERTY_KEY)) {
+            publish->key = pair.value;
+            continue;
+        }
+        if (publish->header_count >= LIMIT_HEADERS - 4)
+            return MQTT_REASON_QUOTA_EXCEEDED;
+        headers[publish->header_count++] = (struct header){pair.name, pair.value};
+    }
+    return MQTT_REASON_SUCCESS;
+}

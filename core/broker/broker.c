@@ -1,0 +1,272 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The broker as a whole: it opens over a store, becomes ready, shows its figures, and ends in order. */
+#include "core/broker/worker.h"
+
+#include "core/base/hash.h"
+#include "core/base/heap.h"
+#include "core/base/trace.h"
+
+enum { READY_POLL_MS = 2, END_POLL_MS = 2 };
+
+static void seal_task(struct loop_task *task)
+{
+    publish_seal(container_of(task, struct broker_worker, seal_task));
+}
+
+static void worker_init(struct broker_worker *worker, struct broker *broker, unsigned index)
+{
+    worker->broker = broker;
+    worker->index = index;
+    worker->loop = broker->options.loops[index];
+    worker->seal_task.run = seal_task;
+    list_init(&worker->clients);
+    list_init(&worker->dirty);
+    list_init(&worker->waiting);
+    list_init(&worker->home_groups);
+    map_init(&worker->outboxes);
+    map_init(&worker->seen);
+    map_init(&worker->groups);
+    batch_builder_init(&worker->live);
+    worker->trie = topic_trie_new(sizeof(struct interest));
+    worker->log = log_worker_new(broker->log, index, worker->loop, deliver_committed, worker);
+}
+
+static void worker_deinit(struct broker_worker *worker)
+{
+    publish_deinit(worker);
+    deliver_deinit(worker);
+    map_deinit(&worker->groups);
+    topic_trie_free(worker->trie);
+    for (unsigned i = 0; worker->credentials != NULL && i < CREDENTIALS; i++)
+        principal_unref(worker->credentials[i].principal);
+    heap_free(worker->credentials);
+    log_worker_free(worker->log);
+    catalog_unref(worker->catalog);
+}
+
+struct broker *broker_open(const struct broker_options *options, struct err *err)
+{
+    CHECK(options->workers > 0 && options->workers <= LIMIT_WORKERS);
+    hash_init();
+    struct broker *broker = heap_new(sizeof *broker);
+    broker->options = *options;
+    broker->storage = options->storage;
+    broker->worker_count = options->workers;
+    broker->log = log_new(options->storage, options->workers);
+    broker->workers = heap_array(options->workers, sizeof *broker->workers);
+    list_init(&broker->changes);
+    broker->metrics = (struct broker_metrics){
+        .dropped_slow = metric_counter("dropped_total", "Records not delivered", "reason=\"slow\""),
+        .dropped_retention = metric_counter("dropped_total", "Records not delivered", "reason=\"retention\""),
+        .dropped_encode = metric_counter("dropped_total", "Records not delivered", "reason=\"encode\""),
+        .live_records = metric_counter("live_records_total", "Records passed on without being stored", ""),
+        .stored_records = metric_counter("stored_records_total", "Records handed to the log", ""),
+        .refused = metric_counter("refused_total", "Refused calls", "protocol=\"all\",reason=\"publish\""),
+        .batch_records = metric_histogram("batch_records", "Records in one stored batch", 1, 13),
+    };
+    for (unsigned i = 0; i < options->workers; i++)
+        worker_init(&broker->workers[i], broker, i);
+    if (administer_load(broker, err) != STATUS_OK) {
+        broker_free(broker);
+        return NULL;
+    }
+    return broker;
+}
+
+void broker_free(struct broker *broker)
+{
+    if (broker == NULL)
+        return;
+    for (unsigned i = 0; i < broker->worker_count; i++)
+        groups_close_all(&broker->workers[i]);
+    for (unsigned i = 0; i < broker->worker_count; i++)
+        worker_deinit(&broker->workers[i]);
+    log_free(broker->log);
+    heap_free(broker->workers);
+    heap_free(broker);
+}
+
+struct broker_worker *broker_worker(struct broker *broker, unsigned index)
+{
+    CHECK(index < broker->worker_count);
+    return &broker->workers[index];
+}
+
+struct loop *broker_loop(const struct broker_worker *worker)
+{
+    return worker->loop;
+}
+
+unsigned broker_worker_index(const struct broker_worker *worker)
+{
+    return worker->index;
+}
+
+const struct catalog *broker_catalog(const struct broker_worker *worker)
+{
+    CHECK(loop_is_home(worker->loop));
+    return worker->catalog;
+}
+
+enum status broker_storage_health(const struct broker_worker *worker)
+{
+    struct storage *storage = worker->broker->storage;
+    return storage->ops->health(storage);
+}
+
+/* ------------------------------------------------ ready */
+
+static void ready_check(struct broker_worker *worker)
+{
+    if (!log_worker_is_ready(worker->log)) {
+        loop_timer_start(worker->loop, &worker->timer, READY_POLL_MS);
+        return;
+    }
+    struct broker *broker = worker->broker;
+    if (atomic_fetch_add(&broker->ready_workers, 1) + 1 == broker->worker_count)
+        request_complete(broker->ready, STATUS_OK);
+}
+
+static void ready_timer(struct loop_timer *timer)
+{
+    ready_check(container_of(timer, struct broker_worker, timer));
+}
+
+static void ready_deliver(struct mail *mail)
+{
+    struct broker_worker *worker = container_of(mail, struct broker_worker, mail);
+    worker->timer.fired = ready_timer;
+    ready_check(worker);
+}
+
+void broker_when_ready(struct broker *broker, struct request *request)
+{
+    broker->ready = request;
+    for (unsigned i = 0; i < broker->worker_count; i++) {
+        broker->workers[i].mail.deliver = ready_deliver;
+        mailbox_post(broker->workers[i].loop, &broker->workers[i].mail);
+    }
+}
+
+bool broker_is_ready(const struct broker *broker)
+{
+    return atomic_load(&broker->ready_workers) == broker->worker_count &&
+           atomic_load(&broker->ended_workers) == 0 &&
+           broker->storage->ops->health(broker->storage) == STATUS_OK;
+}
+
+/* ------------------------------------------------ the end */
+
+static void end_check(struct broker_worker *worker)
+{
+    if (worker->jobs > 0 || !list_is_empty(&worker->dirty)) {
+        loop_timer_start(worker->loop, &worker->timer, END_POLL_MS);
+        return;
+    }
+    list_each_safe (link, following, &worker->clients) {
+        struct client *client = container_of(link, struct client, link);
+        client->ops->end(client, STATUS_SHUTTING_DOWN);
+    }
+    struct broker *broker = worker->broker;
+    if (atomic_fetch_add(&broker->ended_workers, 1) + 1 == broker->worker_count)
+        request_complete(broker->down, STATUS_OK);
+}
+
+static void end_timer(struct loop_timer *timer)
+{
+    end_check(container_of(timer, struct broker_worker, timer));
+}
+
+static void end_deliver(struct mail *mail)
+{
+    struct broker_worker *worker = container_of(mail, struct broker_worker, mail);
+    worker->ending = true;
+    groups_close_all(worker);
+    loop_timer_stop(worker->loop, &worker->timer);
+    worker->timer.fired = end_timer;
+    end_check(worker);
+}
+
+void broker_shut_down(struct broker *broker, struct request *request)
+{
+    broker->down = request;
+    for (unsigned i = 0; i < broker->worker_count; i++) {
+        broker->workers[i].mail.deliver = end_deliver;
+        mailbox_post(broker->workers[i].loop, &broker->workers[i].mail);
+    }
+}
+
+/* ------------------------------------------------ figures */
+
+static void write_queue(struct buf *to, const char *name, struct span queue, double value)
+{
+    char label[256];
+    metric_label(label, sizeof label, queue);
+    buf_printf(to, "polylog_%s{queue=\"%s\"} %.0f\n", name, label, value);
+}
+
+static void write_queues(const struct catalog *catalog, struct buf *to)
+{
+    buf_append_text(to, "# HELP polylog_queue_records Records kept in a queue\n"
+                        "# TYPE polylog_queue_records gauge\n");
+    for (size_t i = 0; i < catalog_queue_count(catalog); i++) {
+        const struct queue *queue = catalog_queue_at(catalog, i);
+        uint64_t records = 0;
+        for (uint32_t k = 0; k < queue->partition_count; k++)
+            records += atomic_load(&queue->stat->partitions[k].end) -
+                       atomic_load(&queue->stat->partitions[k].start);
+        write_queue(to, "queue_records", span_from_text(queue->name), (double)records);
+    }
+    buf_append_text(to, "# HELP polylog_queue_bytes Stored bytes of a queue's records\n"
+                        "# TYPE polylog_queue_bytes gauge\n");
+    for (size_t i = 0; i < catalog_queue_count(catalog); i++) {
+        const struct queue *queue = catalog_queue_at(catalog, i);
+        uint64_t bytes = 0;
+        for (uint32_t k = 0; k < queue->partition_count; k++)
+            bytes += atomic_load(&queue->stat->partitions[k].bytes);
+        write_queue(to, "queue_bytes", span_from_text(queue->name), (double)bytes);
+    }
+}
+
+static double group_backlog(const struct group_stat *stat)
+{
+    return (double)atomic_load(&stat->backlog);
+}
+
+static double group_in_flight(const struct group_stat *stat)
+{
+    return (double)atomic_load(&stat->in_flight);
+}
+
+static void write_groups(const struct catalog *catalog, struct buf *to, const char *name, const char *help,
+                         double (*value)(const struct group_stat *))
+{
+    buf_printf(to, "# HELP polylog_%s %s\n# TYPE polylog_%s gauge\n", name, help, name);
+    for (size_t i = 0; i < catalog_queue_count(catalog); i++) {
+        const struct queue *queue = catalog_queue_at(catalog, i);
+        for (size_t k = 0; k < catalog_group_count(catalog, queue->id); k++) {
+            const struct group_spec *group = catalog_group_at(catalog, queue->id, k);
+            buf_printf(to, "polylog_%s{queue=\"%s\",group=\"%s\"} %.0f\n", name, queue->name, group->name,
+                       value(group->stat));
+        }
+    }
+}
+
+static void emit_storage(void *context, const char *name, double value)
+{
+    struct buf *to = context;
+    buf_printf(to, "# TYPE polylog_%s untyped\npolylog_%s %.9g\n", name, name, value);
+}
+
+enum status broker_metrics(struct broker_worker *worker, struct buf *to)
+{
+    struct broker *broker = worker->broker;
+    enum status status = metrics_write(to);
+    write_queues(worker->catalog, to);
+    write_groups(worker->catalog, to, "group_backlog", "Records a group has not done", group_backlog);
+    write_groups(worker->catalog, to, "group_in_flight", "Records under lease", group_in_flight);
+    if (broker->storage->ops->metrics != NULL)
+        broker->storage->ops->metrics(broker->storage, emit_storage, to);
+    buf_printf(to, "# TYPE polylog_build_info gauge\npolylog_build_info{version=\"%s\"} 1\n", POLYLOG_VERSION);
+    return status;
+}

@@ -1,0 +1,194 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Clients: from accept over login to the end, and what each may do. */
+#include "core/broker/worker.h"
+
+#include "core/base/clock.h"
+#include "core/base/hash.h"
+#include "core/base/heap.h"
+
+enum { CREDENTIAL_MS = 5 * 60 * 1000 };
+
+void client_init(struct client *client, struct broker_worker *worker, const struct client_ops *ops)
+{
+    CHECK(loop_is_home(worker->loop));
+    *client = (struct client){.worker = worker, .ops = ops, .tenant = TENANT_DEFAULT};
+    client->credit = client->credit_max = LIMIT_CLIENT_CREDIT;
+    list_init(&client->subscriptions);
+    list_init(&client->lags);
+    link_init(&client->waiting);
+    list_push(&worker->clients, &client->link);
+    worker->client_count++;
+}
+
+void client_close(struct client *client)
+{
+    struct broker_worker *worker = client->worker;
+    if (worker == NULL || !link_is_linked(&client->link))
+        return;
+    CHECK(loop_is_home(worker->loop));
+    link_remove(&client->link);
+    worker->client_count--;
+    client->open = false;
+    if (client->login != NULL)
+        client->login->client = NULL;
+    catch_up_close(client);
+    subscribe_close(client);
+    publish_close(client);
+    principal_unref(client->principal);
+    client->principal = NULL;
+    heap_free(client->publisher);
+    client->publisher = NULL;
+}
+
+void client_set_credit(struct client *client, uint32_t credit_max)
+{
+    CHECK(client->subscription_count == 0);
+    client->credit = client->credit_max = credit_max;
+}
+
+void client_settled(struct client *client, uint32_t count)
+{
+    client->credit += count;
+    if (client->credit > client->credit_max)
+        client->credit = client->credit_max;
+    if (!list_is_empty(&client->lags))
+        catch_up_go_on(client);
+}
+
+void client_drained(struct client *client)
+{
+    if (!list_is_empty(&client->lags))
+        catch_up_go_on(client);
+}
+
+/* ------------------------------------------------ login */
+
+static void credential_hash(struct span user, struct span password, uint64_t hash[2])
+{
+    struct buf text;
+    buf_init(&text, 16 + LIMIT_USER_NAME + LIMIT_PASSWORD);
+    uint64_t size = user.size;
+    CHECK(buf_append(&text, &size, sizeof size) == STATUS_OK);
+    CHECK(buf_append(&text, user.data, user.size) == STATUS_OK);
+    CHECK(buf_append(&text, password.data, password.size) == STATUS_OK);
+    hash[0] = hash_bytes(buf_span(&text));
+    struct hash_key other = {.k0 = ~hash_process_key.k1, .k1 = hash_process_key.k0};
+    hash[1] = hash_keyed(&other, buf_span(&text));
+    explicit_bzero(text.data, text.size);
+    buf_deinit(&text);
+}
+
+static struct credential *credential_slot(struct broker_worker *worker, const uint64_t hash[2])
+{
+    if (worker->credentials == NULL)
+        worker->credentials = heap_array(CREDENTIALS, sizeof *worker->credentials);
+    return &worker->credentials[hash[0] % CREDENTIALS];
+}
+
+static void log_in(struct client *client, struct principal *principal, struct span client_id)
+{
+    client->principal = principal;
+    const char *user = principal == NULL ? "-" : principal->name;
+    size_t user_size = strlen(user);
+    client->publisher_size = (uint32_t)(user_size + 1 + client_id.size);
+    client->publisher = heap_new(client->publisher_size + 1);
+    memcpy(client->publisher, user, user_size);
+    client->publisher[user_size] = '/';
+    if (client_id.size > 0)
+        memcpy(client->publisher + user_size + 1, client_id.data, client_id.size);
+    client->id = span_of(client->publisher + user_size + 1, client_id.size);
+    client->open = true;
+}
+
+static void login_end(struct broker_login *login, enum status status)
+{
+    if (login->client != NULL)
+        login->client->login = NULL;
+    if (status != STATUS_OK && login->client != NULL)
+        metric_add(metric_counter("refused_total", NULL, "protocol=\"all\",reason=\"login\""), 1);
+    request_complete(&login->request, status);
+}
+
+static enum status login_work(struct offload *offload)
+{
+    struct broker_login *login = container_of(offload, struct broker_login, offload);
+    return principal_verify(login->principal, login->password);
+}
+
+static void login_verified(struct request *request, enum status status)
+{
+    struct broker_login *login = container_of(request, struct broker_login, offload.request);
+    struct client *client = login->client;
+    struct principal *principal = login->principal;
+    if (client == NULL)
+        status = STATUS_CANCELED;
+    if (status == STATUS_OK && catalog_principal(client->worker->catalog, principal->id) != principal)
+        status = STATUS_UNAUTHENTICATED; /* changed or removed meanwhile */
+    if (status != STATUS_OK) {
+        principal_unref(principal);
+        login_end(login, status);
+        return;
+    }
+    struct credential *slot = credential_slot(client->worker, login->credential);
+    principal_unref(slot->principal);
+    *slot = (struct credential){
+        .hash = {login->credential[0], login->credential[1]},
+        .principal = principal_ref(principal),
+        .until_ms = loop_now_ms(client->worker->loop) + CREDENTIAL_MS,
+    };
+    log_in(client, principal, login->client_id);
+    login_end(login, STATUS_OK);
+}
+
+static void login_by_password(struct broker_login *login, struct broker_worker *worker)
+{
+    const struct principal *principal =
+        catalog_principal_by_name(worker->catalog, login->client->tenant, login->user);
+    credential_hash(login->user, login->password, login->credential);
+    struct credential *slot = credential_slot(worker, login->credential);
+    if (principal != NULL && slot->principal == principal && slot->hash[0] == login->credential[0] &&
+        slot->hash[1] == login->credential[1] && loop_now_ms(worker->loop) < slot->until_ms) {
+        log_in(login->client, principal_ref(principal), login->client_id);
+        login_end(login, STATUS_OK);
+        return;
+    }
+    login->principal = principal == NULL ? NULL : principal_ref(principal);
+    request_init(&login->offload.request, worker->loop, login_verified);
+    login->offload.work = login_work;
+    offload_run(&login->offload);
+}
+
+void broker_login(struct broker_login *login)
+{
+    struct client *client = login->client;
+    struct broker_worker *worker = client->worker;
+    CHECK(loop_is_home(worker->loop));
+    CHECK(!client->open && client->login == NULL);
+    client->login = login;
+    if (worker->ending) {
+        login_end(login, STATUS_SHUTTING_DOWN);
+    } else if (login->client_id.size > LIMIT_CLIENT_ID_BYTES || login->user.size > LIMIT_USER_NAME ||
+               login->password.size > LIMIT_PASSWORD) {
+        login_end(login, STATUS_UNAUTHENTICATED);
+    } else if (catalog_is_protected(worker->catalog)) {
+        log_in(client, NULL, login->client_id);
+        login_end(login, STATUS_OK);
+    } else if (login->user.size == 0 && login->certificate_subject != NULL) {
+        const struct principal *principal = catalog_principal_by_name(
+            worker->catalog, client->tenant, span_from_text(login->certificate_subject));
+        if (principal != NULL)
+            log_in(client, principal_ref(principal), login->client_id);
+        login_end(login, principal != NULL ? STATUS_OK : STATUS_UNAUTHENTICATED);
+    } else if (login->user.size == 0) {
+        login_end(login, STATUS_UNAUTHENTICATED);
+    } else {
+        login_by_password(login, worker);
+    }
+}
+
+enum status broker_check(const struct client *client, enum action action, bool is_topic, struct span address)
+{
+    if (client->principal == NULL)
+        return catalog_is_protected(client->worker->catalog) ? STATUS_OK : STATUS_UNAUTHENTICATED;
+    return principal_may(client->principal, action, is_topic, address, client->id) ? STATUS_OK : STATUS_DENIED;
+}

@@ -1,0 +1,217 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The way to a group's home worker and back: a take or a settlement is carried there by mail, its answer
+ * comes by the request itself. */
+#include "core/broker/worker.h"
+
+#include "core/base/heap.h"
+
+void groups_open(struct broker_worker *worker, const struct queue *queue, const struct group_spec *group)
+{
+    if (broker_home(worker->broker, group->id) != worker)
+        return;
+    struct home_group *home = heap_new(sizeof *home);
+    home->id = group->id;
+    home->queue = queue->id;
+    home->group = group_open(worker->broker->log, worker->log, worker->loop, queue, group);
+    map_put(&worker->groups, span_of(&home->id, sizeof home->id), home);
+    list_push(&worker->home_groups, &home->link);
+}
+
+static void home_group_close(struct broker_worker *worker, struct home_group *home, bool remove)
+{
+    map_remove(&worker->groups, span_of(&home->id, sizeof home->id));
+    link_remove(&home->link);
+    group_close(home->group, remove);
+    heap_free(home);
+}
+
+void groups_close(struct broker_worker *worker, uint64_t id, bool remove)
+{
+    struct home_group *home = map_get(&worker->groups, span_of(&id, sizeof id));
+    if (home != NULL)
+        home_group_close(worker, home, remove);
+}
+
+void groups_close_all(struct broker_worker *worker)
+{
+    list_each_safe (link, following, &worker->home_groups)
+        home_group_close(worker, container_of(link, struct home_group, link), false);
+}
+
+void groups_notice(struct broker_worker *worker, uint64_t queue, uint64_t partition, struct batch *batch)
+{
+    list_each (link, &worker->home_groups) {
+        struct home_group *home = container_of(link, struct home_group, link);
+        if (home->queue == queue)
+            group_notice(home->group, partition, batch);
+    }
+}
+
+static struct group *group_here(struct broker_worker *worker, uint64_t id)
+{
+    struct home_group *home = map_get(&worker->groups, span_of(&id, sizeof id));
+    return home == NULL ? NULL : home->group;
+}
+
+static enum status check(struct client *client, const struct group_spec *group)
+{
+    const struct queue *queue = catalog_queue(client->worker->catalog, group->queue);
+    if (queue == NULL)
+        return STATUS_NOT_FOUND;
+    if (client->worker->ending)
+        return STATUS_SHUTTING_DOWN;
+    return broker_check(client, ACTION_CONSUME, false, span_from_text(queue->name));
+}
+
+/* ------------------------------------------------ takes */
+
+/* A take under way: what the group sees, apart from the caller's own. One reference is the journey's, there and
+ * back; a cancel on its way holds another. */
+struct carried_take {
+    struct group_take take;
+    struct group_take *outer;
+    struct broker_worker *home, *caller;
+    uint64_t group_id;
+    enum status status;
+    bool at_group;                /* home worker: the group holds it */
+    bool canceled;                /* caller's worker: a cancel was sent */
+    atomic_uint refs;
+    struct mail mail, cancel;
+};
+
+static void carried_unref(struct carried_take *carried)
+{
+    if (atomic_fetch_sub(&carried->refs, 1) == 1)
+        heap_free(carried);
+}
+
+static void take_return(struct mail *mail)
+{
+    struct carried_take *carried = container_of(mail, struct carried_take, mail);
+    struct group_take *outer = carried->outer;
+    outer->count = carried->take.count;
+    outer->carrier = NULL;
+    outer->request.done(&outer->request, carried->status);
+    carried_unref(carried);
+}
+
+static void take_done(struct request *request, enum status status)
+{
+    struct carried_take *carried = container_of(request, struct carried_take, take.request);
+    carried->at_group = false;
+    carried->status = status;
+    carried->mail.deliver = take_return;
+    mailbox_post(carried->caller->loop, &carried->mail);
+}
+
+static void take_arrive(struct mail *mail)
+{
+    struct carried_take *carried = container_of(mail, struct carried_take, mail);
+    struct group *group = group_here(carried->home, carried->group_id);
+    if (group == NULL) {
+        take_done(&carried->take.request,
+                  carried->home->ending ? STATUS_SHUTTING_DOWN : STATUS_NOT_FOUND);
+        return;
+    }
+    carried->at_group = true;
+    group_take(group, &carried->take);
+}
+
+void broker_take(struct client *client, const struct group_spec *group, struct group_take *take)
+{
+    struct broker_worker *worker = client->worker;
+    CHECK(loop_is_home(worker->loop));
+    take->count = 0;
+    take->carrier = NULL;
+    enum status status = check(client, group);
+    if (status != STATUS_OK) {
+        request_complete(&take->request, status);
+        return;
+    }
+    struct carried_take *carried = heap_new(sizeof *carried);
+    carried->outer = take;
+    carried->home = broker_home(worker->broker, group->id);
+    carried->caller = worker;
+    carried->group_id = group->id;
+    atomic_init(&carried->refs, 1);
+    carried->take.max_records = take->max_records;
+    carried->take.max_bytes = take->max_bytes;
+    carried->take.wait_ms = take->wait_ms;
+    carried->take.lease_ms = take->lease_ms;
+    carried->take.items = take->items;
+    request_init(&carried->take.request, carried->home->loop, take_done);
+    carried->mail.deliver = take_arrive;
+    take->carrier = carried;
+    if (carried->home == worker)
+        take_arrive(&carried->mail);
+    else
+        mailbox_post(carried->home->loop, &carried->mail);
+}
+
+static void take_cancel_arrive(struct mail *mail)
+{
+    struct carried_take *carried = container_of(mail, struct carried_take, cancel);
+    struct group *group = group_here(carried->home, carried->group_id);
+    if (carried->at_group && group != NULL)
+        group_take_cancel(group, &carried->take);
+    carried_unref(carried);
+}
+
+void broker_take_cancel(struct client *client, const struct group_spec *group, struct group_take *take)
+{
+    (void)group;
+    CHECK(loop_is_home(client->worker->loop));
+    struct carried_take *carried = take->carrier;
+    if (carried == NULL || carried->canceled)
+        return;
+    carried->canceled = true;
+    atomic_fetch_add(&carried->refs, 1);
+    carried->cancel.deliver = take_cancel_arrive;
+    mailbox_post(carried->home->loop, &carried->cancel);
+}
+
+/* ------------------------------------------------ settlements */
+
+static void settle_arrive(struct mail *mail)
+{
+    struct group_settle *settle = container_of(mail, struct group_settle, request.mail);
+    struct broker_worker *home = settle->carrier;
+    struct group *group = group_here(home, settle->group_id);
+    if (group == NULL)
+        request_complete(&settle->request, home->ending ? STATUS_SHUTTING_DOWN : STATUS_NOT_FOUND);
+    else
+        group_settle(group, settle);
+}
+
+void broker_settle(struct client *client, const struct group_spec *group, struct group_settle *settle)
+{
+    struct broker_worker *worker = client->worker;
+    CHECK(loop_is_home(worker->loop));
+    enum status status = check(client, group);
+    if (status != STATUS_OK) {
+        request_complete(&settle->request, status);
+        return;
+    }
+    struct broker_worker *home = broker_home(worker->broker, group->id);
+    settle->carrier = home;
+    settle->group_id = group->id;
+    settle->request.mail.deliver = settle_arrive;
+    if (home == worker)
+        settle_arrive(&settle->request.mail);
+    else
+        mailbox_post(home->loop, &settle->request.mail);
+}
+
+/* ------------------------------------------------ reading */
+
+void broker_read(struct client *client, const struct queue *queue, struct log_read *read)
+{
+    enum status status =
+        broker_check(client, ACTION_CONSUME, false, span_from_text(queue->name));
+    if (status != STATUS_OK) {
+        read->count = 0;
+        request_complete(&read->request, status);
+        return;
+    }
+    log_read(client->worker->log, read);
+}

@@ -1,0 +1,220 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Subscriptions to topic filters. The first subscriber of a filter on a worker announces it to all other
+ * workers and is confirmed when each of them has taken it in: from then on every owner matches it. */
+#include "core/broker/topic.h"
+#include "core/broker/worker.h"
+
+#include "core/base/heap.h"
+
+static struct span filter_of(const struct topic_entry *entry)
+{
+    return span_of(entry->filter, entry->filter_size);
+}
+
+/* ------------------------------------------------ announcements */
+
+/* Filters that a worker begins (or ceases) to be interested in, on the way to one other worker and back. */
+struct announcement {
+    struct mail mail;
+    struct broker_worker *from, *to;
+    struct broker_subscribe *subscribe;       /* waits for it; NULL: a withdrawal */
+    uint32_t count;
+    size_t size;
+    uint8_t filters[];                        /* repeated {u32 size, bytes} */
+};
+
+static void announcement_confirm(struct mail *mail)
+{
+    struct announcement *announcement = container_of(mail, struct announcement, mail);
+    struct broker_subscribe *subscribe = announcement->subscribe;
+    announcement->from->unconfirmed--;
+    heap_free(announcement);
+    if (--subscribe->confirms == 0)
+        request_complete(&subscribe->request, STATUS_OK);
+}
+
+static void announcement_deliver(struct mail *mail)
+{
+    struct announcement *announcement = container_of(mail, struct announcement, mail);
+    struct broker_worker *worker = announcement->to;
+    uint64_t bit = 1ULL << announcement->from->index;
+    size_t at = 0;
+    for (uint32_t i = 0; i < announcement->count; i++) {
+        uint32_t size;
+        memcpy(&size, announcement->filters + at, sizeof size);
+        struct span filter = span_of(announcement->filters + at + sizeof size, size);
+        at += sizeof size + size;
+        struct interest *interest = (struct interest *)topic_trie_put(worker->trie, filter);
+        if (interest->subscriptions.head.next == NULL)
+            list_init(&interest->subscriptions);
+        if (announcement->subscribe != NULL)
+            interest->workers |= bit;
+        else
+            interest->workers &= ~bit;
+        if (interest->workers == 0 && interest->count == 0)
+            topic_trie_remove(worker->trie, &interest->entry);
+    }
+    if (announcement->subscribe == NULL) {
+        heap_free(announcement);
+        return;
+    }
+    announcement->mail.deliver = announcement_confirm;
+    mailbox_post(announcement->from->loop, &announcement->mail);
+}
+
+static void announce(struct broker_worker *worker, struct broker_subscribe *subscribe, struct span filters,
+                     uint32_t count)
+{
+    struct broker *broker = worker->broker;
+    for (unsigned i = 0; i < broker->worker_count; i++) {
+        if (i == worker->index)
+            continue;
+        struct announcement *announcement = heap_new(sizeof *announcement + filters.size);
+        announcement->mail.deliver = announcement_deliver;
+        announcement->from = worker;
+        announcement->to = &broker->workers[i];
+        announcement->subscribe = subscribe;
+        announcement->count = count;
+        announcement->size = filters.size;
+        if (filters.size > 0)
+            memcpy(announcement->filters, filters.data, filters.size);
+        if (subscribe != NULL) {
+            subscribe->confirms++;
+            worker->unconfirmed++;
+        }
+        mailbox_post(announcement->to->loop, &announcement->mail);
+    }
+}
+
+static void put_filter(struct buf *filters, struct span filter)
+{
+    uint32_t size = (uint32_t)filter.size;
+    CHECK(buf_append(filters, &size, sizeof size) == STATUS_OK);
+    CHECK(buf_append(filters, filter.data, filter.size) == STATUS_OK);
+}
+
+/* ------------------------------------------------ subscriptions */
+
+static struct subscription *subscription_of(const struct client *client, struct span filter)
+{
+    struct topic_entry *entry = topic_trie_get(client->worker->trie, filter);
+    if (entry == NULL)
+        return NULL;
+    list_each (link, &client->subscriptions) {
+        struct subscription *subscription = container_of(link, struct subscription, of_client);
+        if (subscription->entry == entry)
+            return subscription;
+    }
+    return NULL;
+}
+
+static void subscription_end(struct subscription *subscription)
+{
+    struct client *client = subscription->client;
+    struct broker_worker *worker = client->worker;
+    struct interest *interest = (struct interest *)subscription->entry;
+    link_remove(&subscription->of_client);
+    link_remove(&subscription->of_entry);
+    client->subscription_count--;
+    if (--interest->count == 0) {
+        struct buf filters;
+        buf_init(&filters, LIMIT_TOPIC_BYTES + sizeof(uint32_t));
+        put_filter(&filters, filter_of(&interest->entry));
+        announce(worker, NULL, buf_span(&filters), 1);
+        buf_deinit(&filters);
+        if (interest->workers == 0)
+            topic_trie_remove(worker->trie, &interest->entry);
+    }
+    subscription_free(subscription);
+}
+
+static enum status check_item(struct client *client, const struct subscribe_item *item)
+{
+    if (!topic_filter_is_valid(item->filter))
+        return STATUS_INVALID;
+    enum status status = broker_check(client, ACTION_CONSUME, true, item->filter);
+    if (status == STATUS_OK && client->subscription_count >= LIMIT_SUBSCRIPTIONS &&
+        subscription_of(client, item->filter) == NULL)
+        status = STATUS_OVER_QUOTA;
+    return status;
+}
+
+/* Makes or changes one subscription; true when its filter is new on this worker. */
+static bool add(struct client *client, struct subscribe_item *item)
+{
+    struct broker_worker *worker = client->worker;
+    struct subscription *subscription = subscription_of(client, item->filter);
+    bool is_new = false;
+    item->existed = subscription != NULL;
+    if (subscription == NULL) {
+        struct interest *interest = (struct interest *)topic_trie_put(worker->trie, item->filter);
+        if (interest->subscriptions.head.next == NULL)
+            list_init(&interest->subscriptions);
+        is_new = interest->count++ == 0;
+        subscription = heap_new(sizeof *subscription);
+        subscription->client = client;
+        subscription->entry = &interest->entry;
+        list_push(&interest->subscriptions, &subscription->of_entry);
+        list_push(&client->subscriptions, &subscription->of_client);
+        client->subscription_count++;
+        catch_up_floor(subscription);
+    }
+    subscription->guarantee = item->guarantee;
+    subscription->identifier = item->identifier;
+    subscription->no_local = item->no_local;
+    subscription->retain_as_published = item->retain_as_published;
+    return is_new;
+}
+
+void broker_subscribe(struct broker_subscribe *subscribe)
+{
+    struct client *client = subscribe->client;
+    struct broker_worker *worker = client->worker;
+    CHECK(loop_is_home(worker->loop));
+    CHECK(subscribe->count <= LIMIT_FILTERS_PER_CALL);
+    struct buf filters;
+    buf_init(&filters, (size_t)LIMIT_FILTERS_PER_CALL * (LIMIT_TOPIC_BYTES + sizeof(uint32_t)));
+    uint32_t announced = 0;
+    subscribe->confirms = 0;
+    for (uint32_t i = 0; i < subscribe->count; i++) {
+        struct subscribe_item *item = &subscribe->items[i];
+        item->status = worker->ending ? STATUS_SHUTTING_DOWN : check_item(client, item);
+        if (item->status == STATUS_OK && add(client, item)) {
+            put_filter(&filters, item->filter);
+            announced++;
+        }
+    }
+    /* A filter that somebody else announced just now may not be confirmed yet: mails keep their order, so an empty
+     * announcement waits for it too. */
+    if (announced > 0 || worker->unconfirmed > 0)
+        announce(worker, subscribe, buf_span(&filters), announced);
+    buf_deinit(&filters);
+    if (subscribe->confirms == 0)
+        request_complete(&subscribe->request, STATUS_OK);
+}
+
+enum status broker_unsubscribe(struct client *client, struct span filter)
+{
+    CHECK(loop_is_home(client->worker->loop));
+    struct subscription *subscription = subscription_of(client, filter);
+    if (subscription == NULL)
+        return STATUS_NOT_FOUND;
+    subscription_end(subscription);
+    return STATUS_OK;
+}
+
+void subscribe_close(struct client *client)
+{
+    struct link *link;
+    while ((link = list_first(&client->subscriptions)) != NULL)
+        subscription_end(container_of(link, struct subscription, of_client));
+}
+
+void subscribe_recheck(struct client *client)
+{
+    list_each_safe (link, following, &client->subscriptions) {
+        struct subscription *subscription = container_of(link, struct subscription, of_client);
+        if (broker_check(client, ACTION_CONSUME, true, filter_of(subscription->entry)) != STATUS_OK)
+            subscription_end(subscription);
+    }
+}

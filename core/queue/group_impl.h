@@ -1,0 +1,129 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The inside of a group, shared by group.c (takes and settlements), group_feed.c (where the bytes of
+ * records come from) and group_store.c (its rows). Everything runs on the group's home loop.
+ *
+ *   OPENING --rows read, bounds known, epoch stored--> SERVING --group_close--> CLOSING --> freed
+ *   broken: storage has failed for good or rows cannot be understood; everything is refused
+ */
+#ifndef CORE_QUEUE_GROUP_IMPL_H
+#define CORE_QUEUE_GROUP_IMPL_H
+
+#include "core/queue/group.h"
+#include "core/queue/window.h"
+
+enum group_state { GROUP_OPENING, GROUP_SERVING, GROUP_CLOSING };
+
+/* Batches in offset order that together say what lies in [from, to). */
+enum { SHELF_BATCHES = 64, SHELF_BYTES = 1024 * 1024 };
+struct shelf {
+    struct batch *batches[SHELF_BATCHES];
+    uint32_t count;
+    uint32_t recent; /* where the last offset was found */
+    size_t bytes;
+    uint64_t from, to;
+};
+
+/* When which offsets were appended, roughly: for the age of the oldest record that is not done. */
+enum { AGES_MAX = 64 };
+struct ages {
+    struct age {
+        uint64_t first;
+        int64_t append_time_ms;
+    } known[AGES_MAX];
+    uint32_t count;
+};
+
+/* One partition of the queue, as the group sees it. */
+struct part {
+    struct group *group;
+    uint64_t id;
+    struct partition_stat *bounds;
+    struct window *window;
+
+    uint64_t start_at;    /* where a new group begins that wants only what is new */
+    uint64_t noticed;     /* end of the last notice */
+    uint64_t nothing_end; /* a read found nothing up to this window end */
+    uint64_t retry_ms;    /* a read failed: not again before */
+    struct shelf ahead;   /* new records */
+    struct shelf again;   /* redeliveries */
+    struct ages ages;
+    struct log_read read;
+    bool reading;
+
+    bool has_snapshot;
+    bool in_write;          /* row is in the write under way */
+    uint32_t delta_count;   /* deltas since the snapshot */
+    uint64_t delta_next;    /* number of the next */
+    struct buf row;
+    uint8_t key[25], range_first[25], range_end[25];
+};
+
+struct group {
+    struct log *log;
+    struct log_worker *worker;
+    struct loop *loop;
+    struct queue *queue;
+    struct group_spec *spec;
+    enum group_state state;
+    enum status broken; /* OK, or why everything is refused */
+    uint32_t epoch;
+
+    struct list takes;   /* waiting, in turn */
+    uint32_t impatient;  /* of them: those that do not wait for records to come */
+    struct list early;   /* settlements from before the group served */
+    struct list settled; /* applied, to be answered after the next write */
+    uint32_t turn;       /* the partition that is asked first */
+    uint32_t steps_left; /* records that may still be skipped in this turn */
+    uint64_t taken_ms;   /* when the last take came */
+    struct loop_task work;
+    struct loop_timer timer;
+    uint64_t timer_ms; /* what it is armed for; 0: not */
+
+    uint32_t reads; /* under way, the first probes included */
+    /* Store */
+    bool scanning, loaded;
+    struct storage_scan scan;
+    uint8_t scan_first[26], scan_end[9];
+    uint32_t probes;
+    bool writing;
+    bool removing, removed;
+    uint64_t rewrite_ms; /* the last write has failed: again then; 0: it has not */
+    struct list answering;       /* settlements in the write under way */
+    struct storage_row *rows;
+    struct log_rows write;
+    uint8_t epoch_key[9], epoch_end[9], epoch_row[5];
+
+    uint32_t part_count;
+    struct part parts[];
+};
+
+/* group.c */
+void group_wake(struct group *group); /* work at the end of this turn */
+void group_break(struct group *group, enum status status);
+void group_opened(struct group *group);
+/* Completes a request that somebody else's call started: at once when it is at home here. */
+void group_answer(struct group *group, struct request *request, enum status status);
+void group_answer_all(struct group *group, struct list *settles, enum status status);
+
+/* group_feed.c */
+enum feed { FEED_RECORD, FEED_NOTHING, FEED_LATER };
+/* The next record to hand out: its batch (borrowed until the shelf changes) and index. On the way, gaps and
+ * records that ran out are settled. LATER: its bytes are being read, or the turn has done enough. */
+enum feed feed_next(struct part *part, int64_t wall_ms, uint64_t *offset, struct batch **batch,
+                    uint32_t *index, struct record *record);
+void feed_notice(struct part *part, struct batch *batch, bool keep);
+void feed_probe(struct part *part); /* learns bounds, then store_probed() */
+void feed_drop(struct part *part);  /* batches that nobody has asked for lately */
+/* Takes what has been lost or committed meanwhile from the bounds; true when there is more now. */
+bool feed_bounds(struct part *part);
+int64_t feed_oldest_ms(struct part *part);
+
+/* group_store.c */
+void store_open(struct group *group);
+void store_probed(struct part *part, enum status status);
+void store_flush(struct group *group); /* writes what changed, unless a write is under way */
+void store_remove(struct group *group);
+bool store_has_changes(const struct group *group);
+void store_deinit(struct group *group);
+
+#endif

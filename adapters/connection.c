@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Holds a stream and an adapter's session together: one allocation per connection, freed when both the stream
- * has gone and nobody holds the session any more. */
+/* Holds a stream and an adapter's session together: one allocation per connection, freed when both
+ * the stream has gone and nobody holds the session any more. */
 #include <stdalign.h>
 
 #include "adapters/adapter.h"
@@ -48,7 +48,8 @@ static const struct stream_events events = {
     .closed = connection_closed,
 };
 
-struct connection *connection_start(const struct adapter *adapter, struct broker_worker *worker, struct stream *stream)
+struct connection *connection_start(const struct adapter *adapter, struct broker_worker *worker,
+                                    struct stream *stream)
 {
     struct connection *connection = heap_new(sizeof *connection + adapter->session_size);
     connection->magic = CONNECTION_MAGIC;
@@ -61,7 +62,8 @@ struct connection *connection_start(const struct adapter *adapter, struct broker
     return connection;
 }
 
-void connection_open(const struct adapter *adapter, struct broker_worker *worker, int socket, struct tls_context *tls)
+void connection_open(const struct adapter *adapter, struct broker_worker *worker, int socket,
+                     struct tls_context *tls)
 {
     struct loop *loop = broker_loop(worker);
     struct stream *stream =

@@ -16,7 +16,8 @@ struct login {
     uint8_t bytes[];
 };
 
-/* A will outlives the packet it came in: body is the encoded list of its properties and its parts, copied. */
+/* A will outlives the packet it came in: body is the encoded list of its properties and its parts,
+ * copied. */
 struct mqtt_kept_will {
     struct mqtt_will will;
     uint8_t bytes[];
@@ -49,7 +50,8 @@ static void accept_client(struct mqtt_session *session, const struct login *logi
         properties.receive_maximum = session->receive_max;
         properties.maximum_packet = mqtt_settings.max_packet;
         properties.topic_alias_maximum = mqtt_settings.topic_alias_max;
-        /* Not yet built, and said so: retained messages, shared subscriptions, sessions that stay. */
+        /* Not yet built, and said so: retained messages, shared subscriptions, sessions that stay.
+         */
         properties.retain_available = 0;
         properties.shared_available = 0;
         if (login->asked_session_expiry) {
@@ -84,7 +86,8 @@ static void login_done(struct request *request, enum status status)
         if (status == STATUS_OK)
             accept_client(session, login);
         else
-            refuse(session, status == STATUS_BUSY ? MQTT_REASON_SERVER_BUSY : mqtt_reason_of(status));
+            refuse(session,
+                   status == STATUS_BUSY ? MQTT_REASON_SERVER_BUSY : mqtt_reason_of(status));
     }
     explicit_bzero(login->bytes, login->request.password.size);
     heap_free(login);
@@ -111,7 +114,8 @@ static void begin_login(struct mqtt_session *session, const struct mqtt_connect 
         snprintf(assigned, sizeof assigned, "auto-%s", uuid);
         client_id = span_from_text(assigned);
     }
-    struct login *login = heap_new(sizeof *login + connect->password.size + connect->user_name.size + client_id.size);
+    struct login *login =
+        heap_new(sizeof *login + connect->password.size + connect->user_name.size + client_id.size);
     uint8_t *at = login->bytes;
     login->session = session;
     login->asked_session_expiry = connect->properties.session_expiry > 0;
@@ -151,15 +155,17 @@ void mqtt_handle_connect(struct mqtt_session *session, uint8_t header, struct sp
         return;
     }
     const struct mqtt_properties *properties = &connect.properties;
-    uint16_t credit = properties->receive_maximum < LIMIT_CLIENT_CREDIT ? properties->receive_maximum
-                                                                       : LIMIT_CLIENT_CREDIT;
+    uint16_t credit = properties->receive_maximum < LIMIT_CLIENT_CREDIT
+                          ? properties->receive_maximum
+                          : LIMIT_CLIENT_CREDIT;
     session->packet_max = properties->maximum_packet;
     session->problem_info = properties->request_problem != 0;
     if (properties->present & MQTT_HAS(AUTH_METHOD)) {
         refuse(session, MQTT_REASON_BAD_AUTH_METHOD);
         return;
     }
-    if (connect.client_id.size > LIMIT_CLIENT_ID_BYTES || (connect.client_id.size == 0 && connect.version == MQTT_3_1)) {
+    if (connect.client_id.size > LIMIT_CLIENT_ID_BYTES ||
+        (connect.client_id.size == 0 && connect.version == MQTT_3_1)) {
         refuse(session, MQTT_REASON_CLIENT_ID_INVALID);
         return;
     }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What clients publish: PUBLISH to the broker, PUBACK and PUBREC when the broker has answered, QoS 2 until
- * PUBREL, topic aliases. */
+/* What clients publish: PUBLISH to the broker, PUBACK and PUBREC when the broker has answered, QoS
+ * 2 until PUBREL, topic aliases. */
 #include "adapters/mqtt/session.h"
 #include "core/base/heap.h"
 #include "core/base/limits.h"
@@ -23,7 +23,8 @@ enum { RECEIVED_NOT, RECEIVED_PENDING, RECEIVED_STORED };
 
 static unsigned received_get(const struct mqtt_session *session, uint16_t id)
 {
-    return session->received == NULL ? RECEIVED_NOT : session->received->states[id / 4] >> (id % 4 * 2) & 3u;
+    return session->received == NULL ? RECEIVED_NOT
+                                     : session->received->states[id / 4] >> (id % 4 * 2) & 3u;
 }
 
 static void received_set(struct mqtt_session *session, uint16_t id, unsigned state)
@@ -45,7 +46,8 @@ void mqtt_incoming_free(struct mqtt_session *session)
     session->received = NULL;
 }
 
-static void send_ack(struct mqtt_session *session, enum mqtt_type type, uint16_t id, enum mqtt_reason reason)
+static void send_ack(struct mqtt_session *session, enum mqtt_type type, uint16_t id,
+                     enum mqtt_reason reason)
 {
     uint8_t bytes[MQTT_ACK_BYTES_MAX];
     size_t size = mqtt_encode_ack(session->version, type, id, reason, bytes);
@@ -59,7 +61,8 @@ static uint64_t token_of(const struct mqtt_publish *publish)
     return (uint64_t)publish->qos << 16 | publish->packet_id;
 }
 
-void mqtt_answered(struct client *client, uint64_t token, enum status status, uint64_t partition, uint64_t offset)
+void mqtt_answered(struct client *client, uint64_t token, enum status status, uint64_t partition,
+                   uint64_t offset)
 {
     struct mqtt_session *session = mqtt_session_of(client);
     (void)partition;
@@ -69,7 +72,8 @@ void mqtt_answered(struct client *client, uint64_t token, enum status status, ui
     if (session->state != MQTT_UP)
         return;
     if (status != STATUS_OK && session->version != MQTT_5) {
-        /* 3.x has no negative answer, and a positive one would be a promise (3.3.5-2 leaves the choice). */
+        /* 3.x has no negative answer, and a positive one would be a promise (3.3.5-2 leaves the
+         * choice). */
         mqtt_end(session, mqtt_reason_of(status));
         return;
     }
@@ -96,7 +100,8 @@ static enum mqtt_reason resolve_alias(struct mqtt_session *session, struct mqtt_
         return MQTT_REASON_TOPIC_ALIAS_INVALID;
     if (session->aliases == NULL) {
         uint16_t count = mqtt_settings.topic_alias_max;
-        session->aliases = heap_new(sizeof *session->aliases + count * sizeof session->aliases->slots[0]);
+        session->aliases =
+            heap_new(sizeof *session->aliases + count * sizeof session->aliases->slots[0]);
         session->aliases->count = count;
     }
     char **topic = &session->aliases->slots[alias - 1].topic;
@@ -135,8 +140,9 @@ static void to_broker(struct mqtt_session *session, const struct mqtt_publish *p
     size_t prefix = sizeof QUEUE_PREFIX - 1;
     if (packet->topic.size > prefix && packet->topic.data[0] == '$' &&
         memcmp(packet->topic.data, QUEUE_PREFIX, prefix) == 0) {
-        publish.queue = catalog_queue_by_text(broker_catalog(session->client.worker), session->client.tenant,
-                                              span_from(packet->topic, prefix));
+        publish.queue =
+            catalog_queue_by_text(broker_catalog(session->client.worker), session->client.tenant,
+                                  span_from(packet->topic, prefix));
         publish.topic = span_of(NULL, 0);
         if (publish.queue == NULL) {
             if (packet->qos > 0)
@@ -152,7 +158,8 @@ bool mqtt_handle_publish(struct mqtt_session *session, uint8_t header, struct sp
     struct mqtt_publish publish;
     if (!broker_may_publish(&session->client))
         return false;
-    enum mqtt_reason reason = mqtt_decode_publish(session->version, MQTT_FROM_CLIENT, header, body, &publish);
+    enum mqtt_reason reason =
+        mqtt_decode_publish(session->version, MQTT_FROM_CLIENT, header, body, &publish);
     if (reason == MQTT_REASON_SUCCESS && session->version == MQTT_5)
         reason = publish.retain ? MQTT_REASON_RETAIN_UNSUPPORTED : resolve_alias(session, &publish);
     if (reason != MQTT_REASON_SUCCESS) {

@@ -22,8 +22,8 @@ static uint16_t take_id(struct mqtt_session *session, enum mqtt_owed owed)
     return 0;
 }
 
-void mqtt_deliver(struct client *client, struct subscription *subscription, struct blob *frame, uint32_t variant,
-                  const struct record *record)
+void mqtt_deliver(struct client *client, struct subscription *subscription, struct blob *frame,
+                  uint32_t variant, const struct record *record)
 {
     struct mqtt_session *session = mqtt_session_of(client);
     (void)subscription;
@@ -41,7 +41,8 @@ void mqtt_deliver(struct client *client, struct subscription *subscription, stru
         stream_write_blob(session->stream, frame, 0, frame->size);
         return;
     }
-    uint16_t id = take_id(session, (frame->bytes[0] & 0x06) == 0x02 ? MQTT_OWED_PUBACK : MQTT_OWED_PUBREC);
+    uint16_t id =
+        take_id(session, (frame->bytes[0] & 0x06) == 0x02 ? MQTT_OWED_PUBACK : MQTT_OWED_PUBREC);
     size_t head = frame->size <= COPY_BYTES ? frame->size : at + 2;
     uint8_t *to = stream_reserve(session->stream, head);
     memcpy(to, frame->bytes, head);
@@ -74,7 +75,7 @@ void mqtt_handle_ack(struct mqtt_session *session, uint8_t header, struct span b
     }
     uint16_t id = ack.packet_id;
     unsigned owed = session->owed != NULL && id <= session->client.credit_max ? session->owed[id]
-                                                                             : MQTT_OWED_NOTHING;
+                                                                              : MQTT_OWED_NOTHING;
     switch (mqtt_type_of(header)) {
     case MQTT_PUBACK:
         if (owed == MQTT_OWED_PUBACK)

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A connection's life: packets in, one by one, to the file that handles them; keep alive; the end. */
+/* A connection's life: packets in, one by one, to the file that handles them; keep alive; the end.
+ */
 #include "adapters/mqtt/session.h"
 
 #include "core/base/heap.h"
@@ -22,8 +23,10 @@ void mqtt_configure(const struct mqtt_options *options)
     if (mqtt_settings.receive_max == 0)
         mqtt_settings.receive_max = DEFAULT_RECEIVE_MAX;
     metrics.connections = metric_gauge("connections", "Open connections", "protocol=\"mqtt\"");
-    metrics.received = metric_counter("received_packets_total", "Packets received", "protocol=\"mqtt\"");
-    metrics.timeouts = metric_counter("refused_total", "Refused calls", "protocol=\"mqtt\",reason=\"timeout\"");
+    metrics.received =
+        metric_counter("received_packets_total", "Packets received", "protocol=\"mqtt\"");
+    metrics.timeouts =
+        metric_counter("refused_total", "Refused calls", "protocol=\"mqtt\",reason=\"timeout\"");
     metrics.malformed =
         metric_counter("refused_total", "Refused calls", "protocol=\"mqtt\",reason=\"malformed\"");
     metrics.too_large =
@@ -84,7 +87,8 @@ void mqtt_end(struct mqtt_session *session, enum mqtt_reason reason)
         }
         size_t size = mqtt_disconnect_size(session->version, &disconnect);
         if (size > 0 && size <= session->packet_max)
-            mqtt_encode_disconnect(session->version, &disconnect, stream_reserve(session->stream, size));
+            mqtt_encode_disconnect(session->version, &disconnect,
+                                   stream_reserve(session->stream, size));
     }
     session->state = MQTT_DOWN;
     stream_close(session->stream);
@@ -101,7 +105,8 @@ static void keep_alive_check(struct mqtt_session *session)
         mqtt_end(session, MQTT_REASON_KEEP_ALIVE_TIMEOUT);
         return;
     }
-    loop_timer_start(broker_loop(session->client.worker), &session->timer, session->heard_ms + allowed - now);
+    loop_timer_start(broker_loop(session->client.worker), &session->timer,
+                     session->heard_ms + allowed - now);
 }
 
 static void timer_fired(struct loop_timer *timer)
@@ -140,7 +145,8 @@ static void ping(struct mqtt_session *session, uint8_t header, struct span body)
         mqtt_encode_ping(MQTT_PINGRESP, stream_reserve(session->stream, MQTT_PING_BYTES));
 }
 
-/* Enhanced authentication comes with the sessions' issue; without a method in CONNECT an AUTH is an error (4.12). */
+/* Enhanced authentication comes with the sessions' issue; without a method in CONNECT an AUTH is an
+ * error (4.12). */
 static void authenticated(struct mqtt_session *session)
 {
     mqtt_end(session, MQTT_REASON_PROTOCOL_ERROR);
@@ -217,7 +223,8 @@ static enum status session_input(void *context, struct span bytes, size_t *used)
         uint8_t header;
         struct span body;
         size_t size;
-        enum mqtt_need need = mqtt_frame(span_from(bytes, at), mqtt_settings.max_packet, &header, &body, &size);
+        enum mqtt_need need =
+            mqtt_frame(span_from(bytes, at), mqtt_settings.max_packet, &header, &body, &size);
         if (need == MQTT_FRAME_MORE)
             break;
         if (need != MQTT_FRAME_READY) {

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* One MQTT connection and its session, which here ends with the connection. Shared by the files of this
- * folder only.
+/* One MQTT connection and its session, which here ends with the connection. Shared by the files of
+ * this folder only.
  *
  *   WAIT_CONNECT --CONNECT--> LOGIN --ok--> UP --DISCONNECT, error, end--> DOWN
  */
@@ -20,23 +20,23 @@ struct mqtt_received;
 struct mqtt_kept_will;
 
 struct mqtt_session {
-    struct client client;         /* first: the broker gives it back */
+    struct client client; /* first: the broker gives it back */
     struct stream *stream;
     enum mqtt_state state;
     enum mqtt_version version;
-    uint16_t keep_alive;          /* seconds; 0: none */
-    uint16_t receive_max;         /* what the client may have unanswered */
-    uint16_t unanswered;          /* what it has */
-    uint16_t next_id;             /* where the search for a free outgoing identifier begins */
-    uint32_t packet_max;          /* what the client takes; UINT32_MAX: anything */
-    uint32_t settled;             /* outgoing deliveries settled during this input */
-    uint16_t subscribes;          /* SUBSCRIBEs under way */
+    uint16_t keep_alive;  /* seconds; 0: none */
+    uint16_t receive_max; /* what the client may have unanswered */
+    uint16_t unanswered;  /* what it has */
+    uint16_t next_id;     /* where the search for a free outgoing identifier begins */
+    uint32_t packet_max;  /* what the client takes; UINT32_MAX: anything */
+    uint32_t settled;     /* outgoing deliveries settled during this input */
+    uint16_t subscribes;  /* SUBSCRIBEs under way */
     bool assigned_id, problem_info, ended_well;
     uint64_t heard_ms;
-    struct loop_timer timer;      /* until CONNECT, then keep alive */
-    uint8_t *owed;                /* enum mqtt_owed by outgoing identifier; NULL until the first */
+    struct loop_timer timer; /* until CONNECT, then keep alive */
+    uint8_t *owed;           /* enum mqtt_owed by outgoing identifier; NULL until the first */
     struct mqtt_aliases *aliases;
-    struct mqtt_received *received;       /* incoming QoS 2 identifiers */
+    struct mqtt_received *received; /* incoming QoS 2 identifiers */
     struct mqtt_kept_will *will;
 };
 
@@ -57,15 +57,17 @@ void mqtt_handle_connect(struct mqtt_session *session, uint8_t header, struct sp
 void mqtt_will_publish(struct mqtt_session *session);
 void mqtt_will_free(struct mqtt_session *session);
 
-/* incoming.c: PUBLISH and PUBREL of the client, answers to it. False: it must wait, nothing was taken. */
+/* incoming.c: PUBLISH and PUBREL of the client, answers to it. False: it must wait, nothing was
+ * taken. */
 bool mqtt_handle_publish(struct mqtt_session *session, uint8_t header, struct span body);
 void mqtt_handle_pubrel(struct mqtt_session *session, uint8_t header, struct span body);
-void mqtt_answered(struct client *client, uint64_t token, enum status status, uint64_t partition, uint64_t offset);
+void mqtt_answered(struct client *client, uint64_t token, enum status status, uint64_t partition,
+                   uint64_t offset);
 void mqtt_incoming_free(struct mqtt_session *session);
 
 /* outgoing.c: deliveries, and the client's answers to them. */
-void mqtt_deliver(struct client *client, struct subscription *subscription, struct blob *frame, uint32_t variant,
-                  const struct record *record);
+void mqtt_deliver(struct client *client, struct subscription *subscription, struct blob *frame,
+                  uint32_t variant, const struct record *record);
 void mqtt_handle_ack(struct mqtt_session *session, uint8_t header, struct span body);
 
 /* subscribe.c */
@@ -73,12 +75,13 @@ void mqtt_handle_subscribe(struct mqtt_session *session, uint8_t header, struct 
 void mqtt_handle_unsubscribe(struct mqtt_session *session, uint8_t header, struct span body);
 
 /* view.c: a record as a PUBLISH, and a PUBLISH as a record (MAPPING). */
-uint32_t mqtt_variant(struct client *client, const struct subscription *subscription, const struct record *record);
+uint32_t mqtt_variant(struct client *client, const struct subscription *subscription,
+                      const struct record *record);
 struct blob *mqtt_encode_record(uint32_t variant, const struct record *record);
 enum { MQTT_HEADERS_MAX = 64 };
-/* Fills the headers (at most LIMIT_HEADERS, in room for that many) and expiry of publish from the properties. text
- * holds numbers made into text. */
-enum mqtt_reason mqtt_publish_fill(const struct mqtt_properties *properties, struct publish *publish,
-                                   struct header *headers, char text[24]);
+/* Fills the headers (at most LIMIT_HEADERS, in room for that many) and expiry of publish from the
+ * properties. text holds numbers made into text. */
+enum mqtt_reason mqtt_publish_fill(const struct mqtt_properties *properties,
+                                   struct publish *publish, struct header *headers, char text[24]);
 
 #endif

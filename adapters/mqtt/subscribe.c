@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* SUBSCRIBE and UNSUBSCRIBE: the answer goes out when the broker says that the subscription holds everywhere. */
+/* SUBSCRIBE and UNSUBSCRIBE: the answer goes out when the broker says that the subscription holds
+ * everywhere. */
 #include "adapters/mqtt/session.h"
 #include "core/base/heap.h"
 #include "core/base/limits.h"
@@ -8,8 +9,8 @@ struct subscribing {
     struct broker_subscribe request;
     struct mqtt_session *session;
     uint16_t packet_id;
-    uint16_t count;               /* filters in the packet; request.count of them went to the broker */
-    uint8_t *reasons;             /* per filter; PENDING where the broker decides */
+    uint16_t count;   /* filters in the packet; request.count of them went to the broker */
+    uint8_t *reasons; /* per filter; PENDING where the broker decides */
     struct subscribe_item *items;
     uint8_t *bytes;
 };
@@ -64,7 +65,8 @@ static void subscribe_done(struct request *request, enum status status)
     connection_release(session);
 }
 
-/* Addresses that have a meaning of their own and are not built yet are refused, not taken for topics. */
+/* Addresses that have a meaning of their own and are not built yet are refused, not taken for
+ * topics. */
 static uint8_t refusal(struct span filter)
 {
     struct span name, rest;
@@ -79,7 +81,8 @@ static uint8_t refusal(struct span filter)
     return mqtt_filter_valid(filter) ? PENDING : MQTT_REASON_FILTER_INVALID;
 }
 
-static void add_item(struct subscribing *subscribing, const struct mqtt_filter *filter, uint32_t identifier)
+static void add_item(struct subscribing *subscribing, const struct mqtt_filter *filter,
+                     uint32_t identifier)
 {
     subscribing->items[subscribing->request.count++] = (struct subscribe_item){
         .filter = filter->filter,
@@ -100,8 +103,8 @@ void mqtt_handle_subscribe(struct mqtt_session *session, uint8_t header, struct 
     subscribing->bytes = heap_resize(NULL, body.size + 1);
     if (body.size > 0)
         memcpy(subscribing->bytes, body.data, body.size);
-    enum mqtt_reason reason =
-        mqtt_decode_subscribe(session->version, header, span_of(subscribing->bytes, body.size), &packet);
+    enum mqtt_reason reason = mqtt_decode_subscribe(
+        session->version, header, span_of(subscribing->bytes, body.size), &packet);
     if (reason == MQTT_REASON_SUCCESS && packet.count > LIMIT_FILTERS_PER_CALL)
         reason = MQTT_REASON_QUOTA_EXCEEDED;
     if (reason != MQTT_REASON_SUCCESS) {
@@ -124,7 +127,8 @@ void mqtt_handle_subscribe(struct mqtt_session *session, uint8_t header, struct 
     connection_hold(session);
     subscribing->request.client = &session->client;
     subscribing->request.items = subscribing->items;
-    request_init(&subscribing->request.request, broker_loop(session->client.worker), subscribe_done);
+    request_init(&subscribing->request.request, broker_loop(session->client.worker),
+                 subscribe_done);
     broker_subscribe(&subscribing->request);
 }
 

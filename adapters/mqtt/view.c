@@ -13,17 +13,22 @@
 
 /* ------------------------------------------------ record to PUBLISH */
 
-/* A variant is everything a frame depends on: 28 bits of subscription identifier, version, retain, QoS. */
+/* A variant is everything a frame depends on: 28 bits of subscription identifier, version, retain,
+ * QoS. */
 enum { VARIANT_QOS = 3, VARIANT_RETAIN = 4, VARIANT_MQTT_5 = 8, VARIANT_IDENTIFIER_SHIFT = 4 };
 
 static unsigned qos_of(enum guarantee guarantee)
 {
-    return guarantee == GUARANTEE_AT_MOST_ONCE ? 0u : guarantee == GUARANTEE_AT_LEAST_ONCE ? 1u : 2u;
+    return guarantee == GUARANTEE_AT_MOST_ONCE    ? 0u
+           : guarantee == GUARANTEE_AT_LEAST_ONCE ? 1u
+                                                  : 2u;
 }
 
-uint32_t mqtt_variant(struct client *client, const struct subscription *subscription, const struct record *record)
+uint32_t mqtt_variant(struct client *client, const struct subscription *subscription,
+                      const struct record *record)
 {
-    unsigned granted = qos_of(subscription->guarantee), published = qos_of(record_guarantee(record));
+    unsigned granted = qos_of(subscription->guarantee),
+             published = qos_of(record_guarantee(record));
     uint32_t variant = granted < published ? granted : published;
     if (mqtt_session_of(client)->version == MQTT_5) {
         variant |= VARIANT_MQTT_5 | subscription->identifier << VARIANT_IDENTIFIER_SHIFT;
@@ -36,7 +41,8 @@ uint32_t mqtt_variant(struct client *client, const struct subscription *subscrip
 static uint32_t seconds_left(struct span expires_at)
 {
     char text[24] = "";
-    memcpy(text, expires_at.data, expires_at.size < sizeof text ? expires_at.size : sizeof text - 1);
+    memcpy(text, expires_at.data,
+           expires_at.size < sizeof text ? expires_at.size : sizeof text - 1);
     int64_t left = strtoll(text, NULL, 10) - clock_wall_ms();
     if (left <= 0)
         return 0;
@@ -50,7 +56,8 @@ static bool is_text(struct span value, size_t max)
 }
 
 /* One header into the properties; what has no property of its own is a user property. */
-static void show_header(const struct header *header, struct mqtt_properties *properties, struct mqtt_pair *users)
+static void show_header(const struct header *header, struct mqtt_properties *properties,
+                        struct mqtt_pair *users)
 {
     if (span_is(header->name, HEADER_CONTENT_TYPE) && is_text(header->value, 65535)) {
         properties->content_type = header->value;
@@ -73,7 +80,8 @@ static void show_header(const struct header *header, struct mqtt_properties *pro
     }
 }
 
-static void show_headers(const struct record *record, struct mqtt_properties *properties, struct mqtt_pair *users)
+static void show_headers(const struct record *record, struct mqtt_properties *properties,
+                         struct mqtt_pair *users)
 {
     struct reader at = reader_of(record->headers);
     struct header header;
@@ -87,7 +95,8 @@ static void show_headers(const struct record *record, struct mqtt_properties *pr
             show_header(&header, properties, users);
     }
     if (record->key.data != NULL && properties->user_count < LIMIT_HEADERS)
-        users[properties->user_count++] = (struct mqtt_pair){span_from_text(PROPERTY_KEY), record->key};
+        users[properties->user_count++] =
+            (struct mqtt_pair){span_from_text(PROPERTY_KEY), record->key};
     properties->users = users;
 }
 
@@ -123,13 +132,14 @@ struct blob *mqtt_encode_record(uint32_t variant, const struct record *record)
 
 /* ------------------------------------------------ PUBLISH to record */
 
-static void put(struct publish *publish, struct header *headers, const char *name, struct span value)
+static void put(struct publish *publish, struct header *headers, const char *name,
+                struct span value)
 {
     headers[publish->header_count++] = (struct header){span_from_text(name), value};
 }
 
-enum mqtt_reason mqtt_publish_fill(const struct mqtt_properties *properties, struct publish *publish,
-                                   struct header *headers, char text[24])
+enum mqtt_reason mqtt_publish_fill(const struct mqtt_properties *properties,
+                                   struct publish *publish, struct header *headers, char text[24])
 {
     publish->headers = headers;
     if (properties->present == 0 && properties->user_count == 0)

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Changes of the catalog. Worker 0 takes one at a time: checks it against the newest snapshot, stores its rows,
- * hands the next snapshot to every worker, and answers when all of them have taken it in. */
+/* Changes of the catalog. Worker 0 takes one at a time: checks it against the newest snapshot,
+ * stores its rows, hands the next snapshot to every worker, and answers when all of them have taken
+ * it in. */
 #include "core/broker/topic.h"
 #include "core/broker/worker.h"
 
@@ -29,8 +30,8 @@ static struct span key_of(struct buf *to, enum table table, const uint64_t *ids,
 }
 
 /* A row of the change goes into slot i: key and value share one buffer, the key first. */
-static void put_row(struct broker_admin *admin, unsigned i, enum storage_change change, enum table table,
-                    const uint64_t *ids, unsigned count, const struct buf *value)
+static void put_row(struct broker_admin *admin, unsigned i, enum storage_change change,
+                    enum table table, const uint64_t *ids, unsigned count, const struct buf *value)
 {
     struct buf *buf = &admin->buffers[i];
     buf_init(buf, ROW_LIMIT);
@@ -70,8 +71,8 @@ static void put_counters(struct broker_admin *admin, unsigned i)
 
 typedef enum status change(struct broker *broker, struct broker_admin *admin, struct catalog *next);
 
-static void store(struct broker_admin *admin, unsigned i, enum table table, const uint64_t *ids, unsigned count,
-                  struct buf *value)
+static void store(struct broker_admin *admin, unsigned i, enum table table, const uint64_t *ids,
+                  unsigned count, struct buf *value)
 {
     put_row(admin, i, STORAGE_PUT, table, ids, count, value);
     buf_deinit(value);
@@ -90,7 +91,8 @@ static enum storage_class class_of(uint64_t retention_ms)
 
 static uint64_t default_retention(const struct broker *broker)
 {
-    return (broker->options.retention_hours == 0 ? 72ULL : broker->options.retention_hours) * HOUR_MS;
+    return (broker->options.retention_hours == 0 ? 72ULL : broker->options.retention_hours) *
+           HOUR_MS;
 }
 
 static struct queue *queue_make(struct broker *broker, struct span name)
@@ -107,17 +109,19 @@ static struct queue *queue_make(struct broker *broker, struct span name)
     return queue;
 }
 
-static enum status queue_create(struct broker *broker, struct broker_admin *admin, struct catalog *next)
+static enum status queue_create(struct broker *broker, struct broker_admin *admin,
+                                struct catalog *next)
 {
     if (!queue_name_is_valid(admin->name, LIMIT_QUEUE_NAME))
-        return err_set(&admin->err, STATUS_INVALID, "a queue's name is 1 to %u of A-Z a-z 0-9 - _ .",
-                       LIMIT_QUEUE_NAME);
+        return err_set(&admin->err, STATUS_INVALID,
+                       "a queue's name is 1 to %u of A-Z a-z 0-9 - _ .", LIMIT_QUEUE_NAME);
     if (catalog_queue_by_text(next, TENANT_DEFAULT, admin->name) != NULL)
-        return err_set(&admin->err, STATUS_EXISTS, "queue %.*s exists already", (int)admin->name.size,
-                       (const char *)admin->name.data);
+        return err_set(&admin->err, STATUS_EXISTS, "queue %.*s exists already",
+                       (int)admin->name.size, (const char *)admin->name.data);
     uint32_t limit = broker->options.queue_limit == 0 ? LIMIT_QUEUES : broker->options.queue_limit;
     if (catalog_queue_count(next) > limit) /* the built-in one does not count */
-        return err_set(&admin->err, STATUS_OVER_QUOTA, "there are %u queues already, as many as allowed", limit);
+        return err_set(&admin->err, STATUS_OVER_QUOTA,
+                       "there are %u queues already, as many as allowed", limit);
     if (admin->partitions > LIMIT_PARTITIONS)
         return err_set(&admin->err, STATUS_INVALID, "partitions: at most %u", LIMIT_PARTITIONS);
     if (admin->type == QUEUE_FIFO && admin->partitions > 1)
@@ -127,7 +131,9 @@ static enum status queue_create(struct broker *broker, struct broker_admin *admi
     queue->durability = admin->durability;
     if (admin->description != NULL)
         queue->description = heap_text(admin->description, strlen(admin->description));
-    queue->partition_count = admin->partitions != 0 ? admin->partitions : admin->type == QUEUE_STREAM ? 4 : 1;
+    queue->partition_count = admin->partitions != 0        ? admin->partitions
+                             : admin->type == QUEUE_STREAM ? 4
+                                                           : 1;
     if (admin->retention_ms != 0)
         queue->retention_ms = admin->retention_ms;
     if (admin->retention_bytes != 0)
@@ -147,21 +153,25 @@ static enum status queue_create(struct broker *broker, struct broker_admin *admi
     return STATUS_OK;
 }
 
-static enum status queue_delete(struct broker *broker, struct broker_admin *admin, struct catalog *next)
+static enum status queue_delete(struct broker *broker, struct broker_admin *admin,
+                                struct catalog *next)
 {
     (void)broker;
     const struct queue *queue = catalog_queue(next, admin->id);
     if (queue == NULL)
         return STATUS_NOT_FOUND;
     if (queue->built_in)
-        return err_set(&admin->err, STATUS_DENIED, "the built-in queue %s cannot be deleted", queue->name);
+        return err_set(&admin->err, STATUS_DENIED, "the built-in queue %s cannot be deleted",
+                       queue->name);
     for (size_t i = 0; i < catalog_route_count(next); i++)
         if (catalog_route_at(next, i)->queue == queue->id)
-            return err_set(&admin->err, STATUS_EXISTS, "route %s leads to this queue: delete it first",
+            return err_set(&admin->err, STATUS_EXISTS,
+                           "route %s leads to this queue: delete it first",
                            catalog_route_at(next, i)->filter);
     put_row(admin, 0, STORAGE_DELETE, TABLE_QUEUE, (uint64_t[]){queue->tenant, queue->id}, 2, NULL);
     /* Its groups: every key that begins with (tenant, queue). */
-    put_row(admin, 1, STORAGE_DELETE_RANGE, TABLE_GROUP, (uint64_t[]){queue->tenant, queue->id}, 2, NULL);
+    put_row(admin, 1, STORAGE_DELETE_RANGE, TABLE_GROUP, (uint64_t[]){queue->tenant, queue->id}, 2,
+            NULL);
     buf_init(&admin->buffers[2], KEY_LIMIT);
     admin->row[1].value =
         key_of(&admin->buffers[2], TABLE_GROUP, (uint64_t[]){queue->tenant, queue->id + 1}, 2);
@@ -170,24 +180,26 @@ static enum status queue_delete(struct broker *broker, struct broker_admin *admi
     return STATUS_OK;
 }
 
-static enum status group_create(struct broker *broker, struct broker_admin *admin, struct catalog *next)
+static enum status group_create(struct broker *broker, struct broker_admin *admin,
+                                struct catalog *next)
 {
     const struct queue *queue = catalog_queue(next, admin->id);
     if (queue == NULL)
         return STATUS_NOT_FOUND;
     if (!queue_name_is_valid(admin->name, LIMIT_GROUP_NAME))
-        return err_set(&admin->err, STATUS_INVALID, "a group's name is 1 to %u of A-Z a-z 0-9 - _ .",
-                       LIMIT_GROUP_NAME);
+        return err_set(&admin->err, STATUS_INVALID,
+                       "a group's name is 1 to %u of A-Z a-z 0-9 - _ .", LIMIT_GROUP_NAME);
     if (catalog_group_by_text(next, queue->id, admin->name) != NULL)
-        return err_set(&admin->err, STATUS_EXISTS, "group %.*s exists already", (int)admin->name.size,
-                       (const char *)admin->name.data);
+        return err_set(&admin->err, STATUS_EXISTS, "group %.*s exists already",
+                       (int)admin->name.size, (const char *)admin->name.data);
     uint32_t counted = 0;
     size_t count = catalog_group_count(next, queue->id);
     for (size_t i = 0; i < count; i++)
         counted += catalog_group_at(next, queue->id, i)->counts;
     uint32_t limit = broker->options.group_limit_dms == 0 ? 3 : broker->options.group_limit_dms;
     if (count >= LIMIT_GROUPS_PER_QUEUE || (admin->dms && counted >= limit))
-        return err_set(&admin->err, STATUS_OVER_QUOTA, "the queue has %u groups already, as many as allowed",
+        return err_set(&admin->err, STATUS_OVER_QUOTA,
+                       "the queue has %u groups already, as many as allowed",
                        admin->dms ? limit : LIMIT_GROUPS_PER_QUEUE);
     struct group_spec *group = heap_new(sizeof *group);
     atomic_init(&group->refs, 1);
@@ -211,19 +223,22 @@ static enum status group_create(struct broker *broker, struct broker_admin *admi
     return STATUS_OK;
 }
 
-static enum status group_delete(struct broker *broker, struct broker_admin *admin, struct catalog *next)
+static enum status group_delete(struct broker *broker, struct broker_admin *admin,
+                                struct catalog *next)
 {
     (void)broker;
     const struct group_spec *group = catalog_group(next, admin->id);
     if (group == NULL)
         return STATUS_NOT_FOUND;
-    put_row(admin, 0, STORAGE_DELETE, TABLE_GROUP, (uint64_t[]){group->tenant, group->queue, group->id}, 3, NULL);
+    put_row(admin, 0, STORAGE_DELETE, TABLE_GROUP,
+            (uint64_t[]){group->tenant, group->queue, group->id}, 3, NULL);
     admin->rows.row_count = 1;
     catalog_remove_group(next, group->id);
     return STATUS_OK;
 }
 
-static enum status route_set(struct broker *broker, struct broker_admin *admin, struct catalog *next)
+static enum status route_set(struct broker *broker, struct broker_admin *admin,
+                             struct catalog *next)
 {
     if (!topic_filter_is_valid(admin->name))
         return err_set(&admin->err, STATUS_INVALID, "not a topic filter");
@@ -246,7 +261,8 @@ static enum status route_set(struct broker *broker, struct broker_admin *admin, 
     return STATUS_OK;
 }
 
-static enum status route_delete(struct broker *broker, struct broker_admin *admin, struct catalog *next)
+static enum status route_delete(struct broker *broker, struct broker_admin *admin,
+                                struct catalog *next)
 {
     (void)broker;
     const struct route *route = catalog_route_by_filter(next, TENANT_DEFAULT, admin->name);
@@ -258,7 +274,8 @@ static enum status route_delete(struct broker *broker, struct broker_admin *admi
     return STATUS_OK;
 }
 
-static void store_principal(struct broker_admin *admin, struct catalog *next, struct principal *principal)
+static void store_principal(struct broker_admin *admin, struct catalog *next,
+                            struct principal *principal)
 {
     struct buf row;
     buf_init(&row, ROW_LIMIT);
@@ -271,7 +288,8 @@ static enum status user_set(struct broker *broker, struct broker_admin *admin, s
 {
     const struct principal *old = catalog_principal_by_name(next, TENANT_DEFAULT, admin->name);
     if (old == NULL && catalog_principal_count(next) >= LIMIT_PRINCIPALS)
-        return err_set(&admin->err, STATUS_OVER_QUOTA, "there are %u users already", LIMIT_PRINCIPALS);
+        return err_set(&admin->err, STATUS_OVER_QUOTA, "there are %u users already",
+                       LIMIT_PRINCIPALS);
     struct principal *principal = old != NULL ? principal_copy(old) : heap_new(sizeof *principal);
     if (old == NULL) {
         atomic_init(&principal->refs, 1);
@@ -294,38 +312,46 @@ static enum status user_set(struct broker *broker, struct broker_admin *admin, s
     principal->hash = admin->principal->hash;
     admin->principal->hash = NULL;
     memcpy(principal->scram_salt, admin->principal->scram_salt, sizeof principal->scram_salt);
-    memcpy(principal->scram_stored_key, admin->principal->scram_stored_key, sizeof principal->scram_stored_key);
-    memcpy(principal->scram_server_key, admin->principal->scram_server_key, sizeof principal->scram_server_key);
+    memcpy(principal->scram_stored_key, admin->principal->scram_stored_key,
+           sizeof principal->scram_stored_key);
+    memcpy(principal->scram_server_key, admin->principal->scram_server_key,
+           sizeof principal->scram_server_key);
     principal->scram_iterations = admin->principal->scram_iterations;
     store_principal(admin, next, principal);
     return STATUS_OK;
 }
 
-static enum status user_delete(struct broker *broker, struct broker_admin *admin, struct catalog *next)
+static enum status user_delete(struct broker *broker, struct broker_admin *admin,
+                               struct catalog *next)
 {
     (void)broker;
-    const struct principal *principal = catalog_principal_by_name(next, TENANT_DEFAULT, admin->name);
+    const struct principal *principal =
+        catalog_principal_by_name(next, TENANT_DEFAULT, admin->name);
     if (principal == NULL)
         return STATUS_NOT_FOUND;
-    put_row(admin, 0, STORAGE_DELETE, TABLE_PRINCIPAL, (uint64_t[]){principal->tenant, principal->id}, 2, NULL);
+    put_row(admin, 0, STORAGE_DELETE, TABLE_PRINCIPAL,
+            (uint64_t[]){principal->tenant, principal->id}, 2, NULL);
     admin->rows.row_count = 1;
     catalog_remove_principal(next, principal->id);
     return STATUS_OK;
 }
 
-static enum status grants_set(struct broker *broker, struct broker_admin *admin, struct catalog *next)
+static enum status grants_set(struct broker *broker, struct broker_admin *admin,
+                              struct catalog *next)
 {
     (void)broker;
     const struct principal *old = catalog_principal_by_name(next, TENANT_DEFAULT, admin->name);
     if (old == NULL)
         return STATUS_NOT_FOUND;
     if (admin->grant_count > LIMIT_GRANTS)
-        return err_set(&admin->err, STATUS_OVER_QUOTA, "at most %u grants for a user", LIMIT_GRANTS);
+        return err_set(&admin->err, STATUS_OVER_QUOTA, "at most %u grants for a user",
+                       LIMIT_GRANTS);
     struct principal *principal = principal_copy(old);
     for (uint32_t i = 0; i < principal->grant_count; i++)
         grant_deinit(&principal->grants[i]);
     heap_free(principal->grants);
-    principal->grants = admin->grant_count == 0 ? NULL : heap_array(admin->grant_count, sizeof(struct grant));
+    principal->grants =
+        admin->grant_count == 0 ? NULL : heap_array(admin->grant_count, sizeof(struct grant));
     principal->grant_count = admin->grant_count;
     for (uint32_t i = 0; i < admin->grant_count; i++) {
         principal->grants[i] = admin->grants[i];
@@ -336,7 +362,8 @@ static enum status grants_set(struct broker *broker, struct broker_admin *admin,
     return STATUS_OK;
 }
 
-static enum status key_create(struct broker *broker, struct broker_admin *admin, struct catalog *next)
+static enum status key_create(struct broker *broker, struct broker_admin *admin,
+                              struct catalog *next)
 {
     (void)broker;
     const struct principal *old = catalog_principal_by_name(next, TENANT_DEFAULT, admin->name);
@@ -345,14 +372,16 @@ static enum status key_create(struct broker *broker, struct broker_admin *admin,
     if (old->key_count >= 8)
         return err_set(&admin->err, STATUS_OVER_QUOTA, "at most 8 access keys for a user");
     struct principal *principal = principal_copy(old);
-    principal->keys = heap_resize(principal->keys, (principal->key_count + 1) * sizeof *principal->keys);
+    principal->keys =
+        heap_resize(principal->keys, (principal->key_count + 1) * sizeof *principal->keys);
     access_key_make(&admin->key);
     principal->keys[principal->key_count++] = admin->key;
     store_principal(admin, next, principal);
     return STATUS_OK;
 }
 
-static enum status key_delete(struct broker *broker, struct broker_admin *admin, struct catalog *next)
+static enum status key_delete(struct broker *broker, struct broker_admin *admin,
+                              struct catalog *next)
 {
     (void)broker;
     const struct principal *old = catalog_principal_by_name(next, TENANT_DEFAULT, admin->name);
@@ -505,7 +534,8 @@ static void password_done(struct request *request, enum status status)
     request_complete(&admin->request, status);
 }
 
-/* Queues and groups are managed by their queue's name, routes by their filter, users by whoever may manage all. */
+/* Queues and groups are managed by their queue's name, routes by their filter, users by whoever may
+ * manage all. */
 static enum status may_manage(const struct broker_admin *admin)
 {
     const struct client *client = admin->client;
@@ -518,9 +548,11 @@ static enum status may_manage(const struct broker_admin *admin)
     case ADMIN_GROUP_DELETE: {
         const struct group_spec *group =
             admin->action == ADMIN_GROUP_DELETE ? catalog_group(catalog, admin->id) : NULL;
-        const struct queue *queue = catalog_queue(catalog, group != NULL ? group->queue : admin->id);
-        return queue == NULL ? STATUS_NOT_FOUND
-                             : broker_check(client, ACTION_MANAGE, false, span_from_text(queue->name));
+        const struct queue *queue =
+            catalog_queue(catalog, group != NULL ? group->queue : admin->id);
+        return queue == NULL
+                   ? STATUS_NOT_FOUND
+                   : broker_check(client, ACTION_MANAGE, false, span_from_text(queue->name));
     }
     case ADMIN_ROUTE_SET:
     case ADMIN_ROUTE_DELETE:
@@ -538,11 +570,13 @@ static enum status may_manage(const struct broker_admin *admin)
 static enum status user_is_valid(struct broker_admin *admin)
 {
     if (admin->name.size == 0 || admin->name.size > LIMIT_USER_NAME)
-        return err_set(&admin->err, STATUS_INVALID, "a user's name is 1 to %u characters", LIMIT_USER_NAME);
+        return err_set(&admin->err, STATUS_INVALID, "a user's name is 1 to %u characters",
+                       LIMIT_USER_NAME);
     for (size_t i = 0; i < admin->name.size; i++)
         if (admin->name.data[i] <= ' ' || strchr("/:+#*%", admin->name.data[i]) != NULL ||
             admin->name.data[i] == 0x7f)
-            return err_set(&admin->err, STATUS_INVALID, "a user's name has no blank and none of / : + # * %%");
+            return err_set(&admin->err, STATUS_INVALID,
+                           "a user's name has no blank and none of / : + # * %%");
     if (admin->password.size == 0 || admin->password.size > LIMIT_PASSWORD)
         return err_set(&admin->err, STATUS_INVALID, "a password is 1 to %u bytes", LIMIT_PASSWORD);
     return STATUS_OK;
@@ -603,7 +637,8 @@ static void close_partitions(struct broker_worker *worker, const struct queue *q
             log_partition_close(worker->log, queue->first_partition + i, true);
 }
 
-static void apply_queues(struct broker_worker *worker, const struct catalog *old, const struct catalog *new)
+static void apply_queues(struct broker_worker *worker, const struct catalog *old,
+                         const struct catalog *new)
 {
     for (size_t i = 0; old != NULL && i < catalog_queue_count(old); i++) {
         const struct queue *queue = catalog_queue_at(old, i);
@@ -629,9 +664,11 @@ static void apply_queues(struct broker_worker *worker, const struct catalog *old
 }
 
 /* Rights may have changed: who has gone is sent away, what is no longer allowed ends. */
-static void apply_principals(struct broker_worker *worker, const struct catalog *old, const struct catalog *new)
+static void apply_principals(struct broker_worker *worker, const struct catalog *old,
+                             const struct catalog *new)
 {
-    list_each_safe (link, following, &worker->clients) {
+    list_each_safe(link, following, &worker->clients)
+    {
         struct client *client = container_of(link, struct client, link);
         if (!client->open)
             continue;
@@ -677,9 +714,11 @@ static void scan_done(struct request *request, enum status status)
     loop_stop(load->loop);
 }
 
-typedef enum status load_row(struct broker *broker, struct catalog *catalog, struct span key, struct span value);
+typedef enum status load_row(struct broker *broker, struct catalog *catalog, struct span key,
+                             struct span value);
 
-static enum status load_counters(struct broker *broker, struct catalog *catalog, struct span key, struct span value)
+static enum status load_counters(struct broker *broker, struct catalog *catalog, struct span key,
+                                 struct span value)
 {
     (void)catalog;
     if (!span_is(span_from(key, 1), COUNTERS))
@@ -692,7 +731,8 @@ static enum status load_counters(struct broker *broker, struct catalog *catalog,
     return reader.failed ? STATUS_CORRUPT : STATUS_OK;
 }
 
-static enum status load_queue(struct broker *broker, struct catalog *catalog, struct span key, struct span value)
+static enum status load_queue(struct broker *broker, struct catalog *catalog, struct span key,
+                              struct span value)
 {
     (void)broker;
     (void)key;
@@ -705,7 +745,8 @@ static enum status load_queue(struct broker *broker, struct catalog *catalog, st
     return STATUS_OK;
 }
 
-static enum status load_group(struct broker *broker, struct catalog *catalog, struct span key, struct span value)
+static enum status load_group(struct broker *broker, struct catalog *catalog, struct span key,
+                              struct span value)
 {
     (void)broker;
     (void)key;
@@ -718,7 +759,8 @@ static enum status load_group(struct broker *broker, struct catalog *catalog, st
     return STATUS_OK;
 }
 
-static enum status load_route(struct broker *broker, struct catalog *catalog, struct span key, struct span value)
+static enum status load_route(struct broker *broker, struct catalog *catalog, struct span key,
+                              struct span value)
 {
     (void)broker;
     (void)key;
@@ -729,7 +771,8 @@ static enum status load_route(struct broker *broker, struct catalog *catalog, st
     return status;
 }
 
-static enum status load_principal(struct broker *broker, struct catalog *catalog, struct span key, struct span value)
+static enum status load_principal(struct broker *broker, struct catalog *catalog, struct span key,
+                                  struct span value)
 {
     (void)broker;
     (void)key;
@@ -740,7 +783,8 @@ static enum status load_principal(struct broker *broker, struct catalog *catalog
     return status;
 }
 
-static enum status load_table(struct broker *broker, struct catalog *catalog, enum table table, load_row *row)
+static enum status load_table(struct broker *broker, struct catalog *catalog, enum table table,
+                              load_row *row)
 {
     uint8_t first[512] = {(uint8_t)table};
     size_t first_size = 1;
@@ -758,7 +802,8 @@ static enum status load_table(struct broker *broker, struct catalog *catalog, en
         status = load.status;
         more = load.scan.more;
         struct span key, value;
-        for (size_t at = 0; status == STATUS_OK && storage_scan_next(&load.scan, &at, &key, &value);) {
+        for (size_t at = 0;
+             status == STATUS_OK && storage_scan_next(&load.scan, &at, &key, &value);) {
             status = row(broker, catalog, key, value);
             if (key.size < sizeof first - 1) { /* the next page begins just after this key */
                 memcpy(first, key.data, key.size);
@@ -819,8 +864,8 @@ enum status administer_load(struct broker *broker, struct err *err)
         load_row *row;
         const char *what;
     } tables[] = {
-        {TABLE_META, load_counters, "counters"}, {TABLE_QUEUE, load_queue, "queues"},
-        {TABLE_GROUP, load_group, "groups"},     {TABLE_ROUTE, load_route, "routes"},
+        {TABLE_META, load_counters, "counters"},    {TABLE_QUEUE, load_queue, "queues"},
+        {TABLE_GROUP, load_group, "groups"},        {TABLE_ROUTE, load_route, "routes"},
         {TABLE_PRINCIPAL, load_principal, "users"},
     };
     struct catalog *catalog = catalog_new();
@@ -828,7 +873,8 @@ enum status administer_load(struct broker *broker, struct err *err)
     for (unsigned i = 0; i < sizeof tables / sizeof *tables && status == STATUS_OK; i++) {
         status = load_table(broker, catalog, tables[i].table, tables[i].row);
         if (status != STATUS_OK)
-            err_set(err, status, "the stored %s cannot be read: %s", tables[i].what, status_text(status));
+            err_set(err, status, "the stored %s cannot be read: %s", tables[i].what,
+                    status_text(status));
     }
     if (status == STATUS_OK && catalog_queue_count(catalog) == 0) {
         status = make_first(broker, catalog);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The broker as a whole: it opens over a store, becomes ready, shows its figures, and ends in order. */
+/* The broker as a whole: it opens over a store, becomes ready, shows its figures, and ends in
+ * order. */
 #include "core/broker/worker.h"
 
 #include "core/base/hash.h"
@@ -57,11 +58,15 @@ struct broker *broker_open(const struct broker_options *options, struct err *err
     list_init(&broker->changes);
     broker->metrics = (struct broker_metrics){
         .dropped_slow = metric_counter("dropped_total", "Records not delivered", "reason=\"slow\""),
-        .dropped_retention = metric_counter("dropped_total", "Records not delivered", "reason=\"retention\""),
-        .dropped_encode = metric_counter("dropped_total", "Records not delivered", "reason=\"encode\""),
-        .live_records = metric_counter("live_records_total", "Records passed on without being stored", ""),
+        .dropped_retention =
+            metric_counter("dropped_total", "Records not delivered", "reason=\"retention\""),
+        .dropped_encode =
+            metric_counter("dropped_total", "Records not delivered", "reason=\"encode\""),
+        .live_records =
+            metric_counter("live_records_total", "Records passed on without being stored", ""),
         .stored_records = metric_counter("stored_records_total", "Records handed to the log", ""),
-        .refused = metric_counter("refused_total", "Refused calls", "protocol=\"all\",reason=\"publish\""),
+        .refused =
+            metric_counter("refused_total", "Refused calls", "protocol=\"all\",reason=\"publish\""),
         .batch_records = metric_histogram("batch_records", "Records in one stored batch", 1, 13),
     };
     for (unsigned i = 0; i < options->workers; i++)
@@ -163,7 +168,8 @@ static void end_check(struct broker_worker *worker)
         loop_timer_start(worker->loop, &worker->timer, END_POLL_MS);
         return;
     }
-    list_each_safe (link, following, &worker->clients) {
+    list_each_safe(link, following, &worker->clients)
+    {
         struct client *client = container_of(link, struct client, link);
         client->ops->end(client, STATUS_SHUTTING_DOWN);
     }
@@ -238,16 +244,16 @@ static double group_in_flight(const struct group_stat *stat)
     return (double)atomic_load(&stat->in_flight);
 }
 
-static void write_groups(const struct catalog *catalog, struct buf *to, const char *name, const char *help,
-                         double (*value)(const struct group_stat *))
+static void write_groups(const struct catalog *catalog, struct buf *to, const char *name,
+                         const char *help, double (*value)(const struct group_stat *))
 {
     buf_printf(to, "# HELP polylog_%s %s\n# TYPE polylog_%s gauge\n", name, help, name);
     for (size_t i = 0; i < catalog_queue_count(catalog); i++) {
         const struct queue *queue = catalog_queue_at(catalog, i);
         for (size_t k = 0; k < catalog_group_count(catalog, queue->id); k++) {
             const struct group_spec *group = catalog_group_at(catalog, queue->id, k);
-            buf_printf(to, "polylog_%s{queue=\"%s\",group=\"%s\"} %.0f\n", name, queue->name, group->name,
-                       value(group->stat));
+            buf_printf(to, "polylog_%s{queue=\"%s\",group=\"%s\"} %.0f\n", name, queue->name,
+                       group->name, value(group->stat));
         }
     }
 }
@@ -263,10 +269,12 @@ enum status broker_metrics(struct broker_worker *worker, struct buf *to)
     struct broker *broker = worker->broker;
     enum status status = metrics_write(to);
     write_queues(worker->catalog, to);
-    write_groups(worker->catalog, to, "group_backlog", "Records a group has not done", group_backlog);
+    write_groups(worker->catalog, to, "group_backlog", "Records a group has not done",
+                 group_backlog);
     write_groups(worker->catalog, to, "group_in_flight", "Records under lease", group_in_flight);
     if (broker->storage->ops->metrics != NULL)
         broker->storage->ops->metrics(broker->storage, emit_storage, to);
-    buf_printf(to, "# TYPE polylog_build_info gauge\npolylog_build_info{version=\"%s\"} 1\n", POLYLOG_VERSION);
+    buf_printf(to, "# TYPE polylog_build_info gauge\npolylog_build_info{version=\"%s\"} 1\n",
+               POLYLOG_VERSION);
     return status;
 }

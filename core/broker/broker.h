@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What adapters call: log in, publish, subscribe, take and settle, administer. Every rule that all protocols
- * share (rights, limits, routing, order of answers, credit) is behind this page.
+/* What adapters call: log in, publish, subscribe, take and settle, administer. Every rule that all
+ * protocols share (rights, limits, routing, order of answers, credit) is behind this page.
  *
- * A client lives on one worker; all calls about it are made on that worker's loop, and all callbacks come there,
- * never from inside a call. Requests are the caller's until done(). */
+ * A client lives on one worker; all calls about it are made on that worker's loop, and all
+ * callbacks come there, never from inside a call. Requests are the caller's until done(). */
 #ifndef CORE_BROKER_BROKER_H
 #define CORE_BROKER_BROKER_H
 
@@ -16,29 +16,30 @@ struct broker_worker;
 struct broker_options {
     struct storage *storage;
     unsigned workers;
-    struct loop *const *loops;            /* one per worker, not running yet */
-    const char *built_in_queue;           /* home of every topic without a route */
-    uint32_t retention_hours;             /* of new queues: 0 means the default of 72 */
-    uint64_t retention_bytes;             /* of new queues; 0: no limit */
-    uint32_t queue_limit;                 /* per tenant; 0: LIMIT_QUEUES */
-    uint32_t group_limit_dms;             /* groups per queue made through DMS calls; 0: 3 */
+    struct loop *const *loops;  /* one per worker, not running yet */
+    const char *built_in_queue; /* home of every topic without a route */
+    uint32_t retention_hours;   /* of new queues: 0 means the default of 72 */
+    uint64_t retention_bytes;   /* of new queues; 0: no limit */
+    uint32_t queue_limit;       /* per tenant; 0: LIMIT_QUEUES */
+    uint32_t group_limit_dms;   /* groups per queue made through DMS calls; 0: 3 */
 };
 
-/* Loads the catalog (blocking, before the loops run; a store of its own format that cannot be read is refused
- * with err), makes tenant, built-in queue and workers' parts. */
+/* Loads the catalog (blocking, before the loops run; a store of its own format that cannot be read
+ * is refused with err), makes tenant, built-in queue and workers' parts. */
 struct broker *broker_open(const struct broker_options *options, struct err *err);
 struct broker_worker *broker_worker(struct broker *broker, unsigned index);
 /* Completes when all partitions of all workers are open (ready to serve). Any thread. */
 void broker_when_ready(struct broker *broker, struct request *request);
-bool broker_is_ready(const struct broker *broker);        /* and storage takes writes */
-/* Begins a graceful end: new publishes, takes and logins end with SHUTTING_DOWN, waiting takes come back, every
- * client gets end(). done() when all answers in flight are out. Any thread. */
+bool broker_is_ready(const struct broker *broker); /* and storage takes writes */
+/* Begins a graceful end: new publishes, takes and logins end with SHUTTING_DOWN, waiting takes come
+ * back, every client gets end(). done() when all answers in flight are out. Any thread. */
 void broker_shut_down(struct broker *broker, struct request *request);
-void broker_free(struct broker *broker);                  /* after the loops have stopped */
+void broker_free(struct broker *broker); /* after the loops have stopped */
 
 struct loop *broker_loop(const struct broker_worker *worker);
 unsigned broker_worker_index(const struct broker_worker *worker);
-/* The worker's snapshot: borrowed until the current callback returns; take a reference to keep it. */
+/* The worker's snapshot: borrowed until the current callback returns; take a reference to keep it.
+ */
 const struct catalog *broker_catalog(const struct broker_worker *worker);
 enum status broker_storage_health(const struct broker_worker *worker);
 /* Everything /metrics shows. Any worker. */
@@ -51,19 +52,26 @@ struct subscription;
 
 /* What a protocol supplies. All calls on the client's loop. */
 struct client_ops {
-    const char *protocol;                 /* label in metrics and traces */
-    /* The answer to a publish that asked for one, in the order of the publishes. offset is set for OK on a stored record. */
-    void (*answered)(struct client *client, uint64_t token, enum status status, uint64_t partition, uint64_t offset);
-    /* What frame this record needs for this subscription: everything encode() depends on. Frames of equal variants
-     * of one record are encoded once and shared. */
-    uint32_t (*variant)(struct client *client, const struct subscription *subscription, const struct record *record);
-    struct blob *(*encode)(uint32_t variant, const struct record *record);    /* NULL: cannot be shown; skipped, counted */
-    /* One delivery. Credit has been taken when the effective guarantee is not at most once. frame is borrowed. */
-    void (*deliver)(struct client *client, struct subscription *subscription, struct blob *frame, uint32_t variant,
-                    const struct record *record);
-    size_t (*queued)(struct client *client);      /* bytes that wait in its stream */
-    void (*resume)(struct client *client);        /* broker_may_publish() is true again */
-    void (*end)(struct client *client, enum status why);      /* say goodbye and close: SHUTTING_DOWN, DENIED, ... */
+    const char *protocol; /* label in metrics and traces */
+    /* The answer to a publish that asked for one, in the order of the publishes. offset is set for
+     * OK on a stored record. */
+    void (*answered)(struct client *client, uint64_t token, enum status status, uint64_t partition,
+                     uint64_t offset);
+    /* What frame this record needs for this subscription: everything encode() depends on. Frames of
+     * equal variants of one record are encoded once and shared. */
+    uint32_t (*variant)(struct client *client, const struct subscription *subscription,
+                        const struct record *record);
+    struct blob *(*encode)(
+        uint32_t variant,
+        const struct record *record); /* NULL: cannot be shown; skipped, counted */
+    /* One delivery. Credit has been taken when the effective guarantee is not at most once. frame
+     * is borrowed. */
+    void (*deliver)(struct client *client, struct subscription *subscription, struct blob *frame,
+                    uint32_t variant, const struct record *record);
+    size_t (*queued)(struct client *client); /* bytes that wait in its stream */
+    void (*resume)(struct client *client);   /* broker_may_publish() is true again */
+    void (*end)(struct client *client,
+                enum status why); /* say goodbye and close: SHUTTING_DOWN, DENIED, ... */
 };
 
 /* Embedded in the adapter's session. Fields are the broker's; adapters may read the first group. */
@@ -71,39 +79,41 @@ struct client {
     struct broker_worker *worker;
     const struct client_ops *ops;
     uint64_t tenant;
-    struct principal *principal;          /* NULL in protected mode */
-    struct span id;                       /* protocol's client id; bytes are the broker's copy */
-    uint64_t publisher_hash;              /* of the publisher header: same client, same hash */
+    struct principal *principal; /* NULL in protected mode */
+    struct span id;              /* protocol's client id; bytes are the broker's copy */
+    uint64_t publisher_hash;     /* of the publisher header: same client, same hash */
 
     struct link link;
-    struct link waiting;                  /* for room to publish */
-    struct answer_ring *ring;             /* unanswered publishes; outlives the client */
-    struct address_cache *addresses;      /* topics resolved and allowed */
+    struct link waiting;             /* for room to publish */
+    struct answer_ring *ring;        /* unanswered publishes; outlives the client */
+    struct address_cache *addresses; /* topics resolved and allowed */
     struct list subscriptions;
     uint32_t subscription_count;
-    uint32_t credit;                      /* deliveries that may still go out unsettled */
+    uint32_t credit; /* deliveries that may still go out unsettled */
     uint32_t credit_max;
-    struct list lags;                     /* partitions it must catch up on */
-    char *publisher;                      /* header value */
+    struct list lags; /* partitions it must catch up on */
+    char *publisher;  /* header value */
     uint32_t publisher_size;
     uint64_t catalog_generation;
-    struct broker_login *login;           /* running */
-    struct catch_up *catch_up;            /* read in flight */
+    struct broker_login *login; /* running */
+    struct catch_up *catch_up;  /* read in flight */
     bool open;
 };
 
 /* After accept: the client exists but may do nothing before login. */
 void client_init(struct client *client, struct broker_worker *worker, const struct client_ops *ops);
-/* No callbacks after it; outstanding publishes are still stored. Subscriptions end. Harmless twice. */
+/* No callbacks after it; outstanding publishes are still stored. Subscriptions end. Harmless twice.
+ */
 void client_close(struct client *client);
 /* Settled deliveries give their credit back, and a client that lags reads on. */
 void client_settled(struct client *client, uint32_t count);
-void client_set_credit(struct client *client, uint32_t credit_max);       /* before the first subscribe */
+void client_set_credit(struct client *client, uint32_t credit_max); /* before the first subscribe */
 /* Output has drained: a client that lags reads on. */
 void client_drained(struct client *client);
 
-/* Login. user and password are borrowed until done(). In protected mode anything passes. certificate_subject: of a
- * verified client certificate, used when user is empty; may be NULL. Ends with OK, UNAUTHENTICATED, SHUTTING_DOWN, BUSY. */
+/* Login. user and password are borrowed until done(). In protected mode anything passes.
+ * certificate_subject: of a verified client certificate, used when user is empty; may be NULL. Ends
+ * with OK, UNAUTHENTICATED, SHUTTING_DOWN, BUSY. */
 struct broker_login {
     struct request request;
     struct client *client;
@@ -115,23 +125,25 @@ struct broker_login {
     uint64_t credential[2];
 };
 void broker_login(struct broker_login *login);
-/* Is this allowed? For calls that name an address themselves (REST). Cached rights are the broker's business. */
-enum status broker_check(const struct client *client, enum action action, bool is_topic, struct span address);
+/* Is this allowed? For calls that name an address themselves (REST). Cached rights are the broker's
+ * business. */
+enum status broker_check(const struct client *client, enum action action, bool is_topic,
+                         struct span address);
 
 /* ---------------------------------------------------------------- publishing */
 
 /* One message. All spans borrowed for the call. Exactly one of topic and queue. */
 struct publish {
     struct span topic;
-    const struct queue *queue;            /* by name; NULL: by topic */
+    const struct queue *queue; /* by name; NULL: by topic */
     struct span key, body;
-    const struct header *headers;         /* standard and user headers, without topic and publisher */
+    const struct header *headers; /* standard and user headers, without topic and publisher */
     uint32_t header_count;
     enum guarantee guarantee;
     bool retain;
-    int64_t expires_at_ms;                /* 0: never; adapters also put the header expires-at */
-    bool answer;                          /* answered() will come exactly once, in order; else refusals are only counted */
-    uint64_t token;                       /* given back in answered() */
+    int64_t expires_at_ms; /* 0: never; adapters also put the header expires-at */
+    bool answer; /* answered() will come exactly once, in order; else refusals are only counted */
+    uint64_t token; /* given back in answered() */
 };
 void broker_publish(struct client *client, const struct publish *publish);
 /* False: too much in flight; stop taking input that publishes until ops->resume. */
@@ -141,10 +153,10 @@ bool broker_may_publish(struct client *client);
 
 struct subscription {
     struct client *client;
-    struct topic_entry *entry;            /* its filter */
-    enum guarantee guarantee;             /* at most this */
-    uint32_t identifier;                  /* adapter's own (for example a subscription identifier) */
-    bool no_local;                        /* not what this client published itself */
+    struct topic_entry *entry; /* its filter */
+    enum guarantee guarantee;  /* at most this */
+    uint32_t identifier;       /* adapter's own (for example a subscription identifier) */
+    bool no_local;             /* not what this client published itself */
     bool retain_as_published;
     /* Below: the broker's. */
     struct link of_client, of_entry;
@@ -152,13 +164,13 @@ struct subscription {
 };
 
 struct subscribe_item {
-    struct span filter;                   /* borrowed until done() */
+    struct span filter; /* borrowed until done() */
     enum guarantee guarantee;
     uint32_t identifier;
     bool no_local, retain_as_published;
     /* Out: */
-    enum status status;                   /* OK, INVALID, DENIED, OVER_QUOTA */
-    bool existed;                         /* replaced a subscription of the same filter */
+    enum status status; /* OK, INVALID, DENIED, OVER_QUOTA */
+    bool existed;       /* replaced a subscription of the same filter */
 };
 /* Takes effect everywhere before done(): whatever is committed later is delivered. */
 struct broker_subscribe {
@@ -170,35 +182,44 @@ struct broker_subscribe {
     uint32_t confirms;
 };
 void broker_subscribe(struct broker_subscribe *subscribe);
-enum status broker_unsubscribe(struct client *client, struct span filter);        /* NOT_FOUND; ends at once */
+enum status broker_unsubscribe(struct client *client,
+                               struct span filter); /* NOT_FOUND; ends at once */
 
 /* ---------------------------------------------------------------- groups */
 
-/* take.request.home must be this worker's loop; rights are checked here. DENIED and NOT_FOUND come through done(). */
+/* take.request.home must be this worker's loop; rights are checked here. DENIED and NOT_FOUND come
+ * through done(). */
 void broker_take(struct client *client, const struct group_spec *group, struct group_take *take);
-void broker_take_cancel(struct client *client, const struct group_spec *group, struct group_take *take);
-void broker_settle(struct client *client, const struct group_spec *group, struct group_settle *settle);
+void broker_take_cancel(struct client *client, const struct group_spec *group,
+                        struct group_take *take);
+void broker_settle(struct client *client, const struct group_spec *group,
+                   struct group_settle *settle);
 /* Records of one partition from offset or time on, checked for ACTION_CONSUME on the queue. */
 void broker_read(struct client *client, const struct queue *queue, struct log_read *read);
 
 /* ---------------------------------------------------------------- administration */
 
 enum admin_action {
-    ADMIN_QUEUE_CREATE, ADMIN_QUEUE_DELETE,
-    ADMIN_GROUP_CREATE, ADMIN_GROUP_DELETE,
-    ADMIN_ROUTE_SET, ADMIN_ROUTE_DELETE,
-    ADMIN_USER_SET, ADMIN_USER_DELETE,            /* SET: makes the user or changes the password */
-    ADMIN_GRANTS_SET,                             /* replaces all grants of the user */
-    ADMIN_KEY_CREATE, ADMIN_KEY_DELETE,
+    ADMIN_QUEUE_CREATE,
+    ADMIN_QUEUE_DELETE,
+    ADMIN_GROUP_CREATE,
+    ADMIN_GROUP_DELETE,
+    ADMIN_ROUTE_SET,
+    ADMIN_ROUTE_DELETE,
+    ADMIN_USER_SET,
+    ADMIN_USER_DELETE, /* SET: makes the user or changes the password */
+    ADMIN_GRANTS_SET,  /* replaces all grants of the user */
+    ADMIN_KEY_CREATE,
+    ADMIN_KEY_DELETE,
 };
-/* One change of the catalog: checked (rights, limits, names), stored durably, confirmed by all workers, then done().
- * Spans and pointers are borrowed until done(). */
+/* One change of the catalog: checked (rights, limits, names), stored durably, confirmed by all
+ * workers, then done(). Spans and pointers are borrowed until done(). */
 struct broker_admin {
     struct request request;
     struct client *client;
     enum admin_action action;
-    struct span name;                     /* queue, group, or user; route: the filter */
-    uint64_t id;                          /* queue or group to delete; queue of a group to create; queue of a route */
+    struct span name; /* queue, group, or user; route: the filter */
+    uint64_t id;      /* queue or group to delete; queue of a group to create; queue of a route */
     /* ADMIN_QUEUE_CREATE: fields of the description; 0 and NULL mean defaults */
     enum queue_type type;
     enum durability durability;
@@ -209,17 +230,17 @@ struct broker_admin {
     uint32_t max_consume_count;
     /* ADMIN_GROUP_CREATE */
     enum group_start start;
-    bool dms;                             /* counts in the limit per queue */
+    bool dms; /* counts in the limit per queue */
     /* ADMIN_USER_SET, ADMIN_GRANTS_SET, ADMIN_KEY_DELETE */
     struct span password;
     const struct grant *grants;
     uint32_t grant_count;
     struct span key_id;
     /* Out */
-    struct queue *queue;                  /* created: a reference for the caller */
-    struct group_spec *group;             /* likewise */
+    struct queue *queue;      /* created: a reference for the caller */
+    struct group_spec *group; /* likewise */
     struct access_key key;
-    struct err err;                       /* more than the status says */
+    struct err err; /* more than the status says */
     /* Below: the broker's. */
     struct offload offload;
     struct log_rows rows;

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A client whose credit or output budget is used up keeps just an offset per partition and reads the log from
- * there when it has room again. It is live again at the end of the last notice its worker has processed: what
- * came before was read, what comes after will be noticed, so nothing is lost or shown twice. */
+/* A client whose credit or output budget is used up keeps just an offset per partition and reads
+ * the log from there when it has room again. It is live again at the end of the last notice its
+ * worker has processed: what came before was read, what comes after will be noticed, so nothing is
+ * lost or shown twice. */
 #include "core/broker/topic.h"
 #include "core/broker/worker.h"
 
@@ -19,7 +20,7 @@ struct lag {
 /* A read under way; outlives the client. */
 struct catch_up {
     struct log_read read;
-    struct client *client;        /* NULL once it has gone */
+    struct client *client; /* NULL once it has gone */
 };
 
 /* Where a subscription made while its client lagged begins to see a partition. */
@@ -31,7 +32,8 @@ struct subscription_floor {
 
 static struct lag *lag_of(const struct client *client, uint64_t partition)
 {
-    list_each (link, &client->lags) {
+    list_each(link, &client->lags)
+    {
         struct lag *lag = container_of(link, struct lag, link);
         if (lag->partition == partition)
             return lag;
@@ -56,7 +58,8 @@ void catch_up_begin(struct client *client, uint64_t partition, uint64_t offset)
 
 void catch_up_floor(struct subscription *subscription)
 {
-    list_each (link, &subscription->client->lags) {
+    list_each(link, &subscription->client->lags)
+    {
         const struct lag *lag = container_of(link, struct lag, link);
         struct subscription_floor *floor = heap_new(sizeof *floor);
         floor->partition = lag->partition;
@@ -66,9 +69,11 @@ void catch_up_floor(struct subscription *subscription)
     }
 }
 
-static bool is_below_floor(const struct subscription *subscription, uint64_t partition, uint64_t offset)
+static bool is_below_floor(const struct subscription *subscription, uint64_t partition,
+                           uint64_t offset)
 {
-    for (const struct subscription_floor *floor = subscription->floors; floor != NULL; floor = floor->next)
+    for (const struct subscription_floor *floor = subscription->floors; floor != NULL;
+         floor = floor->next)
         if (floor->partition == partition && offset < floor->offset)
             return true;
     return false;
@@ -98,10 +103,12 @@ static bool show(struct client *client, const struct lag *lag, const struct reco
         return true;
     struct frame_cache frames = {0};
     bool fits = true;
-    list_each_safe (link, following, &client->subscriptions) {
+    list_each_safe(link, following, &client->subscriptions)
+    {
         struct subscription *subscription = container_of(link, struct subscription, of_client);
         struct span filter = span_of(subscription->entry->filter, subscription->entry->filter_size);
-        if (!topic_matches(filter, topic) || is_below_floor(subscription, lag->partition, record->offset))
+        if (!topic_matches(filter, topic) ||
+            is_below_floor(subscription, lag->partition, record->offset))
             continue;
         if (deliver_to(subscription, record, &frames) == DELIVER_FULL) {
             fits = false;
@@ -170,7 +177,8 @@ void catch_up_go_on(struct client *client)
     if (client->catch_up != NULL || client->credit == 0 ||
         client->ops->queued(client) >= LIMIT_CLIENT_OUT_BYTES / 2)
         return;
-    list_each_safe (link, following, &client->lags) {
+    list_each_safe(link, following, &client->lags)
+    {
         struct lag *lag = container_of(link, struct lag, link);
         if (lag->next >= deliver_seen(client->worker, lag->partition)) {
             lag_end(lag);
@@ -187,7 +195,8 @@ void catch_up_go_on(struct client *client)
         return;
     }
     /* Live everywhere: nothing older can come any more. */
-    list_each (link, &client->subscriptions) {
+    list_each(link, &client->subscriptions)
+    {
         struct subscription *subscription = container_of(link, struct subscription, of_client);
         while (subscription->floors != NULL) {
             struct subscription_floor *floor = subscription->floors;

@@ -122,7 +122,8 @@ static void login_verified(struct request *request, enum status status)
     struct principal *principal = login->principal;
     if (client == NULL)
         status = STATUS_CANCELED;
-    if (status == STATUS_OK && catalog_principal(client->worker->catalog, principal->id) != principal)
+    if (status == STATUS_OK &&
+        catalog_principal(client->worker->catalog, principal->id) != principal)
         status = STATUS_UNAUTHENTICATED; /* changed or removed meanwhile */
     if (status != STATUS_OK) {
         principal_unref(principal);
@@ -146,8 +147,9 @@ static void login_by_password(struct broker_login *login, struct broker_worker *
         catalog_principal_by_name(worker->catalog, login->client->tenant, login->user);
     credential_hash(login->user, login->password, login->credential);
     struct credential *slot = credential_slot(worker, login->credential);
-    if (principal != NULL && slot->principal == principal && slot->hash[0] == login->credential[0] &&
-        slot->hash[1] == login->credential[1] && loop_now_ms(worker->loop) < slot->until_ms) {
+    if (principal != NULL && slot->principal == principal &&
+        slot->hash[0] == login->credential[0] && slot->hash[1] == login->credential[1] &&
+        loop_now_ms(worker->loop) < slot->until_ms) {
         log_in(login->client, principal_ref(principal), login->client_id);
         login_end(login, STATUS_OK);
         return;
@@ -167,8 +169,8 @@ void broker_login(struct broker_login *login)
     client->login = login;
     if (worker->ending) {
         login_end(login, STATUS_SHUTTING_DOWN);
-    } else if (login->client_id.size > LIMIT_CLIENT_ID_BYTES || login->user.size > LIMIT_USER_NAME ||
-               login->password.size > LIMIT_PASSWORD) {
+    } else if (login->client_id.size > LIMIT_CLIENT_ID_BYTES ||
+               login->user.size > LIMIT_USER_NAME || login->password.size > LIMIT_PASSWORD) {
         login_end(login, STATUS_UNAUTHENTICATED);
     } else if (catalog_is_protected(worker->catalog)) {
         log_in(client, NULL, login->client_id);
@@ -186,9 +188,11 @@ void broker_login(struct broker_login *login)
     }
 }
 
-enum status broker_check(const struct client *client, enum action action, bool is_topic, struct span address)
+enum status broker_check(const struct client *client, enum action action, bool is_topic,
+                         struct span address)
 {
     if (client->principal == NULL)
         return catalog_is_protected(client->worker->catalog) ? STATUS_OK : STATUS_UNAUTHENTICATED;
-    return principal_may(client->principal, action, is_topic, address, client->id) ? STATUS_OK : STATUS_DENIED;
+    return principal_may(client->principal, action, is_topic, address, client->id) ? STATUS_OK
+                                                                                   : STATUS_DENIED;
 }

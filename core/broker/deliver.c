@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* From a committed batch to whoever subscribed. The partition's owner matches each record once, serves its own
- * clients, and sends every other worker concerned one notice per batch with the numbers of the records. */
+/* From a committed batch to whoever subscribed. The partition's owner matches each record once,
+ * serves its own clients, and sends every other worker concerned one notice per batch with the
+ * numbers of the records. */
 #include "core/broker/worker.h"
 
 #include <stdlib.h>
@@ -17,7 +18,7 @@ struct notice {
     uint64_t queue;
     bool stored, for_groups;
     uint32_t count, capacity;
-    uint32_t *records;            /* numbers of those that match somebody there */
+    uint32_t *records; /* numbers of those that match somebody there */
 };
 
 /* ------------------------------------------------ frames */
@@ -31,8 +32,8 @@ void frame_cache_clear(struct frame_cache *cache)
 }
 
 /* The frame for a variant, encoded when no slot has it. Borrowed from the cache. */
-static struct blob *frame_of(struct frame_cache *cache, const struct client_ops *ops, uint32_t variant,
-                             const struct record *record)
+static struct blob *frame_of(struct frame_cache *cache, const struct client_ops *ops,
+                             uint32_t variant, const struct record *record)
 {
     unsigned used = cache->count < 8 ? cache->count : 8;
     for (unsigned i = 0; i < used; i++)
@@ -104,7 +105,7 @@ struct run {
     const struct record *record;
     uint64_t partition;
     bool stored;
-    uint64_t others;              /* workers other than this one that have subscribers */
+    uint64_t others; /* workers other than this one that have subscribers */
     struct frame_cache frames;
 };
 
@@ -113,7 +114,8 @@ static void matched(void *context, struct topic_entry *entry)
     struct run *run = context;
     struct interest *interest = (struct interest *)entry;
     run->others |= interest->workers;
-    list_each (link, &interest->subscriptions) {
+    list_each(link, &interest->subscriptions)
+    {
         struct subscription *subscription = container_of(link, struct subscription, of_entry);
         struct client *client = subscription->client;
         if (run->stored && !list_is_empty(&client->lags) && catch_up_lags(client, run->partition))
@@ -173,7 +175,8 @@ static void notice_deliver(struct mail *mail)
 {
     struct notice *notice = container_of(mail, struct notice, mail);
     struct broker_worker *worker = notice->to;
-    struct run run = {.worker = worker, .partition = notice->batch->partition, .stored = notice->stored};
+    struct run run = {
+        .worker = worker, .partition = notice->batch->partition, .stored = notice->stored};
     for (uint32_t i = 0; i < notice->count; i++) {
         struct record record;
         batch_record(notice->batch, notice->records[i], &record);
@@ -187,7 +190,8 @@ static void notice_deliver(struct mail *mail)
     notice_free(notice);
 }
 
-static struct notice *notice_for(struct broker_worker *worker, unsigned to, struct batch *batch, bool stored)
+static struct notice *notice_for(struct broker_worker *worker, unsigned to, struct batch *batch,
+                                 bool stored)
 {
     struct notice *notice = worker->pending[to];
     if (notice == NULL) {

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The way to a group's home worker and back: a take or a settlement is carried there by mail, its answer
- * comes by the request itself. */
+/* The way to a group's home worker and back: a take or a settlement is carried there by mail, its
+ * answer comes by the request itself. */
 #include "core/broker/worker.h"
 
 #include "core/base/heap.h"
 
-void groups_open(struct broker_worker *worker, const struct queue *queue, const struct group_spec *group)
+void groups_open(struct broker_worker *worker, const struct queue *queue,
+                 const struct group_spec *group)
 {
     if (broker_home(worker->broker, group->id) != worker)
         return;
@@ -34,13 +35,15 @@ void groups_close(struct broker_worker *worker, uint64_t id, bool remove)
 
 void groups_close_all(struct broker_worker *worker)
 {
-    list_each_safe (link, following, &worker->home_groups)
+    list_each_safe(link, following, &worker->home_groups)
         home_group_close(worker, container_of(link, struct home_group, link), false);
 }
 
-void groups_notice(struct broker_worker *worker, uint64_t queue, uint64_t partition, struct batch *batch)
+void groups_notice(struct broker_worker *worker, uint64_t queue, uint64_t partition,
+                   struct batch *batch)
 {
-    list_each (link, &worker->home_groups) {
+    list_each(link, &worker->home_groups)
+    {
         struct home_group *home = container_of(link, struct home_group, link);
         if (home->queue == queue)
             group_notice(home->group, partition, batch);
@@ -65,16 +68,16 @@ static enum status check(struct client *client, const struct group_spec *group)
 
 /* ------------------------------------------------ takes */
 
-/* A take under way: what the group sees, apart from the caller's own. One reference is the journey's, there and
- * back; a cancel on its way holds another. */
+/* A take under way: what the group sees, apart from the caller's own. One reference is the
+ * journey's, there and back; a cancel on its way holds another. */
 struct carried_take {
     struct group_take take;
     struct group_take *outer;
     struct broker_worker *home, *caller;
     uint64_t group_id;
     enum status status;
-    bool at_group;                /* home worker: the group holds it */
-    bool canceled;                /* caller's worker: a cancel was sent */
+    bool at_group; /* home worker: the group holds it */
+    bool canceled; /* caller's worker: a cancel was sent */
     atomic_uint refs;
     struct mail mail, cancel;
 };
@@ -157,7 +160,8 @@ static void take_cancel_arrive(struct mail *mail)
     carried_unref(carried);
 }
 
-void broker_take_cancel(struct client *client, const struct group_spec *group, struct group_take *take)
+void broker_take_cancel(struct client *client, const struct group_spec *group,
+                        struct group_take *take)
 {
     (void)group;
     CHECK(loop_is_home(client->worker->loop));
@@ -183,7 +187,8 @@ static void settle_arrive(struct mail *mail)
         group_settle(group, settle);
 }
 
-void broker_settle(struct client *client, const struct group_spec *group, struct group_settle *settle)
+void broker_settle(struct client *client, const struct group_spec *group,
+                   struct group_settle *settle)
 {
     struct broker_worker *worker = client->worker;
     CHECK(loop_is_home(worker->loop));
@@ -206,8 +211,7 @@ void broker_settle(struct client *client, const struct group_spec *group, struct
 
 void broker_read(struct client *client, const struct queue *queue, struct log_read *read)
 {
-    enum status status =
-        broker_check(client, ACTION_CONSUME, false, span_from_text(queue->name));
+    enum status status = broker_check(client, ACTION_CONSUME, false, span_from_text(queue->name));
     if (status != STATUS_OK) {
         read->count = 0;
         request_complete(&read->request, status);

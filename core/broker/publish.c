@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* From one message to its partition: the address is resolved once per client and topic, records of one loop
- * turn share a batch per partition, and answers go back in the order in which each client asked. */
+/* From one message to its partition: the address is resolved once per client and topic, records of
+ * one loop turn share a batch per partition, and answers go back in the order in which each client
+ * asked. */
 #include "core/broker/topic.h"
 #include "core/broker/worker.h"
 
@@ -13,11 +14,11 @@ enum { ADDRESSES = 16, RING_FIRST = 16, RING_KEEP = 64 };
 /* ------------------------------------------------ addresses */
 
 struct address {
-    uint64_t hash;            /* keyed, so a match is proof enough */
-    uint64_t generation;      /* of the catalog it was resolved with */
+    uint64_t hash;       /* keyed, so a match is proof enough */
+    uint64_t generation; /* of the catalog it was resolved with */
     struct outbox *outbox;
     enum status status;
-    bool unstored;            /* records at most once stay in memory */
+    bool unstored; /* records at most once stay in memory */
 };
 
 struct address_cache {
@@ -77,7 +78,8 @@ static const struct address *address_of(struct client *client, struct span topic
     return address;
 }
 
-/* A record for a queue by name: by key where it has one, else to a partition that this worker owns. */
+/* A record for a queue by name: by key where it has one, else to a partition that this worker owns.
+ */
 static uint64_t partition_of(const struct broker_worker *worker, const struct publish *publish)
 {
     const struct queue *queue = publish->queue;
@@ -99,16 +101,17 @@ struct ring_slot {
     int status;
 };
 
-/* Unanswered publishes of one client, oldest at head. Outlives the client while appends are under way. */
+/* Unanswered publishes of one client, oldest at head. Outlives the client while appends are under
+ * way. */
 struct answer_ring {
-    struct client *client;        /* NULL once it has gone */
+    struct client *client; /* NULL once it has gone */
     struct ring_slot *slots;
-    uint32_t capacity;            /* a power of two */
-    uint32_t head, tail;          /* running numbers */
-    uint32_t in_flight;           /* answers that appends still owe */
+    uint32_t capacity;   /* a power of two */
+    uint32_t head, tail; /* running numbers */
+    uint32_t in_flight;  /* answers that appends still owe */
     uint64_t bytes;
     bool popping;
-    struct loop_task task;        /* answers refusals from the loop, not from inside the call */
+    struct loop_task task; /* answers refusals from the loop, not from inside the call */
 };
 
 /* An answer that a batch owes. */
@@ -116,7 +119,7 @@ struct answer {
     struct answer_ring *ring;
     uint32_t number;
     uint32_t bytes;
-    uint32_t record;              /* which of the batch */
+    uint32_t record; /* which of the batch */
 };
 
 static void ring_pop(struct answer_ring *ring)
@@ -129,8 +132,8 @@ static void ring_pop(struct answer_ring *ring)
         if (slot.status == ANSWER_PENDING)
             break;
         ring->head++;
-        ring->client->ops->answered(ring->client, slot.token, (enum status)slot.status, slot.partition,
-                                    slot.offset);
+        ring->client->ops->answered(ring->client, slot.token, (enum status)slot.status,
+                                    slot.partition, slot.offset);
     }
     ring->popping = false;
     if (ring->head == ring->tail && ring->capacity > RING_KEEP) {
@@ -163,7 +166,8 @@ static uint32_t ring_push(struct client *client, uint64_t token)
         ring->capacity = capacity;
     }
     uint32_t number = ring->tail++;
-    ring->slots[number & (ring->capacity - 1)] = (struct ring_slot){.token = token, .status = ANSWER_PENDING};
+    ring->slots[number & (ring->capacity - 1)] =
+        (struct ring_slot){.token = token, .status = ANSWER_PENDING};
     return number;
 }
 
@@ -173,8 +177,8 @@ static void ring_free(struct answer_ring *ring)
     heap_free(ring);
 }
 
-static void ring_settle(struct answer_ring *ring, uint32_t number, enum status status, uint64_t partition,
-                        uint64_t offset)
+static void ring_settle(struct answer_ring *ring, uint32_t number, enum status status,
+                        uint64_t partition, uint64_t offset)
 {
     if (ring->client == NULL)
         return;
@@ -238,7 +242,8 @@ static void job_done(struct request *request, enum status status)
         ring_settle(answer->ring, answer->number, status, partition, base + answer->record);
         answer->ring->bytes -= answer->bytes;
     }
-    /* Consecutive answers mostly belong to one client: its ring is emptied once, at the end of its run. */
+    /* Consecutive answers mostly belong to one client: its ring is emptied once, at the end of its
+     * run. */
     for (uint32_t i = 0; i < job->count; i++) {
         struct answer_ring *ring = job->answers[i].ring;
         ring->in_flight--;
@@ -322,7 +327,8 @@ static void refuse(struct client *client, const struct publish *publish, enum st
 
 static size_t publish_size(const struct client *client, const struct publish *publish)
 {
-    size_t size = 64 + publish->topic.size + publish->key.size + publish->body.size + client->publisher_size;
+    size_t size =
+        64 + publish->topic.size + publish->key.size + publish->body.size + client->publisher_size;
     for (uint32_t i = 0; i < publish->header_count; i++)
         size += 4 + publish->headers[i].name.size + publish->headers[i].value.size;
     return size;
@@ -337,8 +343,8 @@ static bool has_header(const struct publish *publish, const char *name)
 }
 
 /* The record just added is to be answered. */
-static void outbox_answer(struct outbox *outbox, struct client *client, const struct publish *publish,
-                          size_t size)
+static void outbox_answer(struct outbox *outbox, struct client *client,
+                          const struct publish *publish, size_t size)
 {
     uint32_t number = ring_push(client, publish->token);
     client->ring->in_flight++;
@@ -405,14 +411,17 @@ void broker_publish(struct client *client, const struct publish *publish)
         worker->wall_ms = clock_wall_ms();
     struct header standard[2];
     uint32_t count = 0;
-    /* A record sent to a queue has no topic; a null one keeps a user header of that name from passing for it. */
+    /* A record sent to a queue has no topic; a null one keeps a user header of that name from
+     * passing for it. */
     if (publish->queue == NULL || has_header(publish, HEADER_TOPIC))
-        standard[count++] = (struct header){span_of(HEADER_TOPIC, sizeof HEADER_TOPIC - 1), publish->topic};
+        standard[count++] =
+            (struct header){span_of(HEADER_TOPIC, sizeof HEADER_TOPIC - 1), publish->topic};
     standard[count++] = (struct header){span_of(HEADER_PUBLISHER, sizeof HEADER_PUBLISHER - 1),
                                         span_of(client->publisher, client->publisher_size)};
     struct record_input record = {
         .timestamp_ms = worker->wall_ms,
-        .attributes = (uint8_t)((unsigned)publish->guarantee | (publish->retain ? RECORD_RETAIN : 0u)),
+        .attributes =
+            (uint8_t)((unsigned)publish->guarantee | (publish->retain ? RECORD_RETAIN : 0u)),
         .key = publish->key,
         .value = publish->body,
         .headers = standard,

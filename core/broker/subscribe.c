@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Subscriptions to topic filters. The first subscriber of a filter on a worker announces it to all other
- * workers and is confirmed when each of them has taken it in: from then on every owner matches it. */
+/* Subscriptions to topic filters. The first subscriber of a filter on a worker announces it to all
+ * other workers and is confirmed when each of them has taken it in: from then on every owner
+ * matches it. */
 #include "core/broker/topic.h"
 #include "core/broker/worker.h"
 
@@ -13,14 +14,15 @@ static struct span filter_of(const struct topic_entry *entry)
 
 /* ------------------------------------------------ announcements */
 
-/* Filters that a worker begins (or ceases) to be interested in, on the way to one other worker and back. */
+/* Filters that a worker begins (or ceases) to be interested in, on the way to one other worker and
+ * back. */
 struct announcement {
     struct mail mail;
     struct broker_worker *from, *to;
-    struct broker_subscribe *subscribe;       /* waits for it; NULL: a withdrawal */
+    struct broker_subscribe *subscribe; /* waits for it; NULL: a withdrawal */
     uint32_t count;
     size_t size;
-    uint8_t filters[];                        /* repeated {u32 size, bytes} */
+    uint8_t filters[]; /* repeated {u32 size, bytes} */
 };
 
 static void announcement_confirm(struct mail *mail)
@@ -62,8 +64,8 @@ static void announcement_deliver(struct mail *mail)
     mailbox_post(announcement->from->loop, &announcement->mail);
 }
 
-static void announce(struct broker_worker *worker, struct broker_subscribe *subscribe, struct span filters,
-                     uint32_t count)
+static void announce(struct broker_worker *worker, struct broker_subscribe *subscribe,
+                     struct span filters, uint32_t count)
 {
     struct broker *broker = worker->broker;
     for (unsigned i = 0; i < broker->worker_count; i++) {
@@ -100,7 +102,8 @@ static struct subscription *subscription_of(const struct client *client, struct 
     struct topic_entry *entry = topic_trie_get(client->worker->trie, filter);
     if (entry == NULL)
         return NULL;
-    list_each (link, &client->subscriptions) {
+    list_each(link, &client->subscriptions)
+    {
         struct subscription *subscription = container_of(link, struct subscription, of_client);
         if (subscription->entry == entry)
             return subscription;
@@ -184,8 +187,8 @@ void broker_subscribe(struct broker_subscribe *subscribe)
             announced++;
         }
     }
-    /* A filter that somebody else announced just now may not be confirmed yet: mails keep their order, so an empty
-     * announcement waits for it too. */
+    /* A filter that somebody else announced just now may not be confirmed yet: mails keep their
+     * order, so an empty announcement waits for it too. */
     if (announced > 0 || worker->unconfirmed > 0)
         announce(worker, subscribe, buf_span(&filters), announced);
     buf_deinit(&filters);
@@ -212,7 +215,8 @@ void subscribe_close(struct client *client)
 
 void subscribe_recheck(struct client *client)
 {
-    list_each_safe (link, following, &client->subscriptions) {
+    list_each_safe(link, following, &client->subscriptions)
+    {
         struct subscription *subscription = container_of(link, struct subscription, of_client);
         if (broker_check(client, ACTION_CONSUME, true, filter_of(subscription->entry)) != STATUS_OK)
             subscription_end(subscription);

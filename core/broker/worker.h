@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The inside of the broker: one worker's part, and what the files of this folder share. Nobody outside
- * core/broker includes it. */
+/* The inside of the broker: one worker's part, and what the files of this folder share. Nobody
+ * outside core/broker includes it. */
 #ifndef CORE_BROKER_WORKER_H
 #define CORE_BROKER_WORKER_H
 
@@ -11,7 +11,8 @@
 #include "core/broker/metrics.h"
 #include "core/broker/topic_trie.h"
 
-/* What waits at one partition of the publishing worker until the turn ends: records and who is answered. */
+/* What waits at one partition of the publishing worker until the turn ends: records and who is
+ * answered. */
 struct outbox {
     uint64_t partition;
     struct broker_worker *worker;
@@ -24,7 +25,7 @@ struct outbox {
 
 /* Interest in one filter: who subscribed here, and which other workers have somebody (by bit). */
 struct interest {
-    struct topic_entry entry;     /* first: the trie allocates it */
+    struct topic_entry entry; /* first: the trie allocates it */
     uint64_t workers;
     struct list subscriptions;
     uint32_t count;
@@ -46,7 +47,8 @@ struct home_group {
 struct notice;
 
 struct broker_metrics {
-    struct metric *dropped_slow, *dropped_retention, *dropped_encode, *live_records, *stored_records, *refused;
+    struct metric *dropped_slow, *dropped_retention, *dropped_encode, *live_records,
+        *stored_records, *refused;
     struct metric_histogram *batch_records;
 };
 
@@ -66,27 +68,28 @@ struct broker_worker {
     struct list clients;
     uint64_t client_count;
 
-    struct map outboxes;          /* partition -> struct outbox */
-    struct list dirty;            /* outboxes that hold records */
-    struct batch_builder live;    /* records that are not stored */
+    struct map outboxes;       /* partition -> struct outbox */
+    struct list dirty;         /* outboxes that hold records */
+    struct batch_builder live; /* records that are not stored */
     struct loop_task seal_task;
-    int64_t wall_ms;              /* of this turn; 0: not read yet */
-    uint64_t in_bytes;            /* submitted, not answered */
-    uint64_t jobs;                /* appends in flight */
-    struct list waiting;          /* clients that wait for room to publish */
+    int64_t wall_ms;     /* of this turn; 0: not read yet */
+    uint64_t in_bytes;   /* submitted, not answered */
+    uint64_t jobs;       /* appends in flight */
+    struct list waiting; /* clients that wait for room to publish */
 
-    struct topic_trie *trie;      /* of struct interest */
-    struct map seen;              /* partition -> struct seen */
-    uint32_t unconfirmed;         /* announcements that not all workers have confirmed */
-    struct notice *pending[LIMIT_WORKERS];    /* notices being filled during one batch */
+    struct topic_trie *trie;               /* of struct interest */
+    struct map seen;                       /* partition -> struct seen */
+    uint32_t unconfirmed;                  /* announcements that not all workers have confirmed */
+    struct notice *pending[LIMIT_WORKERS]; /* notices being filled during one batch */
 
-    struct map groups;            /* id -> struct home_group */
+    struct map groups; /* id -> struct home_group */
     struct list home_groups;
 
-    struct credential *credentials;   /* CREDENTIALS slots, allocated at the first login with a password */
-    bool ending;                  /* shutting down: no new work */
-    struct request *ended;        /* waits until jobs is 0 */
-    struct mail mail;             /* for start and shutdown */
+    struct credential
+        *credentials;      /* CREDENTIALS slots, allocated at the first login with a password */
+    bool ending;           /* shutting down: no new work */
+    struct request *ended; /* waits until jobs is 0 */
+    struct mail mail;      /* for start and shutdown */
     struct loop_timer timer;
 };
 
@@ -95,10 +98,10 @@ struct broker {
     struct log *log;
     unsigned worker_count;
     struct broker_options options;
-    struct broker_worker *workers;    /* array */
-    struct list changes;          /* worker 0: administration that waits its turn */
+    struct broker_worker *workers; /* array */
+    struct list changes;           /* worker 0: administration that waits its turn */
     bool changing;
-    uint64_t next_id, next_partition;     /* worker 0 */
+    uint64_t next_id, next_partition; /* worker 0 */
     struct broker_metrics metrics;
     /* when_ready and shut_down */
     _Atomic unsigned ready_workers, ended_workers;
@@ -120,7 +123,8 @@ void publish_catalog_changed(struct broker_worker *worker);
 log_observer deliver_committed;
 /* Records that are not stored; takes the reference. */
 void deliver_live(struct broker_worker *worker, struct batch *batch);
-/* Delivers one record to one subscription if rights to it, credit and budget allow. False: it did not fit now. */
+/* Delivers one record to one subscription if rights to it, credit and budget allow. False: it did
+ * not fit now. */
 struct delivery;
 void deliver_deinit(struct broker_worker *worker);
 uint64_t deliver_seen(struct broker_worker *worker, uint64_t partition);
@@ -154,10 +158,12 @@ void catch_up_floor(struct subscription *subscription);
 void subscription_free(struct subscription *subscription);
 
 /* groups.c */
-void groups_open(struct broker_worker *worker, const struct queue *queue, const struct group_spec *group);
+void groups_open(struct broker_worker *worker, const struct queue *queue,
+                 const struct group_spec *group);
 void groups_close(struct broker_worker *worker, uint64_t id, bool remove);
 void groups_close_all(struct broker_worker *worker);
-void groups_notice(struct broker_worker *worker, uint64_t queue, uint64_t partition, struct batch *batch);
+void groups_notice(struct broker_worker *worker, uint64_t queue, uint64_t partition,
+                   struct batch *batch);
 
 /* administer.c */
 enum status administer_load(struct broker *broker, struct err *err);

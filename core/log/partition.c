@@ -194,3 +194,14 @@ bool log_has(const struct log_worker *worker, uint64_t partition)
     CHECK(loop_is_home(worker->loop));
     return partition_find(worker, partition) != NULL;
 }
+
+bool log_worker_is_ready(const struct log_worker *worker)
+{
+    struct map_slot *slot;
+    for (size_t i = 0; (slot = map_next(&worker->partitions, &i)) != NULL;) {
+        const struct log_partition *partition = slot->value;
+        if (partition->state == PARTITION_OPENING)
+            return false;
+    }
+    return true;
+}

@@ -36,6 +36,7 @@ struct loop {
     struct mailbox mailbox;
     atomic_uintptr_t home; /* the thread in loop_run; 0: none */
     atomic_bool stopping;
+    struct list leaving;
     uint8_t *input;
 };
 
@@ -168,7 +169,17 @@ struct loop *loop_new(void)
     for (int phase = 0; phase < LOOP_PHASES; phase++)
         list_reset(&loop->deferred[phase]);
     list_reset(&loop->running);
+    list_init(&loop->leaving);
     return loop;
+}
+
+static void finish_leaving(struct loop *loop)
+{
+    list_each_safe(link, following, &loop->leaving)
+    {
+        struct loop_leaving *leaving = container_of(link, struct loop_leaving, link);
+        leaving->finish(leaving);
+    }
 }
 
 /* Sockets that were being closed get the turns they need. One that nobody closed keeps its memory,
@@ -179,13 +190,16 @@ void loop_free(struct loop *loop)
         return;
     CHECK(atomic_load(&loop->home) == 0);
     run_deferred(loop);
+    finish_leaving(loop);
     uv_close((uv_handle_t *)&loop->wake, NULL);
     uv_close((uv_handle_t *)&loop->timer, NULL);
     uv_close((uv_handle_t *)&loop->prepare, NULL);
     uv_close((uv_handle_t *)&loop->check, NULL);
     uv_close((uv_handle_t *)&loop->busy, NULL);
-    for (int turn = 0; turn < CLOSE_TURNS_MAX && uv_run(&loop->uv, UV_RUN_NOWAIT) != 0; turn++)
+    for (int turn = 0; turn < CLOSE_TURNS_MAX && uv_run(&loop->uv, UV_RUN_NOWAIT) != 0; turn++) {
         run_deferred(loop);
+        finish_leaving(loop);
+    }
     if (uv_loop_close(&loop->uv) != 0) {
         trace(TRACE_WARN, "a loop ended with open sockets");
         return;
@@ -288,4 +302,9 @@ uint8_t *loop_input_buffer(struct loop *loop)
     if (loop->input == NULL)
         loop->input = heap_resize(NULL, LOOP_INPUT_ROOM + LOOP_INPUT_BYTES);
     return loop->input + LOOP_INPUT_ROOM;
+}
+
+void loop_leaving_add(struct loop *loop, struct loop_leaving *leaving)
+{
+    list_push(&loop->leaving, &leaving->link);
 }

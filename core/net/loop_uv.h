@@ -5,6 +5,7 @@
 
 #include <stdint.h>
 
+#include "core/base/list.h"
 #include "core/net/loop.h"
 
 enum { LOOP_INPUT_ROOM = 64 * 1024, LOOP_INPUT_BYTES = 256 * 1024 };
@@ -12,5 +13,13 @@ enum { LOOP_INPUT_ROOM = 64 * 1024, LOOP_INPUT_BYTES = 256 * 1024 };
 /* One receive buffer for all connections of the loop (an idle connection holds none), with room in
  * front of it for stream_input_joined. Its content is valid until the next receive. */
 uint8_t *loop_input_buffer(struct loop *loop);
+
+/* A socket that is taking leave of its peer. When the loop ends first, finish() must close it. */
+struct loop_leaving {
+    struct link link;
+    void (*finish)(struct loop_leaving *leaving);
+};
+void loop_leaving_add(struct loop *loop,
+                      struct loop_leaving *leaving); /* link_remove takes it off */
 
 #endif

@@ -95,7 +95,7 @@ static struct stream_chunk *chunk_add(struct stream *stream, size_t capacity)
 static uint8_t *output_room(struct stream *stream, size_t size)
 {
     struct stream_chunk *chunk = stream->last;
-    if (chunk == NULL || chunk->capacity - chunk->size < size) {
+    if (chunk == NULL || chunk->blob != NULL || chunk->capacity - chunk->size < size) {
         size_t capacity = COLLECT_MIN;
         if (chunk != NULL)
             capacity = chunk->blob != NULL ? COLLECT_BETWEEN : (size_t)chunk->capacity * 2;

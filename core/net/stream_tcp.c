@@ -26,6 +26,7 @@ struct stream_tcp {
     int mask; /* what poll is waiting for */
     bool wants_input, blocked, ended;
     struct loop_timer linger_timer;
+    struct loop_leaving leaving; /* while lingering */
 };
 
 static struct stream_tcp *tcp_of(struct stream *stream)
@@ -59,6 +60,7 @@ static void on_closed(uv_handle_t *handle)
 static void tcp_finish(struct stream_tcp *tcp)
 {
     loop_timer_stop(tcp->stream.loop, &tcp->linger_timer);
+    link_remove(&tcp->leaving.link);
     if (uv_is_closing((uv_handle_t *)&tcp->poll))
         return;
     uv_poll_stop(&tcp->poll);
@@ -68,6 +70,11 @@ static void tcp_finish(struct stream_tcp *tcp)
 static void linger_expired(struct loop_timer *timer)
 {
     tcp_finish(container_of(timer, struct stream_tcp, linger_timer));
+}
+
+static void linger_cut(struct loop_leaving *leaving)
+{
+    tcp_finish(container_of(leaving, struct stream_tcp, leaving));
 }
 
 static void tcp_ended(struct stream_tcp *tcp, enum status why)
@@ -164,6 +171,7 @@ static void tcp_close(struct stream *stream)
     tcp->wants_input = true;
     watch(tcp);
     loop_timer_start(stream->loop, &tcp->linger_timer, LINGER_MS);
+    loop_leaving_add(stream->loop, &tcp->leaving);
 }
 
 static const struct stream_ops tcp_ops = {
@@ -204,6 +212,7 @@ struct stream *stream_tcp_new(struct loop *loop, int socket)
     stream_init(&tcp->stream, loop, &tcp_ops);
     tcp->socket = socket;
     tcp->linger_timer.fired = linger_expired;
+    tcp->leaving.finish = linger_cut;
     if (uv_poll_init(loop_native(loop), &tcp->poll, socket) != 0) {
         close(socket);
         heap_free(tcp);

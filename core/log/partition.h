@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* One partition as its owner holds it. Internal to core/log; everything here runs on the owner's loop.
+/* One partition as its owner holds it. Internal to core/log; everything here runs on the owner's
+ * loop.
  *
  *   OPENING --bounds--> SERVING --log_partition_close--> CLOSED --last operation back--> freed
  *      \------failed--> FAILED  ---------------------------/
@@ -22,18 +23,18 @@ struct log_worker {
     struct loop *loop;
     log_observer *observer;
     void *context;
-    struct map partitions;        /* id -> struct log_partition, all but closed ones */
-    struct list closed;           /* partitions that wait for their last operation */
-    struct list tail;             /* batches in tail caches, oldest first, linked by in_tail */
+    struct map partitions; /* id -> struct log_partition, all but closed ones */
+    struct list closed;    /* partitions that wait for their last operation */
+    struct list tail;      /* batches in tail caches, oldest first, linked by in_tail */
     size_t tail_bytes;
-    struct list due;              /* partitions that retention will look at */
-    struct log_partition *retaining;      /* the one it looks at now */
+    struct list due;                 /* partitions that retention will look at */
+    struct log_partition *retaining; /* the one it looks at now */
     struct loop_timer retention_timer;
 };
 
 /* The last batches of one partition: every one committed since from, in offset order. */
 struct tail {
-    struct batch **ring;          /* capacity is a power of two, or 0 */
+    struct batch **ring; /* capacity is a power of two, or 0 */
     uint32_t capacity, first, count;
     uint64_t from;
 };
@@ -45,13 +46,13 @@ struct log_partition {
     struct partition_stat *stat;
     struct log_worker *worker;
     enum partition_state state;
-    enum status failure;          /* when FAILED */
+    enum status failure; /* when FAILED */
     bool removing;
-    uint32_t in_flight;           /* storage operations that hold a pointer to this */
-    uint64_t start, end;          /* end: the commit index */
-    uint64_t start_bytes, end_bytes;      /* bytes ever written before start, and before end */
-    int64_t first_time_ms;        /* append time of the oldest record; 0: empty */
-    struct mail *waiting;         /* operations that came while OPENING, in order */
+    uint32_t in_flight;              /* storage operations that hold a pointer to this */
+    uint64_t start, end;             /* end: the commit index */
+    uint64_t start_bytes, end_bytes; /* bytes ever written before start, and before end */
+    int64_t first_time_ms;           /* append time of the oldest record; 0: empty */
+    struct mail *waiting;            /* operations that came while OPENING, in order */
     struct mail **waiting_last;
     struct tail tail;
     struct link closed_link, due_link;
@@ -61,16 +62,18 @@ struct log_partition {
 };
 
 struct log_partition *partition_find(const struct log_worker *worker, uint64_t id);
-/* The partition that may serve an operation now; else NULL, and the request waits or has its answer under
- * way. Its mail must lead back to the place that asks. */
-struct log_partition *partition_admit(struct log_worker *worker, uint64_t id, struct request *request);
-void partition_publish(struct log_partition *partition);      /* its bounds into stat */
-void partition_take_bounds(struct log_partition *partition);  /* bytes and first time as storage has them */
+/* The partition that may serve an operation now; else NULL, and the request waits or has its answer
+ * under way. Its mail must lead back to the place that asks. */
+struct log_partition *partition_admit(struct log_worker *worker, uint64_t id,
+                                      struct request *request);
+void partition_publish(struct log_partition *partition); /* its bounds into stat */
+void partition_take_bounds(
+    struct log_partition *partition); /* bytes and first time as storage has them */
 /* An operation is back: a closed partition goes with the last one. */
 void partition_release(struct log_partition *partition);
 void partition_free(struct log_partition *partition);
 
-void tail_push(struct log_partition *partition, struct batch *batch);     /* takes its own reference */
+void tail_push(struct log_partition *partition, struct batch *batch); /* takes its own reference */
 void tail_drop_below(struct log_partition *partition, uint64_t offset);
 void tail_clear(struct log_partition *partition);
 struct batch *tail_at(const struct tail *tail, uint32_t index);
@@ -82,7 +85,8 @@ uint32_t tail_find_time(const struct tail *tail, uint32_t from, int64_t time_ms)
 void retention_init(struct log_worker *worker);
 void retention_deinit(struct log_worker *worker);
 
-/* For requests whose starter is not on the stack: done() at once when this is its home, else by mail. */
+/* For requests whose starter is not on the stack: done() at once when this is its home, else by
+ * mail. */
 static inline void worker_complete(const struct log_worker *worker, struct request *request,
                                    enum status status)
 {

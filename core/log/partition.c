@@ -120,7 +120,6 @@ void partition_free(struct log_partition *partition)
 {
     tail_clear(partition);
     link_remove(&partition->closed_link);
-    link_remove(&partition->due_link);
     heap_free(partition);
 }
 

@@ -142,8 +142,7 @@ static bool job_serves_again(const struct read_job *job, uint64_t *from)
     *from = read->count > 0 ? start : job->stored.end;
     if (job->partition->state == PARTITION_CLOSED)
         return false;
-    return read->count == 0 || batch_end(read->batches[0]) <= start ||
-           (!read->by_time && read->offset < start);
+    return read->count == 0 || batch_end(read->batches[0]) <= start;
 }
 
 static void read_stored(struct request *request, enum status status)

@@ -690,6 +690,39 @@ static void gaps_are_legal(void **state)
     assert_int_equal(f.door.reads, 0);
 }
 
+/* What storage has and the log was not told of is not committed. */
+static void reads_stop_at_the_commit_index(void **state)
+{
+    (void)state;
+    open_partition();
+    struct done *done = append_now(2, 10);
+    log_partition_close(f.worker, PARTITION, false);
+    open_partition();
+    run_a_little();
+    store_behind(blob_ref(done->append.batch->bytes), 2);
+    expect_read(0, 0, 0, 1);
+    expect_read(2, 0, 0, 0);
+    assert_int_equal(read_time(5000, 0), UINT64_MAX);
+    assert_int_equal(f.door.reads, 2);
+}
+
+/* Closed while retention is at work on it and asked to look at it once more. */
+static void closing_during_retention(void **state)
+{
+    (void)state;
+    for (int remove = 0; remove < 2; remove++) {
+        open_partition();
+        append(1, 10000);
+        append(1, 10000);
+        wait_all();
+        log_partition_limit(f.worker, PARTITION, 0, 12000);
+        log_retain(f.worker);
+        log_retain(f.worker);
+        log_partition_close(f.worker, PARTITION, remove);
+        run_a_little();
+    }
+}
+
 /* Retention that overtakes a read under way: what was read is gone all the same. */
 static void retention_overtakes_reads(void **state)
 {
@@ -804,6 +837,8 @@ int main(void)
         TEST(closing_before_the_opening_is_done),
         TEST(corrupt_batches_are_passed),
         TEST(gaps_are_legal),
+        TEST(reads_stop_at_the_commit_index),
+        TEST(closing_during_retention),
         TEST(retention_overtakes_reads),
         TEST(random_reads_match_a_model),
     };

@@ -1,8 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Whatever decodes can be encoded again, to exactly the size that was announced, and then decodes
  * to the same. The first byte chooses version and side. */
-#include <stdlib.h>
-
 #include "adapters/mqtt/encode.h"
 #include "core/base/check.h"
 #include "core/base/heap.h"
@@ -231,6 +229,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     decode(version, sender, frame, &second);
     same(&first, &second);
     check_id(&second, frame);
-    free((void *)(uintptr_t)frame.data);
+    heap_free((void *)(uintptr_t)frame.data);
     return 0;
 }

@@ -1,0 +1,191 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* An open store inside: RocksDB, the three kinds of threads around it, and what they share. */
+#ifndef STORAGE_ROCKSDB_ENGINE_H
+#define STORAGE_ROCKSDB_ENGINE_H
+
+#include <pthread.h>
+#include <rocksdb/c.h>
+#include <stdatomic.h>
+
+#include "core/base/buf.h"
+#include "storage/rocksdb/directory.h"
+#include "storage/rocksdb/partition.h"
+#include "storage/storage.h"
+
+/* Column families: one per retention class, by class number, and the state behind them. */
+enum { FAMILY_STATE = STORAGE_CLASSES, FAMILIES };
+extern const char *const family_names[FAMILIES];
+
+enum {
+    READER_THREADS = 1,
+    SEGMENT_BYTES = 48 << 20,
+    WAL_BYTES = 160 << 20,
+    WRITE_BYTES = 1 << 20,          /* a WriteBatch grows to about this */
+    WRITE_BUFFER_BYTES = 256 << 20, /* backstop of the log families */
+    INTERVAL_MS = 100,
+    SPACE_CHECK_MS = 100,
+    DROP_DELAY_MS = 100,       /* many trims, one pass over the partitions */
+    RESERVE_OFFSETS = 1 << 16, /* of an interval partition, ahead of what is given out */
+};
+
+/* After an unclean stop the commit sequence goes on far behind any number that was given out
+ * unsynced. */
+static const uint64_t COMMIT_GAP = (uint64_t)1 << 32;
+
+struct family {
+    rocksdb_column_family_handle_t *handle;
+    uint64_t unflushed_bytes;  /* put since the last flush */
+    uint64_t oldest_wal;       /* WAL position of the oldest of them */
+    uint64_t oldest_ms;        /* and when it was written (monotonic) */
+    _Atomic(uint64_t) segment; /* log families: the open one; the writer changes it */
+};
+
+/* What storage_append.engine holds. A ticket is the place in the syncer's order; 0: none. */
+enum { SLOT_KIND, SLOT_TICKET };
+
+struct chain {
+    struct storage_append *head, *tail;
+};
+
+enum work { WORK_READ, WORK_SCAN, WORK_FLOOR, WORK_BOUNDS, WORKS };
+
+struct work_queue {
+    struct mail *head, *tail;
+};
+
+struct engine {
+    struct storage storage;
+    rocksdb_t *db;
+    rocksdb_env_t *environment; /* NULL: the process's own */
+    rocksdb_writeoptions_t *write_options;
+    rocksdb_flushoptions_t *flush_options;
+    struct directory directory; /* path is NULL with an environment of its own */
+    uint64_t min_free_bytes, segment_bytes, wal_bytes;
+    uint32_t interval_ms;
+    enum status (*sync_hook)(void *context);
+    void *sync_context;
+
+    struct index index;
+    atomic_bool failed; /* final */
+    _Atomic(uint64_t) space_checked_ms;
+    atomic_int space; /* enum space */
+
+    /* Writer. posted is a stack that any thread pushes to and the writer takes whole. */
+    pthread_t writer;
+    _Atomic(struct storage_append *) posted;
+    pthread_mutex_t writer_lock;
+    pthread_cond_t writer_wake;
+    bool writer_stop;
+    rocksdb_writebatch_t *batch;
+    size_t batch_families[FAMILIES]; /* bytes in batch, by family */
+    struct chain group;              /* what batch holds */
+    struct chain waiting;            /* parts of units that are not complete */
+    struct buf scratch, key_scratch;
+    struct family families[FAMILIES];
+    uint32_t epoch;
+    uint64_t commit;       /* last given out */
+    uint64_t wal_position; /* bytes ever written */
+    uint64_t ticket;       /* last given to an append that goes through the syncer */
+    uint64_t index_kept_from[STORAGE_CLASSES]; /* index rows below this segment are deleted */
+
+    /* Syncer. */
+    pthread_t syncer;
+    pthread_mutex_t sync_lock;
+    pthread_cond_t sync_wake;
+    bool sync_stop;
+    struct chain written;  /* waits for a sync, or for the turn to fail */
+    bool written_unsynced; /* something was written since the last sync began */
+    uint64_t written_since_ms;
+    uint64_t written_commit;
+    _Atomic(uint64_t) synced_commit;
+    _Atomic(uint64_t) done_ticket; /* all up to it were completed by the syncer */
+
+    /* Readers, and the dropping of files that one of them does. */
+    pthread_t readers[READER_THREADS];
+    pthread_mutex_t reader_lock;
+    pthread_cond_t reader_wake;
+    bool reader_stop;
+    struct work_queue work[WORKS];
+    unsigned work_turn;
+    bool drop_wanted, drop_running;
+    uint64_t drop_at_ms;
+    unsigned drop_attempts;
+    _Atomic(uint64_t) dropped_below[STORAGE_CLASSES];
+
+    /* Metrics. */
+    _Atomic(uint64_t) count_appends, count_batches, count_bytes, count_writes, count_syncs;
+    _Atomic(uint64_t) count_rolls, count_backstops, count_corrupt, count_reads, count_drops;
+    _Atomic(uint64_t) sync_ns, sync_ns_max;
+};
+
+enum space { SPACE_ENOUGH, SPACE_ROWS_ONLY, SPACE_NONE };
+
+/* engine.c */
+struct engine *engine_of(struct storage *storage);
+bool engine_has_failed(const struct engine *engine);
+/* Latches the failure and says why, once. Takes problem (RocksDB's text, may be NULL). */
+void engine_fail(struct engine *engine, const char *what, char *problem);
+enum space engine_space(struct engine *engine);
+uint64_t now_ms(void);
+struct timespec deadline_of(uint64_t at_ms);
+void chain_push(struct chain *chain, struct storage_append *append);
+void chain_join(struct chain *chain, struct chain *more); /* more is empty afterwards */
+
+/* recover.c: fills the index from the rows and from the segments that no row covers, writes what is
+ * missing, and leaves the engine ready to write. */
+enum status engine_recover(struct engine *engine, struct err *err);
+
+/* writer.c */
+void writer_start(struct engine *engine);
+void writer_stop(struct engine *engine);
+void writer_wake(struct engine *engine);
+void engine_append(struct storage *storage, struct storage_append *append);
+void engine_trim(struct storage *storage, struct storage_trim *trim);
+struct storage_trim *append_as_trim(struct storage_append *append); /* NULL when it is none */
+
+/* batch.c: building one WriteBatch. */
+void batch_put_row(struct engine *engine, struct span key, struct span stored);
+void batch_delete_row(struct engine *engine, struct span key);
+void batch_put_partition_row(struct engine *engine, const struct partition *partition);
+/* Gives offsets and a commit number. True: the append must complete through the syncer. */
+bool batch_add_append(struct engine *engine, struct storage_append *append, int64_t wall_ms);
+void batch_add_trim(struct engine *engine, struct storage_trim *trim);
+void batch_delete_own_range(struct engine *engine, struct span first, struct span end);
+size_t batch_bytes(const struct engine *engine);
+/* Writes the batch with its commit row; false: the engine has failed. The batch is empty
+ * afterwards. */
+bool batch_write(struct engine *engine);
+
+/* roll.c */
+void roll_due(struct engine *engine); /* after every write */
+uint64_t
+roll_next_ms(const struct engine *engine); /* when age asks for a roll; UINT64_MAX: never */
+void roll_all(struct engine *engine);      /* at close: index rows, then everything to files */
+void drop_files(struct engine *engine);    /* reader thread */
+void drop_rows(struct engine *engine);     /* writer: forgets what drop_files has dropped */
+
+/* syncer.c */
+void syncer_start(struct engine *engine);
+void syncer_stop(struct engine *engine);
+/* Hands over what was written, or refused and must wait for its turn. */
+void syncer_push(struct engine *engine, struct chain *chain, bool wrote);
+bool engine_sync(struct engine *engine, uint64_t commit);
+/* Makes completed batches visible and posts the mails, in order. Empties the chain. */
+void chain_complete(struct engine *engine, struct chain *chain);
+
+/* reader.c */
+void readers_start(struct engine *engine);
+void readers_stop(struct engine *engine);
+void readers_want_drop(struct engine *engine);
+void engine_read(struct storage *storage, struct storage_read *read);
+void engine_scan(struct storage *storage, struct storage_scan *scan);
+void engine_floor(struct storage *storage, struct storage_floor *floor);
+void engine_bounds(struct storage *storage, struct storage_bounds *bounds);
+
+/* find.c: reading of stored batches. */
+enum status find_read(struct engine *engine, struct storage_read *read);
+enum status find_floor(struct engine *engine, struct storage_floor *floor);
+enum status find_bounds(struct engine *engine, struct storage_bounds *bounds);
+enum status find_scan(struct engine *engine, struct storage_scan *scan);
+
+#endif

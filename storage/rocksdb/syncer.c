@@ -1,0 +1,161 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The syncer: one fdatasync at a time, and behind it the completion of all that was written before
+ * it began. There is no linger: while a sync runs, the next batch grows. */
+#include "core/base/check.h"
+#include "core/base/clock.h"
+#include "storage/envelope.h"
+#include "storage/rocksdb/engine.h"
+
+static void make_visible(struct engine *engine, const struct storage_append *append)
+{
+    for (uint32_t i = 0; i < append->batch_count; i++) {
+        const struct storage_batch *batch = &append->batches[i];
+        struct partition *partition = index_find(&engine->index, batch->partition, batch->class);
+        if (partition == NULL)
+            continue;
+        partition->end = batch->base_offset + batch->record_count;
+        partition->end_bytes += (uint64_t)ENVELOPE_SIZE + batch->bytes->size + batch->footer.size;
+        partition->end_time_ms = batch->append_time_ms;
+    }
+    atomic_fetch_add_explicit(&engine->count_batches, append->batch_count, memory_order_relaxed);
+    atomic_fetch_add_explicit(&engine->count_appends, 1, memory_order_relaxed);
+}
+
+void chain_complete(struct engine *engine, struct chain *chain)
+{
+    bool trimmed = false;
+    pthread_mutex_lock(&engine->index.lock);
+    for (struct storage_append *append = chain->head; append != NULL; append = append->next) {
+        if (append->request.status == STATUS_OK)
+            make_visible(engine, append);
+        trimmed |= append_as_trim(append) != NULL;
+    }
+    pthread_mutex_unlock(&engine->index.lock);
+    for (struct storage_append *append = chain->head, *next; append != NULL; append = next) {
+        struct storage_trim *trim = append_as_trim(append);
+        struct request *request = trim != NULL ? &trim->request : &append->request;
+        enum status status = append->request.status;
+        next = append->next;
+        request_complete(request, status);
+    }
+    *chain = (struct chain){0};
+    if (trimmed)
+        readers_want_drop(engine);
+}
+
+static void sync_measure(struct engine *engine, uint64_t began_ns)
+{
+    uint64_t took_ns = clock_monotonic_ns() - began_ns;
+    atomic_fetch_add_explicit(&engine->count_syncs, 1, memory_order_relaxed);
+    atomic_fetch_add_explicit(&engine->sync_ns, took_ns, memory_order_relaxed);
+    if (took_ns > atomic_load_explicit(&engine->sync_ns_max, memory_order_relaxed))
+        atomic_store_explicit(&engine->sync_ns_max, took_ns, memory_order_relaxed);
+}
+
+bool engine_sync(struct engine *engine, uint64_t commit)
+{
+    if (engine_has_failed(engine))
+        return false;
+    uint64_t began_ns = clock_monotonic_ns();
+    char *problem = NULL;
+    /* RocksDB's memory environment has no thread-safe sync, and nothing to sync to. */
+    bool disk = engine->sync_hook == NULL && engine->environment == NULL;
+    rocksdb_flush_wal(engine->db, disk, &problem);
+    if (problem == NULL && engine->sync_hook != NULL &&
+        engine->sync_hook(engine->sync_context) != STATUS_OK) {
+        engine_fail(engine, "sync", NULL);
+        return false;
+    }
+    if (problem != NULL) {
+        engine_fail(engine, "sync", problem);
+        return false;
+    }
+    sync_measure(engine, began_ns);
+    if (engine->directory.marker_fd >= 0 && marker_write(&engine->directory, commit) != STATUS_OK) {
+        engine_fail(engine, "write of polylog-marker", NULL);
+        return false;
+    }
+    atomic_store_explicit(&engine->synced_commit, commit, memory_order_release);
+    return true;
+}
+
+void syncer_push(struct engine *engine, struct chain *chain, bool wrote)
+{
+    pthread_mutex_lock(&engine->sync_lock);
+    bool wake = chain->head != NULL || (wrote && !engine->written_unsynced);
+    if (wrote) {
+        engine->written_commit = engine->commit;
+        if (!engine->written_unsynced)
+            engine->written_since_ms = now_ms();
+        engine->written_unsynced = true;
+    }
+    chain_join(&engine->written, chain);
+    if (wake)
+        pthread_cond_signal(&engine->sync_wake);
+    pthread_mutex_unlock(&engine->sync_lock);
+}
+
+/* Whatever nobody waits for (interval partitions) is synced when the interval is over. */
+static bool wait_for_written(struct engine *engine)
+{
+    while (!engine->sync_stop && engine->written.head == NULL) {
+        if (!engine->written_unsynced || engine_has_failed(engine)) {
+            pthread_cond_wait(&engine->sync_wake, &engine->sync_lock);
+            continue;
+        }
+        uint64_t due_ms = engine->written_since_ms + engine->interval_ms;
+        if (now_ms() >= due_ms)
+            break;
+        struct timespec deadline = deadline_of(due_ms);
+        pthread_cond_timedwait(&engine->sync_wake, &engine->sync_lock, &deadline);
+    }
+    return !engine->sync_stop;
+}
+
+static void sync_and_complete(struct engine *engine, struct chain *chain, uint64_t commit,
+                              bool unsynced)
+{
+    bool synced = !unsynced || engine_sync(engine, commit);
+    uint64_t ticket = 0;
+    for (struct storage_append *part = chain->head; part != NULL; part = part->next) {
+        if (part->request.status == STATUS_OK && !synced)
+            part->request.status = STATUS_STORAGE_FAILED;
+        ticket = part->engine[SLOT_TICKET];
+    }
+    chain_complete(engine, chain);
+    if (ticket != 0)
+        atomic_store_explicit(&engine->done_ticket, ticket, memory_order_release);
+}
+
+static void *syncer_run(void *context)
+{
+    struct engine *engine = context;
+    pthread_mutex_lock(&engine->sync_lock);
+    while (wait_for_written(engine)) {
+        struct chain chain = engine->written;
+        engine->written = (struct chain){0};
+        uint64_t commit = engine->written_commit;
+        bool unsynced = engine->written_unsynced;
+        engine->written_unsynced = false;
+        pthread_mutex_unlock(&engine->sync_lock);
+        sync_and_complete(engine, &chain, commit, unsynced);
+        pthread_mutex_lock(&engine->sync_lock);
+    }
+    pthread_mutex_unlock(&engine->sync_lock);
+    return NULL;
+}
+
+void syncer_start(struct engine *engine)
+{
+    CHECK(pthread_create(&engine->syncer, NULL, syncer_run, engine) == 0);
+    pthread_setname_np(engine->syncer, "store-syncer");
+}
+
+void syncer_stop(struct engine *engine)
+{
+    pthread_mutex_lock(&engine->sync_lock);
+    engine->sync_stop = true;
+    pthread_cond_signal(&engine->sync_wake);
+    pthread_mutex_unlock(&engine->sync_lock);
+    pthread_join(engine->syncer, NULL);
+}

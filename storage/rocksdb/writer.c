@@ -1,0 +1,247 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The writer: takes all appends that wait, puts them into WriteBatches of about a megabyte in the
+ * order in which they came, and hands them to the syncer, or completes them when being written is
+ * enough. */
+#include "core/base/check.h"
+#include "core/base/clock.h"
+#include "storage/rocksdb/engine.h"
+
+enum append_kind { KIND_APPEND, KIND_TRIM };
+
+struct storage_trim *append_as_trim(struct storage_append *append)
+{
+    if (append->engine[SLOT_KIND] != KIND_TRIM)
+        return NULL;
+    return container_of(append, struct storage_trim, append);
+}
+
+void writer_wake(struct engine *engine)
+{
+    pthread_mutex_lock(&engine->writer_lock);
+    pthread_cond_signal(&engine->writer_wake);
+    pthread_mutex_unlock(&engine->writer_lock);
+}
+
+static void post(struct engine *engine, struct storage_append *append, enum append_kind kind)
+{
+    append->engine[SLOT_KIND] = kind;
+    append->engine[SLOT_TICKET] = 0;
+    struct storage_append *first = atomic_load_explicit(&engine->posted, memory_order_relaxed);
+    do
+        append->next = first;
+    while (!atomic_compare_exchange_weak_explicit(&engine->posted, &first, append,
+                                                  memory_order_release, memory_order_relaxed));
+    if (first == NULL)
+        writer_wake(engine);
+}
+
+void engine_append(struct storage *storage, struct storage_append *append)
+{
+    post(engine_of(storage), append, KIND_APPEND);
+}
+
+void engine_trim(struct storage *storage, struct storage_trim *trim)
+{
+    trim->append.unit = 0;
+    trim->append.batch_count = trim->append.row_count = 0;
+    post(engine_of(storage), &trim->append, KIND_TRIM);
+}
+
+/* Oldest first. */
+static struct storage_append *take_posted(struct engine *engine)
+{
+    struct storage_append *stack =
+        atomic_exchange_explicit(&engine->posted, NULL, memory_order_acquire);
+    struct storage_append *first = NULL;
+    while (stack != NULL) {
+        struct storage_append *next = stack->next;
+        stack->next = first;
+        first = stack;
+        stack = next;
+    }
+    return first;
+}
+
+static enum status admit(struct engine *engine, const struct chain *chain)
+{
+    if (engine_has_failed(engine))
+        return STATUS_STORAGE_FAILED;
+    enum space space = engine_space(engine);
+    for (struct storage_append *part = chain->head; part != NULL; part = part->next) {
+        if (append_as_trim(part) != NULL)
+            continue;
+        if (space == SPACE_NONE || (space == SPACE_ROWS_ONLY && part->batch_count > 0))
+            return STATUS_NO_SPACE;
+        for (uint32_t i = 0; i < part->batch_count; i++) {
+            const struct storage_batch *batch = &part->batches[i];
+            const struct partition *partition =
+                index_find(&engine->index, batch->partition, batch->class);
+            if (partition != NULL && partition->removed)
+                return STATUS_NOT_FOUND;
+        }
+    }
+    return STATUS_OK;
+}
+
+/* Whatever follows in these partitions completes behind this append. */
+static void give_ticket(struct engine *engine, struct storage_append *append)
+{
+    append->engine[SLOT_TICKET] = ++engine->ticket;
+    for (uint32_t i = 0; i < append->batch_count; i++) {
+        const struct storage_batch *batch = &append->batches[i];
+        struct partition *partition = index_find(&engine->index, batch->partition, batch->class);
+        if (partition != NULL)
+            partition->last_ticket = engine->ticket;
+    }
+}
+
+static void complete_unsynced(struct engine *engine, struct chain *direct, struct chain *listed)
+{
+    if (direct->head == NULL)
+        return;
+    char *problem = NULL;
+    rocksdb_flush_wal(engine->db, 0, &problem); /* to the page cache: kill -9 keeps it */
+    if (problem == NULL) {
+        chain_complete(engine, direct);
+        return;
+    }
+    engine_fail(engine, "write of the log", problem);
+    for (struct storage_append *part = direct->head; part != NULL; part = part->next) {
+        part->request.status = STATUS_STORAGE_FAILED;
+        give_ticket(engine, part);
+    }
+    chain_join(listed, direct);
+}
+
+static void group_write(struct engine *engine)
+{
+    bool wrote = batch_bytes(engine) > 0, written = true;
+    if (wrote) {
+        drop_rows(engine);
+        written = batch_write(engine);
+    }
+    struct chain direct = {0}, listed = {0}, group = engine->group;
+    engine->group = (struct chain){0};
+    for (struct storage_append *part = group.head, *next; part != NULL; part = next) {
+        next = part->next;
+        if (!written && part->request.status == STATUS_OK) {
+            part->request.status = STATUS_STORAGE_FAILED;
+            give_ticket(engine, part);
+        }
+        chain_push(part->engine[SLOT_TICKET] != 0 ? &listed : &direct, part);
+    }
+    complete_unsynced(engine, &direct, &listed);
+    syncer_push(engine, &listed, wrote);
+    if (wrote && written)
+        roll_due(engine);
+}
+
+/* All parts of a unit, or one append: together into the group, or together refused. */
+static void chain_add(struct engine *engine, struct chain *chain)
+{
+    enum status refusal = admit(engine, chain);
+    bool listed = refusal != STATUS_OK;
+    int64_t wall_ms = clock_wall_ms();
+    for (struct storage_append *part = chain->head; part != NULL; part = part->next) {
+        struct storage_trim *trim = append_as_trim(part);
+        part->request.status = refusal;
+        if (refusal != STATUS_OK)
+            continue;
+        if (trim != NULL)
+            batch_add_trim(engine, trim);
+        else
+            listed |= batch_add_append(engine, part, wall_ms);
+        listed |= trim != NULL;
+    }
+    for (struct storage_append *part = chain->head; listed && part != NULL; part = part->next)
+        give_ticket(engine, part);
+    chain_join(&engine->group, chain);
+    if (batch_bytes(engine) >= WRITE_BYTES)
+        group_write(engine);
+}
+
+/* Moves the unit's parts to chain when this part was the last of them. */
+static void unit_collect(struct engine *engine, struct storage_append *append, struct chain *chain)
+{
+    uint32_t parts = 1;
+    for (struct storage_append *part = engine->waiting.head; part != NULL; part = part->next)
+        parts += part->unit == append->unit;
+    chain_push(&engine->waiting, append);
+    if (parts < append->part_count)
+        return;
+    struct chain waiting = engine->waiting;
+    engine->waiting = (struct chain){0};
+    for (struct storage_append *part = waiting.head, *next; part != NULL; part = next) {
+        next = part->next;
+        chain_push(part->unit == append->unit ? chain : &engine->waiting, part);
+    }
+}
+
+static void process(struct engine *engine, struct storage_append *first)
+{
+    for (struct storage_append *append = first, *next; append != NULL; append = next) {
+        next = append->next;
+        struct chain chain = {0};
+        if (append->unit != 0)
+            unit_collect(engine, append, &chain);
+        else
+            chain_push(&chain, append);
+        if (chain.head != NULL)
+            chain_add(engine, &chain);
+    }
+    if (engine_has_failed(engine) && engine->waiting.head != NULL) {
+        struct chain waiting = engine->waiting;
+        engine->waiting = (struct chain){0};
+        chain_add(engine, &waiting);
+    }
+    if (engine->group.head != NULL)
+        group_write(engine);
+}
+
+/* Waits for appends, for the age of a segment, or for a failure that ends the waiting units. */
+static bool wait_for_work(struct engine *engine)
+{
+    pthread_mutex_lock(&engine->writer_lock);
+    bool late = false;
+    while (!engine->writer_stop && !late &&
+           atomic_load_explicit(&engine->posted, memory_order_relaxed) == NULL &&
+           !(engine_has_failed(engine) && engine->waiting.head != NULL)) {
+        uint64_t roll_ms = roll_next_ms(engine);
+        if (roll_ms == UINT64_MAX) {
+            pthread_cond_wait(&engine->writer_wake, &engine->writer_lock);
+            continue;
+        }
+        struct timespec deadline = deadline_of(roll_ms);
+        late = now_ms() >= roll_ms ||
+               pthread_cond_timedwait(&engine->writer_wake, &engine->writer_lock, &deadline) != 0;
+    }
+    bool go_on = !engine->writer_stop;
+    pthread_mutex_unlock(&engine->writer_lock);
+    return go_on;
+}
+
+static void *writer_run(void *context)
+{
+    struct engine *engine = context;
+    while (wait_for_work(engine)) {
+        process(engine, take_posted(engine));
+        if (!engine_has_failed(engine))
+            roll_due(engine);
+    }
+    return NULL;
+}
+
+void writer_start(struct engine *engine)
+{
+    CHECK(pthread_create(&engine->writer, NULL, writer_run, engine) == 0);
+    pthread_setname_np(engine->writer, "store-writer");
+}
+
+void writer_stop(struct engine *engine)
+{
+    pthread_mutex_lock(&engine->writer_lock);
+    engine->writer_stop = true;
+    pthread_cond_signal(&engine->writer_wake);
+    pthread_mutex_unlock(&engine->writer_lock);
+    pthread_join(engine->writer, NULL);
+}

@@ -393,7 +393,10 @@ struct topic_entry *topic_trie_get(const struct topic_trie *trie, struct span fi
         return exact_get(trie, whole, filter);
     uint32_t node;
     struct topic_entry **place = place_find(trie, levels, count, &node);
-    return place == NULL ? NULL : *place;
+    /* A text that is no filter ("#/a") may have led to the place of one. */
+    bool found = place != NULL && *place != NULL &&
+                 span_equal(span_of((*place)->filter, (*place)->filter_size), filter);
+    return found ? *place : NULL;
 }
 
 void topic_trie_remove(struct topic_trie *trie, struct topic_entry *entry)

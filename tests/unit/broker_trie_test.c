@@ -76,6 +76,7 @@ static void what_is_no_topic_matches_nothing(void **state)
     assert_int_equal(match(trie, text), 0);
     assert_int_equal(match(trie, text + 1), 1);
     assert_null(topic_trie_get(trie, span_from_text("")));
+    assert_null(topic_trie_get(trie, span_from_text("#/a")));
     topic_trie_free(trie);
 }
 

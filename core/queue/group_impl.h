@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The inside of a group, shared by group.c (takes and settlements), group_feed.c (where the bytes of
- * records come from) and group_store.c (its rows). Everything runs on the group's home loop.
+/* The inside of a group, shared by group.c (takes and settlements), group_feed.c (where the bytes
+ * of records come from) and group_store.c (its rows). Everything runs on the group's home loop.
  *
  *   OPENING --rows read, bounds known, epoch stored--> SERVING --group_close--> CLOSING --> freed
  *   broken: storage has failed for good or rows cannot be understood; everything is refused
@@ -42,6 +42,7 @@ struct part {
 
     uint64_t start_at;    /* where a new group begins that wants only what is new */
     uint64_t noticed;     /* end of the last notice */
+    uint64_t asked_end;   /* window end when the last read began */
     uint64_t nothing_end; /* a read found nothing up to this window end */
     uint64_t retry_ms;    /* a read failed: not again before */
     struct shelf ahead;   /* new records */
@@ -51,9 +52,9 @@ struct part {
     bool reading;
 
     bool has_snapshot;
-    bool in_write;          /* row is in the write under way */
-    uint32_t delta_count;   /* deltas since the snapshot */
-    uint64_t delta_next;    /* number of the next */
+    bool in_write;        /* row is in the write under way */
+    uint32_t delta_count; /* deltas since the snapshot */
+    uint64_t delta_next;  /* number of the next */
     struct buf row;
     uint8_t key[25], range_first[25], range_end[25];
 };
@@ -81,17 +82,17 @@ struct group {
 
     uint32_t reads; /* under way, the first probes included */
     /* Store */
-    bool scanning, loaded;
+    bool scanning, opened;
     struct storage_scan scan;
     uint8_t scan_first[26], scan_end[9];
     uint32_t probes;
     bool writing;
     bool removing, removed;
-    uint64_t rewrite_ms; /* the last write has failed: again then; 0: it has not */
-    struct list answering;       /* settlements in the write under way */
+    uint64_t rewrite_ms;   /* the last write has failed or could not be made: again then; 0: no */
+    struct list answering; /* settlements in the write under way */
     struct storage_row *rows;
     struct log_rows write;
-    uint8_t epoch_key[9], epoch_end[9], epoch_row[5];
+    uint8_t epoch_key[9], epoch_row[5], remove_keys[6][9];
 
     uint32_t part_count;
     struct part parts[];
@@ -107,23 +108,26 @@ void group_answer_all(struct group *group, struct list *settles, enum status sta
 
 /* group_feed.c */
 enum feed { FEED_RECORD, FEED_NOTHING, FEED_LATER };
-/* The next record to hand out: its batch (borrowed until the shelf changes) and index. On the way, gaps and
- * records that ran out are settled. LATER: its bytes are being read, or the turn has done enough. */
+/* The next record to hand out: its batch (borrowed until the shelf changes) and index. On the way,
+ * gaps and records that ran out are settled. LATER: its bytes are being read, or the turn has done
+ * enough. */
 enum feed feed_next(struct part *part, int64_t wall_ms, uint64_t *offset, struct batch **batch,
                     uint32_t *index, struct record *record);
 void feed_notice(struct part *part, struct batch *batch, bool keep);
 void feed_probe(struct part *part); /* learns bounds, then store_probed() */
 void feed_drop(struct part *part);  /* batches that nobody has asked for lately */
-/* Takes what has been lost or committed meanwhile from the bounds; true when there is more now. */
-bool feed_bounds(struct part *part);
+/* What retention has removed meanwhile is done. */
+void feed_skip_lost(struct part *part);
+/* Learns of records without a notice; true: there are some. */
+bool feed_look(struct part *part);
 int64_t feed_oldest_ms(struct part *part);
 
 /* group_store.c */
 void store_open(struct group *group);
-void store_probed(struct part *part, enum status status);
-void store_flush(struct group *group); /* writes what changed, unless a write is under way */
+void store_probed(struct part *part);    /* the first read of the partition is done */
+void store_flush(struct group *group);   /* writes what changed, unless a write is under way */
+void store_rewrite(struct group *group); /* the write that failed, once more */
 void store_remove(struct group *group);
-bool store_has_changes(const struct group *group);
 void store_deinit(struct group *group);
 
 #endif

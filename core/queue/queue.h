@@ -47,8 +47,8 @@ struct group_stat {
     _Atomic uint64_t in_flight;
     _Atomic uint64_t backlog;  /* committed and not done */
     _Atomic int64_t oldest_ms; /* append time of the oldest record not done; 0: none */
-    _Atomic uint64_t expired;             /* skipped: their expires-at had passed (since start) */
-    _Atomic uint64_t lost;                /* skipped: removed by retention or not readable (since start) */
+    _Atomic uint64_t expired;  /* skipped: their expires-at had passed (since start) */
+    _Atomic uint64_t lost;     /* skipped: removed by retention or not readable (since start) */
 };
 
 struct group_spec { /* "spec": the description; the living group is struct group */

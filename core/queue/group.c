@@ -1,0 +1,483 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Takes and settlements. Callers only leave their wish; the group works at the end of the turn, so
+ * that whatever came in one turn shares one write and waiters are served in order. */
+#include "core/queue/group_impl.h"
+
+#include "core/base/check.h"
+#include "core/base/clock.h"
+#include "core/base/heap.h"
+#include "core/base/limits.h"
+#include "core/base/trace.h"
+
+enum { STEPS_MAX = 16384, IDLE_MS = 10000 };
+
+static void group_work(struct loop_task *task);
+static void timer_fired(struct loop_timer *timer);
+
+struct group *group_open(struct log *log, struct log_worker *worker, struct loop *loop,
+                         const struct queue *queue, const struct group_spec *spec)
+{
+    CHECK(loop_is_home(loop));
+    uint32_t parts = queue->partition_count;
+    struct group *group = heap_new(sizeof *group + parts * sizeof group->parts[0]);
+    group->log = log;
+    group->worker = worker;
+    group->loop = loop;
+    group->queue = queue_ref(queue);
+    group->spec = group_spec_ref(spec);
+    group->work.run = group_work;
+    group->timer.fired = timer_fired;
+    group->part_count = parts;
+    list_init(&group->takes);
+    list_init(&group->early);
+    list_init(&group->settled);
+    list_init(&group->answering);
+    for (uint32_t i = 0; i < parts; i++) {
+        struct part *part = &group->parts[i];
+        part->group = group;
+        part->id = queue->first_partition + i;
+        part->bounds = &queue->stat->partitions[i];
+        part->window = window_new(0, LIMIT_IN_FLIGHT);
+        /* What is published from now on, while the group still opens, is new to it. */
+        part->start_at = atomic_load_explicit(&part->bounds->end, memory_order_relaxed);
+    }
+    store_open(group);
+    return group;
+}
+
+static void group_free(struct group *group)
+{
+    loop_task_cancel(group->loop, &group->work);
+    loop_timer_stop(group->loop, &group->timer);
+    for (uint32_t i = 0; i < group->part_count; i++) {
+        feed_drop(&group->parts[i]);
+        window_free(group->parts[i].window);
+    }
+    store_deinit(group);
+    queue_unref(group->queue);
+    group_spec_unref(group->spec);
+    heap_free(group);
+}
+
+void group_wake(struct group *group)
+{
+    loop_defer(group->loop, &group->work, LOOP_WORK);
+}
+
+/* Answers */
+
+void group_answer(struct group *group, struct request *request, enum status status)
+{
+    if (request->home == group->loop)
+        request->done(request, status);
+    else
+        request_complete(request, status);
+}
+
+void group_answer_all(struct group *group, struct list *settles, enum status status)
+{
+    struct link *link;
+    while ((link = list_pop(settles)) != NULL)
+        group_answer(group, &container_of(link, struct group_settle, link)->request, status);
+}
+
+static void take_leave(struct group *group, struct group_take *take)
+{
+    link_remove(&take->link);
+    loop_timer_stop(group->loop, &take->timer);
+    group->impatient -= take->wait_ms == 0;
+    group->taken_ms = loop_now_ms(group->loop);
+}
+
+static void take_answer(struct group *group, struct group_take *take, enum status status)
+{
+    take_leave(group, take);
+    group_answer(group, &take->request, status);
+}
+
+/* Everything that waits ends with status, by mail: whoever closes a group is not called back from
+ * there. */
+static void refuse_all(struct group *group, enum status status)
+{
+    struct link *link;
+    while ((link = list_first(&group->takes)) != NULL) {
+        struct group_take *take = container_of(link, struct group_take, link);
+        take_leave(group, take);
+        request_complete(&take->request, status);
+    }
+    while ((link = list_pop(&group->early)) != NULL)
+        request_complete(&container_of(link, struct group_settle, link)->request, status);
+}
+
+static void refuse_settled(struct group *group, enum status status)
+{
+    struct link *link;
+    while ((link = list_pop(&group->settled)) != NULL)
+        request_complete(&container_of(link, struct group_settle, link)->request, status);
+}
+
+void group_break(struct group *group, enum status status)
+{
+    if (group->broken != STATUS_OK)
+        return;
+    trace(TRACE_ERROR, "group %s of queue %s stops: %s", group->spec->name, group->queue->name,
+          status_text(status));
+    group->broken = status;
+    group_wake(group);
+}
+
+/* Takes */
+
+static void take_timed_out(struct loop_timer *timer)
+{
+    struct group_take *take = container_of(timer, struct group_take, timer);
+    group_wake(take->group);
+    take_answer(take->group, take, STATUS_OK);
+}
+
+void group_take(struct group *group, struct group_take *take)
+{
+    CHECK(loop_is_home(group->loop));
+    CHECK(group->state != GROUP_CLOSING);
+    CHECK(take->max_records >= 1 && take->max_records <= GROUP_TAKE_MAX);
+    take->count = 0;
+    take->group = group;
+    take->timer = (struct loop_timer){.fired = take_timed_out};
+    list_push(&group->takes, &take->link);
+    if (take->wait_ms == 0)
+        group->impatient++;
+    else
+        loop_timer_start(group->loop, &take->timer, take->wait_ms);
+    group->taken_ms = loop_now_ms(group->loop);
+    group_wake(group);
+}
+
+void group_take_cancel(struct group *group, struct group_take *take)
+{
+    CHECK(loop_is_home(group->loop));
+    if (!link_is_linked(&take->link))
+        return;
+    take_leave(group, take);
+    request_complete(&take->request, STATUS_CANCELED);
+}
+
+static void hand_out(struct part *part, struct group_take *take, uint64_t offset,
+                     struct batch *batch, uint32_t index)
+{
+    struct group *group = part->group;
+    struct group_item *item = &take->items[take->count++];
+    *item = (struct group_item){
+        .batch = batch_ref(batch),
+        .index = index,
+        .receipt = {.group = group->spec->id,
+                    .partition = part->id,
+                    .offset = offset,
+                    .epoch = group->epoch},
+    };
+    window_take(part->window, offset, loop_now_ms(group->loop), take->lease_ms,
+                &item->receipt.delivery, &item->failures);
+}
+
+/* Fills the take from one partition. LATER: there would be more when its bytes have come. */
+static enum feed fill_from(struct part *part, struct group_take *take, int64_t wall_ms,
+                           uint64_t *bytes)
+{
+    while (take->count < take->max_records) {
+        uint64_t offset;
+        struct batch *batch;
+        uint32_t index;
+        struct record record;
+        enum feed found = feed_next(part, wall_ms, &offset, &batch, &index, &record);
+        if (found != FEED_RECORD)
+            return found;
+        uint64_t size = record.key.size + record.value.size + record.headers.size;
+        if (take->count > 0 && *bytes + size > take->max_bytes)
+            return FEED_RECORD;
+        *bytes += size;
+        hand_out(part, take, offset, batch, index);
+    }
+    return FEED_RECORD;
+}
+
+/* RECORD: something was found. Partitions take turns, so that a full one does not hide the others.
+ */
+static enum feed fill(struct group *group, struct group_take *take, int64_t wall_ms)
+{
+    uint64_t bytes = 0;
+    bool later = false;
+    uint32_t first = group->turn;
+    for (uint32_t i = 0; i < group->part_count; i++) {
+        uint32_t at = (first + i) % group->part_count;
+        uint32_t before = take->count;
+        enum feed found = fill_from(&group->parts[at], take, wall_ms, &bytes);
+        if (take->count > before)
+            group->turn = (at + 1) % group->part_count;
+        if (found == FEED_RECORD)
+            return FEED_RECORD;
+        later |= found == FEED_LATER;
+    }
+    return take->count > 0 ? FEED_RECORD : later ? FEED_LATER : FEED_NOTHING;
+}
+
+static bool look(struct group *group)
+{
+    bool found = false;
+    for (uint32_t i = 0; i < group->part_count; i++)
+        found |= feed_look(&group->parts[i]);
+    return found;
+}
+
+static void answer_impatient(struct group *group)
+{
+    for (struct link *link = group->takes.head.next;
+         group->impatient > 0 && link != &group->takes.head;) {
+        struct group_take *take = container_of(link, struct group_take, link);
+        link = link->next;
+        if (take->wait_ms == 0) {
+            take_leave(group, take);
+            /* By mail: its done() may change the list that is walked here. */
+            request_complete(&take->request, STATUS_OK);
+        }
+    }
+}
+
+static void serve(struct group *group)
+{
+    int64_t wall_ms = clock_wall_ms();
+    bool looked = false;
+    for (uint32_t i = 0; i < group->part_count; i++)
+        feed_skip_lost(&group->parts[i]);
+    struct link *link;
+    while (group->state == GROUP_SERVING && (link = list_first(&group->takes)) != NULL) {
+        struct group_take *take = container_of(link, struct group_take, link);
+        switch (fill(group, take, wall_ms)) {
+        case FEED_RECORD:
+            take_answer(group, take, STATUS_OK);
+            break;
+        case FEED_LATER:
+            return;
+        case FEED_NOTHING:
+            /* A notice may have passed before the group was known to its sender. */
+            if (!looked && look(group)) {
+                looked = true;
+                break;
+            }
+            answer_impatient(group);
+            return;
+        }
+    }
+}
+
+/* Settlements */
+
+static struct part *part_of(struct group *group, const struct receipt *receipt)
+{
+    uint64_t index = receipt->partition - group->queue->first_partition;
+    if (receipt->group != group->spec->id || receipt->epoch != group->epoch ||
+        index >= group->part_count)
+        return NULL;
+    return &group->parts[index];
+}
+
+static enum status settle_one(struct group *group, const struct receipt *receipt,
+                              enum settle_outcome outcome)
+{
+    static const enum window_outcome outcomes[] = {
+        [SETTLE_DONE] = WINDOW_DONE,
+        [SETTLE_FAILED] = WINDOW_FAILED,
+        [SETTLE_RELEASED] = WINDOW_RELEASED,
+    };
+    struct part *part = part_of(group, receipt);
+    if (part == NULL)
+        return STATUS_STALE;
+    return window_settle(part->window, receipt->offset, receipt->delivery, outcomes[outcome]);
+}
+
+/* Applied at once; answered when what it changed is stored, at once when it changed nothing
+ * durable. */
+static void settle_apply(struct group *group, struct group_settle *settle)
+{
+    bool some = false;
+    for (uint32_t i = 0; i < settle->count; i++) {
+        settle->results[i] = settle_one(group, &settle->receipts[i], settle->outcome);
+        some |= settle->results[i] == STATUS_OK;
+    }
+    if (some && settle->outcome != SETTLE_RELEASED)
+        list_push(&group->settled, &settle->link);
+    else
+        request_complete(&settle->request, STATUS_OK);
+    if (some)
+        group_wake(group);
+}
+
+void group_settle(struct group *group, struct group_settle *settle)
+{
+    CHECK(loop_is_home(group->loop));
+    CHECK(group->state != GROUP_CLOSING);
+    if (group->broken != STATUS_OK)
+        request_complete(&settle->request, group->broken);
+    else if (group->state == GROUP_OPENING)
+        list_push(&group->early, &settle->link);
+    else
+        settle_apply(group, settle);
+}
+
+/* Commit notices */
+
+void group_notice(struct group *group, uint64_t partition, struct batch *batch)
+{
+    CHECK(loop_is_home(group->loop));
+    uint64_t index = partition - group->queue->first_partition;
+    CHECK(index < group->part_count);
+    /* Batches are kept only while somebody consumes: a group that nobody reads holds no memory. */
+    bool keep =
+        group->state == GROUP_SERVING &&
+        (!list_is_empty(&group->takes) || loop_now_ms(group->loop) < group->taken_ms + IDLE_MS);
+    feed_notice(&group->parts[index], batch, keep);
+    group_wake(group);
+}
+
+/* Work and time */
+
+static void publish_stat(struct group *group)
+{
+    uint64_t acknowledged = 0, in_flight = 0, backlog = 0;
+    int64_t oldest_ms = 0;
+    for (uint32_t i = 0; i < group->part_count; i++) {
+        struct part *part = &group->parts[i];
+        acknowledged += window_acknowledged(part->window);
+        in_flight += window_in_flight(part->window);
+        backlog += window_backlog(part->window);
+        int64_t time_ms = feed_oldest_ms(part);
+        if (time_ms != 0 && (oldest_ms == 0 || time_ms < oldest_ms))
+            oldest_ms = time_ms;
+    }
+    struct group_stat *stat = group->spec->stat;
+    atomic_store_explicit(&stat->acknowledged, acknowledged, memory_order_relaxed);
+    atomic_store_explicit(&stat->in_flight, in_flight, memory_order_relaxed);
+    atomic_store_explicit(&stat->backlog, backlog, memory_order_relaxed);
+    atomic_store_explicit(&stat->oldest_ms, oldest_ms, memory_order_relaxed);
+}
+
+static void sooner(uint64_t *due_ms, uint64_t candidate_ms)
+{
+    if (candidate_ms != 0 && (*due_ms == 0 || candidate_ms < *due_ms))
+        *due_ms = candidate_ms;
+}
+
+/* One timer for everything, set to what comes first. */
+static void arm_timer(struct group *group)
+{
+    uint64_t now_ms = loop_now_ms(group->loop);
+    uint64_t due_ms = 0;
+    sooner(&due_ms, group->rewrite_ms);
+    if (group->steps_left == 0)
+        sooner(&due_ms, now_ms);
+    for (uint32_t i = 0; i < group->part_count; i++) {
+        struct part *part = &group->parts[i];
+        if (group->state == GROUP_SERVING)
+            sooner(&due_ms, window_deadline(part->window));
+        sooner(&due_ms, part->retry_ms);
+        if (list_is_empty(&group->takes) && part->ahead.count + part->again.count > 0)
+            sooner(&due_ms, group->taken_ms + IDLE_MS);
+    }
+    if (due_ms == group->timer_ms)
+        return;
+    group->timer_ms = due_ms;
+    if (due_ms == 0)
+        loop_timer_stop(group->loop, &group->timer);
+    else
+        loop_timer_start(group->loop, &group->timer, due_ms > now_ms ? due_ms - now_ms : 0);
+}
+
+static void timer_fired(struct loop_timer *timer)
+{
+    struct group *group = container_of(timer, struct group, timer);
+    uint64_t now_ms = loop_now_ms(group->loop);
+    group->timer_ms = 0;
+    if (group->rewrite_ms != 0 && group->rewrite_ms <= now_ms)
+        store_rewrite(group);
+    for (uint32_t i = 0; i < group->part_count; i++) {
+        struct part *part = &group->parts[i];
+        uint64_t offset;
+        while (window_expire(part->window, now_ms, &offset))
+            ;
+        if (list_is_empty(&group->takes) && now_ms >= group->taken_ms + IDLE_MS)
+            feed_drop(part);
+        if (part->retry_ms != 0 && part->retry_ms <= now_ms) {
+            part->retry_ms = 0;
+            if (group->state == GROUP_OPENING)
+                feed_probe(part);
+        }
+    }
+    group_wake(group);
+}
+
+/* What is left to do before a closing group can go; called again after each of its own requests. */
+static void close_step(struct group *group)
+{
+    if (group->writing)
+        return;
+    if (group->removing && !group->removed)
+        store_remove(group);
+    else if (group->opened && !group->removing && group->broken == STATUS_OK)
+        store_flush(group);
+    if (group->writing || group->reads > 0 || group->scanning)
+        return;
+    refuse_settled(group, STATUS_SHUTTING_DOWN);
+    group_free(group);
+}
+
+static void group_work(struct loop_task *task)
+{
+    struct group *group = container_of(task, struct group, work);
+    if (group->state == GROUP_CLOSING) {
+        close_step(group);
+        return;
+    }
+    if (group->broken != STATUS_OK) {
+        refuse_all(group, group->broken);
+        refuse_settled(group, group->broken);
+        return;
+    }
+    group->steps_left = STEPS_MAX;
+    if (group->state == GROUP_SERVING) {
+        serve(group);
+        if (group->state == GROUP_CLOSING)
+            return; /* from inside of a done(); the closing has its own turn */
+        store_flush(group);
+        publish_stat(group);
+    }
+    arm_timer(group);
+}
+
+void group_opened(struct group *group)
+{
+    group->state = GROUP_SERVING;
+    group->opened = true;
+    struct link *link;
+    while ((link = list_pop(&group->early)) != NULL)
+        settle_apply(group, container_of(link, struct group_settle, link));
+    group_wake(group);
+}
+
+void group_close(struct group *group, bool remove)
+{
+    if (group == NULL)
+        return;
+    CHECK(loop_is_home(group->loop));
+    CHECK(group->state != GROUP_CLOSING);
+    enum status status = remove ? STATUS_NOT_FOUND : STATUS_SHUTTING_DOWN;
+    group->state = GROUP_CLOSING;
+    group->removing = remove;
+    loop_timer_stop(group->loop, &group->timer);
+    refuse_all(group, status);
+    if (remove || group->broken != STATUS_OK)
+        refuse_settled(group, status);
+    if (group->rewrite_ms != 0) {
+        group->broken = status; /* storage was given its chance */
+        group->writing = false;
+        refuse_settled(group, status);
+    }
+    group_wake(group);
+}

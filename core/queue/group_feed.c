@@ -1,0 +1,347 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Where the bytes of records come from: batches of recent notices, the owner's tail cache when it
+ * is this worker's, and else one read at a time. Records in order cost no search: the batch found
+ * last has them. */
+#include "core/queue/group_impl.h"
+
+#include "core/base/check.h"
+#include "core/base/trace.h"
+
+enum { RETRY_MS = 1000, RETRY_UNKNOWN_MS = 50 };
+
+/* Shelves */
+
+static void shelf_clear(struct shelf *shelf)
+{
+    for (uint32_t i = 0; i < shelf->count; i++)
+        batch_unref(shelf->batches[i]);
+    *shelf = (struct shelf){.from = shelf->to, .to = shelf->to};
+}
+
+static bool shelf_has_room(const struct shelf *shelf, const struct batch *batch)
+{
+    return shelf->count == 0 ||
+           (shelf->count < SHELF_BATCHES && shelf->bytes + batch_charge(batch) <= SHELF_BYTES);
+}
+
+/* Takes the reference. */
+static void shelf_push(struct shelf *shelf, struct batch *batch)
+{
+    CHECK(shelf->count < SHELF_BATCHES);
+    if (shelf->count == 0 && shelf->from > batch->base_offset)
+        shelf->from = batch->base_offset;
+    shelf->batches[shelf->count++] = batch;
+    shelf->bytes += batch_charge(batch);
+    shelf->to = batch_end(batch);
+}
+
+/* Batches that end at or before offset go. */
+static void shelf_drop_below(struct shelf *shelf, uint64_t offset)
+{
+    uint32_t drop = 0;
+    while (drop < shelf->count && batch_end(shelf->batches[drop]) <= offset) {
+        shelf->bytes -= batch_charge(shelf->batches[drop]);
+        batch_unref(shelf->batches[drop++]);
+    }
+    if (drop == 0)
+        return;
+    shelf->count -= drop;
+    shelf->recent = 0;
+    memmove(shelf->batches, shelf->batches + drop, shelf->count * sizeof *shelf->batches);
+    if (shelf->from < offset)
+        shelf->from = offset < shelf->to ? offset : shelf->to;
+}
+
+static bool shelf_covers(const struct shelf *shelf, uint64_t offset)
+{
+    return shelf->count > 0 && offset >= shelf->from && offset < shelf->to;
+}
+
+/* The batch that holds offset or begins after it; offset is covered. */
+static struct batch *shelf_find(struct shelf *shelf, uint64_t offset)
+{
+    uint32_t at = shelf->recent;
+    if (at > 0 && offset < batch_end(shelf->batches[at - 1]))
+        at = 0;
+    while (batch_end(shelf->batches[at]) <= offset)
+        at++;
+    shelf->recent = at;
+    return shelf->batches[at];
+}
+
+/* Ages */
+
+static void ages_push(struct ages *ages, const struct batch *batch)
+{
+    if (ages->count > 0 && batch->base_offset <= ages->known[ages->count - 1].first)
+        return;
+    if (ages->count == AGES_MAX) {
+        /* Every second goes: what is left says at worst that something is older than it is. */
+        for (uint32_t i = 0; i < AGES_MAX / 2; i++)
+            ages->known[i] = ages->known[i * 2];
+        ages->count = AGES_MAX / 2;
+    }
+    ages->known[ages->count++] =
+        (struct age){.first = batch->base_offset, .append_time_ms = batch->append_time_ms};
+}
+
+int64_t feed_oldest_ms(struct part *part)
+{
+    if (window_backlog(part->window) == 0)
+        return 0;
+    struct ages *ages = &part->ages;
+    uint64_t base = window_base(part->window);
+    uint32_t passed = 0;
+    while (passed + 1 < ages->count && ages->known[passed + 1].first <= base)
+        passed++;
+    if (passed > 0) {
+        ages->count -= passed;
+        memmove(ages->known, ages->known + passed, ages->count * sizeof *ages->known);
+    }
+    uint64_t start = atomic_load_explicit(&part->bounds->start, memory_order_relaxed);
+    if (base > start && ages->count > 0)
+        return ages->known[0].append_time_ms;
+    return atomic_load_explicit(&part->bounds->first_time_ms, memory_order_relaxed);
+}
+
+/* Notices and bounds */
+
+void feed_notice(struct part *part, struct batch *batch, bool keep)
+{
+    struct shelf *shelf = &part->ahead;
+    uint64_t before = part->noticed;
+    part->noticed = batch_end(batch);
+    if (before < part->noticed)
+        window_extend(part->window, part->noticed);
+    if (window_base(part->window) >= batch->base_offset || part->ages.count > 0)
+        ages_push(&part->ages, batch);
+    if (!keep)
+        return;
+    if (shelf->count == 0 && window_next(part->window) >= before)
+        shelf->from = shelf->to = before;
+    if (shelf->to == before && shelf_has_room(shelf, batch))
+        shelf_push(shelf, batch_ref(batch));
+}
+
+static void count_lost(struct part *part, uint64_t lost)
+{
+    if (lost > 0)
+        atomic_fetch_add_explicit(&part->group->spec->stat->lost, lost, memory_order_relaxed);
+}
+
+static void skip_to(struct part *part, uint64_t start)
+{
+    if (start > window_base(part->window))
+        count_lost(part, window_skip_to(part->window, start));
+}
+
+void feed_skip_lost(struct part *part)
+{
+    skip_to(part, atomic_load_explicit(&part->bounds->start, memory_order_relaxed));
+}
+
+static void skip_unreadable(struct part *part, uint64_t from, uint64_t to)
+{
+    uint64_t before = window_backlog(part->window);
+    window_gap(part->window, from, to);
+    count_lost(part, before - window_backlog(part->window));
+}
+
+bool feed_look(struct part *part)
+{
+    uint64_t end = atomic_load_explicit(&part->bounds->end, memory_order_relaxed);
+    if (end <= window_end(part->window))
+        return false;
+    window_extend(part->window, end);
+    return true;
+}
+
+void feed_drop(struct part *part)
+{
+    shelf_clear(&part->ahead);
+    shelf_clear(&part->again);
+}
+
+/* Reading */
+
+static void read_later(struct part *part, uint64_t delay_ms)
+{
+    part->retry_ms = loop_now_ms(part->group->loop) + delay_ms;
+}
+
+static void read_start(struct part *part, uint64_t offset, uint32_t max_bytes,
+                       void (*done)(struct request *request, enum status status))
+{
+    struct group *group = part->group;
+    CHECK(!part->reading);
+    part->reading = true;
+    part->asked_end = window_end(part->window);
+    group->reads++;
+    part->read = (struct log_read){.partition = part->id, .offset = offset, .max_bytes = max_bytes};
+    request_init(&part->read.request, group->loop, done);
+    log_read(group->worker, &part->read);
+}
+
+static void shelve(struct part *part, struct shelf *shelf)
+{
+    struct log_read *read = &part->read;
+    shelf_clear(shelf);
+    shelf->from = read->offset;
+    for (uint32_t i = 0; i < read->count; i++) {
+        ages_push(&part->ages, read->batches[i]);
+        shelf_push(shelf, read->batches[i]);
+    }
+}
+
+static void read_done(struct request *request, enum status status)
+{
+    struct part *part = container_of(request, struct part, read.request);
+    struct log_read *read = &part->read;
+    struct group *group = part->group;
+    part->reading = false;
+    group->reads--;
+    group_wake(group);
+    switch (status) {
+    case STATUS_OK:
+        if (read->count == 0)
+            part->nothing_end = part->asked_end;
+        else if (read->offset >= window_next(part->window))
+            shelve(part, &part->ahead);
+        else
+            shelve(part, &part->again);
+        break;
+    case STATUS_OUT_OF_RANGE:
+        skip_to(part, read->start);
+        break;
+    case STATUS_CORRUPT:
+        if (read->start <= read->offset)
+            read->start = read->offset + 1;
+        trace(TRACE_ERROR,
+              "group %s skips offsets %llu to %llu of partition %llu: they cannot be read",
+              group->spec->name, (unsigned long long)read->offset,
+              (unsigned long long)read->start - 1, (unsigned long long)part->id);
+        skip_unreadable(part, read->offset, read->start);
+        break;
+    default:
+        trace(TRACE_WARN, "group %s cannot read partition %llu now: %s", group->spec->name,
+              (unsigned long long)part->id, status_text(status));
+        read_later(part, RETRY_MS);
+        break;
+    }
+}
+
+/* The shelf that covers offset, filled from the owner's tail cache if need be; NULL: it must be
+ * read. */
+static struct shelf *shelf_for(struct part *part, uint64_t offset)
+{
+    bool again = offset < window_next(part->window);
+    if (!again)
+        shelf_drop_below(&part->ahead, offset);
+    if (shelf_covers(&part->ahead, offset))
+        return &part->ahead;
+    if (shelf_covers(&part->again, offset))
+        return &part->again;
+    if (part->reading)
+        return NULL;
+    struct batch *batch = log_tail(part->group->worker, part->id, offset);
+    if (batch == NULL)
+        return NULL;
+    struct shelf *shelf = again ? &part->again : &part->ahead;
+    shelf_clear(shelf);
+    shelf->from = offset;
+    ages_push(&part->ages, batch);
+    shelf_push(shelf, batch);
+    return shelf;
+}
+
+static bool is_expired(const struct record *record, int64_t wall_ms)
+{
+    struct span value;
+    if (record->header_count == 0 || !record_find(record, HEADER_EXPIRES_AT, &value) ||
+        value.size == 0 || value.size > 18)
+        return false;
+    int64_t expires_ms = 0;
+    for (size_t i = 0; i < value.size; i++) {
+        if (value.data[i] < '0' || value.data[i] > '9')
+            return false;
+        expires_ms = expires_ms * 10 + (value.data[i] - '0');
+    }
+    return expires_ms <= wall_ms;
+}
+
+enum feed feed_next(struct part *part, int64_t wall_ms, uint64_t *offset, struct batch **batch,
+                    uint32_t *index, struct record *record)
+{
+    struct group *group = part->group;
+    for (; group->steps_left > 0; group->steps_left--) {
+        if (!window_peek(part->window, offset))
+            return FEED_NOTHING;
+        struct shelf *shelf = shelf_for(part, *offset);
+        if (shelf == NULL) {
+            if (part->retry_ms != 0 || part->nothing_end == window_end(part->window))
+                return FEED_NOTHING;
+            if (!part->reading)
+                read_start(part, *offset, 0, read_done);
+            return FEED_LATER;
+        }
+        *batch = shelf_find(shelf, *offset);
+        *index = batch_find(*batch, *offset);
+        uint64_t found = batch_end(*batch);
+        if (*index < (*batch)->record_count) {
+            batch_record(*batch, *index, record);
+            found = record->offset;
+        }
+        if (found > *offset) {
+            window_gap(part->window, *offset, found);
+        } else if (is_expired(record, wall_ms)) {
+            window_gap(part->window, found, found + 1);
+            atomic_fetch_add_explicit(&group->spec->stat->expired, 1, memory_order_relaxed);
+        } else {
+            return FEED_RECORD;
+        }
+    }
+    return FEED_LATER;
+}
+
+/* The first read of a partition: it waits until the partition is open, and brings its bounds, and
+ * the age of the oldest record when the group has been here before. */
+
+static void probe_done(struct request *request, enum status status)
+{
+    struct part *part = container_of(request, struct part, read.request);
+    struct log_read *read = &part->read;
+    struct group *group = part->group;
+    part->reading = false;
+    group->reads--;
+    for (uint32_t i = 0; i < read->count; i++) {
+        ages_push(&part->ages, read->batches[i]);
+        batch_unref(read->batches[i]);
+    }
+    if (group->state == GROUP_CLOSING) {
+        group_wake(group);
+        return;
+    }
+    if (status != STATUS_OK && status != STATUS_OUT_OF_RANGE && status != STATUS_CORRUPT) {
+        if (status != STATUS_NOT_FOUND)
+            trace(TRACE_WARN, "group %s waits for partition %llu: %s", group->spec->name,
+                  (unsigned long long)part->id, status_text(status));
+        read_later(part, status == STATUS_NOT_FOUND ? RETRY_UNKNOWN_MS : RETRY_MS);
+        group_wake(group);
+        return;
+    }
+    if (!part->has_snapshot)
+        window_skip_to(part->window,
+                       group->spec->start == GROUP_LATEST ? part->start_at : read->start);
+    else if (status == STATUS_OUT_OF_RANGE)
+        skip_to(part, read->start);
+    window_extend(part->window, read->end);
+    if (part->noticed < read->end)
+        part->noticed = read->end;
+    store_probed(part);
+}
+
+void feed_probe(struct part *part)
+{
+    uint64_t offset = part->has_snapshot ? window_base(part->window) : UINT64_MAX;
+    read_start(part, offset, 1, probe_done);
+}

@@ -1,0 +1,554 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The gateway: the one file that names every adapter and every engine, and the order in which they
+ * start and stop. */
+#include <errno.h>
+#include <getopt.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include "adapters/http/http.h"
+#include "adapters/mqtt/mqtt.h"
+#include "adapters/rest/rest.h"
+#include "core/base/check.h"
+#include "core/net/listener.h"
+#include "core/net/tls.h"
+#include "gateway/config.h"
+#include "gateway/crew.h"
+#include "gateway/notify.h"
+#include "gateway/users.h"
+#include "storage/memory/memory.h"
+#include "storage/rocksdb/rocksdb.h"
+
+enum { EXIT_REFUSED = 1, EXIT_USAGE = 2, STOP_SECONDS_MAX = 29 };
+
+/* ------------------------------------------------ parts */
+
+/* A kind of listener: every worker has one listener of each open door. */
+struct door {
+    const char *name; /* in the ready line */
+    void (*accepted)(void *place, int socket);
+    int64_t wanted_port;
+    uint16_t port; /* the real one, after the first worker has it */
+};
+
+enum { DOOR_MQTT, DOOR_MQTT_TLS, DOOR_HTTP, DOOR_HTTP_TLS, DOORS };
+
+/* What one worker has of the gateway. */
+struct place {
+    struct gateway *gateway;
+    struct broker_worker *worker;
+    struct http *http;
+    struct rest *rest;
+    struct listener *listeners[DOORS];
+};
+
+struct gateway {
+    struct config config;
+    struct crew crew;
+    struct storage *storage;
+    struct broker *broker;
+    struct tls_context *tls;
+    struct door doors[DOORS];
+    struct place places[LIMIT_WORKERS];
+    struct errand ready;  /* may outlive the wait for it */
+    bool serves_loopback; /* nobody else can reach a listener */
+};
+
+static const struct storage_ops *const engines[] = {
+    [ENGINE_ROCKSDB] = &rocksdb_storage_ops,
+    [ENGINE_MEMORY] = &memory_storage_ops,
+};
+
+/* ------------------------------------------------ connections */
+
+/* The last user may be deleted while the gateway listens to the world: then nobody gets in. */
+static bool may_enter(const struct place *place, int socket)
+{
+    if (place->gateway->serves_loopback || !catalog_is_protected(broker_catalog(place->worker)))
+        return true;
+    close(socket);
+    return false;
+}
+
+static void mqtt_accepted(void *context, int socket)
+{
+    struct place *place = context;
+    if (may_enter(place, socket))
+        connection_open(&mqtt_adapter, place->worker, socket, NULL);
+}
+
+static void mqtt_tls_accepted(void *context, int socket)
+{
+    struct place *place = context;
+    if (may_enter(place, socket))
+        connection_open(&mqtt_adapter, place->worker, socket, place->gateway->tls);
+}
+
+static void http_accepted(void *context, int socket)
+{
+    struct place *place = context;
+    if (may_enter(place, socket))
+        http_accept(place->http, socket, false);
+}
+
+static void http_tls_accepted(void *context, int socket)
+{
+    struct place *place = context;
+    if (may_enter(place, socket))
+        http_accept(place->http, socket, true);
+}
+
+static void doors_init(struct gateway *gateway)
+{
+    const struct config *config = &gateway->config;
+    gateway->doors[DOOR_MQTT] =
+        (struct door){"mqtt", mqtt_accepted, .wanted_port = config->mqtt_port};
+    gateway->doors[DOOR_MQTT_TLS] =
+        (struct door){"mqtts", mqtt_tls_accepted, .wanted_port = config->mqtt_tls_port};
+    gateway->doors[DOOR_HTTP] =
+        (struct door){"http", http_accepted, .wanted_port = config->http_port};
+    gateway->doors[DOOR_HTTP_TLS] =
+        (struct door){"https", http_tls_accepted, .wanted_port = config->http_tls_port};
+}
+
+/* ------------------------------------------------ start */
+
+static struct place *place_of(struct gateway *gateway, const struct errand *errand)
+{
+    for (unsigned i = 0; i < gateway->crew.count; i++)
+        if (gateway->crew.loops[i] == errand->loop)
+            return &gateway->places[i];
+    return NULL;
+}
+
+static struct gateway *gateway_of(const struct errand *errand)
+{
+    return container_of(errand->crew, struct gateway, crew);
+}
+
+static void raise_descriptor_limit(void)
+{
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur == limit.rlim_max)
+        return;
+    limit.rlim_cur = limit.rlim_max;
+    if (setrlimit(RLIMIT_NOFILE, &limit) != 0)
+        trace(TRACE_WARN, "the limit of open files stays as it is: %s", strerror(errno));
+}
+
+static unsigned worker_count(const struct config *config)
+{
+    long count = config->workers > 0 ? (long)config->workers : sysconf(_SC_NPROCESSORS_ONLN);
+    return count < 1 ? 1 : count > LIMIT_WORKERS ? LIMIT_WORKERS : (unsigned)count;
+}
+
+static enum status open_store(struct gateway *gateway, struct err *err)
+{
+    const struct config *config = &gateway->config;
+    struct storage_options options = {
+        .directory = config->data,
+        .min_free_bytes = (uint64_t)config->min_free_bytes,
+    };
+    return engines[config->engine]->open(&options, &gateway->storage, err);
+}
+
+static enum status open_broker(struct gateway *gateway, struct err *err)
+{
+    struct broker_options options = {
+        .storage = gateway->storage,
+        .workers = gateway->crew.count,
+        .loops = gateway->crew.loops,
+        .built_in_queue = "mqtt",
+        .retention_hours = (uint32_t)gateway->config.retention_hours,
+        .retention_bytes = (uint64_t)gateway->config.retention_bytes,
+    };
+    gateway->broker = broker_open(&options, err);
+    return gateway->broker == NULL ? STATUS_INVALID : STATUS_OK;
+}
+
+static enum status open_tls(struct gateway *gateway, struct err *err)
+{
+    const struct config *config = &gateway->config;
+    if (config->tls_certificate == NULL)
+        return STATUS_OK;
+    gateway->tls =
+        tls_context_open(config->tls_certificate, config->tls_key, config->tls_client_ca, err);
+    return gateway->tls == NULL ? STATUS_INVALID : STATUS_OK;
+}
+
+static void configure_mqtt(const struct config *config)
+{
+    mqtt_configure(&(struct mqtt_options){
+        .max_packet = (uint32_t)config->mqtt_max_packet,
+        .receive_max = (uint16_t)config->mqtt_receive_max,
+        .topic_alias_max = (uint16_t)config->mqtt_topic_alias_max,
+        .keep_alive_max = (uint16_t)config->mqtt_keep_alive_max,
+        .server_reference = config->mqtt_server_reference,
+    });
+}
+
+/* HTTP's contexts are made here, one after another, before the loops run. */
+static enum status open_places(struct gateway *gateway, struct err *err)
+{
+    const struct config *config = &gateway->config;
+    struct http_options options = {
+        .certificate = config->tls_certificate,
+        .key = config->tls_key,
+        .client_ca = config->tls_client_ca,
+        .origins = config->http_origins,
+    };
+    for (unsigned i = 0; i < gateway->crew.count; i++) {
+        struct place *place = &gateway->places[i];
+        place->gateway = gateway;
+        place->worker = broker_worker(gateway->broker, i);
+        place->http = http_open(place->worker, &options, err);
+        if (place->http == NULL)
+            return STATUS_INVALID;
+        place->rest = rest_open(place->http, place->worker);
+    }
+    return STATUS_OK;
+}
+
+static void wait_until_ready(struct errand *errand)
+{
+    broker_when_ready(gateway_of(errand)->broker, &errand->request);
+}
+
+/* Without a user everybody may do everything, so only this machine is served. */
+static void check_protection(struct errand *errand)
+{
+    struct gateway *gateway = gateway_of(errand);
+    gateway->serves_loopback = config_listens_on_loopback(&gateway->config);
+    bool safe = gateway->serves_loopback ||
+                !catalog_is_protected(broker_catalog(place_of(gateway, errand)->worker));
+    errand_end(errand,
+               safe ? STATUS_OK
+                    : err_set(&errand->err, STATUS_DENIED,
+                              "listen is %s, but there is no user yet, and without one only "
+                              "loopback is served. Make the first user (echo PASSWORD | polylog "
+                              "user add NAME --data %s), or set listen to 127.0.0.1",
+                              gateway->config.listen, gateway->config.data));
+}
+
+/* On each worker in turn: the first may pick a port, the others use the same one. */
+static void open_listeners(struct errand *errand)
+{
+    struct gateway *gateway = gateway_of(errand);
+    struct place *place = place_of(gateway, errand);
+    for (unsigned i = 0; i < DOORS; i++) {
+        struct door *door = &gateway->doors[i];
+        if (door->wanted_port < 0)
+            continue;
+        uint16_t port = door->port != 0 ? door->port : (uint16_t)door->wanted_port;
+        place->listeners[i] = listener_open(errand->loop, gateway->config.listen, &port,
+                                            door->accepted, place, &errand->err);
+        if (place->listeners[i] == NULL) {
+            errand_end(errand, STATUS_INVALID);
+            return;
+        }
+        door->port = port;
+    }
+    errand_end(errand, STATUS_OK);
+}
+
+static enum status do_on(struct gateway *gateway, unsigned worker, void (*run)(struct errand *),
+                         struct err *err)
+{
+    struct errand errand;
+    errand_init(&errand, &gateway->crew, worker, run);
+    enum status status = errand_do(&errand, true);
+    if (status != STATUS_OK)
+        err_set(err, status, "%s",
+                errand.err.text[0] != '\0' ? errand.err.text : status_text(status));
+    return status;
+}
+
+static void say_ready(const struct gateway *gateway)
+{
+    const char *listen = gateway->config.listen;
+    bool ip6 = strchr(listen, ':') != NULL;
+    fputs("ready", stdout);
+    for (unsigned i = 0; i < DOORS; i++)
+        if (gateway->doors[i].wanted_port >= 0)
+            printf(" %s=%s%s%s:%u", gateway->doors[i].name, ip6 ? "[" : "", listen, ip6 ? "]" : "",
+                   gateway->doors[i].port);
+    putchar('\n');
+    fflush(stdout);
+    notify("READY=1");
+}
+
+static enum status serve(struct gateway *gateway, struct err *err)
+{
+    errand_init(&gateway->ready, &gateway->crew, 0, wait_until_ready);
+    enum status status = errand_do(&gateway->ready, false);
+    if (status != STATUS_OK)
+        return err_set(err, status, "the store did not become ready: %s", status_text(status));
+    const char *user_file = gateway->config.user_file;
+    if (user_file != NULL)
+        status = users_make_from_file(&gateway->crew, gateway->broker, user_file, err);
+    if (status == STATUS_OK)
+        status = do_on(gateway, 0, check_protection, err);
+    doors_init(gateway);
+    for (unsigned i = 0; status == STATUS_OK && i < gateway->crew.count; i++)
+        status = do_on(gateway, i, open_listeners, err);
+    if (status == STATUS_OK)
+        say_ready(gateway);
+    return status;
+}
+
+static enum status start(struct gateway *gateway, struct err *err)
+{
+    const struct config *config = &gateway->config;
+    if (config->later != NULL)
+        trace(TRACE_WARN, "set, but not there yet, and ignored: %s", config->later);
+    raise_descriptor_limit();
+    offload_open();
+    enum status status = open_tls(gateway, err);
+    if (status == STATUS_OK)
+        status = open_store(gateway, err);
+    if (status == STATUS_OK)
+        status = open_broker(gateway, err);
+    if (status != STATUS_OK)
+        return status;
+    configure_mqtt(config);
+    status = open_places(gateway, err);
+    crew_start(&gateway->crew); /* also to end what was opened */
+    return status == STATUS_OK ? serve(gateway, err) : status;
+}
+
+/* ------------------------------------------------ stop */
+
+static void too_late(int signal)
+{
+    static const char text[] = "polylogd: could not end in time; what was acknowledged is kept\n";
+    (void)signal;
+    ssize_t written = write(STDERR_FILENO, text, sizeof text - 1);
+    (void)written;
+    _exit(EXIT_REFUSED);
+}
+
+static void close_doors(struct errand *errand)
+{
+    struct place *place = place_of(gateway_of(errand), errand);
+    for (unsigned i = 0; i < DOORS; i++) {
+        listener_close(place->listeners[i]);
+        place->listeners[i] = NULL;
+    }
+    if (place->http != NULL)
+        http_shut_down(place->http);
+    errand_end(errand, STATUS_OK);
+}
+
+static void shut_broker_down(struct errand *errand)
+{
+    broker_shut_down(gateway_of(errand)->broker, &errand->request);
+}
+
+static void close_http(struct errand *errand)
+{
+    struct place *place = place_of(gateway_of(errand), errand);
+    if (place->http == NULL)
+        errand_end(errand, STATUS_OK);
+    else
+        http_close(place->http, &errand->request);
+    place->http = NULL;
+}
+
+static void stop_serving(struct gateway *gateway)
+{
+    struct crew *crew = &gateway->crew;
+    for (unsigned i = 0; i < crew->count; i++)
+        do_on(gateway, i, close_doors, NULL);
+    do_on(gateway, 0, shut_broker_down, NULL);
+    for (unsigned i = 0; i < crew->count; i++)
+        do_on(gateway, i, close_http, NULL);
+}
+
+static void stop(struct gateway *gateway)
+{
+    notify("STOPPING=1");
+    signal(SIGALRM, too_late);
+    alarm(STOP_SECONDS_MAX);
+    if (gateway->broker != NULL)
+        stop_serving(gateway);
+    crew_stop(&gateway->crew);
+    for (unsigned i = 0; i < gateway->crew.count; i++)
+        rest_free(gateway->places[i].rest);
+    offload_close();
+    broker_free(gateway->broker);
+    if (gateway->storage != NULL)
+        gateway->storage->ops->close(gateway->storage);
+    crew_close(&gateway->crew);
+    tls_context_free(gateway->tls);
+}
+
+/* ------------------------------------------------ while it runs */
+
+struct arguments {
+    const char *file, *data;
+    const char **settings;
+    unsigned setting_count;
+    bool check_only;
+};
+
+static enum status read_config(const struct arguments *arguments, struct config *config,
+                               struct err *err)
+{
+    config_init(config);
+    enum status status =
+        arguments->file == NULL ? STATUS_OK : config_read_file(config, arguments->file, err);
+    for (unsigned i = 0; status == STATUS_OK && i < arguments->setting_count; i++)
+        status = config_set_argument(config, arguments->settings[i], err);
+    if (status == STATUS_OK && arguments->data != NULL)
+        status = config_set(config, "data", arguments->data, err);
+    return status == STATUS_OK ? config_finish(config, err) : status;
+}
+
+static void reload_http(struct errand *errand)
+{
+    struct place *place = place_of(gateway_of(errand), errand);
+    errand_end(errand, http_reload(place->http, &errand->err));
+}
+
+/* Certificates and the level of diagnostics; whatever fails stays as it was. */
+static void reload(struct gateway *gateway, const struct arguments *arguments)
+{
+    struct config config;
+    struct err err = {0};
+    if (read_config(arguments, &config, &err) == STATUS_OK)
+        trace_set_level((enum trace_level)config.log_level);
+    else
+        trace(TRACE_ERROR, "reload: %s", err.text);
+    config_deinit(&config);
+    if (gateway->tls == NULL)
+        return;
+    enum status status = tls_context_reload(gateway->tls, &err);
+    for (unsigned i = 0; status == STATUS_OK && i < gateway->crew.count; i++)
+        status = do_on(gateway, i, reload_http, &err);
+    if (status == STATUS_OK)
+        trace(TRACE_INFO, "certificates are reloaded");
+    else
+        trace(TRACE_ERROR, "reload: %s", err.text);
+}
+
+static int run(const struct arguments *arguments, struct gateway *gateway)
+{
+    struct err err = {0};
+    signal(SIGPIPE, SIG_IGN);
+    enum status status = crew_open(&gateway->crew, worker_count(&gateway->config), true, &err);
+    if (status == STATUS_OK)
+        status = start(gateway, &err);
+    while (status == STATUS_OK && !gateway->crew.stop_asked) {
+        crew_wait_for_signal(&gateway->crew);
+        if (gateway->crew.reload_asked)
+            reload(gateway, arguments);
+        gateway->crew.reload_asked = false;
+    }
+    bool asked = gateway->crew.stop_asked;
+    if (status != STATUS_OK && !asked)
+        fprintf(stderr, "polylogd: %s\n", err.text);
+    stop(gateway);
+    return asked ? EXIT_SUCCESS : EXIT_REFUSED;
+}
+
+/* ------------------------------------------------ command line */
+
+static void show_key(const char *name, const char *value, const char *text)
+{
+    printf("  %-22s %-10s %s\n", name, value, text);
+}
+
+static void show_help(void)
+{
+    puts("usage: polylogd [-c FILE] [--data DIR] [--set KEY=VALUE]...\n"
+         "\n"
+         "  -c, --config FILE   read lines KEY = VALUE; # begins a comment\n"
+         "      --data DIR      directory of the store\n"
+         "      --set KEY=VALUE set a key; later ones win, all win over the file\n"
+         "      --check-config  say whether it could start with this, and end\n"
+         "      --version       print the version and end\n"
+         "      --help          print this and end\n"
+         "\n"
+         "Keys, with their defaults:\n");
+    config_describe(show_key);
+}
+
+static enum status check_config(struct gateway *gateway, struct err *err)
+{
+    enum status status = open_tls(gateway, err);
+    tls_context_free(gateway->tls);
+    if (status == STATUS_OK)
+        puts("configuration is good");
+    return status;
+}
+
+static void parse_arguments(int count, char **words, struct arguments *arguments)
+{
+    enum { DATA = 256, SET, CHECK_CONFIG, VERSION, HELP };
+    static const struct option options[] = {
+        {"config", required_argument, NULL, 'c'},
+        {"data", required_argument, NULL, DATA},
+        {"set", required_argument, NULL, SET},
+        {"check-config", no_argument, NULL, CHECK_CONFIG},
+        {"version", no_argument, NULL, VERSION},
+        {"help", no_argument, NULL, HELP},
+        {NULL, 0, NULL, 0},
+    };
+    int option;
+    while ((option = getopt_long(count, words, "c:h", options, NULL)) != -1) {
+        switch (option) {
+        case 'c':
+            arguments->file = optarg;
+            break;
+        case DATA:
+            arguments->data = optarg;
+            break;
+        case SET:
+            arguments->settings[arguments->setting_count++] = optarg;
+            break;
+        case CHECK_CONFIG:
+            arguments->check_only = true;
+            break;
+        case VERSION:
+            puts("polylogd " POLYLOG_VERSION);
+            exit(EXIT_SUCCESS);
+        case HELP:
+        case 'h':
+            show_help();
+            exit(EXIT_SUCCESS);
+        default:
+            fputs("polylogd --help shows how it is called\n", stderr);
+            exit(EXIT_USAGE);
+        }
+    }
+    if (optind < count) {
+        fprintf(stderr, "polylogd: %s: no argument is expected here\n", words[optind]);
+        exit(EXIT_USAGE);
+    }
+}
+
+int main(int count, char **words)
+{
+    static struct gateway gateway;
+    struct arguments arguments = {.settings = calloc((size_t)count, sizeof(char *))};
+    CHECK(arguments.settings != NULL);
+    parse_arguments(count, words, &arguments);
+    struct err err = {0};
+    enum status status = read_config(&arguments, &gateway.config, &err);
+    trace_set_level((enum trace_level)gateway.config.log_level);
+    trace_set_json(gateway.config.log_format == LOG_JSON);
+    int code = EXIT_SUCCESS;
+    if (status == STATUS_OK && !arguments.check_only) {
+        code = run(&arguments, &gateway);
+    } else if (status != STATUS_OK || check_config(&gateway, &err) != STATUS_OK) {
+        fprintf(stderr, "polylogd: %s\n", err.text);
+        code = EXIT_REFUSED;
+    }
+    config_deinit(&gateway.config);
+    free(arguments.settings);
+    return code;
+}

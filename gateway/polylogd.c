@@ -191,26 +191,16 @@ static void configure_mqtt(const struct config *config)
     });
 }
 
-/* HTTP's contexts are made here, one after another, before the loops run. */
-static enum status open_places(struct gateway *gateway, struct err *err)
+static void open_places(struct gateway *gateway)
 {
-    const struct config *config = &gateway->config;
-    struct http_options options = {
-        .certificate = config->tls_certificate,
-        .key = config->tls_key,
-        .client_ca = config->tls_client_ca,
-        .origins = config->http_origins,
-    };
+    struct http_options options = {.tls = gateway->tls, .origins = gateway->config.http_origins};
     for (unsigned i = 0; i < gateway->crew.count; i++) {
         struct place *place = &gateway->places[i];
         place->gateway = gateway;
         place->worker = broker_worker(gateway->broker, i);
-        place->http = http_open(place->worker, &options, err);
-        if (place->http == NULL)
-            return STATUS_INVALID;
+        place->http = http_open(place->worker, &options);
         place->rest = rest_open(place->http, place->worker);
     }
-    return STATUS_OK;
 }
 
 static void wait_until_ready(struct errand *errand)
@@ -315,9 +305,9 @@ static enum status start(struct gateway *gateway, struct err *err)
     if (status != STATUS_OK)
         return status;
     configure_mqtt(config);
-    status = open_places(gateway, err);
-    crew_start(&gateway->crew); /* also to end what was opened */
-    return status == STATUS_OK ? serve(gateway, err) : status;
+    open_places(gateway);
+    crew_start(&gateway->crew);
+    return serve(gateway, err);
 }
 
 /* ------------------------------------------------ stop */
@@ -338,8 +328,7 @@ static void close_doors(struct errand *errand)
         listener_close(place->listeners[i]);
         place->listeners[i] = NULL;
     }
-    if (place->http != NULL)
-        http_shut_down(place->http);
+    http_shut_down(place->http);
     errand_end(errand, STATUS_OK);
 }
 
@@ -350,12 +339,7 @@ static void shut_broker_down(struct errand *errand)
 
 static void close_http(struct errand *errand)
 {
-    struct place *place = place_of(gateway_of(errand), errand);
-    if (place->http == NULL)
-        errand_end(errand, STATUS_OK);
-    else
-        http_close(place->http, &errand->request);
-    place->http = NULL;
+    http_close(place_of(gateway_of(errand), errand)->http, &errand->request);
 }
 
 static void stop_serving(struct gateway *gateway)
@@ -408,12 +392,6 @@ static enum status read_config(const struct arguments *arguments, struct config 
     return status == STATUS_OK ? config_finish(config, err) : status;
 }
 
-static void reload_http(struct errand *errand)
-{
-    struct place *place = place_of(gateway_of(errand), errand);
-    errand_end(errand, http_reload(place->http, &errand->err));
-}
-
 /* Certificates and the level of diagnostics; whatever fails stays as it was. */
 static void reload(struct gateway *gateway, const struct arguments *arguments)
 {
@@ -426,10 +404,7 @@ static void reload(struct gateway *gateway, const struct arguments *arguments)
     config_deinit(&config);
     if (gateway->tls == NULL)
         return;
-    enum status status = tls_context_reload(gateway->tls, &err);
-    for (unsigned i = 0; status == STATUS_OK && i < gateway->crew.count; i++)
-        status = do_on(gateway, i, reload_http, &err);
-    if (status == STATUS_OK)
+    if (tls_context_reload(gateway->tls, &err) == STATUS_OK)
         trace(TRACE_INFO, "certificates are reloaded");
     else
         trace(TRACE_ERROR, "reload: %s", err.text);

@@ -9,14 +9,15 @@ struct arena_chunk;
 
 struct arena {
     struct arena_chunk *chunks;
-    size_t used;          /* bytes handed out since init or reset */
-    size_t limit;         /* arena_alloc fails (NULL) past it */
+    size_t used;  /* bytes handed out since init or reset */
+    size_t limit; /* arena_alloc fails (NULL) past it */
 };
 
 void arena_init(struct arena *arena, size_t limit);
 void arena_deinit(struct arena *arena);
-void arena_reset(struct arena *arena);                    /* keeps one chunk */
-void *arena_alloc(struct arena *arena, size_t size);      /* 16-byte aligned, zeroed; NULL past the limit */
-char *arena_text(struct arena *arena, const void *text, size_t size);    /* NUL-terminated copy */
+void arena_reset(struct arena *arena); /* keeps one chunk */
+/* 16-byte aligned, zeroed; NULL past the limit. */
+void *arena_alloc(struct arena *arena, size_t size);
+char *arena_text(struct arena *arena, const void *text, size_t size); /* NUL-terminated copy */
 
 #endif

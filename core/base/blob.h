@@ -13,11 +13,11 @@ struct blob {
     uint8_t bytes[];
 };
 
-struct blob *blob_new(size_t size);               /* one reference; bytes not zeroed; aborts on OOM */
-struct blob *blob_try(size_t size);               /* for sizes a peer chose: NULL when refused */
+struct blob *blob_new(size_t size); /* one reference; bytes not zeroed; aborts on OOM */
+struct blob *blob_try(size_t size); /* for sizes a peer chose: NULL when refused */
 struct blob *blob_copy(struct span bytes);
-struct blob *blob_ref(struct blob *blob);         /* any thread; returns blob */
-void blob_unref(struct blob *blob);               /* any thread; NULL is fine */
+struct blob *blob_ref(struct blob *blob); /* any thread; returns blob */
+void blob_unref(struct blob *blob);       /* any thread; NULL is fine */
 
 static inline struct span blob_span(const struct blob *blob)
 {

@@ -7,10 +7,10 @@
 
 struct clock_source {
     uint64_t (*monotonic_ns)(void);
-    int64_t (*wall_ms)(void);     /* since 1970-01-01 UTC */
+    int64_t (*wall_ms)(void); /* since 1970-01-01 UTC */
 };
 
-void clock_use(const struct clock_source *source);        /* NULL: the system's; before threads start */
+void clock_use(const struct clock_source *source); /* NULL: the system's; before threads start */
 uint64_t clock_monotonic_ns(void);
 uint64_t clock_monotonic_ms(void);
 int64_t clock_wall_ms(void);

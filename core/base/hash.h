@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* SipHash-2-4 for tables that hold peers' bytes (a keyed hash defeats collision attacks), and a fast
- * mix for numbers. hash_stable() has a fixed key: only for what is stored or must agree for ever. */
+/* SipHash-2-4 for tables that hold peers' bytes (a keyed hash defeats collision attacks), and a
+ * fast mix for numbers. hash_stable() has a fixed key: only for what is stored or must agree for
+ * ever. */
 #ifndef CORE_BASE_HASH_H
 #define CORE_BASE_HASH_H
 
@@ -10,9 +11,9 @@ struct hash_key {
     uint64_t k0, k1;
 };
 
-extern struct hash_key hash_process_key;      /* drawn once at start by hash_init() */
+extern struct hash_key hash_process_key; /* drawn once at start by hash_init() */
 
-void hash_init(void);     /* before any thread starts; idempotent */
+void hash_init(void); /* before any thread starts; idempotent */
 uint64_t hash_keyed(const struct hash_key *key, struct span bytes);
 uint64_t hash_stable(struct span bytes);
 

@@ -3,36 +3,36 @@
 #ifndef CORE_BASE_LIMITS_H
 #define CORE_BASE_LIMITS_H
 
-#define LIMIT_WORKERS             64
-#define LIMIT_RECORD_BYTES        (10u * 1024 * 1024)     /* one record, headers included */
-#define LIMIT_BATCH_BYTES         (1024u * 1024)          /* a batch we build, unless one record is larger */
-#define LIMIT_BATCH_RECORDS       4096u
-#define LIMIT_HEADERS             256u                    /* headers of one record */
-#define LIMIT_TOPIC_BYTES         65535u
-#define LIMIT_TOPIC_LEVELS        128u
-#define LIMIT_CLIENT_ID_BYTES     1024u
-#define LIMIT_SUBSCRIPTIONS       1000u                   /* per client */
-#define LIMIT_FILTERS_PER_CALL    1000u                   /* in one SUBSCRIBE */
-#define LIMIT_PUBLISH_PENDING     65535u                  /* unanswered publishes per client */
-#define LIMIT_CLIENT_IN_BYTES     (16u * 1024 * 1024)     /* published, not yet answered, per client */
-#define LIMIT_WORKER_IN_BYTES     (128u * 1024 * 1024)    /* the same for all clients of one worker */
-#define LIMIT_CLIENT_OUT_BYTES    (1024u * 1024)          /* queued for one consumer before it must catch up */
-#define LIMIT_CLIENT_CREDIT       1000u                   /* deliveries in flight when the client names none */
-#define LIMIT_TAIL_BYTES          (64u * 1024 * 1024)     /* tail cache of one worker, all its partitions */
-#define LIMIT_READ_BYTES          (1024u * 1024)          /* one storage read */
-#define LIMIT_QUEUES              10000u
-#define LIMIT_QUEUE_NAME          64u
-#define LIMIT_GROUP_NAME          64u
-#define LIMIT_GROUPS_PER_QUEUE    1000u
-#define LIMIT_PARTITIONS          256u                    /* per queue */
-#define LIMIT_ROUTES              10000u
-#define LIMIT_PRINCIPALS          100000u
-#define LIMIT_GRANTS              256u                    /* per principal */
-#define LIMIT_USER_NAME           128u
-#define LIMIT_PASSWORD            1024u
-#define LIMIT_IN_FLIGHT           100000u                 /* leases of one group and partition */
-#define LIMIT_WINDOW              (1u << 20)              /* offsets a group's window may span */
-#define LIMIT_HTTP_BODY           (12u * 1024 * 1024)
-#define LIMIT_CONNECT_MS          10000u                  /* from accept to a complete CONNECT or request */
+#define LIMIT_WORKERS          64
+#define LIMIT_RECORD_BYTES     (10u * 1024 * 1024) /* one record, headers included */
+#define LIMIT_BATCH_BYTES      (1024u * 1024) /* a batch we build, unless one record is larger */
+#define LIMIT_BATCH_RECORDS    4096u
+#define LIMIT_HEADERS          256u /* headers of one record */
+#define LIMIT_TOPIC_BYTES      65535u
+#define LIMIT_TOPIC_LEVELS     128u
+#define LIMIT_CLIENT_ID_BYTES  1024u
+#define LIMIT_SUBSCRIPTIONS    1000u                /* per client */
+#define LIMIT_FILTERS_PER_CALL 1000u                /* in one SUBSCRIBE */
+#define LIMIT_PUBLISH_PENDING  65535u               /* unanswered publishes per client */
+#define LIMIT_CLIENT_IN_BYTES  (16u * 1024 * 1024)  /* published, not yet answered, per client */
+#define LIMIT_WORKER_IN_BYTES  (128u * 1024 * 1024) /* the same for all clients of one worker */
+#define LIMIT_CLIENT_OUT_BYTES (1024u * 1024)       /* queued for one consumer at most */
+#define LIMIT_CLIENT_CREDIT    1000u /* deliveries in flight when the client names none */
+#define LIMIT_TAIL_BYTES       (64u * 1024 * 1024) /* tail cache of one worker, all its partitions */
+#define LIMIT_READ_BYTES       (1024u * 1024)      /* one storage read */
+#define LIMIT_QUEUES           10000u
+#define LIMIT_QUEUE_NAME       64u
+#define LIMIT_GROUP_NAME       64u
+#define LIMIT_GROUPS_PER_QUEUE 1000u
+#define LIMIT_PARTITIONS       256u /* per queue */
+#define LIMIT_ROUTES           10000u
+#define LIMIT_PRINCIPALS       100000u
+#define LIMIT_GRANTS           256u /* per principal */
+#define LIMIT_USER_NAME        128u
+#define LIMIT_PASSWORD         1024u
+#define LIMIT_IN_FLIGHT        100000u    /* leases of one group and partition */
+#define LIMIT_WINDOW           (1u << 20) /* offsets a group's window may span */
+#define LIMIT_HTTP_BODY        (12u * 1024 * 1024)
+#define LIMIT_CONNECT_MS       10000u /* from accept to a complete CONNECT or request */
 
 #endif

@@ -12,11 +12,11 @@ struct link {
 };
 
 struct list {
-    struct link head;     /* a ring; empty when it points to itself */
+    struct link head; /* a ring; empty when it points to itself */
 };
 
 #define container_of(pointer, type, member)                                                        \
-    ((type *)(void *)((char *)(pointer) - offsetof(type, member)))
+    ((type *)(void *)((char *)(pointer)-offsetof(type, member)))
 
 static inline void list_init(struct list *list)
 {
@@ -46,12 +46,12 @@ static inline void link_insert_before(struct link *at, struct link *link)
     at->previous = link;
 }
 
-static inline void list_push(struct list *list, struct link *link)      /* at the end */
+static inline void list_push(struct list *list, struct link *link) /* at the end */
 {
     link_insert_before(&list->head, link);
 }
 
-static inline void link_remove(struct link *link)     /* harmless when not linked */
+static inline void link_remove(struct link *link) /* harmless when not linked */
 {
     if (link->next == NULL)
         return;
@@ -60,12 +60,12 @@ static inline void link_remove(struct link *link)     /* harmless when not linke
     link_init(link);
 }
 
-static inline struct link *list_first(const struct list *list)      /* NULL when empty */
+static inline struct link *list_first(const struct list *list) /* NULL when empty */
 {
     return list_is_empty(list) ? NULL : list->head.next;
 }
 
-static inline struct link *list_pop(struct list *list)      /* the first; NULL when empty */
+static inline struct link *list_pop(struct list *list) /* the first; NULL when empty */
 {
     struct link *first = list_first(list);
     if (first != NULL)

@@ -23,7 +23,7 @@ void pack_u64(struct pack *pack, uint64_t value);
 void pack_uvarint(struct pack *pack, uint64_t value);
 void pack_varint(struct pack *pack, int64_t value);
 void pack_bytes(struct pack *pack, struct span bytes);
-void pack_block(struct pack *pack, struct span bytes);    /* uvarint length, then bytes */
+void pack_block(struct pack *pack, struct span bytes); /* uvarint length, then bytes */
 
 /* Unchecked big-endian stores and loads on memory whose size the caller knows. */
 static inline void store_u16(uint8_t *at, uint16_t value)

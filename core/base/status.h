@@ -36,8 +36,8 @@ enum status {
         STATUS_COUNT
 };
 
-const char *status_name(enum status status);      /* "NOT_FOUND" */
-const char *status_text(enum status status);      /* "not found" */
+const char *status_name(enum status status); /* "NOT_FOUND" */
+const char *status_text(enum status status); /* "not found" */
 bool status_is_retriable(enum status status);
 
 /* A text for people, filled on control paths only (configuration, open, administration). */
@@ -45,7 +45,8 @@ struct err {
     char text[512];
 };
 
-/* Writes a formatted text into err (may be NULL) and returns status, so that a caller can return it. */
+/* Writes a formatted text into err (may be NULL) and returns status, so that a caller can return
+ * it. */
 enum status err_set(struct err *err, enum status status, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 

@@ -20,8 +20,9 @@ void *loop_native(struct loop *loop);          /* uv_loop_t; for core/net and ad
 
 /* A task runs once, at the end of the turn that deferred it and before the loop sleeps. All WORK
  * tasks (seal batches, match, deliver) run before the FLUSH tasks (write sockets); work deferred by
- * a flush runs in the same turn too. Deferring a queued task again changes nothing. The caller owns
- * the task, zero-initialises it, and cancels it before its memory goes. */
+ * a flush runs in the same turn too (tasks that defer tasks without end leave
+ * the rest to the next turn, so that sockets have theirs). Deferring a queued task again changes
+ * nothing. The caller owns the task, zero-initialises it, and cancels it before its memory goes. */
 enum loop_phase { LOOP_WORK, LOOP_FLUSH, LOOP_PHASES };
 struct loop_task {
     struct loop_task *next;

@@ -14,12 +14,12 @@ enum { LOOP_INPUT_ROOM = 64 * 1024, LOOP_INPUT_BYTES = 256 * 1024 };
  * front of it for stream_input_joined. Its content is valid until the next receive. */
 uint8_t *loop_input_buffer(struct loop *loop);
 
-/* A socket that is taking leave of its peer. When the loop ends first, finish() must close it. */
+/* A socket that is taking leave of its peer. When the loop ends first, finish() must close it. It
+ * is taken off by link_remove. */
 struct loop_leaving {
     struct link link;
     void (*finish)(struct loop_leaving *leaving);
 };
-void loop_leaving_add(struct loop *loop,
-                      struct loop_leaving *leaving); /* link_remove takes it off */
+void loop_leaving_add(struct loop *loop, struct loop_leaving *leaving);
 
 #endif

@@ -9,8 +9,8 @@
 struct offload {
     struct request
         request; /* completes with what work() returned, or BUSY when the queue is full */
-    enum status (*work)(
-        struct offload *offload); /* on another thread; touches only what embeds it */
+    /* On another thread; touches only what embeds it. */
+    enum status (*work)(struct offload *offload);
     struct offload *next;
 };
 

@@ -227,24 +227,24 @@ static void kept_drop(struct stream *stream)
     stream->kept_size = stream->kept_capacity = 0;
 }
 
-static bool kept_append(struct stream *stream, struct span bytes)
+static enum status kept_append(struct stream *stream, struct span bytes)
 {
     size_t size = (size_t)stream->kept_size + bytes.size;
     if (size > LIMIT_CLIENT_IN_BYTES)
-        return false;
+        return STATUS_TOO_LARGE;
     if (size > stream->kept_capacity) {
         size_t capacity = (size_t)stream->kept_capacity * 2;
         if (capacity < size)
             capacity = size < KEPT_MIN ? KEPT_MIN : size;
         uint8_t *kept = heap_try_resize(stream->kept, capacity);
         if (kept == NULL)
-            return false;
+            return STATUS_NO_MEMORY;
         stream->kept = kept;
         stream->kept_capacity = (uint32_t)capacity;
     }
     memcpy(stream->kept + stream->kept_size, bytes.data, bytes.size);
     stream->kept_size = (uint32_t)size;
-    return true;
+    return STATUS_OK;
 }
 
 /* The tail of a large frame must not hold the memory of the frame. */
@@ -294,8 +294,9 @@ void stream_input(struct stream *stream, struct span bytes)
     struct span rest = had_kept ? bytes : span_from(bytes, show(stream, bytes));
     if (stream->closing || rest.size == 0)
         return;
-    if (!kept_append(stream, rest))
-        stream_ended(stream, STATUS_TOO_LARGE);
+    enum status status = kept_append(stream, rest);
+    if (status != STATUS_OK)
+        stream_ended(stream, status);
     else if (had_kept)
         show_kept(stream);
 }

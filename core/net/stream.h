@@ -31,22 +31,24 @@ struct stream *stream_tcp_new(struct loop *loop, int socket);
 struct stream *stream_tls_new(struct loop *loop, int socket, struct tls_context *tls);
 void stream_start(struct stream *stream, const struct stream_events *events, void *context);
 
-void stream_write(struct stream *stream,
-                  struct span bytes); /* copies; silently dropped after close */
-uint8_t *stream_reserve(struct stream *stream,
-                        size_t size); /* size writable bytes that count as written; fill
-                                       * them before the next call; size <= 64 KiB */
-/* Queues bytes [offset, offset + size) of the blob; small pieces are copied, large ones referenced.
- */
+/* Copies the bytes. Writing after close is silently dropped. */
+void stream_write(struct stream *stream, struct span bytes);
+/* size writable bytes that count as written; fill them before the next call. size <= 64 KiB. */
+uint8_t *stream_reserve(struct stream *stream, size_t size);
+/* Queues bytes [offset, offset + size) of the blob: small pieces are copied, large ones
+ * referenced. */
 void stream_write_blob(struct stream *stream, struct blob *blob, size_t offset, size_t size);
-size_t
-stream_queued(const struct stream *stream); /* bytes written and not yet taken by the kernel */
+/* Bytes written and not yet taken by the kernel. */
+size_t stream_queued(const struct stream *stream);
 
-void stream_pause(struct stream *stream); /* no input() until stream_resume; kept bytes stay kept */
-void stream_resume(struct stream *stream); /* shows kept bytes again, from the loop */
-void stream_close(
-    struct stream *stream); /* sends what is queued (at most 5 s), then closes; no more input */
-void stream_abort(struct stream *stream); /* drops what is queued and closes */
+/* No input() until stream_resume; kept bytes stay kept. */
+void stream_pause(struct stream *stream);
+/* Shows kept bytes again, from the loop. */
+void stream_resume(struct stream *stream);
+/* Sends what is queued (at most 5 s), then closes; no more input. */
+void stream_close(struct stream *stream);
+/* Drops what is queued and closes. */
+void stream_abort(struct stream *stream);
 bool stream_is_closing(const struct stream *stream);
 
 /* "127.0.0.1:4711"; valid as long as the stream. */

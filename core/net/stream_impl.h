@@ -42,16 +42,18 @@ struct stream {
 };
 
 void stream_init(struct stream *stream, struct loop *loop, const struct stream_ops *ops);
-void stream_input(struct stream *stream, struct span bytes); /* the kind has received bytes */
-/* The same for a kind that has room writable bytes in front of them: what was kept is joined there.
- */
+/* The kind has received bytes. */
+void stream_input(struct stream *stream, struct span bytes);
+/* The same for a kind with room writable bytes in front of them: what was kept is joined there. */
 void stream_input_joined(struct stream *stream, uint8_t *bytes, size_t size, size_t room);
-void stream_flush(struct stream *stream); /* now, instead of at the end of the turn */
-void stream_ended(struct stream *stream,
-                  enum status why);      /* the peer closed, or an error: closes */
-void stream_gone(struct stream *stream); /* transport is closed: calls closed(), frees the stream */
-int stream_peek(struct stream *stream, struct iovec *vectors,
-                int count); /* queued output, oldest first */
+/* Now, instead of at the end of the turn. */
+void stream_flush(struct stream *stream);
+/* The peer closed, or an error: closes. */
+void stream_ended(struct stream *stream, enum status why);
+/* The transport is closed: calls closed(), frees the stream. */
+void stream_gone(struct stream *stream);
+/* The queued output, oldest first. */
+int stream_peek(struct stream *stream, struct iovec *vectors, int count);
 void stream_sent(struct stream *stream, size_t size);
 
 #endif

@@ -23,7 +23,7 @@ enum {
 
 struct stream_tls {
     struct stream stream; /* plaintext */
-    struct stream *tcp;   /* records; NULL once it has closed */
+    struct stream *tcp;   /* records; it ends before this one */
     SSL *ssl;
     char *subject;
     struct span records; /* received and not yet read by OpenSSL; only inside tls_input */
@@ -61,8 +61,6 @@ static int bio_write(BIO *bio, const char *from, int size)
 {
     struct stream_tls *tls = BIO_get_data(bio);
     BIO_clear_retry_flags(bio);
-    if (tls->tcp == NULL)
-        return -1;
     stream_write(tls->tcp, span_of(from, (size_t)size));
     return size;
 }
@@ -215,7 +213,7 @@ static bool tls_encrypt(struct stream_tls *tls)
 static void tls_flush(struct stream *stream)
 {
     struct stream_tls *tls = tls_of(stream);
-    if (!tls->established || tls->tcp == NULL)
+    if (!tls->established)
         return;
     ERR_clear_error();
     stream->queued -= tls->unsent;
@@ -233,8 +231,8 @@ static void tls_flush(struct stream *stream)
 static void tls_pause(struct stream *stream, bool paused)
 {
     struct stream_tls *tls = tls_of(stream);
-    if (tls->tcp == NULL || !tls->established)
-        return;
+    if (!tls->established)
+        return; /* the handshake goes on; tls_handshake sees to the pause */
     if (paused)
         stream_pause(tls->tcp);
     else
@@ -256,7 +254,6 @@ static void tls_gone(struct stream_tls *tls)
 static void tls_tcp_closed(void *context, enum status why)
 {
     struct stream_tls *tls = context;
-    tls->tcp = NULL;
     if (!tls->established && !tls->failed && !SSL_in_before(tls->ssl))
         atomic_fetch_add_explicit(&stream_handshakes_failed, 1, memory_order_relaxed);
     if (!tls->stream.closing)

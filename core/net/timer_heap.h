@@ -13,10 +13,10 @@ struct timer_heap {
 };
 
 void timer_heap_deinit(struct timer_heap *heap);
-void timer_heap_put(struct timer_heap *heap, struct loop_timer *timer,
-                    uint64_t due_ms); /* adds or moves */
-void timer_heap_remove(struct timer_heap *heap,
-                       struct loop_timer *timer);                   /* harmless when not in it */
+/* Adds or moves. */
+void timer_heap_put(struct timer_heap *heap, struct loop_timer *timer, uint64_t due_ms);
+/* Harmless when not in it. */
+void timer_heap_remove(struct timer_heap *heap, struct loop_timer *timer);
 struct loop_timer *timer_heap_first(const struct timer_heap *heap); /* NULL when empty */
 
 #endif

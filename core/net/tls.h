@@ -8,7 +8,8 @@
 
 struct tls_context;
 
-/* client_ca may be NULL. TLS 1.2 and 1.3. err says which file and why. */
+/* client_ca may be NULL; where it is set, a client without a certificate of it is refused. TLS 1.2
+ * and 1.3. err says which file and why. */
 struct tls_context *tls_context_open(const char *certificate, const char *key,
                                      const char *client_ca, struct err *err);
 /* Any thread. New connections use the new files; on failure the old ones stay. */

@@ -10,8 +10,8 @@ struct worker;
 struct worker *worker_new(unsigned index); /* makes the loop; the thread starts with worker_start */
 struct loop *worker_loop(struct worker *worker);
 void worker_start(struct worker *worker);
-void worker_stop(
-    struct worker *worker); /* any thread: stops the loop and joins; harmless when not started */
+/* Any thread: stops the loop and joins; harmless when not started. */
+void worker_stop(struct worker *worker);
 void worker_free(struct worker *worker); /* after worker_stop */
 
 #endif

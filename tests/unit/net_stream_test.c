@@ -93,6 +93,20 @@ static void what_is_kept_is_limited(void **state)
     server_close(&server);
 }
 
+static void refused_memory_closes_the_stream(void **state)
+{
+    (void)state;
+    struct server server;
+    server_open(&server, ECHO_LINES, NULL);
+    int fd = client_connect(&server);
+    heap_fail_after(1);
+    send_text(fd, "begun");
+    await(&server.closed, 1);
+    assert_int_equal(server.why, STATUS_NO_MEMORY);
+    close(fd);
+    server_close(&server);
+}
+
 static void paused_input_is_kept_and_shown_again(void **state)
 {
     (void)state;
@@ -296,6 +310,7 @@ int main(void)
         cmocka_unit_test(bytes_are_echoed),
         cmocka_unit_test(frames_arrive_whole_however_they_are_cut),
         cmocka_unit_test(what_is_kept_is_limited),
+        cmocka_unit_test(refused_memory_closes_the_stream),
         cmocka_unit_test(paused_input_is_kept_and_shown_again),
         cmocka_unit_test(a_slow_reader_gets_everything_and_drains_once),
         cmocka_unit_test(queued_output_is_sent_before_closing),

@@ -255,8 +255,8 @@ static void random_filter(char *to, bool wildcards)
     static const char *const words[] = {"a", "b", "c", "$s", "+", "#"};
     uint64_t levels = 1 + rng_below(3);
     for (uint64_t i = 0; i < levels; i++)
-        to += sprintf(to, i == 0 ? "%s" : "/%s",
-                      words[rng_below(wildcards ? (i + 1 == levels ? 6 : 5) : 4)]);
+        to += snprintf(to, 8, i == 0 ? "%s" : "/%s",
+                       words[rng_below(wildcards ? (i + 1 == levels ? 6 : 5) : 4)]);
 }
 
 /* Snapshot after snapshot with random routes; every home is what a search through the listing says.

@@ -116,14 +116,23 @@ static void covering_follows_the_rules(void **state)
     assert_true(covers("#", "+"));
 }
 
-static void random_filter(char *to, bool wildcards, uint64_t levels_max)
+/* Room for the texts made here. */
+enum { TEXT = 64 };
+
+/* Appends a level; returns what follows it. */
+static char *level_add(char *at, bool first, const char *word)
+{
+    return at + snprintf(at, TEXT / 8, first ? "%s" : "/%s", word);
+}
+
+static void random_filter(char to[TEXT], bool wildcards, uint64_t levels_max)
 {
     static const char *const words[] = {"a", "b", "", "$s", "+", "+", "#"};
     uint64_t levels = 1 + rng_below(levels_max);
     *to = '\0';
     for (uint64_t i = 0; i < levels; i++) {
         const char *word = words[rng_below(wildcards ? (i + 1 == levels ? 7 : 6) : 4)];
-        to += sprintf(to, i == 0 ? "%s" : "/%s", word);
+        to = level_add(to, i == 0, word);
     }
 }
 
@@ -139,7 +148,7 @@ static unsigned topics_all(char topics[][16])
             char *at = topics[count];
             *at = '\0';
             for (unsigned i = 0; i < levels; i++)
-                at += sprintf(at, i == 0 ? "%s" : "/%s", words[way >> (2 * i) & 3]);
+                at = level_add(at, i == 0, words[way >> (2 * i) & 3]);
             count += topics[count][0] != '\0';
         }
     }
@@ -153,7 +162,7 @@ static void covering_agrees_with_enumeration(void **state)
     unsigned count = topics_all(topics);
     unsigned covered = 0;
     for (int round = 0; round < 20000; round++) {
-        char outer[64], inner[64];
+        char outer[TEXT], inner[TEXT];
         random_filter(outer, true, 3);
         random_filter(inner, true, 3);
         if (outer[0] == '\0' || inner[0] == '\0' || strchr(inner, 'b') != NULL)
@@ -189,7 +198,7 @@ static void two_filters_of_one_topic_are_never_equal(void **state)
     (void)state;
     unsigned both = 0;
     for (int round = 0; round < 50000; round++) {
-        char a[64], b[64], topic[64];
+        char a[TEXT], b[TEXT], topic[TEXT];
         random_filter(a, true, 4);
         random_filter(b, true, 4);
         random_filter(topic, false, 4);

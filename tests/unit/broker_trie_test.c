@@ -133,7 +133,7 @@ static void random_text(char *to, bool wildcards)
         *at = '\0';
         for (uint64_t i = 0; i < levels; i++) {
             uint64_t choices = !wildcards ? 6 : i + 1 == levels ? 9 : 8;
-            at += sprintf(at, i == 0 ? "%s" : "/%s", words[rng_below(choices)]);
+            at += snprintf(at, 8, i == 0 ? "%s" : "/%s", words[rng_below(choices)]);
         }
     } while (*to == '\0');
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* One kind of thing in the catalog, found by id, by place and by text. Snapshots share a section until one
- * of them changes it, so a new queue does not copy a hundred thousand users. */
+/* One kind of thing in the catalog, found by id, by place and by text. Snapshots share a section
+ * until one of them changes it, so a new queue does not copy a hundred thousand users. */
 #ifndef CORE_BROKER_SECTION_H
 #define CORE_BROKER_SECTION_H
 
@@ -8,11 +8,11 @@
 
 struct section;
 
-/* A text that finds a thing: unique within the scope (a tenant, a queue). Of two things with the same text the
- * last one put is found. */
+/* A text that finds a thing: unique within the scope (a tenant, a queue). Of two things with the
+ * same text the last one put is found. */
 struct section_text {
     uint64_t scope;
-    char sort;                /* name, UUID, ...: texts of different sorts never meet */
+    char sort; /* name, UUID, ...: texts of different sorts never meet */
     struct span text;
 };
 
@@ -24,20 +24,21 @@ struct section_place {
 struct section *section_new(void (*unref)(void *thing));
 struct section *section_ref(struct section *section);
 void section_unref(struct section *section);
-/* Before a change: true when others hold the section, too, and *section became a copy of its own. */
+/* Before a change: true when others hold the section, too, and *section became a copy of its own.
+ */
 bool section_own(struct section **section);
 
 /* Takes the caller's reference of thing; what has the same id is replaced. The texts are copied. */
 void section_put(struct section *section, uint64_t id, void *thing, struct section_place place,
                  const struct section_text *texts, size_t text_count);
-bool section_remove(struct section *section, uint64_t id);        /* false: not there */
+bool section_remove(struct section *section, uint64_t id); /* false: not there */
 
-void *section_get(const struct section *section, uint64_t id);    /* NULL when missing, as below */
+void *section_get(const struct section *section, uint64_t id); /* NULL when missing, as below */
 void *section_get_by_text(const struct section *section, struct section_text text);
 size_t section_count(const struct section *section);
-void *section_at(const struct section *section, size_t index);    /* in order of id */
+void *section_at(const struct section *section, size_t index); /* in order of id */
 /* How many things lie before place; section_placed() of that number is the first that does not. */
 size_t section_before(const struct section *section, struct section_place place);
-void *section_placed(const struct section *section, size_t index);        /* NULL past the end */
+void *section_placed(const struct section *section, size_t index); /* NULL past the end */
 
 #endif

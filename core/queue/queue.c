@@ -127,6 +127,8 @@ static void read_uuid(struct reader *reader, char *uuid, size_t size)
 static char *read_text(struct reader *reader)
 {
     struct span text = reader_block(reader);
+    if (text.size > 0 && memchr(text.data, 0, text.size) != NULL)
+        reader->failed = true;
     return heap_text((const char *)text.data, text.size);
 }
 

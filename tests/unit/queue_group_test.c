@@ -2,378 +2,7 @@
 /* A group over the log and the memory engine: one worker on this thread, and with the log's owner
  * on another. */
 /* links: queue net_uv storage_memory */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <cmocka.h>
-
-#include <stdio.h>
-
-#include "core/base/clock.h"
-#include "core/base/heap.h"
-#include "core/base/limits.h"
-#include "core/base/trace.h"
-#include "core/net/worker.h"
-#include "core/queue/group.h"
-#include "storage/memory/memory.h"
-
-enum { PARTITIONS_MAX = 4, ITEMS_MAX = GROUP_TAKE_MAX };
-
-/* The memory engine behind a door: row writes can be held back or refused. */
-struct door {
-    struct storage storage;
-    struct storage *inner;
-    bool hold;
-    enum status refuse;
-    struct storage_append *held;
-    unsigned row_writes;
-};
-
-static struct door door;
-
-static void door_append(struct storage *storage, struct storage_append *append)
-{
-    (void)storage;
-    if (append->batch_count > 0) {
-        door.inner->ops->append(door.inner, append);
-        return;
-    }
-    door.row_writes++;
-    if (door.hold)
-        door.held = append;
-    else if (door.refuse != STATUS_OK)
-        request_complete(&append->request, door.refuse);
-    else
-        door.inner->ops->append(door.inner, append);
-}
-
-static void door_open(void)
-{
-    door.hold = false;
-    if (door.held != NULL)
-        door.inner->ops->append(door.inner, door.held);
-    door.held = NULL;
-}
-
-static void door_read(struct storage *storage, struct storage_read *read)
-{
-    (void)storage;
-    door.inner->ops->read(door.inner, read);
-}
-static void door_scan(struct storage *storage, struct storage_scan *scan)
-{
-    (void)storage;
-    door.inner->ops->scan(door.inner, scan);
-}
-static void door_trim(struct storage *storage, struct storage_trim *trim)
-{
-    (void)storage;
-    door.inner->ops->trim(door.inner, trim);
-}
-static void door_floor(struct storage *storage, struct storage_floor *floor)
-{
-    (void)storage;
-    door.inner->ops->floor(door.inner, floor);
-}
-static void door_bounds(struct storage *storage, struct storage_bounds *bounds)
-{
-    (void)storage;
-    door.inner->ops->bounds(door.inner, bounds);
-}
-
-static const struct storage_ops door_ops = {
-    .name = "door",
-    .append = door_append,
-    .read = door_read,
-    .scan = door_scan,
-    .trim = door_trim,
-    .floor = door_floor,
-    .bounds = door_bounds,
-};
-
-struct rig {
-    struct log *log;
-    struct loop *loop;
-    struct log_worker *worker;
-    struct queue *queue;
-    struct group_spec *spec;
-    struct group *group;
-};
-
-static struct rig rig;
-
-static struct queue *queue_of(uint32_t partitions)
-{
-    struct queue *queue = heap_new(sizeof *queue);
-    atomic_init(&queue->refs, 1);
-    queue->tenant = 1;
-    queue->id = 5;
-    queue->name = heap_text("orders", 6);
-    queue->class = STORAGE_3_DAYS;
-    queue->first_partition = 100;
-    queue->partition_count = partitions;
-    queue->stat = queue_stat_new(partitions);
-    return queue;
-}
-
-static struct group_spec *spec_of(uint64_t id, enum group_start start)
-{
-    struct group_spec *spec = heap_new(sizeof *spec);
-    atomic_init(&spec->refs, 1);
-    spec->tenant = 1;
-    spec->queue = 5;
-    spec->id = id;
-    spec->name = heap_text("billing", 7);
-    spec->start = start;
-    spec->stat = group_stat_new();
-    return spec;
-}
-
-static void rig_observe(void *context, uint64_t partition, struct batch *batch)
-{
-    (void)context;
-    if (rig.group != NULL)
-        group_notice(rig.group, partition, batch);
-}
-
-static void log_start(void)
-{
-    rig.log = log_new(&door.storage, 1);
-    rig.worker = log_worker_new(rig.log, 0, rig.loop, rig_observe, NULL);
-    for (uint32_t i = 0; i < rig.queue->partition_count; i++) {
-        struct partition_spec spec = {.id = rig.queue->first_partition + i,
-                                      .class = STORAGE_3_DAYS};
-        log_partition_open(rig.worker, &spec, &rig.queue->stat->partitions[i]);
-    }
-}
-
-static void log_stop(void)
-{
-    log_worker_free(rig.worker);
-    log_free(rig.log);
-}
-
-static void stop_loop(struct loop_timer *timer)
-{
-    (void)timer;
-    loop_stop(rig.loop);
-}
-
-static void run_ms(uint64_t ms)
-{
-    struct loop_timer timer = {.fired = stop_loop};
-    loop_timer_start(rig.loop, &timer, ms);
-    loop_run(rig.loop);
-    loop_timer_stop(rig.loop, &timer);
-}
-
-static void open_group(void)
-{
-    rig.group = group_open(rig.log, rig.worker, rig.loop, rig.queue, rig.spec);
-}
-
-static void close_group(bool remove)
-{
-    group_close(rig.group, remove);
-    rig.group = NULL;
-    run_ms(5);
-}
-
-static void rig_open(uint32_t partitions)
-{
-    struct storage_options options = {0};
-    struct err err;
-    trace_set_level(TRACE_ERROR);
-    door = (struct door){.storage = {.ops = &door_ops}};
-    assert_int_equal(memory_storage_ops.open(&options, &door.inner, &err), STATUS_OK);
-    rig = (struct rig){.loop = loop_new(), .queue = queue_of(partitions)};
-    rig.spec = spec_of(9, GROUP_EARLIEST);
-    log_start();
-    run_ms(1);
-}
-
-static void rig_close(void)
-{
-    if (rig.group != NULL)
-        close_group(false);
-    log_stop();
-    queue_unref(rig.queue);
-    group_spec_unref(rig.spec);
-    loop_free(rig.loop);
-    memory_storage_ops.close(door.inner);
-}
-
-/* Requests that run the loop until they are done. */
-
-struct take {
-    struct group_take take;
-    struct group_item items[ITEMS_MAX];
-    bool done;
-    enum status status;
-    unsigned order;
-};
-
-struct settle {
-    struct group_settle settle;
-    bool done;
-    enum status status;
-};
-
-struct append {
-    struct log_append append;
-    bool done;
-};
-
-static unsigned answered;
-
-static void take_done(struct request *request, enum status status)
-{
-    struct take *take = container_of(request, struct take, take.request);
-    take->done = true;
-    take->status = status;
-    take->order = ++answered;
-    loop_stop(rig.loop);
-}
-
-static void settle_done(struct request *request, enum status status)
-{
-    struct settle *settle = container_of(request, struct settle, settle.request);
-    settle->done = true;
-    settle->status = status;
-    loop_stop(rig.loop);
-}
-
-static void append_done(struct request *request, enum status status)
-{
-    struct append *append = container_of(request, struct append, append.request);
-    assert_int_equal(status, STATUS_OK);
-    append->done = true;
-    batch_unref(append->append.batch);
-    loop_stop(rig.loop);
-}
-
-static void take_start(struct take *take, uint32_t max, uint32_t wait_ms, uint32_t lease_ms)
-{
-    *take = (struct take){0};
-    request_init(&take->take.request, rig.loop, take_done);
-    take->take.max_records = max;
-    take->take.max_bytes = UINT32_MAX;
-    take->take.wait_ms = wait_ms;
-    take->take.lease_ms = lease_ms;
-    take->take.items = take->items;
-    group_take(rig.group, &take->take);
-    assert_false(take->done);
-}
-
-static void take_wait(struct take *take)
-{
-    while (!take->done)
-        loop_run(rig.loop);
-}
-
-static void take_drop(struct take *take)
-{
-    for (uint32_t i = 0; i < take->take.count; i++)
-        batch_unref(take->items[i].batch);
-    take->take.count = 0;
-}
-
-static uint32_t take_some(struct take *take, uint32_t max, uint32_t wait_ms, uint32_t lease_ms)
-{
-    take_start(take, max, wait_ms, lease_ms);
-    take_wait(take);
-    assert_int_equal(take->status, STATUS_OK);
-    return take->take.count;
-}
-
-static void settle_start(struct settle *settle, const struct receipt *receipts, uint32_t count,
-                         enum settle_outcome outcome, enum status *results)
-{
-    *settle = (struct settle){0};
-    request_init(&settle->settle.request, rig.loop, settle_done);
-    settle->settle.receipts = receipts;
-    settle->settle.count = count;
-    settle->settle.outcome = outcome;
-    settle->settle.results = results;
-    group_settle(rig.group, &settle->settle);
-    assert_false(settle->done);
-}
-
-static enum status settle_one(const struct receipt *receipt, enum settle_outcome outcome)
-{
-    struct settle settle;
-    enum status result = STATUS_INTERNAL;
-    settle_start(&settle, receipt, 1, outcome, &result);
-    while (!settle.done)
-        loop_run(rig.loop);
-    return settle.status != STATUS_OK ? settle.status : result;
-}
-
-static void settle_all(const struct take *take, enum settle_outcome outcome)
-{
-    struct receipt receipts[ITEMS_MAX];
-    enum status results[ITEMS_MAX];
-    for (uint32_t i = 0; i < take->take.count; i++)
-        receipts[i] = take->items[i].receipt;
-    struct settle settle;
-    settle_start(&settle, receipts, take->take.count, outcome, results);
-    while (!settle.done)
-        loop_run(rig.loop);
-    assert_int_equal(settle.status, STATUS_OK);
-    for (uint32_t i = 0; i < take->take.count; i++)
-        assert_int_equal(results[i], STATUS_OK);
-}
-
-/* Publishes count records whose value is a number, from first on, as one batch. */
-static void publish(uint32_t partition, uint32_t first, uint32_t count, const char *expires)
-{
-    struct batch_builder builder;
-    batch_builder_init(&builder);
-    for (uint32_t i = 0; i < count; i++) {
-        uint32_t number = first + i;
-        struct header header = {.name = span_from_text(HEADER_EXPIRES_AT)};
-        struct record_input record = {.timestamp_ms = 1, .value = span_of(&number, sizeof number)};
-        if (expires != NULL) {
-            header.value = span_from_text(expires);
-            record.headers = &header;
-            record.header_count = 1;
-        }
-        assert_int_equal(batch_builder_add(&builder, &record), STATUS_OK);
-    }
-    struct append append = {0};
-    request_init(&append.append.request, rig.loop, append_done);
-    append.append.partition = rig.queue->first_partition + partition;
-    append.append.batch = batch_builder_seal(&builder);
-    log_append(rig.worker, &append.append);
-    while (!append.done)
-        loop_run(rig.loop);
-    batch_builder_deinit(&builder);
-}
-
-static uint32_t number_of(const struct group_item *item)
-{
-    struct record record;
-    uint32_t number;
-    batch_record(item->batch, item->index, &record);
-    assert_int_equal(record.offset, item->receipt.offset);
-    assert_int_equal(record.value.size, sizeof number);
-    memcpy(&number, record.value.data, sizeof number);
-    return number;
-}
-
-static void assert_taken(const struct take *take, uint32_t first, uint32_t count)
-{
-    assert_int_equal(take->take.count, count);
-    for (uint32_t i = 0; i < count; i++)
-        assert_int_equal(number_of(&take->items[i]), first + i);
-}
-
-static uint64_t stat_of(_Atomic uint64_t *value)
-{
-    run_ms(1);
-    return atomic_load(value);
-}
+#include "tests/unit/queue_rig.h"
 
 /* Takes, settlements, what comes back */
 
@@ -841,15 +470,58 @@ static void test_group_retention(void **state)
     rig_close();
 }
 
+static void restart_log(void)
+{
+    close_group(false);
+    log_stop(); /* and with it the tail cache: reads go to storage */
+    log_start();
+    open_group();
+}
+
+static void test_group_gaps_and_corrupt_batches(void **state)
+{
+    (void)state;
+    struct take take;
+    rig_open(1);
+    open_group();
+    for (uint32_t i = 0; i < 100; i += 10)
+        publish(0, i, 10, NULL);
+    run_ms(2);
+    restart_log();
+    door.gap_from = 0;
+    door.gap_to = 20;
+    take_some(&take, 30, 0, 30000);
+    assert_taken(&take, 20, 30);
+    take_drop(&take);
+
+    restart_log();
+    door.corrupt_from = 20;
+    door.corrupt_to = 40;
+    trace_set_level(TRACE_ERROR + 1);
+    take_some(&take, 30, 0, 30000);
+    trace_set_level(TRACE_ERROR);
+    assert_taken(&take, 40, 30);
+    assert_int_equal(stat_of(&rig.spec->stat->lost), 20);
+    assert_int_equal(stat_of(&rig.spec->stat->backlog), 60);
+    take_drop(&take);
+
+    restart_log();
+    take_some(&take, 100, 0, 30000);
+    assert_taken(&take, 40, 60);
+    settle_all(&take, SETTLE_DONE);
+    take_drop(&take);
+    assert_int_equal(stat_of(&rig.spec->stat->backlog), 0);
+    rig_close();
+}
+
 /* Much in flight, and what a take and its settlement cost */
 
-static void measure(uint32_t in_flight)
+static void measure(uint32_t in_flight, uint32_t step)
 {
-    enum { BATCH = 1000, ROUNDS = 200 };
-    static struct take held[LIMIT_IN_FLIGHT / BATCH], take;
+    enum { ROUNDS = 200 };
+    static struct take held[100], take;
     static struct receipt receipts[ITEMS_MAX];
     static enum status results[ITEMS_MAX];
-    uint32_t step = in_flight < BATCH ? in_flight : BATCH;
     uint32_t sets = in_flight / step;
     rig_open(1);
     open_group();
@@ -889,9 +561,10 @@ static void measure(uint32_t in_flight)
 static void test_group_cost_is_flat(void **state)
 {
     (void)state;
-    measure(100);
-    measure(10000);
-    measure(100000);
+    measure(100, 10);
+    measure(100, 100);
+    measure(10000, 1000);
+    measure(100000, 1000);
 }
 
 static void test_group_in_flight_limit(void **state)
@@ -1024,6 +697,7 @@ int main(void)
         cmocka_unit_test(test_group_close_answers),
         cmocka_unit_test(test_group_expired_records),
         cmocka_unit_test(test_group_retention),
+        cmocka_unit_test(test_group_gaps_and_corrupt_batches),
         cmocka_unit_test(test_group_in_flight_limit),
         cmocka_unit_test(test_group_cost_is_flat),
         cmocka_unit_test(test_group_with_remote_owner),

@@ -11,7 +11,6 @@
 struct login {
     struct broker_login request;
     struct mqtt_session *session;
-    bool asked_session_expiry;
     uint16_t asked_keep_alive;
     uint8_t bytes[];
 };
@@ -23,18 +22,31 @@ struct mqtt_kept_will {
     uint8_t bytes[];
 };
 
-static void send_connack(struct mqtt_session *session, enum mqtt_reason reason,
+/* False: the client does not take a packet of that size. */
+static bool send_connack(struct mqtt_session *session, enum mqtt_reason reason,
                          const struct mqtt_properties *properties)
 {
     struct mqtt_connack connack = {.reason = reason, .properties = *properties};
     size_t size = mqtt_connack_size(session->version, &connack);
-    if (size > 0 && size <= session->packet_max)
-        mqtt_encode_connack(session->version, &connack, stream_reserve(session->stream, size));
+    if (size == 0 || size > session->packet_max)
+        return false;
+    mqtt_encode_connack(session->version, &connack, stream_reserve(session->stream, size));
+    return true;
+}
+
+/* 3.x closes without an answer when the packet is not what it should be (MQTT-3.1.4-1). */
+static bool is_answered(enum mqtt_version version, enum mqtt_reason reason)
+{
+    if (version == MQTT_5)
+        return true;
+    return version != 0 && reason != MQTT_REASON_MALFORMED &&
+           reason != MQTT_REASON_PROTOCOL_ERROR && reason != MQTT_REASON_TOPIC_INVALID;
 }
 
 static void refuse(struct mqtt_session *session, enum mqtt_reason reason)
 {
-    if (session->version != 0)
+    mqtt_count_refusal(reason);
+    if (is_answered(session->version, reason))
         send_connack(session, reason, &mqtt_properties_none);
     session->state = MQTT_DOWN;
     stream_close(session->stream);
@@ -54,7 +66,7 @@ static void accept_client(struct mqtt_session *session, const struct login *logi
          */
         properties.retain_available = 0;
         properties.shared_available = 0;
-        if (login->asked_session_expiry) {
+        if (session->asked_expiry) {
             properties.present |= MQTT_HAS(SESSION_EXPIRY);
             properties.session_expiry = 0;
         }
@@ -67,8 +79,11 @@ static void accept_client(struct mqtt_session *session, const struct login *logi
             properties.server_keep_alive = session->keep_alive;
         }
     }
+    if (!send_connack(session, MQTT_REASON_SUCCESS, &properties)) {
+        refuse(session, MQTT_REASON_PACKET_TOO_LARGE);
+        return;
+    }
     session->state = MQTT_UP;
-    send_connack(session, MQTT_REASON_SUCCESS, &properties);
     struct loop *loop = broker_loop(session->client.worker);
     session->heard_ms = loop_now_ms(loop);
     if (session->keep_alive > 0)
@@ -118,7 +133,6 @@ static void begin_login(struct mqtt_session *session, const struct mqtt_connect 
         heap_new(sizeof *login + connect->password.size + connect->user_name.size + client_id.size);
     uint8_t *at = login->bytes;
     login->session = session;
-    login->asked_session_expiry = connect->properties.session_expiry > 0;
     login->asked_keep_alive = connect->keep_alive;
     login->request.client = &session->client;
     login->request.password = keep(&at, connect->password); /* first, so that it can be wiped */
@@ -159,7 +173,7 @@ void mqtt_handle_connect(struct mqtt_session *session, uint8_t header, struct sp
                           ? properties->receive_maximum
                           : LIMIT_CLIENT_CREDIT;
     session->packet_max = properties->maximum_packet;
-    session->problem_info = properties->request_problem != 0;
+    session->asked_expiry = properties->session_expiry > 0;
     if (properties->present & MQTT_HAS(AUTH_METHOD)) {
         refuse(session, MQTT_REASON_BAD_AUTH_METHOD);
         return;

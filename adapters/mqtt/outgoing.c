@@ -65,6 +65,14 @@ static void released(struct mqtt_session *session, uint16_t id, enum mqtt_reason
     memcpy(stream_reserve(session->stream, size), bytes, size);
 }
 
+/* What a PUBACK or PUBCOMP settles. */
+static enum mqtt_owed answer_owed(enum mqtt_type type)
+{
+    return type == MQTT_PUBACK    ? MQTT_OWED_PUBACK
+           : type == MQTT_PUBCOMP ? MQTT_OWED_PUBCOMP
+                                  : MQTT_OWED_NOTHING;
+}
+
 void mqtt_handle_ack(struct mqtt_session *session, uint8_t header, struct span body)
 {
     struct mqtt_ack ack;
@@ -76,24 +84,21 @@ void mqtt_handle_ack(struct mqtt_session *session, uint8_t header, struct span b
     uint16_t id = ack.packet_id;
     unsigned owed = session->owed != NULL && id <= session->client.credit_max ? session->owed[id]
                                                                               : MQTT_OWED_NOTHING;
-    switch (mqtt_type_of(header)) {
-    case MQTT_PUBACK:
-        if (owed == MQTT_OWED_PUBACK)
+    enum mqtt_type type = mqtt_type_of(header);
+    if (type == MQTT_PUBREC && owed == MQTT_OWED_NOTHING) {
+        /* Not known here: PUBREL lets the client forget it too. */
+        if (ack.reason < MQTT_REASON_UNSPECIFIED)
+            released(session, id, MQTT_REASON_PACKET_ID_NOT_FOUND);
+    } else if (type == MQTT_PUBREC && owed != MQTT_OWED_PUBACK) {
+        if (ack.reason >= MQTT_REASON_UNSPECIFIED) {
             settle(session, id);
-        break;
-    case MQTT_PUBREC:
-        if (owed == MQTT_OWED_PUBREC && ack.reason >= MQTT_REASON_UNSPECIFIED) {
-            settle(session, id);
-        } else if (owed == MQTT_OWED_PUBREC || owed == MQTT_OWED_PUBCOMP) {
+        } else {
             session->owed[id] = MQTT_OWED_PUBCOMP;
             released(session, id, MQTT_REASON_SUCCESS);
-        } else {
-            released(session, id, MQTT_REASON_PACKET_ID_NOT_FOUND);
         }
-        break;
-    default: /* PUBCOMP */
-        if (owed == MQTT_OWED_PUBCOMP)
-            settle(session, id);
-        break;
+    } else if (owed == answer_owed(type)) {
+        settle(session, id);
+    } else if (owed != MQTT_OWED_NOTHING) { /* an answer, but not to what was sent (4.3) */
+        mqtt_end(session, MQTT_REASON_PROTOCOL_ERROR);
     }
 }

@@ -12,7 +12,7 @@ enum { DEFAULT_RECEIVE_MAX = 1000, PACKET_OVERHEAD = 65536 + 1024, SUBSCRIBES_MA
 struct mqtt_options mqtt_settings;
 
 static struct {
-    struct metric *connections, *received, *timeouts, *malformed, *too_large;
+    struct metric *connections, *received, *timeouts, *malformed, *too_large, *limit, *rights;
 } metrics;
 
 void mqtt_configure(const struct mqtt_options *options)
@@ -31,6 +31,37 @@ void mqtt_configure(const struct mqtt_options *options)
         metric_counter("refused_total", "Refused calls", "protocol=\"mqtt\",reason=\"malformed\"");
     metrics.too_large =
         metric_counter("refused_total", "Refused calls", "protocol=\"mqtt\",reason=\"too_large\"");
+    metrics.limit =
+        metric_counter("refused_total", "Refused calls", "protocol=\"mqtt\",reason=\"limit\"");
+    metrics.rights =
+        metric_counter("refused_total", "Refused calls", "protocol=\"mqtt\",reason=\"rights\"");
+}
+
+/* Connections that end, or never begin, because of what the client did. */
+void mqtt_count_refusal(enum mqtt_reason reason)
+{
+    switch ((unsigned)reason) {
+    case MQTT_REASON_SUCCESS:
+    case MQTT_REASON_SHUTTING_DOWN:
+        return;
+    case MQTT_REASON_KEEP_ALIVE_TIMEOUT:
+        metric_add(metrics.timeouts, 1);
+        return;
+    case MQTT_REASON_PACKET_TOO_LARGE:
+        metric_add(metrics.too_large, 1);
+        return;
+    case MQTT_REASON_QUOTA_EXCEEDED:
+    case MQTT_REASON_RECEIVE_MAXIMUM_EXCEEDED:
+    case MQTT_REASON_SERVER_BUSY:
+        metric_add(metrics.limit, 1);
+        return;
+    case MQTT_REASON_BAD_CREDENTIALS:
+    case MQTT_REASON_NOT_AUTHORIZED:
+        metric_add(metrics.rights, 1);
+        return;
+    default:
+        metric_add(metrics.malformed, 1);
+    }
 }
 
 enum mqtt_reason mqtt_reason_of(enum status status)
@@ -78,6 +109,7 @@ void mqtt_end(struct mqtt_session *session, enum mqtt_reason reason)
 {
     if (session->state == MQTT_DOWN)
         return;
+    mqtt_count_refusal(reason);
     if (session->state == MQTT_UP && session->version == MQTT_5 && reason != MQTT_REASON_SUCCESS) {
         struct mqtt_disconnect disconnect = {.reason = reason, .properties = mqtt_properties_none};
         if (reason == MQTT_REASON_SHUTTING_DOWN && mqtt_settings.server_reference != NULL) {
@@ -100,8 +132,9 @@ static void keep_alive_check(struct mqtt_session *session)
 {
     uint64_t now = loop_now_ms(broker_loop(session->client.worker));
     uint64_t allowed = (uint64_t)session->keep_alive * 1500;
+    if (session->held)
+        session->heard_ms = now;
     if (now - session->heard_ms >= allowed) {
-        metric_add(metrics.timeouts, 1);
         mqtt_end(session, MQTT_REASON_KEEP_ALIVE_TIMEOUT);
         return;
     }
@@ -130,6 +163,10 @@ static void disconnected(struct mqtt_session *session, uint8_t header, struct sp
         mqtt_decode_disconnect(session->version, MQTT_FROM_CLIENT, header, body, &disconnect);
     if (reason != MQTT_REASON_SUCCESS) {
         mqtt_end(session, reason);
+        return;
+    }
+    if (disconnect.properties.session_expiry > 0 && !session->asked_expiry) {
+        mqtt_end(session, MQTT_REASON_PROTOCOL_ERROR); /* 3.14.2.2.2 */
         return;
     }
     session->ended_well = disconnect.reason != MQTT_REASON_DISCONNECT_WITH_WILL;
@@ -207,9 +244,8 @@ static bool handle(struct mqtt_session *session, uint8_t header, struct span bod
 
 static void bad_frame(struct mqtt_session *session, enum mqtt_need need)
 {
-    bool large = need == MQTT_FRAME_TOO_LARGE;
-    metric_add(large ? metrics.too_large : metrics.malformed, 1);
-    mqtt_end(session, large ? MQTT_REASON_PACKET_TOO_LARGE : MQTT_REASON_MALFORMED);
+    mqtt_end(session,
+             need == MQTT_FRAME_TOO_LARGE ? MQTT_REASON_PACKET_TOO_LARGE : MQTT_REASON_MALFORMED);
 }
 
 static enum status session_input(void *context, struct span bytes, size_t *used)
@@ -219,6 +255,7 @@ static enum status session_input(void *context, struct span bytes, size_t *used)
     int64_t packets = 0;
     session->heard_ms = loop_now_ms(broker_loop(session->client.worker));
     session->settled = 0;
+    session->held = false;
     while (session->state == MQTT_WAIT_CONNECT || session->state == MQTT_UP) {
         uint8_t header;
         struct span body;
@@ -232,6 +269,7 @@ static enum status session_input(void *context, struct span bytes, size_t *used)
             break;
         }
         if (!handle(session, header, body)) {
+            session->held = true;
             stream_pause(session->stream);
             break;
         }
@@ -253,7 +291,6 @@ static enum status session_open(void *context, struct stream *stream, struct bro
     client_init(&session->client, worker, &mqtt_client_ops);
     session->stream = stream;
     session->packet_max = UINT32_MAX;
-    session->problem_info = true;
     session->receive_max = mqtt_settings.receive_max;
     session->timer.fired = timer_fired;
     loop_timer_start(broker_loop(worker), &session->timer, LIMIT_CONNECT_MS);

@@ -31,7 +31,8 @@ struct mqtt_session {
     uint32_t packet_max;  /* what the client takes; UINT32_MAX: anything */
     uint32_t settled;     /* outgoing deliveries settled during this input */
     uint16_t subscribes;  /* SUBSCRIBEs under way */
-    bool assigned_id, problem_info, ended_well;
+    bool assigned_id, asked_expiry, ended_well;
+    bool held; /* input waits for the broker, so silence is not the client's */
     uint64_t heard_ms;
     struct loop_timer timer; /* until CONNECT, then keep alive */
     uint8_t *owed;           /* enum mqtt_owed by outgoing identifier; NULL until the first */
@@ -51,6 +52,7 @@ extern const struct client_ops mqtt_client_ops;
 /* session.c: DISCONNECT with the reason where the version has it, then close; closes once. */
 void mqtt_end(struct mqtt_session *session, enum mqtt_reason reason);
 enum mqtt_reason mqtt_reason_of(enum status status);
+void mqtt_count_refusal(enum mqtt_reason reason); /* in /metrics */
 
 /* connect.c */
 void mqtt_handle_connect(struct mqtt_session *session, uint8_t header, struct span body);

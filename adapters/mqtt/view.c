@@ -50,34 +50,71 @@ static uint32_t seconds_left(struct span expires_at)
     return left > UINT32_MAX ? UINT32_MAX : (uint32_t)left;
 }
 
-static bool is_text(struct span value, size_t max)
+static bool fits(struct span value)
 {
-    return value.size <= max;
+    return value.size <= UINT16_MAX;
 }
 
-/* One header into the properties; what has no property of its own is a user property. */
-static void show_header(const struct header *header, struct mqtt_properties *properties,
-                        struct mqtt_pair *users)
+/* Headers that MQTT has properties for. The first of a name is the property, a null one its
+ * absence; what follows under that name is the publisher's own user property. */
+static const char *const standard_names[] = {
+    HEADER_CONTENT_TYPE, HEADER_CORRELATION_ID, HEADER_REPLY_TO,
+    HEADER_EXPIRES_AT,   HEADER_PAYLOAD_TEXT,
+};
+enum { CONTENT_TYPE, CORRELATION_ID, REPLY_TO, EXPIRES_AT, PAYLOAD_TEXT, STANDARD_NAMES };
+
+static unsigned standard_of(struct span name)
 {
-    if (span_is(header->name, HEADER_CONTENT_TYPE) && is_text(header->value, 65535)) {
-        properties->content_type = header->value;
+    unsigned i = 0;
+    while (i < STANDARD_NAMES && !span_is(name, standard_names[i]))
+        i++;
+    return i;
+}
+
+/* False: the value does not fit the property. */
+static bool show_standard(unsigned standard, struct span value, struct mqtt_properties *properties)
+{
+    switch (standard) {
+    case CONTENT_TYPE:
+        if (!fits(value))
+            return false;
+        properties->content_type = value;
         properties->present |= MQTT_HAS(CONTENT_TYPE);
-    } else if (span_is(header->name, HEADER_CORRELATION_ID) && is_text(header->value, 65535)) {
-        properties->correlation = header->value;
+        return true;
+    case CORRELATION_ID:
+        if (!fits(value))
+            return false;
+        properties->correlation = value;
         properties->present |= MQTT_HAS(CORRELATION);
-    } else if (span_is(header->name, HEADER_REPLY_TO) && mqtt_topic_valid(header->value)) {
-        properties->response_topic = header->value;
+        return true;
+    case REPLY_TO:
+        if (!mqtt_topic_valid(value))
+            return false;
+        properties->response_topic = value;
         properties->present |= MQTT_HAS(RESPONSE_TOPIC);
-    } else if (span_is(header->name, HEADER_EXPIRES_AT)) {
-        properties->message_expiry = seconds_left(header->value);
+        return true;
+    case EXPIRES_AT:
+        properties->message_expiry = seconds_left(value);
         properties->present |= MQTT_HAS(MESSAGE_EXPIRY);
-    } else if (span_is(header->name, HEADER_PAYLOAD_TEXT)) {
+        return true;
+    default:
         properties->payload_format = 1;
         properties->present |= MQTT_HAS(PAYLOAD_FORMAT);
-    } else if (properties->user_count < LIMIT_HEADERS && is_text(header->name, 65535) &&
-               is_text(header->value, 65535)) {
-        users[properties->user_count++] = (struct mqtt_pair){header->name, header->value};
+        return true;
     }
+}
+
+static void show_header(const struct header *header, unsigned *seen,
+                        struct mqtt_properties *properties, struct mqtt_pair *users)
+{
+    unsigned standard = standard_of(header->name);
+    if (standard < STANDARD_NAMES && !(*seen >> standard & 1)) {
+        *seen |= 1u << standard;
+        if (header->value.data == NULL || show_standard(standard, header->value, properties))
+            return;
+    }
+    if (properties->user_count < LIMIT_HEADERS && fits(header->name) && fits(header->value))
+        users[properties->user_count++] = (struct mqtt_pair){header->name, header->value};
 }
 
 static void show_headers(const struct record *record, struct mqtt_properties *properties,
@@ -86,13 +123,14 @@ static void show_headers(const struct record *record, struct mqtt_properties *pr
     struct reader at = reader_of(record->headers);
     struct header header;
     bool topic_seen = false, publisher_seen = false;
+    unsigned seen = 0;
     while (record_next_header(&at, &header)) {
         if (!topic_seen && span_is(header.name, HEADER_TOPIC))
             topic_seen = true; /* the first is the gateway's own */
         else if (!publisher_seen && span_is(header.name, HEADER_PUBLISHER))
             publisher_seen = true;
         else
-            show_header(&header, properties, users);
+            show_header(&header, &seen, properties, users);
     }
     if (record->key.data != NULL && properties->user_count < LIMIT_HEADERS)
         users[properties->user_count++] =
@@ -132,31 +170,46 @@ struct blob *mqtt_encode_record(uint32_t variant, const struct record *record)
 
 /* ------------------------------------------------ PUBLISH to record */
 
-static void put(struct publish *publish, struct header *headers, const char *name,
-                struct span value)
+struct filling {
+    struct publish *publish;
+    struct header *headers;
+    unsigned seen; /* standard names */
+};
+
+static void put(struct filling *filling, unsigned standard, struct span value)
 {
-    headers[publish->header_count++] = (struct header){span_from_text(name), value};
+    filling->seen |= 1u << standard;
+    filling->headers[filling->publish->header_count++] =
+        (struct header){span_from_text(standard_names[standard]), value};
+}
+
+static void put_properties(struct filling *filling, const struct mqtt_properties *properties,
+                           char text[24])
+{
+    if (properties->present & MQTT_HAS(CONTENT_TYPE))
+        put(filling, CONTENT_TYPE, properties->content_type);
+    if (properties->present & MQTT_HAS(RESPONSE_TOPIC))
+        put(filling, REPLY_TO, properties->response_topic);
+    if (properties->present & MQTT_HAS(CORRELATION))
+        put(filling, CORRELATION_ID, properties->correlation);
+    if (properties->payload_format == 1)
+        put(filling, PAYLOAD_TEXT, span_from_text("1"));
+    if (properties->present & MQTT_HAS(MESSAGE_EXPIRY)) {
+        filling->publish->expires_at_ms =
+            clock_wall_ms() + (int64_t)properties->message_expiry * 1000;
+        int size = snprintf(text, 24, "%lld", (long long)filling->publish->expires_at_ms);
+        put(filling, EXPIRES_AT, span_of(text, (size_t)size));
+    }
 }
 
 enum mqtt_reason mqtt_publish_fill(const struct mqtt_properties *properties,
                                    struct publish *publish, struct header *headers, char text[24])
 {
+    struct filling filling = {.publish = publish, .headers = headers};
     publish->headers = headers;
     if (properties->present == 0 && properties->user_count == 0)
         return MQTT_REASON_SUCCESS;
-    if (properties->present & MQTT_HAS(CONTENT_TYPE))
-        put(publish, headers, HEADER_CONTENT_TYPE, properties->content_type);
-    if (properties->present & MQTT_HAS(RESPONSE_TOPIC))
-        put(publish, headers, HEADER_REPLY_TO, properties->response_topic);
-    if (properties->present & MQTT_HAS(CORRELATION))
-        put(publish, headers, HEADER_CORRELATION_ID, properties->correlation);
-    if (properties->payload_format == 1)
-        put(publish, headers, HEADER_PAYLOAD_TEXT, span_from_text("1"));
-    if (properties->present & MQTT_HAS(MESSAGE_EXPIRY)) {
-        publish->expires_at_ms = clock_wall_ms() + (int64_t)properties->message_expiry * 1000;
-        int size = snprintf(text, 24, "%lld", (long long)publish->expires_at_ms);
-        put(publish, headers, HEADER_EXPIRES_AT, span_of(text, (size_t)size));
-    }
+    put_properties(&filling, properties, text);
     struct span list = properties->list;
     struct mqtt_pair pair;
     while (mqtt_user_next(&list, &pair)) {
@@ -164,8 +217,12 @@ enum mqtt_reason mqtt_publish_fill(const struct mqtt_properties *properties,
             publish->key = pair.value;
             continue;
         }
-        if (publish->header_count >= LIMIT_HEADERS - 4)
+        /* The core adds two headers of its own. */
+        if (publish->header_count > LIMIT_HEADERS - 4)
             return MQTT_REASON_QUOTA_EXCEEDED;
+        unsigned standard = standard_of(pair.name);
+        if (standard < STANDARD_NAMES && !(filling.seen >> standard & 1))
+            put(&filling, standard, span_of(NULL, 0));
         headers[publish->header_count++] = (struct header){pair.name, pair.value};
     }
     return MQTT_REASON_SUCCESS;

@@ -94,6 +94,8 @@ static void partition_release(struct partition *partition, uint64_t start)
     while (gone < partition->count &&
            partition->batches[gone].base_offset + partition->batches[gone].record_count <= start)
         blob_unref(partition->batches[gone++].bytes);
+    if (gone == 0)
+        return;
     partition->count -= gone;
     memmove(partition->batches, partition->batches + gone,
             partition->count * sizeof *partition->batches);
@@ -167,6 +169,8 @@ static size_t row_search(const struct memory *memory, struct span key)
 
 static void rows_remove(struct memory *memory, size_t first, size_t end)
 {
+    if (first == end)
+        return;
     for (size_t i = first; i < end; i++) {
         blob_unref(memory->rows[i].key);
         blob_unref(memory->rows[i].value);
@@ -375,6 +379,8 @@ static enum status read_now(const struct memory *memory, struct storage_read *re
             return STATUS_OUT_OF_RANGE;
         offset = partition->start;
     }
+    if (offset >= read->end)
+        return STATUS_OK;
     size_t at = partition_search(partition, offset);
     while (read->by_time && at < partition->count &&
            partition->batches[at].append_time_ms < read->time_ms)

@@ -167,12 +167,17 @@ static enum read_end read_one(const struct cursor *cursor, struct storage_read *
     return read->count < STORAGE_READ_MAX && *bytes < read->max_bytes ? READ_ON : READ_FULL;
 }
 
-/* Puts the cursor on the batch that holds offset, or the first behind it. */
+/* Puts the cursor on the batch that holds offset, or the first behind it. RocksDB steps one further
+ * back when it seeks backwards, so a batch that begins at offset is not looked for that way: its
+ * predecessor may lie in a block that cannot be read. */
 static enum status seek_holding(struct cursor *cursor, uint64_t offset)
 {
     struct stored stored;
-    enum status status = cursor_seek_before(cursor, offset);
     uint64_t base;
+    enum status status = cursor_seek(cursor, offset);
+    if (status != STATUS_OK || (cursor_at(cursor, &base) && base == offset))
+        return status;
+    status = cursor_seek_before(cursor, offset);
     if (status == STATUS_OK && cursor_at(cursor, &base) && base < offset &&
         cursor_get(cursor, &stored) == STATUS_OK && base + stored.envelope.record_count <= offset)
         status = cursor_next(cursor);
@@ -220,6 +225,9 @@ static enum status read_from(struct engine *engine, struct storage_read *read, u
         }
         if (end == READ_BROKEN && read->count == 0) {
             atomic_fetch_add_explicit(&engine->count_corrupt, 1, memory_order_relaxed);
+            trace(TRACE_ERROR, "store: partition %llu cannot be read from offset %llu to %llu",
+                  (unsigned long long)read->partition, (unsigned long long)read->offset,
+                  (unsigned long long)next_good);
             read->offset = next_good;
             return STATUS_CORRUPT;
         }

@@ -86,6 +86,8 @@ void partition_set_start(struct partition *partition, uint64_t start)
     size_t gone = 0;
     while (gone < partition->count && partition_slice(partition, gone).end_offset <= start)
         gone++;
+    if (gone == 0)
+        return;
     partition->count -= gone;
     memmove(partition->entries, partition->entries + gone,
             partition->count * sizeof *partition->entries);

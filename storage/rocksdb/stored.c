@@ -43,7 +43,7 @@ static enum status cursor_status(const struct cursor *cursor)
     rocksdb_iter_get_error(cursor->iterator, &problem);
     if (problem == NULL)
         return STATUS_OK;
-    trace(TRACE_ERROR, "store: reading partition %llu in segment %llu: %s",
+    trace(TRACE_DEBUG, "store: reading partition %llu in segment %llu: %s",
           (unsigned long long)cursor->partition, (unsigned long long)cursor->segment, problem);
     rocksdb_free(problem);
     return STATUS_CORRUPT;

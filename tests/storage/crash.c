@@ -1,10 +1,438 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/* What the engine on a directory does after kill -9 and with damaged files: it keeps all that it
+ * acknowledged, or refuses with a text and touches nothing. */
 #include "tests/storage/fixture.h"
-const struct CMUnitTest crash_tests[] = {{0}};
-const size_t crash_test_count = 0;
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "core/base/crc.h"
+#include "core/base/pack.h"
+#include "core/net/loop.h"
+#include "storage/rocksdb/rocksdb.h"
+
+enum { SYNCED = 1, INTERVAL = 2, RECORDS = 3, PAYLOAD = 2000, ACKS = 400 };
+
+/* What the child tells about each answered append. */
+struct ack {
+    uint64_t partition, base, seed;
+};
+
+/* The child appends until it is killed, four at a time. */
+
+struct child_op {
+    struct op *op;
+    int to;
+};
+
 int crash_child(const char *role, const char *directory)
 {
-    (void)role;
-    (void)directory;
-    return 1;
+    static const struct engine_case engine = {"child", &rocksdb_storage_ops, PLACE_DIRECTORY};
+    struct fixture fixture = {.engine = &engine};
+    struct err err = {{0}};
+    fixture.loop = loop_new();
+    fixture.options.directory = directory;
+    fixture.options.interval_ms = 60000; /* only the kill decides what is there */
+    if (strcmp(role, "append") != 0 || fixture_try_open(&fixture, &err) != STATUS_OK) {
+        fprintf(stderr, "%s\n", err.text);
+        return 1;
+    }
+    for (uint64_t seed = 0;; seed += 4) {
+        struct op *ops[4];
+        for (unsigned i = 0; i < 4; i++) {
+            ops[i] = op_new(&fixture);
+            op_batch(ops[i], i % 2 == 0 ? SYNCED : INTERVAL, RECORDS, PAYLOAD, seed + i);
+            if (i % 2 != 0)
+                ops[i]->batches[0].durability = DURABLE_INTERVAL;
+            op_start(&fixture, ops[i]);
+        }
+        wait_all(&fixture);
+        for (unsigned i = 0; i < 4; i++) {
+            struct ack ack = {ops[i]->batches[0].partition, ops[i]->batches[0].base_offset,
+                              seed + i};
+            if (ops[i]->append.request.status != STATUS_OK ||
+                write(STDOUT_FILENO, &ack, sizeof ack) != sizeof ack)
+                return 1;
+            op_free(ops[i]);
+        }
+    }
 }
+
+/* Runs the child on the fixture's directory and kills it; all acks it wrote. */
+static size_t run_and_kill(struct fixture *fixture, struct ack *acks, size_t room)
+{
+    int pipes[2];
+    assert_int_equal(pipe(pipes), 0);
+    pid_t child = fork();
+    if (child == 0) {
+        char program[] = "/proc/self/exe", role[] = "append";
+        char *arguments[] = {program, role, fixture->directory, NULL};
+        dup2(pipes[1], STDOUT_FILENO);
+        close(pipes[0]);
+        close(pipes[1]);
+        execv(program, arguments);
+        _exit(1);
+    }
+    close(pipes[1]);
+    size_t count = 0;
+    while (count < room && read(pipes[0], &acks[count], sizeof *acks) == sizeof *acks) {
+        if (++count == ACKS)
+            kill(child, SIGKILL);
+    }
+    close(pipes[0]);
+    waitpid(child, NULL, 0);
+    assert_true(count >= ACKS);
+    return count;
+}
+
+static void check_acks(struct fixture *fixture, const struct ack *acks, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        struct storage_read read;
+        read_init(fixture, &read, acks[i].partition, acks[i].base + 1);
+        read.max_bytes = 1;
+        assert_int_equal(read_run(fixture, &read), STATUS_OK);
+        assert_int_equal(read.count, 1);
+        assert_int_equal(read.batches[0].base_offset, acks[i].base);
+        assert_true(batch_is(blob_span(read.batches[0].bytes), RECORDS, PAYLOAD, acks[i].seed));
+        read_release(&read);
+    }
+}
+
+static struct ack acks[2 * ACKS];
+
+/* Files */
+
+static void path_in(const struct fixture *fixture, const char *name, char path[512])
+{
+    snprintf(path, 512, "%s/%s", fixture->directory, name);
+}
+
+/* The largest file with this suffix. */
+static off_t find_file(const struct fixture *fixture, const char *suffix, char path[512])
+{
+    off_t largest = -1;
+    DIR *listing = opendir(fixture->directory);
+    assert_non_null(listing);
+    for (struct dirent *entry; (entry = readdir(listing)) != NULL;) {
+        char candidate[512];
+        struct stat stat_of;
+        size_t size = strlen(entry->d_name), end = strlen(suffix);
+        path_in(fixture, entry->d_name, candidate);
+        if (size < end || strcmp(entry->d_name + size - end, suffix) != 0 ||
+            stat(candidate, &stat_of) != 0 || stat_of.st_size <= largest)
+            continue;
+        largest = stat_of.st_size;
+        memcpy(path, candidate, sizeof candidate);
+    }
+    closedir(listing);
+    assert_true(largest >= 0);
+    return largest;
+}
+
+static void damage(const char *path, off_t at, size_t size)
+{
+    uint8_t bytes[4096];
+    int fd = open(path, O_RDWR);
+    assert_true(fd >= 0 && size <= sizeof bytes);
+    assert_int_equal(pread(fd, bytes, size, at), size);
+    for (size_t i = 0; i < size; i++)
+        bytes[i] ^= 0x5a;
+    assert_int_equal(pwrite(fd, bytes, size, at), size);
+    close(fd);
+}
+
+static void write_file(const struct fixture *fixture, const char *name, const char *text, int flags)
+{
+    char path[512];
+    path_in(fixture, name, path);
+    int fd = open(path, O_WRONLY | O_CREAT | flags, 0600);
+    assert_int_equal(write(fd, text, strlen(text)), strlen(text));
+    close(fd);
+}
+
+/* A sum over names and contents of all files: the same before and after means untouched. */
+static uint64_t directory_sum(const struct fixture *fixture)
+{
+    static uint8_t bytes[1 << 20];
+    uint64_t sum = 0;
+    DIR *listing = opendir(fixture->directory);
+    for (struct dirent *entry; (entry = readdir(listing)) != NULL;) {
+        char path[512];
+        path_in(fixture, entry->d_name, path);
+        int fd = open(path, O_RDONLY);
+        ssize_t size = entry->d_type == DT_REG ? read(fd, bytes, sizeof bytes) : 0;
+        uint32_t crc = crc32c(0, span_from_text(entry->d_name));
+        sum += (uint64_t)crc32c(crc, span_of(bytes, (size_t)size)) * 31 + (uint64_t)size;
+        close(fd);
+    }
+    closedir(listing);
+    return sum;
+}
+
+static void must_refuse(struct fixture *fixture, enum status wanted, const char *text)
+{
+    struct err err = {{0}};
+    uint64_t before = directory_sum(fixture);
+    assert_int_equal(fixture_try_open(fixture, &err), wanted);
+    if (strstr(err.text, text) == NULL)
+        fail_msg("\"%s\" does not say \"%s\"", err.text, text);
+    assert_int_equal(directory_sum(fixture), before);
+    fixture->storage = NULL;
+}
+
+/* Tests */
+
+static void kill_keeps_what_was_acknowledged(void **state)
+{
+    struct fixture *fixture = *state;
+    fixture_close(fixture);
+    size_t count = run_and_kill(fixture, acks, 2 * ACKS);
+    fixture_open(fixture);
+    check_acks(fixture, acks, count);
+    assert_true(append_one(fixture, SYNCED, 1, 10, 0) < 65536);
+}
+
+static void interval_partitions_go_on_behind_their_reservation(void **state)
+{
+    struct fixture *fixture = *state;
+    fixture_close(fixture);
+    size_t count = run_and_kill(fixture, acks, 2 * ACKS);
+    uint64_t last = 0;
+    for (size_t i = 0; i < count; i++)
+        if (acks[i].partition == INTERVAL)
+            last = acks[i].base;
+    fixture_open(fixture);
+    struct storage_bounds bounds = bounds_of(fixture, INTERVAL);
+    assert_true(bounds.end >= 65536 && bounds.end > last);
+    fixture_reopen(fixture); /* nothing was appended, and it must not go back */
+    assert_int_equal(bounds_of(fixture, INTERVAL).end, bounds.end);
+    struct op *op = op_new(fixture);
+    op_batch(op, INTERVAL, 1, 10, 5);
+    op->batches[0].durability = DURABLE_INTERVAL;
+    assert_int_equal(op_run(fixture, op), STATUS_OK);
+    assert_int_equal(op->batches[0].base_offset, bounds.end);
+    assert_int_equal(load_u32(op->batches[0].bytes->bytes + 12), 1); /* leader epoch */
+    assert_true(op->append.commit > (uint64_t)1 << 32);
+    op_free(op);
+    struct storage_read read;
+    read_init(fixture, &read, INTERVAL, bounds.end - 100); /* a gap, and the batch behind it */
+    assert_int_equal(read_run(fixture, &read), STATUS_OK);
+    assert_int_equal(read.count, 1);
+    assert_int_equal(read.batches[0].base_offset, bounds.end);
+    read_release(&read);
+}
+
+static void a_torn_tail_is_tolerated(void **state)
+{
+    struct fixture *fixture = *state;
+    char path[512];
+    fixture_close(fixture);
+    size_t count = run_and_kill(fixture, acks, 2 * ACKS);
+    find_file(fixture, ".log", path);
+    write_file(fixture, strrchr(path, '/') + 1, "half of a record that was never acknowledged",
+               O_APPEND);
+    fixture_open(fixture);
+    check_acks(fixture, acks, count);
+}
+
+static void a_hole_in_the_log_refuses(void **state)
+{
+    struct fixture *fixture = *state;
+    char path[512];
+    fixture_close(fixture);
+    run_and_kill(fixture, acks, 2 * ACKS);
+    off_t size = find_file(fixture, ".log", path);
+    damage(path, size / 2, 100);
+    must_refuse(fixture, STATUS_CORRUPT, "was acknowledged");
+}
+
+static void a_shorter_log_refuses_until_the_marker_goes(void **state)
+{
+    struct fixture *fixture = *state;
+    char path[512];
+    fixture_close(fixture);
+    run_and_kill(fixture, acks, 2 * ACKS);
+    off_t size = find_file(fixture, ".log", path);
+    assert_int_equal(truncate(path, size / 2), 0);
+    must_refuse(fixture, STATUS_CORRUPT, "delete polylog-marker");
+    path_in(fixture, "polylog-marker", path);
+    assert_int_equal(unlink(path), 0);
+    fixture_open(fixture);
+    assert_true(bounds_of(fixture, SYNCED).end > 0);
+}
+
+static void a_lost_database_refuses(void **state)
+{
+    struct fixture *fixture = *state;
+    char path[512];
+    append_one(fixture, 1, 1, 10, 0);
+    fixture_close(fixture);
+    path_in(fixture, "CURRENT", path);
+    assert_int_equal(unlink(path), 0);
+    must_refuse(fixture, STATUS_CORRUPT, "ends at commit 0");
+}
+
+static void another_version_is_refused(void **state)
+{
+    struct fixture *fixture = *state;
+    append_one(fixture, 1, 1, 10, 0);
+    fixture_close(fixture);
+    write_file(fixture, "polylog-format", "polylog storage format 2\n", O_TRUNC);
+    must_refuse(fixture, STATUS_UNSUPPORTED, "format 2");
+    write_file(fixture, "polylog-format", "?", O_TRUNC);
+    must_refuse(fixture, STATUS_INVALID, "not readable");
+}
+
+static void a_foreign_directory_is_refused(void **state)
+{
+    struct fixture *fixture = *state;
+    char path[512];
+    fixture_close(fixture);
+    path_in(fixture, "polylog-format", path);
+    assert_int_equal(unlink(path), 0);
+    must_refuse(fixture, STATUS_INVALID, "is not empty");
+}
+
+static void a_store_in_use_is_refused(void **state)
+{
+    struct fixture *fixture = *state;
+    struct storage *first = fixture->storage;
+    struct err err = {{0}};
+    append_one(fixture, 1, 1, 10, 0);
+    assert_int_equal(fixture_try_open(fixture, &err), STATUS_BUSY);
+    assert_non_null(strstr(err.text, "in use"));
+    fixture->storage = first;
+    append_one(fixture, 1, 1, 10, 0);
+}
+
+static void no_space_is_said_before_writing(void **state)
+{
+    struct fixture *fixture = *state;
+    append_one(fixture, 1, 5, 10, 0);
+    fixture_close(fixture);
+    fixture->options.min_free_bytes = (uint64_t)1 << 60;
+    fixture_open(fixture);
+    struct op *op = op_new(fixture), *rows = op_new(fixture);
+    op_batch(op, 1, 1, 10, 0);
+    op_put(rows, "r", "v");
+    assert_int_equal(op_run(fixture, op), STATUS_NO_SPACE);
+    assert_int_equal(op_run(fixture, rows), STATUS_NO_SPACE);
+    assert_int_equal(fixture->storage->ops->health(fixture->storage), STATUS_NO_SPACE);
+    assert_int_equal(trim_run(fixture, 1, 2, false), STATUS_OK); /* the way out */
+    assert_int_equal(bounds_of(fixture, 1).start, 2);
+    op_free(op);
+    op_free(rows);
+}
+
+static void a_corrupt_block_never_gives_wrong_data(void **state)
+{
+    struct fixture *fixture = *state;
+    char path[512];
+    for (uint64_t i = 0; i < 400; i++)
+        append_one(fixture, 1, RECORDS, PAYLOAD, i);
+    fixture_close(fixture);
+    off_t size = find_file(fixture, ".sst", path);
+    damage(path, size / 2, 10);
+    damage(path, size / 4, 1);
+    fixture_open(fixture);
+    unsigned good = 0, corrupt = 0;
+    uint64_t offset = 0;
+    while (offset < 400 * RECORDS) {
+        struct storage_read read;
+        read_init(fixture, &read, 1, offset);
+        read.max_bytes = 50000;
+        enum status status = read_run(fixture, &read);
+        if (status == STATUS_CORRUPT) {
+            assert_int_equal(read.count, 0);
+            assert_true(read.offset > offset);
+            offset = read.offset;
+            corrupt++;
+            continue;
+        }
+        assert_int_equal(status, STATUS_OK);
+        assert_true(read.count > 0);
+        for (uint32_t i = 0; i < read.count; i++, good++) {
+            assert_int_equal(read.batches[i].base_offset, offset);
+            assert_true(
+                batch_is(blob_span(read.batches[i].bytes), RECORDS, PAYLOAD, offset / RECORDS));
+            offset += RECORDS;
+        }
+        read_release(&read);
+    }
+    assert_int_equal(corrupt, 2);
+    assert_true(good >= 380);
+}
+
+static unsigned count_files(const struct fixture *fixture, const char *suffix)
+{
+    unsigned count = 0;
+    DIR *listing = opendir(fixture->directory);
+    for (struct dirent *entry; (entry = readdir(listing)) != NULL;)
+        count += strstr(entry->d_name, suffix) != NULL;
+    closedir(listing);
+    return count;
+}
+
+static void space_comes_back_after_a_trim(void **state)
+{
+    struct fixture *fixture = *state;
+    fixture_close(fixture);
+    fixture->options.segment_bytes = 100000;
+    fixture_open(fixture);
+    for (uint64_t i = 0; i < 600; i++) {
+        append_one(fixture, 1, 1, PAYLOAD, i);
+        append_one(fixture, 2, 1, PAYLOAD, i);
+        if (i < 5)
+            append_one(fixture, 3, 1, 10, i);
+    }
+    unsigned before = 0;
+    for (unsigned wait = 0; wait < 100 && (before = count_files(fixture, ".sst")) < 10; wait++)
+        usleep(50000);
+    assert_true(before >= 10);
+    assert_int_equal(trim_run(fixture, 1, 580, false), STATUS_OK);
+    assert_int_equal(trim_run(fixture, 2, 0, true), STATUS_OK);
+    usleep(300000); /* partition 3 holds the first segment, so nothing may go */
+    assert_int_equal(bounds_of(fixture, 3).end, 5);
+    assert_true(count_files(fixture, ".sst") >= before);
+    assert_int_equal(trim_run(fixture, 3, 5, false), STATUS_OK);
+    unsigned after = before;
+    for (unsigned wait = 0; wait < 200 && after > 5; wait++) {
+        usleep(50000);
+        after = count_files(fixture, ".sst");
+    }
+    assert_true(after <= 5);
+    append_one(fixture, 1, 1, PAYLOAD, 600); /* its write forgets the rows of what was dropped */
+    fixture_reopen(fixture);
+    assert_int_equal(bounds_of(fixture, 1).start, 580);
+    assert_int_equal(bounds_of(fixture, 1).end, 601);
+    assert_int_equal(bounds_of(fixture, 2).end, 0);
+    assert_int_equal(bounds_of(fixture, 3).start, 5);
+    assert_int_equal(append_one(fixture, 3, 1, PAYLOAD, 0), 5);
+    struct storage_read read;
+    read_init(fixture, &read, 1, 580);
+    assert_int_equal(read_run(fixture, &read), STATUS_OK);
+    assert_int_equal(read.count, 21);
+    read_release(&read);
+}
+
+const struct CMUnitTest crash_tests[] = {
+    cmocka_unit_test(kill_keeps_what_was_acknowledged),
+    cmocka_unit_test(interval_partitions_go_on_behind_their_reservation),
+    cmocka_unit_test(a_torn_tail_is_tolerated),
+    cmocka_unit_test(a_hole_in_the_log_refuses),
+    cmocka_unit_test(a_shorter_log_refuses_until_the_marker_goes),
+    cmocka_unit_test(a_lost_database_refuses),
+    cmocka_unit_test(another_version_is_refused),
+    cmocka_unit_test(a_foreign_directory_is_refused),
+    cmocka_unit_test(a_store_in_use_is_refused),
+    cmocka_unit_test(no_space_is_said_before_writing),
+    cmocka_unit_test(a_corrupt_block_never_gives_wrong_data),
+    cmocka_unit_test(space_comes_back_after_a_trim),
+};
+const size_t crash_test_count = sizeof crash_tests / sizeof *crash_tests;

@@ -71,7 +71,9 @@ void mqtt_answered(struct client *client, uint64_t token, enum status status, ui
     bool exactly_once = token >> 16 == 2;
     if (session->state != MQTT_UP)
         return;
-    if (status != STATUS_OK && session->version != MQTT_5) {
+    if (status == STATUS_STORAGE_FAILED || (status != STATUS_OK && session->version != MQTT_5)) {
+        /* After a failed sync nobody knows whether the record will be there at the next start: neither answer would be
+         * true. Otherwise: */
         /* 3.x has no negative answer, and a positive one would be a promise (3.3.5-2 leaves the
          * choice). */
         mqtt_end(session, mqtt_reason_of(status));

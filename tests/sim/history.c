@@ -1,0 +1,262 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The checkers. Plain arrays and maps: they must be easier to trust than what they check. */
+#include "tests/sim/history.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "core/base/heap.h"
+#include "core/base/map.h"
+#include "tests/sim/sim.h"
+
+static uint64_t seed_now;
+static struct message attempts[ATTEMPTS_MAX];
+static enum fate fates[ATTEMPTS_MAX];
+static uint32_t attempt_count;
+
+struct place {
+    uint64_t key[2];              /* partition, offset */
+    uint32_t attempt;
+    /* delivery */
+    uint64_t leased_until_ms;
+    uint32_t failures;
+    bool done, maybe_done;
+};
+static struct map places;
+
+static struct {
+    uint32_t *attempts;
+    uint32_t count, capacity;
+} final[TOPICS];
+static uint64_t final_count, done_count;
+static struct seen_run *runs;
+
+void history_begin(uint64_t seed)
+{
+    seed_now = seed;
+    attempt_count = 0;
+    memset(fates, 0, sizeof fates);
+    struct map_slot *slot;
+    for (size_t i = 0; places.slots != NULL && (slot = map_next(&places, &i)) != NULL;)
+        heap_free(slot->value);
+    map_deinit(&places);
+    map_init(&places);
+    for (unsigned i = 0; i < TOPICS; i++)
+        final[i].count = 0;
+    final_count = done_count = 0;
+    while (runs != NULL) {
+        struct seen_run *next = runs->next;
+        heap_free(runs->attempts);
+        heap_free(runs);
+        runs = next;
+    }
+}
+
+void history_fail(const char *format, ...)
+{
+    va_list arguments;
+    va_start(arguments, format);
+    fprintf(stderr, "seed %llu, at %llu ms: ", (unsigned long long)seed_now, (unsigned long long)sim_now_ms());
+    vfprintf(stderr, format, arguments);
+    fprintf(stderr, "\n");
+    va_end(arguments);
+    abort();
+}
+
+struct message history_attempt(unsigned topic, uint32_t number)
+{
+    if (attempt_count == ATTEMPTS_MAX)
+        history_fail("too many attempts");
+    struct message message = {.topic = topic, .number = number, .attempt = attempt_count};
+    attempts[attempt_count++] = message;
+    return message;
+}
+
+void history_format(struct message message, char text[64])
+{
+    snprintf(text, 64, "%u %u %u", message.topic, message.number, message.attempt);
+}
+
+bool history_parse(struct span payload, struct message *message)
+{
+    char text[64];
+    if (payload.size >= sizeof text)
+        return false;
+    memcpy(text, payload.data, payload.size);
+    text[payload.size] = '\0';
+    return sscanf(text, "%u %u %u", &message->topic, &message->number, &message->attempt) == 3 &&
+           message->attempt < attempt_count && attempts[message->attempt].number == message->number &&
+           attempts[message->attempt].topic == message->topic;
+}
+
+void history_fate(struct message message, enum fate fate)
+{
+    fates[message.attempt] = fate;
+}
+
+static struct place *place_of(uint64_t partition, uint64_t offset)
+{
+    uint64_t key[2] = {partition, offset};
+    struct place *place = map_get(&places, span_of(key, sizeof key));
+    if (place != NULL)
+        return place;
+    place = heap_new(sizeof *place);
+    memcpy(place->key, key, sizeof key);
+    place->attempt = UINT32_MAX;
+    map_put(&places, span_of(place->key, sizeof place->key), place);
+    return place;
+}
+
+void history_read(uint64_t partition, uint64_t offset, struct span payload)
+{
+    struct message message;
+    if (!history_parse(payload, &message))
+        history_fail("a record nobody published: %.*s", (int)payload.size, (const char *)payload.data);
+    if (fates[message.attempt] == FATE_REFUSED)
+        history_fail("attempt %u was refused and is delivered", message.attempt);
+    struct place *place = place_of(partition, offset);
+    if (place->attempt == UINT32_MAX)
+        place->attempt = message.attempt;
+    if (place->attempt != message.attempt)
+        history_fail("partition %llu offset %llu had attempt %u and has %u now", (unsigned long long)partition,
+                     (unsigned long long)offset, place->attempt, message.attempt);
+}
+
+void history_final(uint64_t partition, uint64_t offset, struct span payload)
+{
+    history_read(partition, offset, payload);
+    struct message message;
+    history_parse(payload, &message);
+    unsigned topic = message.topic;
+    if (final[topic].count == final[topic].capacity) {
+        final[topic].capacity = final[topic].capacity == 0 ? 64 : final[topic].capacity * 2;
+        final[topic].attempts = heap_resize(final[topic].attempts, final[topic].capacity * sizeof(uint32_t));
+    }
+    final[topic].attempts[final[topic].count++] = message.attempt;
+    final_count++;
+}
+
+/* A run is part of the log: it begins somewhere, and follows without a hole. */
+static void check_run(const struct seen_run *run)
+{
+    const uint32_t *log = final[run->topic].attempts;
+    uint32_t count = final[run->topic].count, first = 0;
+    if (run->count == 0)
+        return;
+    while (first < count && log[first] != run->attempts[0])
+        first++;
+    for (uint32_t i = 0; i < run->count; i++)
+        if (first + i >= count || log[first + i] != run->attempts[i])
+            history_fail("topic %u: a subscriber saw attempt %u as number %u of %u, the log goes on with %d",
+                         run->topic, run->attempts[i], i, run->count,
+                         first + i < count ? (int)log[first + i] : -1);
+    if (run->live && first + run->count != count)
+        history_fail("topic %u: a connected subscriber never saw attempt %u", run->topic, log[first + run->count]);
+}
+
+void history_check_final(void)
+{
+    bool *present = heap_new(attempt_count + 1);
+    for (unsigned topic = 0; topic < TOPICS; topic++) {
+        uint32_t highest = 0;
+        bool any = false;
+        for (uint32_t i = 0; i < final[topic].count; i++) {
+            uint32_t attempt = final[topic].attempts[i];
+            uint32_t number = attempts[attempt].number;
+            if (present[attempt])
+                history_fail("attempt %u is in the log twice", attempt);
+            present[attempt] = true;
+            /* Numbers may come again (sent again), but a new one is always the next. */
+            if (any && number > highest + 1)
+                history_fail("topic %u: %u follows %u", topic, number, highest);
+            if (!any || number > highest)
+                highest = number;
+            any = true;
+        }
+    }
+    for (uint32_t i = 0; i < attempt_count; i++)
+        if (fates[i] == FATE_ACKNOWLEDGED && !present[i])
+            history_fail("attempt %u (topic %u number %u) was acknowledged and is lost", i, attempts[i].topic,
+                         attempts[i].number);
+    heap_free(present);
+    for (const struct seen_run *run = runs; run != NULL; run = run->next)
+        check_run(run);
+}
+
+struct seen_run *history_run(unsigned topic)
+{
+    struct seen_run *run = heap_new(sizeof *run);
+    run->topic = topic;
+    run->next = runs;
+    runs = run;
+    return run;
+}
+
+void history_seen(struct seen_run *run, struct message message)
+{
+    if (fates[message.attempt] == FATE_REFUSED)
+        history_fail("attempt %u was refused and is delivered", message.attempt);
+    if (run->count == run->capacity) {
+        run->capacity = run->capacity == 0 ? 32 : run->capacity * 2;
+        run->attempts = heap_resize(run->attempts, run->capacity * sizeof *run->attempts);
+    }
+    run->attempts[run->count++] = message.attempt;
+}
+
+void history_handed_out(uint64_t partition, uint64_t offset, uint32_t failures, uint64_t until_ms)
+{
+    struct place *place = place_of(partition, offset);
+    if (place->done)
+        history_fail("partition %llu offset %llu was settled and is handed out again",
+                     (unsigned long long)partition, (unsigned long long)offset);
+    if (place->leased_until_ms > sim_now_ms())
+        history_fail("partition %llu offset %llu is leased until %llu and handed out again",
+                     (unsigned long long)partition, (unsigned long long)offset,
+                     (unsigned long long)place->leased_until_ms);
+    if (failures < place->failures)
+        history_fail("failures of partition %llu offset %llu fell from %u to %u", (unsigned long long)partition,
+                     (unsigned long long)offset, place->failures, failures);
+    place->failures = failures;
+    place->leased_until_ms = until_ms;
+}
+
+void history_settling(uint64_t partition, uint64_t offset)
+{
+    struct place *place = place_of(partition, offset);
+    if (!place->maybe_done)
+        done_count++;
+    place->maybe_done = true;
+}
+
+void history_settled(uint64_t partition, uint64_t offset, bool done)
+{
+    struct place *place = place_of(partition, offset);
+    place->leased_until_ms = 0;
+    place->done = place->done || done;
+}
+
+void history_leases_void(void)
+{
+    struct map_slot *slot;
+    for (size_t i = 0; (slot = map_next(&places, &i)) != NULL;)
+        ((struct place *)slot->value)->leased_until_ms = 0;
+}
+
+uint64_t history_done_count(void)
+{
+    return done_count;
+}
+
+uint64_t history_final_count(void)
+{
+    return final_count;
+}
+
+uint64_t history_acknowledged_count(void)
+{
+    uint64_t count = 0;
+    for (uint32_t i = 0; i < attempt_count; i++)
+        count += fates[i] == FATE_ACKNOWLEDGED;
+    return count;
+}

@@ -1,0 +1,60 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the peers saw, and the checkers over it. A message is (topic, number, attempt); every attempt to publish is a
+ * message of its own, so that nothing in the log can be mistaken for another. Failing checks end the process with the
+ * seed on standard error. */
+#ifndef TESTS_SIM_HISTORY_H
+#define TESTS_SIM_HISTORY_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "core/base/span.h"
+
+enum { TOPICS = 8, ATTEMPTS_MAX = 60000 };
+
+struct message {
+    unsigned topic;
+    uint32_t number;              /* of the publisher's messages to that topic */
+    uint32_t attempt;             /* over all */
+};
+
+enum fate { FATE_UNKNOWN, FATE_ACKNOWLEDGED, FATE_REFUSED };
+
+void history_begin(uint64_t seed);
+__attribute__((format(printf, 1, 2))) _Noreturn void history_fail(const char *format, ...);
+
+/* A new attempt to publish; its text goes into the payload. */
+struct message history_attempt(unsigned topic, uint32_t number);
+void history_format(struct message message, char text[64]);
+bool history_parse(struct span payload, struct message *message);
+void history_fate(struct message message, enum fate fate);
+
+/* Something was read from the log, in any way: one value per offset for ever. */
+void history_read(uint64_t partition, uint64_t offset, struct span payload);
+/* All of a partition has been read from start to end: the final content, in order. */
+void history_final(uint64_t partition, uint64_t offset, struct span payload);
+/* After everything final was reported: acknowledged is there, refused is not, order per topic. */
+void history_check_final(void);
+
+/* A subscriber's connection: what it got of each topic must be a run of the log without holes. */
+struct seen_run {
+    uint32_t *attempts;
+    uint32_t count, capacity;
+    bool live;                    /* still connected at the end: must have reached the log's end */
+    unsigned topic;
+    struct seen_run *next;
+};
+struct seen_run *history_run(unsigned topic);
+void history_seen(struct seen_run *run, struct message message);
+
+/* Leases. */
+void history_handed_out(uint64_t partition, uint64_t offset, uint32_t failures, uint64_t until_ms);
+void history_settling(uint64_t partition, uint64_t offset);             /* as done: sent, not answered yet */
+void history_settled(uint64_t partition, uint64_t offset, bool done);   /* answered */
+void history_leases_void(void);               /* the gateway crashed */
+/* Records settled as done; where the answer was lost in a crash, it may have been done. */
+uint64_t history_done_count(void);
+uint64_t history_final_count(void);
+uint64_t history_acknowledged_count(void);
+
+#endif

@@ -1,0 +1,367 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Clients of the simulator. They live on the world loop, and keep to the protocol. */
+#include "tests/sim/mqtt_peer.h"
+
+#include <stdio.h>
+
+#include "adapters/mqtt/encode.h"
+#include "core/base/buf.h"
+#include "core/base/check.h"
+#include "core/base/heap.h"
+#include "core/base/list.h"
+
+enum { PIECE_MAX = 256 * 1024, PUBLISH_WINDOW = 8, SLOW_MS_MAX = 30 };
+
+/* What both kinds share: a connection, its version, bytes not yet decoded. */
+struct mqtt_peer {
+    struct sim_peer peer;         /* first */
+    enum mqtt_version version;
+    bool connected, wanted;
+    uint64_t generation;          /* of the connection, so that late events do nothing */
+    peer_dial *dial;
+    struct buf input;
+    void (*up)(struct mqtt_peer *peer);
+    void (*packet)(struct mqtt_peer *peer, const struct mqtt_packet *packet);
+    void (*down)(struct mqtt_peer *peer);
+    char id[16];
+};
+
+static void send_packet(struct mqtt_peer *peer, const struct mqtt_packet *packet)
+{
+    size_t size = mqtt_size(peer->version, packet);
+    uint8_t *bytes = heap_new(size);
+    mqtt_encode(peer->version, packet, bytes);
+    sim_send(&peer->peer, span_of(bytes, size));
+    heap_free(bytes);
+}
+
+static void send_ack(struct mqtt_peer *peer, enum mqtt_type type, uint16_t id)
+{
+    struct mqtt_packet packet = {.type = type};
+    packet.ack = (struct mqtt_ack){.packet_id = id, .properties = mqtt_properties_none};
+    send_packet(peer, &packet);
+}
+
+static void peer_connect(void *context)
+{
+    struct mqtt_peer *peer = context;
+    if (!peer->wanted || peer->peer.shared != NULL)
+        return;
+    buf_clear(&peer->input);
+    peer->connected = false;
+    peer->generation++;
+    peer->version = sim_chance(50) ? MQTT_5 : MQTT_3_1_1;
+    peer->dial(&peer->peer);
+}
+
+/* The scenario has made the wire. */
+static void peer_say_hello(struct mqtt_peer *peer, uint16_t receive_maximum)
+{
+    struct mqtt_packet packet = {.type = MQTT_CONNECT};
+    packet.connect = (struct mqtt_connect){
+        .level = (uint8_t)peer->version,
+        .version = peer->version,
+        .clean = true,
+        .client_id = span_from_text(peer->id),
+        .properties = mqtt_properties_none,
+    };
+    packet.connect.properties.present = MQTT_HAS(RECEIVE_MAXIMUM);
+    packet.connect.properties.receive_maximum = receive_maximum;
+    send_packet(peer, &packet);
+}
+
+static void peer_received(struct sim_peer *sim_peer, struct span bytes)
+{
+    struct mqtt_peer *peer = (struct mqtt_peer *)sim_peer;
+    CHECK(buf_append(&peer->input, bytes.data, bytes.size) == STATUS_OK);
+    uint64_t generation = peer->generation;
+    while (peer->generation == generation && peer->peer.shared != NULL) {
+        uint8_t header;
+        struct span body;
+        size_t size;
+        enum mqtt_need need = mqtt_frame(buf_span(&peer->input), PIECE_MAX, &header, &body, &size);
+        if (need == MQTT_FRAME_MORE)
+            return;
+        struct mqtt_packet packet;
+        if (need != MQTT_FRAME_READY ||
+            mqtt_decode(peer->version, MQTT_FROM_SERVER, header, body, &packet) != MQTT_REASON_SUCCESS)
+            history_fail("the gateway sent what is not MQTT");
+        if (packet.type == MQTT_CONNACK && packet.connack.reason == MQTT_REASON_SUCCESS) {
+            peer->connected = true;
+            peer->up(peer);
+        } else if (packet.type != MQTT_CONNACK && packet.type != MQTT_DISCONNECT) {
+            peer->packet(peer, &packet);
+        }
+        if (peer->generation == generation)
+            buf_consume(&peer->input, size);
+    }
+}
+
+static void peer_closed(struct sim_peer *sim_peer)
+{
+    struct mqtt_peer *peer = (struct mqtt_peer *)sim_peer;
+    peer->connected = false;
+    peer->generation++;
+    buf_clear(&peer->input);
+    peer->down(peer);
+    if (peer->wanted)
+        sim_after(1 + sim_below(200), peer_connect, peer);
+}
+
+static void peer_init(struct mqtt_peer *peer, peer_dial *dial, const char *kind, unsigned number)
+{
+    peer->peer.received = peer_received;
+    peer->peer.closed = peer_closed;
+    peer->dial = dial;
+    buf_init(&peer->input, PIECE_MAX * 4);
+    snprintf(peer->id, sizeof peer->id, "%s%u", kind, number);
+}
+
+/* ------------------------------------------------ publisher */
+
+struct sending {
+    struct message message;
+    bool active, received;        /* received: PUBREC has come */
+    unsigned qos;
+};
+
+struct publisher {
+    struct mqtt_peer peer;        /* first */
+    unsigned topic;
+    uint32_t total;
+    uint32_t acknowledged;        /* messages [0, acknowledged) are */
+    bool done[4096];
+    uint32_t next;                /* number to send next on this connection */
+    struct sending window[PUBLISH_WINDOW];    /* by packet id - 1 */
+};
+
+static void publisher_send_more(struct publisher *publisher)
+{
+    for (uint16_t i = 0; i < PUBLISH_WINDOW; i++) {
+        struct sending *sending = &publisher->window[i];
+        while (publisher->next < publisher->total && publisher->done[publisher->next])
+            publisher->next++;
+        if (publisher->next >= publisher->total || !publisher->peer.connected)
+            return;
+        /* Numbers stay close together, so that "a new one is always the next" can be checked. */
+        if (sending->active || publisher->next >= publisher->acknowledged + PUBLISH_WINDOW)
+            continue;
+        *sending = (struct sending){
+            .message = history_attempt(publisher->topic, publisher->next++),
+            .active = true,
+            .qos = sim_chance(70) ? 1 : 2,
+        };
+        char topic[32], text[64];
+        snprintf(topic, sizeof topic, "t/%u", publisher->topic);
+        history_format(sending->message, text);
+        struct mqtt_packet packet = {.type = MQTT_PUBLISH};
+        packet.publish = (struct mqtt_publish){
+            .qos = (uint8_t)sending->qos,
+            .packet_id = (uint16_t)(i + 1),
+            .topic = span_from_text(topic),
+            .payload = span_from_text(text),
+            .properties = mqtt_properties_none,
+        };
+        send_packet(&publisher->peer, &packet);
+    }
+}
+
+static void publisher_up(struct mqtt_peer *peer)
+{
+    struct publisher *publisher = (struct publisher *)peer;
+    publisher->next = publisher->acknowledged;
+    publisher_send_more(publisher);
+}
+
+static void publisher_answered(struct publisher *publisher, struct sending *sending, enum mqtt_reason reason)
+{
+    bool fine = reason == MQTT_REASON_SUCCESS || reason == MQTT_REASON_NO_MATCHING_SUBSCRIBERS;
+    history_fate(sending->message, fine ? FATE_ACKNOWLEDGED : FATE_REFUSED);
+    if (!fine) {
+        /* To keep the order it starts again from there. */
+        sim_disconnect(&publisher->peer.peer);
+        return;
+    }
+    publisher->done[sending->message.number] = true;
+    while (publisher->acknowledged < publisher->total && publisher->done[publisher->acknowledged])
+        publisher->acknowledged++;
+}
+
+static void publisher_packet(struct mqtt_peer *peer, const struct mqtt_packet *packet)
+{
+    struct publisher *publisher = (struct publisher *)peer;
+    uint16_t id = packet->ack.packet_id;
+    if (id == 0 || id > PUBLISH_WINDOW || !publisher->window[id - 1].active)
+        history_fail("publisher %u: an answer to packet %u, which is not out", publisher->topic, id);
+    struct sending *sending = &publisher->window[id - 1];
+    switch (packet->type) {
+    case MQTT_PUBACK:
+        sending->active = false;
+        publisher_answered(publisher, sending, packet->ack.reason);
+        break;
+    case MQTT_PUBREC:
+        publisher_answered(publisher, sending, packet->ack.reason);
+        if (peer->connected)
+            send_ack(peer, MQTT_PUBREL, id);
+        return;
+    case MQTT_PUBCOMP:
+        sending->active = false;
+        break;
+    default:
+        history_fail("publisher: unexpected packet %d", packet->type);
+    }
+    if (peer->connected)
+        publisher_send_more(publisher);
+}
+
+static void publisher_down(struct mqtt_peer *peer)
+{
+    struct publisher *publisher = (struct publisher *)peer;
+    memset(publisher->window, 0, sizeof publisher->window);
+}
+
+struct publisher *publisher_new(unsigned topic, uint32_t messages, peer_dial *dial)
+{
+    struct publisher *publisher = heap_new(sizeof *publisher);
+    CHECK(messages <= sizeof publisher->done);
+    peer_init(&publisher->peer, dial, "pub", topic);
+    publisher->peer.up = publisher_up;
+    publisher->peer.packet = publisher_packet;
+    publisher->peer.down = publisher_down;
+    publisher->topic = topic;
+    publisher->total = messages;
+    return publisher;
+}
+
+/* ------------------------------------------------ subscriber */
+
+struct subscriber {
+    struct mqtt_peer peer;        /* first */
+    struct seen_run *runs[TOPICS];
+    bool subscribed;
+    unsigned slow_ms;
+};
+
+static unsigned subscribers;
+
+static void subscriber_up(struct mqtt_peer *peer)
+{
+    struct mqtt_packet packet = {.type = MQTT_SUBSCRIBE};
+    struct mqtt_filter filter = {.filter = span_from_text("t/+"), .qos = sim_chance(50) ? 1 : 2};
+    packet.subscribe = (struct mqtt_subscribe){
+        .packet_id = 1,
+        .count = 1,
+        .filters = &filter,
+        .properties = mqtt_properties_none,
+    };
+    struct subscriber *subscriber = (struct subscriber *)peer;
+    subscriber->slow_ms = sim_chance(30) ? SLOW_MS_MAX : 2;
+    for (unsigned i = 0; i < TOPICS; i++)
+        subscriber->runs[i] = history_run(i);
+    send_packet(peer, &packet);
+}
+
+struct late_ack {
+    struct mqtt_peer *peer;
+    uint64_t generation;
+    uint16_t id;
+    enum mqtt_type type;
+};
+
+static void ack_now(void *context)
+{
+    struct late_ack *late = context;
+    if (late->peer->generation == late->generation && late->peer->connected)
+        send_ack(late->peer, late->type, late->id);
+    heap_free(late);
+}
+
+static void ack_later(struct subscriber *subscriber, enum mqtt_type type, uint16_t id)
+{
+    struct late_ack *late = heap_new(sizeof *late);
+    *late = (struct late_ack){&subscriber->peer, subscriber->peer.generation, id, type};
+    sim_after(sim_below(subscriber->slow_ms), ack_now, late);
+}
+
+static void subscriber_packet(struct mqtt_peer *peer, const struct mqtt_packet *packet)
+{
+    struct subscriber *subscriber = (struct subscriber *)peer;
+    switch (packet->type) {
+    case MQTT_SUBACK:
+        subscriber->subscribed = true;
+        break;
+    case MQTT_PUBLISH: {
+        struct message message;
+        if (!history_parse(packet->publish.payload, &message))
+            history_fail("a subscriber got what nobody published");
+        if (packet->publish.qos == 0)
+            history_fail("a QoS 1 or 2 record came as QoS 0");
+        history_seen(subscriber->runs[message.topic], message);
+        ack_later(subscriber, packet->publish.qos == 1 ? MQTT_PUBACK : MQTT_PUBREC, packet->publish.packet_id);
+        break;
+    }
+    case MQTT_PUBREL:
+        ack_later(subscriber, MQTT_PUBCOMP, packet->ack.packet_id);
+        break;
+    default:
+        history_fail("subscriber: unexpected packet %d", packet->type);
+    }
+}
+
+static void subscriber_down(struct mqtt_peer *peer)
+{
+    struct subscriber *subscriber = (struct subscriber *)peer;
+    subscriber->subscribed = false;
+}
+
+struct subscriber *subscriber_new(peer_dial *dial)
+{
+    struct subscriber *subscriber = heap_new(sizeof *subscriber);
+    peer_init(&subscriber->peer, dial, "sub", subscribers++);
+    subscriber->peer.up = subscriber_up;
+    subscriber->peer.packet = subscriber_packet;
+    subscriber->peer.down = subscriber_down;
+    return subscriber;
+}
+
+/* ------------------------------------------------ both */
+
+
+
+void mqtt_peer_dialed(struct sim_peer *peer)
+{
+    peer_say_hello((struct mqtt_peer *)peer, (uint16_t)(1 + sim_below(20)));
+}
+
+void publisher_start(struct publisher *publisher)
+{
+    publisher->peer.wanted = true;
+    peer_connect(&publisher->peer);
+}
+
+bool publisher_is_finished(const struct publisher *publisher)
+{
+    return publisher->acknowledged == publisher->total;
+}
+
+void publisher_hang_up(struct publisher *publisher)
+{
+    sim_disconnect(&publisher->peer.peer);
+}
+
+void subscriber_start(struct subscriber *subscriber)
+{
+    subscriber->peer.wanted = true;
+    peer_connect(&subscriber->peer);
+}
+
+void subscriber_hang_up(struct subscriber *subscriber)
+{
+    sim_disconnect(&subscriber->peer.peer);
+}
+
+void subscriber_finish(struct subscriber *subscriber)
+{
+    for (unsigned i = 0; i < TOPICS && subscriber->subscribed; i++)
+        subscriber->runs[i]->live = true;
+}

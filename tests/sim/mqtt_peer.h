@@ -1,0 +1,28 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Scripted MQTT clients: publishers that send again until acknowledged, subscribers that take their time. */
+#ifndef TESTS_SIM_MQTT_PEER_H
+#define TESTS_SIM_MQTT_PEER_H
+
+#include "tests/sim/history.h"
+#include "tests/sim/sim.h"
+
+struct publisher;
+struct subscriber;
+
+/* How a peer gets connected: the scenario knows the gateway of the moment. */
+typedef void peer_dial(struct sim_peer *peer);
+/* The wire is there: the peer may talk. */
+void mqtt_peer_dialed(struct sim_peer *peer);
+
+struct publisher *publisher_new(unsigned topic, uint32_t messages, peer_dial *dial);
+void publisher_start(struct publisher *publisher);
+bool publisher_is_finished(const struct publisher *publisher);
+void publisher_hang_up(struct publisher *publisher);
+
+struct subscriber *subscriber_new(peer_dial *dial);
+void subscriber_start(struct subscriber *subscriber);
+void subscriber_hang_up(struct subscriber *subscriber);
+/* At the end: what is connected now must have seen everything. */
+void subscriber_finish(struct subscriber *subscriber);
+
+#endif

@@ -1,0 +1,333 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* One run: publishers, subscribers and a group's consumers over a gateway that is killed, whose disk fails, whose
+ * connections break, all drawn from the seed; then peace, and the checkers. Usage: sim [FIRST_SEED [COUNT]]. */
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "adapters/mqtt/mqtt.h"
+#include "core/base/heap.h"
+#include "core/base/trace.h"
+#include "tests/sim/group_peer.h"
+#include "tests/sim/history.h"
+#include "tests/sim/mqtt_peer.h"
+#include "tests/sim/sim.h"
+
+enum { WORKERS_MAX = 3, SUBSCRIBERS = 3, CONSUMERS = 3, CRASHES_MAX = 5, MINUTE_MS = 60 * 1000 };
+
+/* The gateway of the moment. */
+static struct {
+    struct broker *broker;
+    unsigned workers;
+    struct loop *loops[WORKERS_MAX];
+    bool ready;
+    struct request ready_request;
+    struct consumer *consumers[CONSUMERS];
+    uint64_t group;
+} gateway;
+
+static struct sim_disk *disk;
+static struct publisher *publishers[TOPICS];
+static struct subscriber *subscribers[SUBSCRIBERS];
+static bool polite;
+
+/* ------------------------------------------------ the gateway's life */
+
+static void when_ready(struct request *request, enum status status)
+{
+    (void)request;
+    gateway.ready = status == STATUS_OK;
+}
+
+static bool is_ready(void *context)
+{
+    (void)context;
+    return gateway.ready;
+}
+
+static void boot(void)
+{
+    struct storage_options storage_options = {0};
+    struct storage *storage;
+    struct err err = {.text = ""};
+    sim_disk_use(disk);
+    sim_storage_ops.open(&storage_options, &storage, &err);
+    gateway.workers = 1 + (unsigned)sim_below(WORKERS_MAX);
+    for (unsigned i = 0; i < gateway.workers; i++)
+        gateway.loops[i] = loop_new();
+    struct broker_options options = {
+        .storage = storage,
+        .workers = gateway.workers,
+        .loops = gateway.loops,
+        .built_in_queue = "mqtt",
+    };
+    gateway.broker = broker_open(&options, &err);
+    if (gateway.broker == NULL)
+        history_fail("the gateway does not start: %s", err.text);
+    gateway.ready = false;
+    request_init(&gateway.ready_request, gateway.loops[0], when_ready);
+    broker_when_ready(gateway.broker, &gateway.ready_request);
+    if (!sim_run(is_ready, NULL, MINUTE_MS))
+        history_fail("the gateway never becomes ready");
+}
+
+static void crash(void)
+{
+    gateway.broker = NULL;
+    gateway.ready = false;
+    sim_forget_loops();
+    sim_cut_all();
+    sim_run(NULL, NULL, 0);
+    sim_disk_crash(disk);
+    sim_run(NULL, NULL, sim_below(50));
+    history_leases_void();
+}
+
+static struct broker_worker *any_worker(void)
+{
+    return broker_worker(gateway.broker, (unsigned)sim_below(gateway.workers));
+}
+
+struct dialing {
+    struct sim_peer *peer;
+    struct broker_worker *worker;
+    struct stream *stream;
+};
+
+static void accepted(void *context)
+{
+    struct dialing *dialing = context;
+    connection_start(&mqtt_adapter, dialing->worker, dialing->stream);
+    heap_free(dialing);
+}
+
+static void dial_again(void *context)
+{
+    struct sim_peer *peer = context;
+    peer->closed(peer);
+}
+
+static void dial(struct sim_peer *peer)
+{
+    if (!gateway.ready) {
+        sim_after(10, dial_again, peer); /* connection refused */
+        return;
+    }
+    struct dialing *dialing = heap_new(sizeof *dialing);
+    dialing->peer = peer;
+    dialing->worker = any_worker();
+    dialing->stream = sim_connect(broker_loop(dialing->worker), peer);
+    sim_on(broker_loop(dialing->worker), accepted, dialing);
+    mqtt_peer_dialed(peer);
+}
+
+/* ------------------------------------------------ the group */
+
+static struct {
+    struct client client;
+    struct broker_login login;
+    struct broker_admin admin;
+    bool done;
+} maker;
+
+static void no_answer(struct client *client, uint64_t token, enum status status, uint64_t partition, uint64_t offset)
+{
+    (void)client;
+    (void)token;
+    (void)status;
+    (void)partition;
+    (void)offset;
+}
+
+static void no_end(struct client *client, enum status why)
+{
+    (void)client;
+    (void)why;
+}
+
+static const struct client_ops maker_ops = {.protocol = "sim", .answered = no_answer, .end = no_end};
+
+static const struct queue *built_in(struct broker_worker *worker)
+{
+    return catalog_queue_by_text(broker_catalog(worker), TENANT_DEFAULT, span_from_text("mqtt"));
+}
+
+static void group_made(struct request *request, enum status status)
+{
+    (void)request;
+    if (status != STATUS_OK)
+        history_fail("no group: %s", status_text(status));
+    gateway.group = maker.admin.group->id;
+    maker.done = true;
+}
+
+static void maker_in(struct request *request, enum status status)
+{
+    (void)request;
+    (void)status;
+    maker.admin = (struct broker_admin){
+        .client = &maker.client,
+        .action = ADMIN_GROUP_CREATE,
+        .name = span_from_text("readers"),
+        .id = built_in(maker.client.worker)->id,
+        .start = GROUP_EARLIEST,
+    };
+    request_init(&maker.admin.request, broker_loop(maker.client.worker), group_made);
+    broker_administer(&maker.admin);
+}
+
+static void make_group(void *context)
+{
+    client_init(&maker.client, context, &maker_ops);
+    maker.login = (struct broker_login){.client = &maker.client};
+    request_init(&maker.login.request, broker_loop(context), maker_in);
+    broker_login(&maker.login);
+}
+
+static bool is_made(void *context)
+{
+    (void)context;
+    return maker.done;
+}
+
+static void find_group(void *context)
+{
+    struct broker_worker *worker = context;
+    const struct group_spec *group =
+        catalog_group_by_text(broker_catalog(worker), built_in(worker)->id, span_from_text("readers"));
+    if (group == NULL)
+        history_fail("the group is gone");
+    for (unsigned i = 0; i < CONSUMERS; i++)
+        gateway.consumers[i] = consumer_new(any_worker(), group->id, polite);
+}
+
+static void start_consumers(void)
+{
+    sim_on(gateway.loops[0], find_group, broker_worker(gateway.broker, 0));
+}
+
+/* ------------------------------------------------ the run */
+
+static unsigned left;
+
+static bool is_read(void *context)
+{
+    (void)context;
+    return left == 0;
+}
+
+static void begin_read(void *context)
+{
+    bool *final = context;
+    read_everything(broker_worker(gateway.broker, 0), built_in(broker_worker(gateway.broker, 0)), *final, &left);
+}
+
+static void read_all(bool final)
+{
+    left = 1;
+    sim_on(gateway.loops[0], begin_read, &final);
+    if (!sim_run(is_read, NULL, 10 * MINUTE_MS))
+        history_fail("reading the log never ends");
+}
+
+static bool all_published(void *context)
+{
+    (void)context;
+    for (unsigned i = 0; i < TOPICS; i++)
+        if (!publisher_is_finished(publishers[i]))
+            return false;
+    return true;
+}
+
+static bool all_settled(void *context)
+{
+    (void)context;
+    const struct group_spec *group = catalog_group(broker_catalog(broker_worker(gateway.broker, 0)), gateway.group);
+    return group != NULL && atomic_load(&group->stat->backlog) == 0 &&
+           history_done_count() == history_final_count();
+}
+
+static void trouble(void)
+{
+    unsigned crashes = (unsigned)sim_below(CRASHES_MAX);
+    for (unsigned i = 0; i < 20; i++) {
+        sim_run(all_published, NULL, 50 + sim_below(400));
+        if (sim_chance(40))
+            publisher_hang_up(publishers[sim_below(TOPICS)]);
+        if (sim_chance(40))
+            subscriber_hang_up(subscribers[sim_below(SUBSCRIBERS)]);
+        if (crashes > 0 && sim_chance(30)) {
+            crashes--;
+            if (sim_chance(20)) {
+                sim_disk_fail_sync(disk);
+                sim_run(NULL, NULL, 300);
+            } else if (sim_chance(30)) {
+                read_all(false);
+            }
+            crash();
+            boot();
+            start_consumers();
+            if (sim_chance(50))
+                read_all(false);
+        }
+    }
+}
+
+static void run(uint64_t seed)
+{
+    sim_begin(seed);
+    history_begin(seed);
+    disk = sim_disk_new();
+    polite = false;
+    memset(&maker, 0, sizeof maker);
+    boot();
+    sim_on(gateway.loops[0], make_group, broker_worker(gateway.broker, 0));
+    if (!sim_run(is_made, NULL, MINUTE_MS))
+        history_fail("making a group never ends");
+    for (unsigned i = 0; i < TOPICS; i++) {
+        publishers[i] = publisher_new(i, (uint32_t)(20 + sim_below(150)), dial);
+        publisher_start(publishers[i]);
+    }
+    for (unsigned i = 0; i < SUBSCRIBERS; i++) {
+        subscribers[i] = subscriber_new(dial);
+        subscriber_start(subscribers[i]);
+    }
+    start_consumers();
+
+    trouble();
+
+    /* Peace: everything must come to its end. */
+    if (!sim_run(all_published, NULL, 10 * MINUTE_MS))
+        history_fail("publishers never finish");
+    sim_run(NULL, NULL, MINUTE_MS);
+    for (unsigned i = 0; i < SUBSCRIBERS; i++)
+        subscriber_finish(subscribers[i]);
+    read_all(true);
+    history_check_final();
+    crash();
+    boot();
+    polite = true;
+    start_consumers();
+    if (!sim_run(all_settled, NULL, 10 * MINUTE_MS))
+        history_fail("the group settled %llu of %llu records", (unsigned long long)history_done_count(),
+                     (unsigned long long)history_final_count());
+    crash();
+}
+
+int main(int argc, char **argv)
+{
+    uint64_t first = argc > 1 ? strtoull(argv[1], NULL, 10) : 1;
+    uint64_t count = argc > 2 ? strtoull(argv[2], NULL, 10) : 200;
+    trace_set_level(argc > 3 ? TRACE_DEBUG : TRACE_ERROR);
+    mqtt_configure(&(struct mqtt_options){.topic_alias_max = 10});
+    uint64_t records = 0, acknowledged = 0;
+    for (uint64_t i = 0; i < count; i++) {
+        run(first + i);
+        records += history_final_count();
+        acknowledged += history_acknowledged_count();
+    }
+    printf("%llu seeds from %llu: %llu records, %llu of them acknowledged, nothing wrong\n",
+           (unsigned long long)count, (unsigned long long)first, (unsigned long long)records,
+           (unsigned long long)acknowledged);
+    printf("%llu passed, 0 failed\n", (unsigned long long)count);
+    return 0;
+}

@@ -174,7 +174,8 @@ static enum status chunk_byte(struct http_chunks *chunks, uint8_t c)
     return STATUS_OK;
 }
 
-enum status http_chunks_feed(struct http_chunks *chunks, struct span bytes, struct buf *body)
+enum status http_chunks_feed(struct http_chunks *chunks, struct span bytes, struct buf *body,
+                             size_t *used)
 {
     size_t at = 0;
     while (at < bytes.size && chunks->state != CHUNK_COMPLETE) {
@@ -194,6 +195,7 @@ enum status http_chunks_feed(struct http_chunks *chunks, struct span bytes, stru
         if (status != STATUS_OK)
             return status;
     }
+    *used = at;
     return STATUS_OK;
 }
 

@@ -36,9 +36,10 @@ struct http_chunks {
     uint32_t digits;
     uint32_t skipped; /* bytes of extensions and trailers: bounded */
 };
-/* Appends the data of bytes to body until the last chunk (state is CHUNK_COMPLETE then). MALFORMED,
- * TOO_LARGE (body's limit), NO_MEMORY. */
-enum status http_chunks_feed(struct http_chunks *chunks, struct span bytes, struct buf *body);
+/* Appends the data of bytes to body up to the end of the last chunk (state is CHUNK_COMPLETE then).
+ * MALFORMED, TOO_LARGE (body's limit), NO_MEMORY. */
+enum status http_chunks_feed(struct http_chunks *chunks, struct span bytes, struct buf *body,
+                             size_t *used);
 
 /* Digits only, no sign; false for anything else and for what does not fit. */
 bool http_number(struct span text, uint64_t *number);

@@ -1,0 +1,74 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Shared by server.c (connections, reading) and exchange.c (handling, answering); nobody else
+ * includes it. */
+#ifndef ADAPTERS_HTTP_LINE_H
+#define ADAPTERS_HTTP_LINE_H
+
+#include "adapters/http/codec.h"
+#include "adapters/http/router.h"
+#include "core/base/limits.h"
+#include "core/broker/metrics.h"
+
+enum { HTTP_ANSWER_MAX = 32 * 1024 * 1024, HTTP_ANSWER_HEADERS_MAX = 1024 };
+
+struct http {
+    struct broker_worker *worker;
+    struct loop *loop;
+    struct tls_context *tls;
+    char *origins;
+    struct router router;
+    void (*refusal)(struct http_exchange *exchange, unsigned code);
+    struct list lines;
+    struct request *closing;
+    bool shutting_down;
+    int64_t date_s; /* date is the text of this second */
+    char date[32];
+    struct metric *connections, *refused, *timed_out;
+};
+
+/* A connection, and the one request that is read or answered on it: what follows waits in the
+ * stream. */
+struct line {
+    struct link link;
+    struct http *http;
+    struct stream *stream;
+    struct http_connection connection;
+    struct exchange *exchange;
+    struct loop_timer timer; /* fires at or before deadline_ms and looks again */
+    uint64_t deadline_ms;    /* 0: while an answer is awaited */
+    size_t queued;           /* output when the timer last fired */
+    bool reading;            /* inside input(): do not resume from there */
+    bool held; /* the stream is paused: bytes wait for an answer, or output for the peer */
+};
+
+/* READING --body complete--> HANDLING --http_answer--> freed */
+struct exchange {
+    struct http_exchange base;
+    struct line *line;
+    bool handling;
+    bool close; /* the connection ends after it */
+    bool allow_origin;
+    struct http_chunks chunks;
+    struct buf body; /* when it did not come whole with the head */
+    char *headers;   /* of the answer, "Name: value\r\n" each */
+    size_t headers_size;
+    uint8_t memory[]; /* the head */
+};
+
+static inline struct exchange *exchange_of(struct http_exchange *base)
+{
+    return container_of(base, struct exchange, base);
+}
+
+/* exchange.c */
+struct exchange *exchange_new(struct line *line, struct span head);
+void exchange_free(struct exchange *exchange);
+/* The route's handler, or a refusal. Afterwards the exchange may have gone. */
+void exchange_handle(struct exchange *exchange);
+void exchange_refuse(struct exchange *exchange, unsigned code);
+
+/* server.c */
+/* The exchange has been answered and freed: the connection reads on, or ends. */
+void line_answered(struct line *line, bool close);
+
+#endif

@@ -120,7 +120,8 @@ void group_break(struct group *group, enum status status)
 {
     if (group->broken != STATUS_OK)
         return;
-    trace(TRACE_ERROR, "group %s of queue %s stops: %s", group->spec->name, group->queue->name,
+    trace(status == STATUS_SHUTTING_DOWN ? TRACE_DEBUG : TRACE_ERROR,
+          "group %s of queue %s stops: %s", group->spec->name, group->queue->name,
           status_text(status));
     group->broken = status;
     group_wake(group);

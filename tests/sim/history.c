@@ -142,10 +142,13 @@ static void check_run(const struct seen_run *run)
 {
     const uint32_t *log = final[run->topic].attempts;
     uint32_t count = final[run->topic].count, first = 0;
-    if (run->count == 0)
+    if (run->count == 0 && !run->live)
         return;
-    while (first < count && log[first] != run->attempts[0])
+    while (first < count && (run->count == 0 || log[first] != run->attempts[0])) {
+        if (run->confirmed && log[first] >= run->since)
+            history_fail("topic %u: attempt %u came after SUBACK and was not delivered", run->topic, log[first]);
         first++;
+    }
     for (uint32_t i = 0; i < run->count; i++)
         if (first + i >= count || log[first + i] != run->attempts[i])
             history_fail("topic %u: a subscriber saw attempt %u as number %u of %u, the log goes on with %d",
@@ -191,6 +194,12 @@ struct seen_run *history_run(unsigned topic)
     run->next = runs;
     runs = run;
     return run;
+}
+
+void history_confirmed(struct seen_run *run)
+{
+    run->confirmed = true;
+    run->since = attempt_count;
 }
 
 void history_seen(struct seen_run *run, struct message message)

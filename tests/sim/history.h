@@ -41,10 +41,13 @@ struct seen_run {
     uint32_t *attempts;
     uint32_t count, capacity;
     bool live;                    /* still connected at the end: must have reached the log's end */
+    bool confirmed;               /* SUBACK has come; every attempt from since on began after it */
+    uint32_t since;
     unsigned topic;
     struct seen_run *next;
 };
 struct seen_run *history_run(unsigned topic);
+void history_confirmed(struct seen_run *run);
 void history_seen(struct seen_run *run, struct message message);
 
 /* Leases. */

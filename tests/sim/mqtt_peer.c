@@ -289,6 +289,8 @@ static void subscriber_packet(struct mqtt_peer *peer, const struct mqtt_packet *
     switch (packet->type) {
     case MQTT_SUBACK:
         subscriber->subscribed = true;
+        for (unsigned i = 0; i < TOPICS; i++)
+            history_confirmed(subscriber->runs[i]);
         break;
     case MQTT_PUBLISH: {
         struct message message;

@@ -5,6 +5,7 @@ POLYLOGD names the binary. A test file is a program of its own: it calls run() w
 gets a fresh Gateway.
 """
 import atexit
+import contextlib
 import http.client
 import json
 import os
@@ -31,6 +32,7 @@ class Gateway:
     def __init__(self, data=None, *sets):
         self.owns_data = data is None
         self.data = data or tempfile.mkdtemp(prefix="polylog-e2e-")
+        self.log_path = self.data.rstrip("/") + ".log"  # not inside: it belongs to the store alone
         self.sets = list(sets)
         self.process = None
         self.lines = []
@@ -45,8 +47,8 @@ class Gateway:
             ports[key] = value
         for key, value in ports.items():
             command += ["--set", f"{key}={value}"]
-        self.log = open(os.path.join(self.data, "stderr.log"), "ab")
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=self.log, text=True)
+        with open(self.log_path, "ab") as log:
+            self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
         self.ports = self._wait_ready()
         self.mqtt_port = self.ports.get("mqtt")
         self.http_port = self.ports.get("http")
@@ -79,7 +81,7 @@ class Gateway:
         return self.process is not None and self.process.poll() is None
 
     def stderr(self):
-        with open(os.path.join(self.data, "stderr.log"), "rb") as log:
+        with open(self.log_path, "rb") as log:
             return log.read().decode(errors="replace")
 
     def kill9(self):
@@ -112,6 +114,8 @@ class Gateway:
         self._kill()
         if self.owns_data:
             shutil.rmtree(self.data, ignore_errors=True)
+            with contextlib.suppress(FileNotFoundError):
+                os.remove(self.log_path)
 
     # REST
 

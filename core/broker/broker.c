@@ -7,7 +7,7 @@
 #include "core/base/heap.h"
 #include "core/base/trace.h"
 
-enum { READY_POLL_MS = 2, END_POLL_MS = 2 };
+enum { READY_POLL_MS = 2, END_POLL_MS = 2, GOODBYE_MS = 8000 };
 
 static void seal_task(struct loop_task *task)
 {
@@ -162,16 +162,30 @@ bool broker_is_ready(const struct broker *broker)
 
 /* ------------------------------------------------ the end */
 
+static void say_goodbye(struct broker_worker *worker)
+{
+    list_each_safe(link, following, &worker->clients)
+    {
+        struct client *client = container_of(link, struct client, link);
+        client->ops->end(client, STATUS_SHUTTING_DOWN);
+    }
+}
+
 static void end_check(struct broker_worker *worker)
 {
     if (worker->jobs > 0 || !list_is_empty(&worker->dirty)) {
         loop_timer_start(worker->loop, &worker->timer, END_POLL_MS);
         return;
     }
-    list_each_safe(link, following, &worker->clients)
-    {
-        struct client *client = container_of(link, struct client, link);
-        client->ops->end(client, STATUS_SHUTTING_DOWN);
+    if (worker->goodbye_until_ms == 0) {
+        say_goodbye(worker);
+        worker->goodbye_until_ms = loop_now_ms(worker->loop) + GOODBYE_MS;
+    }
+    /* Clients stand on the broker until they have gone; their streams end within a time of their
+     * own. */
+    if (!list_is_empty(&worker->clients) && loop_now_ms(worker->loop) < worker->goodbye_until_ms) {
+        loop_timer_start(worker->loop, &worker->timer, END_POLL_MS);
+        return;
     }
     struct broker *broker = worker->broker;
     if (atomic_fetch_add(&broker->ended_workers, 1) + 1 == broker->worker_count)

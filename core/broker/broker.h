@@ -32,7 +32,8 @@ struct broker_worker *broker_worker(struct broker *broker, unsigned index);
 void broker_when_ready(struct broker *broker, struct request *request);
 bool broker_is_ready(const struct broker *broker); /* and storage takes writes */
 /* Begins a graceful end: new publishes, takes and logins end with SHUTTING_DOWN, waiting takes come
- * back, every client gets end(). done() when all answers in flight are out. Any thread. */
+ * back, every client gets end(). done() when all answers in flight are out and the clients have
+ * gone (after 8 s at the latest). Any thread. */
 void broker_shut_down(struct broker *broker, struct request *request);
 void broker_free(struct broker *broker); /* after the loops have stopped */
 

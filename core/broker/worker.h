@@ -86,10 +86,11 @@ struct broker_worker {
     struct list home_groups;
 
     struct credential
-        *credentials;      /* CREDENTIALS slots, allocated at the first login with a password */
-    bool ending;           /* shutting down: no new work */
-    struct request *ended; /* waits until jobs is 0 */
-    struct mail mail;      /* for start and shutdown */
+        *credentials;          /* CREDENTIALS slots, allocated at the first login with a password */
+    bool ending;               /* shutting down: no new work */
+    uint64_t goodbye_until_ms; /* clients were told, and have until then to go; 0: not yet */
+    struct request *ended;     /* waits until jobs is 0 */
+    struct mail mail;          /* for start and shutdown */
     struct loop_timer timer;
 };
 

@@ -1,0 +1,304 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""What MQTT promises between publisher and subscriber, packet by packet: QoS, properties, credit, sizes, time."""
+
+import threading
+import time
+
+from gateway import Gateway, run
+from wire import *  # noqa: F403 - the names of the protocol
+
+ALL = ((3, 3), (4, 4), (5, 5), (3, 5), (5, 3))
+
+
+def test_qos_both_ways(gateway):
+    """The lower of what was published and what was granted, in every pair of versions."""
+    for publisher_version, version in ALL:
+        for published in (0, 1, 2):
+            for granted in (0, 1, 2):
+                topic = "qos/%d/%d/%d/%d" % (publisher_version, version, published, granted)
+                with Client(gateway.mqtt_port, version).connect("reader") as reader, \
+                        Client(gateway.mqtt_port, publisher_version).connect("writer") as writer:
+                    assert reader.subscribe((topic, granted)) == [granted]
+                    for i in range(3):
+                        assert writer.publish(topic, "m%d" % i, published, packet_id=i + 1) == 0
+                    for i in range(3):
+                        got = reader.delivery()
+                        assert (got.topic, got.payload) == (topic, b"m%d" % i), got
+                        assert got.qos == min(published, granted), got
+                        assert got.flags & 9 == 0, got
+                    reader.ping()
+
+
+def test_exactly_once_survives_repetition(gateway):
+    with Client(gateway.mqtt_port, 4).connect("reader") as reader, \
+            Client(gateway.mqtt_port, 4).connect("writer") as writer:
+        reader.subscribe(("once", 2))
+        for duplicate in (False, True, True):
+            writer.send(publish(4, "once", b"x", 2, 7, duplicate=duplicate))
+            assert writer.expect(PUBREC).id == 7
+        for _ in range(2):
+            writer.ack(PUBREL, 7)
+            assert writer.expect(PUBCOMP).id == 7
+        writer.publish("once", "y", 2, packet_id=7)
+        assert [reader.delivery().payload, reader.delivery().payload] == [b"x", b"y"]
+        reader.expect_silence(0.2)
+
+
+def test_wildcards(gateway):
+    cases = (
+        ("a/b", ["a/b"], ["a", "a/b/c", "A/b", "a/b/", "/a/b"]),
+        ("a/+", ["a/b", "a/"], ["a", "a/b/c"]),
+        ("+/b", ["a/b", "/b"], ["b", "a/b/c", "$SYS/b"]),
+        ("a/#", ["a", "a/b", "a/b/c", "a/"], ["b", "ab"]),
+        ("#", ["a", "/", "a/b/c"], ["$SYS/x"]),
+        ("+/+/c", ["a/b/c", "//c"], ["a/b", "a/b/c/d"]),
+        ("$SYS/#", ["$SYS/x", "$SYS"], ["a"]),
+        ("ü/+", ["ü/ö"], ["u/o"]),
+    )
+    with Client(gateway.mqtt_port, 5).connect("writer") as writer:
+        for topic_filter, matching, others in cases:
+            with Client(gateway.mqtt_port, 4).connect("reader") as reader:
+                reader.subscribe((topic_filter, 1))
+                for topic in others + matching:
+                    writer.publish(topic, topic, 1)
+                for topic in matching:
+                    assert reader.delivery().topic == topic, (topic_filter, topic)
+                reader.expect_silence(0.05)
+
+
+def test_overlapping_and_replaced(gateway):
+    with Client(gateway.mqtt_port, 5).connect("reader") as reader, \
+            Client(gateway.mqtt_port, 5).connect("writer") as writer:
+        reader.subscribe(("o/+", 0), props=[(SUBSCRIPTION_ID, 1)])
+        reader.subscribe(("o/#", 1), packet_id=2, props=[(SUBSCRIPTION_ID, 268435455)])
+        writer.publish("o/x", "1", 1)
+        seen = sorted((d.get(SUBSCRIPTION_ID), d.qos) for d in (reader.delivery(), reader.delivery()))
+        assert seen == [(1, 0), (268435455, 1)], seen
+        reader.subscribe(("o/+", 1), props=[(SUBSCRIPTION_ID, 7)])  # replaces the first
+        assert reader.unsubscribe("o/#", "never") == [0, 0x11]
+        writer.publish("o/x", "2", 1)
+        got = reader.delivery()
+        assert (got.get(SUBSCRIPTION_ID), got.qos, got.payload) == (7, 1, b"2")
+        reader.expect_silence(0.1)
+        assert reader.unsubscribe("o/+") == [0]
+        writer.publish("o/x", "3", 1)
+        reader.expect_silence(0.1)
+
+
+def test_properties_across(gateway):
+    users = [("b", "1"), ("a", "2"), ("b", "1"), ("content-type", "mine"), ("topic", "t"), ("", "")]
+    props = [(PAYLOAD_FORMAT, 1), (CONTENT_TYPE, b"text/plain"), (RESPONSE_TOPIC, b"answers/1"),
+             (CORRELATION, bytes(range(256)))] + [(USER, user) for user in users]
+    with Client(gateway.mqtt_port, 5).connect("reader") as reader, \
+            Client(gateway.mqtt_port, 4).connect("old") as old, \
+            Client(gateway.mqtt_port, 5).connect("writer") as writer:
+        reader.subscribe(("p", 2))
+        old.subscribe(("p", 2))
+        for qos in (0, 1, 2):
+            writer.publish("p", "ü", qos, props=props)
+            got = reader.delivery()
+            assert got.users() == users, got.users()
+            for name, value in props[:4]:
+                assert got.get(name) == value, (name, got.properties)
+            assert got.get(MESSAGE_EXPIRY) is None
+            assert old.delivery().payload == "ü".encode()
+        # A user property with the name of a standard field is not that field.
+        writer.publish("p", "x", 1, props=[(USER, ("content-type", "a")), (USER, ("expires-at", "1"))])
+        got = reader.delivery()
+        assert got.properties == [(USER, ("content-type", "a")), (USER, ("expires-at", "1"))], got.properties
+
+
+def test_message_expiry(gateway):
+    with Client(gateway.mqtt_port, 5).connect("reader", props=[(RECEIVE_MAXIMUM, 1)]) as reader, \
+            Client(gateway.mqtt_port, 5).connect("writer") as writer:
+        reader.subscribe(("e", 1))
+        writer.publish("e", "first", 1, props=[(MESSAGE_EXPIRY, 100)])
+        writer.publish("e", "short", 1, packet_id=2, props=[(MESSAGE_EXPIRY, 1)])
+        writer.publish("e", "long", 1, packet_id=3, props=[(MESSAGE_EXPIRY, 60)])
+        first = reader.expect(PUBLISH)
+        assert first.payload == b"first" and first.get(MESSAGE_EXPIRY) in (99, 100)
+        time.sleep(2.1)  # the credit is used up: the others wait
+        reader.ack(PUBACK, first.id)
+        second = reader.delivery()
+        assert second.payload == b"long", second
+        assert second.get(MESSAGE_EXPIRY) in (57, 58), second.properties
+
+
+def test_no_local_and_retain_as_published(gateway):
+    with Client(gateway.mqtt_port, 5).connect("one") as one, \
+            Client(gateway.mqtt_port, 4).connect("two") as two:
+        one.subscribe(("n", 1 | 4))
+        one.subscribe(("k", 1 | 8), packet_id=2)
+        one.publish("n", "own", 1)
+        two.publish("n", "other", 1)
+        assert one.delivery().payload == b"other"
+        two.publish("k", "kept", 1, retain=True)
+        got = one.delivery()
+        assert got.payload == b"kept" and got.flags & 1, got
+        two.subscribe(("k", 1))
+        two.publish("k", "plain", 0, retain=True)
+        assert two.delivery().flags & 1 == 0
+
+
+def test_receive_maximum_of_the_client(gateway):
+    with Client(gateway.mqtt_port, 5).connect("reader", props=[(RECEIVE_MAXIMUM, 3)]) as reader, \
+            Client(gateway.mqtt_port, 5).connect("writer") as writer:
+        reader.subscribe(("r", 2))
+        for i in range(20):
+            writer.publish("r", str(i), 1 + i % 2, packet_id=i + 1)
+        held = [reader.expect(PUBLISH) for _ in range(3)]
+        reader.expect_silence(0.2)
+        expected = 0
+        while held:
+            first = held.pop(0)
+            assert first.payload == str(expected).encode()
+            expected += 1
+            if first.qos == 2:
+                reader.ack(PUBREC, first.id)
+                reader.expect(PUBREL)
+                reader.expect_silence(0.02)  # PUBREC alone gives no credit back
+                reader.ack(PUBCOMP, first.id)
+            else:
+                reader.ack(PUBACK, first.id)
+            if expected + len(held) < 20:
+                held.append(reader.expect(PUBLISH))
+        assert expected == 20
+
+
+def test_receive_maximum_of_the_server():
+    gateway = Gateway(None, "mqtt.receive_max=5")
+    with Client(gateway.mqtt_port, 5).connect("writer") as writer:
+        assert writer.connack.get(RECEIVE_MAXIMUM) == 5
+        for i in range(5):
+            writer.send(publish(5, "q", b"x", 2, i + 1))
+        for i in range(5):
+            assert writer.expect(PUBREC).id == i + 1
+        writer.send(publish(5, "q", b"x", 1, 6))
+        assert writer.expect_end() == 0x93
+    with Client(gateway.mqtt_port, 5).connect("writer") as writer:
+        for i in range(5):
+            writer.send(publish(5, "q", b"x", 2, i + 1))
+            assert writer.expect(PUBREC).id == i + 1
+            writer.ack(PUBREL, i + 1)
+            assert writer.expect(PUBCOMP).id == i + 1
+        for i in range(500):
+            assert writer.publish("q", "x", 1, packet_id=i + 1) == 0
+    assert gateway.stop() == 0
+
+
+def test_maximum_packet(gateway):
+    with Client(gateway.mqtt_port, 5, timeout=30).connect("reader") as reader, \
+            Client(gateway.mqtt_port, 5).connect("small", props=[(MAXIMUM_PACKET, 1000)]) as small, \
+            Client(gateway.mqtt_port, 5, timeout=30).connect("writer") as writer:
+        allowed = writer.connack.get(MAXIMUM_PACKET)
+        assert allowed >= 10 * 1024 * 1024, allowed
+        reader.subscribe(("big", 1))
+        small.subscribe(("big", 2))
+        largest = bytes(range(256)) * (10 * 1024 * 4 - 4)  # 10 MiB less 1 KiB for the rest of the record
+        for payload in (b"a" * 900, b"b" * 1000, largest, b"c"):
+            assert writer.publish("big", payload, 1) == 0
+            assert reader.delivery().payload == payload
+        assert small.delivery().payload == b"a" * 900
+        assert small.delivery().payload == b"c"  # what it does not take is left out
+        # A record above the limit is refused in its PUBACK, a packet above it ends the connection.
+        assert writer.publish("big", bytes(10 * 1024 * 1024 + 1), 1) == 0x95
+        writer.send(b"\x32" + varint(allowed) + b"\0\3big\0\1\0")
+        assert writer.expect_end() == 0x95
+    with Client(gateway.mqtt_port, 4).connect("old") as old:
+        old.send(b"\x32\xff\xff\xff\x7f")
+        assert old.expect_end() is None
+
+
+def test_keep_alive(gateway):
+    began = time.monotonic()
+    with Client(gateway.mqtt_port, 5).connect("silent", keep_alive=1, will=("w", "gone", 1, False)) as silent, \
+            Client(gateway.mqtt_port, 4).connect("pinging", keep_alive=1) as pinging, \
+            Client(gateway.mqtt_port, 4).connect("never", keep_alive=0) as never:
+        never.subscribe(("w", 1))
+        pings = threading.Thread(target=lambda: [(pinging.ping(), time.sleep(0.7)) for _ in range(4)])
+        pings.start()
+        assert silent.expect_end() == 0x8D
+        assert 1.4 < time.monotonic() - began < 2.5
+        assert never.delivery().payload == b"gone"
+        pings.join()
+        pinging.ping()
+        never.ping()
+
+
+def test_keep_alive_of_the_server():
+    gateway = Gateway(None, "mqtt.keep_alive_max=1")
+    for asked in (0, 2, 65535):
+        with Client(gateway.mqtt_port, 5).connect("a", keep_alive=asked) as client:
+            assert client.connack.get(SERVER_KEEP_ALIVE) == 1
+    with Client(gateway.mqtt_port, 5).connect("b", keep_alive=1) as client:
+        assert client.connack.get(SERVER_KEEP_ALIVE) is None
+        assert client.expect_end() == 0x8D
+    assert gateway.stop() == 0
+
+
+def test_topic_aliases():
+    gateway = Gateway(None, "mqtt.topic_alias_max=2")
+    with Client(gateway.mqtt_port, 5).connect("reader") as reader, \
+            Client(gateway.mqtt_port, 5).connect("writer") as writer:
+        assert writer.connack.get(ALIAS_MAXIMUM) == 2
+        reader.subscribe(("t/#", 1))
+        for topic, alias in (("t/1", 1), ("t/2", 2), ("", 1), ("", 2), ("t/3", 1), ("", 1)):
+            writer.publish(topic, "x", 1, props=[(ALIAS, alias)])
+        assert [reader.delivery().topic for _ in range(6)] == ["t/1", "t/2", "t/1", "t/2", "t/3", "t/3"]
+        writer.send(publish(5, "t", b"", props=[(ALIAS, 3)]))
+        assert writer.expect_end() == 0x94
+    with Client(gateway.mqtt_port, 5).connect("writer") as writer:
+        writer.send(publish(5, "", b"", props=[(ALIAS, 1)]))  # aliases end with the connection
+        assert writer.expect_end() == 0x82
+    assert gateway.stop() == 0
+
+
+def test_wills(gateway):
+    with Client(gateway.mqtt_port, 5).connect("watcher") as watcher:
+        watcher.subscribe(("will/#", 2))
+        for version in (3, 4, 5):
+            for qos in (0, 1, 2):
+                client = Client(gateway.mqtt_port, version)
+                props = [(CONTENT_TYPE, b"x/y"), (USER, ("k", "v"))] if version == 5 else []
+                client.connect("dies", will=("will/%d" % qos, "bye", qos, False, props))
+                client.close()
+                got = watcher.delivery()
+                assert (got.topic, got.payload, got.qos) == ("will/%d" % qos, b"bye", qos)
+                assert got.properties == props
+        with Client(gateway.mqtt_port, 5).connect("leaves", will=("will/x", "1", 1, False)) as client:
+            client.disconnect()
+            assert client.receive() is None
+        with Client(gateway.mqtt_port, 5).connect("asks", will=("will/x", "2", 1, False)) as client:
+            client.disconnect(0x04)  # disconnect with will
+            assert client.receive() is None
+        with Client(gateway.mqtt_port, 5).connect("errs", will=("will/x", "3", 1, False)) as client:
+            client.send(b"\xf0\0")
+            client.expect_end()
+        assert [watcher.delivery().payload, watcher.delivery().payload] == [b"2", b"3"]
+        watcher.expect_silence(0.1)
+
+
+def test_no_delay_for_others_when_one_is_slow(gateway):
+    """Acknowledgements of one connection come in its order, and nobody waits for somebody else's socket."""
+    with Client(gateway.mqtt_port, 5).connect("writer") as writer, \
+            Client(gateway.mqtt_port, 5).connect("reader") as reader:
+        reader.subscribe(("s/#", 1))
+        packets = b"".join(publish(5, "s/%d" % (i % 50), b"%d" % i, 1, i + 1) for i in range(900))
+        writer.send(packets)
+        assert [writer.expect(PUBACK).id for _ in range(900)] == list(range(1, 901))
+        got = [reader.delivery() for _ in range(900)]
+        for k in range(50):
+            mine = [int(d.payload) for d in got if d.topic == "s/%d" % k]
+            assert mine == sorted(mine)
+        assert sorted(int(d.payload) for d in got) == list(range(900))
+
+
+def test_shutdown_says_goodbye(gateway):
+    new, old = Client(gateway.mqtt_port, 5).connect("new"), Client(gateway.mqtt_port, 4).connect("old")
+    assert gateway.stop() == 0
+    assert new.expect_end() == 0x8B
+    assert old.expect_end() is None
+
+
+run(*(value for name, value in list(globals().items()) if name.startswith("test_")))

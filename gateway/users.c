@@ -26,7 +26,8 @@ struct make {
 static void make_end(struct make *make, enum status status)
 {
     if (status != STATUS_OK && make->errand.err.text[0] == '\0')
-        err_set(&make->errand.err, status, "%s",
+        err_set(&make->errand.err, status, "user %.*s: %s", (int)make->user->name.size,
+                (const char *)make->user->name.data,
                 make->admin.err.text[0] != '\0' ? make->admin.err.text : status_text(status));
     client_close(&make->client);
     errand_end(&make->errand, status);

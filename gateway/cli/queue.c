@@ -1,0 +1,173 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* polylog queue, group, route: what administration makes. */
+#include <string.h>
+
+#include "core/base/heap.h"
+#include "gateway/cli/cli.h"
+
+/* ------------------------------------------------ queues */
+
+static const struct cli_column queue_columns[] = {
+    {"NAME", "name"},          {"TYPE", "queue_mode"}, {"MESSAGES", "produced_messages"},
+    {"GROUPS", "group_count"}, {"ID", "id"},           {NULL, NULL},
+};
+
+static enum outcome queue_list(struct cli *cli)
+{
+    return cli_list(cli, cli_path("/v1.0/default/queues"), "queues", queue_columns);
+}
+
+static enum outcome queue_show(struct cli *cli)
+{
+    return cli_send(cli, "GET", cli_path("/v1.0/default/queues/%s", cli->words[0]), NULL);
+}
+
+/* DMS has one word for type and durability together. */
+static const char *queue_mode(const char *type, const char *durability)
+{
+    if (type == NULL || strcmp(type, "standard") == 0)
+        return "NORMAL";
+    if (strcmp(type, "fifo") == 0)
+        return "FIFO";
+    if (strcmp(type, "stream") != 0)
+        return NULL;
+    return durability != NULL && strcmp(durability, "interval") == 0 ? "KAFKA_HT" : "KAFKA_HA";
+}
+
+static enum outcome add_number(const struct cli *cli, json_t *body, const char *option,
+                               const char *field, json_int_t highest)
+{
+    json_int_t number = 0;
+    enum outcome outcome = cli_number(cli, option, 1, highest, &number);
+    if (outcome == OUTCOME_OK && number != 0)
+        json_object_set_new(body, field, json_integer(number));
+    return outcome;
+}
+
+static enum outcome queue_create(struct cli *cli)
+{
+    const char *durability = cli_option(cli, "durability", 0);
+    const char *mode = queue_mode(cli_option(cli, "type", 0), durability);
+    if (mode == NULL)
+        return cli_say(OUTCOME_USAGE, "--type is standard, fifo or stream");
+    if (durability != NULL && strcmp(durability, "sync") != 0 &&
+        strcmp(durability, "interval") != 0)
+        return cli_say(OUTCOME_USAGE, "--durability is sync or interval");
+    json_t *body = json_pack("{s:s, s:s}", "name", cli->words[0], "queue_mode", mode);
+    if (durability != NULL)
+        json_object_set_new(body, "durability", json_string(durability));
+    const char *description = cli_option(cli, "description", 0);
+    if (description != NULL)
+        json_object_set_new(body, "description", json_string(description));
+    enum outcome outcome = add_number(cli, body, "partitions", "partitions", 256);
+    if (outcome == OUTCOME_OK)
+        outcome = add_number(cli, body, "retention-hours", "retention_hours", 24 * 3650);
+    if (outcome == OUTCOME_OK)
+        outcome = add_number(cli, body, "retention-bytes", "retention_bytes", INT64_MAX);
+    if (outcome == OUTCOME_OK)
+        return cli_send(cli, "POST", cli_path("/v1.0/default/queues"), body);
+    json_decref(body);
+    return outcome;
+}
+
+static enum outcome queue_delete(struct cli *cli)
+{
+    return cli_send(cli, "DELETE", cli_path("/v1.0/default/queues/%s", cli->words[0]), NULL);
+}
+
+/* ------------------------------------------------ groups */
+
+static const struct cli_column group_columns[] = {
+    {"NAME", "name"},
+    {"AVAILABLE", "available_messages"},
+    {"CONSUMED", "consumed_messages"},
+    {"PRODUCED", "produced_messages"},
+    {"ID", "id"},
+    {NULL, NULL},
+};
+
+static enum outcome group_list(struct cli *cli)
+{
+    return cli_list(cli, cli_path("/v1.0/default/queues/%s/groups", cli->words[0]), "groups",
+                    group_columns);
+}
+
+static enum outcome group_create(struct cli *cli)
+{
+    json_t *body = json_pack("{s:[{s:s}]}", "groups", "name", cli->words[1]);
+    json_t *answer;
+    char *path = cli_path("/v1.0/default/queues/%s/groups", cli->words[0]);
+    enum outcome outcome = cli_call(cli, "POST", path, body, &answer);
+    heap_free(path);
+    if (outcome == OUTCOME_OK && cli->json)
+        show_json(answer);
+    else if (outcome == OUTCOME_OK)
+        show_object(json_array_get(json_object_get(answer, "groups"), 0));
+    json_decref(answer);
+    return outcome;
+}
+
+static enum outcome group_delete(struct cli *cli)
+{
+    return cli_send(cli, "DELETE",
+                    cli_path("/v1.0/default/queues/%s/groups/%s", cli->words[0], cli->words[1]),
+                    NULL);
+}
+
+/* ------------------------------------------------ routes */
+
+static const struct cli_column route_columns[] = {
+    {"FILTER", "filter"},
+    {"QUEUE", "queue"},
+    {NULL, NULL},
+};
+
+static enum outcome route_list(struct cli *cli)
+{
+    return cli_list(cli, cli_path("/v1/default/routes"), "routes", route_columns);
+}
+
+static enum outcome route_show(struct cli *cli)
+{
+    return cli_send(cli, "GET", cli_path("/v1/default/routes/%s", cli->words[0]), NULL);
+}
+
+static enum outcome route_set(struct cli *cli)
+{
+    return cli_send(cli, "PUT", cli_path("/v1/default/routes/%s", cli->words[0]),
+                    json_pack("{s:s}", "queue", cli->words[1]));
+}
+
+static enum outcome route_delete(struct cli *cli)
+{
+    return cli_send(cli, "DELETE", cli_path("/v1/default/routes/%s", cli->words[0]), NULL);
+}
+
+/* ------------------------------------------------ table */
+
+static const struct cli_option create_options[] = {
+    {"type", "TYPE", "standard (default), fifo or stream"},
+    {"durability", "HOW", "sync (default) or interval"},
+    {"partitions", "N", "fixed for ever (standard 1, stream 4)"},
+    {"retention-hours", "N", "how long records are kept"},
+    {"retention-bytes", "N", "how much is kept"},
+    {"description", "TEXT", "for people"},
+    {NULL, NULL, NULL},
+};
+
+/* clang-format off */
+const struct cli_command queue_commands[] = {
+    {"queue", "list", "", 0, 0, "all queues", NULL, queue_list},
+    {"queue", "show", "QUEUE", 1, 1, "one queue", NULL, queue_show},
+    {"queue", "create", "NAME", 1, 1, "a new queue", create_options, queue_create},
+    {"queue", "delete", "QUEUE", 1, 1, "the queue, its records and groups", NULL, queue_delete},
+    {"group", "list", "QUEUE", 1, 1, "the groups of a queue", NULL, group_list},
+    {"group", "create", "QUEUE NAME", 2, 2, "a group that starts at the earliest record", NULL, group_create},
+    {"group", "delete", "QUEUE GROUP", 2, 2, "the group and its positions", NULL, group_delete},
+    {"route", "list", "", 0, 0, "which topics go to which queue", NULL, route_list},
+    {"route", "show", "FILTER", 1, 1, "one route", NULL, route_show},
+    {"route", "set", "FILTER QUEUE", 2, 2, "sends topics that match to the queue", NULL, route_set},
+    {"route", "delete", "FILTER", 1, 1, "the route; its topics go where the next best one says", NULL, route_delete},
+    {0},
+};
+/* clang-format on */

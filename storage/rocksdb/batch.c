@@ -265,8 +265,12 @@ bool batch_write(struct engine *engine)
     batch_put_row(engine, own_key_span(&key), buf_span(&engine->scratch));
     size_t wal_bytes = 0;
     rocksdb_writebatch_data(engine->batch, &wal_bytes);
-    char *problem = NULL;
-    rocksdb_write(engine->db, engine->write_options, engine->batch, &problem);
+    bool written = log_begin(engine);
+    if (written) {
+        char *problem = NULL;
+        rocksdb_write(engine->db, engine->write_options, engine->batch, &problem);
+        written = log_end(engine, "write", problem);
+    }
     account(engine, wal_bytes);
     if (wal_bytes > 4 * (size_t)WRITE_BYTES) {
         rocksdb_writebatch_destroy(engine->batch); /* clear would keep the memory of a giant */
@@ -274,7 +278,5 @@ bool batch_write(struct engine *engine)
     } else {
         rocksdb_writebatch_clear(engine->batch);
     }
-    if (problem != NULL)
-        engine_fail(engine, "write", problem);
-    return problem == NULL;
+    return written;
 }

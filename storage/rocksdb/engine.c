@@ -92,6 +92,26 @@ void engine_fail(struct engine *engine, const char *what, char *problem)
     writer_wake(engine);
 }
 
+bool log_begin(struct engine *engine)
+{
+    pthread_mutex_lock(&engine->log_lock);
+    if (!engine_has_failed(engine))
+        return true;
+    pthread_mutex_unlock(&engine->log_lock);
+    return false;
+}
+
+bool log_end(struct engine *engine, const char *what, char *problem)
+{
+    bool well = problem == NULL;
+    if (!well) {
+        engine->log_broken = true;
+        engine_fail(engine, what, problem);
+    }
+    pthread_mutex_unlock(&engine->log_lock);
+    return well;
+}
+
 enum space engine_space(struct engine *engine)
 {
     if (engine->directory.path == NULL || engine->min_free_bytes == 0)
@@ -296,12 +316,17 @@ static enum status database_open(struct engine *engine, const struct option_set 
     return STATUS_OK;
 }
 
+static rocksdb_t *volatile abandoned; /* keeps it reachable for leak checkers */
+
 static void engine_free(struct engine *engine)
 {
     for (int i = 0; i < FAMILIES; i++)
         if (engine->families[i].handle != NULL)
             rocksdb_column_family_handle_destroy(engine->families[i].handle);
-    if (engine->db != NULL)
+    /* Closing would write to the broken log once more. The process has to end anyway. */
+    if (engine->log_broken)
+        abandoned = engine->db;
+    else if (engine->db != NULL)
         rocksdb_close(engine->db);
     rocksdb_writebatch_destroy(engine->batch);
     rocksdb_writeoptions_destroy(engine->write_options);
@@ -311,6 +336,7 @@ static void engine_free(struct engine *engine)
     index_deinit(&engine->index);
     buf_deinit(&engine->scratch);
     buf_deinit(&engine->key_scratch);
+    pthread_mutex_destroy(&engine->log_lock);
     pthread_mutex_destroy(&engine->writer_lock);
     pthread_mutex_destroy(&engine->sync_lock);
     pthread_mutex_destroy(&engine->reader_lock);
@@ -339,6 +365,7 @@ static struct engine *engine_new(const struct storage_options *options)
     index_init(&engine->index);
     buf_init(&engine->scratch, SIZE_MAX / 2);
     buf_init(&engine->key_scratch, SIZE_MAX / 2);
+    pthread_mutex_init(&engine->log_lock, NULL);
     pthread_mutex_init(&engine->writer_lock, NULL);
     pthread_mutex_init(&engine->sync_lock, NULL);
     pthread_mutex_init(&engine->reader_lock, NULL);

@@ -66,6 +66,10 @@ struct engine {
     void *sync_context;
 
     struct index index;
+    /* Around everything that can write to the log file: after an error of RocksDB no other call may
+     * touch that file, because builds with assertions (Debian's) abort there. */
+    pthread_mutex_t log_lock;
+    bool log_broken;    /* under log_lock */
     atomic_bool failed; /* final */
     _Atomic(uint64_t) space_checked_ms;
     atomic_int space; /* enum space */
@@ -123,8 +127,13 @@ enum space { SPACE_ENOUGH, SPACE_ROWS_ONLY, SPACE_NONE };
 /* engine.c */
 struct engine *engine_of(struct storage *storage);
 bool engine_has_failed(const struct engine *engine);
-/* Latches the failure and says why, once. Takes problem (RocksDB's text, may be NULL). */
+/* Latches the failure and says why, once. Takes problem: RocksDB's text, or NULL when RocksDB is
+ * well. */
 void engine_fail(struct engine *engine, const char *what, char *problem);
+/* Between these two RocksDB may be called on the log; false (and not locked): it has failed. The
+ * end takes problem, latches what it says, and gives false then. */
+bool log_begin(struct engine *engine);
+bool log_end(struct engine *engine, const char *what, char *problem);
 enum space engine_space(struct engine *engine);
 uint64_t now_ms(void);
 struct timespec deadline_of(uint64_t at_ms);

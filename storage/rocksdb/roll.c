@@ -46,6 +46,15 @@ static bool write_index_rows(struct engine *engine, enum storage_class class, ui
     return batch_write(engine);
 }
 
+static void flush(struct engine *engine, const struct family *family)
+{
+    char *problem = NULL;
+    if (!log_begin(engine))
+        return;
+    rocksdb_flush_cf(engine->db, engine->flush_options, family->handle, &problem);
+    log_end(engine, "flush", problem);
+}
+
 static void roll(struct engine *engine, int which)
 {
     struct family *family = &engine->families[which];
@@ -60,12 +69,9 @@ static void roll(struct engine *engine, int which)
             return;
         family->segment++;
     }
-    char *problem = NULL;
-    rocksdb_flush_cf(engine->db, engine->flush_options, family->handle, &problem);
+    flush(engine, family);
     family->unflushed_bytes = 0;
     atomic_fetch_add_explicit(&engine->count_rolls, 1, memory_order_relaxed);
-    if (problem != NULL)
-        engine_fail(engine, "flush", problem);
 }
 
 static bool is_due(const struct engine *engine, int which, uint64_t now)
@@ -108,12 +114,8 @@ void roll_all(struct engine *engine)
             write_index_rows(engine, (enum storage_class)i, family->segment++);
     }
     rocksdb_flushoptions_set_wait(engine->flush_options, 1);
-    for (int i = 0; i < FAMILIES && !engine_has_failed(engine); i++) {
-        char *problem = NULL;
-        rocksdb_flush_cf(engine->db, engine->flush_options, engine->families[i].handle, &problem);
-        if (problem != NULL)
-            engine_fail(engine, "flush", problem);
-    }
+    for (int i = 0; i < FAMILIES; i++)
+        flush(engine, &engine->families[i]);
 }
 
 /* The first segment of the class that somebody still needs. */

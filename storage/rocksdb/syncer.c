@@ -52,24 +52,34 @@ static void sync_measure(struct engine *engine, uint64_t began_ns)
         atomic_store_explicit(&engine->sync_ns_max, took_ns, memory_order_relaxed);
 }
 
-bool engine_sync(struct engine *engine, uint64_t commit)
+/* First under the lock what can fail for want of space, then the sync beside the writer. */
+static bool sync_log(struct engine *engine)
 {
-    if (engine_has_failed(engine))
-        return false;
-    uint64_t began_ns = clock_monotonic_ns();
     char *problem = NULL;
+    if (!log_begin(engine))
+        return false;
+    rocksdb_flush_wal(engine->db, 0, &problem);
+    if (!log_end(engine, "write of the log", problem))
+        return false;
     /* RocksDB's memory environment has no thread-safe sync, and nothing to sync to. */
-    bool disk = engine->sync_hook == NULL && engine->environment == NULL;
-    rocksdb_flush_wal(engine->db, disk, &problem);
-    if (problem == NULL && engine->sync_hook != NULL &&
-        engine->sync_hook(engine->sync_context) != STATUS_OK) {
+    if (engine->sync_hook == NULL && engine->environment == NULL)
+        rocksdb_flush_wal(engine->db, 1, &problem);
+    if (problem != NULL) {
+        pthread_mutex_lock(&engine->log_lock);
+        return log_end(engine, "sync", problem);
+    }
+    if (engine->sync_hook != NULL && engine->sync_hook(engine->sync_context) != STATUS_OK) {
         engine_fail(engine, "sync", NULL);
         return false;
     }
-    if (problem != NULL) {
-        engine_fail(engine, "sync", problem);
+    return true;
+}
+
+bool engine_sync(struct engine *engine, uint64_t commit)
+{
+    uint64_t began_ns = clock_monotonic_ns();
+    if (!sync_log(engine))
         return false;
-    }
     sync_measure(engine, began_ns);
     if (engine->directory.marker_fd >= 0 && marker_write(&engine->directory, commit) != STATUS_OK) {
         engine_fail(engine, "write of polylog-marker", NULL);

@@ -99,13 +99,16 @@ static void complete_unsynced(struct engine *engine, struct chain *direct, struc
 {
     if (direct->head == NULL)
         return;
-    char *problem = NULL;
-    rocksdb_flush_wal(engine->db, 0, &problem); /* to the page cache: kill -9 keeps it */
-    if (problem == NULL) {
+    bool kept = log_begin(engine);
+    if (kept) {
+        char *problem = NULL;
+        rocksdb_flush_wal(engine->db, 0, &problem); /* to the page cache: kill -9 keeps it */
+        kept = log_end(engine, "write of the log", problem);
+    }
+    if (kept) {
         chain_complete(engine, direct);
         return;
     }
-    engine_fail(engine, "write of the log", problem);
     for (struct storage_append *part = direct->head; part != NULL; part = part->next) {
         part->request.status = STATUS_STORAGE_FAILED;
         give_ticket(engine, part);

@@ -119,7 +119,10 @@ static void slot_done(struct request *request, enum status status)
 {
     struct slot *slot = container_of(request, struct slot, append.request);
     struct load *load = slot->load;
-    CHECK(status == STATUS_OK);
+    if (status != STATUS_OK) {
+        fprintf(stderr, "append: %s\n", status_text(status));
+        _exit(1);
+    }
     load->latency_us[load->finished++] = (uint32_t)((clock_monotonic_ns() - slot->began_ns) / 1000);
     if (load->started < load->wanted)
         slot_start(slot);

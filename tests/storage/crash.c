@@ -7,6 +7,7 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -330,6 +331,40 @@ static void no_space_is_said_before_writing(void **state)
     op_free(rows);
 }
 
+/* Stands for a full disk below the check, or a broken one: RocksDB's own write fails. */
+static void a_failed_write_is_final(void **state)
+{
+    struct fixture *fixture = *state;
+    struct rlimit before, small = {.rlim_cur = 1 << 20};
+    unsigned good = 0, refused = 0;
+    append_one(fixture, 1, 1, PAYLOAD, 0);
+    getrlimit(RLIMIT_FSIZE, &before);
+    small.rlim_max = before.rlim_max;
+    signal(SIGXFSZ, SIG_IGN);
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &small), 0);
+    for (uint64_t i = 0; i < 400; i++) {
+        struct op *ops[4];
+        for (unsigned j = 0; j < 4; j++) {
+            ops[j] = op_new(fixture);
+            op_batch(ops[j], 1, 1, PAYLOAD, i);
+            ops[j]->batches[0].durability = j % 2 == 0 ? DURABLE_SYNC : DURABLE_INTERVAL;
+            op_start(fixture, ops[j]);
+        }
+        wait_all(fixture);
+        for (unsigned j = 0; j < 4; j++) {
+            enum status status = ops[j]->append.request.status;
+            assert_true(status == STATUS_STORAGE_FAILED || (status == STATUS_OK && refused == 0));
+            good += status == STATUS_OK;
+            refused += status != STATUS_OK;
+            op_free(ops[j]);
+        }
+    }
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &before), 0);
+    assert_true(good > 100 && refused > 100);
+    assert_int_equal(fixture->storage->ops->health(fixture->storage), STATUS_STORAGE_FAILED);
+    assert_int_equal(bounds_of(fixture, 1).end, good + 1);
+}
+
 static void a_corrupt_block_never_gives_wrong_data(void **state)
 {
     struct fixture *fixture = *state;
@@ -432,6 +467,7 @@ const struct CMUnitTest crash_tests[] = {
     cmocka_unit_test(a_foreign_directory_is_refused),
     cmocka_unit_test(a_store_in_use_is_refused),
     cmocka_unit_test(no_space_is_said_before_writing),
+    cmocka_unit_test(a_failed_write_is_final),
     cmocka_unit_test(a_corrupt_block_never_gives_wrong_data),
     cmocka_unit_test(space_comes_back_after_a_trim),
 };

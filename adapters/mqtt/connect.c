@@ -101,8 +101,8 @@ static void login_done(struct request *request, enum status status)
         if (status == STATUS_OK)
             accept_client(session, login);
         else
-            refuse(session,
-                   status == STATUS_BUSY ? MQTT_REASON_SERVER_BUSY : mqtt_reason_of(status));
+            refuse(session, status == STATUS_BUSY ? MQTT_REASON_SERVER_BUSY
+                                                  : mqtt_reason_on(status, MQTT_ON_CONNACK));
     }
     explicit_bzero(login->bytes, login->request.password.size);
     heap_free(login);

@@ -61,6 +61,20 @@ static uint64_t token_of(const struct mqtt_publish *publish)
     return (uint64_t)publish->qos << 16 | publish->packet_id;
 }
 
+/* Where nothing that may be said is true, the connection ends and the client sends again. */
+static bool has_answer(enum mqtt_version version, enum status status)
+{
+    if (status == STATUS_OK)
+        return true;
+    /* After a failed sync nobody knows whether the record will be there at the next start; at the
+     * end of the server a refusal would keep the client from sending again. */
+    if (status == STATUS_STORAGE_FAILED || status == STATUS_SHUTTING_DOWN)
+        return false;
+    /* 3.x has no negative answer, and a positive one would be a promise (3.3.5-2 leaves the
+     * choice). */
+    return version == MQTT_5;
+}
+
 void mqtt_answered(struct client *client, uint64_t token, enum status status, uint64_t partition,
                    uint64_t offset)
 {
@@ -71,23 +85,19 @@ void mqtt_answered(struct client *client, uint64_t token, enum status status, ui
     bool exactly_once = token >> 16 == 2;
     if (session->state != MQTT_UP)
         return;
-    if (status == STATUS_STORAGE_FAILED || (status != STATUS_OK && session->version != MQTT_5)) {
-        /* After a failed sync nobody knows whether the record will be there at the next start: neither answer would be
-         * true. Otherwise: */
-        /* 3.x has no negative answer, and a positive one would be a promise (3.3.5-2 leaves the
-         * choice). */
-        mqtt_end(session, mqtt_reason_of(status));
+    if (!has_answer(session->version, status)) {
+        mqtt_end(session, mqtt_reason_on(status, MQTT_ON_DISCONNECT_SERVER));
         return;
     }
     if (!exactly_once) {
         session->unanswered--;
-        send_ack(session, MQTT_PUBACK, id, mqtt_reason_of(status));
+        send_ack(session, MQTT_PUBACK, id, mqtt_reason_on(status, MQTT_ON_PUBACK));
         return;
     }
     if (status != STATUS_OK)
         session->unanswered--; /* a refusal ends the exchange (4.3.3) */
     received_set(session, id, status == STATUS_OK ? RECEIVED_STORED : RECEIVED_NOT);
-    send_ack(session, MQTT_PUBREC, id, mqtt_reason_of(status));
+    send_ack(session, MQTT_PUBREC, id, mqtt_reason_on(status, MQTT_ON_PUBREC));
 }
 
 /* ------------------------------------------------ PUBLISH */

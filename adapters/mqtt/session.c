@@ -64,7 +64,7 @@ void mqtt_count_refusal(enum mqtt_reason reason)
     }
 }
 
-enum mqtt_reason mqtt_reason_of(enum status status)
+static enum mqtt_reason reason_of(enum status status)
 {
     switch (status) {
     case STATUS_OK:
@@ -103,6 +103,19 @@ enum mqtt_reason mqtt_reason_of(enum status status)
         break;
     }
     return MQTT_REASON_UNSPECIFIED;
+}
+
+enum mqtt_reason mqtt_reason_on(enum status status, uint32_t packets)
+{
+    enum mqtt_reason reason = reason_of(status);
+    if (mqtt_reason_allowed((uint8_t)reason, packets))
+        return reason;
+    enum mqtt_reason other = status == STATUS_TOO_LARGE         ? MQTT_REASON_QUOTA_EXCEEDED
+                             : status == STATUS_SHUTTING_DOWN   ? MQTT_REASON_SERVER_UNAVAILABLE
+                             : status == STATUS_BUSY            ? MQTT_REASON_SERVER_BUSY
+                             : status == STATUS_UNAUTHENTICATED ? MQTT_REASON_NOT_AUTHORIZED
+                                                                : MQTT_REASON_UNSPECIFIED;
+    return mqtt_reason_allowed((uint8_t)other, packets) ? other : MQTT_REASON_UNSPECIFIED;
 }
 
 void mqtt_end(struct mqtt_session *session, enum mqtt_reason reason)
@@ -307,7 +320,7 @@ static void session_drained(void *context)
 
 static void session_refuse(void *context, enum status why)
 {
-    mqtt_end(context, mqtt_reason_of(why));
+    mqtt_end(context, mqtt_reason_on(why, MQTT_ON_DISCONNECT_SERVER));
 }
 
 static void session_close(void *context)
@@ -337,7 +350,7 @@ static void client_resume(struct client *client)
 
 static void client_end(struct client *client, enum status why)
 {
-    mqtt_end(mqtt_session_of(client), mqtt_reason_of(why));
+    mqtt_end(mqtt_session_of(client), mqtt_reason_on(why, MQTT_ON_DISCONNECT_SERVER));
 }
 
 const struct client_ops mqtt_client_ops = {

@@ -51,7 +51,8 @@ extern const struct client_ops mqtt_client_ops;
 
 /* session.c: DISCONNECT with the reason where the version has it, then close; closes once. */
 void mqtt_end(struct mqtt_session *session, enum mqtt_reason reason);
-enum mqtt_reason mqtt_reason_of(enum status status);
+/* A reason that packets of this kind (MQTT_ON_...) may carry. */
+enum mqtt_reason mqtt_reason_on(enum status status, uint32_t packets);
 void mqtt_count_refusal(enum mqtt_reason reason); /* in /metrics */
 
 /* connect.c */

@@ -32,7 +32,7 @@ static uint8_t reason_of(const struct subscribe_item *item)
                                                             : MQTT_REASON_GRANTED_QOS_2;
     if (item->status == STATUS_INVALID)
         return MQTT_REASON_FILTER_INVALID;
-    return (uint8_t)mqtt_reason_of(item->status);
+    return (uint8_t)mqtt_reason_on(item->status, MQTT_ON_SUBACK);
 }
 
 static void send_suback(struct mqtt_session *session, const struct subscribing *subscribing)

@@ -202,7 +202,7 @@ def test_maximum_packet(gateway):
         assert small.delivery().payload == b"a" * 900
         assert small.delivery().payload == b"c"  # what it does not take is left out
         # A record above the limit is refused in its PUBACK, a packet above it ends the connection.
-        assert writer.publish("big", bytes(10 * 1024 * 1024 + 1), 1) == 0x95
+        assert writer.publish("big", bytes(10 * 1024 * 1024 + 1), 1) == 0x97
         writer.send(b"\x32" + varint(allowed) + b"\0\3big\0\1\0")
         assert writer.expect_end() == 0x95
     with Client(gateway.mqtt_port, 4).connect("old") as old:

@@ -32,7 +32,9 @@ static void check_envelope(struct span value)
     memcpy(copy, value.data, value.size);
     envelope_encode(&envelope, footer, copy);
     CHECK(envelope_decode(span_of(copy, value.size), &again, &batch, &footer) == STATUS_OK);
-    CHECK(memcmp(&envelope, &again, sizeof envelope) == 0);
+    uint8_t head[ENVELOPE_SIZE];
+    envelope_encode(&again, footer, head);
+    CHECK(memcmp(head, copy, sizeof head) == 0);
     heap_free(copy);
 }
 

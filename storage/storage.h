@@ -83,8 +83,8 @@ struct storage_append {
     uint64_t engine[2];               /* engine's */
 };
 /* Ends with: OK; NO_SPACE; STORAGE_FAILED (a sync or write has failed: final for the process, nothing of
- * this append will ever be reported committed); SHUTTING_DOWN. Order: appends to one partition complete
- * in the order they were started. */
+ * this append will ever be reported committed); NOT_FOUND (a partition that was removed); SHUTTING_DOWN.
+ * Order: appends to one partition complete in the order they were started (a unit: by its last part). */
 
 struct storage_read_batch {
     struct blob *bytes;           /* reference handed to the caller of the read */

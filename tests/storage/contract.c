@@ -3,9 +3,11 @@
  * has. */
 #include "tests/storage/fixture.h"
 
+#include <pthread.h>
 #include <stdio.h>
 
 #include "core/base/pack.h"
+#include "core/net/loop.h"
 #include "storage/envelope.h"
 #include "storage/memory/memory.h"
 #include "storage/rocksdb/rocksdb.h"
@@ -523,6 +525,99 @@ static void interval_appends_are_read_at_once(void **state)
     assert_int_equal(append_one(fixture, 1, 1, 10, 0), 20000);
 }
 
+/* Several owners at once, each on a thread and a loop of its own. */
+
+enum { OWNERS = 3, OWNER_APPENDS = 400, OWNER_WINDOW = 16, SHARED = 100 };
+
+struct owner {
+    struct fixture *fixture;
+    struct loop *loop;
+    unsigned number, started, finished;
+    uint64_t last_own, last_shared, last_commit;
+};
+
+struct owner_append {
+    struct storage_append append;
+    struct storage_batch batches[2];
+    struct owner *owner;
+};
+
+static void owner_start(struct owner *owner);
+
+static void owner_done(struct request *request, enum status status)
+{
+    struct owner_append *append = container_of(request, struct owner_append, append.request);
+    struct owner *owner = append->owner;
+    bool first = owner->finished++ == 0;
+    assert_int_equal(status, STATUS_OK);
+    assert_int_equal(append->batches[0].base_offset, first ? 0 : owner->last_own + 2);
+    assert_true(first || append->batches[1].base_offset > owner->last_shared);
+    assert_true(append->append.commit > owner->last_commit);
+    owner->last_own = append->batches[0].base_offset;
+    owner->last_shared = append->batches[1].base_offset;
+    owner->last_commit = append->append.commit;
+    blob_unref(append->batches[0].bytes);
+    blob_unref(append->batches[1].bytes);
+    free(append);
+    if (owner->started < OWNER_APPENDS)
+        owner_start(owner);
+    else if (owner->finished == OWNER_APPENDS)
+        loop_stop(owner->loop);
+}
+
+static void owner_start(struct owner *owner)
+{
+    struct owner_append *append = calloc(1, sizeof *append);
+    append->owner = owner;
+    append->append.batches = append->batches;
+    append->append.batch_count = 2;
+    for (unsigned i = 0; i < 2; i++)
+        append->batches[i] = (struct storage_batch){
+            .partition = i == 0 ? owner->number : SHARED,
+            .class = STORAGE_3_DAYS,
+            .record_count = i == 0 ? 2 : 1,
+            .bytes = batch_make(i == 0 ? 2 : 1, 200, owner->started),
+        };
+    owner->started++;
+    request_init(&append->append.request, owner->loop, owner_done);
+    owner->fixture->storage->ops->append(owner->fixture->storage, &append->append);
+}
+
+static void *owner_run(void *context)
+{
+    struct owner *owner = context;
+    for (unsigned i = 0; i < OWNER_WINDOW; i++)
+        owner_start(owner);
+    loop_run(owner->loop);
+    return NULL;
+}
+
+static void several_owners_append_at_once(void **state)
+{
+    struct fixture *fixture = *state;
+    struct owner owners[OWNERS];
+    pthread_t threads[OWNERS];
+    for (unsigned i = 0; i < OWNERS; i++) {
+        owners[i] = (struct owner){.fixture = fixture, .loop = loop_new(), .number = i};
+        assert_int_equal(pthread_create(&threads[i], NULL, owner_run, &owners[i]), 0);
+    }
+    for (unsigned reads = 0; reads < 200; reads++) { /* readers go on beside them */
+        struct storage_read read;
+        read_init(fixture, &read, SHARED, 0);
+        assert_int_equal(read_run(fixture, &read), STATUS_OK);
+        for (uint32_t i = 0; i < read.count; i++)
+            assert_int_equal(read.batches[i].base_offset, i);
+        read_release(&read);
+        bounds_of(fixture, SHARED);
+    }
+    for (unsigned i = 0; i < OWNERS; i++) {
+        pthread_join(threads[i], NULL);
+        loop_free(owners[i].loop);
+        assert_int_equal(bounds_of(fixture, i).end, 2 * OWNER_APPENDS);
+    }
+    assert_int_equal(bounds_of(fixture, SHARED).end, OWNERS * OWNER_APPENDS);
+}
+
 static void remember(void *context, const char *name, double value)
 {
     assert_true(value >= 0);
@@ -559,6 +654,7 @@ static const struct CMUnitTest contract_tests[] = {
     cmocka_unit_test(many_segments),
     cmocka_unit_test(a_failed_sync_is_final),
     cmocka_unit_test(interval_appends_are_read_at_once),
+    cmocka_unit_test(several_owners_append_at_once),
     cmocka_unit_test(health_and_metrics),
 };
 

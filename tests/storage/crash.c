@@ -26,11 +26,6 @@ struct ack {
 
 /* The child appends until it is killed, four at a time. */
 
-struct child_op {
-    struct op *op;
-    int to;
-};
-
 int crash_child(const char *role, const char *directory)
 {
     static const struct engine_case engine = {"child", &rocksdb_storage_ops, PLACE_DIRECTORY};
@@ -39,7 +34,11 @@ int crash_child(const char *role, const char *directory)
     fixture.loop = loop_new();
     fixture.options.directory = directory;
     fixture.options.interval_ms = 60000; /* only the kill decides what is there */
-    if (strcmp(role, "append") != 0 || fixture_try_open(&fixture, &err) != STATUS_OK) {
+    if (strcmp(role, "roll") == 0) {
+        fixture.options.segment_bytes = 60000; /* so that the kill hits rolls, too */
+        fixture.options.wal_bytes = 200000;
+    }
+    if (fixture_try_open(&fixture, &err) != STATUS_OK) {
         fprintf(stderr, "%s\n", err.text);
         return 1;
     }
@@ -65,13 +64,14 @@ int crash_child(const char *role, const char *directory)
 }
 
 /* Runs the child on the fixture's directory and kills it; all acks it wrote. */
-static size_t run_and_kill(struct fixture *fixture, struct ack *acks, size_t room)
+static size_t run_and_kill(struct fixture *fixture, const char *how, struct ack *acks, size_t room)
 {
     int pipes[2];
     assert_int_equal(pipe(pipes), 0);
     pid_t child = fork();
     if (child == 0) {
-        char program[] = "/proc/self/exe", role[] = "append";
+        char program[] = "/proc/self/exe", role[16];
+        snprintf(role, sizeof role, "%s", how);
         char *arguments[] = {program, role, fixture->directory, NULL};
         dup2(pipes[1], STDOUT_FILENO);
         close(pipes[0]);
@@ -105,7 +105,8 @@ static void check_acks(struct fixture *fixture, const struct ack *acks, size_t c
     }
 }
 
-static struct ack acks[2 * ACKS];
+enum { KILLS = 5 };
+static struct ack acks[KILLS * 2 * ACKS];
 
 /* Files */
 
@@ -193,17 +194,30 @@ static void kill_keeps_what_was_acknowledged(void **state)
 {
     struct fixture *fixture = *state;
     fixture_close(fixture);
-    size_t count = run_and_kill(fixture, acks, 2 * ACKS);
+    size_t count = run_and_kill(fixture, "append", acks, 2 * ACKS);
     fixture_open(fixture);
     check_acks(fixture, acks, count);
     assert_true(append_one(fixture, SYNCED, 1, 10, 0) < 65536);
+}
+
+static void kills_between_rolls_keep_it_too(void **state)
+{
+    struct fixture *fixture = *state;
+    size_t count = 0;
+    fixture_close(fixture);
+    for (unsigned i = 0; i < KILLS; i++)
+        count += run_and_kill(fixture, "roll", acks + count, 2 * ACKS);
+    fixture_open(fixture);
+    check_acks(fixture, acks, count);
+    struct storage_bounds bounds = bounds_of(fixture, SYNCED);
+    assert_true(bounds.end * (PAYLOAD + 125) == bounds.bytes * RECORDS);
 }
 
 static void interval_partitions_go_on_behind_their_reservation(void **state)
 {
     struct fixture *fixture = *state;
     fixture_close(fixture);
-    size_t count = run_and_kill(fixture, acks, 2 * ACKS);
+    size_t count = run_and_kill(fixture, "append", acks, 2 * ACKS);
     uint64_t last = 0;
     for (size_t i = 0; i < count; i++)
         if (acks[i].partition == INTERVAL)
@@ -234,7 +248,7 @@ static void a_torn_tail_is_tolerated(void **state)
     struct fixture *fixture = *state;
     char path[512];
     fixture_close(fixture);
-    size_t count = run_and_kill(fixture, acks, 2 * ACKS);
+    size_t count = run_and_kill(fixture, "append", acks, 2 * ACKS);
     find_file(fixture, ".log", path);
     write_file(fixture, strrchr(path, '/') + 1, "half of a record that was never acknowledged",
                O_APPEND);
@@ -247,7 +261,7 @@ static void a_hole_in_the_log_refuses(void **state)
     struct fixture *fixture = *state;
     char path[512];
     fixture_close(fixture);
-    run_and_kill(fixture, acks, 2 * ACKS);
+    run_and_kill(fixture, "append", acks, 2 * ACKS);
     off_t size = find_file(fixture, ".log", path);
     damage(path, size / 2, 100);
     must_refuse(fixture, STATUS_CORRUPT, "was acknowledged");
@@ -258,7 +272,7 @@ static void a_shorter_log_refuses_until_the_marker_goes(void **state)
     struct fixture *fixture = *state;
     char path[512];
     fixture_close(fixture);
-    run_and_kill(fixture, acks, 2 * ACKS);
+    run_and_kill(fixture, "append", acks, 2 * ACKS);
     off_t size = find_file(fixture, ".log", path);
     assert_int_equal(truncate(path, size / 2), 0);
     must_refuse(fixture, STATUS_CORRUPT, "delete polylog-marker");
@@ -458,6 +472,7 @@ static void space_comes_back_after_a_trim(void **state)
 
 const struct CMUnitTest crash_tests[] = {
     cmocka_unit_test(kill_keeps_what_was_acknowledged),
+    cmocka_unit_test(kills_between_rolls_keep_it_too),
     cmocka_unit_test(interval_partitions_go_on_behind_their_reservation),
     cmocka_unit_test(a_torn_tail_is_tolerated),
     cmocka_unit_test(a_hole_in_the_log_refuses),

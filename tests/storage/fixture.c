@@ -56,7 +56,9 @@ int fixture_setup(void **state)
     fixture->engine = *state;
     fixture->loop = loop_new();
     if (fixture->engine->place == PLACE_DIRECTORY) {
-        strcpy(fixture->directory, "/tmp/polylog-storage-XXXXXX");
+        const char *base = getenv("TMPDIR");
+        snprintf(fixture->directory, sizeof fixture->directory, "%s/polylog-storage-XXXXXX",
+                 base != NULL ? base : P_tmpdir);
         assert_non_null(mkdtemp(fixture->directory));
     } else {
         strcpy(fixture->directory, "/store");
@@ -73,7 +75,7 @@ int fixture_setup(void **state)
 int fixture_teardown(void **state)
 {
     struct fixture *fixture = *state;
-    char command[128];
+    char command[256];
     fixture_close(fixture);
     loop_free(fixture->loop);
     if (fixture->environment != NULL)

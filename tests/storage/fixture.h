@@ -27,7 +27,7 @@ struct fixture {
     struct storage *storage;
     struct loop *loop;
     void *environment;
-    char directory[64];
+    char directory[192];
 };
 
 int fixture_setup(void **state); /* *state: the engine_case; becomes the fixture */

@@ -8,6 +8,7 @@
 
 #include "core/base/check.h"
 #include "core/base/clock.h"
+#include "core/base/hash.h"
 #include "core/base/heap.h"
 #include "core/base/limits.h"
 #include "core/base/map.h"
@@ -474,6 +475,7 @@ static enum status memory_open(const struct storage_options *options, struct sto
                                struct err *err)
 {
     (void)err;
+    hash_init();
     struct memory *memory = heap_new(sizeof *memory);
     memory->storage.ops = &memory_storage_ops;
     memory->sync_hook = options->sync_hook;

@@ -8,6 +8,7 @@
 
 #include "core/base/check.h"
 #include "core/base/clock.h"
+#include "core/base/hash.h"
 #include "core/base/heap.h"
 #include "core/base/trace.h"
 #include "storage/rocksdb/rocksdb.h"
@@ -378,6 +379,7 @@ static struct engine *engine_new(const struct storage_options *options)
 static enum status engine_open(const struct storage_options *options, struct storage **storage,
                                struct err *err)
 {
+    hash_init(); /* the tables filled here are asked when everybody else has done so too */
     struct engine *engine = engine_new(options);
     struct option_set set;
     enum status status = STATUS_OK;

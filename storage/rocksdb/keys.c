@@ -59,6 +59,14 @@ struct own_key index_row_key(enum storage_class class, uint64_t segment, uint64_
     return key;
 }
 
+struct own_key class_row_key(enum storage_class class)
+{
+    struct own_key key = own_key_of(ROW_CLASS);
+    key.bytes[2] = (uint8_t) class;
+    key.size = 3;
+    return key;
+}
+
 static bool own_key_parse(struct span key, enum own_row row, size_t size, enum storage_class *class)
 {
     if (key.size != size || key.data[0] != STATE_OURS || key.data[1] != row ||
@@ -66,6 +74,11 @@ static bool own_key_parse(struct span key, enum own_row row, size_t size, enum s
         return false;
     *class = (enum storage_class)key.data[2];
     return true;
+}
+
+bool class_row_key_parse(struct span key, enum storage_class *class)
+{
+    return own_key_parse(key, ROW_CLASS, 3, class);
 }
 
 bool partition_row_key_parse(struct span key, enum storage_class *class, uint64_t *partition)
@@ -174,6 +187,23 @@ enum status partition_row_decode(struct span key, struct span stored, struct par
     row->reserved_end = reader_u64(&reader);
     row->last_segment = reader_u64(&reader);
     row->removed = reader_u8(&reader) != 0;
+    return decoded(&reader);
+}
+
+enum status class_row_encode(struct span key, const struct class_row *row, struct buf *to)
+{
+    uint8_t value[8];
+    store_u64(value, row->kept_from);
+    return encode(key, value, sizeof value, to);
+}
+
+enum status class_row_decode(struct span key, struct span stored, struct class_row *row)
+{
+    struct reader reader;
+    enum status status = decode(key, stored, &reader);
+    if (status != STATUS_OK)
+        return status;
+    row->kept_from = reader_u64(&reader);
     return decoded(&reader);
 }
 

@@ -17,7 +17,7 @@ bool log_key_parse(struct span key, uint64_t *segment, uint64_t *partition, uint
 
 /* State family: a first byte keeps the callers' rows apart from ours. */
 enum { STATE_OURS = 0, STATE_CALLERS = 1 };
-enum own_row { ROW_STORE = 1, ROW_COMMIT = 2, ROW_PARTITION = 3, ROW_INDEX = 4 };
+enum own_row { ROW_STORE = 1, ROW_COMMIT = 2, ROW_PARTITION = 3, ROW_INDEX = 4, ROW_CLASS = 5 };
 enum { OWN_KEY_MAX = 19 };
 struct own_key {
     uint8_t bytes[OWN_KEY_MAX];
@@ -28,6 +28,8 @@ struct own_key commit_row_key(void);
 struct own_key partition_row_key(enum storage_class class, uint64_t partition);
 /* Segment before partition: one range delete forgets all that lies below a segment. */
 struct own_key index_row_key(enum storage_class class, uint64_t segment, uint64_t partition);
+struct own_key class_row_key(enum storage_class class);
+bool class_row_key_parse(struct span key, enum storage_class *class);
 bool partition_row_key_parse(struct span key, enum storage_class *class, uint64_t *partition);
 bool index_row_key_parse(struct span key, enum storage_class *class, uint64_t *segment,
                          uint64_t *partition);
@@ -61,6 +63,11 @@ struct index_row {
     int64_t last_time_ms;
 };
 
+/* Segments below kept_from were dropped, and what is left of them is to be ignored. */
+struct class_row {
+    uint64_t kept_from;
+};
+
 /* Encoders replace the content of to by the stored row. Decoders give CORRUPT or UNSUPPORTED. */
 enum status store_row_encode(const struct store_row *row, struct buf *to);
 enum status store_row_decode(struct span stored, struct store_row *row);
@@ -68,6 +75,8 @@ enum status commit_row_encode(uint64_t commit, struct buf *to);
 enum status commit_row_decode(struct span stored, uint64_t *commit);
 enum status partition_row_encode(struct span key, const struct partition_row *row, struct buf *to);
 enum status partition_row_decode(struct span key, struct span stored, struct partition_row *row);
+enum status class_row_encode(struct span key, const struct class_row *row, struct buf *to);
+enum status class_row_decode(struct span key, struct span stored, struct class_row *row);
 enum status index_row_encode(struct span key, const struct index_row *row, struct buf *to);
 enum status index_row_decode(struct span key, struct span stored, struct index_row *row);
 

@@ -138,6 +138,19 @@ static enum status load_index(struct recovery *recovery, struct span key, struct
     return STATUS_OK;
 }
 
+static enum status load_class(struct recovery *recovery, struct span key, struct span stored)
+{
+    enum storage_class class;
+    struct class_row row;
+    if (!class_row_key_parse(key, &class) || class_row_decode(key, stored, &row) != STATUS_OK ||
+        row.kept_from == 0)
+        return refuse(recovery, "the row of a retention class");
+    if (recovery->last_segment[class] < row.kept_from - 1)
+        recovery->last_segment[class] = row.kept_from - 1;
+    recovery->engine->index_kept_from[class] = row.kept_from;
+    return STATUS_OK;
+}
+
 /* Segments without rows */
 
 struct position {
@@ -256,6 +269,8 @@ enum status engine_recover(struct engine *engine, struct err *err)
         status = each_row(&recovery, ROW_PARTITION, load_partition);
     if (status == STATUS_OK)
         status = each_row(&recovery, ROW_INDEX, load_index);
+    if (status == STATUS_OK)
+        status = each_row(&recovery, ROW_CLASS, load_class);
     for (int i = 0; i < STORAGE_CLASSES && status == STATUS_OK; i++)
         status = load_open_segments(&recovery, (enum storage_class)i);
     if (status != STATUS_OK)

@@ -191,6 +191,16 @@ static void forget_removed(struct engine *engine, enum storage_class class, uint
     }
 }
 
+/* A file may survive its drop (it holds a later segment, too). Without this row the next recovery
+ * could take what is in it for new, and bring back a removed partition. */
+static void put_class_row(struct engine *engine, enum storage_class class, uint64_t kept_from)
+{
+    struct own_key key = class_row_key(class);
+    struct class_row row = {.kept_from = kept_from};
+    CHECK(class_row_encode(own_key_span(&key), &row, &engine->scratch) == STATUS_OK);
+    batch_put_row(engine, own_key_span(&key), buf_span(&engine->scratch));
+}
+
 void drop_rows(struct engine *engine)
 {
     for (int i = 0; i < FAMILY_STATE; i++) {
@@ -201,6 +211,7 @@ void drop_rows(struct engine *engine)
         struct own_key first = index_row_key(class, 0, 0), end = index_row_key(class, below, 0);
         batch_delete_own_range(engine, own_key_span(&first), own_key_span(&end));
         forget_removed(engine, class, below);
+        put_class_row(engine, class, below);
         engine->index_kept_from[i] = below;
     }
 }

@@ -468,6 +468,24 @@ static void space_comes_back_after_a_trim(void **state)
     assert_int_equal(read_run(fixture, &read), STATUS_OK);
     assert_int_equal(read.count, 21);
     read_release(&read);
+    /* All of it, and again from there: segment numbers do not start over. */
+    for (uint64_t turn = 0; turn < 3; turn++) {
+        assert_int_equal(trim_run(fixture, 1, UINT64_MAX, false), STATUS_OK);
+        assert_int_equal(trim_run(fixture, 3, UINT64_MAX, false), STATUS_OK);
+        usleep(300000);
+        uint64_t end = bounds_of(fixture, 1).end;
+        for (uint64_t i = 0; i < 40; i++)
+            assert_int_equal(append_one(fixture, 1, 1, PAYLOAD, i), end + i);
+        fixture_reopen(fixture);
+        assert_int_equal(bounds_of(fixture, 1).start, end);
+        assert_int_equal(bounds_of(fixture, 1).end, end + 40);
+        assert_int_equal(bounds_of(fixture, 2).end, 0);
+        read_init(fixture, &read, 1, end);
+        assert_int_equal(read_run(fixture, &read), STATUS_OK);
+        assert_int_equal(read.count, 40);
+        assert_true(batch_is(blob_span(read.batches[39].bytes), 1, PAYLOAD, 39));
+        read_release(&read);
+    }
 }
 
 const struct CMUnitTest crash_tests[] = {

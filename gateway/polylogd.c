@@ -19,6 +19,7 @@
 #include "gateway/config.h"
 #include "gateway/crew.h"
 #include "gateway/notify.h"
+#include "gateway/port.h"
 #include "gateway/users.h"
 #include "storage/memory/memory.h"
 #include "storage/rocksdb/rocksdb.h"
@@ -271,6 +272,16 @@ static void say_ready(const struct gateway *gateway)
     notify("READY=1");
 }
 
+static enum status check_ports(const struct gateway *gateway, struct err *err)
+{
+    enum status status = STATUS_OK;
+    for (unsigned i = 0; status == STATUS_OK && i < DOORS; i++)
+        if (gateway->doors[i].wanted_port > 0)
+            status = port_check_free(gateway->config.listen,
+                                     (uint16_t)gateway->doors[i].wanted_port, err);
+    return status;
+}
+
 static enum status serve(struct gateway *gateway, struct err *err)
 {
     errand_init(&gateway->ready, &gateway->crew, 0, wait_until_ready);
@@ -283,6 +294,8 @@ static enum status serve(struct gateway *gateway, struct err *err)
     if (status == STATUS_OK)
         status = do_on(gateway, 0, check_protection, err);
     doors_init(gateway);
+    if (status == STATUS_OK)
+        status = check_ports(gateway, err);
     for (unsigned i = 0; status == STATUS_OK && i < gateway->crew.count; i++)
         status = do_on(gateway, i, open_listeners, err);
     if (status == STATUS_OK)

@@ -1,0 +1,224 @@
+// SPDX-License-Identifier: Apache-2.0
+// mqtt.js, MQTT 3.1.1 and 5: node check.js HOST PORT
+'use strict'
+const assert = require('node:assert/strict')
+const mqtt = require('mqtt')
+
+const [host, port] = process.argv.slice(2)
+const SIZES = { empty: 0, '100 B': 100, '1 MiB': 1 << 20 }
+const ORDERED = 200
+const WAIT_MS = 15000
+// Long enough for a message that must not come to come.
+const QUIET_MS = 300
+
+const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms))
+
+function within(promise, what) {
+  let timer
+  const late = new Promise((_, reject) => {
+    timer = setTimeout(() => reject(new Error(`no ${what} within ${WAIT_MS} ms`)), WAIT_MS)
+  })
+  return Promise.race([promise, late]).finally(() => clearTimeout(timer))
+}
+
+function payload(size) {
+  return Buffer.from(Uint8Array.from({ length: size }, (_, i) => i & 255))
+}
+
+// One client whose messages can be waited for.
+class Connection {
+  constructor(protocolVersion, clientId) {
+    this.received = []
+    this.waiting = []
+    this.errors = []
+    this.client = mqtt.connect({
+      host, port: Number(port), protocolVersion, clientId, clean: true, reconnectPeriod: 0, manualConnect: true,
+    })
+    this.client.on('error', (error) => this.errors.push(error))
+    this.client.on('message', (topic, body, packet) => {
+      const taker = this.waiting.shift()
+      if (taker) taker(packet)
+      else this.received.push(packet)
+    })
+  }
+
+  connect() {
+    return within(new Promise((resolve, reject) => {
+      this.client.once('connect', resolve)
+      this.client.once('error', reject)
+      this.client.connect()
+    }), 'CONNACK')
+  }
+
+  // The packet of SUBACK, refused or not.
+  subscribe(filters, options) {
+    return within(new Promise((resolve, reject) => {
+      this.client.subscribe(filters, options, (error, granted, packet) => packet ? resolve(packet.granted) : reject(error))
+    }), 'SUBACK')
+  }
+
+  unsubscribe(filters) {
+    return within(new Promise((resolve, reject) => {
+      this.client.unsubscribe(filters, (error, packet) => error ? reject(error) : resolve(packet.granted || []))
+    }), 'UNSUBACK')
+  }
+
+  publish(topic, body, options) {
+    return within(this.client.publishAsync(topic, body, options), 'answer to PUBLISH')
+  }
+
+  next() {
+    if (this.received.length) return Promise.resolve(this.received.shift())
+    return within(new Promise((resolve) => this.waiting.push(resolve)), 'message')
+  }
+
+  async take(count) {
+    const packets = []
+    while (packets.length < count) packets.push(await this.next())
+    return packets.map((packet) => packet.payload.toString())
+  }
+
+  async nothingMore() {
+    await sleep(QUIET_MS)
+    assert.deepEqual(this.received.map((packet) => packet.topic), [], 'a message too many')
+  }
+}
+
+async function run(version) {
+  const five = version === 5
+  const label = five ? 'v5' : 'v3.1.1'
+  const base = `mqttjs/${label}`
+  let failed = 0
+
+  async function check(what, body) {
+    const began = Date.now()
+    try {
+      await body()
+      console.log(`ok      mqtt.js ${label}: ${what} (${((Date.now() - began) / 1000).toFixed(2)} s)`)
+    } catch (error) {
+      failed++
+      console.error(error)
+      console.log(`failed  mqtt.js ${label}: ${what}: ${String(error.message).split('\n').join(' ').slice(0, 200)}`)
+    }
+  }
+
+  const subscriber = new Connection(version, `${base}-sub`)
+  const publisher = new Connection(version, `${base}-pub`)
+
+  await check('connect', async () => {
+    for (const connection of [subscriber, publisher]) {
+      const connack = await connection.connect()
+      assert.equal(connack.sessionPresent, false)
+      assert.equal(five ? connack.reasonCode : connack.returnCode, 0)
+    }
+  })
+  if (failed) return failed
+
+  await check('subscribe with + and #', async () => {
+    const granted = await subscriber.subscribe({ [`${base}/+/data`]: { qos: 2 }, [`${base}/deep/#`]: { qos: 1 } })
+    assert.deepEqual(granted, [2, 1])
+    for (const topic of ['deep', 'deep/a', 'other', 'x/y/data', 'deep/a/b/c', 'x/data']) {
+      await publisher.publish(`${base}/${topic}`, topic, { qos: 1 })
+    }
+    const got = (await subscriber.take(4)).sort() // order holds per topic
+    assert.deepEqual(got, ['deep', 'deep/a', 'deep/a/b/c', 'x/data'])
+    await subscriber.nothingMore()
+  })
+
+  for (const qos of [0, 1, 2]) {
+    for (const [name, size] of Object.entries(SIZES)) {
+      await check(`QoS ${qos}, ${name}`, async () => {
+        await publisher.publish(`${base}/q${qos}/data`, payload(size), { qos })
+        const packet = await subscriber.next()
+        assert.deepEqual([packet.topic, packet.qos, packet.retain], [`${base}/q${qos}/data`, qos, false])
+        assert.ok(packet.payload.equals(payload(size)), `${packet.payload.length} other bytes`)
+        await subscriber.nothingMore()
+      })
+    }
+    await check(`QoS ${qos}, ${ORDERED} messages in order, each once`, async () => {
+      const numbers = Array.from({ length: ORDERED }, (_, i) => String(i))
+      const answers = numbers.map((number) => publisher.publish(`${base}/q${qos}/data`, number, { qos }))
+      assert.deepEqual(await subscriber.take(ORDERED), numbers)
+      await Promise.all(answers)
+      await subscriber.nothingMore()
+    })
+  }
+
+  await check('QoS 2 published, QoS 0 granted: delivered with QoS 0', async () => {
+    assert.deepEqual(await subscriber.subscribe(`${base}/low`, { qos: 0 }), [0])
+    await publisher.publish(`${base}/low`, 'x', { qos: 2 })
+    assert.equal((await subscriber.next()).qos, 0)
+  })
+
+  if (five) {
+    await check('properties round trip', async () => {
+      // mqtt.js groups pairs of one name: their order is kept within a name, and of names.
+      const properties = {
+        payloadFormatIndicator: true,
+        messageExpiryInterval: 60,
+        contentType: 'text/plain; charset=utf-8',
+        responseTopic: 'answers/here',
+        correlationData: Buffer.from([0, 1, 255]),
+        userProperties: { b: ['1', '3', '1'], a: '2', ü: '€' },
+      }
+      await publisher.publish(`${base}/p/data`, 'grüße', { qos: 1, properties })
+      const { messageExpiryInterval, ...got } = (await subscriber.next()).properties
+      const { messageExpiryInterval: ignored, ...sent } = properties
+      assert.ok(messageExpiryInterval > 0 && messageExpiryInterval <= 60, String(messageExpiryInterval))
+      assert.deepEqual({ ...got, userProperties: { ...got.userProperties } }, sent)
+      assert.deepEqual(Object.keys(got.userProperties), ['b', 'a', 'ü'])
+    })
+    await check('subscription identifier', async () => {
+      const options = { qos: 1, properties: { subscriptionIdentifier: 268435455 } }
+      assert.deepEqual(await subscriber.subscribe(`${base}/id`, options), [1])
+      await publisher.publish(`${base}/id`, 'x', { qos: 1 })
+      assert.equal((await subscriber.next()).properties.subscriptionIdentifier, 268435455)
+    })
+    await check('no local', async () => {
+      assert.deepEqual(await subscriber.subscribe(`${base}/mine`, { qos: 1, nl: true }), [1])
+      await subscriber.publish(`${base}/mine`, 'own', { qos: 1 })
+      await publisher.publish(`${base}/mine`, 'other', { qos: 1 })
+      assert.deepEqual(await subscriber.take(1), ['other'])
+      await subscriber.nothingMore()
+    })
+    await check('topic alias', async () => {
+      const first = { qos: 1, properties: { topicAlias: 1 } }
+      await publisher.publish(`${base}/alias/data`, '1', first)
+      await publisher.publish('', '2', first)
+      const packets = [await subscriber.next(), await subscriber.next()]
+      assert.deepEqual(packets.map((p) => [p.topic, p.payload.toString()]),
+        [[`${base}/alias/data`, '1'], [`${base}/alias/data`, '2']])
+    })
+  }
+
+  await check('$share is refused, and the connection stays', async () => {
+    const granted = await subscriber.subscribe({ [`$share/g/${base}/s`]: { qos: 1 }, [`${base}/t`]: { qos: 1 } })
+    assert.deepEqual(granted, [five ? 0x9e : 0x80, 1])
+    await publisher.publish(`${base}/t`, 'x', { qos: 1 })
+    assert.deepEqual(await subscriber.take(1), ['x'])
+  })
+
+  await check('unsubscribe', async () => {
+    const reasons = await subscriber.unsubscribe([`${base}/+/data`, `${base}/never`])
+    assert.deepEqual(reasons, five ? [0, 0x11] : [])
+    await publisher.publish(`${base}/x/data`, 'x', { qos: 1 })
+    await publisher.publish(`${base}/deep/still`, 'y', { qos: 1 })
+    assert.deepEqual(await subscriber.take(1), ['y'])
+    await subscriber.nothingMore()
+  })
+
+  await check('disconnect', async () => {
+    for (const connection of [subscriber, publisher]) {
+      await within(connection.client.endAsync(), 'end')
+      assert.deepEqual(connection.errors, [])
+    }
+  })
+  return failed
+}
+
+async function main() {
+  const failed = await run(4) + await run(5)
+  process.exit(failed ? 1 : 0)
+}
+
+main()

@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the Python clients share: one line per check, and the payloads."""
+import contextlib
+import sys
+import time
+import traceback
+
+SIZES = {"empty": 0, "100 B": 100, "1 MiB": 1 << 20}
+ORDERED = 200
+WAIT_SECONDS = 15
+# Long enough for a message that must not come to come.
+QUIET_SECONDS = 0.3
+
+
+class Checks:
+    """`with checks("what")` prints `ok` or `failed`; the block fails by any exception."""
+
+    def __init__(self, client):
+        self.client = client
+        self.failed = 0
+
+    @contextlib.contextmanager
+    def __call__(self, what):
+        began = time.monotonic()
+        try:
+            yield
+        except Exception as error:  # pylint: disable=broad-except
+            self.failed += 1
+            traceback.print_exc(limit=-2)
+            print(f"failed  {self.client}: {what}: {type(error).__name__} {str(error)[:200]}", flush=True)
+        else:
+            print(f"ok      {self.client}: {what} ({time.monotonic() - began:.2f} s)", flush=True)
+
+
+def same(got, want):
+    """An assertion whose message stays short, whatever the size of what differs."""
+    if got != want:
+        raise AssertionError(f"got {repr(got)[:90]}, want {repr(want)[:90]}")
+
+
+def payload(size):
+    return (bytes(range(256)) * (size // 256 + 1))[:size]
+
+
+def address():
+    return sys.argv[1], int(sys.argv[2])

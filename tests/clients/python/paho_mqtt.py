@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Eclipse Paho's Python client, MQTT 3.1.1 and 5: paho_mqtt.py HOST PORT"""
+import queue
+import sys
+
+import paho.mqtt.client as mqtt
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+from paho.mqtt.subscribeoptions import SubscribeOptions
+
+from checks import ORDERED, QUIET_SECONDS, SIZES, WAIT_SECONDS, Checks, address, payload, same
+
+
+class Connection:
+    """One client whose answers and messages are waited for."""
+
+    def __init__(self, version, client_id):
+        self.messages = queue.Queue()
+        self.connected, self.subscribed, self.unsubscribed, self.disconnected = (queue.Queue() for _ in range(4))
+        self.client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, client_id=client_id, protocol=version)
+        self.client.max_inflight_messages_set(20)
+        self.client.on_connect = lambda c, u, flags, code, p: self.connected.put((flags, code))
+        self.client.on_message = lambda c, u, message: self.messages.put(message)
+        self.client.on_subscribe = lambda c, u, mid, codes, p: self.subscribed.put([code.value for code in codes])
+        self.client.on_unsubscribe = lambda c, u, mid, codes, p: self.unsubscribed.put([code.value for code in codes])
+        self.client.on_disconnect = lambda c, u, flags, code, p: self.disconnected.put(code)
+
+    def connect(self):
+        self.client.connect(*address())
+        self.client.loop_start()
+        return self.connected.get(timeout=WAIT_SECONDS)
+
+    def subscribe(self, *arguments, **options):
+        self.client.subscribe(*arguments, **options)
+        return self.subscribed.get(timeout=WAIT_SECONDS)
+
+    def unsubscribe(self, filters):
+        self.client.unsubscribe(filters)
+        return self.unsubscribed.get(timeout=WAIT_SECONDS)
+
+    def publish(self, topic, body, qos, properties=None):
+        """Returns when the broker has answered."""
+        info = self.client.publish(topic, body, qos, properties=properties)
+        info.wait_for_publish(WAIT_SECONDS)
+        if not info.is_published():
+            raise TimeoutError("no answer to PUBLISH")
+
+    def next(self):
+        return self.messages.get(timeout=WAIT_SECONDS)
+
+    def nothing_more(self):
+        try:
+            message = self.messages.get(timeout=QUIET_SECONDS)
+        except queue.Empty:
+            return
+        raise AssertionError(f"a message too many: {message.topic} {message.payload[:40]}")
+
+    def disconnect(self):
+        self.client.disconnect()
+        code = self.disconnected.get(timeout=WAIT_SECONDS)
+        self.client.loop_stop()
+        return code
+
+
+def publish_properties():
+    properties = Properties(PacketTypes.PUBLISH)
+    properties.PayloadFormatIndicator = 1
+    properties.MessageExpiryInterval = 60
+    properties.ContentType = "text/plain; charset=utf-8"
+    properties.ResponseTopic = "answers/here"
+    properties.CorrelationData = b"\x00\x01\xff"
+    properties.UserProperty = [("b", "1"), ("a", "2"), ("b", "3"), ("", "empty name"), ("ü", "€")]
+    return properties
+
+
+def run(version):
+    five = version == mqtt.MQTTv5
+    label = "v5" if five else "v3.1.1"
+    base = f"paho-python/{label}"
+    check = Checks(f"paho-mqtt {label}")
+    subscriber, publisher = Connection(version, f"{base}-sub"), Connection(version, f"{base}-pub")
+
+    with check("connect"):
+        for connection in (subscriber, publisher):
+            flags, code = connection.connect()
+            same((code.value, flags.session_present), (0, False))
+    if check.failed:
+        return check.failed
+
+    with check("subscribe with + and #"):
+        same(subscriber.subscribe([(f"{base}/+/data", 2), (f"{base}/deep/#", 1)]), [2, 1])
+        for topic in ("deep", "deep/a", "other", "x/y/data", "deep/a/b/c", "x/data"):
+            publisher.publish(f"{base}/{topic}", topic, 1)
+        got = sorted(subscriber.next().payload.decode() for _ in range(4))  # order holds per topic
+        same(got, ["deep", "deep/a", "deep/a/b/c", "x/data"])
+        subscriber.nothing_more()
+
+    for qos in 0, 1, 2:
+        for name, size in SIZES.items():
+            with check(f"QoS {qos}, {name}"):
+                publisher.publish(f"{base}/q{qos}/data", payload(size), qos)
+                message = subscriber.next()
+                same((message.topic, message.qos, message.retain), (f"{base}/q{qos}/data", qos, False))
+                same(message.payload, payload(size))
+                subscriber.nothing_more()
+        with check(f"QoS {qos}, {ORDERED} messages in order, each once"):
+            infos = [publisher.client.publish(f"{base}/q{qos}/data", str(i), qos) for i in range(ORDERED)]
+            same([subscriber.next().payload.decode() for _ in range(ORDERED)], [str(i) for i in range(ORDERED)])
+            for info in infos:
+                info.wait_for_publish(WAIT_SECONDS)
+            subscriber.nothing_more()
+
+    with check("QoS 2 published, QoS 0 granted: delivered with QoS 0"):
+        same(subscriber.subscribe(f"{base}/low", 0), [0])
+        publisher.publish(f"{base}/low", "x", 2)
+        same(subscriber.next().qos, 0)
+
+    if five:
+        with check("properties round trip"):
+            sent = publish_properties()
+            publisher.publish(f"{base}/p/data", "grüße", 1, sent)
+            got = subscriber.next().properties
+            same(got.PayloadFormatIndicator, 1)
+            same((got.ContentType, got.ResponseTopic, got.CorrelationData),
+                 (sent.ContentType, sent.ResponseTopic, sent.CorrelationData))
+            same(0 < got.MessageExpiryInterval <= 60, True)
+            same(got.UserProperty, sent.UserProperty)
+        with check("subscription identifier"):
+            properties = Properties(PacketTypes.SUBSCRIBE)
+            properties.SubscriptionIdentifier = 268435455
+            same(subscriber.subscribe(f"{base}/id", 1, properties=properties), [1])
+            publisher.publish(f"{base}/id", "x", 1)
+            same(subscriber.next().properties.SubscriptionIdentifier, [268435455])
+        with check("no local"):
+            same(subscriber.subscribe(f"{base}/mine", options=SubscribeOptions(qos=1, noLocal=True)), [1])
+            subscriber.publish(f"{base}/mine", "own", 1)
+            publisher.publish(f"{base}/mine", "other", 1)
+            same(subscriber.next().payload, b"other")
+            subscriber.nothing_more()
+
+    with check("$share is refused, and the connection stays"):
+        same(subscriber.subscribe([(f"$share/g/{base}/s", 1), (f"{base}/t", 1)]), [0x9E if five else 0x80, 1])
+        publisher.publish(f"{base}/t", "x", 1)
+        same(subscriber.next().payload, b"x")
+
+    with check("unsubscribe"):
+        reasons = subscriber.unsubscribe([f"{base}/+/data", f"{base}/never"])
+        same(reasons, [0, 0x11] if five else [])
+        publisher.publish(f"{base}/x/data", "x", 1)
+        publisher.publish(f"{base}/deep/still", "y", 1)
+        same(subscriber.next().payload, b"y")
+        subscriber.nothing_more()
+
+    with check("disconnect"):
+        for connection in (subscriber, publisher):
+            same(connection.disconnect().value, 0)
+            same(connection.disconnected.empty(), True)
+    return check.failed
+
+
+if __name__ == "__main__":
+    sys.exit(1 if run(mqtt.MQTTv311) + run(mqtt.MQTTv5) else 0)

@@ -1,78 +1,67 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* polylog queue, group, route: what administration makes. */
-#include <string.h>
-
 #include "core/base/heap.h"
 #include "gateway/cli/cli.h"
+
+enum { HOUR_MS = 60 * 60 * 1000 };
 
 /* ------------------------------------------------ queues */
 
 static const struct cli_column queue_columns[] = {
-    {"NAME", "name"},          {"TYPE", "queue_mode"}, {"MESSAGES", "produced_messages"},
-    {"GROUPS", "group_count"}, {"ID", "id"},           {NULL, NULL},
+    {"NAME", "name"},
+    {"TYPE", "type"},
+    {"DURABILITY", "durability"},
+    {"PARTITIONS", "partition_count"},
+    {"RECORDS", "records"},
+    {"BYTES", "bytes"},
+    {"GROUPS", "group_count"},
+    {NULL, NULL},
 };
 
 static enum outcome queue_list(struct cli *cli)
 {
-    return cli_list(cli, cli_path("/v1.0/default/queues"), "queues", queue_columns);
+    return cli_list(cli, cli_path("/v1/default/queues"), "queues", queue_columns);
 }
 
 static enum outcome queue_show(struct cli *cli)
 {
-    return cli_send(cli, "GET", cli_path("/v1.0/default/queues/%s", cli->words[0]), NULL);
+    return cli_send(cli, "GET", cli_path("/v1/default/queues/%s", cli->words[0]), NULL);
 }
 
-/* DMS has one word for type and durability together. */
-static const char *queue_mode(const char *type, const char *durability)
-{
-    if (type == NULL || strcmp(type, "standard") == 0)
-        return "NORMAL";
-    if (strcmp(type, "fifo") == 0)
-        return "FIFO";
-    if (strcmp(type, "stream") != 0)
-        return NULL;
-    return durability != NULL && strcmp(durability, "interval") == 0 ? "KAFKA_HT" : "KAFKA_HA";
-}
-
+/* An option from 1 to highest goes into the field, times unit. */
 static enum outcome add_number(const struct cli *cli, json_t *body, const char *option,
-                               const char *field, json_int_t highest)
+                               const char *field, json_int_t unit, json_int_t highest)
 {
     json_int_t number = 0;
     enum outcome outcome = cli_number(cli, option, 1, highest, &number);
     if (outcome == OUTCOME_OK && number != 0)
-        json_object_set_new(body, field, json_integer(number));
+        json_object_set_new(body, field, json_integer(number * unit));
     return outcome;
 }
 
 static enum outcome queue_create(struct cli *cli)
 {
-    const char *durability = cli_option(cli, "durability", 0);
-    const char *mode = queue_mode(cli_option(cli, "type", 0), durability);
-    if (mode == NULL)
-        return cli_say(OUTCOME_USAGE, "--type is standard, fifo or stream");
-    if (durability != NULL && strcmp(durability, "sync") != 0 &&
-        strcmp(durability, "interval") != 0)
-        return cli_say(OUTCOME_USAGE, "--durability is sync or interval");
-    json_t *body = json_pack("{s:s, s:s}", "name", cli->words[0], "queue_mode", mode);
-    if (durability != NULL)
-        json_object_set_new(body, "durability", json_string(durability));
-    const char *description = cli_option(cli, "description", 0);
-    if (description != NULL)
-        json_object_set_new(body, "description", json_string(description));
-    enum outcome outcome = add_number(cli, body, "partitions", "partitions", 256);
+    static const char *const texts[] = {"type", "durability", "description"};
+    json_t *body = json_pack("{s:s}", "name", cli->words[0]);
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
+        const char *given = cli_option(cli, texts[i], 0);
+        if (given != NULL)
+            json_object_set_new(body, texts[i], json_string(given));
+    }
+    enum outcome outcome = add_number(cli, body, "partitions", "partitions", 1, 256);
     if (outcome == OUTCOME_OK)
-        outcome = add_number(cli, body, "retention-hours", "retention_hours", 24 * 3650);
+        outcome = add_number(cli, body, "retention-hours", "retention_ms", HOUR_MS, 24 * 3650);
     if (outcome == OUTCOME_OK)
-        outcome = add_number(cli, body, "retention-bytes", "retention_bytes", INT64_MAX);
+        outcome = add_number(cli, body, "retention-bytes", "retention_bytes", 1, INT64_MAX / 2);
     if (outcome == OUTCOME_OK)
-        return cli_send(cli, "POST", cli_path("/v1.0/default/queues"), body);
+        return cli_send(cli, "POST", cli_path("/v1/default/queues"), body);
     json_decref(body);
     return outcome;
 }
 
 static enum outcome queue_delete(struct cli *cli)
 {
-    return cli_send(cli, "DELETE", cli_path("/v1.0/default/queues/%s", cli->words[0]), NULL);
+    return cli_send(cli, "DELETE", cli_path("/v1/default/queues/%s", cli->words[0]), NULL);
 }
 
 /* ------------------------------------------------ groups */
@@ -88,7 +77,7 @@ static const struct cli_column group_columns[] = {
 
 static enum outcome group_list(struct cli *cli)
 {
-    return cli_list(cli, cli_path("/v1.0/default/queues/%s/groups", cli->words[0]), "groups",
+    return cli_list(cli, cli_path("/v1/default/queues/%s/groups", cli->words[0]), "groups",
                     group_columns);
 }
 
@@ -96,7 +85,7 @@ static enum outcome group_create(struct cli *cli)
 {
     json_t *body = json_pack("{s:[{s:s}]}", "groups", "name", cli->words[1]);
     json_t *answer;
-    char *path = cli_path("/v1.0/default/queues/%s/groups", cli->words[0]);
+    char *path = cli_path("/v1/default/queues/%s/groups", cli->words[0]);
     enum outcome outcome = cli_call(cli, "POST", path, body, &answer);
     heap_free(path);
     if (outcome == OUTCOME_OK && cli->json)
@@ -110,7 +99,7 @@ static enum outcome group_create(struct cli *cli)
 static enum outcome group_delete(struct cli *cli)
 {
     return cli_send(cli, "DELETE",
-                    cli_path("/v1.0/default/queues/%s/groups/%s", cli->words[0], cli->words[1]),
+                    cli_path("/v1/default/queues/%s/groups/%s", cli->words[0], cli->words[1]),
                     NULL);
 }
 

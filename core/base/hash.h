@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* SipHash-2-4 for tables that hold peers' bytes (a keyed hash defeats collision attacks), and a
+/* SipHash-1-3 for tables that hold peers' bytes (a keyed hash defeats collision attacks), and a
  * fast mix for numbers. hash_stable() has a fixed key: only for what is stored or must agree for
  * ever. */
 #ifndef CORE_BASE_HASH_H

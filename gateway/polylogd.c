@@ -200,7 +200,7 @@ static void open_places(struct gateway *gateway)
         place->gateway = gateway;
         place->worker = broker_worker(gateway->broker, i);
         place->http = http_open(place->worker, &options);
-        place->rest = rest_open(place->http, place->worker);
+        place->rest = rest_open(place->http, gateway->broker, place->worker);
     }
 }
 

@@ -1,0 +1,433 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Queues: create, list, show, delete, and the quota. */
+#include "adapters/rest/queues.h"
+
+#include "adapters/rest/change.h"
+#include "core/base/utf8.h"
+
+enum { HOUR_MS = 3600 * 1000, DESCRIPTION_MAX = 160, MESSAGE_BYTES_MAX = 512 * 1024 };
+
+static const struct change_codes queue_codes = {
+    .exists = 10240017, .over_quota = 10240020, .not_found = 10240401, .invalid = 10240007};
+
+/* ---------------------------------------------------------------- show */
+
+static const char *mode_of(const struct queue *queue)
+{
+    switch (queue->type) {
+    case QUEUE_STANDARD:
+        return "NORMAL";
+    case QUEUE_FIFO:
+        return "FIFO";
+    case QUEUE_STREAM:
+        break;
+    }
+    return queue->durability == DURABLE_INTERVAL ? "KAFKA_HT" : "KAFKA_HA";
+}
+
+struct totals {
+    uint64_t records, bytes;
+};
+
+static struct totals totals_of(const struct queue *queue)
+{
+    struct totals totals = {0};
+    for (uint32_t i = 0; i < queue->partition_count; i++) {
+        const struct partition_stat *stat = &queue->stat->partitions[i];
+        uint64_t start = atomic_load(&stat->start), end = atomic_load(&stat->end);
+        totals.records += end > start ? end - start : 0;
+        totals.bytes += atomic_load(&stat->bytes);
+    }
+    return totals;
+}
+
+static void put_field(struct buf *to, const char *name, int64_t number)
+{
+    json_put(to, ",\"");
+    json_put(to, name);
+    json_put(to, "\":");
+    json_put_number(to, number);
+}
+
+static void put_text_field(struct buf *to, const char *name, const char *text)
+{
+    json_put(to, ",\"");
+    json_put(to, name);
+    json_put(to, "\":");
+    json_put_text_or_null(to, text);
+}
+
+static void write_partitions(const struct queue *queue, struct buf *to)
+{
+    json_put(to, ",\"partitions\":[");
+    for (uint32_t i = 0; i < queue->partition_count; i++) {
+        const struct partition_stat *stat = &queue->stat->partitions[i];
+        json_put(to, i > 0 ? ",{\"partition\":" : "{\"partition\":");
+        json_put_number(to, i);
+        put_field(to, "start", (int64_t)atomic_load(&stat->start));
+        put_field(to, "end", (int64_t)atomic_load(&stat->end));
+        put_field(to, "bytes", (int64_t)atomic_load(&stat->bytes));
+        json_put(to, "}");
+    }
+    json_put(to, "]");
+}
+
+static void write_own_fields(const struct queue *queue, const struct totals *totals, struct buf *to)
+{
+    put_text_field(to, "type", queue_type_name(queue->type));
+    put_text_field(to, "durability", queue->durability == DURABLE_INTERVAL ? "interval" : "sync");
+    put_field(to, "partition_count", queue->partition_count);
+    put_field(to, "retention_ms", (int64_t)queue->retention_ms);
+    put_field(to, "retention_bytes", (int64_t)queue->retention_bytes);
+    put_field(to, "records", (int64_t)totals->records);
+    put_field(to, "bytes", (int64_t)totals->bytes);
+    json_put(to, ",\"built_in\":");
+    json_put_bool(to, queue->built_in);
+    write_partitions(queue, to);
+}
+
+static void write_queue(struct call *call, const struct queue *queue, bool shown_alone)
+{
+    struct buf *to = call_out(call);
+    struct totals totals = totals_of(queue);
+    bool ours = call_is_ours(call);
+    json_put(to, "{\"id\":\"");
+    json_put(to, queue->uuid);
+    json_put(to, "\"");
+    put_text_field(to, "name", queue->name);
+    put_text_field(to, "description", queue->description);
+    put_text_field(to, "queue_mode", mode_of(queue));
+    put_field(to, "reservation", (int64_t)(queue->retention_ms / 60000));
+    put_field(to, "created", queue->created_ms);
+    put_field(to, "eff_date", queue->created_ms);
+    put_field(to, "max_msg_size_byte", MESSAGE_BYTES_MAX);
+    put_field(to, "produced_messages", (int64_t)totals.records);
+    put_field(to, "group_count", (int64_t)catalog_group_count(call_catalog(call), queue->id));
+    if (ours || call_query_is_true(call, "include_deadletter")) {
+        put_text_field(to, "redrive_policy", queue->redrive ? "enable" : "disable");
+        put_field(to, "max_consume_count", queue->max_consume_count);
+    }
+    if (shown_alone && queue->type == QUEUE_STREAM)
+        put_text_field(to, "kafka_topic", queue->name);
+    if (ours)
+        write_own_fields(queue, &totals, to);
+    json_put(to, "}");
+}
+
+/* Who may do anything at all with a queue may see it. */
+static bool may_see(const struct call *call, const struct queue *queue)
+{
+    struct span name = span_from_text(queue->name);
+    return broker_check(call->client, ACTION_CONSUME, false, name) == STATUS_OK ||
+           broker_check(call->client, ACTION_PUBLISH, false, name) == STATUS_OK ||
+           broker_check(call->client, ACTION_MANAGE, false, name) == STATUS_OK;
+}
+
+static void run_list(struct call *call)
+{
+    if (!call_check_project(call))
+        return;
+    const struct catalog *catalog = call_catalog(call);
+    struct buf *to = call_out(call);
+    int64_t total = 0;
+    json_put(to, "{\"queues\":[");
+    for (size_t i = 0; i < catalog_queue_count(catalog); i++) {
+        const struct queue *queue = catalog_queue_at(catalog, i);
+        if (!may_see(call, queue))
+            continue;
+        if (total++ > 0)
+            json_put(to, ",");
+        write_queue(call, queue, false);
+    }
+    json_put(to, "]");
+    put_field(to, "total", total);
+    json_put(to, "}");
+    call_answer(call, 200);
+}
+
+static void run_show(struct call *call)
+{
+    if (!call_check_project(call))
+        return;
+    const struct queue *queue = call_queue(call, 1);
+    if (queue == NULL)
+        return;
+    if (!may_see(call, queue)) {
+        call_refuse_status(call, STATUS_DENIED, NULL);
+        return;
+    }
+    write_queue(call, queue, true);
+    call_answer(call, 200);
+}
+
+static void run_quota(struct call *call)
+{
+    if (!call_check_project(call))
+        return;
+    const struct catalog *catalog = call_catalog(call);
+    int64_t used = 0;
+    for (size_t i = 0; i < catalog_queue_count(catalog); i++)
+        used += !catalog_queue_at(catalog, i)->built_in;
+    struct buf *to = call_out(call);
+    json_put(to, "{\"quotas\":{\"resources\":[{\"type\":\"queue\"");
+    put_field(to, "quota", LIMIT_QUEUES);
+    put_field(to, "used", used);
+    put_field(to, "min", 0);
+    put_field(to, "max", LIMIT_QUEUES);
+    json_put(to, "}]}}");
+    call_answer(call, 200);
+}
+
+/* ---------------------------------------------------------------- create */
+
+static bool read_name(struct change *change)
+{
+    const json_t *name = json_object_get(change->call.body, "name");
+    struct span text = json_is_string(name) ? json_span(name) : (struct span){0};
+    if (text.size == 0 || text.size > LIMIT_QUEUE_NAME) {
+        call_refuse(&change->call, 400, 10240011, "The name of a queue must be 1 to %u characters.",
+                    LIMIT_QUEUE_NAME);
+        return false;
+    }
+    /* Dots are ours: DMS has none. */
+    if (!queue_name_is_valid(text, LIMIT_QUEUE_NAME) ||
+        (!call_is_ours(&change->call) && memchr(text.data, '.', text.size) != NULL)) {
+        call_refuse(&change->call, 400, 10240007,
+                    "The name of a queue may have letters, digits, - and _.");
+        return false;
+    }
+    change->admin.name = text;
+    return true;
+}
+
+static bool read_description(struct change *change)
+{
+    const json_t *description = json_object_get(change->call.body, "description");
+    if (description == NULL || json_is_null(description))
+        return true;
+    struct span text = json_is_string(description) ? json_span(description) : (struct span){0};
+    if (text.data == NULL || memchr(text.data, '<', text.size) != NULL ||
+        memchr(text.data, '>', text.size) != NULL || memchr(text.data, 0, text.size) != NULL) {
+        call_refuse(&change->call, 400, 10240010, "The description must be text without < and >.");
+        return false;
+    }
+    size_t characters = 0;
+    for (size_t i = 0; i < text.size; i++)
+        characters += (text.data[i] & 0xc0) != 0x80;
+    if (characters > DESCRIPTION_MAX) {
+        call_refuse(&change->call, 400, 10240013, "The description must be at most %d characters.",
+                    DESCRIPTION_MAX);
+        return false;
+    }
+    change->admin.description = text.size > 0 ? (const char *)text.data : NULL;
+    return true;
+}
+
+static bool set_mode(struct broker_admin *admin, struct span mode)
+{
+    static const struct {
+        const char *name;
+        enum queue_type type;
+        enum durability durability;
+    } modes[] = {
+        {"NORMAL", QUEUE_STANDARD, DURABLE_SYNC},     {"FIFO", QUEUE_FIFO, DURABLE_SYNC},
+        {"AMQP", QUEUE_STANDARD, DURABLE_SYNC},       {"KAFKA_HA", QUEUE_STREAM, DURABLE_SYNC},
+        {"KAFKA_HT", QUEUE_STREAM, DURABLE_INTERVAL}, {"standard", QUEUE_STANDARD, DURABLE_SYNC},
+        {"fifo", QUEUE_FIFO, DURABLE_SYNC},           {"stream", QUEUE_STREAM, DURABLE_SYNC},
+    };
+    for (size_t i = 0; i < sizeof modes / sizeof *modes; i++) {
+        if (span_is(mode, modes[i].name)) {
+            admin->type = modes[i].type;
+            admin->durability = modes[i].durability;
+            return true;
+        }
+    }
+    return false;
+}
+
+/* queue_mode of DMS; type and durability of ours win over it. */
+static bool read_mode(struct change *change)
+{
+    static const char *const names[] = {"queue_mode", "type"};
+    for (size_t i = 0; i < 2; i++) {
+        const json_t *mode = json_object_get(change->call.body, names[i]);
+        if (mode == NULL || json_is_null(mode))
+            continue;
+        if (!json_is_string(mode) || !set_mode(&change->admin, json_span(mode))) {
+            call_refuse(
+                &change->call, 400, 10240009,
+                "%s must be NORMAL, FIFO, KAFKA_HA or KAFKA_HT (or standard, fifo or stream).",
+                names[i]);
+            return false;
+        }
+    }
+    const json_t *durability = json_object_get(change->call.body, "durability");
+    if (durability == NULL || json_is_null(durability))
+        return true;
+    if (json_is_string(durability) && span_is(json_span(durability), "interval")) {
+        change->admin.durability = DURABLE_INTERVAL;
+    } else if (json_is_string(durability) && span_is(json_span(durability), "sync")) {
+        change->admin.durability = DURABLE_SYNC;
+    } else {
+        call_refuse(&change->call, 400, 10240009, "durability must be sync or interval.");
+        return false;
+    }
+    return true;
+}
+
+static bool read_redrive(struct change *change)
+{
+    const json_t *policy = json_object_get(change->call.body, "redrive_policy");
+    const json_t *count = json_object_get(change->call.body, "max_consume_count");
+    bool enable = json_is_string(policy) && span_is(json_span(policy), "enable");
+    bool disable = policy == NULL || json_is_null(policy) ||
+                   (json_is_string(policy) &&
+                    (span_is(json_span(policy), "disable") || json_span(policy).size == 0));
+    if (!enable && !disable) {
+        call_refuse(&change->call, 400, 10240009, "redrive_policy must be enable or disable.");
+        return false;
+    }
+    if (!enable)
+        return true;
+    if (change->admin.type == QUEUE_STREAM) {
+        call_refuse(&change->call, 400, 10240009, "redrive_policy is for NORMAL and FIFO queues.");
+        return false;
+    }
+    json_int_t number = json_is_integer(count) ? json_integer_value(count) : 0;
+    if (number < 1 || number > 100) {
+        call_refuse(&change->call, 400, 10240022,
+                    "max_consume_count must be a number from 1 to 100.");
+        return false;
+    }
+    change->admin.redrive = true;
+    change->admin.max_consume_count = (uint32_t)number;
+    return true;
+}
+
+/* A whole number of ours; absent: 0. */
+static bool read_number(struct change *change, const char *name, json_int_t high, unsigned code,
+                        uint64_t *number)
+{
+    const json_t *value = json_object_get(change->call.body, name);
+    *number = 0;
+    if (value == NULL || json_is_null(value))
+        return true;
+    if (json_is_integer(value) && json_integer_value(value) >= 1 &&
+        json_integer_value(value) <= high) {
+        *number = (uint64_t)json_integer_value(value);
+        return true;
+    }
+    call_refuse(&change->call, 400, code, "%s must be a number from 1 to %lld.", name,
+                (long long)high);
+    return false;
+}
+
+static bool read_retention(struct change *change)
+{
+    uint64_t hours, partitions, ms, bytes;
+    if (!read_number(change, "retention_hours", 72, 10240027, &hours) ||
+        !read_number(change, "partitions", LIMIT_PARTITIONS, 10240009, &partitions) ||
+        !read_number(change, "retention_ms", INT64_MAX / 2, 10240027, &ms) ||
+        !read_number(change, "retention_bytes", INT64_MAX / 2, 10240027, &bytes))
+        return false;
+    if (hours > 0 && change->admin.type != QUEUE_STREAM && !call_is_ours(&change->call)) {
+        call_refuse(&change->call, 400, 10240028,
+                    "retention_hours is for KAFKA_HA and KAFKA_HT queues.");
+        return false;
+    }
+    if (partitions > 1 && change->admin.type == QUEUE_FIFO) {
+        call_refuse(&change->call, 400, 10240009, "A fifo queue has one partition.");
+        return false;
+    }
+    change->admin.partitions = (uint32_t)partitions;
+    change->admin.retention_ms = ms > 0 ? ms : hours * HOUR_MS;
+    change->admin.retention_bytes = bytes;
+    return true;
+}
+
+static void created(struct change *change)
+{
+    struct call *call = &change->call;
+    const struct queue *queue = change->admin.queue;
+    if (call->exchange == NULL)
+        return;
+    if (call_is_ours(call)) {
+        write_queue(call, queue, true);
+    } else {
+        json_put(call_out(call), "{\"id\":\"");
+        json_put(call_out(call), queue->uuid);
+        json_put(call_out(call), "\"");
+        put_text_field(call_out(call), "name", queue->name);
+        if (queue->type == QUEUE_STREAM)
+            put_text_field(call_out(call), "kafka_topic", queue->name);
+        json_put(call_out(call), "}");
+    }
+    call_answer(call, 201);
+}
+
+static void run_create(struct call *call)
+{
+    struct change *change = change_of(call);
+    change->codes = &queue_codes;
+    change->applied = created;
+    if (!call_check_project(call) || !call_read_object(call, 10240009) || !read_name(change) ||
+        !read_description(change) || !read_mode(change) || !read_redrive(change) ||
+        !read_retention(change))
+        return;
+    change_start(change, ADMIN_QUEUE_CREATE);
+}
+
+/* ---------------------------------------------------------------- delete */
+
+static void deleted(struct change *change)
+{
+    call_answer(&change->call, 204);
+}
+
+static void run_delete(struct call *call)
+{
+    struct change *change = change_of(call);
+    if (!call_check_project(call))
+        return;
+    const struct queue *queue = call_queue(call, 1);
+    if (queue == NULL)
+        return;
+    /* Something that still needs it: DMS has no code of its own for that. */
+    static const struct change_codes codes = {.exists = 10540010, .not_found = 10240401};
+    change->codes = &codes;
+    change->applied = deleted;
+    change->admin.id = queue->id;
+    change_start(change, ADMIN_QUEUE_DELETE);
+}
+
+/* ---------------------------------------------------------------- routes */
+
+void queues_create(struct http_exchange *exchange)
+{
+    static const struct call_kind kind = {.size = sizeof(struct change), .run = run_create};
+    call_start(exchange, &kind);
+}
+
+void queues_list(struct http_exchange *exchange)
+{
+    static const struct call_kind kind = {.size = sizeof(struct call), .run = run_list};
+    call_start(exchange, &kind);
+}
+
+void queues_show(struct http_exchange *exchange)
+{
+    static const struct call_kind kind = {.size = sizeof(struct call), .run = run_show};
+    call_start(exchange, &kind);
+}
+
+void queues_delete(struct http_exchange *exchange)
+{
+    static const struct call_kind kind = {.size = sizeof(struct change), .run = run_delete};
+    call_start(exchange, &kind);
+}
+
+void queues_quota(struct http_exchange *exchange)
+{
+    static const struct call_kind kind = {.size = sizeof(struct call), .run = run_quota};
+    call_start(exchange, &kind);
+}

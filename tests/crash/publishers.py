@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Publishers that know exactly what they were promised: what they sent, what was acknowledged, what was refused."""
+
+import contextlib
+import http.client
+import json
+import os
+import socket
+import struct
+import sys
+import threading
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "e2e"))
+import wire  # noqa: E402
+
+TOPICS = 5  # of each publisher, in turn
+
+
+class Publisher(threading.Thread):
+    """Message n of a publisher goes to topic n % TOPICS and says n. sent, and the sets of the acknowledged
+    and the refused, are final when the thread has ended."""
+
+    def __init__(self, name):
+        super().__init__(name=name, daemon=True)
+        self.topics = ["crash/%s/%d" % (name, i) for i in range(TOPICS)]
+        self.sent = 0
+        self.acknowledged, self.refused = set(), set()
+        self.closed = False
+        self.error = None
+
+    def finish(self):
+        """No more is sent; what is on its way is answered."""
+        self.closed = True
+
+    def run(self):
+        try:
+            self.work()
+        except (OSError, http.client.HTTPException):
+            pass  # the gateway has gone
+        except Exception as error:  # noqa: BLE001 - for the test, which fails with it
+            self.error = error
+
+
+class MqttPublisher(Publisher):
+    """QoS 1 or 2, up to window unanswered. Answers are checked: known, and in order."""
+
+    def __init__(self, name, port, version=4, qos=1, window=500):
+        super().__init__(name)
+        self.port, self.version, self.qos, self.window = port, version, qos, window
+
+    def work(self):
+        with wire.Client(self.port, self.version, timeout=60).connect(self.name) as client:
+            self.answered = 0
+            going = True
+            while going and not self.closed:
+                room = self.window - (self.sent - self.answered)
+                try:
+                    client.send(b"".join(self._next() for _ in range(room)))
+                except OSError:
+                    self.closed = True  # what has come back is still read
+                going = self._take(client)
+            while going and self.answered < self.sent:
+                going = self._take(client)
+
+    def _next(self):
+        number, self.sent = self.sent, self.sent + 1
+        body = wire.text(self.topics[number % TOPICS]) + struct.pack(">H", number % 60000 + 1)
+        body += b"\0" if self.version == 5 else b""
+        return wire.packet(wire.PUBLISH, self.qos << 1, body + b"%d" % number)
+
+    def _take(self, client):
+        """False at the end of the stream."""
+        try:
+            data = client.socket.recv(1 << 18)
+        except socket.timeout:
+            raise AssertionError("no answer for a minute") from None
+        if not data:
+            return False
+        client.input += data
+        at, view, releases = 0, client.input, []
+        while len(view) - at >= 2 and len(view) - at >= 2 + view[at + 1]:
+            kind, size = view[at] >> 4, view[at + 1]
+            self._answer(kind, view[at + 2:at + 2 + size], releases)
+            at += 2 + size
+        del client.input[:at]
+        if releases:
+            with contextlib.suppress(OSError):
+                client.send(b"".join(releases))
+        return True
+
+    def _answer(self, kind, body, releases):
+        if kind == wire.DISCONNECT:
+            return
+        packet_id = body[0] << 8 | body[1]
+        if kind == wire.PUBCOMP:
+            return
+        assert kind == (wire.PUBACK if self.qos == 1 else wire.PUBREC), kind
+        number = self.answered
+        assert packet_id == number % 60000 + 1, "answers out of order"
+        self.answered += 1
+        if len(body) > 2 and body[2] >= 0x80:
+            self.refused.add(number)
+            return
+        self.acknowledged.add(number)
+        if self.qos == 2:
+            releases.append(wire.packet(wire.PUBREL, 2, body[:2]))
+
+
+class RestPublisher(Publisher):
+    """Batches of 100 through POST publish, one request at a time."""
+
+    def __init__(self, name, port):
+        super().__init__(name)
+        self.port = port
+
+    def work(self):
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+        while not self.closed:
+            numbers = range(self.sent, self.sent + 100)
+            topic = self.topics[numbers[0] // 100 % TOPICS]
+            body = json.dumps({"topic": topic, "messages": [{"body": str(n)} for n in numbers]})
+            self.sent += 100
+            connection.request("POST", "/v1/default/publish", body,
+                               {"Content-Type": "application/json"})
+            answer = connection.getresponse()
+            answer.read()
+            if answer.status < 300:
+                self.acknowledged.update(numbers)
+            else:
+                self.refused.update(numbers)
+        connection.close()

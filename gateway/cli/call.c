@@ -180,15 +180,25 @@ enum outcome cli_list(struct cli *cli, char *path, const char *field,
     return outcome;
 }
 
-enum outcome cli_send(struct cli *cli, const char *method, char *path, json_t *body)
+static enum outcome send(struct cli *cli, const char *method, char *path, json_t *body, bool shown)
 {
     json_t *answer;
     enum outcome outcome = cli_call(cli, method, path, body, &answer);
     heap_free(path);
     if (outcome == OUTCOME_OK && cli->json)
         show_json(answer);
-    else if (outcome == OUTCOME_OK && json_is_object(answer))
+    else if (outcome == OUTCOME_OK && shown)
         show_object(answer);
     json_decref(answer);
     return outcome;
+}
+
+enum outcome cli_show(struct cli *cli, const char *method, char *path, json_t *body)
+{
+    return send(cli, method, path, body, true);
+}
+
+enum outcome cli_change(struct cli *cli, const char *method, char *path, json_t *body)
+{
+    return send(cli, method, path, body, false);
 }

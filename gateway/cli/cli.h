@@ -72,11 +72,12 @@ enum outcome cli_call_text(struct cli *cli, const char *path, char **answer);
 struct cli_column {
     const char *title, *field;
 };
-/* The common shapes of a command; path is taken. GET, and the array called field of the answer as a
- * table; any method, and the answer, when it is an object, shown. */
+/* The common shapes of a command; path is taken. List: the array called field of the answer as a
+ * table. Show: the answer, an object, line by line. Change: nothing to say when it is done. */
 enum outcome cli_list(struct cli *cli, char *path, const char *field,
                       const struct cli_column *columns);
-enum outcome cli_send(struct cli *cli, const char *method, char *path, json_t *body);
+enum outcome cli_show(struct cli *cli, const char *method, char *path, json_t *body);
+enum outcome cli_change(struct cli *cli, const char *method, char *path, json_t *body);
 /* Builds a path of "%s" pieces, each encoded as one level. */
 char *cli_path(const char *format, ...) __attribute__((format(printf, 1, 2)));
 

@@ -232,6 +232,8 @@ static enum outcome status(struct cli *cli)
         const char *space = memrchr(line, ' ', (size_t)(end - line));
         if (*line == '#' || space == NULL || !is_figure(line, (size_t)(end - line)))
             continue;
+        if (strtod(space, NULL) == 0 && !cli->json)
+            continue;
         size_t prefix = strlen("polylog_");
         json_array_append_new(rows, json_pack("{s:s%, s:f}", "name", line + prefix,
                                               (size_t)(space - line) - prefix, "value",

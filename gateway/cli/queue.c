@@ -25,7 +25,7 @@ static enum outcome queue_list(struct cli *cli)
 
 static enum outcome queue_show(struct cli *cli)
 {
-    return cli_send(cli, "GET", cli_path("/v1/default/queues/%s", cli->words[0]), NULL);
+    return cli_show(cli, "GET", cli_path("/v1/default/queues/%s", cli->words[0]), NULL);
 }
 
 /* An option from 1 to highest goes into the field, times unit. */
@@ -54,14 +54,14 @@ static enum outcome queue_create(struct cli *cli)
     if (outcome == OUTCOME_OK)
         outcome = add_number(cli, body, "retention-bytes", "retention_bytes", 1, INT64_MAX / 2);
     if (outcome == OUTCOME_OK)
-        return cli_send(cli, "POST", cli_path("/v1/default/queues"), body);
+        return cli_change(cli, "POST", cli_path("/v1/default/queues"), body);
     json_decref(body);
     return outcome;
 }
 
 static enum outcome queue_delete(struct cli *cli)
 {
-    return cli_send(cli, "DELETE", cli_path("/v1/default/queues/%s", cli->words[0]), NULL);
+    return cli_change(cli, "DELETE", cli_path("/v1/default/queues/%s", cli->words[0]), NULL);
 }
 
 /* ------------------------------------------------ groups */
@@ -83,24 +83,15 @@ static enum outcome group_list(struct cli *cli)
 
 static enum outcome group_create(struct cli *cli)
 {
-    json_t *body = json_pack("{s:[{s:s}]}", "groups", "name", cli->words[1]);
-    json_t *answer;
-    char *path = cli_path("/v1/default/queues/%s/groups", cli->words[0]);
-    enum outcome outcome = cli_call(cli, "POST", path, body, &answer);
-    heap_free(path);
-    if (outcome == OUTCOME_OK && cli->json)
-        show_json(answer);
-    else if (outcome == OUTCOME_OK)
-        show_object(json_array_get(json_object_get(answer, "groups"), 0));
-    json_decref(answer);
-    return outcome;
+    return cli_change(cli, "POST", cli_path("/v1/default/queues/%s/groups", cli->words[0]),
+                      json_pack("{s:[{s:s}]}", "groups", "name", cli->words[1]));
 }
 
 static enum outcome group_delete(struct cli *cli)
 {
-    return cli_send(cli, "DELETE",
-                    cli_path("/v1/default/queues/%s/groups/%s", cli->words[0], cli->words[1]),
-                    NULL);
+    return cli_change(cli, "DELETE",
+                      cli_path("/v1/default/queues/%s/groups/%s", cli->words[0], cli->words[1]),
+                      NULL);
 }
 
 /* ------------------------------------------------ routes */
@@ -118,18 +109,18 @@ static enum outcome route_list(struct cli *cli)
 
 static enum outcome route_show(struct cli *cli)
 {
-    return cli_send(cli, "GET", cli_path("/v1/default/routes/%s", cli->words[0]), NULL);
+    return cli_show(cli, "GET", cli_path("/v1/default/routes/%s", cli->words[0]), NULL);
 }
 
 static enum outcome route_set(struct cli *cli)
 {
-    return cli_send(cli, "PUT", cli_path("/v1/default/routes/%s", cli->words[0]),
-                    json_pack("{s:s}", "queue", cli->words[1]));
+    return cli_change(cli, "PUT", cli_path("/v1/default/routes/%s", cli->words[0]),
+                      json_pack("{s:s}", "queue", cli->words[1]));
 }
 
 static enum outcome route_delete(struct cli *cli)
 {
-    return cli_send(cli, "DELETE", cli_path("/v1/default/routes/%s", cli->words[0]), NULL);
+    return cli_change(cli, "DELETE", cli_path("/v1/default/routes/%s", cli->words[0]), NULL);
 }
 
 /* ------------------------------------------------ table */

@@ -134,7 +134,7 @@ static enum outcome user_list(struct cli *cli)
 
 static enum outcome user_show(struct cli *cli)
 {
-    return cli_send(cli, "GET", cli_path("/v1/default/users/%s", cli->words[0]), NULL);
+    return cli_show(cli, "GET", cli_path("/v1/default/users/%s", cli->words[0]), NULL);
 }
 
 static enum outcome user_add(struct cli *cli)
@@ -150,7 +150,7 @@ static enum outcome user_add(struct cli *cli)
     } else {
         json_t *body = json_pack("{s:s, s:s}", "name", cli->words[0], "password", password);
         outcome = body == NULL ? cli_say(OUTCOME_USAGE, "name and password are UTF-8 text")
-                               : cli_send(cli, "POST", cli_path("/v1/default/users"), body);
+                               : cli_change(cli, "POST", cli_path("/v1/default/users"), body);
     }
     forget(password);
     return outcome;
@@ -164,12 +164,12 @@ static enum outcome user_set(struct cli *cli)
                        LIMIT_PASSWORD);
     json_t *body = json_pack("{s:s}", "password", password);
     forget(password);
-    return cli_send(cli, "PUT", cli_path("/v1/default/users/%s", cli->words[0]), body);
+    return cli_change(cli, "PUT", cli_path("/v1/default/users/%s", cli->words[0]), body);
 }
 
 static enum outcome user_delete(struct cli *cli)
 {
-    return cli_send(cli, "DELETE", cli_path("/v1/default/users/%s", cli->words[0]), NULL);
+    return cli_change(cli, "DELETE", cli_path("/v1/default/users/%s", cli->words[0]), NULL);
 }
 
 /* ------------------------------------------------ grants */
@@ -187,8 +187,8 @@ static enum outcome grants_get(struct cli *cli, json_t **grants)
 
 static enum outcome grants_put(struct cli *cli, json_t *grants)
 {
-    return cli_send(cli, "PUT", cli_path("/v1/default/users/%s/grants", cli->words[0]),
-                    json_pack("{s:o}", "grants", grants));
+    return cli_change(cli, "PUT", cli_path("/v1/default/users/%s/grants", cli->words[0]),
+                      json_pack("{s:o}", "grants", grants));
 }
 
 static enum outcome grant_list(struct cli *cli)
@@ -270,13 +270,13 @@ static enum outcome key_list(struct cli *cli)
 
 static enum outcome key_create(struct cli *cli)
 {
-    return cli_send(cli, "POST", cli_path("/v1/default/users/%s/keys", cli->words[0]), NULL);
+    return cli_show(cli, "POST", cli_path("/v1/default/users/%s/keys", cli->words[0]), NULL);
 }
 
 static enum outcome key_delete(struct cli *cli)
 {
-    return cli_send(cli, "DELETE",
-                    cli_path("/v1/default/users/%s/keys/%s", cli->words[0], cli->words[1]), NULL);
+    return cli_change(cli, "DELETE",
+                      cli_path("/v1/default/users/%s/keys/%s", cli->words[0], cli->words[1]), NULL);
 }
 
 /* ------------------------------------------------ table */

@@ -180,7 +180,8 @@ enum outcome cli_list(struct cli *cli, char *path, const char *field,
     return outcome;
 }
 
-static enum outcome send(struct cli *cli, const char *method, char *path, json_t *body, bool shown)
+static enum outcome call_and_show(struct cli *cli, const char *method, char *path, json_t *body,
+                                  bool shown)
 {
     json_t *answer;
     enum outcome outcome = cli_call(cli, method, path, body, &answer);
@@ -195,10 +196,10 @@ static enum outcome send(struct cli *cli, const char *method, char *path, json_t
 
 enum outcome cli_show(struct cli *cli, const char *method, char *path, json_t *body)
 {
-    return send(cli, method, path, body, true);
+    return call_and_show(cli, method, path, body, true);
 }
 
 enum outcome cli_change(struct cli *cli, const char *method, char *path, json_t *body)
 {
-    return send(cli, method, path, body, false);
+    return call_and_show(cli, method, path, body, false);
 }

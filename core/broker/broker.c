@@ -9,25 +9,17 @@
 
 enum { READY_POLL_MS = 2, END_POLL_MS = 2, GOODBYE_MS = 8000 };
 
-static void seal_task(struct loop_task *task)
-{
-    publish_seal(container_of(task, struct broker_worker, seal_task));
-}
-
 static void worker_init(struct broker_worker *worker, struct broker *broker, unsigned index)
 {
     worker->broker = broker;
     worker->index = index;
     worker->loop = broker->options.loops[index];
-    worker->seal_task.run = seal_task;
     list_init(&worker->clients);
-    list_init(&worker->dirty);
-    list_init(&worker->waiting);
     list_init(&worker->home_groups);
-    map_init(&worker->outboxes);
     map_init(&worker->seen);
     map_init(&worker->groups);
-    batch_builder_init(&worker->live);
+    publish_init(worker);
+    catch_up_init(worker);
     worker->trie = topic_trie_new(sizeof(struct interest));
     worker->log = log_worker_new(broker->log, index, worker->loop, deliver_committed, worker);
 }
@@ -62,11 +54,11 @@ struct broker *broker_open(const struct broker_options *options, struct err *err
             metric_counter("dropped_total", "Records not delivered", "reason=\"retention\""),
         .dropped_encode =
             metric_counter("dropped_total", "Records not delivered", "reason=\"encode\""),
+        .dropped_storage =
+            metric_counter("dropped_total", "Records not delivered", "reason=\"storage\""),
         .live_records =
             metric_counter("live_records_total", "Records passed on without being stored", ""),
         .stored_records = metric_counter("stored_records_total", "Records handed to the log", ""),
-        .refused =
-            metric_counter("refused_total", "Refused calls", "protocol=\"all\",reason=\"publish\""),
         .batch_records = metric_histogram("batch_records", "Records in one stored batch", 1, 13),
     };
     for (unsigned i = 0; i < options->workers; i++)
@@ -82,8 +74,6 @@ void broker_free(struct broker *broker)
 {
     if (broker == NULL)
         return;
-    for (unsigned i = 0; i < broker->worker_count; i++)
-        groups_close_all(&broker->workers[i]);
     for (unsigned i = 0; i < broker->worker_count; i++)
         worker_deinit(&broker->workers[i]);
     log_free(broker->log);
@@ -121,15 +111,24 @@ enum status broker_storage_health(const struct broker_worker *worker)
 
 /* ------------------------------------------------ ready */
 
+/* The last worker answers; one that ends before it was ready says so instead. */
+static void ready_answer(struct broker_worker *worker)
+{
+    struct broker *broker = worker->broker;
+    if (atomic_fetch_add(&broker->answered_workers, 1) + 1 == broker->worker_count)
+        request_complete(broker->ready, atomic_load(&broker->ready_workers) == broker->worker_count
+                                            ? STATUS_OK
+                                            : STATUS_SHUTTING_DOWN);
+}
+
 static void ready_check(struct broker_worker *worker)
 {
     if (!log_worker_is_ready(worker->log)) {
         loop_timer_start(worker->loop, &worker->timer, READY_POLL_MS);
         return;
     }
-    struct broker *broker = worker->broker;
-    if (atomic_fetch_add(&broker->ready_workers, 1) + 1 == broker->worker_count)
-        request_complete(broker->ready, STATUS_OK);
+    atomic_fetch_add(&worker->broker->ready_workers, 1);
+    ready_answer(worker);
 }
 
 static void ready_timer(struct loop_timer *timer)
@@ -139,7 +138,7 @@ static void ready_timer(struct loop_timer *timer)
 
 static void ready_deliver(struct mail *mail)
 {
-    struct broker_worker *worker = container_of(mail, struct broker_worker, mail);
+    struct broker_worker *worker = container_of(mail, struct broker_worker, start);
     worker->timer.fired = ready_timer;
     ready_check(worker);
 }
@@ -148,8 +147,8 @@ void broker_when_ready(struct broker *broker, struct request *request)
 {
     broker->ready = request;
     for (unsigned i = 0; i < broker->worker_count; i++) {
-        broker->workers[i].mail.deliver = ready_deliver;
-        mailbox_post(broker->workers[i].loop, &broker->workers[i].mail);
+        broker->workers[i].start.deliver = ready_deliver;
+        mailbox_post(broker->workers[i].loop, &broker->workers[i].start);
     }
 }
 
@@ -164,16 +163,28 @@ bool broker_is_ready(const struct broker *broker)
 
 static void say_goodbye(struct broker_worker *worker)
 {
-    list_each_safe(link, following, &worker->clients)
-    {
+    /* One that goes may take others along, so each is put back before it is told. */
+    struct list told;
+    list_init(&told);
+    struct link *link;
+    while ((link = list_pop(&worker->clients)) != NULL)
+        list_push(&told, link);
+    while ((link = list_pop(&told)) != NULL) {
         struct client *client = container_of(link, struct client, link);
+        list_push(&worker->clients, link);
         client->ops->end(client, STATUS_SHUTTING_DOWN);
     }
 }
 
+static bool is_busy(const struct broker_worker *worker)
+{
+    return worker->jobs > 0 || worker->calls > 0 || worker->reads > 0 || worker->closing > 0 ||
+           worker->unconfirmed > 0 || !list_is_empty(&worker->dirty);
+}
+
 static void end_check(struct broker_worker *worker)
 {
-    if (worker->jobs > 0 || !list_is_empty(&worker->dirty)) {
+    if (is_busy(worker)) {
         loop_timer_start(worker->loop, &worker->timer, END_POLL_MS);
         return;
     }
@@ -199,10 +210,13 @@ static void end_timer(struct loop_timer *timer)
 
 static void end_deliver(struct mail *mail)
 {
-    struct broker_worker *worker = container_of(mail, struct broker_worker, mail);
+    struct broker_worker *worker = container_of(mail, struct broker_worker, stop);
     worker->ending = true;
     groups_close_all(worker);
+    if (worker->timer.fired == ready_timer && loop_timer_is_running(&worker->timer))
+        ready_answer(worker);
     loop_timer_stop(worker->loop, &worker->timer);
+    loop_timer_stop(worker->loop, &worker->retry_timer);
     worker->timer.fired = end_timer;
     end_check(worker);
 }
@@ -211,8 +225,8 @@ void broker_shut_down(struct broker *broker, struct request *request)
 {
     broker->down = request;
     for (unsigned i = 0; i < broker->worker_count; i++) {
-        broker->workers[i].mail.deliver = end_deliver;
-        mailbox_post(broker->workers[i].loop, &broker->workers[i].mail);
+        broker->workers[i].stop.deliver = end_deliver;
+        mailbox_post(broker->workers[i].loop, &broker->workers[i].stop);
     }
 }
 

@@ -12,6 +12,7 @@
 
 struct broker;
 struct broker_worker;
+struct protocol_figures;
 
 struct broker_options {
     struct storage *storage;
@@ -31,11 +32,14 @@ struct broker_worker *broker_worker(struct broker *broker, unsigned index);
 /* Completes when all partitions of all workers are open (ready to serve). Any thread. */
 void broker_when_ready(struct broker *broker, struct request *request);
 bool broker_is_ready(const struct broker *broker); /* and storage takes writes */
-/* Begins a graceful end: new publishes, takes and logins end with SHUTTING_DOWN, waiting takes come
- * back, every client gets end(). done() when all answers in flight are out and the clients have
- * gone (after 8 s at the latest). Any thread. */
+/* Begins a graceful end: new calls end with SHUTTING_DOWN, waiting takes come back, groups store
+ * what was settled, and when all answers in flight are out every client gets end(). done() when the
+ * clients have gone (after 8 s at the latest). Any thread. A broker_when_ready() that has not
+ * completed ends with SHUTTING_DOWN. */
 void broker_shut_down(struct broker *broker, struct request *request);
-void broker_free(struct broker *broker); /* after the loops have stopped */
+/* After broker_shut_down() is done, the loops have stopped and storage is closed; before the loops
+ * are freed. */
+void broker_free(struct broker *broker);
 
 struct loop *broker_loop(const struct broker_worker *worker);
 unsigned broker_worker_index(const struct broker_worker *worker);
@@ -51,7 +55,8 @@ enum status broker_metrics(struct broker_worker *worker, struct buf *to);
 struct client;
 struct subscription;
 
-/* What a protocol supplies. All calls on the client's loop. */
+/* What a protocol supplies. All calls on the client's loop. variant(), encode(), deliver() and
+ * queued() come while subscribers are walked: they close no client and change no subscription. */
 struct client_ops {
     const char *protocol; /* label in metrics and traces */
     /* The answer to a publish that asked for one, in the order of the publishes. offset is set for
@@ -92,12 +97,13 @@ struct client {
     uint32_t subscription_count;
     uint32_t credit; /* deliveries that may still go out unsettled */
     uint32_t credit_max;
-    struct list lags; /* partitions it must catch up on */
-    char *publisher;  /* header value */
+    uint64_t subscription_number; /* of the last one made */
+    struct list lags;             /* partitions it must catch up on */
+    char *publisher;              /* header value */
     uint32_t publisher_size;
-    uint64_t catalog_generation;
     struct broker_login *login; /* running */
     struct catch_up *catch_up;  /* read in flight */
+    struct protocol_figures *figures;
     bool open;
 };
 
@@ -121,6 +127,7 @@ struct broker_login {
     struct span user, password, client_id;
     const char *certificate_subject;
     /* Below: the broker's. */
+    struct broker_worker *worker;
     struct offload offload;
     struct principal *principal;
     uint64_t credential[2];
@@ -162,6 +169,8 @@ struct subscription {
     /* Below: the broker's. */
     struct link of_client, of_entry;
     struct subscription_floor *floors;
+    uint64_t number;                        /* of this client; never used again */
+    uint64_t shown_partition, shown_offset; /* the last stored record it was served */
 };
 
 struct subscribe_item {
@@ -188,8 +197,8 @@ enum status broker_unsubscribe(struct client *client,
 
 /* ---------------------------------------------------------------- groups */
 
-/* take.request.home must be this worker's loop; rights are checked here. DENIED and NOT_FOUND come
- * through done(). */
+/* request.home of a take or settlement must be the client's loop; rights are checked here. DENIED
+ * and NOT_FOUND come through done(). */
 void broker_take(struct client *client, const struct group_spec *group, struct group_take *take);
 void broker_take_cancel(struct client *client, const struct group_spec *group,
                         struct group_take *take);
@@ -214,7 +223,8 @@ enum admin_action {
     ADMIN_KEY_DELETE,
 };
 /* One change of the catalog: checked (rights, limits, names), stored durably, confirmed by all
- * workers, then done(). Spans and pointers are borrowed until done(). */
+ * workers, then done(), also when the client has gone. request.home must be the client's loop.
+ * Spans and pointers are borrowed until done(). */
 struct broker_admin {
     struct request request;
     struct client *client;
@@ -243,6 +253,8 @@ struct broker_admin {
     struct access_key key;
     struct err err; /* more than the status says */
     /* Below: the broker's. */
+    struct broker_worker *worker; /* the client may go before the change is done */
+    void (*done)(struct request *request, enum status status);
     struct offload offload;
     struct log_rows rows;
     struct storage_row row[4];

@@ -2,7 +2,6 @@
 /* Clients: from accept over login to the end, and what each may do. */
 #include "core/broker/worker.h"
 
-#include "core/base/clock.h"
 #include "core/base/hash.h"
 #include "core/base/heap.h"
 
@@ -16,6 +15,7 @@ void client_init(struct client *client, struct broker_worker *worker, const stru
     list_init(&client->subscriptions);
     list_init(&client->lags);
     link_init(&client->waiting);
+    client->figures = figures_of(worker, ops->protocol);
     list_push(&worker->clients, &client->link);
     worker->client_count++;
 }
@@ -25,7 +25,7 @@ void client_close(struct client *client)
     struct broker_worker *worker = client->worker;
     if (worker == NULL || !link_is_linked(&client->link))
         return;
-    CHECK(loop_is_home(worker->loop));
+    CHECK(loop_is_home(worker->loop) && !worker->delivering);
     link_remove(&client->link);
     worker->client_count--;
     client->open = false;
@@ -102,10 +102,11 @@ static void log_in(struct client *client, struct principal *principal, struct sp
 
 static void login_end(struct broker_login *login, enum status status)
 {
-    if (login->client != NULL)
+    if (login->client != NULL) {
         login->client->login = NULL;
-    if (status != STATUS_OK && login->client != NULL)
-        metric_add(metric_counter("refused_total", NULL, "protocol=\"all\",reason=\"login\""), 1);
+        if (status != STATUS_OK)
+            figures_refused(login->client->figures, status);
+    }
     request_complete(&login->request, status);
 }
 
@@ -120,8 +121,11 @@ static void login_verified(struct request *request, enum status status)
     struct broker_login *login = container_of(request, struct broker_login, offload.request);
     struct client *client = login->client;
     struct principal *principal = login->principal;
+    login->worker->calls--;
     if (client == NULL)
         status = STATUS_CANCELED;
+    else if (login->worker->ending)
+        status = STATUS_SHUTTING_DOWN;
     if (status == STATUS_OK &&
         catalog_principal(client->worker->catalog, principal->id) != principal)
         status = STATUS_UNAUTHENTICATED; /* changed or removed meanwhile */
@@ -155,6 +159,8 @@ static void login_by_password(struct broker_login *login, struct broker_worker *
         return;
     }
     login->principal = principal == NULL ? NULL : principal_ref(principal);
+    login->worker = worker;
+    worker->calls++;
     request_init(&login->offload.request, worker->loop, login_verified);
     login->offload.work = login_work;
     offload_run(&login->offload);

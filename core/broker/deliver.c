@@ -6,8 +6,6 @@
 
 #include <stdlib.h>
 
-#include "core/base/clock.h"
-#include "core/base/hash.h"
 #include "core/base/heap.h"
 
 /* What one worker is told of one batch. */
@@ -17,6 +15,7 @@ struct notice {
     struct batch *batch;
     uint64_t queue;
     bool stored, for_groups;
+    size_t bytes; /* charged to the worker it goes to */
     uint32_t count, capacity;
     uint32_t *records; /* numbers of those that match somebody there */
 };
@@ -51,16 +50,36 @@ static struct blob *frame_of(struct frame_cache *cache, const struct client_ops 
 
 /* ------------------------------------------------ one record to one subscription */
 
-bool deliver_is_expired(const struct record *record, int64_t now_ms)
+static bool has_passed(struct span expires_at, int64_t now_ms)
 {
-    struct span value;
-    if (!record_find(record, HEADER_EXPIRES_AT, &value) || value.size == 0 || value.size > 19)
-        return false;
     char text[20];
-    memcpy(text, value.data, value.size);
-    text[value.size] = '\0';
+    if (expires_at.size == 0 || expires_at.size >= sizeof text)
+        return false;
+    memcpy(text, expires_at.data, expires_at.size);
+    text[expires_at.size] = '\0';
     int64_t expires = strtoll(text, NULL, 10);
     return expires > 0 && expires <= now_ms;
+}
+
+/* The first header of a name counts, as for record_find(); here for two names in one walk. */
+bool deliver_topic(const struct record *record, int64_t now_ms, struct span *topic)
+{
+    struct reader at = reader_of(record->headers);
+    struct header header;
+    bool found = false, timed = false;
+    while (!(found && timed) && record_next_header(&at, &header)) {
+        if (!found && span_is(header.name, HEADER_TOPIC)) {
+            found = true;
+            *topic = header.value;
+            if (topic->size == 0)
+                return false;
+        } else if (!timed && span_is(header.name, HEADER_EXPIRES_AT)) {
+            timed = true;
+            if (has_passed(header.value, now_ms))
+                return false;
+        }
+    }
+    return found;
 }
 
 static bool is_own(const struct client *client, const struct record *record)
@@ -74,14 +93,13 @@ enum deliver_result deliver_to(struct subscription *subscription, const struct r
                                struct frame_cache *cache)
 {
     struct client *client = subscription->client;
-    struct broker_metrics *metrics = &client->worker->broker->metrics;
     if (subscription->no_local && is_own(client, record))
         return DELIVER_SKIPPED;
     bool at_most_once = subscription->guarantee == GUARANTEE_AT_MOST_ONCE ||
                         record_guarantee(record) == GUARANTEE_AT_MOST_ONCE;
     bool over = client->ops->queued(client) >= LIMIT_CLIENT_OUT_BYTES;
     if (at_most_once && over) {
-        metric_add(metrics->dropped_slow, 1);
+        client->worker->slow_now++;
         return DELIVER_SKIPPED;
     }
     if (!at_most_once && (over || client->credit == 0))
@@ -89,13 +107,25 @@ enum deliver_result deliver_to(struct subscription *subscription, const struct r
     uint32_t variant = client->ops->variant(client, subscription, record);
     struct blob *frame = frame_of(cache, client->ops, variant, record);
     if (frame == NULL) {
-        metric_add(metrics->dropped_encode, 1);
+        metric_add(client->worker->broker->metrics.dropped_encode, 1);
         return DELIVER_SKIPPED;
     }
     if (!at_most_once)
         client->credit--;
+    client->figures->delivered_now++;
     client->ops->deliver(client, subscription, frame, variant, record);
     return DELIVERED;
+}
+
+enum deliver_result deliver_stored(struct subscription *subscription, uint64_t partition,
+                                   const struct record *record, struct frame_cache *cache)
+{
+    enum deliver_result result = deliver_to(subscription, record, cache);
+    if (result != DELIVER_FULL) {
+        subscription->shown_partition = partition;
+        subscription->shown_offset = record->offset;
+    }
+    return result;
 }
 
 /* ------------------------------------------------ one batch */
@@ -118,9 +148,11 @@ static void matched(void *context, struct topic_entry *entry)
     {
         struct subscription *subscription = container_of(link, struct subscription, of_entry);
         struct client *client = subscription->client;
-        if (run->stored && !list_is_empty(&client->lags) && catch_up_lags(client, run->partition))
-            continue;
-        if (deliver_to(subscription, run->record, &run->frames) == DELIVER_FULL)
+        if (!run->stored) /* at most once, so never in need of catching up */
+            deliver_to(subscription, run->record, &run->frames);
+        else if ((list_is_empty(&client->lags) || !catch_up_lags(client, run->partition)) &&
+                 deliver_stored(subscription, run->partition, run->record, &run->frames) ==
+                     DELIVER_FULL)
             catch_up_begin(client, run->partition, run->record->offset);
     }
 }
@@ -130,12 +162,12 @@ static uint64_t deliver_record(struct run *run, const struct record *record)
 {
     struct span topic;
     run->others = 0;
-    if (!record_find(record, HEADER_TOPIC, &topic) || topic.size == 0)
-        return 0;
-    if (deliver_is_expired(record, clock_wall_ms()))
+    if (!deliver_topic(record, worker_wall_ms(run->worker), &topic))
         return 0;
     run->record = record;
+    run->worker->delivering = true;
     topic_trie_match(run->worker->trie, topic, matched, run);
+    run->worker->delivering = false;
     frame_cache_clear(&run->frames);
     return run->others & ~(1ULL << run->worker->index);
 }
@@ -156,12 +188,42 @@ uint64_t deliver_seen(struct broker_worker *worker, uint64_t partition)
     return seen_of(worker, partition)->end;
 }
 
+void deliver_forget(struct broker_worker *worker, const struct queue *queue)
+{
+    for (uint32_t i = 0; i < queue->partition_count; i++) {
+        uint64_t partition = queue->first_partition + i;
+        heap_free(map_remove(&worker->seen, span_of(&partition, sizeof partition)));
+    }
+}
+
 void deliver_deinit(struct broker_worker *worker)
 {
     struct map_slot *slot;
     for (size_t i = 0; (slot = map_next(&worker->seen, &i)) != NULL;)
         heap_free(slot->value);
     map_deinit(&worker->seen);
+}
+
+/* ------------------------------------------------ notices on their way */
+
+/* A worker that cannot follow holds back those who publish, and gets no more of what is not stored.
+ */
+static void notice_charge(struct notice *notice)
+{
+    struct broker_worker *to = notice->to;
+    notice->bytes =
+        sizeof *notice + batch_charge(notice->batch) + notice->capacity * sizeof *notice->records;
+    uint64_t before = atomic_fetch_add(&to->notice_bytes, notice->bytes);
+    if (before <= LIMIT_NOTICE_BYTES && before + notice->bytes > LIMIT_NOTICE_BYTES)
+        atomic_fetch_add(&to->broker->crowded, 1);
+}
+
+static void notice_discharge(const struct notice *notice)
+{
+    struct broker_worker *to = notice->to;
+    uint64_t before = atomic_fetch_sub(&to->notice_bytes, notice->bytes);
+    if (before > LIMIT_NOTICE_BYTES && before - notice->bytes <= LIMIT_NOTICE_BYTES)
+        atomic_fetch_sub(&to->broker->crowded, 1);
 }
 
 static void notice_free(struct notice *notice)
@@ -175,6 +237,7 @@ static void notice_deliver(struct mail *mail)
 {
     struct notice *notice = container_of(mail, struct notice, mail);
     struct broker_worker *worker = notice->to;
+    notice_discharge(notice);
     struct run run = {
         .worker = worker, .partition = notice->batch->partition, .stored = notice->stored};
     for (uint32_t i = 0; i < notice->count; i++) {
@@ -188,6 +251,7 @@ static void notice_deliver(struct mail *mail)
             groups_notice(worker, notice->queue, notice->batch->partition, notice->batch);
     }
     notice_free(notice);
+    figures_flush(worker);
 }
 
 static struct notice *notice_for(struct broker_worker *worker, unsigned to, struct batch *batch,
@@ -235,9 +299,17 @@ static void post_notices(struct broker_worker *worker)
     for (unsigned i = 0; i < worker->broker->worker_count; i++) {
         struct notice *notice = worker->pending[i];
         worker->pending[i] = NULL;
-        if (notice != NULL)
-            mailbox_post(notice->to->loop, &notice->mail);
+        if (notice == NULL)
+            continue;
+        if (!notice->stored && atomic_load(&notice->to->notice_bytes) > LIMIT_NOTICE_BYTES) {
+            worker->slow_now += notice->count;
+            notice_free(notice);
+            continue;
+        }
+        notice_charge(notice);
+        mailbox_post(notice->to->loop, &notice->mail);
     }
+    figures_flush(worker);
 }
 
 void deliver_live(struct broker_worker *worker, struct batch *batch)

@@ -13,17 +13,27 @@ void groups_open(struct broker_worker *worker, const struct queue *queue,
     struct home_group *home = heap_new(sizeof *home);
     home->id = group->id;
     home->queue = queue->id;
+    home->worker = worker;
     home->group = group_open(worker->broker->log, worker->log, worker->loop, queue, group);
     map_put(&worker->groups, span_of(&home->id, sizeof home->id), home);
     list_push(&worker->home_groups, &home->link);
+}
+
+static void home_group_closed(struct request *request, enum status status)
+{
+    struct home_group *home = container_of(request, struct home_group, closed);
+    (void)status;
+    home->worker->closing--;
+    heap_free(home);
 }
 
 static void home_group_close(struct broker_worker *worker, struct home_group *home, bool remove)
 {
     map_remove(&worker->groups, span_of(&home->id, sizeof home->id));
     link_remove(&home->link);
-    group_close(home->group, remove);
-    heap_free(home);
+    worker->closing++;
+    request_init(&home->closed, worker->loop, home_group_closed);
+    group_close(home->group, remove, &home->closed);
 }
 
 void groups_close(struct broker_worker *worker, uint64_t id, bool remove)
@@ -75,6 +85,7 @@ struct carried_take {
     struct group_take *outer;
     struct broker_worker *home, *caller;
     uint64_t group_id;
+    uint64_t generation; /* of the catalog in which the caller found the group */
     enum status status;
     bool at_group; /* home worker: the group holds it */
     bool canceled; /* caller's worker: a cancel was sent */
@@ -94,6 +105,7 @@ static void take_return(struct mail *mail)
     struct group_take *outer = carried->outer;
     outer->count = carried->take.count;
     outer->carrier = NULL;
+    carried->caller->calls--;
     outer->request.done(&outer->request, carried->status);
     carried_unref(carried);
 }
@@ -111,6 +123,12 @@ static void take_arrive(struct mail *mail)
 {
     struct carried_take *carried = container_of(mail, struct carried_take, mail);
     struct group *group = group_here(carried->home, carried->group_id);
+    if (group == NULL && !carried->home->ending &&
+        catalog_generation(carried->home->catalog) < carried->generation) {
+        /* The snapshot with the group is on its way here, a few turns behind. */
+        mailbox_post(carried->home->loop, mail);
+        return;
+    }
     if (group == NULL) {
         take_done(&carried->take.request,
                   carried->home->ending ? STATUS_SHUTTING_DOWN : STATUS_NOT_FOUND);
@@ -123,7 +141,7 @@ static void take_arrive(struct mail *mail)
 void broker_take(struct client *client, const struct group_spec *group, struct group_take *take)
 {
     struct broker_worker *worker = client->worker;
-    CHECK(loop_is_home(worker->loop));
+    CHECK(loop_is_home(worker->loop) && take->request.home == worker->loop);
     take->count = 0;
     take->carrier = NULL;
     enum status status = check(client, group);
@@ -136,6 +154,8 @@ void broker_take(struct client *client, const struct group_spec *group, struct g
     carried->home = broker_home(worker->broker, group->id);
     carried->caller = worker;
     carried->group_id = group->id;
+    carried->generation = catalog_generation(worker->catalog);
+    worker->calls++;
     atomic_init(&carried->refs, 1);
     carried->take.max_records = take->max_records;
     carried->take.max_bytes = take->max_bytes;
@@ -176,10 +196,21 @@ void broker_take_cancel(struct client *client, const struct group_spec *group,
 
 /* ------------------------------------------------ settlements */
 
+/* On the caller's loop. */
+static void settle_done(struct request *request, enum status status)
+{
+    struct group_settle *settle = container_of(request, struct group_settle, request);
+    struct broker_worker *caller = settle->carrier;
+    caller->calls--;
+    request->done = settle->done;
+    request->done(request, status);
+}
+
 static void settle_arrive(struct mail *mail)
 {
     struct group_settle *settle = container_of(mail, struct group_settle, request.mail);
-    struct broker_worker *home = settle->carrier;
+    struct broker_worker *caller = settle->carrier;
+    struct broker_worker *home = broker_home(caller->broker, settle->group_id);
     struct group *group = group_here(home, settle->group_id);
     if (group == NULL)
         request_complete(&settle->request, home->ending ? STATUS_SHUTTING_DOWN : STATUS_NOT_FOUND);
@@ -191,15 +222,18 @@ void broker_settle(struct client *client, const struct group_spec *group,
                    struct group_settle *settle)
 {
     struct broker_worker *worker = client->worker;
-    CHECK(loop_is_home(worker->loop));
+    CHECK(loop_is_home(worker->loop) && settle->request.home == worker->loop);
     enum status status = check(client, group);
     if (status != STATUS_OK) {
         request_complete(&settle->request, status);
         return;
     }
     struct broker_worker *home = broker_home(worker->broker, group->id);
-    settle->carrier = home;
+    settle->carrier = worker;
     settle->group_id = group->id;
+    settle->done = settle->request.done;
+    settle->request.done = settle_done;
+    worker->calls++;
     settle->request.mail.deliver = settle_arrive;
     if (home == worker)
         settle_arrive(&settle->request.mail);
@@ -211,7 +245,9 @@ void broker_settle(struct client *client, const struct group_spec *group,
 
 void broker_read(struct client *client, const struct queue *queue, struct log_read *read)
 {
-    enum status status = broker_check(client, ACTION_CONSUME, false, span_from_text(queue->name));
+    enum status status = client->worker->ending ? STATUS_SHUTTING_DOWN
+                                                : broker_check(client, ACTION_CONSUME, false,
+                                                               span_from_text(queue->name));
     if (status != STATUS_OK) {
         read->count = 0;
         request_complete(&read->request, status);

@@ -5,18 +5,18 @@
 #include "core/broker/topic.h"
 #include "core/broker/worker.h"
 
-#include "core/base/clock.h"
 #include "core/base/hash.h"
 #include "core/base/heap.h"
 
-enum { ADDRESSES = 16, RING_FIRST = 16, RING_KEEP = 64 };
+enum { ADDRESSES = 16, RING_FIRST = 16, RING_KEEP = 64, WAKE_MS = 2 };
 
 /* ------------------------------------------------ addresses */
 
 struct address {
-    uint64_t hash;       /* keyed, so a match is proof enough */
-    uint64_t generation; /* of the catalog it was resolved with */
-    struct outbox *outbox;
+    uint64_t hash;         /* keyed, so a match is proof enough */
+    uint64_t generation;   /* of the catalog it was resolved with */
+    uint64_t queue;        /* sent to by name; 0: a topic */
+    struct outbox *outbox; /* of a topic */
     enum status status;
     bool unstored; /* records at most once stay in memory */
 };
@@ -63,18 +63,25 @@ static void address_resolve(struct client *client, struct span topic, struct add
     address->unstored = queue->built_in;
 }
 
-static const struct address *address_of(struct client *client, struct span topic)
+/* Rights change with the catalog's generation only, so what was resolved under one holds for it. */
+static const struct address *address_of(struct client *client, const struct publish *publish)
 {
     if (client->addresses == NULL)
         client->addresses = heap_new(sizeof *client->addresses);
-    uint64_t hash = hash_bytes(topic);
+    uint64_t queue = publish->queue == NULL ? 0 : publish->queue->id;
+    uint64_t hash = queue == 0 ? hash_bytes(publish->topic) : hash_u64(queue);
     uint64_t generation = catalog_generation(client->worker->catalog) + 1; /* 0 marks a free slot */
     struct address *address = &client->addresses->slots[hash % ADDRESSES];
-    if (address->hash != hash || address->generation != generation) {
-        address_resolve(client, topic, address);
-        address->hash = hash;
-        address->generation = generation;
-    }
+    if (address->hash == hash && address->queue == queue && address->generation == generation)
+        return address;
+    if (queue == 0)
+        address_resolve(client, publish->topic, address);
+    else
+        *address = (struct address){.status = broker_check(client, ACTION_PUBLISH, false,
+                                                           span_from_text(publish->queue->name))};
+    address->hash = hash;
+    address->queue = queue;
+    address->generation = generation;
     return address;
 }
 
@@ -105,6 +112,7 @@ struct ring_slot {
  * way. */
 struct answer_ring {
     struct client *client; /* NULL once it has gone */
+    struct protocol_figures *figures;
     struct ring_slot *slots;
     uint32_t capacity;   /* a power of two */
     uint32_t head, tail; /* running numbers */
@@ -122,10 +130,16 @@ struct answer {
     uint32_t record; /* which of the batch */
 };
 
+static void ring_free(struct answer_ring *ring)
+{
+    heap_free(ring->slots);
+    heap_free(ring);
+}
+
+/* An answer may make the client close, and then nothing holds the ring but appends under way. */
 static void ring_pop(struct answer_ring *ring)
 {
-    if (ring->popping)
-        return;
+    CHECK(!ring->popping);
     ring->popping = true;
     while (ring->client != NULL && ring->head != ring->tail) {
         struct ring_slot slot = ring->slots[ring->head & (ring->capacity - 1)];
@@ -136,16 +150,24 @@ static void ring_pop(struct answer_ring *ring)
                                     slot.partition, slot.offset);
     }
     ring->popping = false;
-    if (ring->head == ring->tail && ring->capacity > RING_KEEP) {
+    if (ring->client == NULL) {
+        if (ring->in_flight == 0)
+            ring_free(ring);
+    } else if (ring->head == ring->tail && ring->capacity > RING_KEEP) {
         heap_free(ring->slots);
         ring->slots = NULL;
         ring->capacity = 0;
     }
 }
 
+static void wake_waiting(struct broker_worker *worker);
+
 static void ring_task(struct loop_task *task)
 {
-    ring_pop(container_of(task, struct answer_ring, task));
+    struct answer_ring *ring = container_of(task, struct answer_ring, task);
+    struct broker_worker *worker = ring->client->worker;
+    ring_pop(ring);
+    wake_waiting(worker);
 }
 
 static uint32_t ring_push(struct client *client, uint64_t token)
@@ -154,6 +176,7 @@ static uint32_t ring_push(struct client *client, uint64_t token)
     if (ring == NULL) {
         ring = client->ring = heap_new(sizeof *ring);
         ring->client = client;
+        ring->figures = client->figures;
         ring->task.run = ring_task;
     }
     if (ring->tail - ring->head == ring->capacity) {
@@ -169,12 +192,6 @@ static uint32_t ring_push(struct client *client, uint64_t token)
     ring->slots[number & (ring->capacity - 1)] =
         (struct ring_slot){.token = token, .status = ANSWER_PENDING};
     return number;
-}
-
-static void ring_free(struct answer_ring *ring)
-{
-    heap_free(ring->slots);
-    heap_free(ring);
 }
 
 static void ring_settle(struct answer_ring *ring, uint32_t number, enum status status,
@@ -199,7 +216,7 @@ void publish_close(struct client *client)
         return;
     loop_task_cancel(client->worker->loop, &ring->task);
     ring->client = NULL;
-    if (ring->in_flight == 0)
+    if (ring->in_flight == 0 && !ring->popping)
         ring_free(ring);
 }
 
@@ -236,9 +253,12 @@ static void job_done(struct request *request, enum status status)
     uint64_t base = job->append.batch->base_offset;
     uint64_t partition = job->append.partition;
     if (status != STATUS_OK)
-        metric_add(worker->broker->metrics.refused, (int64_t)job->append.batch->record_count);
+        metric_add(worker->broker->metrics.dropped_storage,
+                   (int64_t)job->append.batch->record_count - job->count);
     for (uint32_t i = 0; i < job->count; i++) {
         struct answer *answer = &job->answers[i];
+        if (status != STATUS_OK)
+            figures_refused(answer->ring->figures, status);
         ring_settle(answer->ring, answer->number, status, partition, base + answer->record);
         answer->ring->bytes -= answer->bytes;
     }
@@ -247,12 +267,8 @@ static void job_done(struct request *request, enum status status)
     for (uint32_t i = 0; i < job->count; i++) {
         struct answer_ring *ring = job->answers[i].ring;
         ring->in_flight--;
-        if (i + 1 < job->count && job->answers[i + 1].ring == ring)
-            continue;
-        if (ring->client != NULL)
+        if (i + 1 == job->count || job->answers[i + 1].ring != ring)
             ring_pop(ring);
-        else if (ring->in_flight == 0)
-            ring_free(ring);
     }
     worker->in_bytes -= job->bytes;
     worker->jobs--;
@@ -286,21 +302,57 @@ static void outbox_submit(struct outbox *outbox)
     log_append(worker->log, &job->append);
 }
 
-static void live_submit(struct broker_worker *worker)
+/* Delivered at the end of the turn: nobody is called back from inside of a publish. */
+static void live_seal(struct broker_worker *worker)
 {
     struct batch *batch = batch_builder_seal(&worker->live);
     if (batch != NULL)
-        deliver_live(worker, batch);
+        list_push(&worker->live_full, &batch->in_tail);
 }
 
 void publish_seal(struct broker_worker *worker)
 {
-    worker->wall_ms = 0;
-    if (!batch_builder_is_empty(&worker->live))
-        live_submit(worker);
+    live_seal(worker);
     struct link *link;
+    while ((link = list_pop(&worker->live_full)) != NULL)
+        deliver_live(worker, container_of(link, struct batch, in_tail));
     while ((link = list_first(&worker->dirty)) != NULL)
         outbox_submit(container_of(link, struct outbox, dirty));
+    figures_flush(worker);
+}
+
+static void seal_task(struct loop_task *task)
+{
+    publish_seal(container_of(task, struct broker_worker, seal_task));
+}
+
+static void wake_timer(struct loop_timer *timer)
+{
+    wake_waiting(container_of(timer, struct broker_worker, wake_timer));
+}
+
+void publish_init(struct broker_worker *worker)
+{
+    worker->seal_task.run = seal_task;
+    worker->wake_timer.fired = wake_timer;
+    list_init(&worker->dirty);
+    list_init(&worker->live_full);
+    list_init(&worker->waiting);
+    map_init(&worker->outboxes);
+    batch_builder_init(&worker->live);
+}
+
+void publish_forget(struct broker_worker *worker, const struct queue *queue)
+{
+    for (uint32_t i = 0; i < queue->partition_count; i++) {
+        uint64_t partition = queue->first_partition + i;
+        struct outbox *outbox =
+            map_remove(&worker->outboxes, span_of(&partition, sizeof partition));
+        if (outbox == NULL)
+            continue;
+        outbox_submit(outbox); /* to be refused by its owner */
+        outbox_free(outbox);
+    }
 }
 
 void publish_deinit(struct broker_worker *worker)
@@ -310,6 +362,9 @@ void publish_deinit(struct broker_worker *worker)
     for (size_t i = 0; (slot = map_next(&worker->outboxes, &i)) != NULL;)
         outbox_free(slot->value);
     map_deinit(&worker->outboxes);
+    struct link *link;
+    while ((link = list_pop(&worker->live_full)) != NULL)
+        batch_unref(container_of(link, struct batch, in_tail));
     batch_builder_deinit(&worker->live);
 }
 
@@ -317,7 +372,7 @@ void publish_deinit(struct broker_worker *worker)
 
 static void refuse(struct client *client, const struct publish *publish, enum status status)
 {
-    metric_add(client->worker->broker->metrics.refused, 1);
+    figures_refused(client->figures, status);
     if (!publish->answer)
         return;
     uint32_t number = ring_push(client, publish->token);
@@ -371,26 +426,14 @@ void broker_publish(struct client *client, const struct publish *publish)
         refuse(client, publish, STATUS_SHUTTING_DOWN);
         return;
     }
-
-    struct outbox *outbox;
-    bool unstored = false;
-    if (publish->queue != NULL) {
-        enum status status =
-            broker_check(client, ACTION_PUBLISH, false, span_from_text(publish->queue->name));
-        if (status != STATUS_OK) {
-            refuse(client, publish, status);
-            return;
-        }
-        outbox = outbox_of(worker, partition_of(worker, publish));
-    } else {
-        const struct address *address = address_of(client, publish->topic);
-        if (address->status != STATUS_OK) {
-            refuse(client, publish, address->status);
-            return;
-        }
-        outbox = address->outbox;
-        unstored = address->unstored;
+    const struct address *address = address_of(client, publish);
+    if (address->status != STATUS_OK) {
+        refuse(client, publish, address->status);
+        return;
     }
+    struct outbox *outbox =
+        publish->queue == NULL ? address->outbox : outbox_of(worker, partition_of(worker, publish));
+    bool unstored = address->unstored;
 
     size_t size = publish_size(client, publish);
     if (size > LIMIT_RECORD_BYTES || publish->header_count > LIMIT_HEADERS) {
@@ -404,11 +447,9 @@ void broker_publish(struct client *client, const struct publish *publish)
         if (stored)
             outbox_submit(outbox);
         else
-            live_submit(worker);
+            live_seal(worker);
     }
 
-    if (worker->wall_ms == 0)
-        worker->wall_ms = clock_wall_ms();
     struct header standard[2];
     uint32_t count = 0;
     /* A record sent to a queue has no topic; a null one keeps a user header of that name from
@@ -419,7 +460,7 @@ void broker_publish(struct client *client, const struct publish *publish)
     standard[count++] = (struct header){span_of(HEADER_PUBLISHER, sizeof HEADER_PUBLISHER - 1),
                                         span_of(client->publisher, client->publisher_size)};
     struct record_input record = {
-        .timestamp_ms = worker->wall_ms,
+        .timestamp_ms = worker_wall_ms(worker),
         .attributes =
             (uint8_t)((unsigned)publish->guarantee | (publish->retain ? RECORD_RETAIN : 0u)),
         .key = publish->key,
@@ -437,24 +478,30 @@ void broker_publish(struct client *client, const struct publish *publish)
     if (stored) {
         outbox->bytes += size;
         worker->in_bytes += size;
-        metric_add(worker->broker->metrics.stored_records, 1);
+        worker->stored_now++;
         if (publish->answer)
             outbox_answer(outbox, client, publish, size);
         if (!link_is_linked(&outbox->dirty))
             list_push(&worker->dirty, &outbox->dirty);
     } else {
-        metric_add(worker->broker->metrics.live_records, 1);
+        worker->live_now++;
     }
+    client->figures->received_now++;
     loop_defer(worker->loop, &worker->seal_task, LOOP_WORK);
 }
 
 bool broker_may_publish(struct client *client)
 {
     const struct answer_ring *ring = client->ring;
-    bool room = client->worker->in_bytes < LIMIT_WORKER_IN_BYTES &&
+    struct broker_worker *worker = client->worker;
+    bool crowded = atomic_load_explicit(&worker->broker->crowded, memory_order_relaxed) > 0;
+    bool room = !crowded && worker->in_bytes < LIMIT_WORKER_IN_BYTES &&
                 (ring == NULL || (ring->bytes < LIMIT_CLIENT_IN_BYTES &&
                                   ring->tail - ring->head < LIMIT_PUBLISH_PENDING));
     if (!room && !link_is_linked(&client->waiting))
-        list_push(&client->worker->waiting, &client->waiting);
+        list_push(&worker->waiting, &client->waiting);
+    /* The other worker says nothing when it has caught up. */
+    if (crowded && !loop_timer_is_running(&worker->wake_timer))
+        loop_timer_start(worker->loop, &worker->wake_timer, WAKE_MS);
     return room;
 }

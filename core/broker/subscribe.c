@@ -116,6 +116,7 @@ static void subscription_end(struct subscription *subscription)
     struct client *client = subscription->client;
     struct broker_worker *worker = client->worker;
     struct interest *interest = (struct interest *)subscription->entry;
+    CHECK(!worker->delivering);
     link_remove(&subscription->of_client);
     link_remove(&subscription->of_entry);
     client->subscription_count--;
@@ -157,6 +158,7 @@ static bool add(struct client *client, struct subscribe_item *item)
         subscription = heap_new(sizeof *subscription);
         subscription->client = client;
         subscription->entry = &interest->entry;
+        subscription->number = ++client->subscription_number;
         list_push(&interest->subscriptions, &subscription->of_entry);
         list_push(&client->subscriptions, &subscription->of_client);
         client->subscription_count++;
@@ -174,6 +176,7 @@ void broker_subscribe(struct broker_subscribe *subscribe)
     struct client *client = subscribe->client;
     struct broker_worker *worker = client->worker;
     CHECK(loop_is_home(worker->loop));
+    CHECK(client->open && !worker->delivering);
     CHECK(subscribe->count <= LIMIT_FILTERS_PER_CALL);
     struct buf filters;
     buf_init(&filters, (size_t)LIMIT_FILTERS_PER_CALL * (LIMIT_TOPIC_BYTES + sizeof(uint32_t)));

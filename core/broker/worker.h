@@ -5,6 +5,7 @@
 #define CORE_BROKER_WORKER_H
 
 #include "core/base/check.h"
+#include "core/base/clock.h"
 #include "core/base/hash.h"
 #include "core/base/limits.h"
 #include "core/broker/broker.h"
@@ -42,15 +43,27 @@ struct home_group {
     uint64_t id, queue;
     struct group *group;
     struct link link;
+    struct request closed;
+    struct broker_worker *worker;
 };
 
 struct notice;
 
 struct broker_metrics {
-    struct metric *dropped_slow, *dropped_retention, *dropped_encode, *live_records,
-        *stored_records, *refused;
+    struct metric *dropped_slow, *dropped_retention, *dropped_encode, *dropped_storage,
+        *live_records, *stored_records;
     struct metric_histogram *batch_records;
 };
+
+/* What one worker counts of one protocol: plain numbers, so that workers do not fight for cache
+ * lines at every record, which figures_flush() adds to the shared cells. */
+struct protocol_figures {
+    const char *protocol;
+    struct metric *received, *delivered;
+    struct metric *refused[STATUS_COUNT]; /* NULL until the first */
+    int64_t received_now, delivered_now;
+};
+enum { PROTOCOLS = 16 };
 
 enum { CREDENTIALS = 1024 };
 struct credential {
@@ -71,16 +84,25 @@ struct broker_worker {
     struct map outboxes;       /* partition -> struct outbox */
     struct list dirty;         /* outboxes that hold records */
     struct batch_builder live; /* records that are not stored */
+    struct list live_full;     /* batches of them, by in_tail */
     struct loop_task seal_task;
-    int64_t wall_ms;     /* of this turn; 0: not read yet */
+    int64_t wall_ms; /* at turn_ms */
+    uint64_t turn_ms;
     uint64_t in_bytes;   /* submitted, not answered */
     uint64_t jobs;       /* appends in flight */
+    uint64_t calls;      /* takes, settlements, logins, changes in flight */
+    uint64_t reads;      /* of clients that catch up, in flight */
+    uint64_t closing;    /* groups that are not closed yet */
     struct list waiting; /* clients that wait for room to publish */
+    struct loop_timer wake_timer;
+    _Atomic uint64_t notice_bytes; /* of notices on their way here */
 
     struct topic_trie *trie;               /* of struct interest */
     struct map seen;                       /* partition -> struct seen */
     uint32_t unconfirmed;                  /* announcements that not all workers have confirmed */
     struct notice *pending[LIMIT_WORKERS]; /* notices being filled during one batch */
+    bool delivering;                       /* subscribers are being walked */
+    struct loop_timer retry_timer;         /* reads that failed */
 
     struct map groups; /* id -> struct home_group */
     struct list home_groups;
@@ -89,9 +111,11 @@ struct broker_worker {
         *credentials;          /* CREDENTIALS slots, allocated at the first login with a password */
     bool ending;               /* shutting down: no new work */
     uint64_t goodbye_until_ms; /* clients were told, and have until then to go; 0: not yet */
-    struct request *ended;     /* waits until jobs is 0 */
-    struct mail mail;          /* for start and shutdown */
+    struct mail start, stop;   /* from broker_when_ready() and broker_shut_down() */
     struct loop_timer timer;
+    struct protocol_figures figures[PROTOCOLS];
+    unsigned figure_count;
+    int64_t stored_now, live_now, slow_now; /* as in protocol_figures */
 };
 
 struct broker {
@@ -104,8 +128,9 @@ struct broker {
     bool changing;
     uint64_t next_id, next_partition; /* worker 0 */
     struct broker_metrics metrics;
+    _Atomic unsigned crowded; /* workers with more than LIMIT_NOTICE_BYTES on their way to them */
     /* when_ready and shut_down */
-    _Atomic unsigned ready_workers, ended_workers;
+    _Atomic unsigned ready_workers, answered_workers, ended_workers;
     struct request *ready, *down;
 };
 
@@ -114,22 +139,40 @@ static inline struct broker_worker *broker_home(struct broker *broker, uint64_t 
     return &broker->workers[hash_u64(id) % broker->worker_count];
 }
 
+/* The wall clock, read once in a turn or millisecond. */
+static inline int64_t worker_wall_ms(struct broker_worker *worker)
+{
+    uint64_t now_ms = loop_now_ms(worker->loop);
+    if (worker->turn_ms != now_ms || worker->wall_ms == 0) {
+        worker->turn_ms = now_ms;
+        worker->wall_ms = clock_wall_ms();
+    }
+    return worker->wall_ms;
+}
+
+/* figures.c */
+struct protocol_figures *figures_of(struct broker_worker *worker, const char *protocol);
+void figures_refused(struct protocol_figures *figures, enum status why);
+void figures_flush(struct broker_worker *worker);
+
 /* publish.c */
+void publish_init(struct broker_worker *worker);
 void publish_deinit(struct broker_worker *worker);
 void publish_close(struct client *client);
 void publish_seal(struct broker_worker *worker);
-void publish_catalog_changed(struct broker_worker *worker);
+/* The queue has been deleted: nothing more goes to its partitions. */
+void publish_forget(struct broker_worker *worker, const struct queue *queue);
 
 /* deliver.c */
 log_observer deliver_committed;
 /* Records that are not stored; takes the reference. */
 void deliver_live(struct broker_worker *worker, struct batch *batch);
-/* Delivers one record to one subscription if rights to it, credit and budget allow. False: it did
- * not fit now. */
-struct delivery;
 void deliver_deinit(struct broker_worker *worker);
+/* Where the last notice that this worker has processed ends. */
 uint64_t deliver_seen(struct broker_worker *worker, uint64_t partition);
-bool deliver_is_expired(const struct record *record, int64_t now_ms);
+void deliver_forget(struct broker_worker *worker, const struct queue *queue);
+/* False: the record has no topic or has expired, and is shown to no subscription. */
+bool deliver_topic(const struct record *record, int64_t now_ms, struct span *topic);
 
 enum deliver_result { DELIVERED, DELIVER_SKIPPED, DELIVER_FULL };
 struct frame_cache {
@@ -144,12 +187,16 @@ void frame_cache_clear(struct frame_cache *cache);
 /* FULL: credit or budget is used up; the caller decides what becomes of the record. */
 enum deliver_result deliver_to(struct subscription *subscription, const struct record *record,
                                struct frame_cache *cache);
+/* A stored record: as above, and the subscription remembers that it was served it, or skipped. */
+enum deliver_result deliver_stored(struct subscription *subscription, uint64_t partition,
+                                   const struct record *record, struct frame_cache *cache);
 
 /* subscribe.c */
 void subscribe_close(struct client *client);
 void subscribe_recheck(struct client *client);
 
 /* catch_up.c */
+void catch_up_init(struct broker_worker *worker);
 void catch_up_begin(struct client *client, uint64_t partition, uint64_t offset);
 bool catch_up_lags(const struct client *client, uint64_t partition);
 void catch_up_go_on(struct client *client);
@@ -166,8 +213,16 @@ void groups_close_all(struct broker_worker *worker);
 void groups_notice(struct broker_worker *worker, uint64_t queue, uint64_t partition,
                    struct batch *batch);
 
+/* change.c, on worker 0: what each action does to the next snapshot, and the rows it stores. */
+enum status change_make(struct broker *broker, struct broker_admin *admin, struct catalog *next);
+/* The built-in queue of an empty store. */
+enum status change_first(struct broker *broker, struct broker_admin *admin, struct catalog *next);
+extern const char change_counters[]; /* key of the row with the ids that come next */
+
 /* administer.c */
-enum status administer_load(struct broker *broker, struct err *err);
 void administer_apply(struct broker_worker *worker, struct catalog *catalog);
+
+/* load.c: at start, blocking. */
+enum status administer_load(struct broker *broker, struct err *err);
 
 #endif

@@ -56,6 +56,8 @@ static void group_free(struct group *group)
     store_deinit(group);
     queue_unref(group->queue);
     group_spec_unref(group->spec);
+    if (group->closed != NULL)
+        request_complete(group->closed, STATUS_OK);
     heap_free(group);
 }
 
@@ -462,7 +464,7 @@ void group_opened(struct group *group)
     group_wake(group);
 }
 
-void group_close(struct group *group, bool remove)
+void group_close(struct group *group, bool remove, struct request *closed)
 {
     if (group == NULL)
         return;
@@ -471,6 +473,7 @@ void group_close(struct group *group, bool remove)
     enum status status = remove ? STATUS_NOT_FOUND : STATUS_SHUTTING_DOWN;
     group->state = GROUP_CLOSING;
     group->removing = remove;
+    group->closed = closed;
     loop_timer_stop(group->loop, &group->timer);
     refuse_all(group, status);
     if (remove || group->broken != STATUS_OK)

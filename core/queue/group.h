@@ -26,8 +26,8 @@ bool receipt_parse(struct span text, struct receipt *receipt);
 struct group *group_open(struct log *log, struct log_worker *worker, struct loop *loop,
                          const struct queue *queue, const struct group_spec *spec);
 /* Ends waiting takes with NOT_FOUND (removed) or SHUTTING_DOWN; frees itself when its own requests
- * are back. remove: deletes its rows. */
-void group_close(struct group *group, bool remove);
+ * are back, and then completes closed (NULL: nobody waits for that). remove: deletes its rows. */
+void group_close(struct group *group, bool remove, struct request *closed);
 
 /* Commit notice: batch (borrowed) of this queue has been committed. On the home loop, in offset
  * order per partition. */
@@ -72,6 +72,7 @@ struct group_settle {
     /* The broker's, for the way to the home worker. */
     void *carrier;
     uint64_t group_id;
+    void (*done)(struct request *request, enum status status);
 };
 /* Answers after the settlement is durable. Takes part in a common write with others of the same
  * turn. */

@@ -88,8 +88,9 @@ struct group {
     uint32_t probes;
     bool writing;
     bool removing, removed;
-    uint64_t rewrite_ms;   /* the last write has failed or could not be made: again then; 0: no */
-    struct list answering; /* settlements in the write under way */
+    struct request *closed; /* waits until the group is freed; NULL: none */
+    uint64_t rewrite_ms;    /* the last write has failed or could not be made: again then; 0: no */
+    struct list answering;  /* settlements in the write under way */
     struct storage_row *rows;
     struct log_rows write;
     uint8_t epoch_key[9], epoch_row[5], remove_keys[6][9];

@@ -410,7 +410,7 @@ static void test_group_close_answers(void **state)
         door.hold = i == 4;
         if (i > 0)
             run_ms(i);
-        group_close(rig.group, i % 2 == 0);
+        group_close(rig.group, i % 2 == 0, NULL);
         rig.group = NULL;
         door_open();
         run_ms(5);

@@ -187,7 +187,7 @@ static inline void open_group(void)
 
 static inline void close_group(bool remove)
 {
-    group_close(rig.group, remove);
+    group_close(rig.group, remove, NULL);
     rig.group = NULL;
     run_ms(5);
 }

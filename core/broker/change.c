@@ -1,0 +1,450 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What each administrative action does to the next snapshot of the catalog, and the rows that store
+ * it. Runs on worker 0, one change at a time. */
+#include "core/broker/topic.h"
+#include "core/broker/worker.h"
+
+#include "core/base/heap.h"
+#include "core/base/pack.h"
+#include "core/base/rng.h"
+#include "core/log/table.h"
+
+enum { ROW_LIMIT = 1024 * 1024, KEY_LIMIT = 64, HOUR_MS = 60 * 60 * 1000 };
+
+const char change_counters[] = "ids";
+
+/* ------------------------------------------------ rows */
+
+static struct span key_of(struct buf *to, enum table table, const uint64_t *ids, unsigned count)
+{
+    struct pack pack = pack_into(to);
+    pack_u8(&pack, (uint8_t)table);
+    for (unsigned i = 0; i < count; i++)
+        pack_u64(&pack, ids[i]);
+    CHECK(pack.status == STATUS_OK);
+    return buf_span(to);
+}
+
+/* A row of the change goes into slot i: key and value share one buffer, the key first. */
+static void put_row(struct broker_admin *admin, unsigned i, enum storage_change change,
+                    enum table table, const uint64_t *ids, unsigned count, const struct buf *value)
+{
+    struct buf *buf = &admin->buffers[i];
+    buf_init(buf, ROW_LIMIT + KEY_LIMIT);
+    size_t key_size = key_of(buf, table, ids, count).size;
+    if (value != NULL)
+        CHECK(buf_append(buf, value->data, value->size) == STATUS_OK);
+    admin->row[i] = (struct storage_row){
+        .change = change,
+        .key = span_of(buf->data, key_size),
+        .value = span_of(buf->data + key_size, buf->size - key_size),
+        .offset_at = -1,
+    };
+}
+
+static void put_counters(struct broker_admin *admin, unsigned i)
+{
+    struct broker *broker = admin->worker->broker;
+    struct buf *buf = &admin->buffers[i];
+    buf_init(buf, KEY_LIMIT);
+    struct pack pack = pack_into(buf);
+    pack_u8(&pack, TABLE_META);
+    pack_bytes(&pack, span_from_text(change_counters));
+    size_t key_size = buf->size;
+    pack_u8(&pack, 1);
+    pack_u64(&pack, broker->next_id);
+    pack_u64(&pack, broker->next_partition);
+    CHECK(pack.status == STATUS_OK);
+    admin->row[i] = (struct storage_row){
+        .change = STORAGE_PUT,
+        .key = span_of(buf->data, key_size),
+        .value = span_of(buf->data + key_size, buf->size - key_size),
+        .offset_at = -1,
+    };
+}
+
+/* ------------------------------------------------ what each action does to the next snapshot */
+
+typedef enum status change(struct broker *broker, struct broker_admin *admin, struct catalog *next);
+
+/* Takes the encoded row; encoded: whether it could be made, which what clients give may prevent. */
+static enum status store(struct broker_admin *admin, enum table table, const uint64_t *ids,
+                         unsigned count, struct buf *row, enum status encoded)
+{
+    if (encoded == STATUS_OK) {
+        put_row(admin, 0, STORAGE_PUT, table, ids, count, row);
+        put_counters(admin, 1);
+        admin->rows.row_count = 2;
+    } else {
+        err_set(&admin->err, encoded, "this is more than a stored row holds");
+    }
+    buf_deinit(row);
+    return encoded;
+}
+
+static enum storage_class class_of(uint64_t retention_ms)
+{
+    if (retention_ms == 0)
+        return STORAGE_UNLIMITED;
+    if (retention_ms <= 6ULL * HOUR_MS)
+        return STORAGE_6_HOURS;
+    return retention_ms <= 72ULL * HOUR_MS ? STORAGE_3_DAYS : STORAGE_30_DAYS;
+}
+
+static uint64_t default_retention(const struct broker *broker)
+{
+    return (broker->options.retention_hours == 0 ? 72ULL : broker->options.retention_hours) *
+           HOUR_MS;
+}
+
+static struct queue *queue_make(struct broker *broker, struct span name)
+{
+    struct queue *queue = heap_new(sizeof *queue);
+    atomic_init(&queue->refs, 1);
+    queue->tenant = TENANT_DEFAULT;
+    queue->id = broker->next_id++;
+    rng_uuid(queue->uuid);
+    queue->name = heap_text((const char *)name.data, name.size);
+    queue->retention_ms = default_retention(broker);
+    queue->retention_bytes = broker->options.retention_bytes;
+    queue->created_ms = clock_wall_ms();
+    return queue;
+}
+
+static enum status queue_create(struct broker *broker, struct broker_admin *admin,
+                                struct catalog *next)
+{
+    if (!queue_name_is_valid(admin->name, LIMIT_QUEUE_NAME))
+        return err_set(&admin->err, STATUS_INVALID,
+                       "a queue's name is 1 to %u of A-Z a-z 0-9 - _ .", LIMIT_QUEUE_NAME);
+    if (catalog_queue_by_text(next, TENANT_DEFAULT, admin->name) != NULL)
+        return err_set(&admin->err, STATUS_EXISTS, "queue %.*s exists already",
+                       (int)admin->name.size, (const char *)admin->name.data);
+    uint32_t limit = broker->options.queue_limit == 0 ? LIMIT_QUEUES : broker->options.queue_limit;
+    if (catalog_queue_count(next) > limit) /* the built-in one does not count */
+        return err_set(&admin->err, STATUS_OVER_QUOTA,
+                       "there are %u queues already, as many as allowed", limit);
+    if (admin->partitions > LIMIT_PARTITIONS)
+        return err_set(&admin->err, STATUS_INVALID, "partitions: at most %u", LIMIT_PARTITIONS);
+    if (admin->type == QUEUE_FIFO && admin->partitions > 1)
+        return err_set(&admin->err, STATUS_INVALID, "a fifo queue has one partition");
+    struct queue *queue = queue_make(broker, admin->name);
+    queue->type = admin->type;
+    queue->durability = admin->durability;
+    if (admin->description != NULL)
+        queue->description = heap_text(admin->description, strlen(admin->description));
+    queue->partition_count = admin->partitions != 0        ? admin->partitions
+                             : admin->type == QUEUE_STREAM ? 4
+                                                           : 1;
+    if (admin->retention_ms != 0)
+        queue->retention_ms = admin->retention_ms;
+    if (admin->retention_bytes != 0)
+        queue->retention_bytes = admin->retention_bytes;
+    queue->class = class_of(queue->retention_ms);
+    queue->redrive = admin->redrive;
+    queue->max_consume_count = admin->max_consume_count;
+    queue->first_partition = broker->next_partition;
+    broker->next_partition += queue->partition_count;
+    queue->stat = queue_stat_new(queue->partition_count);
+    struct buf row;
+    buf_init(&row, ROW_LIMIT);
+    enum status status = store(admin, TABLE_QUEUE, (uint64_t[]){queue->tenant, queue->id}, 2, &row,
+                               queue_encode(queue, &row));
+    if (status != STATUS_OK) {
+        queue_unref(queue);
+        return status;
+    }
+    admin->queue = queue_ref(queue);
+    catalog_put_queue(next, queue);
+    return STATUS_OK;
+}
+
+static enum status queue_delete(struct broker *broker, struct broker_admin *admin,
+                                struct catalog *next)
+{
+    (void)broker;
+    const struct queue *queue = catalog_queue(next, admin->id);
+    if (queue == NULL)
+        return STATUS_NOT_FOUND;
+    if (queue->built_in)
+        return err_set(&admin->err, STATUS_DENIED, "the built-in queue %s cannot be deleted",
+                       queue->name);
+    for (size_t i = 0; i < catalog_route_count(next); i++)
+        if (catalog_route_at(next, i)->queue == queue->id)
+            return err_set(&admin->err, STATUS_EXISTS,
+                           "route %s leads to this queue: delete it first",
+                           catalog_route_at(next, i)->filter);
+    put_row(admin, 0, STORAGE_DELETE, TABLE_QUEUE, (uint64_t[]){queue->tenant, queue->id}, 2, NULL);
+    /* Its groups: every key that begins with (tenant, queue). */
+    put_row(admin, 1, STORAGE_DELETE_RANGE, TABLE_GROUP, (uint64_t[]){queue->tenant, queue->id}, 2,
+            NULL);
+    buf_init(&admin->buffers[2], KEY_LIMIT);
+    admin->row[1].value =
+        key_of(&admin->buffers[2], TABLE_GROUP, (uint64_t[]){queue->tenant, queue->id + 1}, 2);
+    admin->rows.row_count = 2;
+    catalog_remove_queue(next, queue->id);
+    return STATUS_OK;
+}
+
+static enum status group_create(struct broker *broker, struct broker_admin *admin,
+                                struct catalog *next)
+{
+    const struct queue *queue = catalog_queue(next, admin->id);
+    if (queue == NULL)
+        return STATUS_NOT_FOUND;
+    if (!queue_name_is_valid(admin->name, LIMIT_GROUP_NAME))
+        return err_set(&admin->err, STATUS_INVALID,
+                       "a group's name is 1 to %u of A-Z a-z 0-9 - _ .", LIMIT_GROUP_NAME);
+    if (catalog_group_by_text(next, queue->id, admin->name) != NULL)
+        return err_set(&admin->err, STATUS_EXISTS, "group %.*s exists already",
+                       (int)admin->name.size, (const char *)admin->name.data);
+    uint32_t counted = 0;
+    size_t count = catalog_group_count(next, queue->id);
+    for (size_t i = 0; i < count; i++)
+        counted += catalog_group_at(next, queue->id, i)->counts;
+    uint32_t limit = broker->options.group_limit_dms == 0 ? 3 : broker->options.group_limit_dms;
+    if (count >= LIMIT_GROUPS_PER_QUEUE || (admin->dms && counted >= limit))
+        return err_set(&admin->err, STATUS_OVER_QUOTA,
+                       "the queue has %u groups already, as many as allowed",
+                       admin->dms ? limit : LIMIT_GROUPS_PER_QUEUE);
+    struct group_spec *group = heap_new(sizeof *group);
+    atomic_init(&group->refs, 1);
+    group->tenant = queue->tenant;
+    group->queue = queue->id;
+    group->id = broker->next_id++;
+    group->uuid[0] = 'g';
+    group->uuid[1] = '-';
+    rng_uuid(group->uuid + 2);
+    group->name = heap_text((const char *)admin->name.data, admin->name.size);
+    group->start = admin->start;
+    group->counts = admin->dms;
+    group->created_ms = clock_wall_ms();
+    group->stat = group_stat_new();
+    struct buf row;
+    buf_init(&row, ROW_LIMIT);
+    CHECK(store(admin, TABLE_GROUP, (uint64_t[]){group->tenant, group->queue, group->id}, 3, &row,
+                group_spec_encode(group, &row)) == STATUS_OK);
+    admin->group = group_spec_ref(group);
+    catalog_put_group(next, group);
+    return STATUS_OK;
+}
+
+static enum status group_delete(struct broker *broker, struct broker_admin *admin,
+                                struct catalog *next)
+{
+    (void)broker;
+    const struct group_spec *group = catalog_group(next, admin->id);
+    if (group == NULL)
+        return STATUS_NOT_FOUND;
+    put_row(admin, 0, STORAGE_DELETE, TABLE_GROUP,
+            (uint64_t[]){group->tenant, group->queue, group->id}, 3, NULL);
+    admin->rows.row_count = 1;
+    catalog_remove_group(next, group->id);
+    return STATUS_OK;
+}
+
+static enum status route_set(struct broker *broker, struct broker_admin *admin,
+                             struct catalog *next)
+{
+    if (!topic_filter_is_valid(admin->name))
+        return err_set(&admin->err, STATUS_INVALID, "not a topic filter");
+    if (catalog_queue(next, admin->id) == NULL)
+        return STATUS_NOT_FOUND;
+    const struct route *old = catalog_route_by_filter(next, TENANT_DEFAULT, admin->name);
+    if (old == NULL && catalog_route_count(next) >= LIMIT_ROUTES)
+        return err_set(&admin->err, STATUS_OVER_QUOTA, "there are %u routes already", LIMIT_ROUTES);
+    struct route *route = heap_new(sizeof *route);
+    atomic_init(&route->refs, 1);
+    route->tenant = TENANT_DEFAULT;
+    route->id = old != NULL ? old->id : broker->next_id++;
+    route->filter = heap_text((const char *)admin->name.data, admin->name.size);
+    route->queue = admin->id;
+    struct buf row;
+    buf_init(&row, ROW_LIMIT);
+    CHECK(store(admin, TABLE_ROUTE, (uint64_t[]){route->tenant, route->id}, 2, &row,
+                route_encode(route, &row)) == STATUS_OK);
+    catalog_put_route(next, route);
+    return STATUS_OK;
+}
+
+static enum status route_delete(struct broker *broker, struct broker_admin *admin,
+                                struct catalog *next)
+{
+    (void)broker;
+    const struct route *route = catalog_route_by_filter(next, TENANT_DEFAULT, admin->name);
+    if (route == NULL)
+        return STATUS_NOT_FOUND;
+    put_row(admin, 0, STORAGE_DELETE, TABLE_ROUTE, (uint64_t[]){route->tenant, route->id}, 2, NULL);
+    admin->rows.row_count = 1;
+    catalog_remove_route(next, route->id);
+    return STATUS_OK;
+}
+
+static enum status store_principal(struct broker_admin *admin, struct catalog *next,
+                                   struct principal *principal)
+{
+    struct buf row;
+    buf_init(&row, ROW_LIMIT);
+    enum status status =
+        store(admin, TABLE_PRINCIPAL, (uint64_t[]){principal->tenant, principal->id}, 2, &row,
+              principal_encode(principal, &row));
+    if (status == STATUS_OK)
+        catalog_put_principal(next, principal);
+    else
+        principal_unref(principal);
+    return status;
+}
+
+static enum status user_set(struct broker *broker, struct broker_admin *admin, struct catalog *next)
+{
+    const struct principal *old = catalog_principal_by_name(next, TENANT_DEFAULT, admin->name);
+    if (old == NULL && catalog_principal_count(next) >= LIMIT_PRINCIPALS)
+        return err_set(&admin->err, STATUS_OVER_QUOTA, "there are %u users already",
+                       LIMIT_PRINCIPALS);
+    struct principal *principal = old != NULL ? principal_copy(old) : heap_new(sizeof *principal);
+    if (old == NULL) {
+        atomic_init(&principal->refs, 1);
+        principal->tenant = TENANT_DEFAULT;
+        principal->id = broker->next_id++;
+        principal->name = heap_text((const char *)admin->name.data, admin->name.size);
+        principal->created_ms = clock_wall_ms();
+        /* The first user runs the house: without the right to manage nobody could give rights. */
+        if (catalog_principal_count(next) == 0) {
+            static const char *const all[] = {"topic:#", "topic:$+/#", "queue:*"};
+            principal->grants = heap_array(3, sizeof *principal->grants);
+            for (unsigned i = 0; i < 3; i++)
+                if (grant_parse(span_from_text("publish,consume,manage"), span_from_text(all[i]),
+                                &principal->grants[principal->grant_count], NULL) == STATUS_OK)
+                    principal->grant_count++;
+        }
+    }
+    /* The slow part was done off the loop, into admin->principal. */
+    heap_free(principal->hash);
+    principal->hash = admin->principal->hash;
+    admin->principal->hash = NULL;
+    memcpy(principal->scram_salt, admin->principal->scram_salt, sizeof principal->scram_salt);
+    memcpy(principal->scram_stored_key, admin->principal->scram_stored_key,
+           sizeof principal->scram_stored_key);
+    memcpy(principal->scram_server_key, admin->principal->scram_server_key,
+           sizeof principal->scram_server_key);
+    principal->scram_iterations = admin->principal->scram_iterations;
+    return store_principal(admin, next, principal);
+}
+
+static enum status user_delete(struct broker *broker, struct broker_admin *admin,
+                               struct catalog *next)
+{
+    (void)broker;
+    const struct principal *principal =
+        catalog_principal_by_name(next, TENANT_DEFAULT, admin->name);
+    if (principal == NULL)
+        return STATUS_NOT_FOUND;
+    if (catalog_principal_count(next) == 1)
+        return err_set(
+            &admin->err, STATUS_DENIED,
+            "the last user cannot be deleted: without users everybody may do everything");
+    put_row(admin, 0, STORAGE_DELETE, TABLE_PRINCIPAL,
+            (uint64_t[]){principal->tenant, principal->id}, 2, NULL);
+    admin->rows.row_count = 1;
+    catalog_remove_principal(next, principal->id);
+    return STATUS_OK;
+}
+
+static enum status grants_set(struct broker *broker, struct broker_admin *admin,
+                              struct catalog *next)
+{
+    (void)broker;
+    const struct principal *old = catalog_principal_by_name(next, TENANT_DEFAULT, admin->name);
+    if (old == NULL)
+        return STATUS_NOT_FOUND;
+    if (admin->grant_count > LIMIT_GRANTS)
+        return err_set(&admin->err, STATUS_OVER_QUOTA, "at most %u grants for a user",
+                       LIMIT_GRANTS);
+    struct principal *principal = principal_copy(old);
+    for (uint32_t i = 0; i < principal->grant_count; i++)
+        grant_deinit(&principal->grants[i]);
+    heap_free(principal->grants);
+    principal->grants =
+        admin->grant_count == 0 ? NULL : heap_array(admin->grant_count, sizeof(struct grant));
+    principal->grant_count = admin->grant_count;
+    for (uint32_t i = 0; i < admin->grant_count; i++) {
+        principal->grants[i] = admin->grants[i];
+        principal->grants[i].pattern =
+            heap_text(admin->grants[i].pattern, strlen(admin->grants[i].pattern));
+    }
+    return store_principal(admin, next, principal);
+}
+
+static enum status key_create(struct broker *broker, struct broker_admin *admin,
+                              struct catalog *next)
+{
+    (void)broker;
+    const struct principal *old = catalog_principal_by_name(next, TENANT_DEFAULT, admin->name);
+    if (old == NULL)
+        return STATUS_NOT_FOUND;
+    if (old->key_count >= 8)
+        return err_set(&admin->err, STATUS_OVER_QUOTA, "at most 8 access keys for a user");
+    struct principal *principal = principal_copy(old);
+    principal->keys =
+        heap_resize(principal->keys, (principal->key_count + 1) * sizeof *principal->keys);
+    access_key_make(&admin->key);
+    principal->keys[principal->key_count++] = admin->key;
+    return store_principal(admin, next, principal);
+}
+
+static enum status key_delete(struct broker *broker, struct broker_admin *admin,
+                              struct catalog *next)
+{
+    (void)broker;
+    const struct principal *old = catalog_principal_by_name(next, TENANT_DEFAULT, admin->name);
+    if (old == NULL)
+        return STATUS_NOT_FOUND;
+    for (uint32_t i = 0; i < old->key_count; i++) {
+        if (!span_is(admin->key_id, old->keys[i].id))
+            continue;
+        struct principal *principal = principal_copy(old);
+        memmove(&principal->keys[i], &principal->keys[i + 1],
+                (principal->key_count - i - 1) * sizeof *principal->keys);
+        principal->key_count--;
+        return store_principal(admin, next, principal);
+    }
+    return STATUS_NOT_FOUND;
+}
+
+static change *const changes[] = {
+    [ADMIN_QUEUE_CREATE] = queue_create, [ADMIN_QUEUE_DELETE] = queue_delete,
+    [ADMIN_GROUP_CREATE] = group_create, [ADMIN_GROUP_DELETE] = group_delete,
+    [ADMIN_ROUTE_SET] = route_set,       [ADMIN_ROUTE_DELETE] = route_delete,
+    [ADMIN_USER_SET] = user_set,         [ADMIN_USER_DELETE] = user_delete,
+    [ADMIN_GRANTS_SET] = grants_set,     [ADMIN_KEY_CREATE] = key_create,
+    [ADMIN_KEY_DELETE] = key_delete,
+};
+
+enum status change_make(struct broker *broker, struct broker_admin *admin, struct catalog *next)
+{
+    uint64_t ids = broker->next_id, partitions = broker->next_partition;
+    enum status status = changes[admin->action](broker, admin, next);
+    if (status != STATUS_OK) {
+        broker->next_id = ids;
+        broker->next_partition = partitions;
+    }
+    return status;
+}
+
+enum status change_first(struct broker *broker, struct broker_admin *admin, struct catalog *next)
+{
+    broker->next_id = 1;
+    broker->next_partition = 1;
+    struct queue *queue = queue_make(broker, span_from_text(broker->options.built_in_queue));
+    queue->built_in = true;
+    queue->partition_count = 4;
+    queue->class = class_of(queue->retention_ms);
+    queue->first_partition = broker->next_partition;
+    broker->next_partition += queue->partition_count;
+    queue->stat = queue_stat_new(queue->partition_count);
+    struct buf row;
+    buf_init(&row, ROW_LIMIT);
+    catalog_put_queue(next, queue);
+    return store(admin, TABLE_QUEUE, (uint64_t[]){queue->tenant, queue->id}, 2, &row,
+                 queue_encode(queue, &row));
+}

@@ -1,0 +1,215 @@
+// SPDX-License-Identifier: Apache-2.0
+import java.nio.charset.StandardCharsets;
+import java.util.ArrayList;
+import java.util.Arrays;
+import java.util.LinkedHashMap;
+import java.util.List;
+import java.util.Map;
+import java.util.concurrent.CompletableFuture;
+import java.util.concurrent.TimeUnit;
+import java.util.function.Function;
+import java.util.logging.LogManager;
+import java.util.stream.IntStream;
+
+/** HiveMQ's client or Eclipse Paho's, MQTT 3.1.1 and 5: java Check hivemq|paho HOST PORT */
+public final class Check {
+    private static final int ORDERED = 200;
+    /** Long enough for a message that must not come to come. */
+    private static final int QUIET_MS = 300;
+
+    private final String name;
+    private final boolean five;
+    private final String base;
+    private final Connection subscriber;
+    private final Connection publisher;
+    private int failed;
+
+    private interface Body {
+        void run() throws Exception;
+    }
+
+    private Check(String library, boolean five, Function<String, Connection> connection) {
+        String label = five ? "v5" : "v3.1.1";
+        this.name = (library.equals("hivemq") ? "hivemq-mqtt-client " : "paho.java ") + label;
+        this.five = five;
+        this.base = library + "/" + label;
+        this.subscriber = connection.apply(library + "-" + label + "-sub");
+        this.publisher = connection.apply(library + "-" + label + "-pub");
+    }
+
+    private void check(String what, Body body) {
+        long began = System.nanoTime();
+        try {
+            body.run();
+            System.out.printf("ok      %s: %s (%.2f s)%n", name, what, (System.nanoTime() - began) / 1e9);
+        } catch (Exception | AssertionError error) {
+            failed++;
+            error.printStackTrace();
+            System.out.printf("failed  %s: %s: %.200s%n", name, what, error);
+        }
+    }
+
+    private static void same(Object got, Object want) {
+        if (!got.equals(want)) {
+            throw new AssertionError(String.format("got %.90s, want %.90s", got, want));
+        }
+    }
+
+    private static byte[] payload(int size) {
+        byte[] bytes = new byte[size];
+        for (int i = 0; i < size; i++) {
+            bytes[i] = (byte) i;
+        }
+        return bytes;
+    }
+
+    private CompletableFuture<?> send(Connection from, String topic, byte[] body, int qos) {
+        return from.publish(new Connection.Message(topic, body, qos, false, Connection.Properties.NONE));
+    }
+
+    private void publish(String topic, byte[] body, int qos) throws Exception {
+        send(publisher, base + topic, body, qos).get(Connection.WAIT_SECONDS, TimeUnit.SECONDS);
+    }
+
+    private void publish(String topic, String body, int qos) throws Exception {
+        publish(topic, body.getBytes(StandardCharsets.UTF_8), qos);
+    }
+
+    private Connection.Message next() throws Exception {
+        Connection.Message message = subscriber.messages.poll(Connection.WAIT_SECONDS, TimeUnit.SECONDS);
+        if (message == null) {
+            throw new AssertionError("no message within " + Connection.WAIT_SECONDS + " s");
+        }
+        return message;
+    }
+
+    private List<String> take(int count) throws Exception {
+        List<String> bodies = new ArrayList<>();
+        while (bodies.size() < count) {
+            bodies.add(new String(next().payload(), StandardCharsets.UTF_8));
+        }
+        return bodies;
+    }
+
+    private void nothingMore() throws Exception {
+        Connection.Message message = subscriber.messages.poll(QUIET_MS, TimeUnit.MILLISECONDS);
+        if (message != null) {
+            throw new AssertionError("a message too many: " + message.topic());
+        }
+    }
+
+    private void subscribeWithWildcards() throws Exception {
+        Map<String, Integer> filters = new LinkedHashMap<>();
+        filters.put(base + "/+/data", 2);
+        filters.put(base + "/deep/#", 1);
+        same(subscriber.subscribe(filters), List.of(2, 1));
+        for (String topic : List.of("deep", "deep/a", "other", "x/y/data", "deep/a/b/c", "x/data")) {
+            publish("/" + topic, topic, 1);
+        }
+        List<String> got = take(4);
+        got.sort(null); // order holds per topic
+        same(got, List.of("deep", "deep/a", "deep/a/b/c", "x/data"));
+        nothingMore();
+    }
+
+    private void oneMessage(int qos, int size) throws Exception {
+        String topic = "/q" + qos + "/data";
+        publish(topic, payload(size), qos);
+        Connection.Message message = next();
+        same(List.of(message.topic(), message.qos(), message.retain()), List.of(base + topic, qos, false));
+        if (!Arrays.equals(message.payload(), payload(size))) {
+            throw new AssertionError("other " + message.payload().length + " bytes");
+        }
+        nothingMore();
+    }
+
+    private void inOrder(int qos) throws Exception {
+        List<String> numbers = IntStream.range(0, ORDERED).mapToObj(Integer::toString).toList();
+        CompletableFuture<?>[] answers = numbers.stream()
+                .map(number -> send(publisher, base + "/q" + qos + "/data", number.getBytes(), qos))
+                .toArray(CompletableFuture[]::new);
+        same(take(ORDERED), numbers);
+        CompletableFuture.allOf(answers).get(Connection.WAIT_SECONDS, TimeUnit.SECONDS);
+        nothingMore();
+    }
+
+    private void properties() throws Exception {
+        Connection.Properties sent = new Connection.Properties(true, 60L, "text/plain; charset=utf-8", "answers/here",
+                List.of(0, 1, 255), List.of(new Connection.Pair("b", "1"), new Connection.Pair("a", "2"),
+                        new Connection.Pair("b", "3"), new Connection.Pair("", "empty name"),
+                        new Connection.Pair("ü", "€")));
+        byte[] body = "grüße".getBytes(StandardCharsets.UTF_8);
+        publisher.publish(new Connection.Message(base + "/p/data", body, 1, false, sent))
+                .get(Connection.WAIT_SECONDS, TimeUnit.SECONDS);
+        Connection.Properties got = next().properties();
+        if (got.expirySeconds() == null || got.expirySeconds() < 1 || got.expirySeconds() > 60) {
+            throw new AssertionError("message expiry " + got.expirySeconds());
+        }
+        same(new Connection.Properties(got.text(), 60L, got.contentType(), got.responseTopic(), got.correlation(),
+                got.users()), sent);
+    }
+
+    private void refusedShare() throws Exception {
+        Map<String, Integer> filters = new LinkedHashMap<>();
+        filters.put("$share/g/" + base + "/s", 1);
+        filters.put(base + "/t", 1);
+        same(subscriber.subscribe(filters), List.of(five ? 0x9E : 0x80, 1));
+        publish("/t", "x", 1);
+        same(take(1), List.of("x"));
+    }
+
+    private void unsubscribe() throws Exception {
+        same(subscriber.unsubscribe(List.of(base + "/+/data", base + "/never")), five ? List.of(0, 0x11) : List.of());
+        publish("/x/data", "x", 1);
+        publish("/deep/still", "y", 1);
+        same(take(1), List.of("y"));
+        nothingMore();
+    }
+
+    private int run() {
+        check("connect", () -> {
+            subscriber.connect();
+            publisher.connect();
+        });
+        if (failed > 0) {
+            return failed;
+        }
+        check("subscribe with + and #", this::subscribeWithWildcards);
+        for (int each = 0; each <= 2; each++) {
+            int qos = each;
+            check("QoS " + qos + ", empty", () -> oneMessage(qos, 0));
+            check("QoS " + qos + ", 100 B", () -> oneMessage(qos, 100));
+            check("QoS " + qos + ", 1 MiB", () -> oneMessage(qos, 1 << 20));
+            check("QoS " + qos + ", " + ORDERED + " messages in order, each once", () -> inOrder(qos));
+        }
+        check("QoS 2 published, QoS 0 granted: delivered with QoS 0", () -> {
+            same(subscriber.subscribe(Map.of(base + "/low", 0)), List.of(0));
+            publish("/low", "x", 2);
+            same(next().qos(), 0);
+        });
+        if (five) {
+            check("properties round trip", this::properties);
+        }
+        check("$share is refused, and the connection stays", this::refusedShare);
+        check("unsubscribe", this::unsubscribe);
+        check("disconnect", () -> {
+            same(List.of(subscriber.isConnected(), publisher.isConnected()), List.of(true, true));
+            subscriber.disconnect();
+            publisher.disconnect();
+        });
+        return failed;
+    }
+
+    public static void main(String[] arguments) {
+        String library = arguments[0];
+        String host = arguments[1];
+        int port = Integer.parseInt(arguments[2]);
+        boolean hivemq = library.equals("hivemq");
+        LogManager.getLogManager().reset(); // Paho tells of every packet
+        int failed = new Check(library, false,
+                id -> hivemq ? new Hivemq3(host, port, id) : new Paho3(host, port, id)).run();
+        failed += new Check(library, true,
+                id -> hivemq ? new Hivemq5(host, port, id) : new Paho5(host, port, id)).run();
+        System.exit(failed > 0 ? 1 : 0);
+    }
+}

@@ -2,6 +2,7 @@
 /* Deliveries to the client: shared frames, own packet identifiers, and its answers. */
 #include "adapters/mqtt/session.h"
 #include "core/base/heap.h"
+#include "core/base/pack.h"
 #include "core/broker/metrics.h"
 
 enum { COPY_BYTES = 4096 };
@@ -43,13 +44,15 @@ void mqtt_deliver(struct client *client, struct subscription *subscription, stru
     }
     uint16_t id =
         take_id(session, (frame->bytes[0] & 0x06) == 0x02 ? MQTT_OWED_PUBACK : MQTT_OWED_PUBREC);
-    size_t head = frame->size <= COPY_BYTES ? frame->size : at + 2;
-    uint8_t *to = stream_reserve(session->stream, head);
-    memcpy(to, frame->bytes, head);
-    to[at] = (uint8_t)(id >> 8);
-    to[at + 1] = (uint8_t)id;
-    if (head < frame->size)
-        stream_write_blob(session->stream, frame, head, frame->size - head);
+    if (frame->size <= COPY_BYTES) {
+        uint8_t *to = stream_reserve(session->stream, frame->size);
+        memcpy(to, frame->bytes, frame->size);
+        store_u16(to + at, id);
+        return;
+    }
+    stream_write_blob(session->stream, frame, 0, at);
+    store_u16(stream_reserve(session->stream, 2), id);
+    stream_write_blob(session->stream, frame, at + 2, frame->size - at - 2);
 }
 
 static void settle(struct mqtt_session *session, uint16_t id)

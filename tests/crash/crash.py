@@ -3,8 +3,8 @@
 """kill -9 under load, again and again on the same data, and every promise is held against the store.
 
 After each round: all that was acknowledged is there, in the order of its topic and once; what a topic holds is
-what was sent, without a gap; nothing that was refused is there; and no (partition, offset) ever has another
-value than it had. usage: crash.py [--rounds N] [--seed N]"""
+what was sent, without a gap; nothing that was refused is there; no (partition, offset) ever has another value
+than it had; what a group was told is done never comes back, and in the end all that was acknowledged is done. usage: crash.py [--rounds N] [--seed N]"""
 
 import argparse
 import os
@@ -13,10 +13,9 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 
-from publishers import MqttPublisher, RestPublisher
+from publishers import JobConsumer, JobProducer, MqttPublisher, RestPublisher
 from gateway import Gateway  # publishers has shown where it is
 
 RECORDS = os.environ.get("RECORDS", "build/release/records")
@@ -42,7 +41,7 @@ def read_store(data):
         partition, offset, topic, value = line.split(" ")
         place = (int(partition), int(offset))
         assert place not in found, "offset %s:%s twice" % place
-        found[place] = (topic, int(value))
+        found[place] = (topic, value)
     return found
 
 
@@ -50,9 +49,11 @@ def by_topic(store):
     topics = {}
     for (partition, offset) in sorted(store):
         topic, value = store[partition, offset]
+        if topic == "":
+            continue  # for a queue by its name
         topics.setdefault(topic, (partition, []))
         assert topics[topic][0] == partition, "%s lies in two partitions" % topic
-        topics[topic][1].append(value)
+        topics[topic][1].append(int(value))
     return {topic: values for topic, (_, values) in topics.items()}
 
 
@@ -89,6 +90,51 @@ class Run:
         self.store = {}
         self.publishers = []
         self.starts = []
+        self.jobs, self.refused_jobs, self.done_jobs, self.asked_jobs = set(), set(), set(), set()
+        self.path = None
+
+    def work(self, name, gateway):
+        """Jobs for a queue, and two consumers that share them."""
+        if self.path is None:
+            status, queue = gateway.call("POST", "/v1.0/default/queues", {"name": "jobs"})
+            assert status == 201, queue
+            path = "/v1.0/default/queues/%s/groups" % queue["id"]
+            status, groups = gateway.call("POST", path, {"groups": [{"name": "workers"}]})
+            assert status == 201, groups
+            self.path = "%s/%s" % (path, groups["groups"][0]["id"])
+        workers = [JobProducer(name, gateway.http_port, "jobs")]
+        workers += [JobConsumer("%s-%d" % (name, i), gateway.http_port, self.path) for i in range(2)]
+        for worker in workers:
+            worker.start()
+        return workers
+
+    def account(self, workers):
+        """After their end."""
+        shown = [job for worker in workers if isinstance(worker, JobConsumer) for job in worker.shown]
+        assert len(shown) == len(set(shown)), "shown twice within one run"
+        again = self.done_jobs.intersection(shown)
+        assert not again, "%d jobs that were done came back, as %s" % (len(again), min(again))
+        refused = self.refused_jobs.intersection(shown)
+        assert not refused, "refused jobs were shown, as %s" % min(refused)
+        for worker in workers:
+            if worker.error is not None:
+                raise worker.error
+            if isinstance(worker, JobConsumer):
+                self.done_jobs |= worker.done
+                self.asked_jobs |= worker.asked
+            else:
+                self.jobs |= worker.acknowledged
+                self.refused_jobs |= worker.refused
+
+    def finish_jobs(self, gateway):
+        consumer = JobConsumer("last", gateway.http_port, self.path, until_empty=True)
+        consumer.start()
+        consumer.join(120)
+        assert not consumer.is_alive()
+        self.account([consumer])
+        missing = self.jobs - self.done_jobs - self.asked_jobs
+        assert not missing, "%d acknowledged jobs were never shown, as %s" % (len(missing), min(missing))
+        print("%d jobs acknowledged, %d done" % (len(self.jobs), len(self.done_jobs)))
 
     def load(self, name, gateway):
         publishers = [MqttPublisher("%s-v%d-%d" % (name, version, i), gateway.mqtt_port, version, qos, window)
@@ -112,14 +158,16 @@ class Run:
     def kill_round(self, number):
         gateway, seconds = start(self.data)
         self.starts.append(seconds)
+        workers = self.work("k%d" % number, gateway)
         publishers = self.load("k%d" % number, gateway)
         time.sleep(self.random.uniform(0.2, 1.5))
         gateway.kill9()
-        for publisher in publishers:
+        for publisher in publishers + workers:
             publisher.join(70)
             assert not publisher.is_alive()
         if self.random.random() < 0.4:  # and once more while it recovers
             self.kill_while_it_starts(self.random.uniform(0, 0.3))
+        self.account(workers)
         self.check()
         self.say("killed", number, publishers, seconds)
 
@@ -133,14 +181,16 @@ class Run:
         """Everything in flight is answered: what is stored and what was acknowledged are the same."""
         gateway, seconds = start(self.data)
         self.starts.append(seconds)
+        workers = self.work("g%d" % number, gateway)
         publishers = self.load("g%d" % number, gateway)
         time.sleep(0.7)
         began = time.monotonic()
         assert gateway.stop() == 0, gateway.stderr()
         took = time.monotonic() - began
-        for publisher in publishers:
+        for publisher in publishers + workers:
             publisher.join(70)
             assert not publisher.is_alive()
+        self.account(workers)
         self.check()
         topics = by_topic(self.store)
         for publisher in publishers:
@@ -170,6 +220,7 @@ def main():
         run.graceful_round(options.rounds)
         gateway, seconds = start(run.data)
         run.starts.append(seconds)
+        run.finish_jobs(gateway)
         assert gateway.stop() == 0
         run.check()
         print("%d starts, the longest %.2f s" % (len(run.starts), max(run.starts)))

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Publishers that know exactly what they were promised: what they sent, what was acknowledged, what was refused."""
+"""Publishers and consumers that know exactly what they were promised: what they sent, what was acknowledged, what was
+refused; what they were shown, and what the gateway has taken as done."""
 
 import contextlib
 import http.client
@@ -9,6 +10,7 @@ import socket
 import struct
 import sys
 import threading
+import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "e2e"))
 import wire  # noqa: E402
@@ -129,3 +131,58 @@ class RestPublisher(Publisher):
             else:
                 self.refused.update(numbers)
         connection.close()
+
+
+def call(connection, method, path, body=None):
+    connection.request(method, path, None if body is None else json.dumps(body), {"Content-Type": "application/json"})
+    answer = connection.getresponse()
+    data = answer.read()
+    return answer.status, json.loads(data) if data else None
+
+
+class JobProducer(Publisher):
+    """Messages for a queue by its name, 20 at a time."""
+
+    def __init__(self, name, port, queue):
+        super().__init__(name)
+        self.port, self.queue = port, queue
+
+    def work(self):
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+        while not self.closed:
+            jobs = ["%s:%d" % (self.name, number) for number in range(self.sent, self.sent + 20)]
+            self.sent += 20
+            status, _ = call(connection, "POST", "/v1/default/publish",
+                             {"queue": self.queue, "messages": [{"body": job} for job in jobs]})
+            (self.acknowledged if status < 300 else self.refused).update(jobs)
+            time.sleep(0.01)
+
+
+class JobConsumer(Publisher):
+    """A consumer of a group, which says done to all it gets. shown: in order; done: what was answered with success;
+    asked: what has no answer, so it may be done or not."""
+
+    def __init__(self, name, port, path, wait_seconds=1, until_empty=False):
+        super().__init__(name)
+        self.port, self.path, self.wait_seconds, self.until_empty = port, path, wait_seconds, until_empty
+        self.shown, self.done, self.asked = [], set(), set()
+
+    def work(self):
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+        while not self.closed:
+            status, items = call(connection, "GET", "%s/messages?time_wait=%d" % (self.path, self.wait_seconds))
+            if status != 200:
+                return
+            self.shown += [item["message"]["body"] for item in items]
+            if not items:
+                if self.until_empty:
+                    return
+                continue
+            entries = [{"handler": item["handler"], "status": "success"} for item in items]
+            self.asked = {item["message"]["body"] for item in items}
+            status, result = call(connection, "POST", self.path + "/ack", {"message": entries})
+            if status != 200:
+                return
+            assert result["fail"] == 0, result
+            self.done |= self.asked
+            self.asked = set()

@@ -209,7 +209,11 @@ class Client:
         return Packet(self.version, header, body)
 
     def expect(self, kind):
-        found = self.receive()
+        """Deliveries that come before an answer wait for their turn."""
+        found = self.receive() if kind == PUBLISH else self._receive()
+        while kind != PUBLISH and found is not None and found.type == PUBLISH:
+            self.aside.append(found)
+            found = self._receive()
         assert found is not None, "closed instead of packet %d" % kind
         assert found.type == kind, "%r instead of packet %d" % (found, kind)
         return found
@@ -296,12 +300,7 @@ class Client:
             self.ack(PUBACK, found.id)
         elif found.qos == 2:
             self.ack(PUBREC, found.id)
-            while True:
-                other = self._receive()
-                if other is None or other.type == PUBREL:
-                    break
-                self.aside.append(other)
-            assert other is not None and other.id == found.id, other
+            assert self.expect(PUBREL).id == found.id
             self.ack(PUBCOMP, found.id)
         return found
 

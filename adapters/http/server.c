@@ -67,8 +67,10 @@ static bool take_head(struct line *line, struct span bytes, size_t *used)
     static const char invitation[] = "HTTP/1.1 100 Continue\r\n\r\n";
     size_t size = http_head_size(bytes);
     if (size == 0 && bytes.size < HTTP_HEAD_BYTES) {
-        if (bytes.size > 0)
+        if (bytes.size > 0 && !line->in_head) {
+            line->in_head = true;
             line_expect(line, LIMIT_CONNECT_MS);
+        }
         return false;
     }
     struct exchange *exchange = exchange_new(line, span_of(bytes.data, size));
@@ -78,6 +80,7 @@ static bool take_head(struct line *line, struct span bytes, size_t *used)
     if (code == 0 && head->body_size > LIMIT_HTTP_BODY)
         code = 413;
     line->exchange = exchange;
+    line->in_head = false;
     exchange->base.method = head->method;
     if (code != 0) {
         refuse(line, code);
@@ -270,6 +273,7 @@ void http_accept_stream(struct http *http, struct stream *stream)
     line->connection.peer = stream_peer(stream);
     list_push(&http->lines, &line->link);
     metric_add(http->connections, 1);
+    line->in_head = true;
     stream_start(stream, &events, line);
     line_expect(line, LIMIT_CONNECT_MS);
 }

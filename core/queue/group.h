@@ -5,7 +5,9 @@
 #ifndef CORE_QUEUE_GROUP_H
 #define CORE_QUEUE_GROUP_H
 
+#include "core/queue/label.h"
 #include "core/queue/queue.h"
+#include "core/queue/selector.h"
 
 struct group;
 
@@ -45,6 +47,14 @@ struct group_take {
     uint32_t max_bytes;   /* at least one record is given when there is one */
     uint32_t wait_ms;     /* long poll: only when nothing is available now */
     uint32_t lease_ms;
+    bool dead; /* from the group's dead letters instead of the queue */
+    /* What this consumer wants; what does not match stays for others. Borrowed until done(); NULL:
+     * all. */
+    const struct selector *selector;
+    /* The group's choice of labels (empty: none): what does not match is settled as done for the
+     * group. Once given it must be the same at every take: INVALID otherwise. */
+    struct label_filter labels;
+    struct span consumer;     /* broadcast groups: who asks; borrowed until done() */
     struct group_item *items; /* caller's array of max_records */
     uint32_t count;           /* out */
     /* Below: the group's. */
@@ -61,11 +71,19 @@ void group_take(struct group *group, struct group_take *take);
  * otherwise. */
 void group_take_cancel(struct group *group, struct group_take *take);
 
-enum settle_outcome { SETTLE_DONE, SETTLE_FAILED, SETTLE_RELEASED };
+enum settle_outcome {
+    SETTLE_DONE,
+    SETTLE_FAILED,   /* counts; dead letter when that was one too many */
+    SETTLE_RELEASED, /* does not count */
+    SETTLE_REJECTED, /* dead letter now (done, where the queue keeps none) */
+    SETTLE_RENEWED,  /* the lease begins anew, for lease_ms from now */
+};
 struct group_settle {
     struct request request;
     const struct receipt *receipts; /* borrowed until done() */
     enum settle_outcome outcome;
+    uint32_t delay_ms; /* FAILED, RELEASED: not offered again before; survives a restart */
+    uint32_t lease_ms; /* RENEWED */
     uint32_t count;
     enum status *results; /* caller's array of count: OK or STALE */
     struct link link;     /* the group's */
@@ -77,5 +95,71 @@ struct group_settle {
 /* Answers after the settlement is durable. Takes part in a common write with others of the same
  * turn. */
 void group_settle(struct group *group, struct group_settle *settle);
+
+/* Moves the group's position: what lies before is done, what lies from there on is available again,
+ * whatever it was. Leases end (their receipts are stale). Answers when durable. */
+enum seek_to { SEEK_EARLIEST, SEEK_LATEST, SEEK_OFFSET, SEEK_TIME };
+struct group_seek {
+    struct request request;
+    enum seek_to to;
+    uint64_t partition; /* OFFSET: which; else all */
+    uint64_t offset;
+    int64_t time_ms; /* first record appended at or after */
+    void *carrier;   /* the broker's */
+    uint64_t group_id;
+};
+void group_seek(struct group *group, struct group_seek *seek);
+
+/* Dead letters back to the queue they came from, each appended with dedup id (group, partition,
+ * offset) and settled among the dead letters in one unit. One at a time per group: BUSY. */
+struct group_redrive {
+    struct request request;
+    bool all;
+    const uint64_t *offsets; /* of dead letters, when not all; borrowed until done() */
+    uint32_t offset_count;
+    struct span label; /* only those that carry it; empty: any */
+    void *carrier;     /* the broker's */
+    uint64_t group_id;
+};
+void group_redrive(struct group *group,
+                   struct group_redrive *redrive); /* done() when it has begun */
+struct redrive_progress {
+    bool running;
+    uint64_t total, moved, failed;
+};
+
+/* Why a record is, or is not, handed out to this group. */
+#define FATE_MAP(X)                                                                                \
+    X(AVAILABLE, "available")                                                                      \
+    X(EXPIRED, "expired")                                                                          \
+    X(FILTERED, "filtered")                                                                        \
+    X(LEASED, "leased")                                                                            \
+    X(DELAYED, "delayed")                                                                          \
+    X(PARKED, "parked")                                                                            \
+    X(BLOCKED, "blocked")                                                                          \
+    X(ACKNOWLEDGED, "acknowledged")                                                                \
+    X(DEAD_LETTERED, "dead-lettered")                                                              \
+    X(BEHIND_RETENTION, "behind retention")                                                        \
+    X(NOT_COMMITTED, "not there yet")
+enum record_fate {
+#define X(name, text) RECORD_##name,
+    FATE_MAP(X)
+#undef X
+};
+struct group_explain {
+    struct request request;
+    uint64_t partition, offset;
+    bool progress_only; /* only redrive is filled in */
+    /* Out: */
+    enum record_fate fate;
+    int64_t until_ms; /* LEASED, DELAYED: wall clock */
+    uint32_t failures;
+    char key[65];         /* BLOCKED: by this key (its beginning) */
+    uint64_t dead_offset; /* DEAD_LETTERED: where */
+    struct redrive_progress redrive;
+    void *carrier; /* the broker's */
+    uint64_t group_id;
+};
+void group_explain(struct group *group, struct group_explain *explain);
 
 #endif

@@ -9,6 +9,7 @@
 #include "core/base/buf.h"
 #include "core/log/log.h"
 
+enum overflow { OVERFLOW_DROP_OLDEST, OVERFLOW_REFUSE };
 enum queue_type { QUEUE_STANDARD, QUEUE_FIFO, QUEUE_STREAM };
 
 /* Living counters of a queue, shared by all descriptions of it. */
@@ -33,22 +34,32 @@ struct queue {
     uint32_t partition_count;
     bool built_in; /* cannot be deleted, counts in no quota */
     int64_t created_ms;
-    /* Dead-letter policy: kept and shown; obeyed by the queue issue. */
+    /* Dead-letter policy: a record that failed max_consume_count times moves to its group's dead
+     * letters. */
     bool redrive;
     uint32_t max_consume_count;
+    enum overflow overflow;
+    uint64_t max_records;   /* of all partitions together; 0: no limit but retention_bytes */
+    uint64_t protect_bytes; /* retention spares what a group has not done, up to this much; 0: it
+                               does not */
+    uint64_t dedup_ms;      /* window of keyed dedup; 0: none */
     struct queue_stat *stat;
 };
 
 enum group_start { GROUP_EARLIEST, GROUP_LATEST };
+enum group_mode { GROUP_SHARED, GROUP_BROADCAST }; /* broadcast: every consumer gets every record */
 
 struct group_stat {
     atomic_uint refs;
     _Atomic uint64_t acknowledged; /* records done by this group since it was made */
     _Atomic uint64_t in_flight;
-    _Atomic uint64_t backlog;  /* committed and not done */
-    _Atomic int64_t oldest_ms; /* append time of the oldest record not done; 0: none */
-    _Atomic uint64_t expired;  /* skipped: their expires-at had passed (since start) */
-    _Atomic uint64_t lost;     /* skipped: removed by retention or not readable (since start) */
+    _Atomic uint64_t backlog;       /* committed and not done */
+    _Atomic int64_t oldest_ms;      /* append time of the oldest record not done; 0: none */
+    _Atomic uint64_t expired;       /* skipped: their expires-at had passed (since start) */
+    _Atomic uint64_t dead;          /* dead letters now */
+    _Atomic uint64_t dead_produced; /* dead letters ever */
+    _Atomic uint64_t held_bytes;    /* bytes of the log from its oldest undone record on */
+    _Atomic uint64_t lost; /* skipped: removed by retention or not readable (since start) */
 };
 
 struct group_spec { /* "spec": the description; the living group is struct group */
@@ -57,7 +68,9 @@ struct group_spec { /* "spec": the description; the living group is struct group
     char uuid[39]; /* "g-" + uuid */
     char *name;
     enum group_start start;
-    bool counts; /* made through a DMS call: counts in the limit per queue */
+    enum group_mode mode;
+    bool counts;             /* made through a DMS call: counts in the limit per queue */
+    uint64_t dead_partition; /* of its dead letters; 0: none yet */
     int64_t created_ms;
     struct group_stat *stat;
 };

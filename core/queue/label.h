@@ -1,0 +1,25 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Labels of records (header "labels": at most three of up to 64 characters, separated by commas)
+ * and filters over them. A batch's footer lists the hashes of all its labels, so that a reader can
+ * skip it whole. */
+#ifndef CORE_QUEUE_LABEL_H
+#define CORE_QUEUE_LABEL_H
+
+#include "core/log/record.h"
+
+#define HEADER_LABELS "labels"
+enum { LABELS_MAX = 3, LABEL_SIZE_MAX = 64 };
+
+/* Borrowed texts; count 0 matches everything. */
+struct label_filter {
+    struct span labels[LABELS_MAX];
+    uint32_t count;
+    bool all; /* every label must be there; else any */
+};
+
+/* 1 to 64 of A-Z a-z 0-9 - _ . */
+bool label_is_valid(struct span label);
+bool label_matches(const struct label_filter *filter, const struct record *record);
+bool label_filter_equal(const struct label_filter *a, const struct label_filter *b);
+
+#endif

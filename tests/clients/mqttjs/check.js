@@ -53,7 +53,10 @@ class Connection {
   // The packet of SUBACK, refused or not.
   subscribe(filters, options) {
     return within(new Promise((resolve, reject) => {
-      this.client.subscribe(filters, options, (error, granted, packet) => packet ? resolve(packet.granted) : reject(error))
+      this.client.subscribe(filters, options, (error, granted, packet) => {
+        if (packet) resolve(packet.granted)
+        else reject(error)
+      })
     }), 'SUBACK')
   }
 

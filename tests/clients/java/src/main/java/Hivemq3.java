@@ -2,6 +2,7 @@
 import com.hivemq.client.mqtt.MqttClient;
 import com.hivemq.client.mqtt.MqttGlobalPublishFilter;
 import com.hivemq.client.mqtt.datatypes.MqttQos;
+import com.hivemq.client.mqtt.datatypes.MqttTopicFilter;
 import com.hivemq.client.mqtt.mqtt3.Mqtt3AsyncClient;
 import com.hivemq.client.mqtt.mqtt3.exceptions.Mqtt3SubAckException;
 import com.hivemq.client.mqtt.mqtt3.message.publish.Mqtt3Publish;
@@ -50,8 +51,9 @@ final class Hivemq3 extends Connection {
 
     @Override
     List<Integer> unsubscribe(List<String> filters) throws Exception {
-        client.unsubscribe(Mqtt3Unsubscribe.builder().addTopicFilters(filters.stream()
-                .map(com.hivemq.client.mqtt.datatypes.MqttTopicFilter::of)).build()).get(WAIT_SECONDS, TimeUnit.SECONDS);
+        Mqtt3Unsubscribe unsubscribe = Mqtt3Unsubscribe.builder()
+                .addTopicFilters(filters.stream().map(MqttTopicFilter::of)).build();
+        client.unsubscribe(unsubscribe).get(WAIT_SECONDS, TimeUnit.SECONDS);
         return List.of();
     }
 

@@ -467,6 +467,87 @@ static void test_figures(void **state)
     rig_close();
 }
 
+/* ------------------------------------------------ a worker that cannot follow */
+
+static void stand_still(void *context)
+{
+    rig_await(context);
+}
+
+struct standstill {
+    struct errand errand;
+    atomic_bool over;
+};
+
+static void may_run(void *context)
+{
+    struct publish_call *call = context;
+    call->count = broker_may_publish(&call->peer->client);
+    if (call->count)
+        broker_publish(&call->peer->client, &call->publish);
+}
+
+/* True: the publish went out within a while. */
+static bool publish_when_allowed(struct publish_call *call)
+{
+    for (unsigned i = 0; i < 300; i++) {
+        on(call->peer->worker, may_run, call);
+        if (call->count)
+            return true;
+        usleep(1000);
+    }
+    return false;
+}
+
+static void test_slow_worker_holds_publishers(void **state)
+{
+    enum { BODY = 1000 * 1000, RECORDS = 400 };
+    (void)state;
+    rig_open(3);
+    struct peer *publisher = peer_new(0, "p"), *watcher = peer_new(1, "w");
+    assert_int_equal(peer_subscribe(watcher, "#", GUARANTEE_AT_LEAST_ONCE, 1), STATUS_OK);
+    struct standstill standstill = {.errand = {.run = stand_still}};
+    standstill.errand.mail.deliver = errand_deliver;
+    standstill.errand.context = &standstill.over;
+    /* A topic whose partition another worker owns: its answer comes though worker 1 stands still.
+     */
+    mailbox_post(rig.loops[1], &standstill.errand.mail);
+    char topic[16] = "";
+    for (uint32_t i = 0; peer_look(publisher).answers == 0; i++) {
+        snprintf(topic, sizeof topic, "slow/%u", i);
+        publish_many(publisher, topic, GUARANTEE_AT_MOST_ONCE, 0, 1);
+        struct publish_call call = {.peer = publisher,
+                                    .publish = {.topic = span_from_text(topic), .answer = true},
+                                    .first = i,
+                                    .count = 1};
+        on(0, publish_call_run, &call);
+        usleep(20000);
+        if (peer_look(publisher).answers == 0) { /* it waits; in order, so begin anew */
+            peer_close(publisher);
+            publisher = peer_new(0, "p");
+        }
+    }
+    char *body = heap_new(BODY);
+    struct publish_call call = {
+        .peer = publisher,
+        .publish = {.topic = span_from_text(topic), .body = span_of(body, BODY), .answer = true}};
+    uint32_t published = 0;
+    while (published < RECORDS && publish_when_allowed(&call))
+        published++;
+    assert_true(published < 100);
+    assert_true(published > 50);
+    uint32_t resumed = peer_look(publisher).resumed;
+    atomic_store(&standstill.over, true);
+    await(peer_look(publisher).resumed > resumed);
+    assert_true(publish_when_allowed(&call));
+    await_answers(publisher, 1 + published + 1);
+    await(peer_look(watcher).records > published);
+    heap_free(body);
+    peer_close(watcher);
+    peer_close(publisher);
+    rig_close();
+}
+
 /* ------------------------------------------------ storage that fails */
 
 static void test_storage_fails(void **state)
@@ -516,6 +597,7 @@ int main(void)
         BOTH(test_credit_back_from_inside),
         BOTH(test_close_while_catching_up),
         BOTH(test_figures),
+        cmocka_unit_test(test_slow_worker_holds_publishers),
         BOTH(test_storage_fails),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

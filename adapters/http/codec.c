@@ -53,6 +53,8 @@ enum status base64_encode(struct span bytes, struct buf *to)
 {
     static const char alphabet[] =
         "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    if (bytes.size == 0)
+        return STATUS_OK;
     enum status status = buf_reserve(to, (bytes.size + 2) / 3 * 4);
     if (status != STATUS_OK)
         return status;

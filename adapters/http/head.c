@@ -26,6 +26,8 @@ static int hex_value(uint8_t c)
 
 bool http_decode(struct span *text, bool form)
 {
+    if (text->size == 0)
+        return true;
     uint8_t *from = (uint8_t *)(uintptr_t)text->data, *to = from, *end = from + text->size;
     bool plain = true;
     while (from < end) {

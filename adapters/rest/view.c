@@ -422,7 +422,7 @@ static void collect(const struct record *record, struct shown *shown)
             ;
         else if (span_is(header.name, HEADER_TOPIC) && header.value.data == NULL)
             ;
-        else if (utf8_is_valid(header.name))
+        else if (utf8_is_valid_no_nul(header.name))
             shown->headers[shown->count++] = header;
     }
 }

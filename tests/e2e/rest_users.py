@@ -17,12 +17,12 @@ def refused(answer, status, code):
     assert answer[0] == status and answer[1]["code"] == code, answer
 
 
-ROOT = basic("root", "geheim:mit:Doppelpunkt")
+ROOT = basic("owner", "geheim:mit:Doppelpunkt")
 
 
 def first_user(gateway):
-    status, user = gateway.call("POST", f"{V1}/users", {"name": "root", "password": "geheim:mit:Doppelpunkt"})
-    assert status == 201 and user["name"] == "root", user
+    status, user = gateway.call("POST", f"{V1}/users", {"name": "owner", "password": "geheim:mit:Doppelpunkt"})
+    assert status == 201 and user["name"] == "owner", user
     return user
 
 
@@ -37,7 +37,7 @@ def protected_mode(gateway):
         assert gateway.call("GET", path)[0] == 200
     assert gateway.call("GET", f"{DMS}/queues", headers=ROOT)[0] == 200
     assert gateway.call("GET", "/metrics", headers=ROOT)[0] == 200
-    refused(gateway.call("GET", f"{DMS}/queues", headers=basic("root", "wrong")), 401, 10240101)
+    refused(gateway.call("GET", f"{DMS}/queues", headers=basic("owner", "wrong")), 401, 10240101)
     refused(gateway.call("GET", f"{DMS}/queues", headers=basic("nobody", "wrong")), 401, 10240101)
     refused(gateway.call("GET", f"{DMS}/queues", headers=basic("", "")), 401, 10240101)
     refused(gateway.call("GET", f"{DMS}/queues", headers={"X-Auth-Token": "abc"}), 401, 10240101)
@@ -48,7 +48,7 @@ def protected_mode(gateway):
     raw = gateway.raw(b"GET /v1.0/default/queues HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
     assert b"\r\nWWW-Authenticate: Basic" in raw, raw
     # Gone with the last user.
-    assert gateway.call("DELETE", f"{V1}/users/root", headers=ROOT) == (204, None)
+    assert gateway.call("DELETE", f"{V1}/users/owner", headers=ROOT) == (204, None)
     assert gateway.call("GET", f"{DMS}/queues")[0] == 200
 
 
@@ -60,10 +60,10 @@ def one_connection(gateway):
     first_user(gateway)
     assert exchange(link, "GET", f"{DMS}/queues")[0] == 401
     assert exchange(link, "GET", f"{DMS}/queues", headers=ROOT)[0] == 200
-    assert exchange(link, "GET", f"{DMS}/queues", headers=basic("root", "no"))[0] == 401
-    assert exchange(link, "PUT", f"{V1}/users/root", {"password": "new"}, ROOT)[0] == 200
+    assert exchange(link, "GET", f"{DMS}/queues", headers=basic("owner", "no"))[0] == 401
+    assert exchange(link, "PUT", f"{V1}/users/owner", {"password": "new"}, ROOT)[0] == 200
     assert exchange(link, "GET", f"{DMS}/queues", headers=ROOT)[0] == 401
-    assert exchange(link, "GET", f"{DMS}/queues", headers=basic("root", "new"))[0] == 200
+    assert exchange(link, "GET", f"{DMS}/queues", headers=basic("owner", "new"))[0] == 200
 
 
 def rights(gateway):
@@ -89,14 +89,14 @@ def rights(gateway):
     refused(gateway.call("DELETE", f"{DMS}/queues/orders", headers=anna), 403, 10240309)
     refused(gateway.call("POST", f"{DMS}/queues", {"name": "mine"}, anna), 403, 10240309)
     refused(gateway.call("GET", f"{V1}/users", headers=anna), 403, 10240309)
-    refused(gateway.call("GET", f"{V1}/users/root", headers=anna), 403, 10240309)
+    refused(gateway.call("GET", f"{V1}/users/owner", headers=anna), 403, 10240309)
     refused(gateway.call("PUT", f"{V1}/users/anna/grants", {"grants": ["manage queue:*"]}, anna), 403, 10240309)
     refused(gateway.call("POST", f"{V1}/users", {"name": "new", "password": "p"}, anna), 403, 10240309)
     refused(gateway.call("PUT", f"{V1}/routes/a", {"queue": "orders"}, anna), 403, 10240309)
     assert gateway.call("GET", f"{V1}/users/anna", headers=anna)[0] == 200
     assert [q["name"] for q in gateway.call("GET", f"{DMS}/queues", headers=anna)[1]["queues"]] == ["orders"]
     assert gateway.call("POST", f"{V1}/publish", {"topic": "plant/anna/t", **message}, anna)[0] == 201
-    refused(gateway.call("POST", f"{V1}/publish", {"topic": "plant/root/t", **message}, anna), 403, 10240309)
+    refused(gateway.call("POST", f"{V1}/publish", {"topic": "plant/owner/t", **message}, anna), 403, 10240309)
     assert gateway.call("PUT", f"{V1}/users/anna/grants", {"grants": []}, ROOT)[0] == 200
     refused(gateway.call("POST", f"{DMS}/queues/orders/messages", message, anna), 403, 10240309)
     assert gateway.call("DELETE", f"{V1}/users/anna", headers=ROOT) == (204, None)
@@ -108,13 +108,13 @@ def users(gateway):
     for body in ({}, {"name": "x"}, {"name": 1, "password": "p"}, {"name": "x", "password": 1},
                  {"name": "x", "password": ""}, {"name": "", "password": "p"}, {"name": "a b", "password": "p"},
                  {"name": "a/b", "password": "p"}, {"name": "x" * 129, "password": "p"},
-                 {"name": "x", "password": "p" * 1025}, {"name": "root", "password": "p"}):
+                 {"name": "x", "password": "p" * 1025}, {"name": "owner", "password": "p"}):
         refused(gateway.call("POST", f"{V1}/users", body, ROOT), 400, 10540010)
     refused(gateway.call("POST", f"{V1}/users", b"{", ROOT), 400, 10540012)
     assert gateway.call("POST", f"{V1}/users", {"name": "ürsula", "password": "p"}, ROOT)[0] == 201
     assert gateway.call("GET", f"{DMS}/queues", headers=basic("ürsula", "p"))[0] == 200
     listed = gateway.call("GET", f"{V1}/users", headers=ROOT)[1]["users"]
-    assert [user["name"] for user in listed] == ["root", "ürsula"]
+    assert [user["name"] for user in listed] == ["owner", "ürsula"]
     assert set(listed[0]) == {"name", "created", "grants", "keys"}
     assert abs(listed[1]["created"] / 1000 - time.time()) < 60
     assert gateway.call("GET", f"{V1}/users/%C3%BCrsula", headers=ROOT)[1]["name"] == "ürsula"
@@ -122,19 +122,19 @@ def users(gateway):
     refused(gateway.call("DELETE", f"{V1}/users/none", headers=ROOT), 404, 10240405)
     for grants in (None, "x", ["x"], ["publish"], ["fly topic:a"], ["publish topic:a/#/b"], ["publish room:a"], [1],
                    ["publish topic:a"] * 257):
-        refused(gateway.call("PUT", f"{V1}/users/root/grants", {"grants": grants}, ROOT), 400, 10540010)
+        refused(gateway.call("PUT", f"{V1}/users/owner/grants", {"grants": grants}, ROOT), 400, 10540010)
     refused(gateway.call("PUT", f"{V1}/users/none/grants", {"grants": []}, ROOT), 404, 10240405)
 
 
 def keys(gateway):
     first_user(gateway)
-    status, key = gateway.call("POST", f"{V1}/users/root/keys", headers=ROOT)
+    status, key = gateway.call("POST", f"{V1}/users/owner/keys", headers=ROOT)
     assert status == 201 and len(key["id"]) == 20 and len(key["secret"]) == 40, key
-    listed = gateway.call("GET", f"{V1}/users/root/keys", headers=ROOT)
+    listed = gateway.call("GET", f"{V1}/users/owner/keys", headers=ROOT)
     assert listed == (200, {"keys": [{"id": key["id"]}]}), listed
     assert key["secret"] not in str(gateway.call("GET", f"{V1}/users", headers=ROOT))
-    assert gateway.call("DELETE", f"{V1}/users/root/keys/{key['id']}", headers=ROOT) == (204, None)
-    refused(gateway.call("DELETE", f"{V1}/users/root/keys/{key['id']}", headers=ROOT), 404, 10240405)
+    assert gateway.call("DELETE", f"{V1}/users/owner/keys/{key['id']}", headers=ROOT) == (204, None)
+    refused(gateway.call("DELETE", f"{V1}/users/owner/keys/{key['id']}", headers=ROOT), 404, 10240405)
     refused(gateway.call("POST", f"{V1}/users/none/keys", headers=ROOT), 404, 10240405)
 
 
@@ -147,7 +147,7 @@ def passwords_are_not_checked_twice(gateway):
         assert gateway.call("GET", f"{DMS}/queues", headers=ROOT)[0] == 200
     assert time.monotonic() - started < 3
     # Each worker has to see them once; a wrong password is never remembered as a good one.
-    assert until(lambda: gateway.call("GET", f"{DMS}/queues", headers=basic("root", "geheim"))[0] == 401)
+    assert until(lambda: gateway.call("GET", f"{DMS}/queues", headers=basic("owner", "geheim"))[0] == 401)
 
 
 def kept(gateway):

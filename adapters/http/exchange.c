@@ -247,7 +247,8 @@ static size_t write_head(struct exchange *exchange, unsigned code, const char *c
     else if (exchange->base.head.old)
         size += put_text(to + size, "\r\nConnection: keep-alive");
     size += put_text(to + size, "\r\n");
-    memcpy(to + size, exchange->headers, exchange->headers_size);
+    if (exchange->headers_size > 0)
+        memcpy(to + size, exchange->headers, exchange->headers_size);
     size += exchange->headers_size;
     return size + put_text(to + size, "\r\n");
 }

@@ -17,7 +17,7 @@ def refused(answer, status, code):
     assert answer[0] == status and answer[1]["code"] == code, answer
 
 
-ROOT = basic("owner", "geheim:mit:Doppelpunkt")
+OWNER = basic("owner", "geheim:mit:Doppelpunkt")
 
 
 def first_user(gateway):
@@ -35,8 +35,8 @@ def protected_mode(gateway):
     refused(gateway.call("GET", "/metrics"), 401, 10240103)
     for path in ("/healthz", "/readyz", "/openapi.json"):
         assert gateway.call("GET", path)[0] == 200
-    assert gateway.call("GET", f"{DMS}/queues", headers=ROOT)[0] == 200
-    assert gateway.call("GET", "/metrics", headers=ROOT)[0] == 200
+    assert gateway.call("GET", f"{DMS}/queues", headers=OWNER)[0] == 200
+    assert gateway.call("GET", "/metrics", headers=OWNER)[0] == 200
     refused(gateway.call("GET", f"{DMS}/queues", headers=basic("owner", "wrong")), 401, 10240101)
     refused(gateway.call("GET", f"{DMS}/queues", headers=basic("nobody", "wrong")), 401, 10240101)
     refused(gateway.call("GET", f"{DMS}/queues", headers=basic("", "")), 401, 10240101)
@@ -44,12 +44,11 @@ def protected_mode(gateway):
     for broken in ("Basic", "Basic !!!", "Basic " + "A" * 5000, "Bearer x", "Basic " + base64.b64encode(b"nocolon").decode()):
         refused(gateway.call("GET", f"{DMS}/queues", headers={"Authorization": broken}), 401, 10240101)
     # The Host matters only while nobody is asked for a password.
-    assert gateway.call("GET", f"{DMS}/queues", headers={**ROOT, "Host": "gateway.example"})[0] == 200
+    assert gateway.call("GET", f"{DMS}/queues", headers={**OWNER, "Host": "gateway.example"})[0] == 200
     raw = gateway.raw(b"GET /v1.0/default/queues HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
     assert b"\r\nWWW-Authenticate: Basic" in raw, raw
-    # Gone with the last user.
-    assert gateway.call("DELETE", f"{V1}/users/owner", headers=ROOT) == (204, None)
-    assert gateway.call("GET", f"{DMS}/queues")[0] == 200
+    # There is no way back to a house that asks nobody.
+    refused(gateway.call("DELETE", f"{V1}/users/owner", headers=OWNER), 403, 10240309)
 
 
 def one_connection(gateway):
@@ -59,26 +58,26 @@ def one_connection(gateway):
     assert exchange(link, "GET", f"{DMS}/queues")[0] == 200
     first_user(gateway)
     assert exchange(link, "GET", f"{DMS}/queues")[0] == 401
-    assert exchange(link, "GET", f"{DMS}/queues", headers=ROOT)[0] == 200
+    assert exchange(link, "GET", f"{DMS}/queues", headers=OWNER)[0] == 200
     assert exchange(link, "GET", f"{DMS}/queues", headers=basic("owner", "no"))[0] == 401
-    assert exchange(link, "PUT", f"{V1}/users/owner", {"password": "new"}, ROOT)[0] == 200
-    assert exchange(link, "GET", f"{DMS}/queues", headers=ROOT)[0] == 401
+    assert exchange(link, "PUT", f"{V1}/users/owner", {"password": "new"}, OWNER)[0] == 200
+    assert exchange(link, "GET", f"{DMS}/queues", headers=OWNER)[0] == 401
     assert exchange(link, "GET", f"{DMS}/queues", headers=basic("owner", "new"))[0] == 200
 
 
 def rights(gateway):
     first_user(gateway)
-    assert gateway.call("POST", f"{V1}/queues", {"name": "orders"}, ROOT)[0] == 201
-    assert gateway.call("POST", f"{V1}/queues", {"name": "secret"}, ROOT)[0] == 201
-    assert gateway.call("POST", f"{V1}/queues/orders/groups", {"groups": [{"name": "g"}]}, ROOT)[0] == 201
-    status, user = gateway.call("PUT", f"{V1}/users/anna", {"password": "a"}, ROOT)
+    assert gateway.call("POST", f"{V1}/queues", {"name": "orders"}, OWNER)[0] == 201
+    assert gateway.call("POST", f"{V1}/queues", {"name": "secret"}, OWNER)[0] == 201
+    assert gateway.call("POST", f"{V1}/queues/orders/groups", {"groups": [{"name": "g"}]}, OWNER)[0] == 201
+    status, user = gateway.call("PUT", f"{V1}/users/anna", {"password": "a"}, OWNER)
     assert status == 201 and user["grants"] == [], user
     anna = basic("anna", "a")
     assert gateway.call("GET", f"{DMS}/queues", headers=anna)[1]["queues"] == []
     message = {"messages": [{"body": "x"}]}
     refused(gateway.call("POST", f"{DMS}/queues/orders/messages", message, anna), 403, 10240309)
     status, user = gateway.call("PUT", f"{V1}/users/anna/grants", {"grants": [
-        "publish queue:ord*", "publish,consume topic:plant/%u/#"]}, ROOT)
+        "publish queue:ord*", "publish,consume topic:plant/%u/#"]}, OWNER)
     assert status == 200 and user["grants"] == ["publish queue:ord*", "publish,consume topic:plant/%u/#"], user
     assert gateway.call("POST", f"{DMS}/queues/orders/messages", message, anna)[0] == 201
     refused(gateway.call("POST", f"{DMS}/queues/secret/messages", message, anna), 403, 10240309)
@@ -97,9 +96,9 @@ def rights(gateway):
     assert [q["name"] for q in gateway.call("GET", f"{DMS}/queues", headers=anna)[1]["queues"]] == ["orders"]
     assert gateway.call("POST", f"{V1}/publish", {"topic": "plant/anna/t", **message}, anna)[0] == 201
     refused(gateway.call("POST", f"{V1}/publish", {"topic": "plant/owner/t", **message}, anna), 403, 10240309)
-    assert gateway.call("PUT", f"{V1}/users/anna/grants", {"grants": []}, ROOT)[0] == 200
+    assert gateway.call("PUT", f"{V1}/users/anna/grants", {"grants": []}, OWNER)[0] == 200
     refused(gateway.call("POST", f"{DMS}/queues/orders/messages", message, anna), 403, 10240309)
-    assert gateway.call("DELETE", f"{V1}/users/anna", headers=ROOT) == (204, None)
+    assert gateway.call("DELETE", f"{V1}/users/anna", headers=OWNER) == (204, None)
     refused(gateway.call("GET", f"{DMS}/queues", headers=anna), 401, 10240101)
 
 
@@ -109,42 +108,42 @@ def users(gateway):
                  {"name": "x", "password": ""}, {"name": "", "password": "p"}, {"name": "a b", "password": "p"},
                  {"name": "a/b", "password": "p"}, {"name": "x" * 129, "password": "p"},
                  {"name": "x", "password": "p" * 1025}, {"name": "owner", "password": "p"}):
-        refused(gateway.call("POST", f"{V1}/users", body, ROOT), 400, 10540010)
-    refused(gateway.call("POST", f"{V1}/users", b"{", ROOT), 400, 10540012)
-    assert gateway.call("POST", f"{V1}/users", {"name": "ürsula", "password": "p"}, ROOT)[0] == 201
+        refused(gateway.call("POST", f"{V1}/users", body, OWNER), 400, 10540010)
+    refused(gateway.call("POST", f"{V1}/users", b"{", OWNER), 400, 10540012)
+    assert gateway.call("POST", f"{V1}/users", {"name": "ürsula", "password": "p"}, OWNER)[0] == 201
     assert gateway.call("GET", f"{DMS}/queues", headers=basic("ürsula", "p"))[0] == 200
-    listed = gateway.call("GET", f"{V1}/users", headers=ROOT)[1]["users"]
+    listed = gateway.call("GET", f"{V1}/users", headers=OWNER)[1]["users"]
     assert [user["name"] for user in listed] == ["owner", "ürsula"]
     assert set(listed[0]) == {"name", "created", "grants", "keys"}
     assert abs(listed[1]["created"] / 1000 - time.time()) < 60
-    assert gateway.call("GET", f"{V1}/users/%C3%BCrsula", headers=ROOT)[1]["name"] == "ürsula"
-    refused(gateway.call("GET", f"{V1}/users/none", headers=ROOT), 404, 10240405)
-    refused(gateway.call("DELETE", f"{V1}/users/none", headers=ROOT), 404, 10240405)
+    assert gateway.call("GET", f"{V1}/users/%C3%BCrsula", headers=OWNER)[1]["name"] == "ürsula"
+    refused(gateway.call("GET", f"{V1}/users/none", headers=OWNER), 404, 10240405)
+    refused(gateway.call("DELETE", f"{V1}/users/none", headers=OWNER), 404, 10240405)
     for grants in (None, "x", ["x"], ["publish"], ["fly topic:a"], ["publish topic:a/#/b"], ["publish room:a"], [1],
                    ["publish topic:a"] * 257):
-        refused(gateway.call("PUT", f"{V1}/users/owner/grants", {"grants": grants}, ROOT), 400, 10540010)
-    refused(gateway.call("PUT", f"{V1}/users/none/grants", {"grants": []}, ROOT), 404, 10240405)
+        refused(gateway.call("PUT", f"{V1}/users/owner/grants", {"grants": grants}, OWNER), 400, 10540010)
+    refused(gateway.call("PUT", f"{V1}/users/none/grants", {"grants": []}, OWNER), 404, 10240405)
 
 
 def keys(gateway):
     first_user(gateway)
-    status, key = gateway.call("POST", f"{V1}/users/owner/keys", headers=ROOT)
+    status, key = gateway.call("POST", f"{V1}/users/owner/keys", headers=OWNER)
     assert status == 201 and len(key["id"]) == 20 and len(key["secret"]) == 40, key
-    listed = gateway.call("GET", f"{V1}/users/owner/keys", headers=ROOT)
+    listed = gateway.call("GET", f"{V1}/users/owner/keys", headers=OWNER)
     assert listed == (200, {"keys": [{"id": key["id"]}]}), listed
-    assert key["secret"] not in str(gateway.call("GET", f"{V1}/users", headers=ROOT))
-    assert gateway.call("DELETE", f"{V1}/users/owner/keys/{key['id']}", headers=ROOT) == (204, None)
-    refused(gateway.call("DELETE", f"{V1}/users/owner/keys/{key['id']}", headers=ROOT), 404, 10240405)
-    refused(gateway.call("POST", f"{V1}/users/none/keys", headers=ROOT), 404, 10240405)
+    assert key["secret"] not in str(gateway.call("GET", f"{V1}/users", headers=OWNER))
+    assert gateway.call("DELETE", f"{V1}/users/owner/keys/{key['id']}", headers=OWNER) == (204, None)
+    refused(gateway.call("DELETE", f"{V1}/users/owner/keys/{key['id']}", headers=OWNER), 404, 10240405)
+    refused(gateway.call("POST", f"{V1}/users/none/keys", headers=OWNER), 404, 10240405)
 
 
 def passwords_are_not_checked_twice(gateway):
     """The hash is made to be slow: many requests with the same credentials must not pay for it each."""
     first_user(gateway)
-    assert gateway.call("GET", f"{DMS}/queues", headers=ROOT)[0] == 200
+    assert gateway.call("GET", f"{DMS}/queues", headers=OWNER)[0] == 200
     started = time.monotonic()
     for _ in range(100):
-        assert gateway.call("GET", f"{DMS}/queues", headers=ROOT)[0] == 200
+        assert gateway.call("GET", f"{DMS}/queues", headers=OWNER)[0] == 200
     assert time.monotonic() - started < 3
     # Each worker has to see them once; a wrong password is never remembered as a good one.
     assert until(lambda: gateway.call("GET", f"{DMS}/queues", headers=basic("owner", "geheim"))[0] == 401)
@@ -152,8 +151,8 @@ def passwords_are_not_checked_twice(gateway):
 
 def kept(gateway):
     first_user(gateway)
-    assert gateway.call("PUT", f"{V1}/users/anna", {"password": "a"}, ROOT)[0] == 201
-    assert gateway.call("PUT", f"{V1}/users/anna/grants", {"grants": ["consume queue:a"]}, ROOT)[0] == 200
+    assert gateway.call("PUT", f"{V1}/users/anna", {"password": "a"}, OWNER)[0] == 201
+    assert gateway.call("PUT", f"{V1}/users/anna/grants", {"grants": ["consume queue:a"]}, OWNER)[0] == 200
     gateway.kill9()
     gateway.restart()
     assert gateway.call("GET", f"{DMS}/queues")[0] == 401

@@ -2,6 +2,7 @@
 // mqtt.js, MQTT 3.1.1 and 5: node check.js HOST PORT
 'use strict'
 const assert = require('node:assert/strict')
+const fs = require('node:fs')
 const mqtt = require('mqtt')
 
 const [host, port] = process.argv.slice(2)
@@ -27,12 +28,13 @@ function payload(size) {
 
 // One client whose messages can be waited for.
 class Connection {
-  constructor(protocolVersion, clientId) {
+  constructor(protocolVersion, clientId, options) {
     this.received = []
     this.waiting = []
     this.errors = []
     this.client = mqtt.connect({
       host, port: Number(port), protocolVersion, clientId, clean: true, reconnectPeriod: 0, manualConnect: true,
+      ...options,
     })
     this.client.on('error', (error) => this.errors.push(error))
     this.client.on('message', (topic, body, packet) => {
@@ -215,6 +217,17 @@ async function run(version) {
       await within(connection.client.endAsync(), 'end')
       assert.deepEqual(connection.errors, [])
     }
+  })
+
+  await check('TLS: 1 MiB there and back', async () => {
+    const { MQTTS_PORT: port, CA_FILE: ca } = process.env
+    const connection = new Connection(version, `${base}-tls`, { protocol: 'mqtts', port, ca: fs.readFileSync(ca) })
+    await connection.connect()
+    await connection.subscribe(`${base}/tls`, { qos: 1 })
+    await connection.publish(`${base}/tls`, payload(SIZES['1 MiB']), { qos: 1 })
+    assert.ok((await connection.next()).payload.equals(payload(SIZES['1 MiB'])))
+    await within(connection.client.endAsync(), 'end')
+    assert.deepEqual(connection.errors, [])
   })
   return failed
 }

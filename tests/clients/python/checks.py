@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the Python clients share: one line per check, and the payloads."""
 import contextlib
+import os
+import ssl
 import sys
 import time
 import traceback
@@ -44,3 +46,11 @@ def payload(size):
 
 def address():
     return sys.argv[1], int(sys.argv[2])
+
+
+def tls_address():
+    return sys.argv[1], int(os.environ["MQTTS_PORT"])
+
+
+def tls_context():
+    return ssl.create_default_context(cafile=os.environ["CA_FILE"])

@@ -7,7 +7,8 @@ import gmqtt
 from gmqtt.mqtt.constants import MQTTv50, MQTTv311
 from gmqtt.storage import PersistentStorage
 
-from checks import ORDERED, QUIET_SECONDS, SIZES, WAIT_SECONDS, Checks, address, payload, same
+from checks import (ORDERED, QUIET_SECONDS, SIZES, WAIT_SECONDS, Checks, address, payload, same, tls_address,
+                    tls_context)
 
 WINDOW = 10  # gmqtt runs out of packet identifiers at the receive maximum, and does not wait
 
@@ -30,9 +31,10 @@ class Connection:
     def _disconnected(self, *_):
         self.lost += 1
 
-    async def connect(self):
-        host, port = address()
-        await asyncio.wait_for(self.client.connect(host, port, version=self.version), WAIT_SECONDS)
+    async def connect(self, tls=False):
+        host, port = tls_address() if tls else address()
+        context = tls_context() if tls else False
+        await asyncio.wait_for(self.client.connect(host, port, ssl=context, version=self.version), WAIT_SECONDS)
         return await asyncio.wait_for(self.connected.get(), WAIT_SECONDS)
 
     async def subscribe(self, *filters, **properties):
@@ -142,6 +144,14 @@ async def run(version):
         same((subscriber.lost, publisher.lost), (0, 0))
         for connection in (subscriber, publisher):
             await asyncio.wait_for(connection.client.disconnect(), WAIT_SECONDS)
+
+    with check("TLS: 1 MiB there and back"):
+        connection = Connection(version, f"{base}-tls")
+        same(await connection.connect(tls=True), (0, 0))
+        await connection.subscribe((f"{base}/tls", 1))
+        await connection.publish(f"{base}/tls", payload(SIZES["1 MiB"]), 1)
+        same(bytes((await connection.next())[1]), payload(SIZES["1 MiB"]))
+        await asyncio.wait_for(connection.client.disconnect(), WAIT_SECONDS)
     return check.failed
 
 

@@ -8,7 +8,8 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
-from checks import ORDERED, QUIET_SECONDS, SIZES, WAIT_SECONDS, Checks, address, payload, same
+from checks import (ORDERED, QUIET_SECONDS, SIZES, WAIT_SECONDS, Checks, address, payload, same, tls_address,
+                    tls_context)
 
 
 class Connection:
@@ -25,8 +26,10 @@ class Connection:
         self.client.on_unsubscribe = lambda c, u, mid, codes, p: self.unsubscribed.put([code.value for code in codes])
         self.client.on_disconnect = lambda c, u, flags, code, p: self.disconnected.put(code)
 
-    def connect(self):
-        self.client.connect(*address())
+    def connect(self, tls=False):
+        if tls:
+            self.client.tls_set_context(tls_context())
+        self.client.connect(*(tls_address() if tls else address()))
         self.client.loop_start()
         return self.connected.get(timeout=WAIT_SECONDS)
 
@@ -155,6 +158,14 @@ def run(version):
         for connection in (subscriber, publisher):
             same(connection.disconnect().value, 0)
             same(connection.disconnected.empty(), True)
+
+    with check("TLS: 1 MiB there and back"):
+        connection = Connection(version, f"{base}-tls")
+        same(connection.connect(tls=True)[0].session_present, False)
+        connection.subscribe(f"{base}/tls", 1)
+        connection.publish(f"{base}/tls", payload(SIZES["1 MiB"]), 1)
+        same(connection.next().payload, payload(SIZES["1 MiB"]))
+        same(connection.disconnect().value, 0)
     return check.failed
 
 

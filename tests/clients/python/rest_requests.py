@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """MQTT in, REST out with requests and urllib: rest_requests.py HOST MQTT_PORT HTTP_PORT, on an empty gateway"""
 import base64
+import os
 import queue
 import sys
 import threading
@@ -214,6 +215,13 @@ def rest_to_mqtt(check, rest):
         client.loop_stop()
 
 
+def with_tls(check):
+    with check("HTTPS"):
+        answer = requests.get(f"https://{HOST}:{os.environ['HTTPS_PORT']}/v1.0/default/queues",
+                              verify=os.environ["CA_FILE"], timeout=WAIT_SECONDS)
+        same([each["name"] for each in answer.json()["queues"]], ["mqtt"])
+
+
 def with_urllib(check):
     with check("urllib: health, metrics, OpenAPI"):
         for path in "healthz", "readyz", "metrics", "openapi.json":
@@ -236,4 +244,5 @@ if __name__ == "__main__":
     rest_to_rest(checks, calls)
     rest_to_mqtt(checks, calls)
     with_urllib(checks)
+    with_tls(checks)
     sys.exit(1 if checks.failed else 0)

@@ -5,6 +5,8 @@ package checks
 
 import (
 	"bytes"
+	"crypto/tls"
+	"crypto/x509"
 	"fmt"
 	"os"
 	"reflect"
@@ -139,6 +141,15 @@ func NothingMore(messages <-chan Message) {
 		Fail("a message too many: %s %.40q", message.Topic, message.Payload)
 	case <-time.After(Quiet):
 	}
+}
+
+// TLS is where the gateway speaks it, and how to believe it.
+func TLS() (string, *tls.Config) {
+	roots := x509.NewCertPool()
+	pem, err := os.ReadFile(os.Getenv("CA_FILE"))
+	Done(err)
+	Same(roots.AppendCertsFromPEM(pem), true)
+	return os.Args[1] + ":" + os.Getenv("MQTTS_PORT"), &tls.Config{RootCAs: roots}
 }
 
 // Address is HOST:PORT from the command line.

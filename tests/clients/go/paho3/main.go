@@ -19,9 +19,15 @@ type Connection struct {
 	lost     chan error
 }
 
-func newConnection(version uint, id string) *Connection {
+func newConnection(version uint, id string, tls bool) *Connection {
 	connection := &Connection{messages: make(chan Message, 1000), lost: make(chan error, 10)}
-	options := mqtt.NewClientOptions().AddBroker("tcp://" + Address()).SetClientID(id)
+	options := mqtt.NewClientOptions().SetClientID(id)
+	if tls {
+		address, config := TLS()
+		options.AddBroker("ssl://" + address).SetTLSConfig(config)
+	} else {
+		options.AddBroker("tcp://" + Address())
+	}
 	options.SetProtocolVersion(version).SetCleanSession(true).SetAutoReconnect(false)
 	options.SetConnectTimeout(Wait)
 	options.SetDefaultPublishHandler(func(_ mqtt.Client, message mqtt.Message) {
@@ -55,7 +61,8 @@ func (c *Connection) publish(topic string, body interface{}, qos byte) {
 func run(version uint, label string) int {
 	base := "paho-go/" + label
 	check := Checks{Client: "paho.mqtt.golang " + label}
-	subscriber, publisher := newConnection(version, "paho-go-sub"), newConnection(version, "paho-go-pub")
+	subscriber := newConnection(version, "paho-go-sub", false)
+	publisher := newConnection(version, "paho-go-pub", false)
 	messages := subscriber.messages
 
 	check.Check("connect", func() {
@@ -130,6 +137,15 @@ func run(version uint, label string) int {
 			connection.client.Disconnect(250)
 			Same(len(connection.lost), 0)
 		}
+	})
+
+	check.Check("TLS: 1 MiB there and back", func() {
+		connection := newConnection(version, "paho-go-tls", true)
+		await(connection.client.Connect())
+		connection.subscribe(map[string]byte{base + "/tls": 1})
+		connection.publish(base+"/tls", Payload(1<<20), 1)
+		SamePayload(Next(connection.messages).Payload, Payload(1<<20))
+		connection.client.Disconnect(250)
 	})
 	return check.Failed
 }

@@ -5,11 +5,13 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"fmt"
 	"net"
 	"os"
 	"strings"
 
+	"github.com/eclipse/paho.golang/packets"
 	"github.com/eclipse/paho.golang/paho"
 
 	. "polylog.test/clients/checks"
@@ -28,10 +30,9 @@ func within() context.Context {
 	return ctx
 }
 
-func newConnection() *Connection {
-	connection := &Connection{messages: make(chan Message, 1000), trouble: make(chan string, 10)}
-	socket, err := net.DialTimeout("tcp", Address(), Wait)
+func newConnection(socket net.Conn, err error) *Connection {
 	Done(err)
+	connection := &Connection{messages: make(chan Message, 1000), trouble: make(chan string, 10)}
 	connection.client = paho.NewClient(paho.ClientConfig{
 		Conn: socket,
 		Router: paho.NewSingleHandlerRouter(func(message *paho.Publish) {
@@ -45,6 +46,12 @@ func newConnection() *Connection {
 		PacketTimeout: Wait,
 	})
 	return connection
+}
+
+func (c *Connection) connect(id string) {
+	connack, err := c.client.Connect(within(), &paho.Connect{ClientID: id, CleanStart: true, KeepAlive: 30})
+	Done(err)
+	Same([]interface{}{connack.ReasonCode, connack.SessionPresent}, []interface{}{byte(0), false})
 }
 
 func (c *Connection) subscribe(filters ...paho.SubscribeOptions) []byte {
@@ -65,13 +72,10 @@ func run() int {
 	var subscriber, publisher *Connection
 
 	check.Check("connect", func() {
-		subscriber, publisher = newConnection(), newConnection()
-		for i, connection := range []*Connection{subscriber, publisher} {
-			connack, err := connection.client.Connect(within(), &paho.Connect{
-				ClientID: fmt.Sprintf("paho-go-v5-%d", i), CleanStart: true, KeepAlive: 30})
-			Done(err)
-			Same([]interface{}{connack.ReasonCode, connack.SessionPresent}, []interface{}{byte(0), false})
-		}
+		subscriber = newConnection(net.DialTimeout("tcp", Address(), Wait))
+		publisher = newConnection(net.DialTimeout("tcp", Address(), Wait))
+		subscriber.connect("paho-go-v5-sub")
+		publisher.connect("paho-go-v5-pub")
 	})
 	if check.Failed > 0 {
 		return check.Failed
@@ -180,6 +184,17 @@ func run() int {
 			}
 			Done(connection.client.Disconnect(&paho.Disconnect{ReasonCode: 0}))
 		}
+	})
+
+	check.Check("TLS: 1 MiB there and back", func() {
+		address, config := TLS()
+		socket, err := tls.Dial("tcp", address, config)
+		connection := newConnection(packets.NewThreadSafeConn(socket), err)
+		connection.connect("paho-go-v5-tls")
+		connection.subscribe(paho.SubscribeOptions{Topic: base + "/tls", QoS: 1})
+		connection.publish(base+"/tls", Payload(1<<20), 1, nil)
+		SamePayload(Next(connection.messages).Payload, Payload(1<<20))
+		Done(connection.client.Disconnect(&paho.Disconnect{ReasonCode: 0}))
 	})
 	return check.Failed
 }

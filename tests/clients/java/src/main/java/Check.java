@@ -1,5 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
+import java.io.InputStream;
 import java.nio.charset.StandardCharsets;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.security.KeyStore;
+import java.security.cert.CertificateFactory;
 import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.LinkedHashMap;
@@ -7,9 +12,10 @@ import java.util.List;
 import java.util.Map;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.TimeUnit;
-import java.util.function.Function;
+import java.util.function.Supplier;
 import java.util.logging.LogManager;
 import java.util.stream.IntStream;
+import javax.net.ssl.TrustManagerFactory;
 
 /** HiveMQ's client or Eclipse Paho's, MQTT 3.1.1 and 5: java Check hivemq|paho HOST PORT */
 public final class Check {
@@ -22,19 +28,25 @@ public final class Check {
     private final String base;
     private final Connection subscriber;
     private final Connection publisher;
+    private final Supplier<Connection> overTls;
     private int failed;
 
     private interface Body {
         void run() throws Exception;
     }
 
-    private Check(String library, boolean five, Function<String, Connection> connection) {
+    private interface Library {
+        Connection connection(Connection.Endpoint endpoint, String id);
+    }
+
+    private Check(String library, boolean five, Connection.Endpoint plain, Connection.Endpoint tls, Library client) {
         String label = five ? "v5" : "v3.1.1";
         this.name = (library.equals("hivemq") ? "hivemq-mqtt-client " : "paho.java ") + label;
         this.five = five;
         this.base = library + "/" + label;
-        this.subscriber = connection.apply(library + "-" + label + "-sub");
-        this.publisher = connection.apply(library + "-" + label + "-pub");
+        this.subscriber = client.connection(plain, library + "-" + label + "-sub");
+        this.publisher = client.connection(plain, library + "-" + label + "-pub");
+        this.overTls = () -> client.connection(tls, library + "-" + label + "-tls");
     }
 
     private void check(String what, Body body) {
@@ -166,6 +178,18 @@ public final class Check {
         nothingMore();
     }
 
+    private void tls() throws Exception {
+        Connection connection = overTls.get();
+        connection.connect();
+        same(connection.subscribe(Map.of(base + "/tls", 1)), List.of(1));
+        send(connection, base + "/tls", payload(1 << 20), 1).get(Connection.WAIT_SECONDS, TimeUnit.SECONDS);
+        Connection.Message message = connection.messages.poll(Connection.WAIT_SECONDS, TimeUnit.SECONDS);
+        if (message == null || !Arrays.equals(message.payload(), payload(1 << 20))) {
+            throw new AssertionError("not what was sent");
+        }
+        connection.disconnect();
+    }
+
     private int run() {
         check("connect", () -> {
             subscriber.connect();
@@ -197,19 +221,30 @@ public final class Check {
             subscriber.disconnect();
             publisher.disconnect();
         });
+        check("TLS: 1 MiB there and back", this::tls);
         return failed;
     }
 
-    public static void main(String[] arguments) {
+    private static TrustManagerFactory trust(String file) throws Exception {
+        KeyStore store = KeyStore.getInstance(KeyStore.getDefaultType());
+        store.load(null);
+        try (InputStream in = Files.newInputStream(Path.of(file))) {
+            store.setCertificateEntry("gateway", CertificateFactory.getInstance("X.509").generateCertificate(in));
+        }
+        TrustManagerFactory trust = TrustManagerFactory.getInstance(TrustManagerFactory.getDefaultAlgorithm());
+        trust.init(store);
+        return trust;
+    }
+
+    public static void main(String[] arguments) throws Exception {
         String library = arguments[0];
-        String host = arguments[1];
-        int port = Integer.parseInt(arguments[2]);
+        Connection.Endpoint plain = new Connection.Endpoint(arguments[1], Integer.parseInt(arguments[2]), null);
+        Connection.Endpoint tls = new Connection.Endpoint(arguments[1], Integer.parseInt(System.getenv("MQTTS_PORT")),
+                trust(System.getenv("CA_FILE")));
         boolean hivemq = library.equals("hivemq");
         LogManager.getLogManager().reset(); // Paho tells of every packet
-        int failed = new Check(library, false,
-                id -> hivemq ? new Hivemq3(host, port, id) : new Paho3(host, port, id)).run();
-        failed += new Check(library, true,
-                id -> hivemq ? new Hivemq5(host, port, id) : new Paho5(host, port, id)).run();
+        int failed = new Check(library, false, plain, tls, hivemq ? Hivemq3::new : Paho3::new).run();
+        failed += new Check(library, true, plain, tls, hivemq ? Hivemq5::new : Paho5::new).run();
         System.exit(failed > 0 ? 1 : 0);
     }
 }

@@ -4,6 +4,7 @@ import java.util.Map;
 import java.util.concurrent.BlockingQueue;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.LinkedBlockingQueue;
+import javax.net.ssl.TrustManagerFactory;
 
 /** One client of some library. Calls wait for the broker's answer, at most {@link #WAIT_SECONDS}. */
 abstract class Connection {
@@ -27,6 +28,9 @@ abstract class Connection {
     abstract void disconnect() throws Exception;
 
     abstract boolean isConnected();
+
+    /** Where the gateway is; with trust, TLS is spoken. */
+    record Endpoint(String host, int port, TrustManagerFactory trust) {}
 
     record Message(String topic, byte[] payload, int qos, boolean retain, Properties properties) {}
 

@@ -4,6 +4,7 @@ import com.hivemq.client.mqtt.MqttGlobalPublishFilter;
 import com.hivemq.client.mqtt.datatypes.MqttQos;
 import com.hivemq.client.mqtt.datatypes.MqttTopicFilter;
 import com.hivemq.client.mqtt.mqtt3.Mqtt3AsyncClient;
+import com.hivemq.client.mqtt.mqtt3.Mqtt3ClientBuilder;
 import com.hivemq.client.mqtt.mqtt3.exceptions.Mqtt3SubAckException;
 import com.hivemq.client.mqtt.mqtt3.message.publish.Mqtt3Publish;
 import com.hivemq.client.mqtt.mqtt3.message.subscribe.Mqtt3Subscribe;
@@ -20,8 +21,13 @@ import java.util.concurrent.TimeUnit;
 final class Hivemq3 extends Connection {
     private final Mqtt3AsyncClient client;
 
-    Hivemq3(String host, int port, String id) {
-        client = MqttClient.builder().useMqttVersion3().identifier(id).serverHost(host).serverPort(port).buildAsync();
+    Hivemq3(Endpoint endpoint, String id) {
+        Mqtt3ClientBuilder builder = MqttClient.builder().useMqttVersion3().identifier(id)
+                .serverHost(endpoint.host()).serverPort(endpoint.port());
+        if (endpoint.trust() != null) {
+            builder = builder.sslConfig().trustManagerFactory(endpoint.trust()).applySslConfig();
+        }
+        client = builder.buildAsync();
         client.publishes(MqttGlobalPublishFilter.ALL, publish -> messages.add(new Message(
                 publish.getTopic().toString(), publish.getPayloadAsBytes(), publish.getQos().getCode(),
                 publish.isRetain(), Properties.NONE)));

@@ -4,6 +4,7 @@ import com.hivemq.client.mqtt.MqttGlobalPublishFilter;
 import com.hivemq.client.mqtt.datatypes.MqttQos;
 import com.hivemq.client.mqtt.datatypes.MqttTopicFilter;
 import com.hivemq.client.mqtt.mqtt5.Mqtt5AsyncClient;
+import com.hivemq.client.mqtt.mqtt5.Mqtt5ClientBuilder;
 import com.hivemq.client.mqtt.mqtt5.datatypes.Mqtt5UserProperties;
 import com.hivemq.client.mqtt.mqtt5.datatypes.Mqtt5UserProperty;
 import com.hivemq.client.mqtt.mqtt5.exceptions.Mqtt5SubAckException;
@@ -28,8 +29,13 @@ import java.util.concurrent.TimeUnit;
 final class Hivemq5 extends Connection {
     private final Mqtt5AsyncClient client;
 
-    Hivemq5(String host, int port, String id) {
-        client = MqttClient.builder().useMqttVersion5().identifier(id).serverHost(host).serverPort(port).buildAsync();
+    Hivemq5(Endpoint endpoint, String id) {
+        Mqtt5ClientBuilder builder = MqttClient.builder().useMqttVersion5().identifier(id)
+                .serverHost(endpoint.host()).serverPort(endpoint.port());
+        if (endpoint.trust() != null) {
+            builder = builder.sslConfig().trustManagerFactory(endpoint.trust()).applySslConfig();
+        }
+        client = builder.buildAsync();
         client.publishes(MqttGlobalPublishFilter.ALL, publish -> messages.add(new Message(
                 publish.getTopic().toString(), publish.getPayloadAsBytes(), publish.getQos().getCode(),
                 publish.isRetain(), propertiesOf(publish))));

@@ -3,6 +3,7 @@ import java.util.Arrays;
 import java.util.List;
 import java.util.Map;
 import java.util.concurrent.CompletableFuture;
+import javax.net.ssl.SSLContext;
 import org.eclipse.paho.client.mqttv3.IMqttActionListener;
 import org.eclipse.paho.client.mqttv3.IMqttDeliveryToken;
 import org.eclipse.paho.client.mqttv3.IMqttToken;
@@ -16,10 +17,13 @@ import org.eclipse.paho.client.mqttv3.persist.MemoryPersistence;
 /** Eclipse Paho's Java client, MQTT 3.1.1. */
 final class Paho3 extends Connection {
     private final MqttAsyncClient client;
+    private final Endpoint endpoint;
 
-    Paho3(String host, int port, String id) {
+    Paho3(Endpoint endpoint, String id) {
+        this.endpoint = endpoint;
+        String scheme = endpoint.trust() != null ? "ssl://" : "tcp://";
         try {
-            client = new MqttAsyncClient("tcp://" + host + ":" + port, id, new MemoryPersistence());
+            client = new MqttAsyncClient(scheme + endpoint.host() + ":" + endpoint.port(), id, new MemoryPersistence());
         } catch (MqttException error) {
             throw new IllegalStateException(error);
         }
@@ -50,6 +54,11 @@ final class Paho3 extends Connection {
         MqttConnectOptions options = new MqttConnectOptions();
         options.setMqttVersion(MqttConnectOptions.MQTT_VERSION_3_1_1);
         options.setMaxInflight(1000);
+        if (endpoint.trust() != null) {
+            SSLContext context = SSLContext.getInstance("TLS");
+            context.init(null, endpoint.trust().getTrustManagers(), null);
+            options.setSocketFactory(context.getSocketFactory());
+        }
         if (await(client.connect(options)).getSessionPresent()) {
             throw new AssertionError("a session from before");
         }

@@ -4,6 +4,7 @@ import java.util.Arrays;
 import java.util.List;
 import java.util.Map;
 import java.util.concurrent.CompletableFuture;
+import javax.net.ssl.SSLContext;
 import org.eclipse.paho.mqttv5.client.IMqttToken;
 import org.eclipse.paho.mqttv5.client.MqttActionListener;
 import org.eclipse.paho.mqttv5.client.MqttAsyncClient;
@@ -19,10 +20,13 @@ import org.eclipse.paho.mqttv5.common.packet.UserProperty;
 /** Eclipse Paho's Java client, MQTT 5. */
 final class Paho5 extends Connection {
     private final MqttAsyncClient client;
+    private final Endpoint endpoint;
 
-    Paho5(String host, int port, String id) {
+    Paho5(Endpoint endpoint, String id) {
+        this.endpoint = endpoint;
+        String scheme = endpoint.trust() != null ? "ssl://" : "tcp://";
         try {
-            client = new MqttAsyncClient("tcp://" + host + ":" + port, id, new MemoryPersistence());
+            client = new MqttAsyncClient(scheme + endpoint.host() + ":" + endpoint.port(), id, new MemoryPersistence());
         } catch (MqttException error) {
             throw new IllegalStateException(error);
         }
@@ -96,6 +100,11 @@ final class Paho5 extends Connection {
     void connect() throws Exception {
         MqttConnectionOptions options = new MqttConnectionOptions();
         options.setCleanStart(true);
+        if (endpoint.trust() != null) {
+            SSLContext context = SSLContext.getInstance("TLS");
+            context.init(null, endpoint.trust().getTrustManagers(), null);
+            options.setSocketFactory(context.getSocketFactory());
+        }
         if (await(client.connect(options)).getSessionPresent()) {
             throw new AssertionError("a session from before");
         }

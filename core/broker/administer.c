@@ -311,10 +311,23 @@ static void apply_principals(struct broker_worker *worker, const struct catalog 
     }
 }
 
+static bool routes_differ(const struct catalog *old, const struct catalog *new)
+{
+    size_t count = catalog_route_count(old);
+    if (count != catalog_route_count(new))
+        return true;
+    for (size_t i = 0; i < count; i++)
+        if (catalog_route_at(old, i) != catalog_route_at(new, i))
+            return true;
+    return false;
+}
+
 void administer_apply(struct broker_worker *worker, struct catalog *catalog)
 {
     CHECK(loop_is_home(worker->loop));
     struct catalog *old = worker->catalog;
+    if (old != NULL && routes_differ(old, catalog))
+        publish_reroute(worker);
     worker->catalog = catalog;
     apply_queues(worker, old, catalog);
     if (old != NULL)

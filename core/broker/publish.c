@@ -225,10 +225,37 @@ void publish_close(struct client *client)
 struct job {
     struct log_append append;
     struct broker_worker *worker;
+    uint64_t epoch;
+    struct link held;
     uint64_t bytes;
     uint32_t count;
     struct answer answers[];
 };
+
+static void job_start(struct job *job)
+{
+    struct broker_worker *worker = job->worker;
+    worker->flying++;
+    worker->flying_epoch = job->epoch;
+    log_append(worker->log, &job->append);
+}
+
+static bool may_start(const struct job *job)
+{
+    return job->worker->flying == 0 || job->worker->flying_epoch == job->epoch;
+}
+
+static void start_held(struct broker_worker *worker)
+{
+    struct link *link;
+    while ((link = list_first(&worker->held)) != NULL) {
+        struct job *job = container_of(link, struct job, held);
+        if (!may_start(job))
+            return;
+        link_remove(link);
+        job_start(job);
+    }
+}
 
 static void wake_waiting(struct broker_worker *worker)
 {
@@ -272,8 +299,10 @@ static void job_done(struct request *request, enum status status)
     }
     worker->in_bytes -= job->bytes;
     worker->jobs--;
+    worker->flying--;
     batch_unref(job->append.batch);
     heap_free(job);
+    start_held(worker);
     wake_waiting(worker);
 }
 
@@ -299,7 +328,11 @@ static void outbox_submit(struct outbox *outbox)
     job->append.batch = batch;
     worker->jobs++;
     metric_observe(worker->broker->metrics.batch_records, batch->record_count);
-    log_append(worker->log, &job->append);
+    job->epoch = worker->epoch;
+    if (list_is_empty(&worker->held) && may_start(job))
+        job_start(job);
+    else
+        list_push(&worker->held, &job->held);
 }
 
 /* Delivered at the end of the turn: nobody is called back from inside of a publish. */
@@ -338,8 +371,15 @@ void publish_init(struct broker_worker *worker)
     list_init(&worker->dirty);
     list_init(&worker->live_full);
     list_init(&worker->waiting);
+    list_init(&worker->held);
     map_init(&worker->outboxes);
     batch_builder_init(&worker->live);
+}
+
+void publish_reroute(struct broker_worker *worker)
+{
+    publish_seal(worker);
+    worker->epoch++;
 }
 
 void publish_forget(struct broker_worker *worker, const struct queue *queue)

@@ -88,12 +88,15 @@ struct broker_worker {
     struct loop_task seal_task;
     int64_t wall_ms; /* at turn_ms */
     uint64_t turn_ms;
-    uint64_t in_bytes;   /* submitted, not answered */
-    uint64_t jobs;       /* appends in flight */
-    uint64_t calls;      /* takes, settlements, logins, changes in flight */
-    uint64_t reads;      /* of clients that catch up, in flight */
-    uint64_t closing;    /* groups that are not closed yet */
-    struct list waiting; /* clients that wait for room to publish */
+    uint64_t in_bytes;             /* submitted, not answered */
+    uint64_t jobs;                 /* appends in flight, held ones included */
+    uint64_t epoch;                /* rises when routes change */
+    uint64_t flying, flying_epoch; /* appends in flight are all of one epoch */
+    struct list held;              /* appends that wait until those of an older one are back */
+    uint64_t calls;                /* takes, settlements, logins, changes in flight */
+    uint64_t reads;                /* of clients that catch up, in flight */
+    uint64_t closing;              /* groups that are not closed yet */
+    struct list waiting;           /* clients that wait for room to publish */
     struct loop_timer wake_timer;
     _Atomic uint64_t notice_bytes; /* of notices on their way here */
 
@@ -160,6 +163,9 @@ void publish_init(struct broker_worker *worker);
 void publish_deinit(struct broker_worker *worker);
 void publish_close(struct client *client);
 void publish_seal(struct broker_worker *worker);
+/* Before a snapshot with other routes: what was published under the old ones is committed before
+ * anything goes where the new ones lead, so that a topic that moves keeps its order. */
+void publish_reroute(struct broker_worker *worker);
 /* The queue has been deleted: nothing more goes to its partitions. */
 void publish_forget(struct broker_worker *worker, const struct queue *queue);
 

@@ -345,6 +345,88 @@ static void test_route_moves_topics(void **state)
     rig_close();
 }
 
+/* A topic that moves back and forth while it is published to keeps its order. */
+static void test_route_change_keeps_order(void **state)
+{
+    enum { ROUNDS = 60, BURST = 20 };
+    open_rig(state);
+    struct peer *peer = peer_new(0, "p"), *watcher = peer_new(1, "w"), *maker = peer_new(2, "m");
+    assert_int_equal(peer_subscribe(watcher, "o/#", GUARANTEE_AT_LEAST_ONCE, 1), STATUS_OK);
+    uint64_t queues[3] = {0};
+    assert_int_equal(queue_make(maker, "a", &queues[0]), STATUS_OK);
+    assert_int_equal(queue_make(maker, "b", &queues[1]), STATUS_OK);
+    assert_int_equal(queue_make(maker, "c", &queues[2]), STATUS_OK);
+    uint32_t number = 0;
+    for (unsigned round = 0; round < ROUNDS; round++) {
+        struct admin_call call = {.admin = {.action = ADMIN_ROUTE_SET,
+                                            .name = span_from_text("o/#"),
+                                            .id = queues[round % 3]}};
+        admin_begin(maker, &call);
+        while (!atomic_load(&call.done) || number < (round + 1) * BURST)
+            if (number < SEEN_MAX - BURST)
+                publish_many(peer, "o/1", GUARANTEE_AT_LEAST_ONCE, number++, 1);
+        assert_int_equal(call.status, STATUS_OK);
+    }
+    await_answers(peer, number);
+    await_records(watcher, number);
+    for (uint32_t i = 0; i < number; i++)
+        assert_int_equal(atoi(watcher->records[i].value), i);
+    peer_close(maker);
+    peer_close(watcher);
+    peer_close(peer);
+    rig_close();
+}
+
+/* Does worker own the partition of this queue? Then nothing is answered while it stands still. */
+static bool owns(unsigned worker, const char *queue)
+{
+    struct peer *peer = peer_new(0, "p");
+    struct standstill standstill;
+    stand_still(&standstill, worker);
+    publish_to_queue(peer, queue, 0, 1);
+    usleep(50000);
+    bool answered = peer_look(peer).answers > 0;
+    move_on(&standstill);
+    await_answers(peer, 1);
+    peer_close(peer);
+    return !answered;
+}
+
+/* The old queue's owner is slow and the new one's is not: the second record waits for the first. */
+static void test_route_change_is_a_barrier(void **state)
+{
+    (void)state;
+    rig_open(3);
+    struct peer *peer = peer_new(0, "p");
+    uint64_t slow = 0, fast = 0, id = 0;
+    char name[8];
+    for (unsigned i = 0; slow == 0 || fast == 0; i++) {
+        snprintf(name, sizeof name, "q%u", i);
+        assert_int_equal(queue_make(peer, name, &id), STATUS_OK);
+        *(owns(1, name) ? &slow : &fast) = id;
+    }
+    assert_int_equal(peer_subscribe(peer, "o/1", GUARANTEE_AT_LEAST_ONCE, 1), STATUS_OK);
+    assert_int_equal(route_set(peer, "o/#", slow), STATUS_OK);
+    struct standstill standstill;
+    stand_still(&standstill, 1);
+    publish_many(peer, "o/1", GUARANTEE_AT_LEAST_ONCE, 0, 3);
+    struct admin_call call = {
+        .admin = {.action = ADMIN_ROUTE_SET, .name = span_from_text("o/#"), .id = fast}};
+    admin_begin(peer, &call);
+    usleep(50000); /* it has reached this worker by now, though not the other */
+    publish_many(peer, "o/1", GUARANTEE_AT_LEAST_ONCE, 3, 3);
+    usleep(20000);
+    assert_int_equal(peer_look(peer).records, 0);
+    move_on(&standstill);
+    rig_await(&call.done);
+    await_answers(peer, 6);
+    await_records(peer, 6);
+    for (uint32_t i = 0; i < 6; i++)
+        assert_int_equal(atoi(peer->records[i].value), i);
+    peer_close(peer);
+    rig_close();
+}
+
 /* Changes that many ask for at once, refused ones between them; their clients go meanwhile. */
 static void test_changes_of_clients_that_go(void **state)
 {
@@ -644,6 +726,8 @@ int main(void)
         BOTH(test_queues_and_groups),
         BOTH(test_queue_limit),
         BOTH(test_route_moves_topics),
+        BOTH(test_route_change_keeps_order),
+        cmocka_unit_test(test_route_change_is_a_barrier),
         BOTH(test_changes_of_clients_that_go),
         BOTH(test_take_and_settle),
         BOTH(test_end_answers_everything),

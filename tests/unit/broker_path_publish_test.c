@@ -469,16 +469,6 @@ static void test_figures(void **state)
 
 /* ------------------------------------------------ a worker that cannot follow */
 
-static void stand_still(void *context)
-{
-    rig_await(context);
-}
-
-struct standstill {
-    struct errand errand;
-    atomic_bool over;
-};
-
 static void may_run(void *context)
 {
     struct publish_call *call = context;
@@ -506,12 +496,10 @@ static void test_slow_worker_holds_publishers(void **state)
     rig_open(3);
     struct peer *publisher = peer_new(0, "p"), *watcher = peer_new(1, "w");
     assert_int_equal(peer_subscribe(watcher, "#", GUARANTEE_AT_LEAST_ONCE, 1), STATUS_OK);
-    struct standstill standstill = {.errand = {.run = stand_still}};
-    standstill.errand.mail.deliver = errand_deliver;
-    standstill.errand.context = &standstill.over;
+    struct standstill standstill;
     /* A topic whose partition another worker owns: its answer comes though worker 1 stands still.
      */
-    mailbox_post(rig.loops[1], &standstill.errand.mail);
+    stand_still(&standstill, 1);
     char topic[16] = "";
     for (uint32_t i = 0; peer_look(publisher).answers == 0; i++) {
         snprintf(topic, sizeof topic, "slow/%u", i);
@@ -537,7 +525,7 @@ static void test_slow_worker_holds_publishers(void **state)
     assert_true(published < 100);
     assert_true(published > 50);
     uint32_t resumed = peer_look(publisher).resumed;
-    atomic_store(&standstill.over, true);
+    move_on(&standstill);
     await(peer_look(publisher).resumed > resumed);
     assert_true(publish_when_allowed(&call));
     await_answers(publisher, 1 + published + 1);

@@ -69,6 +69,31 @@ static inline void on(unsigned worker, void (*run)(void *), void *context)
     rig_await(&errand.done);
 }
 
+/* A worker that does nothing for a while. */
+struct standstill {
+    struct errand errand;
+    atomic_bool over;
+};
+
+static inline void standstill_run(void *context)
+{
+    rig_await(context);
+}
+
+static inline void stand_still(struct standstill *standstill, unsigned worker)
+{
+    *standstill = (struct standstill){.errand = {.run = standstill_run}};
+    standstill->errand.mail.deliver = errand_deliver;
+    standstill->errand.context = &standstill->over;
+    mailbox_post(rig.loops[worker], &standstill->errand.mail);
+}
+
+static inline void move_on(struct standstill *standstill)
+{
+    atomic_store(&standstill->over, true);
+    rig_await(&standstill->errand.done);
+}
+
 /* A request that the test's thread waits for. */
 struct waiter {
     struct request request;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Finds the filters that match a topic: a hash of exact topics, and for wildcards a flat table of edges
- * keyed by (parent, level) under a keyed hash, with the bytes verified. Private to one worker. Cost per
- * match does not grow with the number of filters. */
+/* Finds the filters that match a topic: a hash of exact topics, and for wildcards a flat table of
+ * edges keyed by (parent, level) under a keyed hash, with the bytes verified. Private to one
+ * worker. Cost per match does not grow with the number of filters. */
 #ifndef CORE_BROKER_TOPIC_TRIE_H
 #define CORE_BROKER_TOPIC_TRIE_H
 
@@ -12,18 +12,20 @@ struct topic_trie;
 
 /* What the owner hangs on one filter: it embeds this first. */
 struct topic_entry {
-    char *filter;             /* the trie's copy, NUL-terminated */
+    char *filter; /* the trie's copy, NUL-terminated */
     uint32_t filter_size;
-    uint32_t node;            /* the trie's */
+    uint32_t node; /* the trie's */
 };
 
-struct topic_trie *topic_trie_new(size_t entry_size);     /* entries are allocated zeroed, this large */
-void topic_trie_free(struct topic_trie *trie);            /* frees entries too */
+struct topic_trie *topic_trie_new(size_t entry_size); /* entries are allocated zeroed, this large */
+void topic_trie_free(struct topic_trie *trie);        /* frees entries too */
 size_t topic_trie_count(const struct topic_trie *trie);
 /* The entry of a valid filter, made when missing. */
 struct topic_entry *topic_trie_put(struct topic_trie *trie, struct span filter);
-struct topic_entry *topic_trie_get(const struct topic_trie *trie, struct span filter);    /* NULL: none */
-void topic_trie_remove(struct topic_trie *trie, struct topic_entry *entry);               /* frees it and bare nodes */
+struct topic_entry *topic_trie_get(const struct topic_trie *trie,
+                                   struct span filter); /* NULL: none */
+void topic_trie_remove(struct topic_trie *trie,
+                       struct topic_entry *entry); /* frees it and bare nodes */
 /* Calls matched for every entry whose filter matches; each once; in no particular order. */
 void topic_trie_match(const struct topic_trie *trie, struct span topic,
                       void (*matched)(void *context, struct topic_entry *entry), void *context);

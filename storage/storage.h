@@ -56,12 +56,16 @@ struct storage_batch {
     uint64_t principal;    /* of batches that we did not build: overrides the header; 0: none */
     uint32_t record_count; /* offsets the batch takes */
     struct blob *bytes;    /* caller keeps its reference until done() */
-    struct span footer;    /* borrowed until done(); label lists later, empty now */
+    struct span footer;    /* borrowed until done(); given back by reads as it is, may be empty */
     /* Set by the engine before done(): */
     uint64_t base_offset;
     int64_t append_time_ms; /* wall clock, clamped monotone per partition */
 };
-enum { STORAGE_BATCH_OURS = 1, STORAGE_BATCH_CONTROL = 2 };
+enum {
+    STORAGE_BATCH_OURS = 1,
+    STORAGE_BATCH_CONTROL = 2,
+    STORAGE_BATCH_UNLABELLED = 4, /* no record of it carries a label */
+};
 
 /* One change of keyed state. Keys are compared as bytes; begin with a table number. Numbers below
  * 0x10 are the engine's own; core's are in core/log/table.h. Scans never show the engine's rows. */
@@ -98,6 +102,7 @@ struct storage_append {
 
 struct storage_read_batch {
     struct blob *bytes; /* reference handed to the caller of the read */
+    struct span footer; /* as it was appended; lies in the same blob, behind its size */
     uint64_t base_offset;
     uint32_t record_count;
     int64_t append_time_ms;

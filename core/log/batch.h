@@ -6,6 +6,7 @@
 
 #include "core/base/blob.h"
 #include "core/base/list.h"
+#include "core/log/footer.h"
 #include "core/log/record.h"
 
 enum { BATCH_HEADER_SIZE = 61 };
@@ -26,6 +27,9 @@ struct batch {
     const uint8_t *records;       /* the first record's first byte, in bytes or plain */
     size_t records_size;
     uint32_t *record_at;          /* position of each record from records; record_count entries */
+    struct span footer;           /* its labels (footer.h), in the blob of bytes behind their end; empty: none,
+                                   * or not known */
+    bool unlabelled;              /* no record carries a label */
     struct link in_tail;          /* the tail cache's */
 };
 
@@ -69,6 +73,7 @@ struct batch_builder {
     uint32_t *record_at;
     uint32_t record_count, record_capacity;
     int64_t base_timestamp_ms, max_timestamp_ms;
+    struct label_set labels;
 };
 
 void batch_builder_init(struct batch_builder *builder);

@@ -27,6 +27,7 @@ void batch_builder_deinit(struct batch_builder *builder)
 {
     blob_unref(builder->bytes);
     heap_free(builder->record_at);
+    label_set_deinit(&builder->labels);
     batch_builder_init(builder);
 }
 
@@ -106,6 +107,16 @@ static enum status builder_grow(struct batch_builder *builder, size_t size)
     return STATUS_OK;
 }
 
+/* Looks at sizes first, so that records without labels pay next to nothing. */
+static inline void collect_labels(struct label_set *labels, const struct header *headers,
+                                  uint32_t count)
+{
+    for (uint32_t i = 0; i < count; i++)
+        if (headers[i].name.size == sizeof HEADER_LABELS - 1 &&
+            memcmp(headers[i].name.data, HEADER_LABELS, sizeof HEADER_LABELS - 1) == 0)
+            label_set_add(labels, headers[i].value);
+}
+
 enum status batch_builder_add(struct batch_builder *builder, const struct record_input *record)
 {
     uint32_t header_count = record->header_count + record->more_count;
@@ -140,6 +151,8 @@ enum status batch_builder_add(struct batch_builder *builder, const struct record
     at = varint_put(at, headers);
     at = put_headers(at, record->headers, record->header_count);
     put_headers(at, record->more_headers, record->more_count);
+    collect_labels(&builder->labels, record->headers, record->header_count);
+    collect_labels(&builder->labels, record->more_headers, record->more_count);
 
     builder->record_at[builder->record_count] = (uint32_t)(builder->size - BATCH_HEADER_SIZE);
     builder->size += total;
@@ -169,18 +182,26 @@ static void header_write(const struct batch_builder *builder, uint8_t *at)
 }
 
 /* The blob as it is when nearly full; else its unused end goes back to the heap, because caches
- * keep it. */
-static struct blob *builder_take_bytes(struct batch_builder *builder)
+ * keep it. The footer goes behind its end; without memory for it there is none. */
+static void builder_give_bytes(struct batch_builder *builder, struct batch *batch)
 {
     struct blob *bytes = builder->bytes;
-    size_t slack = builder->capacity - builder->size;
-    if (slack > SLACK_MAX && slack > builder->size / 8) {
-        struct blob *fitting = blob_try_resize(bytes, builder->size);
+    size_t footer = footer_size(&builder->labels), size = builder->size + footer;
+    bool fits = size <= builder->capacity;
+    size_t slack = fits ? builder->capacity - size : 0;
+    if (!fits || (slack > SLACK_MAX && slack > size / 8)) {
+        struct blob *fitting = blob_try_resize(bytes, size);
         if (fitting != NULL)
             bytes = fitting;
+        fits |= fitting != NULL;
     }
     bytes->size = (uint32_t)builder->size;
-    return bytes;
+    if (footer > 0 && fits) {
+        batch->footer = span_of(bytes->bytes + builder->size, footer);
+        footer_encode(&builder->labels, bytes->bytes + builder->size);
+    }
+    batch->unlabelled = builder->labels.count == 0;
+    batch->bytes = bytes;
 }
 
 struct batch *batch_builder_seal(struct batch_builder *builder)
@@ -190,7 +211,7 @@ struct batch *batch_builder_seal(struct batch_builder *builder)
     struct batch *batch = batch_try(builder->record_count);
     CHECK(batch != NULL);
     header_write(builder, builder->bytes->bytes);
-    batch->bytes = builder_take_bytes(builder);
+    builder_give_bytes(builder, batch);
     batch->offset_count = builder->record_count;
     batch->records = batch->bytes->bytes + BATCH_HEADER_SIZE;
     batch->records_size = builder->size - BATCH_HEADER_SIZE;
@@ -204,5 +225,6 @@ struct batch *batch_builder_seal(struct batch_builder *builder)
     builder->bytes = NULL;
     builder->size = builder->capacity = 0;
     builder->record_count = 0;
+    label_set_clear(&builder->labels);
     return batch;
 }

@@ -88,7 +88,10 @@ static void append_start(struct log_partition *partition, struct log_append *app
             .flags = STORAGE_BATCH_OURS,
             .record_count = append->batch->offset_count,
             .bytes = append->batch->bytes,
+            .footer = append->batch->footer,
         };
+        if (append->batch->unlabelled)
+            append->stored.flags |= STORAGE_BATCH_UNLABELLED;
         append->append.batches = &append->stored;
         append->append.batch_count = 1;
     }
@@ -101,7 +104,7 @@ static void batch_committed(struct log_partition *partition, struct log_append *
     struct log_worker *worker = partition->worker;
     struct batch *batch = append->batch;
     CHECK(append->stored.base_offset >= partition->end);
-    partition->end_bytes += (uint64_t)ENVELOPE_SIZE + batch->bytes->size;
+    partition->end_bytes += (uint64_t)ENVELOPE_SIZE + batch->bytes->size + batch->footer.size;
     batch->partition = partition->spec.id;
     batch->base_offset = append->stored.base_offset;
     batch->append_time_ms = append->stored.append_time_ms;

@@ -108,6 +108,8 @@ static enum status job_open_batch(struct read_job *job, const struct storage_rea
     batch->base_offset = from->base_offset;
     batch->append_time_ms = from->append_time_ms;
     batch->cumulative_bytes = from->cumulative_bytes;
+    batch->footer = from->footer;
+    batch->unlabelled = (from->flags & STORAGE_BATCH_UNLABELLED) != 0;
     read->batches[read->count++] = batch;
     return STATUS_OK;
 }

@@ -49,7 +49,8 @@ bool record_find(const struct record *record, const char *name, struct span *val
 #define HEADER_CORRELATION_ID   "correlation-id"
 #define HEADER_REPLY_TO         "reply-to"
 #define HEADER_EXPIRES_AT       "expires-at"      /* decimal ms since 1970 */
-#define HEADER_TYPES            "pl-types"
+#define HEADER_LABELS           "labels"          /* separated by commas */
+#define HEADER_TYPES            "pl-types"        /* see core/log/types.h */
 #define HEADER_BODY             "pl-body"
 
 #endif

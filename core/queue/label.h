@@ -5,9 +5,8 @@
 #ifndef CORE_QUEUE_LABEL_H
 #define CORE_QUEUE_LABEL_H
 
-#include "core/log/record.h"
+#include "core/log/batch.h"
 
-#define HEADER_LABELS "labels"
 enum { LABELS_MAX = 3, LABEL_SIZE_MAX = 64 };
 
 /* Borrowed texts; count 0 matches everything. */
@@ -19,7 +18,12 @@ struct label_filter {
 
 /* 1 to 64 of A-Z a-z 0-9 - _ . */
 bool label_is_valid(struct span label);
+/* Labels are compared as bytes. What a record carries is not held to the limits of ours: a foreign
+ * producer may have set more. */
 bool label_matches(const struct label_filter *filter, const struct record *record);
+/* False: no record of the batch matches. Ask once per batch, before its records. */
+bool label_footer_may_match(const struct label_filter *filter, const struct batch *batch);
+/* The same labels, in whatever order and however often named. */
 bool label_filter_equal(const struct label_filter *a, const struct label_filter *b);
 
 #endif

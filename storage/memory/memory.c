@@ -19,6 +19,7 @@ enum { PARTITION_KEY = 9 };
 
 struct stored_batch {
     struct blob *bytes;
+    struct span footer; /* behind the bytes in the same blob */
     uint64_t base_offset;
     uint64_t cumulative_bytes; /* this batch included */
     uint64_t size;             /* what an engine on disk would store: envelope, batch, footer */
@@ -117,6 +118,19 @@ static size_t partition_search(const struct partition *partition, uint64_t offse
     return low;
 }
 
+/* A copy of both, the footer behind the end of the bytes. */
+static struct blob *copy_with_footer(const struct storage_batch *batch, struct span *footer)
+{
+    uint32_t size = batch->bytes->size;
+    struct blob *bytes = blob_new((size_t)size + batch->footer.size);
+    memcpy(bytes->bytes, batch->bytes->bytes, size);
+    if (batch->footer.size != 0)
+        memcpy(bytes->bytes + size, batch->footer.data, batch->footer.size);
+    *footer = span_of(bytes->bytes + size, batch->footer.size);
+    bytes->size = size;
+    return bytes;
+}
+
 static void partition_append(struct memory *memory, struct storage_batch *batch, int64_t now_ms)
 {
     struct partition *partition = partition_make(memory, batch->partition, batch->class);
@@ -133,8 +147,11 @@ static void partition_append(struct memory *memory, struct storage_batch *batch,
     partition->end += batch->record_count;
     partition->cumulative_bytes += size;
     partition->last_time_ms = batch->append_time_ms;
+    struct span footer;
+    struct blob *bytes = copy_with_footer(batch, &footer);
     partition->batches[partition->count++] = (struct stored_batch){
-        .bytes = blob_copy(blob_span(batch->bytes)),
+        .bytes = bytes,
+        .footer = footer,
         .base_offset = batch->base_offset,
         .cumulative_bytes = partition->cumulative_bytes,
         .size = size,
@@ -358,6 +375,7 @@ static void read_fill(const struct partition *partition, size_t at, struct stora
             return;
         read->batches[read->count++] = (struct storage_read_batch){
             .bytes = blob_ref(batch->bytes),
+            .footer = batch->footer,
             .base_offset = batch->base_offset,
             .record_count = batch->record_count,
             .append_time_ms = batch->append_time_ms,

@@ -110,8 +110,13 @@ static enum status place_search(struct engine *engine, struct place *place,
 
 static void read_add(struct storage_read *read, const struct stored *stored)
 {
+    /* The footer follows the batch in the stored value, and so it does in the blob. */
+    size_t size = stored->batch.size, footer_size = stored->envelope.footer_size;
+    struct blob *bytes = blob_copy(span_of(stored->batch.data, size + footer_size));
+    bytes->size = (uint32_t)size;
     read->batches[read->count++] = (struct storage_read_batch){
-        .bytes = blob_copy(stored->batch),
+        .bytes = bytes,
+        .footer = span_of(bytes->bytes + size, footer_size),
         .base_offset = stored->base_offset,
         .record_count = stored->envelope.record_count,
         .append_time_ms = stored->envelope.append_time_ms,

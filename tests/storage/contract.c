@@ -80,6 +80,34 @@ static void the_engine_writes_offset_and_epoch(void **state)
     read_release(&read);
 }
 
+static void footers_come_back(void **state)
+{
+    struct fixture *fixture = *state;
+    static const uint8_t footer[] = {1, 2, 0, 0xff, 7};
+    struct op *op = op_new(fixture);
+    op_batch(op, 1, 2, 10, 1);
+    op_batch(op, 1, 1, 10, 2);
+    op->batches[0].footer = span_of(footer, sizeof footer);
+    op->batches[1].flags |= STORAGE_BATCH_UNLABELLED;
+    assert_int_equal(op_run(fixture, op), STATUS_OK);
+    op_free(op);
+    assert_int_equal(bounds_of(fixture, 1).bytes, 2 * (OVERHEAD + 10) + sizeof footer);
+    if (fixture_keeps(fixture))
+        fixture_reopen(fixture);
+    struct storage_read read;
+    read_init(fixture, &read, 1, 0);
+    assert_int_equal(read_run(fixture, &read), STATUS_OK);
+    assert_int_equal(read.count, 2);
+    assert_true(batch_is(blob_span(read.batches[0].bytes), 2, 10, 1));
+    assert_true(span_equal(read.batches[0].footer, span_of(footer, sizeof footer)));
+    assert_true(read.batches[0].footer.data ==
+                read.batches[0].bytes->bytes + read.batches[0].bytes->size);
+    assert_int_equal(read.batches[0].flags, STORAGE_BATCH_OURS);
+    assert_int_equal(read.batches[1].footer.size, 0);
+    assert_int_equal(read.batches[1].flags, STORAGE_BATCH_OURS | STORAGE_BATCH_UNLABELLED);
+    read_release(&read);
+}
+
 static void rows_and_batches_go_together(void **state)
 {
     struct fixture *fixture = *state;
@@ -639,6 +667,7 @@ static const struct CMUnitTest contract_tests[] = {
     cmocka_unit_test(offsets_are_contiguous),
     cmocka_unit_test(appends_complete_in_order),
     cmocka_unit_test(the_engine_writes_offset_and_epoch),
+    cmocka_unit_test(footers_come_back),
     cmocka_unit_test(rows_and_batches_go_together),
     cmocka_unit_test(units_are_all_or_nothing),
     cmocka_unit_test(an_empty_append_and_a_refused_unit),

@@ -376,9 +376,9 @@ static void stop(struct gateway *gateway)
     for (unsigned i = 0; i < gateway->crew.count; i++)
         rest_free(gateway->places[i].rest);
     offload_close();
-    broker_free(gateway->broker);
     if (gateway->storage != NULL)
         gateway->storage->ops->close(gateway->storage);
+    broker_free(gateway->broker); /* after storage, which may still complete what is the log's */
     crew_close(&gateway->crew);
     tls_context_free(gateway->tls);
 }

@@ -7,7 +7,7 @@
 
 struct mqtt_options {
     uint32_t max_packet;          /* bytes of a packet we accept; 0: 10 MiB and a little */
-    uint16_t receive_max;         /* unanswered QoS 1 and 2 publishes of a client; 0: 1000 */
+    uint16_t receive_max;         /* unanswered QoS 1 and 2 publishes of a client; 0: 65535 */
     uint16_t topic_alias_max;     /* aliases a client may set */
     uint16_t keep_alive_max;      /* seconds; 0: as the client asks */
     const char *server_reference; /* where clients shall go when this server ends; NULL: nowhere */

@@ -7,7 +7,7 @@
 #include "core/base/limits.h"
 #include "core/broker/metrics.h"
 
-enum { DEFAULT_RECEIVE_MAX = 1000, PACKET_OVERHEAD = 65536 + 1024, SUBSCRIBES_MAX = 64 };
+enum { DEFAULT_RECEIVE_MAX = 65535, PACKET_OVERHEAD = 65536 + 1024, SUBSCRIBES_MAX = 64 };
 
 struct mqtt_options mqtt_settings;
 

@@ -272,6 +272,13 @@ static double group_in_flight(const struct group_stat *stat)
     return (double)atomic_load(&stat->in_flight);
 }
 
+static double group_oldest(const struct group_stat *stat)
+{
+    int64_t oldest_ms = atomic_load(&stat->oldest_ms);
+    int64_t age_ms = oldest_ms == 0 ? 0 : clock_wall_ms() - oldest_ms;
+    return age_ms > 0 ? (double)(age_ms / 1000) : 0;
+}
+
 static void write_groups(const struct catalog *catalog, struct buf *to, const char *name,
                          const char *help, double (*value)(const struct group_stat *))
 {
@@ -300,6 +307,8 @@ enum status broker_metrics(struct broker_worker *worker, struct buf *to)
     write_groups(worker->catalog, to, "group_backlog", "Records a group has not done",
                  group_backlog);
     write_groups(worker->catalog, to, "group_in_flight", "Records under lease", group_in_flight);
+    write_groups(worker->catalog, to, "group_oldest_seconds",
+                 "Age of the oldest record that a group has not done", group_oldest);
     if (broker->storage->ops->metrics != NULL)
         broker->storage->ops->metrics(broker->storage, emit_storage, to);
     buf_printf(to, "# TYPE polylog_build_info gauge\npolylog_build_info{version=\"%s\"} 1\n",

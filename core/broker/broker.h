@@ -153,6 +153,8 @@ struct publish {
     bool answer; /* answered() will come exactly once, in order; else refusals are only counted */
     uint64_t token; /* given back in answered() */
 };
+/* Answered with BUSY when the worker has too much in flight, which who asks broker_may_publish()
+ * before each publish does not meet. */
 void broker_publish(struct client *client, const struct publish *publish);
 /* False: too much in flight; stop taking input that publishes until ops->resume. */
 bool broker_may_publish(struct client *client);

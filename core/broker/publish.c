@@ -466,6 +466,11 @@ void broker_publish(struct client *client, const struct publish *publish)
         refuse(client, publish, STATUS_SHUTTING_DOWN);
         return;
     }
+    /* Who asks broker_may_publish() first does not come here. */
+    if (worker->in_bytes >= LIMIT_WORKER_IN_BYTES + LIMIT_CLIENT_IN_BYTES) {
+        refuse(client, publish, STATUS_BUSY);
+        return;
+    }
     const struct address *address = address_of(client, publish);
     if (address->status != STATUS_OK) {
         refuse(client, publish, address->status);

@@ -145,6 +145,33 @@ static void test_resume(void **state)
     rig_close();
 }
 
+/* One that does not ask whether it may publish is refused before it fills the memory. */
+static void test_busy(void **state)
+{
+    enum { BODY = 1000 * 1000, RECORDS = 200 };
+    open_rig(state);
+    struct peer *peer = peer_new(0, "p");
+    char *body = heap_new(BODY);
+    struct publish_call call = {
+        .peer = peer,
+        .publish = {.topic = span_from_text("b"), .body = span_of(body, BODY), .answer = true},
+        .count = RECORDS};
+    on(peer->worker, publish_call_run, &call);
+    await_answers(peer, RECORDS);
+    uint32_t busy = 0;
+    for (uint32_t i = 0; i < RECORDS; i++) {
+        assert_int_equal(peer->answers[i].token, i);
+        busy += peer->answers[i].status == STATUS_BUSY;
+    }
+    assert_true(busy > 30 && busy < 70);
+    publish_many(peer, "b", GUARANTEE_AT_LEAST_ONCE, 0, 1);
+    await_answers(peer, RECORDS + 1);
+    assert_int_equal(peer->answers[RECORDS].status, STATUS_OK);
+    heap_free(body);
+    peer_close(peer);
+    rig_close();
+}
+
 /* ------------------------------------------------ subscriptions */
 
 static void test_subscribe_takes_effect(void **state)
@@ -447,6 +474,11 @@ static void test_close_while_catching_up(void **state)
     rig_close();
 }
 
+static void metrics_run(void *context)
+{
+    CHECK(broker_metrics(broker_worker(rig.broker, 0), context) == STATUS_OK);
+}
+
 static void test_figures(void **state)
 {
     open_rig(state);
@@ -463,6 +495,23 @@ static void test_figures(void **state)
     assert_int_equal(rig_metric("delivered_records_total", "protocol=\"peer\"") - delivered, 25);
     assert_int_equal(rig_metric("refused_total", "protocol=\"peer\",reason=\"invalid\"") - refused,
                      3);
+    uint64_t queue = 0;
+    assert_int_equal(queue_make(peer, "counted", &queue), STATUS_OK);
+    assert_int_equal(group_make(peer, queue, "g", false, NULL), STATUS_OK);
+    struct buf text;
+    buf_init(&text, 1 << 20);
+    on(0, metrics_run, &text);
+    assert_int_equal(buf_append(&text, "", 1), STATUS_OK);
+    static const char *const lines[] = {
+        "polylog_received_records_total{protocol=\"peer\"} ",
+        "polylog_delivered_records_total{protocol=\"peer\"} ",
+        "polylog_refused_total{protocol=\"peer\",reason=\"invalid\"} ",
+        "polylog_queue_records{queue=\"counted\"} 0\n",
+        "polylog_group_oldest_seconds{queue=\"counted\",group=\"g\"} 0\n",
+    };
+    for (unsigned i = 0; i < sizeof lines / sizeof *lines; i++)
+        assert_non_null(strstr((const char *)text.data, lines[i]));
+    buf_deinit(&text);
     peer_close(peer);
     rig_close();
 }
@@ -574,6 +623,7 @@ int main(void)
         BOTH(test_close_in_answer),
         BOTH(test_close_with_appends_in_flight),
         BOTH(test_resume),
+        BOTH(test_busy),
         BOTH(test_subscribe_takes_effect),
         BOTH(test_no_local_and_expiry),
         BOTH(test_queue_by_name_has_no_topic),

@@ -34,6 +34,7 @@ struct exchange *exchange_new(struct line *line, struct span head)
 
 void exchange_free(struct exchange *exchange)
 {
+    exchange->base.http->body_bytes -= exchange->charged;
     buf_deinit(&exchange->body);
     buf_deinit(&exchange->base.answer);
     heap_free(exchange->headers);

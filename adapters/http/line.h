@@ -21,7 +21,8 @@ struct http {
     struct list lines;
     struct request *closing;
     bool shutting_down;
-    int64_t date_s; /* date is the text of this second */
+    size_t body_bytes; /* held by exchanges: at most LIMIT_WORKER_IN_BYTES */
+    int64_t date_s;    /* date is the text of this second */
     char date[32];
     struct metric *connections, *refused, *timed_out;
 };
@@ -34,11 +35,12 @@ struct line {
     struct stream *stream;
     struct http_connection connection;
     struct exchange *exchange;
-    struct loop_timer timer; /* fires at or before deadline_ms and looks again */
-    uint64_t deadline_ms;    /* 0: while an answer is awaited */
-    size_t queued;           /* output when the timer last fired */
-    bool in_head;            /* the time for a head runs */
-    bool reading;            /* inside input(): do not resume from there */
+    struct loop_timer timer;  /* fires at or before deadline_ms and looks again */
+    struct loop_task flushed; /* runs behind the stream's flush */
+    uint64_t deadline_ms;     /* 0: while an answer is awaited */
+    size_t queued;            /* output when the timer last fired */
+    bool in_head;             /* the time for a head runs */
+    bool reading;             /* inside input(): do not resume from there */
     bool held; /* the stream is paused: bytes wait for an answer, or output for the peer */
 };
 
@@ -50,6 +52,7 @@ struct exchange {
     bool close; /* the connection ends after it */
     bool allow_origin;
     struct http_chunks chunks;
+    size_t charged;  /* of body_bytes */
     struct buf body; /* when it did not come whole with the head */
     char *headers;   /* of the answer, "Name: value\r\n" each */
     size_t headers_size;

@@ -10,8 +10,8 @@
 enum {
     IDLE_MS = 75000,
     BODY_MS = 30000,
-    BODY_BYTES_PER_MS = 64,             /* what a slow sender must reach on top of it */
-    OUTPUT_MAX = LIMIT_CLIENT_OUT_BYTES /* more than this unread, and no further request is taken */
+    BODY_BYTES_PER_MS = 64, /* what a slow sender must reach on top of it */
+    OUTPUT_MAX = 64 * 1024  /* more than this unread, and no further request is taken */
 };
 
 /* ---------------------------------------------------------------- time */
@@ -51,12 +51,35 @@ static void refuse(struct line *line, unsigned code)
     exchange_refuse(line->exchange, code);
 }
 
+static bool must_wait(const struct line *line)
+{
+    return (line->exchange != NULL && line->exchange->handling) ||
+           stream_queued(line->stream) > OUTPUT_MAX;
+}
+
+/* Bytes wait for the answer of the request before them, or for the peer to read. In the second case
+ * the flush of this turn may be enough; else drained() follows. */
 static void line_hold(struct line *line)
 {
     if (!line->held) {
         line->held = true;
         stream_pause(line->stream);
     }
+    if (line->exchange == NULL)
+        loop_defer(line->http->loop, &line->flushed, LOOP_FLUSH);
+}
+
+static void line_go_on(struct line *line)
+{
+    if (line->held && !line->reading && !must_wait(line)) {
+        line->held = false;
+        stream_resume(line->stream);
+    }
+}
+
+static void flushed_run(struct loop_task *task)
+{
+    line_go_on(container_of(task, struct line, flushed));
 }
 
 /* The takers below move *used over what they took and say whether there is more to do with the
@@ -104,13 +127,27 @@ static bool handle(struct line *line)
     return true;
 }
 
+/* Many bodies of legal size may be too much together. */
+static bool charge_body(struct exchange *exchange)
+{
+    struct http *http = exchange->base.http;
+    size_t more = exchange->body.capacity - exchange->charged;
+    http->body_bytes += more;
+    exchange->charged += more;
+    return http->body_bytes <= LIMIT_WORKER_IN_BYTES;
+}
+
 static bool take_sized_body(struct line *line, struct span bytes, size_t *used)
 {
     struct exchange *exchange = line->exchange;
     size_t missing = (size_t)exchange->base.head.body_size - exchange->body.size;
     size_t size = bytes.size < missing ? bytes.size : missing;
-    if ((exchange->body.size == 0 && buf_reserve(&exchange->body, missing) != STATUS_OK) ||
-        buf_append(&exchange->body, bytes.data, size) != STATUS_OK) {
+    if (exchange->body.size == 0 && missing > 0 &&
+        (buf_reserve(&exchange->body, missing) != STATUS_OK || !charge_body(exchange))) {
+        refuse(line, 503);
+        return false;
+    }
+    if (buf_append(&exchange->body, bytes.data, size) != STATUS_OK) {
         refuse(line, 503);
         return false;
     }
@@ -123,6 +160,8 @@ static bool take_chunked_body(struct line *line, struct span bytes, size_t *used
     struct exchange *exchange = line->exchange;
     size_t size = 0;
     enum status status = http_chunks_feed(&exchange->chunks, bytes, &exchange->body, &size);
+    if (!charge_body(exchange))
+        status = STATUS_NO_MEMORY;
     if (status != STATUS_OK) {
         refuse(line, status == STATUS_TOO_LARGE ? 413 : status == STATUS_NO_MEMORY ? 503 : 400);
         return false;
@@ -138,12 +177,6 @@ static bool take(struct line *line, struct span bytes, size_t *used)
     if (line->exchange->base.head.chunked)
         return take_chunked_body(line, bytes, used);
     return take_sized_body(line, bytes, used);
-}
-
-static bool must_wait(const struct line *line)
-{
-    return (line->exchange != NULL && line->exchange->handling) ||
-           stream_queued(line->stream) > OUTPUT_MAX;
 }
 
 static void input(void *context, struct span bytes, size_t *used)
@@ -168,19 +201,14 @@ void line_answered(struct line *line, bool close)
         return;
     }
     line_expect(line, IDLE_MS);
-    if (line->held && !line->reading && stream_queued(line->stream) <= OUTPUT_MAX) {
-        line->held = false;
-        stream_resume(line->stream);
-    }
+    line_go_on(line);
+    if (line->held)
+        loop_defer(line->http->loop, &line->flushed, LOOP_FLUSH);
 }
 
 static void drained(void *context)
 {
-    struct line *line = context;
-    if (line->held && (line->exchange == NULL || !line->exchange->handling)) {
-        line->held = false;
-        stream_resume(line->stream);
-    }
+    line_go_on(context);
 }
 
 /* ---------------------------------------------------------------- life */
@@ -214,6 +242,7 @@ static void closed(void *context, enum status why)
     if (line->connection.closed != NULL)
         line->connection.closed(line->connection.state);
     loop_timer_stop(http->loop, &line->timer);
+    loop_task_cancel(http->loop, &line->flushed);
     link_remove(&line->link);
     heap_free(line);
     metric_add(http->connections, -1);
@@ -270,6 +299,7 @@ void http_accept_stream(struct http *http, struct stream *stream)
     line->http = http;
     line->stream = stream;
     line->timer.fired = timer_fired;
+    line->flushed.run = flushed_run;
     line->connection.peer = stream_peer(stream);
     list_push(&http->lines, &line->link);
     metric_add(http->connections, 1);

@@ -11,7 +11,11 @@
 #include "core/base/check.h"
 #include "core/base/heap.h"
 
-enum { ARENA_BYTES = 2 * LIMIT_HTTP_BODY + 1024 * 1024, CREDENTIAL_BYTES = 4096 };
+enum {
+    ARENA_BYTES = 2 * LIMIT_HTTP_BODY + 1024 * 1024,
+    CREDENTIAL_BYTES = 4096,
+    VALUES_MAX = 256 * 1024
+};
 
 /* ---------------------------------------------------------------- sessions */
 
@@ -272,10 +276,34 @@ void call_refuse_status(struct call *call, enum status status, const char *text)
 
 /* ---------------------------------------------------------------- requests */
 
+/* A value of two bytes takes a hundred when it is parsed, so that a large body may not have too
+ * many. */
+static bool has_few_values(struct span body)
+{
+    size_t count = 0;
+    bool in_text = false;
+    if (body.size <= VALUES_MAX)
+        return true;
+    for (size_t i = 0; i < body.size; i++) {
+        uint8_t c = body.data[i];
+        if (in_text && c == '\\')
+            i++;
+        else if (c == '"')
+            in_text = !in_text;
+        else if (!in_text)
+            count += c == ',' || c == '[' || c == '{';
+    }
+    return count <= VALUES_MAX;
+}
+
 bool call_read_object(struct call *call, unsigned code)
 {
     json_error_t error;
     struct span body = call->exchange->body;
+    if (!has_few_values(body)) {
+        call_refuse(call, 400, code, "The body has more than %d values.", VALUES_MAX);
+        return false;
+    }
     call->body = json_loadb((const char *)body.data, body.size, JSON_ALLOW_NUL, &error);
     if (call->body == NULL) {
         call_refuse(call, 400, code, "The body is not JSON: %s (line %d).", error.text, error.line);

@@ -9,7 +9,7 @@ import tempfile
 import threading
 import time
 
-from gateway import Gateway, exchange, run
+from gateway import Gateway, exchange, run, until
 
 HEAD = b" HTTP/1.1\r\nHost: localhost\r\n"
 DMS = "/v1.0/default"
@@ -83,6 +83,11 @@ def pipelined(gateway):
     received = gateway.raw((post + get) * 50, 2)
     assert received.count(b"HTTP/1.1 201") == 50 and received.count(b"HTTP/1.1 200") == 50, received[:300]
     assert len(gateway.call("GET", "/v1/default/queues/q/records?limit=1000")[1]["records"]) == 50
+    # A large answer that is late, and more behind it.
+    gateway.call("POST", "/v1/default/publish", {"queue": "q", "messages": [{"body": "y" * 800000}]})
+    records = b"GET /v1/default/queues/q/records" + HEAD + b"\r\n"
+    received = gateway.raw((records + get) * 5, 2)
+    assert received.count(b"HTTP/1.1 200") == 10 and received.count(b"y" * 800000) == 5, len(received)
     gateway.call("POST", "/v1/default/queues", {"name": "empty"})
     gateway.call("POST", "/v1/default/queues/empty/groups", {"groups": [{"name": "g"}]})
     poll = b"GET /v1/default/queues/empty/groups/g/messages?time_wait=2" + HEAD + b"\r\n"
@@ -111,6 +116,37 @@ def floods(gateway):
     assert gateway.call("POST", f"{DMS}/queues/q/messages", deep)[0] == 201
 
 
+def rss_kb(gateway):
+    with open(f"/proc/{gateway.pid}/status") as status:
+        return next(int(line.split()[1]) for line in status if line.startswith("VmRSS"))
+
+
+def large_bodies(gateway):
+    """Bodies of legal size that are too much: too many values in one, too many at once."""
+    many = b'{"topic":"t","messages":[' + b"[]," * 4000000 + b"[]]}"
+    assert gateway.call("POST", "/v1/default/publish", many)[0] == 400
+    text = {"topic": "t", "messages": [{"body": ",[{" * 300000}]}
+    assert gateway.call("POST", "/v1/default/publish", text)[0] == 201
+    head = b"POST /v1/default/publish" + HEAD + b"Content-Length: 12000000\r\n\r\n"
+    links, refused = [], 0
+    for _ in range(60):
+        link = socket.create_connection(("127.0.0.1", gateway.http_port))
+        link.sendall(head + b"x" * 100000)
+        links.append(link)
+    for link in links:
+        link.settimeout(0.3)
+        try:
+            refused += link.recv(100).startswith(b"HTTP/1.1 503")
+        except TimeoutError:
+            pass
+    assert 20 < refused < 60, refused
+    assert gateway.call("GET", "/healthz")[0] == 200
+    for link in links:
+        link.close()
+    assert until(lambda: gateway.call("POST", "/v1/default/publish", text)[0] == 201)
+    assert rss_kb(gateway) < 600_000, rss_kb(gateway)
+
+
 def unread_answers(gateway):
     """A peer that asks and never reads is held at a limit."""
     with socket.create_connection(("127.0.0.1", gateway.http_port)) as link:
@@ -123,9 +159,7 @@ def unread_answers(gateway):
                 sent += link.send(request)
             except BlockingIOError:
                 time.sleep(0.05)
-        with open(f"/proc/{gateway.pid}/status") as status:
-            rss = next(int(line.split()[1]) for line in status if line.startswith("VmRSS"))
-        assert rss < 300_000, rss
+        assert rss_kb(gateway) < 300_000, rss_kb(gateway)
         assert gateway.call("GET", "/healthz")[0] == 200
 
 
@@ -265,4 +299,4 @@ def stop_answers():
     assert len(answers) == 5 and all(status in (200, 503) for status, _ in answers), answers
 
 
-run(malformed, framing, pipelined, floods, unread_answers, slow_peers, foreign, listed_origins, tls, stop_answers)
+run(malformed, framing, pipelined, floods, large_bodies, unread_answers, slow_peers, foreign, listed_origins, tls, stop_answers)

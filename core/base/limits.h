@@ -33,10 +33,13 @@
 #define LIMIT_PASSWORD         1024u
 #define LIMIT_IN_FLIGHT        100000u    /* leases of one group and partition */
 #define LIMIT_WINDOW           (1u << 20) /* offsets a group's window may span */
+#define LIMIT_ASIDE            (1u << 17) /* offsets left behind a window, one by one */
 #define LIMIT_SELECTOR_BYTES   4096u
 #define LIMIT_SELECTOR_DEPTH   64u
+#define LIMIT_SELECTOR_NAMES   64u
 #define LIMIT_SELECTOR_STEPS   2048u /* operations of one compiled selector, and of one evaluation \
                                       */
+#define LIMIT_SELECTOR_COMPARES (1u << 20) /* of text in one evaluation: bytes in LIKE, else 32 */
 #define LIMIT_DELAY_MS   604800000u  /* 7 days */
 #define LIMIT_LOOK_AHEAD 65536u      /* skipped records of one fifo group and partition */
 #define LIMIT_HTTP_BODY  (12u * 1024 * 1024)

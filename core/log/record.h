@@ -48,6 +48,10 @@ bool record_find(const struct record *record, const char *name, struct span *val
 #define HEADER_MESSAGE_ID       "message-id"
 #define HEADER_CORRELATION_ID   "correlation-id"
 #define HEADER_REPLY_TO         "reply-to"
+#define HEADER_SUBJECT          "subject"
+#define HEADER_PRIORITY         "priority"        /* 0 to 9 */
+#define HEADER_GROUP_ID         "group-id"
+#define HEADER_GROUP_SEQUENCE   "group-sequence"
 #define HEADER_EXPIRES_AT       "expires-at"      /* decimal ms since 1970 */
 #define HEADER_LABELS           "labels"          /* separated by commas */
 #define HEADER_TYPES            "pl-types"        /* see core/log/types.h */

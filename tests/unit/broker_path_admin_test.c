@@ -370,7 +370,7 @@ static void test_route_change_keeps_order(void **state)
     await_answers(peer, number);
     await_records(watcher, number);
     for (uint32_t i = 0; i < number; i++)
-        assert_int_equal(atoi(watcher->records[i].value), i);
+        assert_int_equal(number_of(watcher->records[i].value), i);
     peer_close(maker);
     peer_close(watcher);
     peer_close(peer);
@@ -422,7 +422,7 @@ static void test_route_change_is_a_barrier(void **state)
     await_answers(peer, 6);
     await_records(peer, 6);
     for (uint32_t i = 0; i < 6; i++)
-        assert_int_equal(atoi(peer->records[i].value), i);
+        assert_int_equal(number_of(peer->records[i].value), i);
     peer_close(peer);
     rig_close();
 }

@@ -301,7 +301,7 @@ static void test_credit(void **state)
     bool seen[MANY + 1] = {false};
     for (uint32_t i = 0; i < peer_look(slow).records; i++) {
         struct seen_record record = record_at(slow, i);
-        int number = atoi(record.value), topic = atoi(record.topic + 2);
+        int number = number_of(record.value), topic = number_of(record.topic + 2);
         assert_false(seen[number]);
         seen[number] = true;
         assert_true(number > last[topic]);
@@ -338,7 +338,7 @@ static void test_overlapping_subscriptions_lag(void **state)
         await_records(slow, 30);
         unsigned times[6][5] = {0};
         for (uint32_t i = 0; i < 30; i++)
-            times[atoi(record_at(slow, i).value)][record_at(slow, i).identifier]++;
+            times[number_of(record_at(slow, i).value)][record_at(slow, i).identifier]++;
         for (unsigned i = 0; i < 6; i++)
             for (unsigned k = 0; k < 5; k++)
                 assert_int_equal(times[i][k], 1);

@@ -506,6 +506,11 @@ static inline void drained_run(void *context)
 
 /* ------------------------------------------------ looking */
 
+static inline int number_of(const char *text)
+{
+    return (int)strtol(text, NULL, 10);
+}
+
 struct look {
     struct peer *peer;
     uint32_t records, answers, resumed;

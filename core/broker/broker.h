@@ -84,6 +84,7 @@ struct client_ops {
 struct client {
     struct broker_worker *worker;
     const struct client_ops *ops;
+    struct protocol_figures *figures; /* touched at each delivery, as ops is */
     uint64_t tenant;
     struct principal *principal; /* NULL in protected mode */
     struct span id;              /* protocol's client id; bytes are the broker's copy */
@@ -103,7 +104,6 @@ struct client {
     uint32_t publisher_size;
     struct broker_login *login; /* running */
     struct catch_up *catch_up;  /* read in flight */
-    struct protocol_figures *figures;
     bool open;
 };
 
@@ -169,10 +169,11 @@ struct subscription {
     bool no_local;             /* not what this client published itself */
     bool retain_as_published;
     /* Below: the broker's. */
-    struct link of_client, of_entry;
-    struct subscription_floor *floors;
-    uint64_t number;                        /* of this client; never used again */
+    struct link of_entry;                   /* this and the next line: at each delivery */
     uint64_t shown_partition, shown_offset; /* the last stored record it was served */
+    struct link of_client;
+    struct subscription_floor *floors;
+    uint64_t number; /* of this client; never used again */
 };
 
 struct subscribe_item {

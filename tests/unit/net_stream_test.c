@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Streams over TCP, and the listener. */
-#include "net_fixture.h"
+#include "tests/unit/net_fixture.h"
 
 static void send_text(int fd, const char *text)
 {

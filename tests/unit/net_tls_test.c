@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Streams over TLS, with OpenSSL's own client on the other side. */
-#include "net_fixture.h"
+#include "tests/unit/net_fixture.h"
 
 #include <signal.h>
 
 #include <openssl/err.h>
 #include <openssl/ssl.h>
 
-#include "tls_files.h"
+#include "tests/unit/tls_files.h"
 
 static struct tls_files files;
 

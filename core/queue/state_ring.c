@@ -99,13 +99,18 @@ void state_ring_fill(struct state_ring *ring, uint64_t from, uint64_t to, enum o
     fill_words(ring, from, to, state);
 }
 
-uint64_t state_ring_seek(const struct state_ring *ring, uint64_t from, uint64_t to, bool done)
+enum seek { SEEK_DONE, SEEK_NOT_DONE, SEEK_AVAILABLE };
+
+static inline uint64_t seek(const struct state_ring *ring, uint64_t from, uint64_t to,
+                            enum seek wanted)
 {
     while (from < to) {
         uint64_t word = *word_of(ring, from);
         uint64_t found = (word >> 1) & ~word & LANES; /* pairs that read OFFSET_DONE, 10 */
-        if (!done)
+        if (wanted == SEEK_NOT_DONE)
             found = ~found & LANES;
+        else if (wanted == SEEK_AVAILABLE)
+            found = ~(word | word >> 1) & LANES;
         found >>= shift_of(from);
         if (found != 0) {
             from += (uint64_t)__builtin_ctzll(found) / 2;
@@ -114,6 +119,16 @@ uint64_t state_ring_seek(const struct state_ring *ring, uint64_t from, uint64_t 
         from += LANES_PER_WORD - from % LANES_PER_WORD;
     }
     return to;
+}
+
+uint64_t state_ring_seek(const struct state_ring *ring, uint64_t from, uint64_t to, bool done)
+{
+    return seek(ring, from, to, done ? SEEK_DONE : SEEK_NOT_DONE);
+}
+
+uint64_t state_ring_available(const struct state_ring *ring, uint64_t from, uint64_t to)
+{
+    return seek(ring, from, to, SEEK_AVAILABLE);
 }
 
 void state_ring_advance(struct state_ring *ring, uint64_t base)

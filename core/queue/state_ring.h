@@ -11,7 +11,7 @@ enum offset_state {
     OFFSET_AVAILABLE,
     OFFSET_LEASED,
     OFFSET_DONE,
-    OFFSET_PARKED, /* failed, and waits until that has been stored */
+    OFFSET_PARKED, /* not offered now: why is kept elsewhere */
 };
 
 struct state_ring {
@@ -29,6 +29,8 @@ void state_ring_fill(struct state_ring *ring, uint64_t from, uint64_t to, enum o
 /* The first offset in [from, to) that is done (or, done false: is not); to when there is none.
  * base <= from, to <= top. */
 uint64_t state_ring_seek(const struct state_ring *ring, uint64_t from, uint64_t to, bool done);
+/* The first offset in [from, to) that is available; to when there is none. Bounds as above. */
+uint64_t state_ring_available(const struct state_ring *ring, uint64_t from, uint64_t to);
 /* Forgets everything below base. */
 void state_ring_advance(struct state_ring *ring, uint64_t base);
 

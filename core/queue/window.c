@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Leases over a ring of states. A lease is found by a hash of its offset and lies in the list of
- * its length, so that taking, settling and expiring are each a few pointer moves, whatever is in
+/* Leases over the states of offsets. A lease is found by a hash of its offset and lies in the list
+ * of its length, so that taking, settling and expiring are each a few pointer moves, whatever is in
  * flight. */
 #include "core/queue/window_impl.h"
 
@@ -8,9 +8,9 @@
 #include "core/base/heap.h"
 #include "core/base/limits.h"
 
-#define LEASE_NONE UINT32_MAX
+#include <stdlib.h>
 
-enum { TERMS_EXACT = 64, LEASES_KEPT = 1024, LINE_MIN = 16, LINE_KEPT = 1024, RUNS_MIN = 16 };
+enum { TERMS_EXACT = 64, LEASES_KEPT = 1024, LINE_MIN = 16, LINE_KEPT = 1024 };
 
 struct window *window_new(uint64_t base, uint32_t in_flight_max)
 {
@@ -21,22 +21,49 @@ struct window *window_new(uint64_t base, uint32_t in_flight_max)
     window->lease_free = LEASE_NONE;
     offset_map_init(&window->leased);
     offset_map_init(&window->failures);
+    offset_map_init(&window->aside);
+    delays_init(&window->delays);
     return window;
+}
+
+static void window_deinit(struct window *window)
+{
+    state_ring_deinit(&window->states);
+    offset_map_deinit(&window->leased);
+    offset_map_deinit(&window->failures);
+    offset_map_deinit(&window->aside);
+    delays_deinit(&window->delays);
+    heap_free(window->leases);
+    heap_free(window->terms);
+    line_clear(&window->returned);
+    line_clear(&window->spent);
+    line_clear(&window->parked);
+    line_clear(&window->aside_order);
+    line_clear(&window->aside_new);
+    line_clear(&window->aside_settled);
+    heap_free(window->changed);
 }
 
 void window_free(struct window *window)
 {
     if (window == NULL)
         return;
-    state_ring_deinit(&window->states);
-    offset_map_deinit(&window->leased);
-    offset_map_deinit(&window->failures);
-    heap_free(window->leases);
-    heap_free(window->terms);
-    heap_free(window->returned.offsets);
-    heap_free(window->parked.offsets);
-    heap_free(window->changed);
+    window_deinit(window);
     heap_free(window);
+}
+
+void window_restart(struct window *window, uint64_t base)
+{
+    struct window *fresh = window_new(base, window->in_flight_max);
+    fresh->acknowledged = window->acknowledged;
+    fresh->now_ms = window->now_ms;
+    fresh->delivery = window->delivery;
+    fresh->failures_max = window->failures_max;
+    fresh->base_changed = true;
+    window_extend(fresh, window->end);
+    window_deinit(window);
+    *window = *fresh;
+    heap_free(fresh);
 }
 
 uint64_t window_base(const struct window *window)
@@ -61,7 +88,7 @@ uint32_t window_in_flight(const struct window *window)
 
 uint64_t window_backlog(const struct window *window)
 {
-    return window->end - window->states.base - window->done_above;
+    return window->end - window->states.base - window->done_above + window->aside.count;
 }
 
 uint64_t window_acknowledged(const struct window *window)
@@ -96,6 +123,52 @@ void line_pop(struct line *line, uint32_t count)
         heap_free(line->offsets);
         *line = (struct line){0};
     }
+}
+
+void line_clear(struct line *line)
+{
+    heap_free(line->offsets);
+    *line = (struct line){0};
+}
+
+/* What is no longer what it was goes from the fronts, so that peek need not look further. */
+void window_clean_lines(struct window *window)
+{
+    struct line *returned = &window->returned, *spent = &window->spent;
+    while (returned->count > 0 && window_state(window, line_at(returned, 0)) != OFFSET_AVAILABLE)
+        line_pop(returned, 1);
+    while (spent->count > 0 && window_state(window, line_at(spent, 0)) != OFFSET_PARKED)
+        line_pop(spent, 1);
+}
+
+/* One that stays in front while others are taken from behind it must not let the line grow without
+ * end. */
+static void tidy_returned(struct window *window)
+{
+    struct line kept = {0};
+    struct offset_map seen;
+    offset_map_init(&seen);
+    for (uint32_t i = 0; i < window->returned.count; i++) {
+        uint64_t offset = line_at(&window->returned, i);
+        if (window_state(window, offset) != OFFSET_AVAILABLE || offset_map_get(&seen, offset))
+            continue;
+        offset_map_put(&seen, offset, 0);
+        line_push(&kept, offset);
+    }
+    offset_map_deinit(&seen);
+    line_clear(&window->returned);
+    window->returned = kept;
+}
+
+void window_return(struct window *window, uint64_t offset)
+{
+    struct line *returned = &window->returned;
+    window_set_state(window, offset, OFFSET_AVAILABLE);
+    if (returned->count == returned->capacity && returned->count >= LINE_KEPT)
+        tidy_returned(window);
+    line_push(returned, offset);
+    /* The front is available, this one at least. */
+    window_clean_lines(window);
 }
 
 /* Leases */
@@ -195,6 +268,11 @@ static void lease_end(struct window *window, uint64_t offset, uint32_t index)
     }
 }
 
+void window_end_lease(struct window *window, uint64_t offset)
+{
+    lease_end(window, offset, *offset_map_get(&window->leased, offset));
+}
+
 /* The live lease that a receipt names, or LEASE_NONE. */
 static uint32_t lease_find(const struct window *window, uint64_t offset, uint32_t delivery)
 {
@@ -202,138 +280,21 @@ static uint32_t lease_find(const struct window *window, uint64_t offset, uint32_
     return index != NULL && window->leases[*index].delivery == delivery ? *index : LEASE_NONE;
 }
 
-/* Done: base, next and what changed */
-
-static void note_done(struct window *window, uint64_t from, uint64_t to)
-{
-    if (window->changed_count > 0 && window->changed[window->changed_count - 1].end == from) {
-        window->changed[window->changed_count - 1].end = to;
-        return;
-    }
-    if (window->changed_count == window->changed_capacity) {
-        /* What base has passed needs no run: without this the list would grow with the time a write
-         * takes. */
-        uint32_t kept = 0;
-        for (uint32_t i = 0; i < window->changed_count; i++)
-            if (window->changed[i].end > window->states.base)
-                window->changed[kept++] = window->changed[i];
-        window->changed_count = kept;
-        if (kept >= window->changed_capacity / 2) {
-            window->changed_capacity =
-                window->changed_capacity == 0 ? RUNS_MIN : window->changed_capacity * 2;
-            window->changed =
-                heap_resize(window->changed, window->changed_capacity * sizeof *window->changed);
-        }
-    }
-    window->changed[window->changed_count++] = (struct run){.first = from, .end = to};
-}
-
-void window_set_done(struct window *window, uint64_t from, uint64_t to)
-{
-    state_ring_fill(&window->states, from, to, OFFSET_DONE);
-    window->done_above += to - from;
-    if (window->failures.count > 0)
-        for (uint64_t offset = from; offset < to; offset++)
-            offset_map_remove(&window->failures, offset);
-}
-
-/* Takes returned offsets that are no longer available from the front, so that peek need not look
- * further. */
-void window_clean_returned(struct window *window)
-{
-    while (window->returned.count > 0) {
-        uint64_t offset = line_at(&window->returned, 0);
-        if (offset >= window->states.base &&
-            state_ring_get(&window->states, offset) == OFFSET_AVAILABLE)
-            return;
-        line_pop(&window->returned, 1);
-    }
-}
-
-void window_advance(struct window *window)
-{
-    struct state_ring *states = &window->states;
-    uint64_t base = state_ring_seek(states, states->base, states->top, false);
-    if (base != states->base) {
-        window->done_above -= base - states->base;
-        state_ring_advance(states, base);
-        window->base_changed = true;
-    }
-    if (window->next < base)
-        window->next = base;
-    if (window->next < states->top)
-        window->next = state_ring_seek(states, window->next, states->top, false);
-}
-
-uint64_t window_drop_below(struct window *window, uint64_t start)
-{
-    struct state_ring *states = &window->states;
-    uint64_t lost = 0;
-    uint64_t stop = start < states->top ? start : states->top;
-    for (uint64_t offset = states->base; offset < stop; offset++) {
-        enum offset_state state = state_ring_get(states, offset);
-        if (state == OFFSET_DONE) {
-            window->done_above--;
-            continue;
-        }
-        lost++;
-        if (state == OFFSET_LEASED)
-            lease_end(window, offset, *offset_map_get(&window->leased, offset));
-        offset_map_remove(&window->failures, offset);
-    }
-    if (start > window->end)
-        window->end = start;
-    if (start > states->top)
-        lost += start - states->top;
-    state_ring_advance(states, start);
-    window_advance(window);
-    window_clean_returned(window);
-    return lost;
-}
-
-void window_extend(struct window *window, uint64_t end)
-{
-    if (end > window->end)
-        window->end = end;
-}
-
-uint64_t window_skip_to(struct window *window, uint64_t start)
-{
-    if (start <= window->states.base)
-        return 0;
-    window->base_changed = true;
-    return window_drop_below(window, start);
-}
-
-void window_gap(struct window *window, uint64_t from, uint64_t to)
-{
-    struct state_ring *states = &window->states;
-    if (to > window->end)
-        to = window->end;
-    if (from <= states->base && states->base == states->top && to > from) {
-        window_skip_to(window, to); /* nothing is known above: a gap of any length is one step */
-        return;
-    }
-    if (from < states->base)
-        from = states->base;
-    if (to > states->base + LIMIT_WINDOW)
-        to = states->base + LIMIT_WINDOW;
-    while (from < to) {
-        enum offset_state state = state_ring_get(states, from);
-        uint64_t stop = from + 1;
-        if (from >= states->top)
-            stop = to;
-        if (state == OFFSET_AVAILABLE || state == OFFSET_PARKED) {
-            window_set_done(window, from, stop);
-            note_done(window, from, stop);
-        }
-        from = stop;
-    }
-    window_advance(window);
-    window_clean_returned(window);
-}
-
 /* Hand-out and settlement */
+
+/* An offset that was available is not any more. */
+static void taken(struct window *window, uint64_t offset)
+{
+    struct line *returned = &window->returned;
+    if (returned->count > 0 && line_at(returned, 0) == offset) {
+        line_pop(returned, 1);
+        window_clean_lines(window);
+    }
+    if (offset != window->next)
+        return;
+    window->next = state_ring_available(&window->states, offset + 1, window->states.top);
+    window_keep_room(window);
+}
 
 bool window_peek(const struct window *window, uint64_t *offset)
 {
@@ -352,23 +313,34 @@ bool window_peek(const struct window *window, uint64_t *offset)
 void window_take(struct window *window, uint64_t offset, uint64_t now_ms, uint32_t lease_ms,
                  uint32_t *delivery, uint32_t *failures)
 {
-    uint64_t shown;
-    CHECK(window_peek(window, &shown) && shown == offset);
-    bool redelivery = window->returned.count > 0;
+    CHECK(offset < window->end && window->in_flight < window->in_flight_max);
+    CHECK(window_state(window, offset) == OFFSET_AVAILABLE);
     uint32_t index = lease_new(window);
     window->leases[index].offset = offset;
     window->leases[index].delivery = *delivery = ++window->delivery;
     lease_link(window, index, now_ms, lease_ms);
     offset_map_put(&window->leased, offset, index);
-    const uint32_t *failed = offset_map_get(&window->failures, offset);
-    *failures = failed == NULL ? 0 : *failed;
-    state_ring_set(&window->states, offset, OFFSET_LEASED);
-    if (redelivery) {
-        line_pop(&window->returned, 1);
-        window_clean_returned(window);
+    *failures = window_failures(window, offset, NULL);
+    window_set_state(window, offset, OFFSET_LEASED);
+    taken(window, offset);
+}
+
+/* Back from where it was, with its failures stored. */
+static void come_back(struct window *window, uint64_t offset)
+{
+    if (!window_is_spent(window, offset)) {
+        window_return(window, offset);
         return;
     }
-    window->next = state_ring_seek(&window->states, offset + 1, window->states.top, false);
+    window_set_state(window, offset, OFFSET_PARKED);
+    line_push(&window->spent, offset);
+}
+
+/* Waits for its row. */
+static void park(struct window *window, uint64_t offset)
+{
+    window_set_state(window, offset, OFFSET_PARKED);
+    line_push(&window->parked, offset);
 }
 
 static void fail(struct window *window, uint64_t offset)
@@ -376,10 +348,17 @@ static void fail(struct window *window, uint64_t offset)
     uint32_t *failures = offset_map_get(&window->failures, offset);
     if (failures == NULL)
         offset_map_put(&window->failures, offset, 1);
-    else if (*failures < UINT32_MAX)
+    else if ((*failures & ~REJECTED) < WINDOW_NO_LIMIT)
         ++*failures;
-    state_ring_set(&window->states, offset, OFFSET_PARKED);
-    line_push(&window->parked, offset);
+}
+
+static void reject(struct window *window, uint64_t offset)
+{
+    uint32_t *failures = offset_map_get(&window->failures, offset);
+    if (failures == NULL)
+        offset_map_put(&window->failures, offset, REJECTED);
+    else
+        *failures |= REJECTED;
 }
 
 enum status window_settle(struct window *window, uint64_t offset, uint32_t delivery,
@@ -392,19 +371,36 @@ enum status window_settle(struct window *window, uint64_t offset, uint32_t deliv
     switch (outcome) {
     case WINDOW_DONE:
         window->acknowledged++;
-        window_set_done(window, offset, offset + 1);
-        note_done(window, offset, offset + 1);
-        if (offset == window->states.base)
-            window_advance(window);
+        window_finish(window, offset);
         break;
     case WINDOW_FAILED:
         fail(window, offset);
+        park(window, offset);
         break;
     case WINDOW_RELEASED:
-        state_ring_set(&window->states, offset, OFFSET_AVAILABLE);
-        line_push(&window->returned, offset);
+        come_back(window, offset);
+        break;
+    case WINDOW_REJECTED:
+        reject(window, offset);
+        park(window, offset);
         break;
     }
+    return STATUS_OK;
+}
+
+enum status window_delay(struct window *window, uint64_t offset, uint32_t delivery,
+                         enum window_outcome outcome, int64_t due_ms)
+{
+    CHECK(outcome == WINDOW_FAILED || outcome == WINDOW_RELEASED);
+    uint32_t index = lease_find(window, offset, delivery);
+    if (index == LEASE_NONE)
+        return STATUS_STALE;
+    lease_end(window, offset, index);
+    if (outcome == WINDOW_FAILED)
+        fail(window, offset);
+    if (!window_is_spent(window, offset))
+        delays_put(&window->delays, (struct delay){.due_ms = due_ms, .offset = offset});
+    park(window, offset);
     return STATUS_OK;
 }
 
@@ -446,5 +442,133 @@ bool window_expire(struct window *window, uint64_t now_ms, uint64_t *offset)
     *offset = window->leases[index].offset;
     lease_end(window, *offset, index);
     fail(window, *offset);
+    park(window, *offset);
     return true;
+}
+
+/* Delays, and what has failed too often */
+
+int64_t window_due(const struct window *window)
+{
+    return window->delays.count == 0 ? 0 : window->delays.heap[0].due_ms;
+}
+
+bool window_wake(struct window *window, int64_t wall_ms)
+{
+    if (window->delays.count == 0 || window->delays.heap[0].due_ms > wall_ms)
+        return false;
+    struct delay delay = window->delays.heap[0];
+    delays_remove(&window->delays, delay.offset);
+    if (delay.written) /* else it comes back with its row */
+        come_back(window, delay.offset);
+    return true;
+}
+
+uint32_t window_failures(const struct window *window, uint64_t offset, bool *rejected)
+{
+    const uint32_t *failures = offset_map_get(&window->failures, offset);
+    if (rejected != NULL)
+        *rejected = failures != NULL && (*failures & REJECTED) != 0;
+    return failures == NULL ? 0 : *failures & ~REJECTED;
+}
+
+bool window_is_spent(const struct window *window, uint64_t offset)
+{
+    const uint32_t *failures = offset_map_get(&window->failures, offset);
+    return failures != NULL && window->failures_max != 0 && *failures >= window->failures_max;
+}
+
+static int compare_offsets(const void *a, const void *b)
+{
+    const uint64_t *left = a, *right = b;
+    return *left < *right ? -1 : *left > *right;
+}
+
+/* Those that are available though they have failed too often. */
+static void spend_available(struct window *window)
+{
+    uint64_t *found = heap_array(window->failures.count + 1, sizeof *found);
+    size_t count = 0;
+    for (uint32_t i = 0; i < window->failures.capacity; i++) {
+        const struct offset_entry *entry = &window->failures.entries[i];
+        if (entry->used && window_is_spent(window, entry->offset) &&
+            window_state(window, entry->offset) == OFFSET_AVAILABLE)
+            found[count++] = entry->offset;
+    }
+    qsort(found, count, sizeof *found, compare_offsets);
+    for (size_t i = 0; i < count; i++) {
+        window_set_state(window, found[i], OFFSET_PARKED);
+        line_push(&window->spent, found[i]);
+    }
+    heap_free(found);
+}
+
+void window_limit_failures(struct window *window, uint32_t failures_max)
+{
+    window->failures_max = failures_max;
+    struct line spent = window->spent;
+    window->spent = (struct line){0};
+    for (uint32_t i = 0; i < spent.count; i++)
+        if (window_state(window, line_at(&spent, i)) == OFFSET_PARKED)
+            come_back(window, line_at(&spent, i));
+    line_clear(&spent);
+    spend_available(window);
+    window_advance(window);
+    window_clean_lines(window);
+}
+
+uint32_t window_spent(const struct window *window, uint64_t *offsets, uint32_t max)
+{
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < window->spent.count && count < max; i++) {
+        uint64_t offset = line_at(&window->spent, i);
+        if (window_state(window, offset) == OFFSET_PARKED)
+            offsets[count++] = offset;
+    }
+    return count;
+}
+
+/* Records that move elsewhere */
+
+bool window_claim(struct window *window, uint64_t offset)
+{
+    if (offset >= window->end || window_state(window, offset) != OFFSET_AVAILABLE)
+        return false;
+    window_set_state(window, offset, OFFSET_PARKED);
+    taken(window, offset);
+    return true;
+}
+
+void window_unclaim(struct window *window, uint64_t offset)
+{
+    if (window_state(window, offset) == OFFSET_PARKED)
+        come_back(window, offset);
+}
+
+void window_moved(struct window *window, uint64_t offset)
+{
+    if (window_state(window, offset) != OFFSET_PARKED)
+        return;
+    window_finish(window, offset);
+    window_clean_lines(window);
+}
+
+enum window_state window_look_at(const struct window *window, uint64_t offset, uint64_t *until_ms)
+{
+    *until_ms = 0;
+    switch (window_state(window, offset)) {
+    case OFFSET_AVAILABLE:
+        break;
+    case OFFSET_LEASED:
+        *until_ms = window->leases[*offset_map_get(&window->leased, offset)].deadline_ms;
+        return WINDOW_IS_LEASED;
+    case OFFSET_DONE:
+        return WINDOW_IS_DONE;
+    case OFFSET_PARKED: {
+        const struct delay *delay = delays_get(&window->delays, offset);
+        *until_ms = delay == NULL ? 0 : (uint64_t)delay->due_ms;
+        return WINDOW_IS_PARKED;
+    }
+    }
+    return WINDOW_IS_AVAILABLE;
 }

@@ -5,32 +5,56 @@
  *
  *              take                  done
  *   available ------> leased(d) -----------> done --> (base moves over it)
- *     ^  ^               |  |
- *     |  +---------------+  | failure (nack, deadline)
- *     |      release        v
- *     +------------------ parked
- *        failure stored
- */
+ *     ^  ^  ^            |  |                  ^
+ *     |  |  +------------+  | failure (nack,   | window_moved
+ *     |  |     release      | deadline), delay | (dead letter, redrive)
+ *     |  |                  v                  |
+ *     |  +--------------- parked --> spent ----+
+ *     |   stored, and due              ^ too many failures, or rejected
+ *     +--------------- claimed --------+
+ *
+ * What stays behind while LIMIT_WINDOW offsets after it were handed out is set aside: base moves
+ * over it, and it is kept, delivered and stored one by one. */
 #ifndef CORE_QUEUE_WINDOW_H
 #define CORE_QUEUE_WINDOW_H
 
 #include "core/base/buf.h"
 #include "core/base/list.h"
 
-enum window_outcome { WINDOW_DONE, WINDOW_FAILED, WINDOW_RELEASED };
+enum window_outcome {
+    WINDOW_DONE,
+    WINDOW_FAILED,
+    WINDOW_RELEASED,
+    WINDOW_REJECTED, /* spent now; returned where the window has no failure limit */
+};
+#define WINDOW_NO_LIMIT (UINT32_MAX >> 1) /* of failures: only what is rejected is spent */
 
 struct window;
 
 struct window *window_new(uint64_t base, uint32_t in_flight_max);
 void window_free(struct window *window); /* NULL is fine */
+/* Begins anew at base: all from there on is available, all below is done. Leases end, their
+ * delivery numbers are not used again. */
+void window_restart(struct window *window, uint64_t base);
+/* What failed that often (at least once) is spent instead of coming back; 0: nothing ever is. What
+ * is known of by now is looked at again. */
+void window_limit_failures(struct window *window, uint32_t failures_max);
 
-uint64_t window_base(const struct window *window); /* first offset not done */
-uint64_t window_next(const struct window *window); /* next offset that was never handed out */
-uint64_t window_end(const struct window *window);  /* first offset not known to be committed */
+uint64_t window_base(const struct window *window); /* first offset not done, but for those aside */
+uint64_t window_oldest(const struct window *window); /* first offset not done */
+uint64_t window_next(const struct window *window);   /* next offset that was never handed out */
+uint64_t window_end(const struct window *window);    /* first offset not known to be committed */
 uint32_t window_in_flight(const struct window *window);
-uint64_t window_backlog(const struct window *window); /* offsets in [base, end) that are not done */
+uint64_t window_backlog(const struct window *window); /* offsets below end that are not done */
 /* Leases that ended as done since the group was made: part of the durable state. */
 uint64_t window_acknowledged(const struct window *window);
+/* Failures of an offset that is not done; rejected (may be NULL): it was rejected. */
+uint32_t window_failures(const struct window *window, uint64_t offset, bool *rejected);
+enum window_state { WINDOW_IS_AVAILABLE, WINDOW_IS_LEASED, WINDOW_IS_DONE, WINDOW_IS_PARKED };
+/* until_ms: LEASED: as now_ms of window_take; PARKED: the wall clock where it waits for that, else
+ * 0. */
+enum window_state window_look_at(const struct window *window, uint64_t offset, uint64_t *until_ms);
+uint32_t window_aside(const struct window *window); /* offsets that were set aside */
 
 /* Offsets up to end are committed now. Offsets that do not exist (gaps) are settled as done by
  * whoever reads. */
@@ -44,11 +68,13 @@ uint64_t window_skip_to(struct window *window, uint64_t start);
 void window_gap(struct window *window, uint64_t from, uint64_t to);
 
 /* The next offset to hand out: redeliveries first (oldest return first), else the next new one.
- * False: none, or the in-flight limit or the span limit (LIMIT_WINDOW) is reached. Only looks. */
+ * False: none, or the in-flight limit or the span limit (LIMIT_WINDOW, with LIMIT_ASIDE set aside)
+ * is reached. Only looks. */
 bool window_peek(const struct window *window, uint64_t *offset);
-/* Takes exactly the offset that window_peek showed, until now_ms + lease_ms (a little later when
- * more than 64 lease lengths are in use at once). now_ms never falls. Gives the delivery number for
- * the receipt (rises at every hand-out since the window was made) and the failures so far. */
+/* Takes an available offset below end (as a rule the one that window_peek showed), until
+ * now_ms + lease_ms (a little later when more than 64 lease lengths are in use at once). now_ms
+ * never falls. Gives the delivery number for the receipt (rises at every hand-out since the window
+ * was made) and the failures so far. */
 void window_take(struct window *window, uint64_t offset, uint64_t now_ms, uint32_t lease_ms,
                  uint32_t *delivery, uint32_t *failures);
 
@@ -56,6 +82,10 @@ void window_take(struct window *window, uint64_t offset, uint64_t now_ms, uint32
  * unknown). A failed offset is parked until window_committed. */
 enum status window_settle(struct window *window, uint64_t offset, uint32_t delivery,
                           enum window_outcome outcome);
+/* The same for FAILED and RELEASED, and the offset is not available before due_ms of the wall
+ * clock. */
+enum status window_delay(struct window *window, uint64_t offset, uint32_t delivery,
+                         enum window_outcome outcome, int64_t due_ms);
 /* Gives a live lease lease_ms from now_ms. STALE as above. */
 enum status window_renew(struct window *window, uint64_t offset, uint32_t delivery, uint64_t now_ms,
                          uint32_t lease_ms);
@@ -64,17 +94,36 @@ enum status window_renew(struct window *window, uint64_t offset, uint32_t delive
  * false when none. */
 uint64_t window_deadline(const struct window *window);
 bool window_expire(struct window *window, uint64_t now_ms, uint64_t *offset);
+/* The earliest time of the wall clock that a delayed offset waits for, 0 when there is none; makes
+ * one that is due available: false when none. */
+int64_t window_due(const struct window *window);
+bool window_wake(struct window *window, int64_t wall_ms);
+
+/* The first spent offsets, in the order in which they became so: whoever moves their records away
+ * says window_moved when that is stored. Returns how many, at most max. */
+uint32_t window_spent(const struct window *window, uint64_t *offsets, uint32_t max);
+/* Takes an available offset out of delivery, without a lease, until window_moved or
+ * window_unclaim. False: it is not available. */
+bool window_claim(struct window *window, uint64_t offset);
+void window_unclaim(struct window *window, uint64_t offset);
+/* A spent or claimed offset (others: nothing happens) is done; it does not count as acknowledged.
+ */
+void window_moved(struct window *window, uint64_t offset);
+/* The first available offset at or after from and below end; end when there is none. */
+uint64_t window_next_available(const struct window *window, uint64_t from);
 
 /* Durable state. window_changes writes what changed since the last call as run-length deltas
- * (appended to row): base, done ranges above it, failure counts; leases are not stored. Its changes
- * count as being written until window_committed says that they are stored, which makes the failed
- * offsets among them available again; one such row at a time. snapshot writes everything. apply
- * restores either onto a fresh window, snapshot first, then deltas in order; MALFORMED leaves it
- * undefined, UNSUPPORTED is a newer version. */
+ * (appended to row): base, done ranges above it, failure counts, delays; leases are not stored. Its
+ * changes count as being written until window_committed says that they are stored, which makes the
+ * failed offsets among them available again, or spent; one such row at a time. snapshot writes
+ * everything. apply restores either onto a fresh window, snapshot first, then deltas in order;
+ * MALFORMED leaves it undefined, UNSUPPORTED is a newer version. */
 bool window_has_changes(const struct window *window);
 enum status window_changes(struct window *window, struct buf *row);
 void window_committed(struct window *window);
 enum status window_snapshot(const struct window *window, struct buf *row);
 enum status window_apply(struct window *window, struct span row);
+/* After the rows: an offset that a row of its own says is done. */
+void window_apply_moved(struct window *window, uint64_t offset);
 
 #endif

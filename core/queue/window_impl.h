@@ -1,11 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The inside of a window, shared by window.c (delivery) and window_rows.c (durable state). */
+/* The inside of a window, shared by window.c (delivery), window_span.c (which offsets are where,
+ * and what moves base) and window_rows.c (durable state). */
 #ifndef CORE_QUEUE_WINDOW_IMPL_H
 #define CORE_QUEUE_WINDOW_IMPL_H
 
+#include "core/queue/delays.h"
 #include "core/queue/offset_map.h"
 #include "core/queue/state_ring.h"
 #include "core/queue/window.h"
+
+#define LEASE_NONE UINT32_MAX
+#define REJECTED   (UINT32_C(1) << 31) /* in a failure count */
 
 struct lease {
     uint64_t offset;
@@ -41,6 +46,7 @@ struct window {
     uint32_t in_flight_max;
     uint32_t in_flight;
     uint32_t delivery; /* number of the last hand-out */
+    uint32_t failures_max;
 
     struct offset_map leased; /* offset -> index in leases */
     struct lease *leases;
@@ -51,9 +57,18 @@ struct window {
     uint32_t term_recent;
 
     struct offset_map failures; /* of offsets not done, where above zero */
-    struct line returned;       /* may hold offsets that were skipped since; never first */
-    struct line parked;         /* the first parked_written of them are in a row on its way */
+    struct delays delays;       /* of parked offsets */
+    /* Lines may hold offsets that are something else since; those at the front never are. */
+    struct line returned;
+    struct line spent;
+    struct line parked; /* the first parked_written of them are in a row on its way */
     uint32_t parked_written;
+
+    /* Offsets below base that are not done. */
+    struct offset_map aside; /* offset -> enum offset_state */
+    struct line aside_order; /* the same, rising; may hold others, but not at the front */
+    struct line aside_new;   /* since the last row */
+    struct line aside_settled;
 
     /* Settled as done since the last row; base alone says it for what lies below. */
     struct run *changed;
@@ -61,11 +76,25 @@ struct window {
     bool base_changed;
 };
 
-/* States change through these, so that counts, base and next stay right. */
-void window_set_done(struct window *window, uint64_t from, uint64_t to);
+/* window_span.c: states change through these, so that counts, base and next stay right. */
+enum offset_state window_state(const struct window *window, uint64_t offset);
+/* Not for done. */
+void window_set_state(struct window *window, uint64_t offset, enum offset_state state);
+void window_set_done(struct window *window, uint64_t from, uint64_t to); /* at or above base */
+/* One offset, wherever it is; the next row says so. */
+void window_finish(struct window *window, uint64_t offset);
 void window_advance(struct window *window);
-/* Everything below start is done. Returns how many were not. */
-uint64_t window_drop_below(struct window *window, uint64_t start);
+void window_keep_room(struct window *window);
+/* Everything below base is done, but for what is aside. Returns how many were not. */
+uint64_t window_drop_below(struct window *window, uint64_t base);
+void window_set_aside(struct window *window, uint64_t offset, enum offset_state state);
+
+/* window.c */
+void window_end_lease(struct window *window, uint64_t offset);
+/* Available again: at the end of the line. */
+void window_return(struct window *window, uint64_t offset);
+bool window_is_spent(const struct window *window, uint64_t offset);
+void window_clean_lines(struct window *window);
 
 void line_push(struct line *line, uint64_t offset);
 static inline uint64_t line_at(const struct line *line, uint32_t index)
@@ -73,6 +102,6 @@ static inline uint64_t line_at(const struct line *line, uint32_t index)
     return line->offsets[(line->head + index) & (line->capacity - 1)];
 }
 void line_pop(struct line *line, uint32_t count);
-void window_clean_returned(struct window *window);
+void line_clear(struct line *line);
 
 #endif

@@ -2,11 +2,17 @@
 /* The stored form of a window. Snapshots and deltas have one form:
  *
  *   version u8, base, acknowledged,
- *   {distance from the end of the last run or base, length}*, 0     done ranges above base
- *   {distance from the last one or base - 1, failures}*, 0          of offsets that are not done
+ *   {distance}*, 0                      offsets that base has passed though they are not done
+ *   {distance}*, 0                      such offsets of earlier rows that are done now
+ *   {distance, length}*, 0              done ranges above base
+ *   {distance, failures}*, 0            of offsets that are not done
+ *   {distance, due time}*, 0            likewise: not available before
  *
- * all uvarints; no distance is 0, so 0 ends a list. A delta lists what was settled since the last
- * row, less what base has passed, and replaces base, acknowledged and the failures it names. */
+ * all uvarints. A distance counts from the end of the last range (the first: from base), else from
+ * the last offset (the first: from -1); none is 0, so 0 ends a list. A delta lists what changed
+ * since the last row, less what base has passed, and replaces base, acknowledged, and the failures
+ * and times of the offsets it names. Version 1 had only the lists of ranges and of failures, and
+ * the latter's distances counted from base - 1. */
 #include "core/queue/window_impl.h"
 
 #include <stdlib.h>
@@ -17,7 +23,7 @@
 #include "core/base/pack.h"
 #include "core/base/reader.h"
 
-enum { ROW_VERSION = 1 };
+enum { ROW_VERSION = 2 };
 
 static int compare_runs(const void *a, const void *b)
 {
@@ -38,25 +44,63 @@ static void pack_head(struct pack *pack, const struct window *window)
     pack_uvarint(pack, window->acknowledged);
 }
 
-/* offsets is sorted here; every one of them has failed. */
-static void pack_failures(struct pack *pack, const struct window *window, uint64_t *offsets,
-                          uint32_t count)
+static void pack_offset(struct pack *pack, uint64_t *last, uint64_t offset)
+{
+    pack_uvarint(pack, offset - *last);
+    *last = offset;
+}
+
+static void sort_offsets(uint64_t *offsets, size_t count)
 {
     if (count > 0)
         qsort(offsets, count, sizeof *offsets, compare_offsets);
-    uint64_t last = window->states.base - 1;
-    for (uint32_t i = 0; i < count; i++) {
-        pack_uvarint(pack, offsets[i] - last);
-        pack_uvarint(pack, *offset_map_get(&window->failures, offsets[i]));
-        last = offsets[i];
+}
+
+/* Of the offsets in line, sorted, those that are aside (or are not any more). */
+static void pack_aside(struct pack *pack, const struct window *window, const struct line *line,
+                       bool aside)
+{
+    uint64_t *offsets = heap_array((size_t)line->count + 1, sizeof *offsets);
+    for (uint32_t i = 0; i < line->count; i++)
+        offsets[i] = line_at(line, i);
+    sort_offsets(offsets, line->count);
+    uint64_t last = UINT64_MAX;
+    for (uint32_t i = 0; i < line->count; i++)
+        if ((offset_map_get(&window->aside, offsets[i]) != NULL) == aside)
+            pack_offset(pack, &last, offsets[i]);
+    pack_uvarint(pack, 0);
+    heap_free(offsets);
+}
+
+/* offsets are sorted here. Those that have failed, then those that wait for their time. */
+static void pack_parked(struct pack *pack, const struct window *window, uint64_t *offsets,
+                        size_t count)
+{
+    sort_offsets(offsets, count);
+    uint64_t last = UINT64_MAX;
+    for (size_t i = 0; i < count; i++) {
+        const uint32_t *failures = offset_map_get(&window->failures, offsets[i]);
+        if (failures == NULL)
+            continue;
+        pack_offset(pack, &last, offsets[i]);
+        pack_uvarint(pack, *failures);
+    }
+    pack_uvarint(pack, 0);
+    last = UINT64_MAX;
+    for (size_t i = 0; i < count; i++) {
+        const struct delay *delay = delays_get(&window->delays, offsets[i]);
+        if (delay == NULL)
+            continue;
+        pack_offset(pack, &last, offsets[i]);
+        pack_uvarint(pack, (uint64_t)delay->due_ms);
     }
     pack_uvarint(pack, 0);
 }
 
 bool window_has_changes(const struct window *window)
 {
-    return window->base_changed || window->changed_count > 0 ||
-           window->parked.count > window->parked_written;
+    return window->base_changed || window->changed_count > 0 || window->aside_new.count > 0 ||
+           window->aside_settled.count > 0 || window->parked.count > window->parked_written;
 }
 
 /* Sorts the changed runs; runs that base has passed go, neighbours become one. */
@@ -80,8 +124,7 @@ static void tidy_changed(struct window *window)
 
 static bool is_parked(const struct window *window, uint64_t offset)
 {
-    return offset >= window->states.base &&
-           state_ring_get(&window->states, offset) == OFFSET_PARKED;
+    return window_state(window, offset) == OFFSET_PARKED;
 }
 
 enum status window_changes(struct window *window, struct buf *row)
@@ -93,6 +136,8 @@ enum status window_changes(struct window *window, struct buf *row)
     size_t before = row->size;
     struct pack pack = pack_into(row);
     pack_head(&pack, window);
+    pack_aside(&pack, window, &window->aside_new, true);
+    pack_aside(&pack, window, &window->aside_settled, false);
     uint64_t last = window->states.base;
     for (uint32_t i = 0; i < window->changed_count; i++) {
         pack_uvarint(&pack, window->changed[i].first - last);
@@ -100,20 +145,22 @@ enum status window_changes(struct window *window, struct buf *row)
         last = window->changed[i].end;
     }
     pack_uvarint(&pack, 0);
-    /* Every failure since the last row is parked, once, unless it was skipped since. */
-    uint64_t *failed = heap_array(window->parked.count + 1, sizeof *failed);
-    uint32_t count = 0;
+    /* Every failure and delay since the last row is parked, once, unless it was skipped since. */
+    uint64_t *parked = heap_array((size_t)window->parked.count + 1, sizeof *parked);
+    size_t count = 0;
     for (uint32_t i = 0; i < window->parked.count; i++)
         if (is_parked(window, line_at(&window->parked, i)))
-            failed[count++] = line_at(&window->parked, i);
-    pack_failures(&pack, window, failed, count);
-    heap_free(failed);
+            parked[count++] = line_at(&window->parked, i);
+    pack_parked(&pack, window, parked, count);
+    heap_free(parked);
     if (pack.status != STATUS_OK) {
         row->size = before;
         return pack.status;
     }
     window->changed_count = 0;
     window->base_changed = false;
+    line_pop(&window->aside_new, window->aside_new.count);
+    line_pop(&window->aside_settled, window->aside_settled.count);
     window->parked_written = window->parked.count;
     return STATUS_OK;
 }
@@ -122,21 +169,42 @@ void window_committed(struct window *window)
 {
     for (uint32_t i = 0; i < window->parked_written; i++) {
         uint64_t offset = line_at(&window->parked, i);
+        struct delay *delay = delays_get(&window->delays, offset);
         if (!is_parked(window, offset))
             continue;
-        state_ring_set(&window->states, offset, OFFSET_AVAILABLE);
-        line_push(&window->returned, offset);
+        if (delay != NULL)
+            delay->written = true;
+        else
+            window_unclaim(window, offset);
     }
     line_pop(&window->parked, window->parked_written);
     window->parked_written = 0;
 }
 
+/* Everything that has failed or waits for its time. */
+static uint64_t *find_parked(const struct window *window, size_t *count)
+{
+    uint64_t *found =
+        heap_array((size_t)window->failures.count + window->delays.count + 1, sizeof *found);
+    *count = 0;
+    for (uint32_t i = 0; i < window->failures.capacity; i++)
+        if (window->failures.entries[i].used)
+            found[(*count)++] = window->failures.entries[i].offset;
+    for (uint32_t i = 0; i < window->delays.count; i++)
+        if (offset_map_get(&window->failures, window->delays.heap[i].offset) == NULL)
+            found[(*count)++] = window->delays.heap[i].offset;
+    return found;
+}
+
 enum status window_snapshot(const struct window *window, struct buf *row)
 {
     const struct state_ring *states = &window->states;
+    static const struct line none;
     size_t before = row->size;
     struct pack pack = pack_into(row);
     pack_head(&pack, window);
+    pack_aside(&pack, window, &window->aside_order, true);
+    pack_aside(&pack, window, &none, false);
     uint64_t last = states->base;
     for (;;) {
         uint64_t first = state_ring_seek(states, last, states->top, true);
@@ -148,13 +216,10 @@ enum status window_snapshot(const struct window *window, struct buf *row)
         last = end;
     }
     pack_uvarint(&pack, 0);
-    uint64_t *failed = heap_array(window->failures.count + 1, sizeof *failed);
-    uint32_t count = 0;
-    for (uint32_t i = 0; i < window->failures.capacity; i++)
-        if (window->failures.entries[i].used)
-            failed[count++] = window->failures.entries[i].offset;
-    pack_failures(&pack, window, failed, count);
-    heap_free(failed);
+    size_t count;
+    uint64_t *parked = find_parked(window, &count);
+    pack_parked(&pack, window, parked, count);
+    heap_free(parked);
     if (pack.status != STATUS_OK)
         row->size = before;
     return pack.status;
@@ -183,24 +248,81 @@ static bool apply_runs(struct window *window, struct reader *reader)
     }
 }
 
-static bool apply_failures(struct window *window, struct reader *reader)
+/* The next offset of a list that is not done: 0 when the list has ended, else 1; -1: it is none.
+ * Inside of the ring, so that it is found again. */
+static int next_undone(struct window *window, struct reader *reader, uint64_t *at)
 {
-    struct state_ring *states = &window->states;
-    uint64_t limit = states->base + LIMIT_WINDOW;
-    uint64_t at = states->base - 1;
+    uint64_t distance = reader_uvarint(reader);
+    if (distance == 0)
+        return reader->failed ? -1 : 0;
+    uint64_t limit = window->states.base + LIMIT_WINDOW;
+    if (distance > limit - 1 - *at)
+        return -1;
+    *at += distance;
+    if (window_state(window, *at) == OFFSET_DONE)
+        return -1;
+    if (*at >= window->states.top)
+        state_ring_set(&window->states, *at, OFFSET_AVAILABLE);
+    return 1;
+}
+
+static bool apply_failures(struct window *window, struct reader *reader, uint64_t at)
+{
+    int more;
+    while ((more = next_undone(window, reader, &at)) > 0) {
+        uint64_t failures = reader_uvarint(reader);
+        if (failures == 0 || failures > UINT32_MAX)
+            return false;
+        offset_map_put(&window->failures, at, (uint32_t)failures);
+    }
+    return more == 0;
+}
+
+static bool apply_delays(struct window *window, struct reader *reader)
+{
+    uint64_t at = UINT64_MAX;
+    int more;
+    while ((more = next_undone(window, reader, &at)) > 0) {
+        uint64_t due_ms = reader_uvarint(reader);
+        if (due_ms == 0 || due_ms > INT64_MAX)
+            return false;
+        window_set_state(window, at, OFFSET_PARKED);
+        delays_put(&window->delays,
+                   (struct delay){.due_ms = (int64_t)due_ms, .offset = at, .written = true});
+    }
+    return more == 0;
+}
+
+/* Offsets in [known base, base) that stay, and of earlier ones those that do not. */
+static bool apply_aside(struct window *window, struct reader *reader, uint64_t base)
+{
+    uint64_t at = UINT64_MAX;
+    for (;;) {
+        uint64_t distance = reader_uvarint(reader);
+        if (distance == 0)
+            break;
+        if (distance > base - 1 - at || window->aside.count >= LIMIT_ASIDE)
+            return false;
+        at += distance;
+        if (at >= base || at < window->states.base || window_state(window, at) == OFFSET_DONE)
+            return false;
+        enum offset_state state = window_state(window, at);
+        window_set_aside(window, at, state);
+        if (state == OFFSET_AVAILABLE)
+            line_push(&window->returned, at);
+    }
+    at = UINT64_MAX;
     for (;;) {
         uint64_t distance = reader_uvarint(reader);
         if (distance == 0)
             return !reader->failed;
-        uint64_t failures = reader_uvarint(reader);
-        if (distance > limit - 1 - at || failures == 0 || failures > UINT32_MAX)
+        if (distance > base - 1 - at)
             return false;
         at += distance;
-        if (state_ring_get(states, at) == OFFSET_DONE)
-            return false;
-        state_ring_set(states, at,
-                       OFFSET_AVAILABLE); /* inside of the ring, so that it is found again */
-        offset_map_put(&window->failures, at, (uint32_t)failures);
+        /* Those that came and went between two rows are in none. */
+        offset_map_remove(&window->aside, at);
+        offset_map_remove(&window->failures, at);
+        delays_remove(&window->delays, at);
     }
 }
 
@@ -213,17 +335,31 @@ enum status window_apply(struct window *window, struct span row)
         return STATUS_UNSUPPORTED;
     uint64_t base = reader_uvarint(&reader);
     uint64_t acknowledged = reader_uvarint(&reader);
-    if (reader.failed || version != ROW_VERSION || base < window->states.base || base > INT64_MAX)
+    if (reader.failed || version == 0 || base < window->states.base || base > INT64_MAX)
+        return STATUS_MALFORMED;
+    if (version > 1 && !apply_aside(window, &reader, base))
         return STATUS_MALFORMED;
     window_drop_below(window, base);
     if (window->states.base !=
         base) /* the row says that base is not done, an earlier one that it is */
         return STATUS_MALFORMED;
-    if (!apply_runs(window, &reader) || !apply_failures(window, &reader) ||
-        reader_left(&reader) != 0)
+    if (!apply_runs(window, &reader) ||
+        !apply_failures(window, &reader, version > 1 ? UINT64_MAX : base - 1) ||
+        (version > 1 && !apply_delays(window, &reader)) || reader_left(&reader) != 0)
         return STATUS_MALFORMED;
     window->acknowledged = acknowledged;
     window_extend(window, window->states.top);
+    window_advance(window);
     window->base_changed = false;
+    window_clean_lines(window);
     return STATUS_OK;
+}
+
+void window_apply_moved(struct window *window, uint64_t offset)
+{
+    if (window_state(window, offset) == OFFSET_DONE || offset >= window->states.base + LIMIT_WINDOW)
+        return;
+    window_finish(window, offset);
+    window_extend(window, window->states.top);
+    window_clean_lines(window);
 }

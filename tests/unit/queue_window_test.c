@@ -14,13 +14,19 @@
 #include "core/base/limits.h"
 #include "core/queue/window.h"
 
-enum { OFFSETS = 600, STEPS = 1500, SEEDS = 300, ROW_LIMIT = 32 << 20 };
+enum { OFFSETS = 600, STEPS = 1500, SEEDS = 300, ROW_LIMIT = 32 << 20, FAILURES_MAX = 3 };
 
-enum model_state { AVAILABLE, LEASED, DONE, PARKED, WRITTEN };
+/* Parked: its row is not made yet; written: it is on its way; delayed: it is stored. */
+enum model_state { AVAILABLE, LEASED, DONE, PARKED, WRITTEN, DELAYED, SPENT, CLAIMED };
 
 struct model {
     enum model_state state[OFFSETS];
     uint32_t failures[OFFSETS];
+    bool rejected[OFFSETS];
+    int64_t due[OFFSETS]; /* 0: not delayed */
+    uint64_t spent[OFFSETS * 4];
+    size_t spent_first, spent_count;
+    uint32_t failures_max;
     uint32_t delivery[OFFSETS];
     uint64_t deadline[OFFSETS];
     uint64_t base, end, next, acknowledged, now;
@@ -46,7 +52,7 @@ static void model_settle_base(struct model *model)
         model->base++;
     if (model->next < model->base)
         model->next = model->base;
-    while (model->next < OFFSETS && model->state[model->next] == DONE)
+    while (model->next < OFFSETS && model->state[model->next] != AVAILABLE)
         model->next++;
     if (model->end < model->base)
         model->end = model->base;
@@ -78,18 +84,41 @@ static void model_return(struct model *model, uint64_t offset)
     model->returned[model->returned_count++] = offset;
 }
 
+static bool model_is_spent(const struct model *model, uint64_t offset)
+{
+    return model->failures_max != 0 &&
+           (model->rejected[offset] || model->failures[offset] >= model->failures_max);
+}
+
+static void model_come_back(struct model *model, uint64_t offset)
+{
+    model->due[offset] = 0;
+    if (!model_is_spent(model, offset)) {
+        model_return(model, offset);
+        return;
+    }
+    model->state[offset] = SPENT;
+    model->spent[model->spent_count++] = offset;
+}
+
+static void model_park(struct model *model, uint64_t offset)
+{
+    model->state[offset] = PARKED;
+    model->parked[model->parked_count++] = offset;
+}
+
 static void model_fail(struct model *model, uint64_t offset)
 {
     model->in_flight--;
     model->failures[offset]++;
-    model->state[offset] = PARKED;
-    model->parked[model->parked_count++] = offset;
+    model_park(model, offset);
 }
 
 static void model_done(struct model *model, uint64_t offset)
 {
     model->state[offset] = DONE;
     model->failures[offset] = 0;
+    model->due[offset] = 0;
 }
 
 static void assert_same(struct window *window, struct model *model)
@@ -108,6 +137,18 @@ static void assert_same(struct window *window, struct model *model)
     assert_int_equal(window_peek(window, &offset), some);
     if (some)
         assert_int_equal(offset, expected);
+    while (model->spent_first < model->spent_count &&
+           model->state[model->spent[model->spent_first]] != SPENT)
+        model->spent_first++;
+    some = model->spent_first < model->spent_count;
+    assert_int_equal(window_spent(window, &offset, 1), some);
+    if (some)
+        assert_int_equal(offset, model->spent[model->spent_first]);
+    int64_t due = 0;
+    for (uint64_t i = model->base; i < OFFSETS; i++)
+        if (model->due[i] != 0 && (due == 0 || model->due[i] < due))
+            due = model->due[i];
+    assert_int_equal(window_due(window), due);
 }
 
 static void step_take(struct window *window, struct model *model)
@@ -140,7 +181,11 @@ static void step_settle(struct window *window, struct model *model)
     uint32_t delivery = model->delivery[offset];
     if (pick(20) == 0)
         delivery += pick(2) ? 1 : -1;
-    enum window_outcome outcome = pick(10) < 6 ? WINDOW_DONE : (enum window_outcome)pick(3);
+    enum window_outcome outcome = pick(10) < 6    ? WINDOW_DONE
+                                  : pick(10) == 0 ? WINDOW_REJECTED
+                                                  : (enum window_outcome)pick(3);
+    bool delay = outcome != WINDOW_DONE && outcome != WINDOW_REJECTED && pick(2);
+    int64_t due = (int64_t)model->now + 1 + (int64_t)pick(500);
     bool live = offset >= model->base && model->state[offset] == LEASED &&
                 delivery == model->delivery[offset];
     if (pick(10) == 0) {
@@ -150,14 +195,27 @@ static void step_settle(struct window *window, struct model *model)
             model->deadline[offset] = model->now + 200;
         return;
     }
-    assert_int_equal(window_settle(window, offset, delivery, outcome),
-                     live ? STATUS_OK : STATUS_STALE);
+    enum status status = delay ? window_delay(window, offset, delivery, outcome, due)
+                               : window_settle(window, offset, delivery, outcome);
+    assert_int_equal(status, live ? STATUS_OK : STATUS_STALE);
     if (!live)
         return;
-    if (outcome == WINDOW_FAILED) {
-        model_fail(model, offset);
+    if (delay && outcome == WINDOW_RELEASED) {
+        model->in_flight--;
+        model_park(model, offset);
+    }
+    if (outcome == WINDOW_REJECTED) {
+        model->in_flight--;
+        model->rejected[offset] = true;
+        model_park(model, offset);
         return;
     }
+    if (outcome == WINDOW_FAILED)
+        model_fail(model, offset);
+    if (delay && !model_is_spent(model, offset))
+        model->due[offset] = due;
+    if (outcome == WINDOW_FAILED || delay)
+        return;
     model->in_flight--;
     if (outcome == WINDOW_RELEASED) {
         model_return(model, offset);
@@ -179,11 +237,65 @@ static void step_expire(struct window *window, struct model *model)
             assert_true(model->state[i] != LEASED || model->deadline[i] >= model->deadline[offset]);
         model_fail(model, offset);
     }
+    for (;;) {
+        uint64_t first = OFFSETS;
+        for (uint64_t i = model->base; i < OFFSETS; i++)
+            if (model->due[i] != 0 && model->due[i] <= (int64_t)model->now &&
+                (first == OFFSETS || model->due[i] < model->due[first]))
+                first = i;
+        assert_int_equal(window_wake(window, (int64_t)model->now), first != OFFSETS);
+        if (first == OFFSETS)
+            break;
+        if (model->state[first] == DELAYED)
+            model_come_back(model, first);
+        model->due[first] = 0;
+    }
     uint64_t earliest = 0;
     for (size_t i = model->base; i < OFFSETS; i++)
         if (model->state[i] == LEASED && (earliest == 0 || model->deadline[i] < earliest))
             earliest = model->deadline[i];
     assert_int_equal(window_deadline(window), earliest);
+}
+
+/* Records that move away, from among the spent and the available. */
+static void step_move(struct window *window, struct model *model)
+{
+    uint64_t offset = pick(OFFSETS);
+    if (pick(2) && window_spent(window, &offset, 1) == 1)
+        assert_int_equal(model->state[offset], SPENT);
+    switch (model->state[offset]) {
+    case SPENT:
+        window_moved(window, offset);
+        model_done(model, offset);
+        break;
+    case CLAIMED:
+        if (pick(2)) {
+            window_moved(window, offset);
+            model_done(model, offset);
+        } else {
+            window_unclaim(window, offset);
+            model_come_back(model, offset);
+        }
+        break;
+    case AVAILABLE:
+        assert_int_equal(window_claim(window, offset), offset < model->end);
+        if (offset < model->end)
+            model->state[offset] = CLAIMED;
+        break;
+    case LEASED:
+    case DONE:
+    case PARKED:
+    case WRITTEN:
+    case DELAYED:
+        assert_false(window_claim(window, offset));
+        break;
+    }
+    model_settle_base(model);
+    uint64_t from = pick(OFFSETS);
+    uint64_t next = from < model->base ? model->base : from;
+    while (next < model->end && model->state[next] != AVAILABLE)
+        next++;
+    assert_int_equal(window_next_available(window, from), next < model->end ? next : model->end);
 }
 
 static void step_lose(struct window *window, struct model *model)
@@ -226,19 +338,30 @@ static void assert_restores(struct window *restored, const struct model *model)
     struct window *copy = window_new(0, 1000);
     assert_int_equal(window_apply(copy, buf_span(&row)), STATUS_OK);
     window_extend(copy, OFFSETS);
-    uint64_t offset;
-    uint32_t delivery, failures;
     assert_int_equal(window_base(copy), model->base);
     assert_int_equal(window_acknowledged(copy), model->acknowledged);
+    uint32_t left = 0;
     for (uint64_t i = model->base; i < OFFSETS; i++) {
+        bool rejected;
+        uint64_t until;
         if (model->state[i] == DONE)
             continue;
-        assert_true(window_peek(copy, &offset));
-        assert_int_equal(offset, i);
-        window_take(copy, offset, 0, 10, &delivery, &failures);
-        assert_int_equal(failures, model->failures[i]);
+        left++;
+        assert_int_equal(window_failures(copy, i, &rejected), model->failures[i]);
+        assert_int_equal(rejected, model->rejected[i]);
+        assert_int_equal(window_look_at(copy, i, &until),
+                         model->due[i] != 0 ? WINDOW_IS_PARKED : WINDOW_IS_AVAILABLE);
+        assert_int_equal(until, model->due[i]);
     }
-    assert_false(window_peek(copy, &offset));
+    while (window_wake(copy, INT64_MAX))
+        ;
+    uint64_t offset;
+    uint32_t delivery, failures;
+    for (; window_peek(copy, &offset); left--) {
+        assert_true(model->state[offset] != DONE);
+        window_take(copy, offset, 0, 10, &delivery, &failures);
+    }
+    assert_int_equal(left, 0);
     window_free(copy);
     buf_deinit(&row);
 }
@@ -258,16 +381,21 @@ static void step_write(struct window *window, struct model *model, struct stored
             return;
         stored->writing = true;
         assert_int_equal(window_apply(stored->replayed, buf_span(&stored->row)), STATUS_OK);
-        assert_restores(stored->replayed, model);
         assert_restores(window, model);
+        /* Time has passed for what was replayed: the model knows no more of it. */
+        while (window_wake(stored->replayed, (int64_t)model->now))
+            ;
+        assert_restores(stored->replayed, model);
         return;
     }
     window_committed(window);
     size_t kept = 0;
     for (size_t i = 0; i < model->parked_count; i++) {
         uint64_t offset = model->parked[i];
-        if (model->state[offset] == WRITTEN)
-            model_return(model, offset);
+        if (model->state[offset] == WRITTEN && model->due[offset] != 0)
+            model->state[offset] = DELAYED;
+        else if (model->state[offset] == WRITTEN)
+            model_come_back(model, offset);
         else
             model->parked[kept++] = offset;
     }
@@ -282,6 +410,8 @@ static void run_seed(uint64_t number)
     model->now = 1;
     model->in_flight_max = 1 + (uint32_t)pick(100);
     struct window *window = window_new(0, model->in_flight_max);
+    model->failures_max = number % 2 ? FAILURES_MAX : 0;
+    window_limit_failures(window, model->failures_max);
     struct stored stored = {.replayed = window_new(0, 1000)};
     buf_init(&stored.row, ROW_LIMIT);
     bool lossy = number % 3 == 0;
@@ -293,8 +423,10 @@ static void run_seed(uint64_t number)
             window_extend(window, model->end);
         } else if (what < 20) {
             step_take(window, model);
-        } else if (what < 88) {
+        } else if (what < 84) {
             step_settle(window, model);
+        } else if (what < 88) {
+            step_move(window, model);
         } else if (what < 94) {
             step_expire(window, model);
         } else if (what < 95 && lossy) {
@@ -320,33 +452,167 @@ static void test_window_like_model(void **state)
     }
 }
 
-/* One stuck record stops the window only when the span is used up; base then jumps over everything.
- */
+/* What is stuck is set aside when the span is used up: base moves on, and each of them is still
+ * leased, settled, delayed, lost, and stored. */
+static void test_window_stuck_records(void **state)
+{
+    (void)state;
+    enum { STUCK = 8, LATER = 3000000 };
+    struct window *window = window_new(1000, 100);
+    struct window *replayed = window_new(1000, 100);
+    window_limit_failures(window, 2);
+    window_extend(window, 1000 + LATER);
+    uint64_t offset, until;
+    uint32_t delivery, failures, stuck[STUCK];
+    struct buf row;
+    buf_init(&row, ROW_LIMIT);
+    for (uint32_t i = 0; i < STUCK; i++) {
+        assert_true(window_peek(window, &offset));
+        window_take(window, offset, 1, i == 7 ? 50 : 100000, &stuck[i], &failures);
+    }
+    for (uint32_t i = STUCK; i < LATER; i++) {
+        assert_true(window_peek(window, &offset));
+        assert_int_equal(offset, 1000 + i);
+        window_take(window, offset, 1, 1000, &delivery, &failures);
+        assert_int_equal(window_settle(window, offset, delivery, WINDOW_DONE), STATUS_OK);
+        if (i % 100000 == 0) {
+            buf_clear(&row);
+            assert_int_equal(window_changes(window, &row), STATUS_OK);
+            assert_true(row.size < 60);
+            assert_int_equal(window_apply(replayed, buf_span(&row)), STATUS_OK);
+            window_committed(window);
+        }
+    }
+    assert_false(window_peek(window, &offset));
+    assert_int_equal(window_aside(window), STUCK);
+    assert_int_equal(window_oldest(window), 1000);
+    assert_true(window_base(window) >= 1000 + LATER - (uint64_t)LIMIT_WINDOW);
+    assert_int_equal(window_backlog(window), STUCK);
+    assert_int_equal(window_in_flight(window), STUCK);
+
+    /* 1000 done, 1001 failed, 1002 released, 1003 delayed, 1004 rejected, 1007 expires. */
+    assert_int_equal(window_settle(window, 1000, stuck[0] + 1, WINDOW_DONE), STATUS_STALE);
+    assert_int_equal(window_settle(window, 1000, stuck[0], WINDOW_DONE), STATUS_OK);
+    assert_int_equal(window_settle(window, 1000, stuck[0], WINDOW_DONE), STATUS_STALE);
+    assert_int_equal(window_settle(window, 1001, stuck[1], WINDOW_FAILED), STATUS_OK);
+    assert_int_equal(window_settle(window, 1002, stuck[2], WINDOW_RELEASED), STATUS_OK);
+    assert_int_equal(window_delay(window, 1003, stuck[3], WINDOW_FAILED, 777), STATUS_OK);
+    assert_int_equal(window_settle(window, 1004, stuck[4], WINDOW_REJECTED), STATUS_OK);
+    assert_true(window_expire(window, 60, &offset));
+    assert_int_equal(offset, 1007);
+    assert_int_equal(window_oldest(window), 1001);
+    assert_true(window_peek(window, &offset));
+    assert_int_equal(offset, 1002);
+
+    /* Once from deltas, once from a snapshot. */
+    for (int i = 0; i < 2; i++) {
+        buf_clear(&row);
+        if (i == 0) {
+            assert_int_equal(window_changes(window, &row), STATUS_OK);
+        } else {
+            window_free(replayed);
+            replayed = window_new(0, 100);
+            assert_int_equal(window_snapshot(window, &row), STATUS_OK);
+        }
+        assert_int_equal(window_apply(replayed, buf_span(&row)), STATUS_OK);
+        window_extend(replayed, 1000 + LATER);
+        assert_int_equal(window_base(replayed), window_base(window));
+        assert_int_equal(window_aside(replayed), STUCK - 1);
+        assert_int_equal(window_backlog(replayed), STUCK - 1);
+        assert_int_equal(window_failures(replayed, 1001, NULL), 1);
+        assert_int_equal(window_look_at(replayed, 1003, &until), WINDOW_IS_PARKED);
+        assert_int_equal(until, 777);
+        assert_int_equal(window_next_available(replayed, 1003), 1004);
+        assert_int_equal(window_due(replayed), 777);
+    }
+    window_limit_failures(replayed, 2);
+    assert_int_equal(window_spent(replayed, &offset, 1), 1);
+    assert_int_equal(offset, 1004);
+    window_committed(window);
+    assert_int_equal(window_spent(window, &offset, 1), 1);
+    assert_int_equal(offset, 1004);
+    window_moved(window, 1004);
+    assert_true(window_wake(window, 777));
+    window_gap(window, 1001, 1002);
+    static const uint64_t back[] = {1002, 1007, 1003};
+    for (int i = 0; i < 3; i++) {
+        assert_true(window_peek(window, &offset));
+        assert_int_equal(offset, back[i]);
+        window_take(window, offset, 60, 1000, &delivery, &failures);
+        assert_int_equal(failures, back[i] != 1002);
+        assert_int_equal(window_settle(window, offset, delivery, WINDOW_DONE), STATUS_OK);
+    }
+    assert_int_equal(window_skip_to(window, 1006), 1); /* 1005, which is leased */
+    assert_int_equal(window_settle(window, 1005, stuck[5], WINDOW_DONE), STATUS_STALE);
+    assert_int_equal(window_settle(window, 1006, stuck[6], WINDOW_DONE), STATUS_OK);
+    assert_int_equal(window_backlog(window), 0);
+    assert_int_equal(window_oldest(window), window_base(window));
+    buf_clear(&row);
+    assert_int_equal(window_changes(window, &row), STATUS_OK);
+    window_free(replayed);
+    replayed = window_new(0, 100);
+    buf_clear(&row);
+    assert_int_equal(window_snapshot(window, &row), STATUS_OK);
+    assert_int_equal(window_apply(replayed, buf_span(&row)), STATUS_OK);
+    assert_int_equal(window_backlog(replayed), 0);
+    buf_deinit(&row);
+    window_free(window);
+    window_free(replayed);
+}
+
+/* More are stuck than may be set aside: then the span is a limit, until some are settled. */
 static void test_window_span_limit(void **state)
 {
     (void)state;
-    struct window *window = window_new(1000, 10);
-    window_extend(window, 1000 + 2 * (uint64_t)LIMIT_WINDOW);
+    struct window *window = window_new(0, LIMIT_ASIDE * 2);
+    window_extend(window, UINT64_C(1) << 40);
     uint64_t offset;
-    uint32_t delivery, failures, stuck;
-    assert_true(window_peek(window, &offset));
-    window_take(window, offset, 1, 1000, &stuck, &failures);
-    uint64_t taken = 1;
-    while (window_peek(window, &offset)) {
+    uint32_t delivery, failures, first = 0;
+    for (uint32_t i = 0; i <= LIMIT_ASIDE; i++) {
+        assert_true(window_peek(window, &offset));
+        window_take(window, offset, 1, 1000, &delivery, &failures);
+        first = i == 0 ? delivery : first;
+    }
+    uint64_t taken = 0;
+    for (; window_peek(window, &offset); taken++) {
         window_take(window, offset, 1, 1000, &delivery, &failures);
         assert_int_equal(window_settle(window, offset, delivery, WINDOW_DONE), STATUS_OK);
-        taken++;
     }
-    assert_int_equal(taken, LIMIT_WINDOW);
-    assert_int_equal(window_base(window), 1000);
-    struct buf row;
-    buf_init(&row, ROW_LIMIT);
-    assert_int_equal(window_changes(window, &row), STATUS_OK);
-    assert_true(row.size < 20);
-    assert_int_equal(window_settle(window, 1000, stuck, WINDOW_DONE), STATUS_OK);
-    assert_int_equal(window_base(window), 1000 + (uint64_t)LIMIT_WINDOW);
+    assert_int_equal(window_aside(window), LIMIT_ASIDE);
+    assert_int_equal(window_base(window), LIMIT_ASIDE);
+    assert_int_equal(taken, LIMIT_WINDOW - 1);
+    assert_int_equal(window_settle(window, 0, first, WINDOW_DONE), STATUS_OK);
+    assert_int_equal(window_base(window), LIMIT_ASIDE + (uint64_t)LIMIT_WINDOW);
     assert_true(window_peek(window, &offset));
-    buf_deinit(&row);
+    window_free(window);
+}
+
+static void test_window_restart(void **state)
+{
+    (void)state;
+    struct window *window = window_new(0, 10);
+    window_extend(window, 20);
+    uint64_t offset;
+    uint32_t delivery, failures, last = 0;
+    for (int i = 0; i < 6; i++) {
+        assert_true(window_peek(window, &offset));
+        window_take(window, offset, 1, 1000, &last, &failures);
+        if (i % 2)
+            assert_int_equal(window_settle(window, offset, last, WINDOW_DONE), STATUS_OK);
+    }
+    window_restart(window, 3);
+    assert_int_equal(window_in_flight(window), 0);
+    assert_int_equal(window_backlog(window), 17);
+    assert_int_equal(window_acknowledged(window), 3);
+    assert_int_equal(window_settle(window, 4, last - 1, WINDOW_DONE), STATUS_STALE);
+    assert_true(window_has_changes(window));
+    assert_true(window_peek(window, &offset));
+    assert_int_equal(offset, 3);
+    window_take(window, offset, 1, 1000, &delivery, &failures);
+    assert_true(delivery > last);
+    window_restart(window, 30);
+    assert_int_equal(window_end(window), 30);
+    assert_int_equal(window_backlog(window), 0);
     window_free(window);
 }
 
@@ -391,7 +657,9 @@ static void test_window_gap_of_any_length(void **state)
     uint64_t gaps = 0;
     for (; window_peek(window, &offset); gaps++)
         window_gap(window, offset, UINT64_C(1) << 41);
-    assert_int_equal(gaps, 1); /* up to the span limit, no further while one is leased */
+    assert_int_equal(gaps, 1); /* what is leased goes aside */
+    assert_int_equal(window_aside(window), 1);
+    assert_int_equal(window_base(window), UINT64_C(1) << 41);
     window_free(window);
 }
 
@@ -405,12 +673,18 @@ static void test_window_bad_rows(void **state)
     } rows[] = {
         {"", 0, STATUS_MALFORMED},
         {"\1\5\0\0\0", 5, STATUS_OK},
-        {"\2\5\0\0\0", 5, STATUS_UNSUPPORTED},
-        {"\1\5\0\0\0\0", 6, STATUS_MALFORMED},       /* a byte too many */
-        {"\1\5\0\0", 4, STATUS_MALFORMED},           /* one too few */
-        {"\1\5\0\1\0\0\0", 7, STATUS_MALFORMED},     /* empty run */
-        {"\1\5\0\1\1\0\2\0\0", 9, STATUS_MALFORMED}, /* failures 0 */
-        {"\1\5\0\1\1\0\2\1\0", 9, STATUS_MALFORMED}, /* failed and done */
+        {"\2\5\0\0\0\0\0\0", 8, STATUS_OK},
+        {"\3\5\0\0\0\0\0\0", 8, STATUS_UNSUPPORTED},
+        {"\2\5\0\3\1\0\0\0\0\0", 10, STATUS_OK},          /* 2 and 3 are aside */
+        {"\2\5\0\6\0\0\0\0\0", 9, STATUS_MALFORMED},      /* 5 is not below base */
+        {"\2\5\0\3\0\0\0\3\1\0\3\x63\0", 13, STATUS_OK},  /* 2 has failed, and waits */
+        {"\2\5\0\0\0\0\3\1\0\0", 10, STATUS_MALFORMED},   /* 2 is done */
+        {"\2\5\0\3\0\0\0\0\3\0\0", 11, STATUS_MALFORMED}, /* waits for no time */
+        {"\1\5\0\0\0\0", 6, STATUS_MALFORMED},            /* a byte too many */
+        {"\1\5\0\0", 4, STATUS_MALFORMED},                /* one too few */
+        {"\1\5\0\1\0\0\0", 7, STATUS_MALFORMED},          /* empty run */
+        {"\1\5\0\1\1\0\2\0\0", 9, STATUS_MALFORMED},      /* failures 0 */
+        {"\1\5\0\1\1\0\2\1\0", 9, STATUS_MALFORMED},      /* failed and done */
         {"\1\5\0\1\1\0\1\1\0", 9, STATUS_OK},
         {"\1\5\0\1\xff\xff\xff\x7f\0\0", 10, STATUS_MALFORMED}, /* beyond the span */
         {"\1\xff\xff\xff\xff\xff\xff\xff\xff\xff\1\0\0\0", 14, STATUS_MALFORMED},
@@ -474,7 +748,9 @@ int main(void)
 {
     static const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_window_like_model),
+        cmocka_unit_test(test_window_stuck_records),
         cmocka_unit_test(test_window_span_limit),
+        cmocka_unit_test(test_window_restart),
         cmocka_unit_test(test_window_many_lease_lengths),
         cmocka_unit_test(test_window_gap_of_any_length),
         cmocka_unit_test(test_window_bad_rows),

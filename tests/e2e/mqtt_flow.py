@@ -166,6 +166,23 @@ def test_receive_maximum_of_the_client(gateway):
         assert expected == 20
 
 
+def test_overlapping_subscriptions_and_little_credit(gateway):
+    """Two subscriptions match; the credit ends between them. Each gets each message once."""
+    for credit in (1, 2, 3):
+        with Client(gateway.mqtt_port, 5).connect("reader", props=[(RECEIVE_MAXIMUM, credit)]) as reader, \
+                Client(gateway.mqtt_port, 5).connect("writer") as writer:
+            reader.subscribe(("over/+", 1), props=[(SUBSCRIPTION_ID, 1)])
+            reader.subscribe(("over/#", 2), packet_id=2, props=[(SUBSCRIPTION_ID, 2)])
+            for i in range(10):
+                writer.publish("over/%d" % (i % 3), str(i), 2)
+            got = [reader.delivery() for _ in range(20)]
+            for identifier, qos in ((1, 1), (2, 2)):
+                mine = [d for d in got if d.get(SUBSCRIPTION_ID) == identifier]
+                assert sorted(int(d.payload) for d in mine) == list(range(10)), [d.payload for d in mine]
+                assert all(d.qos == qos for d in mine)
+            reader.expect_silence(0.1)
+
+
 def test_receive_maximum_of_the_server():
     gateway = Gateway(None, "mqtt.receive_max=5")
     with Client(gateway.mqtt_port, 5).connect("writer") as writer:

@@ -300,10 +300,12 @@ static enum status settle_one(struct group *group, const struct receipt *receipt
  * durable. */
 static void settle_apply(struct group *group, struct group_settle *settle)
 {
-    bool some = false;
+    bool some = false, ended = false;
     for (uint32_t i = 0; i < settle->count; i++) {
-        settle->results[i] = settle_one(group, &settle->receipts[i], settle->outcome);
+        settle->results[i] =
+            ended ? STATUS_STALE : settle_one(group, &settle->receipts[i], settle->outcome);
         some |= settle->results[i] == STATUS_OK;
+        ended = settle->ordered && settle->results[i] != STATUS_OK;
     }
     if (some && settle->outcome != SETTLE_RELEASED)
         list_push(&group->settled, &settle->link);

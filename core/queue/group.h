@@ -84,6 +84,7 @@ struct group_settle {
     enum settle_outcome outcome;
     uint32_t delay_ms; /* FAILED, RELEASED: not offered again before; survives a restart */
     uint32_t lease_ms; /* RENEWED */
+    bool ordered;      /* the first stale receipt ends it: those behind it are STALE, untouched */
     uint32_t count;
     enum status *results; /* caller's array of count: OK or STALE */
     struct link link;     /* the group's */

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Takes and settlements. Callers only leave their wish; the group works at the end of the turn, so
- * that whatever came in one turn shares one write and waiters are served in order. */
+/* Settlements, time and the end. Callers only leave their wish; the group works at the end of the
+ * turn, so that whatever came in one turn shares one write and waiters are served in order. */
 #include "core/queue/group_impl.h"
 
 #include "core/base/check.h"
@@ -83,30 +83,12 @@ void group_answer_all(struct group *group, struct list *settles, enum status sta
         group_answer(group, &container_of(link, struct group_settle, link)->request, status);
 }
 
-static void take_leave(struct group *group, struct group_take *take)
-{
-    link_remove(&take->link);
-    loop_timer_stop(group->loop, &take->timer);
-    group->impatient -= take->wait_ms == 0;
-    group->taken_ms = loop_now_ms(group->loop);
-}
-
-static void take_answer(struct group *group, struct group_take *take, enum status status)
-{
-    take_leave(group, take);
-    group_answer(group, &take->request, status);
-}
-
 /* Everything that waits ends with status, by mail: whoever closes a group is not called back from
  * there. */
 static void refuse_all(struct group *group, enum status status)
 {
     struct link *link;
-    while ((link = list_first(&group->takes)) != NULL) {
-        struct group_take *take = container_of(link, struct group_take, link);
-        take_leave(group, take);
-        request_complete(&take->request, status);
-    }
+    takes_refuse(group, status);
     while ((link = list_pop(&group->early)) != NULL)
         request_complete(&container_of(link, struct group_settle, link)->request, status);
 }
@@ -127,148 +109,6 @@ void group_break(struct group *group, enum status status)
           status_text(status));
     group->broken = status;
     group_wake(group);
-}
-
-/* Takes */
-
-static void take_timed_out(struct loop_timer *timer)
-{
-    struct group_take *take = container_of(timer, struct group_take, timer);
-    group_wake(take->group);
-    take_answer(take->group, take, STATUS_OK);
-}
-
-void group_take(struct group *group, struct group_take *take)
-{
-    CHECK(loop_is_home(group->loop));
-    CHECK(group->state != GROUP_CLOSING);
-    CHECK(take->max_records >= 1 && take->max_records <= GROUP_TAKE_MAX);
-    take->count = 0;
-    take->group = group;
-    take->timer = (struct loop_timer){.fired = take_timed_out};
-    list_push(&group->takes, &take->link);
-    if (take->wait_ms == 0)
-        group->impatient++;
-    else
-        loop_timer_start(group->loop, &take->timer, take->wait_ms);
-    group->taken_ms = loop_now_ms(group->loop);
-    group_wake(group);
-}
-
-void group_take_cancel(struct group *group, struct group_take *take)
-{
-    CHECK(loop_is_home(group->loop));
-    if (!link_is_linked(&take->link))
-        return;
-    take_leave(group, take);
-    request_complete(&take->request, STATUS_CANCELED);
-}
-
-static void hand_out(struct part *part, struct group_take *take, uint64_t offset,
-                     struct batch *batch, uint32_t index)
-{
-    struct group *group = part->group;
-    struct group_item *item = &take->items[take->count++];
-    *item = (struct group_item){
-        .batch = batch_ref(batch),
-        .index = index,
-        .receipt = {.group = group->spec->id,
-                    .partition = part->id,
-                    .offset = offset,
-                    .epoch = group->epoch},
-    };
-    window_take(part->window, offset, loop_now_ms(group->loop), take->lease_ms,
-                &item->receipt.delivery, &item->failures);
-}
-
-/* Fills the take from one partition. LATER: there would be more when its bytes have come. */
-static enum feed fill_from(struct part *part, struct group_take *take, int64_t wall_ms,
-                           uint64_t *bytes)
-{
-    while (take->count < take->max_records) {
-        uint64_t offset;
-        struct batch *batch;
-        uint32_t index;
-        struct record record;
-        enum feed found = feed_next(part, wall_ms, &offset, &batch, &index, &record);
-        if (found != FEED_RECORD)
-            return found;
-        uint64_t size = record.key.size + record.value.size + record.headers.size;
-        if (take->count > 0 && *bytes + size > take->max_bytes)
-            return FEED_RECORD;
-        *bytes += size;
-        hand_out(part, take, offset, batch, index);
-    }
-    return FEED_RECORD;
-}
-
-/* RECORD: something was found. Partitions take turns, so that a full one does not hide the others.
- */
-static enum feed fill(struct group *group, struct group_take *take, int64_t wall_ms)
-{
-    uint64_t bytes = 0;
-    bool later = false;
-    uint32_t first = group->turn;
-    for (uint32_t i = 0; i < group->part_count; i++) {
-        uint32_t at = (first + i) % group->part_count;
-        uint32_t before = take->count;
-        enum feed found = fill_from(&group->parts[at], take, wall_ms, &bytes);
-        if (take->count > before)
-            group->turn = (at + 1) % group->part_count;
-        if (found == FEED_RECORD)
-            return FEED_RECORD;
-        later |= found == FEED_LATER;
-    }
-    return take->count > 0 ? FEED_RECORD : later ? FEED_LATER : FEED_NOTHING;
-}
-
-static bool look(struct group *group)
-{
-    bool found = false;
-    for (uint32_t i = 0; i < group->part_count; i++)
-        found |= feed_look(&group->parts[i]);
-    return found;
-}
-
-static void answer_impatient(struct group *group)
-{
-    for (struct link *link = group->takes.head.next;
-         group->impatient > 0 && link != &group->takes.head;) {
-        struct group_take *take = container_of(link, struct group_take, link);
-        link = link->next;
-        if (take->wait_ms == 0) {
-            take_leave(group, take);
-            /* By mail: its done() may change the list that is walked here. */
-            request_complete(&take->request, STATUS_OK);
-        }
-    }
-}
-
-static void serve(struct group *group)
-{
-    int64_t wall_ms = clock_wall_ms();
-    bool looked = false;
-    for (uint32_t i = 0; i < group->part_count; i++)
-        feed_skip_lost(&group->parts[i]);
-    struct link *link;
-    while (group->state == GROUP_SERVING && (link = list_first(&group->takes)) != NULL) {
-        struct group_take *take = container_of(link, struct group_take, link);
-        switch (fill(group, take, wall_ms)) {
-        case FEED_RECORD:
-            take_answer(group, take, STATUS_OK);
-            break;
-        case FEED_LATER:
-            return;
-        case FEED_NOTHING:
-            /* A notice may have passed before the group was known to its sender. */
-            if (!looked && look(group)) {
-                looked = true;
-                break;
-            }
-            answer_impatient(group);
-            return;
-        }
-    }
 }
 
 /* Settlements */
@@ -447,7 +287,7 @@ static void group_work(struct loop_task *task)
     }
     group->steps_left = STEPS_MAX;
     if (group->state == GROUP_SERVING) {
-        serve(group);
+        takes_serve(group);
         if (group->state == GROUP_CLOSING)
             return; /* from inside of a done(); the closing has its own turn */
         store_flush(group);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The inside of a group, shared by group.c (takes and settlements), group_feed.c (where the bytes
- * of records come from) and group_store.c (its rows). Everything runs on the group's home loop.
+/* The inside of a group, shared by group.c (settlements, time), group_take.c, group_feed.c (where
+ * the bytes of records come from) and group_store.c (its rows). Everything runs on the group's home
+ * loop.
  *
  *   OPENING --rows read, bounds known, epoch stored--> SERVING --group_close--> CLOSING --> freed
  *   broken: storage has failed for good or rows cannot be understood; everything is refused
@@ -106,6 +107,11 @@ void group_opened(struct group *group);
 /* Completes a request that somebody else's call started: at once when it is at home here. */
 void group_answer(struct group *group, struct request *request, enum status status);
 void group_answer_all(struct group *group, struct list *settles, enum status status);
+
+/* group_take.c */
+void takes_serve(struct group *group);
+/* All that wait end with status, by mail. */
+void takes_refuse(struct group *group, enum status status);
 
 /* group_feed.c */
 enum feed { FEED_RECORD, FEED_NOTHING, FEED_LATER };

@@ -84,6 +84,7 @@ static void accept_client(struct mqtt_session *session, const struct login *logi
         return;
     }
     session->state = MQTT_UP;
+    mqtt_claim_name(session);
     struct loop *loop = broker_loop(session->client.worker);
     session->heard_ms = loop_now_ms(loop);
     if (session->keep_alive > 0)

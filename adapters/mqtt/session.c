@@ -43,6 +43,7 @@ void mqtt_count_refusal(enum mqtt_reason reason)
     switch ((unsigned)reason) {
     case MQTT_REASON_SUCCESS:
     case MQTT_REASON_SHUTTING_DOWN:
+    case MQTT_REASON_SESSION_TAKEN_OVER:
         return;
     case MQTT_REASON_KEEP_ALIVE_TIMEOUT:
         metric_add(metrics.timeouts, 1);
@@ -331,6 +332,7 @@ static void session_close(void *context)
     if (!session->ended_well)
         mqtt_will_publish(session);
     mqtt_will_free(session);
+    mqtt_give_name_back(session);
     client_close(&session->client);
     mqtt_incoming_free(session);
     heap_free(session->owed);

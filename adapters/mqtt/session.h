@@ -18,6 +18,7 @@ enum mqtt_owed { MQTT_OWED_NOTHING, MQTT_OWED_PUBACK, MQTT_OWED_PUBREC, MQTT_OWE
 struct mqtt_aliases;
 struct mqtt_received;
 struct mqtt_kept_will;
+struct mqtt_claim;
 
 struct mqtt_session {
     struct client client; /* first: the broker gives it back */
@@ -39,6 +40,7 @@ struct mqtt_session {
     struct mqtt_aliases *aliases;
     struct mqtt_received *received; /* incoming QoS 2 identifiers */
     struct mqtt_kept_will *will;
+    struct mqtt_claim *claim; /* to its client identifier */
 };
 
 static inline struct mqtt_session *mqtt_session_of(struct client *client)
@@ -59,6 +61,10 @@ void mqtt_count_refusal(enum mqtt_reason reason); /* in /metrics */
 void mqtt_handle_connect(struct mqtt_session *session, uint8_t header, struct span body);
 void mqtt_will_publish(struct mqtt_session *session);
 void mqtt_will_free(struct mqtt_session *session);
+
+/* takeover.c: from CONNACK to the end; an older connection of the same name ends. */
+void mqtt_claim_name(struct mqtt_session *session);
+void mqtt_give_name_back(struct mqtt_session *session);
 
 /* incoming.c: PUBLISH and PUBREL of the client, answers to it. False: it must wait, nothing was
  * taken. */

@@ -296,6 +296,37 @@ def test_wills(gateway):
         watcher.expect_silence(0.1)
 
 
+def test_the_newest_connection_has_the_name(gateway):
+    for version in (3, 4, 5):
+        with Client(gateway.mqtt_port, 5).connect("watcher") as watcher:
+            watcher.subscribe(("will/#", 1))
+            older = Client(gateway.mqtt_port, version).connect("same", will=("will/same", "taken over", 1, False))
+            older.subscribe(("t", 0))
+            for _ in range(20):
+                newer = Client(gateway.mqtt_port, version).connect("same", will=("will/same", "taken over", 1, False))
+                assert older.expect_end() == (0x8E if version == 5 else None)
+                older.close()
+                assert watcher.delivery().payload == b"taken over"
+                older = newer
+            older.ping()
+            older.disconnect()
+            assert older.receive() is None
+            watcher.expect_silence(0.05)
+    # Whatever comes at once, one is left.
+    crowd = [Client(gateway.mqtt_port, 5).connect("crowd", accept=False) for _ in range(100)]
+    left = 0
+    for client in crowd:
+        assert client.expect(CONNACK).reason == 0
+    for client in crowd:
+        client.socket.settimeout(0.3)
+        try:
+            assert client.expect_end() == 0x8E
+        except TimeoutError:
+            left += 1
+            client.ping()
+    assert left == 1, left
+
+
 def test_no_delay_for_others_when_one_is_slow(gateway):
     """Acknowledgements of one connection come in its order, and nobody waits for somebody else's socket."""
     with Client(gateway.mqtt_port, 5).connect("writer") as writer, \

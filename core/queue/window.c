@@ -59,11 +59,14 @@ void window_restart(struct window *window, uint64_t base)
     fresh->now_ms = window->now_ms;
     fresh->delivery = window->delivery;
     fresh->failures_max = window->failures_max;
+    fresh->watch = window->watch;
     fresh->base_changed = true;
     window_extend(fresh, window->end);
     window_deinit(window);
     *window = *fresh;
     heap_free(fresh);
+    if (window->watch != NULL)
+        window->watch->restarted(window->watch);
 }
 
 uint64_t window_base(const struct window *window)
@@ -169,6 +172,8 @@ void window_return(struct window *window, uint64_t offset)
     line_push(returned, offset);
     /* The front is available, this one at least. */
     window_clean_lines(window);
+    if (window->watch != NULL)
+        window->watch->returned(window->watch, offset);
 }
 
 /* Leases */

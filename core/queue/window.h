@@ -112,6 +112,22 @@ void window_moved(struct window *window, uint64_t offset);
 /* The first available offset at or after from and below end; end when there is none. */
 uint64_t window_next_available(const struct window *window, uint64_t from);
 
+/* The first offset at or after from and below end that is not done, whatever it is; end when there
+ * is none. */
+uint64_t window_next_undone(const struct window *window, uint64_t from);
+/* Whether offset is near enough to be handed out; what keeps it from that is set aside if it may
+ * be: available offsets too, which then are returned ones. */
+bool window_make_room(struct window *window, uint64_t offset);
+
+/* Who wants to know what offsets become, besides asking: told from inside of the call that does it,
+ * and must not call the window from there. */
+struct window_watch {
+    void (*returned)(struct window_watch *watch, uint64_t offset); /* is available again */
+    void (*resolved)(struct window_watch *watch, uint64_t from, uint64_t to); /* are done now */
+    void (*restarted)(struct window_watch *watch); /* window_restart: nothing is as it was */
+};
+void window_set_watch(struct window *window, struct window_watch *watch); /* NULL: no more */
+
 /* Durable state. window_changes writes what changed since the last call as run-length deltas
  * (appended to row): base, done ranges above it, failure counts, delays; leases are not stored. Its
  * changes count as being written until window_committed says that they are stored, which makes the

@@ -47,6 +47,7 @@ struct window {
     uint32_t in_flight;
     uint32_t delivery; /* number of the last hand-out */
     uint32_t failures_max;
+    struct window_watch *watch; /* NULL: none */
 
     struct offset_map leased; /* offset -> index in leases */
     struct lease *leases;

@@ -49,6 +49,12 @@ static void note_done(struct window *window, uint64_t from, uint64_t to)
     window->changed[window->changed_count++] = (struct run){.first = from, .end = to};
 }
 
+static void tell_resolved(const struct window *window, uint64_t from, uint64_t to)
+{
+    if (window->watch != NULL && from < to)
+        window->watch->resolved(window->watch, from, to);
+}
+
 /* What is known of an offset besides its state. */
 static void forget(struct window *window, uint64_t offset)
 {
@@ -63,6 +69,7 @@ void window_set_done(struct window *window, uint64_t from, uint64_t to)
     if (window->failures.count > 0 || window->delays.count > 0)
         for (uint64_t offset = from; offset < to; offset++)
             forget(window, offset);
+    tell_resolved(window, from, to);
 }
 
 static void clean_aside_order(struct window *window)
@@ -93,6 +100,7 @@ void window_finish(struct window *window, uint64_t offset)
         offset_map_remove(&window->aside, offset);
         line_push(&window->aside_settled, offset);
         clean_aside_order(window);
+        tell_resolved(window, offset, offset + 1);
     }
     window_keep_room(window);
 }
@@ -123,21 +131,38 @@ void window_set_aside(struct window *window, uint64_t offset, enum offset_state 
 
 /* What is not done and has been handed out once goes aside, the oldest first, when it is all that
  * keeps new offsets from being handed out. */
-void window_keep_room(struct window *window)
+static void make_room(struct window *window, uint64_t for_offset)
 {
     struct state_ring *states = &window->states;
-    while (window->next - states->base >= LIMIT_WINDOW && window->aside.count < LIMIT_ASIDE) {
+    while (for_offset >= states->base + LIMIT_WINDOW && window->aside.count < LIMIT_ASIDE) {
         uint64_t end = states->base + ROOM_STEP;
         uint64_t offset = states->base;
         while (window->aside.count < LIMIT_ASIDE &&
                (offset = state_ring_seek(states, offset, end, false)) < end) {
-            window_set_aside(window, offset, state_ring_get(states, offset));
+            enum offset_state state = state_ring_get(states, offset);
+            window_set_aside(window, offset, state);
             line_push(&window->aside_new, offset);
+            if (state == OFFSET_AVAILABLE && offset >= window->next)
+                line_push(&window->returned, offset);
             state_ring_set(states, offset, OFFSET_DONE);
             window->done_above++;
         }
         window_advance(window);
     }
+}
+
+void window_keep_room(struct window *window)
+{
+    make_room(window, window->next);
+}
+
+bool window_make_room(struct window *window, uint64_t offset)
+{
+    struct state_ring *states = &window->states;
+    if (offset < states->base + LIMIT_WINDOW)
+        return true;
+    make_room(window, offset < states->top ? offset : states->top);
+    return offset < states->base + LIMIT_WINDOW;
 }
 
 uint32_t window_aside(const struct window *window)
@@ -181,6 +206,7 @@ static uint64_t finish_aside(struct window *window, uint64_t from, uint64_t to, 
         forget(window, offset);
         offset_map_remove(&window->aside, offset);
         line_push(&window->aside_settled, offset);
+        tell_resolved(window, offset, offset + 1);
         count++;
     }
     clean_aside_order(window);
@@ -202,12 +228,32 @@ uint64_t window_next_available(const struct window *window, uint64_t from)
     return from < window->end ? from : window->end;
 }
 
+uint64_t window_next_undone(const struct window *window, uint64_t from)
+{
+    const struct state_ring *states = &window->states;
+    for (uint32_t i = find_aside(window, from); i < window->aside_order.count; i++) {
+        uint64_t offset = line_at(&window->aside_order, i);
+        if (offset_map_get(&window->aside, offset) != NULL)
+            return offset;
+    }
+    if (from < states->base)
+        from = states->base;
+    if (from < states->top)
+        from = state_ring_seek(states, from, states->top, false);
+    return from < window->end ? from : window->end;
+}
+
+void window_set_watch(struct window *window, struct window_watch *watch)
+{
+    window->watch = watch;
+}
+
 /* Gaps and losses */
 
 uint64_t window_drop_below(struct window *window, uint64_t base)
 {
     struct state_ring *states = &window->states;
-    uint64_t lost = 0;
+    uint64_t lost = 0, before = states->base;
     uint64_t stop = base < states->top ? base : states->top;
     for (uint64_t offset = states->base; offset < stop; offset++) {
         enum offset_state state = state_ring_get(states, offset);
@@ -229,6 +275,7 @@ uint64_t window_drop_below(struct window *window, uint64_t base)
     state_ring_advance(states, base);
     window_advance(window);
     window_clean_lines(window);
+    tell_resolved(window, before, base);
     return lost;
 }
 

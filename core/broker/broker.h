@@ -8,6 +8,7 @@
 #define CORE_BROKER_BROKER_H
 
 #include "core/broker/catalog.h"
+#include "core/queue/delay.h"
 #include "core/queue/group.h"
 
 struct broker;
@@ -63,6 +64,9 @@ struct client_ops {
      * OK on a stored record. */
     void (*answered)(struct client *client, uint64_t token, enum status status, uint64_t partition,
                      uint64_t offset);
+    /* Just before answered(OK) for a delayed record: what cancels it. offset is its number then.
+     * NULL: the protocol cannot cancel. */
+    void (*delayed)(struct client *client, uint64_t token, const struct delay_id *id);
     /* What frame this record needs for this subscription: everything encode() depends on. Frames of
      * equal variants of one record are encoded once and shared. */
     uint32_t (*variant)(struct client *client, const struct subscription *subscription,

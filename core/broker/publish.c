@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* From one message to its partition: the address is resolved once per client and topic, records of
- * one loop turn share a batch per partition, and answers go back in the order in which each client
- * asked. */
+/* From one message to its partition: the address is resolved once per client and topic, and records
+ * of one loop turn share a batch per partition. */
+#include "core/broker/answer.h"
 #include "core/broker/topic.h"
 #include "core/broker/worker.h"
 
 #include "core/base/hash.h"
 #include "core/base/heap.h"
 
-enum { ADDRESSES = 16, RING_FIRST = 16, RING_KEEP = 64, WAKE_MS = 2 };
+enum { ADDRESSES = 16, WAKE_MS = 2 };
 
 /* ------------------------------------------------ addresses */
 
@@ -42,7 +42,7 @@ static struct outbox *outbox_of(struct broker_worker *worker, uint64_t partition
 static void outbox_free(struct outbox *outbox)
 {
     batch_builder_deinit(&outbox->builder);
-    heap_free(outbox->answers);
+    answers_deinit(&outbox->answers);
     heap_free(outbox);
 }
 
@@ -98,126 +98,12 @@ static uint64_t partition_of(const struct broker_worker *worker, const struct pu
     return queue->first_partition + worker->index % queue->partition_count;
 }
 
-/* ------------------------------------------------ answers */
-
-enum { ANSWER_PENDING = -1 };
-
-struct ring_slot {
-    uint64_t token;
-    uint64_t partition, offset;
-    int status;
-};
-
-/* Unanswered publishes of one client, oldest at head. Outlives the client while appends are under
- * way. */
-struct answer_ring {
-    struct client *client; /* NULL once it has gone */
-    struct protocol_figures *figures;
-    struct ring_slot *slots;
-    uint32_t capacity;   /* a power of two */
-    uint32_t head, tail; /* running numbers */
-    uint32_t in_flight;  /* answers that appends still owe */
-    uint64_t bytes;
-    bool popping;
-    struct loop_task task; /* answers refusals from the loop, not from inside the call */
-};
-
-/* An answer that a batch owes. */
-struct answer {
-    struct answer_ring *ring;
-    uint32_t number;
-    uint32_t bytes;
-    uint32_t record; /* which of the batch */
-};
-
-static void ring_free(struct answer_ring *ring)
-{
-    heap_free(ring->slots);
-    heap_free(ring);
-}
-
-/* An answer may make the client close, and then nothing holds the ring but appends under way. */
-static void ring_pop(struct answer_ring *ring)
-{
-    CHECK(!ring->popping);
-    ring->popping = true;
-    while (ring->client != NULL && ring->head != ring->tail) {
-        struct ring_slot slot = ring->slots[ring->head & (ring->capacity - 1)];
-        if (slot.status == ANSWER_PENDING)
-            break;
-        ring->head++;
-        ring->client->ops->answered(ring->client, slot.token, (enum status)slot.status,
-                                    slot.partition, slot.offset);
-    }
-    ring->popping = false;
-    if (ring->client == NULL) {
-        if (ring->in_flight == 0)
-            ring_free(ring);
-    } else if (ring->head == ring->tail && ring->capacity > RING_KEEP) {
-        heap_free(ring->slots);
-        ring->slots = NULL;
-        ring->capacity = 0;
-    }
-}
-
-static void wake_waiting(struct broker_worker *worker);
-
-static void ring_task(struct loop_task *task)
-{
-    struct answer_ring *ring = container_of(task, struct answer_ring, task);
-    struct broker_worker *worker = ring->client->worker;
-    ring_pop(ring);
-    wake_waiting(worker);
-}
-
-static uint32_t ring_push(struct client *client, uint64_t token)
-{
-    struct answer_ring *ring = client->ring;
-    if (ring == NULL) {
-        ring = client->ring = heap_new(sizeof *ring);
-        ring->client = client;
-        ring->figures = client->figures;
-        ring->task.run = ring_task;
-    }
-    if (ring->tail - ring->head == ring->capacity) {
-        uint32_t capacity = ring->capacity == 0 ? RING_FIRST : ring->capacity * 2;
-        struct ring_slot *slots = heap_array(capacity, sizeof *slots);
-        for (uint32_t i = ring->head; i != ring->tail; i++)
-            slots[i & (capacity - 1)] = ring->slots[i & (ring->capacity - 1)];
-        heap_free(ring->slots);
-        ring->slots = slots;
-        ring->capacity = capacity;
-    }
-    uint32_t number = ring->tail++;
-    ring->slots[number & (ring->capacity - 1)] =
-        (struct ring_slot){.token = token, .status = ANSWER_PENDING};
-    return number;
-}
-
-static void ring_settle(struct answer_ring *ring, uint32_t number, enum status status,
-                        uint64_t partition, uint64_t offset)
-{
-    if (ring->client == NULL)
-        return;
-    struct ring_slot *slot = &ring->slots[number & (ring->capacity - 1)];
-    slot->status = (int)status;
-    slot->partition = partition;
-    slot->offset = offset;
-}
-
 void publish_close(struct client *client)
 {
     link_remove(&client->waiting);
     heap_free(client->addresses);
     client->addresses = NULL;
-    struct answer_ring *ring = client->ring;
-    client->ring = NULL;
-    if (ring == NULL)
-        return;
-    loop_task_cancel(client->worker->loop, &ring->task);
-    ring->client = NULL;
-    if (ring->in_flight == 0 && !ring->popping)
-        ring_free(ring);
+    answers_close(client);
 }
 
 /* ------------------------------------------------ batches on their way */
@@ -257,7 +143,7 @@ static void start_held(struct broker_worker *worker)
     }
 }
 
-static void wake_waiting(struct broker_worker *worker)
+void publish_wake(struct broker_worker *worker)
 {
     if (worker->in_bytes > LIMIT_WORKER_IN_BYTES / 2)
         return;
@@ -283,27 +169,18 @@ static void job_done(struct request *request, enum status status)
         metric_add(worker->broker->metrics.dropped_storage,
                    (int64_t)job->append.batch->record_count - job->count);
     for (uint32_t i = 0; i < job->count; i++) {
-        struct answer *answer = &job->answers[i];
-        if (status != STATUS_OK)
-            figures_refused(answer->ring->figures, status);
-        ring_settle(answer->ring, answer->number, status, partition, base + answer->record);
-        answer->ring->bytes -= answer->bytes;
+        const struct answer *answer = &job->answers[i];
+        struct answer_place place = {.partition = partition, .offset = base + answer->record};
+        answer_settle(answer, status, &place);
     }
-    /* Consecutive answers mostly belong to one client: its ring is emptied once, at the end of its
-     * run. */
-    for (uint32_t i = 0; i < job->count; i++) {
-        struct answer_ring *ring = job->answers[i].ring;
-        ring->in_flight--;
-        if (i + 1 == job->count || job->answers[i + 1].ring != ring)
-            ring_pop(ring);
-    }
+    answers_return(job->answers, job->count);
     worker->in_bytes -= job->bytes;
     worker->jobs--;
     worker->flying--;
     batch_unref(job->append.batch);
     heap_free(job);
     start_held(worker);
-    wake_waiting(worker);
+    publish_wake(worker);
 }
 
 static void outbox_submit(struct outbox *outbox)
@@ -313,15 +190,15 @@ static void outbox_submit(struct outbox *outbox)
     struct batch *batch = batch_builder_seal(&outbox->builder);
     if (batch == NULL)
         return;
-    size_t answers = outbox->answer_count * sizeof(struct answer);
+    size_t answers = outbox->answers.count * sizeof(struct answer);
     struct job *job = heap_resize(NULL, sizeof *job + answers);
     memset(job, 0, sizeof *job);
     if (answers > 0)
-        memcpy(job->answers, outbox->answers, answers);
+        memcpy(job->answers, outbox->answers.items, answers);
     job->worker = worker;
-    job->count = outbox->answer_count;
+    job->count = outbox->answers.count;
     job->bytes = outbox->bytes;
-    outbox->answer_count = 0;
+    outbox->answers.count = 0;
     outbox->bytes = 0;
     request_init(&job->append.request, worker->loop, job_done);
     job->append.partition = outbox->partition;
@@ -361,7 +238,7 @@ static void seal_task(struct loop_task *task)
 
 static void wake_timer(struct loop_timer *timer)
 {
-    wake_waiting(container_of(timer, struct broker_worker, wake_timer));
+    publish_wake(container_of(timer, struct broker_worker, wake_timer));
 }
 
 void publish_init(struct broker_worker *worker)
@@ -413,11 +290,8 @@ void publish_deinit(struct broker_worker *worker)
 static void refuse(struct client *client, const struct publish *publish, enum status status)
 {
     figures_refused(client->figures, status);
-    if (!publish->answer)
-        return;
-    uint32_t number = ring_push(client, publish->token);
-    ring_settle(client->ring, number, status, 0, 0);
-    loop_defer(client->worker->loop, &client->ring->task, LOOP_WORK);
+    if (publish->answer)
+        answer_refuse(client, publish->token, status);
 }
 
 static size_t publish_size(const struct client *client, const struct publish *publish)
@@ -435,26 +309,6 @@ static bool has_header(const struct publish *publish, const char *name)
         if (span_is(publish->headers[i].name, name))
             return true;
     return false;
-}
-
-/* The record just added is to be answered. */
-static void outbox_answer(struct outbox *outbox, struct client *client,
-                          const struct publish *publish, size_t size)
-{
-    uint32_t number = ring_push(client, publish->token);
-    client->ring->in_flight++;
-    client->ring->bytes += size;
-    if (outbox->answer_count == outbox->answer_capacity) {
-        outbox->answer_capacity = outbox->answer_capacity == 0 ? 64 : outbox->answer_capacity * 2;
-        outbox->answers =
-            heap_resize(outbox->answers, outbox->answer_capacity * sizeof *outbox->answers);
-    }
-    outbox->answers[outbox->answer_count++] = (struct answer){
-        .ring = client->ring,
-        .number = number,
-        .bytes = (uint32_t)size,
-        .record = outbox->builder.record_count - 1,
-    };
 }
 
 void broker_publish(struct client *client, const struct publish *publish)
@@ -525,7 +379,8 @@ void broker_publish(struct client *client, const struct publish *publish)
         worker->in_bytes += size;
         worker->stored_now++;
         if (publish->answer)
-            outbox_answer(outbox, client, publish, size);
+            answers_add(&outbox->answers, client, publish->token, size,
+                        outbox->builder.record_count - 1);
         if (!link_is_linked(&outbox->dirty))
             list_push(&worker->dirty, &outbox->dirty);
     } else {
@@ -537,12 +392,9 @@ void broker_publish(struct client *client, const struct publish *publish)
 
 bool broker_may_publish(struct client *client)
 {
-    const struct answer_ring *ring = client->ring;
     struct broker_worker *worker = client->worker;
     bool crowded = atomic_load_explicit(&worker->broker->crowded, memory_order_relaxed) > 0;
-    bool room = !crowded && worker->in_bytes < LIMIT_WORKER_IN_BYTES &&
-                (ring == NULL || (ring->bytes < LIMIT_CLIENT_IN_BYTES &&
-                                  ring->tail - ring->head < LIMIT_PUBLISH_PENDING));
+    bool room = !crowded && worker->in_bytes < LIMIT_WORKER_IN_BYTES && !answers_are_full(client);
     if (!room && !link_is_linked(&client->waiting))
         list_push(&worker->waiting, &client->waiting);
     /* The other worker says nothing when it has caught up. */

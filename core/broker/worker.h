@@ -8,6 +8,7 @@
 #include "core/base/clock.h"
 #include "core/base/hash.h"
 #include "core/base/limits.h"
+#include "core/broker/answer.h"
 #include "core/broker/broker.h"
 #include "core/broker/metrics.h"
 #include "core/broker/topic_trie.h"
@@ -18,8 +19,7 @@ struct outbox {
     uint64_t partition;
     struct broker_worker *worker;
     struct batch_builder builder;
-    struct answer *answers;
-    uint32_t answer_count, answer_capacity;
+    struct answers answers;
     uint64_t bytes;
     struct link dirty;
 };
@@ -163,6 +163,7 @@ void publish_init(struct broker_worker *worker);
 void publish_deinit(struct broker_worker *worker);
 void publish_close(struct client *client);
 void publish_seal(struct broker_worker *worker);
+void publish_wake(struct broker_worker *worker); /* there may be room to publish again */
 /* Before a snapshot with other routes: what was published under the old ones is committed before
  * anything goes where the new ones lead, so that a topic that moves keeps its order. */
 void publish_reroute(struct broker_worker *worker);

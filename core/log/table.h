@@ -14,6 +14,8 @@ enum table {
     TABLE_GROUP_SNAPSHOT = 0x20,  /* group, partition */
     TABLE_GROUP_DELTA = 0x21,     /* group, partition, number */
     TABLE_GROUP_EPOCH = 0x22,     /* group */
+    TABLE_DELAY = 0x25,           /* partition, kind: see core/queue/delay_impl.h */
+    TABLE_DEDUP = 0x26,           /* partition, kind: see core/queue/dedup.h */
 };
 
 #endif

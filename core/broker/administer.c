@@ -240,6 +240,38 @@ static void open_partitions(struct broker_worker *worker, const struct queue *qu
     }
 }
 
+/* Retention, limits or policy of a living queue. */
+static void change_queue(struct broker_worker *worker, const struct queue *queue)
+{
+    for (uint32_t i = 0; i < queue->partition_count; i++)
+        if (log_owner(worker->broker->log, queue->first_partition + i) == worker->index)
+            log_partition_limit(worker->log, queue->first_partition + i, queue->retention_ms,
+                                queue->retention_bytes);
+    groups_change(worker, queue);
+}
+
+static void open_group(struct broker_worker *worker, const struct queue *queue,
+                       const struct group_spec *group)
+{
+    struct partition_spec spec = {
+        .id = group->dead_partition,
+        .class = STORAGE_3_DAYS,
+        .durability = queue->durability,
+        .retention_ms = DEAD_RETENTION_HOURS * 60ULL * 60 * 1000,
+    };
+    if (spec.id != 0 && log_owner(worker->broker->log, spec.id) == worker->index)
+        log_partition_open(worker->log, &spec, &group->stat->dead_letters);
+    groups_open(worker, queue, group);
+}
+
+static void close_group(struct broker_worker *worker, const struct group_spec *group)
+{
+    groups_close(worker, group->id, true);
+    uint64_t dead = group->dead_partition;
+    if (dead != 0 && log_owner(worker->broker->log, dead) == worker->index)
+        log_partition_close(worker->log, dead, true);
+}
+
 static void close_partitions(struct broker_worker *worker, const struct queue *queue)
 {
     for (uint32_t i = 0; i < queue->partition_count; i++)
@@ -254,9 +286,9 @@ static void apply_queues(struct broker_worker *worker, const struct catalog *old
         const struct queue *queue = catalog_queue_at(old, i);
         bool removed = catalog_queue(new, queue->id) == NULL;
         for (size_t k = 0; k < catalog_group_count(old, queue->id); k++) {
-            uint64_t id = catalog_group_at(old, queue->id, k)->id;
-            if (removed || catalog_group(new, id) == NULL)
-                groups_close(worker, id, true);
+            const struct group_spec *group = catalog_group_at(old, queue->id, k);
+            if (removed || catalog_group(new, group->id) == NULL)
+                close_group(worker, group);
         }
         if (removed) {
             close_partitions(worker, queue);
@@ -266,12 +298,15 @@ static void apply_queues(struct broker_worker *worker, const struct catalog *old
     }
     for (size_t i = 0; i < catalog_queue_count(new); i++) {
         const struct queue *queue = catalog_queue_at(new, i);
-        if (old == NULL || catalog_queue(old, queue->id) == NULL)
+        const struct queue *before = old == NULL ? NULL : catalog_queue(old, queue->id);
+        if (before == NULL)
             open_partitions(worker, queue);
+        else if (before != queue)
+            change_queue(worker, queue);
         for (size_t k = 0; k < catalog_group_count(new, queue->id); k++) {
             const struct group_spec *group = catalog_group_at(new, queue->id, k);
             if (old == NULL || catalog_group(old, group->id) == NULL)
-                groups_open(worker, queue, group);
+                open_group(worker, queue, group);
         }
     }
 }

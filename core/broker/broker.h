@@ -248,6 +248,7 @@ struct broker_admin {
     uint32_t max_consume_count;
     /* ADMIN_GROUP_CREATE */
     enum group_start start;
+    enum group_mode mode;
     bool dms; /* counts in the limit per queue */
     /* ADMIN_USER_SET, ADMIN_GRANTS_SET, ADMIN_KEY_DELETE */
     struct span password;

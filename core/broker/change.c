@@ -217,6 +217,9 @@ static enum status group_create(struct broker *broker, struct broker_admin *admi
     rng_uuid(group->uuid + 2);
     group->name = heap_text((const char *)admin->name.data, admin->name.size);
     group->start = admin->start;
+    group->mode = admin->mode;
+    if (group->mode == GROUP_SHARED)
+        group->dead_partition = dead_partition_of(group->id);
     group->counts = admin->dms;
     group->created_ms = clock_wall_ms();
     group->stat = group_stat_new();

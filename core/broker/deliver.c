@@ -245,11 +245,11 @@ static void notice_deliver(struct mail *mail)
         batch_record(notice->batch, notice->records[i], &record);
         deliver_record(&run, &record);
     }
-    if (notice->stored) {
-        seen_of(worker, notice->batch->partition)->end = batch_end(notice->batch);
-        if (notice->for_groups)
-            groups_notice(worker, notice->queue, notice->batch->partition, notice->batch);
-    }
+    uint64_t partition = notice->batch->partition;
+    if (notice->stored && dead_partition_group(partition) == 0)
+        seen_of(worker, partition)->end = batch_end(notice->batch);
+    if (notice->for_groups)
+        groups_notice(worker, notice->queue, partition, notice->batch);
     notice_free(notice);
     figures_flush(worker);
 }
@@ -319,9 +319,25 @@ void deliver_live(struct broker_worker *worker, struct batch *batch)
     batch_unref(batch);
 }
 
+/* Dead letters are nobody's but their group's. */
+static void deliver_dead(struct broker_worker *worker, uint64_t partition, struct batch *batch)
+{
+    struct broker_worker *home = broker_home(worker->broker, dead_partition_group(partition));
+    if (home == worker) {
+        groups_notice(worker, 0, partition, batch);
+        return;
+    }
+    notice_for(worker, home->index, batch, true)->for_groups = true;
+    post_notices(worker);
+}
+
 void deliver_committed(void *context, uint64_t partition, struct batch *batch)
 {
     struct broker_worker *worker = context;
+    if (dead_partition_group(partition) != 0) {
+        deliver_dead(worker, partition, batch);
+        return;
+    }
     const struct queue *queue = catalog_queue_of_partition(worker->catalog, partition);
     deliver_batch(worker, batch, true);
     seen_of(worker, partition)->end = batch_end(batch);

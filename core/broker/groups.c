@@ -43,6 +43,16 @@ void groups_close(struct broker_worker *worker, uint64_t id, bool remove)
         home_group_close(worker, home, remove);
 }
 
+void groups_change(struct broker_worker *worker, const struct queue *queue)
+{
+    list_each(link, &worker->home_groups)
+    {
+        struct home_group *home = container_of(link, struct home_group, link);
+        if (home->queue == queue->id)
+            group_change(home->group, queue);
+    }
+}
+
 void groups_close_all(struct broker_worker *worker)
 {
     list_each_safe(link, following, &worker->home_groups)
@@ -52,6 +62,13 @@ void groups_close_all(struct broker_worker *worker)
 void groups_notice(struct broker_worker *worker, uint64_t queue, uint64_t partition,
                    struct batch *batch)
 {
+    uint64_t dead = dead_partition_group(partition);
+    if (dead != 0) {
+        struct home_group *home = map_get(&worker->groups, span_of(&dead, sizeof dead));
+        if (home != NULL)
+            group_notice(home->group, partition, batch);
+        return;
+    }
     list_each(link, &worker->home_groups)
     {
         struct home_group *home = container_of(link, struct home_group, link);

@@ -216,6 +216,8 @@ void subscription_free(struct subscription *subscription);
 void groups_open(struct broker_worker *worker, const struct queue *queue,
                  const struct group_spec *group);
 void groups_close(struct broker_worker *worker, uint64_t id, bool remove);
+/* The description of a queue was replaced: of the same partitions, with other limits. */
+void groups_change(struct broker_worker *worker, const struct queue *queue);
 void groups_close_all(struct broker_worker *worker);
 void groups_notice(struct broker_worker *worker, uint64_t queue, uint64_t partition,
                    struct batch *batch);

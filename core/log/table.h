@@ -16,6 +16,7 @@ enum table {
     TABLE_GROUP_EPOCH = 0x22,     /* group */
     TABLE_DELAY = 0x25,           /* partition, kind: see core/queue/delay_impl.h */
     TABLE_DEDUP = 0x26,           /* partition, kind: see core/queue/dedup.h */
+    TABLE_GROUP_MOVED = 0x23,     /* group, partition, offset: done, and appended elsewhere */
 };
 
 #endif

@@ -9,7 +9,7 @@
 #include "core/base/limits.h"
 #include "core/base/trace.h"
 
-enum { STEPS_MAX = 16384, IDLE_MS = 10000 };
+enum { STEPS_MAX = 16384, IDLE_MS = 10000, MINUTE_MS = 60 * 1000 };
 
 static void group_work(struct loop_task *task);
 static void timer_fired(struct loop_timer *timer);
@@ -18,7 +18,7 @@ struct group *group_open(struct log *log, struct log_worker *worker, struct loop
                          const struct queue *queue, const struct group_spec *spec)
 {
     CHECK(loop_is_home(loop));
-    uint32_t parts = queue->partition_count;
+    uint32_t parts = queue->partition_count + (spec->dead_partition != 0);
     struct group *group = heap_new(sizeof *group + parts * sizeof group->parts[0]);
     group->log = log;
     group->worker = worker;
@@ -28,19 +28,25 @@ struct group *group_open(struct log *log, struct log_worker *worker, struct loop
     group->work.run = group_work;
     group->timer.fired = timer_fired;
     group->part_count = parts;
-    list_init(&group->takes);
     list_init(&group->early);
     list_init(&group->settled);
     list_init(&group->answering);
     for (uint32_t i = 0; i < parts; i++) {
         struct part *part = &group->parts[i];
         part->group = group;
-        part->id = queue->first_partition + i;
-        part->bounds = &queue->stat->partitions[i];
+        part->dead = i == queue->partition_count;
+        part->id = part->dead ? spec->dead_partition : queue->first_partition + i;
+        part->bounds = part->dead ? &spec->stat->dead_letters : &queue->stat->partitions[i];
         part->window = window_new(0, LIMIT_IN_FLIGHT);
         /* What is published from now on, while the group still opens, is new to it. */
         part->start_at = atomic_load_explicit(&part->bounds->end, memory_order_relaxed);
     }
+    group->lanes[LANE_RECORDS] =
+        (struct lane){.parts = group->parts, .part_count = queue->partition_count};
+    group->lanes[LANE_DEAD] = (struct lane){.parts = group->parts + queue->partition_count,
+                                            .part_count = parts - queue->partition_count};
+    for (uint32_t i = 0; i < LANES; i++)
+        list_init(&group->lanes[i].takes);
     store_open(group);
     return group;
 }
@@ -113,27 +119,43 @@ void group_break(struct group *group, enum status status)
 
 /* Settlements */
 
-static struct part *part_of(struct group *group, const struct receipt *receipt)
-{
-    uint64_t index = receipt->partition - group->queue->first_partition;
-    if (receipt->group != group->spec->id || receipt->epoch != group->epoch ||
-        index >= group->part_count)
-        return NULL;
-    return &group->parts[index];
-}
-
 static enum status settle_one(struct group *group, const struct receipt *receipt,
-                              enum settle_outcome outcome)
+                              const struct group_settle *settle)
 {
-    static const enum window_outcome outcomes[] = {
-        [SETTLE_DONE] = WINDOW_DONE,
-        [SETTLE_FAILED] = WINDOW_FAILED,
-        [SETTLE_RELEASED] = WINDOW_RELEASED,
-    };
-    struct part *part = part_of(group, receipt);
+    if (receipt->group != group->spec->id || receipt->epoch != group->epoch)
+        return STATUS_STALE;
+    struct part *part = group_part(group, receipt->partition);
     if (part == NULL)
         return STATUS_STALE;
-    return window_settle(part->window, receipt->offset, receipt->delivery, outcomes[outcome]);
+    enum window_outcome outcome = WINDOW_DONE;
+    switch (settle->outcome) {
+    case SETTLE_DONE:
+        break;
+    case SETTLE_FAILED:
+        outcome = WINDOW_FAILED;
+        break;
+    case SETTLE_RELEASED:
+        outcome = WINDOW_RELEASED;
+        break;
+    case SETTLE_REJECTED:
+        if (!part->dead && queue_failures_max(group->queue, group->spec) != 0)
+            outcome = WINDOW_REJECTED;
+        return window_settle(part->window, receipt->offset, receipt->delivery, outcome);
+    case SETTLE_RENEWED:
+        return window_renew(part->window, receipt->offset, receipt->delivery,
+                            loop_now_ms(group->loop), settle->lease_ms);
+    }
+    if (settle->delay_ms != 0 && outcome != WINDOW_DONE)
+        return window_delay(part->window, receipt->offset, receipt->delivery, outcome,
+                            clock_wall_ms() + settle->delay_ms);
+    return window_settle(part->window, receipt->offset, receipt->delivery, outcome);
+}
+
+/* Leases are not stored, and that nothing has happened needs no row. */
+static bool is_durable(const struct group_settle *settle)
+{
+    return settle->outcome != SETTLE_RENEWED &&
+           (settle->outcome != SETTLE_RELEASED || settle->delay_ms != 0);
 }
 
 /* Applied at once; answered when what it changed is stored, at once when it changed nothing
@@ -142,12 +164,11 @@ static void settle_apply(struct group *group, struct group_settle *settle)
 {
     bool some = false, ended = false;
     for (uint32_t i = 0; i < settle->count; i++) {
-        settle->results[i] =
-            ended ? STATUS_STALE : settle_one(group, &settle->receipts[i], settle->outcome);
+        settle->results[i] = ended ? STATUS_STALE : settle_one(group, &settle->receipts[i], settle);
         some |= settle->results[i] == STATUS_OK;
         ended = settle->ordered && settle->results[i] != STATUS_OK;
     }
-    if (some && settle->outcome != SETTLE_RELEASED)
+    if (some && is_durable(settle))
         list_push(&group->settled, &settle->link);
     else
         request_complete(&settle->request, STATUS_OK);
@@ -167,18 +188,28 @@ void group_settle(struct group *group, struct group_settle *settle)
         settle_apply(group, settle);
 }
 
+void group_change(struct group *group, const struct queue *queue)
+{
+    CHECK(loop_is_home(group->loop));
+    CHECK(queue->id == group->queue->id && queue->partition_count == group->queue->partition_count);
+    struct queue *old = group->queue;
+    group->queue = queue_ref(queue);
+    queue_unref(old);
+    group->limit_changed = true;
+    group_wake(group);
+}
+
 /* Commit notices */
 
 void group_notice(struct group *group, uint64_t partition, struct batch *batch)
 {
     CHECK(loop_is_home(group->loop));
-    uint64_t index = partition - group->queue->first_partition;
-    CHECK(index < group->part_count);
+    struct part *part = group_part(group, partition);
+    CHECK(part != NULL);
     /* Batches are kept only while somebody consumes: a group that nobody reads holds no memory. */
-    bool keep =
-        group->state == GROUP_SERVING &&
-        (!list_is_empty(&group->takes) || loop_now_ms(group->loop) < group->taken_ms + IDLE_MS);
-    feed_notice(&group->parts[index], batch, keep);
+    bool keep = group->state == GROUP_SERVING &&
+                (takes_wait(group) || loop_now_ms(group->loop) < group->taken_ms + IDLE_MS);
+    feed_notice(part, batch, keep);
     group_wake(group);
 }
 
@@ -188,8 +219,13 @@ static void publish_stat(struct group *group)
 {
     uint64_t acknowledged = 0, in_flight = 0, backlog = 0;
     int64_t oldest_ms = 0;
+    struct group_stat *stat = group->spec->stat;
     for (uint32_t i = 0; i < group->part_count; i++) {
         struct part *part = &group->parts[i];
+        if (part->dead) {
+            atomic_store_explicit(&stat->dead, window_backlog(part->window), memory_order_relaxed);
+            continue;
+        }
         acknowledged += window_acknowledged(part->window);
         in_flight += window_in_flight(part->window);
         backlog += window_backlog(part->window);
@@ -197,7 +233,6 @@ static void publish_stat(struct group *group)
         if (time_ms != 0 && (oldest_ms == 0 || time_ms < oldest_ms))
             oldest_ms = time_ms;
     }
-    struct group_stat *stat = group->spec->stat;
     atomic_store_explicit(&stat->acknowledged, acknowledged, memory_order_relaxed);
     atomic_store_explicit(&stat->in_flight, in_flight, memory_order_relaxed);
     atomic_store_explicit(&stat->backlog, backlog, memory_order_relaxed);
@@ -210,6 +245,16 @@ static void sooner(uint64_t *due_ms, uint64_t candidate_ms)
         *due_ms = candidate_ms;
 }
 
+/* The wall clock may jump: what waits for it is looked at once a minute at least. */
+static uint64_t wake_at(const struct window *window, uint64_t now_ms)
+{
+    int64_t due_ms = window_due(window);
+    if (due_ms == 0)
+        return 0;
+    int64_t wait_ms = due_ms - clock_wall_ms();
+    return now_ms + (uint64_t)(wait_ms < 0 ? 0 : wait_ms > MINUTE_MS ? MINUTE_MS : wait_ms);
+}
+
 /* One timer for everything, set to what comes first. */
 static void arm_timer(struct group *group)
 {
@@ -220,10 +265,13 @@ static void arm_timer(struct group *group)
         sooner(&due_ms, now_ms);
     for (uint32_t i = 0; i < group->part_count; i++) {
         struct part *part = &group->parts[i];
-        if (group->state == GROUP_SERVING)
+        if (group->state == GROUP_SERVING) {
             sooner(&due_ms, window_deadline(part->window));
+            sooner(&due_ms, wake_at(part->window, now_ms));
+            sooner(&due_ms, part->move_retry_ms);
+        }
         sooner(&due_ms, part->retry_ms);
-        if (list_is_empty(&group->takes) && part->ahead.count + part->again.count > 0)
+        if (!takes_wait(group) && part->ahead.count + part->again.count > 0)
             sooner(&due_ms, group->taken_ms + IDLE_MS);
     }
     if (due_ms == group->timer_ms)
@@ -247,7 +295,11 @@ static void timer_fired(struct loop_timer *timer)
         uint64_t offset;
         while (window_expire(part->window, now_ms, &offset))
             ;
-        if (list_is_empty(&group->takes) && now_ms >= group->taken_ms + IDLE_MS)
+        while (window_wake(part->window, clock_wall_ms()))
+            ;
+        if (part->move_retry_ms <= now_ms)
+            part->move_retry_ms = 0;
+        if (!takes_wait(group) && now_ms >= group->taken_ms + IDLE_MS)
             feed_drop(part);
         if (part->retry_ms != 0 && part->retry_ms <= now_ms) {
             part->retry_ms = 0;
@@ -261,13 +313,13 @@ static void timer_fired(struct loop_timer *timer)
 /* What is left to do before a closing group can go; called again after each of its own requests. */
 static void close_step(struct group *group)
 {
-    if (group->writing)
+    if (group->writing || group->jobs > 0)
         return;
     if (group->removing && !group->removed)
         store_remove(group);
     else if (group->opened && !group->removing && group->broken == STATUS_OK)
         store_flush(group);
-    if (group->writing || group->reads > 0 || group->scanning)
+    if (group->writing || group->reads > 0 || group->scanning || group->jobs > 0)
         return;
     refuse_settled(group, STATUS_SHUTTING_DOWN);
     group_free(group);
@@ -291,6 +343,7 @@ static void group_work(struct loop_task *task)
         if (group->state == GROUP_CLOSING)
             return; /* from inside of a done(); the closing has its own turn */
         store_flush(group);
+        dead_step(group);
         publish_stat(group);
     }
     arm_timer(group);
@@ -300,6 +353,7 @@ void group_opened(struct group *group)
 {
     group->state = GROUP_SERVING;
     group->opened = true;
+    dead_limit(group);
     struct link *link;
     while ((link = list_pop(&group->early)) != NULL)
         settle_apply(group, container_of(link, struct group_settle, link));

@@ -31,6 +31,9 @@ struct group *group_open(struct log *log, struct log_worker *worker, struct loop
  * are back, and then completes closed (NULL: nobody waits for that). remove: deletes its rows. */
 void group_close(struct group *group, bool remove, struct request *closed);
 
+/* The queue's description was replaced: same partitions, other limits. On the home loop. */
+void group_change(struct group *group, const struct queue *queue);
+
 /* Commit notice: batch (borrowed) of this queue has been committed. On the home loop, in offset
  * order per partition. */
 void group_notice(struct group *group, uint64_t partition, struct batch *batch);

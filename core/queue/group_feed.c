@@ -90,7 +90,7 @@ int64_t feed_oldest_ms(struct part *part)
     if (window_backlog(part->window) == 0)
         return 0;
     struct ages *ages = &part->ages;
-    uint64_t base = window_base(part->window);
+    uint64_t base = window_oldest(part->window);
     uint32_t passed = 0;
     while (passed + 1 < ages->count && ages->known[passed + 1].first <= base)
         passed++;
@@ -129,18 +129,18 @@ static void count_lost(struct part *part, uint64_t lost)
         atomic_fetch_add_explicit(&part->group->spec->stat->lost, lost, memory_order_relaxed);
 }
 
-static void skip_to(struct part *part, uint64_t start)
+void feed_skip_to(struct part *part, uint64_t start)
 {
-    if (start > window_base(part->window))
+    if (start > window_oldest(part->window))
         count_lost(part, window_skip_to(part->window, start));
 }
 
 void feed_skip_lost(struct part *part)
 {
-    skip_to(part, atomic_load_explicit(&part->bounds->start, memory_order_relaxed));
+    feed_skip_to(part, atomic_load_explicit(&part->bounds->start, memory_order_relaxed));
 }
 
-static void skip_unreadable(struct part *part, uint64_t from, uint64_t to)
+void feed_skip_unreadable(struct part *part, uint64_t from, uint64_t to)
 {
     uint64_t before = window_backlog(part->window);
     window_gap(part->window, from, to);
@@ -211,7 +211,7 @@ static void read_done(struct request *request, enum status status)
             shelve(part, &part->again);
         break;
     case STATUS_OUT_OF_RANGE:
-        skip_to(part, read->start);
+        feed_skip_to(part, read->start);
         break;
     case STATUS_CORRUPT:
         if (read->start <= read->offset)
@@ -220,7 +220,7 @@ static void read_done(struct request *request, enum status status)
               "group %s skips offsets %llu to %llu of partition %llu: they cannot be read",
               group->spec->name, (unsigned long long)read->offset,
               (unsigned long long)read->start - 1, (unsigned long long)part->id);
-        skip_unreadable(part, read->offset, read->start);
+        feed_skip_unreadable(part, read->offset, read->start);
         break;
     default:
         trace(TRACE_WARN, "group %s cannot read partition %llu now: %s", group->spec->name,
@@ -293,7 +293,7 @@ enum feed feed_next(struct part *part, int64_t wall_ms, uint64_t *offset, struct
         }
         if (found > *offset) {
             window_gap(part->window, *offset, found);
-        } else if (is_expired(record, wall_ms)) {
+        } else if (!part->dead && is_expired(record, wall_ms)) {
             window_gap(part->window, found, found + 1);
             atomic_fetch_add_explicit(&group->spec->stat->expired, 1, memory_order_relaxed);
         } else {
@@ -330,10 +330,11 @@ static void probe_done(struct request *request, enum status status)
         return;
     }
     if (!part->has_snapshot)
-        window_skip_to(part->window,
-                       group->spec->start == GROUP_LATEST ? part->start_at : read->start);
+        window_skip_to(part->window, group->spec->start == GROUP_LATEST && !part->dead
+                                         ? part->start_at
+                                         : read->start);
     else if (status == STATUS_OUT_OF_RANGE)
-        skip_to(part, read->start);
+        feed_skip_to(part, read->start);
     window_extend(part->window, read->end);
     if (part->noticed < read->end)
         part->noticed = read->end;
@@ -342,6 +343,6 @@ static void probe_done(struct request *request, enum status status)
 
 void feed_probe(struct part *part)
 {
-    uint64_t offset = part->has_snapshot ? window_base(part->window) : UINT64_MAX;
+    uint64_t offset = part->has_snapshot ? window_oldest(part->window) : UINT64_MAX;
     read_start(part, offset, 1, probe_done);
 }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The inside of a group, shared by group.c (settlements, time), group_take.c, group_feed.c (where
- * the bytes of records come from) and group_store.c (its rows). Everything runs on the group's home
+ * the bytes of records come from), group_store.c (its rows), group_move.c (records that go
+ * elsewhere), group_dead.c, group_redrive.c and group_seek.c. Everything runs on the group's home
  * loop.
  *
  *   OPENING --rows read, bounds known, epoch stored--> SERVING --group_close--> CLOSING --> freed
@@ -34,10 +35,11 @@ struct ages {
     uint32_t count;
 };
 
-/* One partition of the queue, as the group sees it. */
+/* One partition of the queue, or that of the group's dead letters, as the group sees it. */
 struct part {
     struct group *group;
     uint64_t id;
+    bool dead;
     struct partition_stat *bounds;
     struct window *window;
 
@@ -52,13 +54,28 @@ struct part {
     struct log_read read;
     bool reading;
 
+    struct move *move;      /* under way from here; NULL: none */
+    uint64_t move_retry_ms; /* one has failed: not again before */
+
     bool has_snapshot;
+    bool has_moved;       /* there may be rows that say what has moved */
+    bool must_rewrite;    /* the next row must be a snapshot: what is stored does not lead here */
     bool in_write;        /* row is in the write under way */
     uint32_t delta_count; /* deltas since the snapshot */
     uint64_t delta_next;  /* number of the next */
     struct buf row;
-    uint8_t key[25], range_first[25], range_end[25];
+    uint8_t key[25], range_first[25], range_end[25], moved_first[25], moved_end[25];
 };
+
+/* Who waits for records of the queue, or for dead letters. */
+struct lane {
+    struct list takes;  /* waiting, in turn */
+    uint32_t impatient; /* of them: those that do not wait for records to come */
+    uint32_t turn;      /* the partition that is asked first */
+    struct part *parts;
+    uint32_t part_count;
+};
+enum { LANE_RECORDS, LANE_DEAD, LANES };
 
 struct group {
     struct log *log;
@@ -70,11 +87,11 @@ struct group {
     enum status broken; /* OK, or why everything is refused */
     uint32_t epoch;
 
-    struct list takes;   /* waiting, in turn */
-    uint32_t impatient;  /* of them: those that do not wait for records to come */
+    struct lane lanes[LANES];
     struct list early;   /* settlements from before the group served */
     struct list settled; /* applied, to be answered after the next write */
-    uint32_t turn;       /* the partition that is asked first */
+    bool limit_changed;  /* of failures; looked at when no move is under way */
+    uint32_t jobs;       /* moves and the like that hold a pointer to this */
     uint32_t steps_left; /* records that may still be skipped in this turn */
     uint64_t taken_ms;   /* when the last take came */
     struct loop_task work;
@@ -94,9 +111,9 @@ struct group {
     struct list answering;  /* settlements in the write under way */
     struct storage_row *rows;
     struct log_rows write;
-    uint8_t epoch_key[9], epoch_row[5], remove_keys[6][9];
+    uint8_t epoch_key[9], epoch_row[5], remove_keys[8][9];
 
-    uint32_t part_count;
+    uint32_t part_count; /* those of the queue, then that of the dead letters, if there is one */
     struct part parts[];
 };
 
@@ -110,6 +127,7 @@ void group_answer_all(struct group *group, struct list *settles, enum status sta
 
 /* group_take.c */
 void takes_serve(struct group *group);
+bool takes_wait(const struct group *group);
 /* All that wait end with status, by mail. */
 void takes_refuse(struct group *group, enum status status);
 
@@ -125,11 +143,55 @@ void feed_probe(struct part *part); /* learns bounds, then store_probed() */
 void feed_drop(struct part *part);  /* batches that nobody has asked for lately */
 /* What retention has removed meanwhile is done. */
 void feed_skip_lost(struct part *part);
+void feed_skip_to(struct part *part, uint64_t start);
+/* Offsets that turned out to be gone: lost, unless they are done. */
+void feed_skip_unreadable(struct part *part, uint64_t from, uint64_t to);
 /* Learns of records without a notice; true: there are some. */
 bool feed_look(struct part *part);
 int64_t feed_oldest_ms(struct part *part);
 
+/* group_move.c: records that are appended to another partition and done here in one unit. */
+enum { MOVE_MAX = 64, MOVED_KEY = 25, MOVED_ROW = 9 };
+struct move {
+    struct group *group;
+    struct part *from;
+    void (*next)(struct move *move, enum status status);
+    uint64_t wanted[MOVE_MAX]; /* the starter's, while it reads */
+    uint32_t wanted_count;
+    struct log_read read;
+    struct batch_builder builder;
+    uint64_t offsets[MOVE_MAX]; /* in the batch, in order */
+    uint32_t count;
+    struct log_append append;
+    struct storage_row rows[MOVE_MAX];
+    uint8_t keys[MOVE_MAX][MOVED_KEY], values[MOVE_MAX][MOVED_ROW];
+};
+/* One at a time from a partition. */
+struct move *move_new(struct part *from);
+void move_free(struct move *move);
+/* Reads from offset on; next() comes with what log_read ended with. */
+void move_read(struct move *move, uint64_t offset,
+               void (*next)(struct move *move, enum status status));
+/* After a read: the record at offset. NOT_FOUND: there is none; BUSY: this read did not get that
+ * far. */
+enum status move_find(const struct move *move, uint64_t offset, struct record *record);
+/* The record joins the batch, without the headers of an earlier move, and with more ones, unless
+ * it would be too large with them. False: the batch is full. */
+bool move_add(struct move *move, const struct record *record, const struct header *more,
+              uint32_t more_count);
+/* Appends what was added, as one unit with rows that say what has moved. When it is stored, these
+ * offsets are done. */
+void move_send(struct move *move, uint64_t partition,
+               void (*next)(struct move *move, enum status status));
+
+/* group_dead.c */
+void dead_limit(struct group *group); /* as the queue's description says */
+void dead_step(struct group *group);  /* moves what is spent */
+
 /* group_store.c */
+struct part *group_part(struct group *group, uint64_t partition); /* NULL: none of its own */
+struct span moved_key(uint8_t *key, const struct part *part, uint64_t offset);
+
 void store_open(struct group *group);
 void store_probed(struct part *part);    /* the first read of the partition is done */
 void store_flush(struct group *group);   /* writes what changed, unless a write is under way */

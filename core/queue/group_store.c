@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The rows of a group: an epoch, and per partition a snapshot of its window and the deltas since.
+/* The rows of a group: an epoch, and per partition a snapshot of its window, the deltas since, and
+ * what was moved elsewhere (written with the batch that it went into, so it may be ahead of them).
  *
  *   open:   scan epoch, snapshots, deltas -> probe bounds -> write epoch + 1 and new snapshots ->
  * serve flush:  one write at a time holds the changes of all partitions; the next one grows
@@ -14,7 +15,7 @@
 #include "core/log/table.h"
 
 enum { DELTAS_MAX = 512, ROW_LIMIT = 64 * 1024 * 1024, REWRITE_MS = 1000, EPOCH_VERSION = 1 };
-enum { KEY_EPOCH = 9, KEY_SNAPSHOT = 17, KEY_DELTA = 25 };
+enum { KEY_EPOCH = 9, KEY_SNAPSHOT = 17, KEY_DELTA = 25, KEY_MOVED = 25 };
 
 static struct span key_group(uint8_t *key, enum table table, uint64_t group)
 {
@@ -36,6 +37,23 @@ static struct span key_delta(uint8_t *key, const struct part *part, uint64_t num
     store_u64(key + 9, part->id);
     store_u64(key + 17, number);
     return span_of(key, KEY_DELTA);
+}
+
+struct span moved_key(uint8_t *key, const struct part *part, uint64_t offset)
+{
+    key_group(key, TABLE_GROUP_MOVED, part->group->spec->id);
+    store_u64(key + 9, part->id);
+    store_u64(key + 17, offset);
+    return span_of(key, KEY_MOVED);
+}
+
+struct part *group_part(struct group *group, uint64_t partition)
+{
+    uint64_t index = partition - group->queue->first_partition;
+    if (index < group->queue->partition_count)
+        return &group->parts[index];
+    bool is_dead = partition != 0 && partition == group->spec->dead_partition;
+    return is_dead ? &group->parts[group->queue->partition_count] : NULL;
 }
 
 /* Loading */
@@ -65,8 +83,7 @@ static struct part *key_part(struct group *group, struct span key, size_t size)
 {
     if (key.size != size)
         return NULL;
-    uint64_t index = load_u64(key.data + 9) - group->queue->first_partition;
-    return index < group->part_count ? &group->parts[index] : NULL;
+    return group_part(group, load_u64(key.data + 9));
 }
 
 static enum status load_epoch(struct group *group, struct span value)
@@ -91,6 +108,13 @@ static enum status load_row(struct group *group, struct span key, struct span va
             return STATUS_MALFORMED;
         part->has_snapshot = true;
         return window_apply(part->window, value);
+    case TABLE_GROUP_MOVED:
+        part = key_part(group, key, KEY_MOVED);
+        if (part == NULL || !part->has_snapshot)
+            return STATUS_MALFORMED;
+        part->has_moved = true;
+        window_apply_moved(part->window, load_u64(key.data + 17));
+        return STATUS_OK;
     default:
         part = key_part(group, key, KEY_DELTA);
         if (part == NULL || !part->has_snapshot)
@@ -113,9 +137,26 @@ static enum status load_rows(struct group *group, struct span *last)
     return status;
 }
 
+/* What has moved is kept as long as its record: most of it says nothing new. */
+static bool scan_moved_on(struct group *group, struct span last)
+{
+    if (last.data[0] != TABLE_GROUP_MOVED)
+        return false;
+    const struct part *part = group_part(group, load_u64(last.data + 9));
+    uint64_t oldest = window_oldest(part->window);
+    if (load_u64(last.data + 17) >= oldest)
+        return false;
+    group->scan.first = moved_key(group->scan_first, part, oldest);
+    return true;
+}
+
 static void scan_next(struct group *group, struct span last)
 {
     struct storage_scan *scan = &group->scan;
+    if (scan->more && scan_moved_on(group, last)) {
+        scan_start(group);
+        return;
+    }
     if (scan->more) {
         CHECK(last.size > 0 && last.size < sizeof group->scan_first);
         memcpy(group->scan_first, last.data, last.size);
@@ -130,6 +171,9 @@ static void scan_next(struct group *group, struct span last)
         return;
     case TABLE_GROUP_SNAPSHOT:
         scan_table(group, TABLE_GROUP_DELTA);
+        return;
+    case TABLE_GROUP_DELTA:
+        scan_table(group, TABLE_GROUP_MOVED);
         return;
     default:
         group->probes = group->part_count;
@@ -160,7 +204,7 @@ static void scan_done(struct request *request, enum status status)
 
 void store_open(struct group *group)
 {
-    uint32_t rows = group->part_count * 2 + 3;
+    uint32_t rows = group->part_count * 3 + 4;
     group->rows = heap_array(rows, sizeof *group->rows);
     for (uint32_t i = 0; i < group->part_count; i++)
         buf_init(&group->parts[i].row, ROW_LIMIT);
@@ -215,6 +259,11 @@ static bool snapshot_row(struct part *part)
                 key_delta(part->range_end, part, part->delta_next));
     part->delta_count = 0;
     part->has_snapshot = true;
+    part->must_rewrite = false;
+    if (part->has_moved)
+        add_row(group, STORAGE_DELETE_RANGE, moved_key(part->moved_first, part, 0),
+                moved_key(part->moved_end, part,
+                          atomic_load_explicit(&part->bounds->start, memory_order_relaxed)));
     return true;
 }
 
@@ -331,7 +380,8 @@ void store_rewrite(struct group *group)
 
 void store_remove(struct group *group)
 {
-    static const enum table tables[] = {TABLE_GROUP_SNAPSHOT, TABLE_GROUP_DELTA, TABLE_GROUP_EPOCH};
+    static const enum table tables[] = {TABLE_GROUP_SNAPSHOT, TABLE_GROUP_DELTA, TABLE_GROUP_MOVED,
+                                        TABLE_GROUP_EPOCH};
     group->removed = true;
     group->write.row_count = 0;
     for (uint32_t i = 0; i < sizeof tables / sizeof *tables; i++)

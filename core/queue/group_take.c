@@ -5,11 +5,22 @@
 #include "core/base/check.h"
 #include "core/base/clock.h"
 
+static struct lane *lane_of(struct group *group, const struct group_take *take)
+{
+    return &group->lanes[take->dead ? LANE_DEAD : LANE_RECORDS];
+}
+
+bool takes_wait(const struct group *group)
+{
+    return !list_is_empty(&group->lanes[LANE_RECORDS].takes) ||
+           !list_is_empty(&group->lanes[LANE_DEAD].takes);
+}
+
 static void take_leave(struct group *group, struct group_take *take)
 {
     link_remove(&take->link);
     loop_timer_stop(group->loop, &take->timer);
-    group->impatient -= take->wait_ms == 0;
+    lane_of(group, take)->impatient -= take->wait_ms == 0;
     group->taken_ms = loop_now_ms(group->loop);
 }
 
@@ -22,11 +33,12 @@ static void take_answer(struct group *group, struct group_take *take, enum statu
 void takes_refuse(struct group *group, enum status status)
 {
     struct link *link;
-    while ((link = list_first(&group->takes)) != NULL) {
-        struct group_take *take = container_of(link, struct group_take, link);
-        take_leave(group, take);
-        request_complete(&take->request, status);
-    }
+    for (struct lane *lane = group->lanes; lane < group->lanes + LANES; lane++)
+        while ((link = list_first(&lane->takes)) != NULL) {
+            struct group_take *take = container_of(link, struct group_take, link);
+            take_leave(group, take);
+            request_complete(&take->request, status);
+        }
 }
 
 static void take_timed_out(struct loop_timer *timer)
@@ -44,9 +56,9 @@ void group_take(struct group *group, struct group_take *take)
     take->count = 0;
     take->group = group;
     take->timer = (struct loop_timer){.fired = take_timed_out};
-    list_push(&group->takes, &take->link);
+    list_push(&lane_of(group, take)->takes, &take->link);
     if (take->wait_ms == 0)
-        group->impatient++;
+        lane_of(group, take)->impatient++;
     else
         loop_timer_start(group->loop, &take->timer, take->wait_ms);
     group->taken_ms = loop_now_ms(group->loop);
@@ -102,17 +114,17 @@ static enum feed fill_from(struct part *part, struct group_take *take, int64_t w
 
 /* RECORD: something was found. Partitions take turns, so that a full one does not hide the others.
  */
-static enum feed fill(struct group *group, struct group_take *take, int64_t wall_ms)
+static enum feed fill(struct lane *lane, struct group_take *take, int64_t wall_ms)
 {
     uint64_t bytes = 0;
     bool later = false;
-    uint32_t first = group->turn;
-    for (uint32_t i = 0; i < group->part_count; i++) {
-        uint32_t at = (first + i) % group->part_count;
+    uint32_t first = lane->turn;
+    for (uint32_t i = 0; i < lane->part_count; i++) {
+        uint32_t at = (first + i) % lane->part_count;
         uint32_t before = take->count;
-        enum feed found = fill_from(&group->parts[at], take, wall_ms, &bytes);
+        enum feed found = fill_from(&lane->parts[at], take, wall_ms, &bytes);
         if (take->count > before)
-            group->turn = (at + 1) % group->part_count;
+            lane->turn = (at + 1) % lane->part_count;
         if (found == FEED_RECORD)
             return FEED_RECORD;
         later |= found == FEED_LATER;
@@ -120,18 +132,18 @@ static enum feed fill(struct group *group, struct group_take *take, int64_t wall
     return take->count > 0 ? FEED_RECORD : later ? FEED_LATER : FEED_NOTHING;
 }
 
-static bool look(struct group *group)
+static bool look(struct lane *lane)
 {
     bool found = false;
-    for (uint32_t i = 0; i < group->part_count; i++)
-        found |= feed_look(&group->parts[i]);
+    for (uint32_t i = 0; i < lane->part_count; i++)
+        found |= feed_look(&lane->parts[i]);
     return found;
 }
 
-static void answer_impatient(struct group *group)
+static void answer_impatient(struct group *group, struct lane *lane)
 {
-    for (struct link *link = group->takes.head.next;
-         group->impatient > 0 && link != &group->takes.head;) {
+    for (struct link *link = lane->takes.head.next;
+         lane->impatient > 0 && link != &lane->takes.head;) {
         struct group_take *take = container_of(link, struct group_take, link);
         link = link->next;
         if (take->wait_ms == 0) {
@@ -142,16 +154,13 @@ static void answer_impatient(struct group *group)
     }
 }
 
-void takes_serve(struct group *group)
+static void lane_serve(struct group *group, struct lane *lane, int64_t wall_ms)
 {
-    int64_t wall_ms = clock_wall_ms();
     bool looked = false;
-    for (uint32_t i = 0; i < group->part_count; i++)
-        feed_skip_lost(&group->parts[i]);
     struct link *link;
-    while (group->state == GROUP_SERVING && (link = list_first(&group->takes)) != NULL) {
+    while (group->state == GROUP_SERVING && (link = list_first(&lane->takes)) != NULL) {
         struct group_take *take = container_of(link, struct group_take, link);
-        switch (fill(group, take, wall_ms)) {
+        switch (fill(lane, take, wall_ms)) {
         case FEED_RECORD:
             take_answer(group, take, STATUS_OK);
             break;
@@ -159,12 +168,21 @@ void takes_serve(struct group *group)
             return;
         case FEED_NOTHING:
             /* A notice may have passed before the group was known to its sender. */
-            if (!looked && look(group)) {
+            if (!looked && look(lane)) {
                 looked = true;
                 break;
             }
-            answer_impatient(group);
+            answer_impatient(group, lane);
             return;
         }
     }
+}
+
+void takes_serve(struct group *group)
+{
+    int64_t wall_ms = clock_wall_ms();
+    for (uint32_t i = 0; i < group->part_count; i++)
+        feed_skip_lost(&group->parts[i]);
+    for (struct lane *lane = group->lanes; lane < group->lanes + LANES; lane++)
+        lane_serve(group, lane, wall_ms);
 }

@@ -10,7 +10,7 @@
 #include "core/base/pack.h"
 #include "core/base/reader.h"
 
-enum { ROW_VERSION = 1 };
+enum { ROW_VERSION = 2 }; /* 1 ended before overflow, and before a group's mode */
 enum { QUEUE_BUILT_IN = 1, QUEUE_DESCRIBED = 2, QUEUE_REDRIVE = 4 }; /* flags of a queue's row */
 enum { GROUP_COUNTS = 1 };
 
@@ -102,17 +102,21 @@ enum status queue_encode(const struct queue *queue, struct buf *to)
     pack_uvarint(&pack, queue->partition_count);
     pack_varint(&pack, queue->created_ms);
     pack_uvarint(&pack, queue->max_consume_count);
+    pack_u8(&pack, (uint8_t)queue->overflow);
+    pack_uvarint(&pack, queue->max_records);
+    pack_uvarint(&pack, queue->protect_bytes);
+    pack_uvarint(&pack, queue->dedup_ms);
     return pack.status;
 }
 
 /* Starts reading a row; a version that a later gateway wrote is not guessed at. */
-static enum status row_open(struct span row, struct reader *reader)
+static enum status row_open(struct span row, struct reader *reader, uint8_t *version)
 {
     *reader = reader_of(row);
-    uint8_t version = reader_u8(reader);
-    if (version > ROW_VERSION)
+    *version = reader_u8(reader);
+    if (*version > ROW_VERSION)
         return STATUS_UNSUPPORTED;
-    return version == ROW_VERSION ? STATUS_OK : STATUS_MALFORMED;
+    return *version != 0 ? STATUS_OK : STATUS_MALFORMED;
 }
 
 static void read_uuid(struct reader *reader, char *uuid, size_t size)
@@ -135,7 +139,8 @@ static char *read_text(struct reader *reader)
 enum status queue_decode(struct span row, struct queue **decoded)
 {
     struct reader reader;
-    enum status status = row_open(row, &reader);
+    uint8_t version;
+    enum status status = row_open(row, &reader, &version);
     if (status != STATUS_OK)
         return status;
     struct queue *queue = heap_new(sizeof *queue);
@@ -163,9 +168,17 @@ enum status queue_decode(struct span row, struct queue **decoded)
     queue->created_ms = reader_varint(&reader);
     uint64_t max_consume_count = reader_uvarint(&reader);
     queue->max_consume_count = (uint32_t)max_consume_count;
+    uint8_t overflow = version > 1 ? reader_u8(&reader) : OVERFLOW_DROP_OLDEST;
+    queue->overflow = (enum overflow)overflow;
+    if (version > 1) {
+        queue->max_records = reader_uvarint(&reader);
+        queue->protect_bytes = reader_uvarint(&reader);
+        queue->dedup_ms = reader_uvarint(&reader);
+    }
     if (reader.failed || reader_left(&reader) != 0 || type > QUEUE_STREAM ||
         durability > DURABLE_INTERVAL || class >= STORAGE_CLASSES || partitions == 0 ||
         partitions > LIMIT_PARTITIONS || max_consume_count > UINT32_MAX ||
+        overflow > OVERFLOW_REFUSE ||
         !queue_name_is_valid(span_from_text(queue->name), LIMIT_QUEUE_NAME)) {
         queue_unref(queue);
         return STATUS_MALFORMED;
@@ -186,13 +199,15 @@ enum status group_spec_encode(const struct group_spec *group, struct buf *to)
     pack_block(&pack, span_from_text(group->name));
     pack_u8(&pack, (uint8_t)group->start);
     pack_varint(&pack, group->created_ms);
+    pack_u8(&pack, (uint8_t)group->mode);
     return pack.status;
 }
 
 enum status group_spec_decode(struct span row, struct group_spec **decoded)
 {
     struct reader reader;
-    enum status status = row_open(row, &reader);
+    uint8_t version;
+    enum status status = row_open(row, &reader, &version);
     if (status != STATUS_OK)
         return status;
     struct group_spec *group = heap_new(sizeof *group);
@@ -206,7 +221,11 @@ enum status group_spec_decode(struct span row, struct group_spec **decoded)
     uint8_t start = reader_u8(&reader);
     group->start = (enum group_start)start;
     group->created_ms = reader_varint(&reader);
-    if (reader.failed || reader_left(&reader) != 0 || start > GROUP_LATEST) {
+    uint8_t mode = version > 1 ? reader_u8(&reader) : GROUP_SHARED;
+    group->mode = (enum group_mode)mode;
+    group->dead_partition = mode == GROUP_SHARED ? dead_partition_of(group->id) : 0;
+    if (reader.failed || reader_left(&reader) != 0 || start > GROUP_LATEST ||
+        mode > GROUP_BROADCAST) {
         group_spec_unref(group);
         return STATUS_MALFORMED;
     }
@@ -239,6 +258,13 @@ bool queue_name_is_valid(struct span name, size_t limit)
             return false;
     }
     return true;
+}
+
+uint32_t queue_failures_max(const struct queue *queue, const struct group_spec *group)
+{
+    if (!queue->redrive || group->dead_partition == 0)
+        return 0;
+    return queue->max_consume_count == 0 ? UINT32_MAX >> 1 : queue->max_consume_count;
 }
 
 uint64_t queue_partition_of_key(const struct queue *queue, struct span key)

@@ -46,6 +46,20 @@ struct queue {
     struct queue_stat *stat;
 };
 
+/* The partition of a group's dead letters follows from the group's id, which is never used again.
+ */
+#define DEAD_PARTITIONS (UINT64_C(1) << 62)
+static inline uint64_t dead_partition_of(uint64_t group)
+{
+    return DEAD_PARTITIONS | group;
+}
+/* The group whose dead letters lie in partition; 0: it is one of a queue. */
+static inline uint64_t dead_partition_group(uint64_t partition)
+{
+    return (partition & DEAD_PARTITIONS) == 0 ? 0 : partition & ~DEAD_PARTITIONS;
+}
+enum { DEAD_RETENTION_HOURS = 72 };
+
 enum group_start { GROUP_EARLIEST, GROUP_LATEST };
 enum group_mode { GROUP_SHARED, GROUP_BROADCAST }; /* broadcast: every consumer gets every record */
 
@@ -60,6 +74,7 @@ struct group_stat {
     _Atomic uint64_t dead_produced; /* dead letters ever */
     _Atomic uint64_t held_bytes;    /* bytes of the log from its oldest undone record on */
     _Atomic uint64_t lost; /* skipped: removed by retention or not readable (since start) */
+    struct partition_stat dead_letters; /* bounds of their partition */
 };
 
 struct group_spec { /* "spec": the description; the living group is struct group */
@@ -70,7 +85,7 @@ struct group_spec { /* "spec": the description; the living group is struct group
     enum group_start start;
     enum group_mode mode;
     bool counts;             /* made through a DMS call: counts in the limit per queue */
-    uint64_t dead_partition; /* of its dead letters; 0: none yet */
+    uint64_t dead_partition; /* of its dead letters; 0: it keeps none (broadcast) */
     int64_t created_ms;
     struct group_stat *stat;
 };
@@ -91,6 +106,8 @@ enum status group_spec_decode(struct span row, struct group_spec **group);
 const char *queue_type_name(enum queue_type type); /* "standard" "fifo" "stream" */
 /* 1-64 (limit) of A-Z a-z 0-9 - _ . */
 bool queue_name_is_valid(struct span name, size_t limit);
+/* That many failures make a dead letter of a record of the group; 0: the queue keeps none. */
+uint32_t queue_failures_max(const struct queue *queue, const struct group_spec *group);
 /* The partition a key belongs to, for ever. */
 uint64_t queue_partition_of_key(const struct queue *queue, struct span key);
 

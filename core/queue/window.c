@@ -17,6 +17,7 @@ struct window *window_new(uint64_t base, uint32_t in_flight_max)
     struct window *window = heap_new(sizeof *window);
     state_ring_init(&window->states, base);
     window->next = window->end = base;
+    window->written_base = window->stored_base = base;
     window->in_flight_max = in_flight_max;
     window->lease_free = LEASE_NONE;
     offset_map_init(&window->leased);
@@ -522,12 +523,18 @@ void window_limit_failures(struct window *window, uint32_t failures_max)
     window_clean_lines(window);
 }
 
+/* A row that says an offset has moved must be understood on top of the rows stored so far. */
+static bool may_move(const struct window *window, uint64_t offset)
+{
+    return offset < window->stored_base + LIMIT_WINDOW;
+}
+
 uint32_t window_spent(const struct window *window, uint64_t *offsets, uint32_t max)
 {
     uint32_t count = 0;
     for (uint32_t i = 0; i < window->spent.count && count < max; i++) {
         uint64_t offset = line_at(&window->spent, i);
-        if (window_state(window, offset) == OFFSET_PARKED)
+        if (window_state(window, offset) == OFFSET_PARKED && may_move(window, offset))
             offsets[count++] = offset;
     }
     return count;
@@ -537,7 +544,8 @@ uint32_t window_spent(const struct window *window, uint64_t *offsets, uint32_t m
 
 bool window_claim(struct window *window, uint64_t offset)
 {
-    if (offset >= window->end || window_state(window, offset) != OFFSET_AVAILABLE)
+    if (offset >= window->end || !may_move(window, offset) ||
+        window_state(window, offset) != OFFSET_AVAILABLE)
         return false;
     window_set_state(window, offset, OFFSET_PARKED);
     taken(window, offset);

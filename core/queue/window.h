@@ -100,7 +100,9 @@ int64_t window_due(const struct window *window);
 bool window_wake(struct window *window, int64_t wall_ms);
 
 /* The first spent offsets, in the order in which they became so: whoever moves their records away
- * says window_moved when that is stored. Returns how many, at most max. */
+ * says window_moved when that is stored, in a row of its own that window_apply_moved is told of
+ * after a restart. Returns how many, at most max; what is too far above the base that is stored
+ * comes later, or cannot be claimed. */
 uint32_t window_spent(const struct window *window, uint64_t *offsets, uint32_t max);
 /* Takes an available offset out of delivery, without a lease, until window_moved or
  * window_unclaim. False: it is not available. */

@@ -40,7 +40,8 @@ struct line {
 struct window {
     struct state_ring states; /* its base is the window's; all beyond its top is available */
     uint64_t next, end;
-    uint64_t done_above; /* done offsets in [base, top) */
+    uint64_t written_base, stored_base; /* in the row on its way, in the last that is stored */
+    uint64_t done_above;                /* done offsets in [base, top) */
     uint64_t acknowledged;
     uint64_t now_ms;
     uint32_t in_flight_max;

@@ -162,6 +162,7 @@ enum status window_changes(struct window *window, struct buf *row)
     line_pop(&window->aside_new, window->aside_new.count);
     line_pop(&window->aside_settled, window->aside_settled.count);
     window->parked_written = window->parked.count;
+    window->written_base = window->states.base;
     return STATUS_OK;
 }
 
@@ -179,6 +180,7 @@ void window_committed(struct window *window)
     }
     line_pop(&window->parked, window->parked_written);
     window->parked_written = 0;
+    window->stored_base = window->written_base;
 }
 
 /* Everything that has failed or waits for its time. */
@@ -348,6 +350,7 @@ enum status window_apply(struct window *window, struct span row)
         (version > 1 && !apply_delays(window, &reader)) || reader_left(&reader) != 0)
         return STATUS_MALFORMED;
     window->acknowledged = acknowledged;
+    window->written_base = window->stored_base = base;
     window_extend(window, window->states.top);
     window_advance(window);
     window->base_changed = false;

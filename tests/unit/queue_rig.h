@@ -138,6 +138,7 @@ static inline struct group_spec *spec_of(uint64_t id, enum group_start start)
     spec->id = id;
     spec->name = heap_text("billing", 7);
     spec->start = start;
+    spec->dead_partition = dead_partition_of(id);
     spec->stat = group_stat_new();
     return spec;
 }
@@ -158,6 +159,9 @@ static inline void log_start(void)
                                       .class = STORAGE_3_DAYS};
         log_partition_open(rig.worker, &spec, &rig.queue->stat->partitions[i]);
     }
+    struct partition_spec spec = {.id = rig.spec->dead_partition, .class = STORAGE_3_DAYS};
+    if (spec.id != 0)
+        log_partition_open(rig.worker, &spec, &rig.spec->stat->dead_letters);
 }
 
 static inline void log_stop(void)

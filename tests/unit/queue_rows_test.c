@@ -28,6 +28,10 @@ static struct queue *some_queue(const char *description)
         .created_ms = 1700000000000,
         .redrive = true,
         .max_consume_count = 3,
+        .overflow = OVERFLOW_REFUSE,
+        .max_records = 1000000,
+        .protect_bytes = 1ULL << 33,
+        .dedup_ms = 600000,
         .stat = queue_stat_new(4),
     };
     atomic_init(&queue->refs, 1);
@@ -59,16 +63,30 @@ static void check_queue(const char *description)
     assert_true(copy->redrive);
     assert_false(copy->built_in);
     assert_int_equal(copy->max_consume_count, 3);
+    assert_int_equal(copy->overflow, OVERFLOW_REFUSE);
+    assert_int_equal(copy->max_records, 1000000);
+    assert_int_equal(copy->protect_bytes, 1ULL << 33);
+    assert_int_equal(copy->dedup_ms, 600000);
     assert_int_equal(queue_encode(copy, &again), STATUS_OK);
     assert_true(span_equal(buf_span(&row), buf_span(&again)));
 
     /* No prefix and no longer row decodes; a newer version is told apart. */
     for (size_t size = 0; size < row.size; size++)
         assert_int_equal(queue_decode(span_of(row.data, size), &copy), STATUS_MALFORMED);
+    /* Version 1 ended before what is 1 + 3 + 5 + 3 bytes here. */
+    struct queue *older;
+    row.data[0] = 1;
+    assert_int_equal(queue_decode(buf_span(&row), &older), STATUS_MALFORMED);
+    assert_int_equal(queue_decode(span_of(row.data, row.size - 12), &older), STATUS_OK);
+    assert_int_equal(older->max_consume_count, 3);
+    assert_int_equal(older->overflow, OVERFLOW_DROP_OLDEST);
+    assert_int_equal(older->dedup_ms, 0);
+    queue_unref(older);
+    row.data[0] = 2;
     assert_int_equal(buf_append(&row, "", 1), STATUS_OK);
     struct queue *none;
     assert_int_equal(queue_decode(buf_span(&row), &none), STATUS_MALFORMED);
-    row.data[0] = 2;
+    row.data[0] = 3;
     assert_int_equal(queue_decode(buf_span(&row), &none), STATUS_UNSUPPORTED);
     queue_unref(copy);
     struct queue *second = queue_ref(queue);
@@ -99,6 +117,7 @@ static void test_group_spec_rows(void **state)
         .uuid = "g-0f1e2d3c-4b5a-4978-8695-a4b3c2d1e0f9",
         .name = heap_text("billing", 7),
         .start = GROUP_LATEST,
+        .mode = GROUP_BROADCAST,
         .counts = true,
         .created_ms = -1,
         .stat = group_stat_new(),
@@ -113,9 +132,17 @@ static void test_group_spec_rows(void **state)
     assert_string_equal(copy->name, "billing");
     assert_int_equal(copy->id, 1ULL << 40);
     assert_int_equal(copy->start, GROUP_LATEST);
+    assert_int_equal(copy->mode, GROUP_BROADCAST);
+    assert_int_equal(copy->dead_partition, 0);
     assert_true(copy->counts);
     assert_int_equal(copy->created_ms, -1);
-    struct group_spec *none;
+    struct group_spec *none, *older;
+    row.data[0] = 1;
+    assert_int_equal(group_spec_decode(span_of(row.data, row.size - 1), &older), STATUS_OK);
+    assert_int_equal(older->mode, GROUP_SHARED);
+    assert_int_equal(dead_partition_group(older->dead_partition), 1ULL << 40);
+    group_spec_unref(older);
+    row.data[0] = 2;
     for (size_t size = 0; size < row.size; size++)
         assert_int_equal(group_spec_decode(span_of(row.data, size), &none), STATUS_MALFORMED);
     group_spec_unref(copy);

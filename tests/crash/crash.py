@@ -16,7 +16,7 @@ import tempfile
 import time
 
 from publishers import JobConsumer, JobProducer, MqttPublisher, RestPublisher
-from gateway import Gateway  # publishers has shown where it is
+from gateway import POLYLOGD, Gateway  # publishers has shown where it is
 
 RECORDS = os.environ.get("RECORDS", "build/release/records")
 
@@ -172,7 +172,7 @@ class Run:
         self.say("killed", number, publishers, seconds)
 
     def kill_while_it_starts(self, seconds):
-        command = [os.environ["POLYLOGD"], "--data", self.data, "--set", "mqtt.port=0", "--set", "http.port=0"]
+        command = [POLYLOGD, "--data", self.data, "--set", "mqtt.port=0", "--set", "http.port=0"]
         with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
             time.sleep(seconds)
             process.kill()

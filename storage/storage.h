@@ -38,6 +38,8 @@ struct storage_options {
     uint32_t interval_ms;    /* of DURABLE_INTERVAL; 0: 100 */
     uint64_t segment_bytes;  /* rocksdb: roll size; 0: 48 MiB */
     uint64_t wal_bytes;      /* rocksdb: unflushed WAL bound; 0: 160 MiB */
+    uint64_t evacuate_bytes; /* rocksdb: re-written per second to free segments; 0: 16 MiB */
+    uint32_t readers;        /* rocksdb: threads that read; 0: 1 */
     void *environment;       /* tests: rocksdb_env_t, or NULL */
     /* Tests: called in place of the disk's sync when set; a status other than OK is a failed sync.
      */

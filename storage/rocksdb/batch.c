@@ -52,6 +52,7 @@ void batch_put_partition_row(struct engine *engine, const struct partition *part
         .reserved_end = partition->reserved_end,
         .removed = partition->removed,
         .last_segment = partition->last_segment,
+        .ceiling = partition->ceiling,
     };
     CHECK(partition_row_encode(own_key_span(&key), &row, &engine->scratch) == STATUS_OK);
     batch_put_row(engine, own_key_span(&key), buf_span(&engine->scratch));
@@ -76,6 +77,14 @@ static bool reserve(struct engine *engine, struct partition *partition)
     return partition->next_offset > partition->reserved_before;
 }
 
+/* In the same write as the batch that needs it, so it costs no sync. Should the batches themselves
+ * become unreadable, the partition can still go on where no offset was given out. */
+static void raise_ceiling(struct engine *engine, struct partition *partition)
+{
+    partition->ceiling = partition->next_offset + RESERVE_OFFSETS;
+    batch_put_partition_row(engine, partition);
+}
+
 static void take_place(struct engine *engine, struct partition *partition,
                        struct storage_batch *batch, uint64_t size, int64_t wall_ms)
 {
@@ -85,7 +94,7 @@ static void take_place(struct engine *engine, struct partition *partition,
     batch->append_time_ms = wall_ms > partition->last_time_ms ? wall_ms : partition->last_time_ms;
     if (partition->count == 0 || partition->entries[partition->count - 1].segment != segment) {
         struct index_entry entry = {segment, batch->base_offset, batch->append_time_ms,
-                                    partition->bytes};
+                                    partition->bytes, .exact = true};
         partition_add_entry(partition, &entry);
     }
     partition->next_offset += batch->record_count;
@@ -133,6 +142,8 @@ static bool add_batch(struct engine *engine, struct storage_batch *batch, int64_
     store_u64(batch->bytes->bytes, batch->base_offset);
     store_u32(batch->bytes->bytes + LEADER_EPOCH_AT, engine->epoch);
     put_batch(engine, partition, batch);
+    if (partition->next_offset > partition->ceiling)
+        raise_ceiling(engine, partition);
     bool sync = batch->durability == DURABLE_SYNC;
     if (!sync)
         sync = reserve(engine, partition);
@@ -233,8 +244,52 @@ void batch_add_trim(struct engine *engine, struct storage_trim *trim)
     partition_set_start(partition, start);
     partition->removed = trim->remove;
     partition->last_segment = engine->families[partition->class].segment;
+    engine->index.commit = trim->append.commit;
     pthread_mutex_unlock(&engine->index.lock);
     batch_put_partition_row(engine, partition);
+}
+
+/* Whether the range still lies where it was read. */
+static bool is_in_place(const struct engine *engine, const struct move *move,
+                        const struct move_part *part)
+{
+    const struct index_row *range = &part->range;
+    const struct partition *partition =
+        index_find_live(&engine->index, part->partition, move->class);
+    if (partition == NULL || partition->count == 0 || partition->start >= range->end_offset)
+        return false;
+    struct slice slice =
+        partition_slice(partition, partition_entry_by_offset(partition, range->first_offset));
+    return slice.segment == move->source && slice.first_offset <= range->first_offset &&
+           slice.end_offset >= range->end_offset;
+}
+
+void batch_add_move(struct engine *engine, struct move *move)
+{
+    struct family *family = &engine->families[move->class];
+    const struct move_batch *batch = move->batches;
+    move->append.commit = ++engine->commit;
+    move->target = family->segment;
+    for (uint32_t i = 0; i < move->part_count; i++) {
+        struct move_part *part = &move->parts[i];
+        const struct move_batch *end = batch + part->batch_count;
+        part->in_place = is_in_place(engine, move, part);
+        for (; batch < end; batch++) {
+            if (!part->in_place)
+                continue;
+            struct log_key key = log_key_of(move->target, part->partition, batch->offset);
+            rocksdb_writebatch_put_cf(engine->batch, family->handle, (const char *)key.bytes,
+                                      LOG_KEY_SIZE, (const char *)move->bytes.data + batch->at,
+                                      batch->size);
+            engine->batch_families[move->class] += LOG_KEY_SIZE + batch->size;
+        }
+        if (!part->in_place)
+            continue;
+        struct own_key key =
+            moved_row_key(move->class, move->target, part->partition, part->range.first_offset);
+        CHECK(index_row_encode(own_key_span(&key), &part->range, &engine->scratch) == STATUS_OK);
+        batch_put_row(engine, own_key_span(&key), buf_span(&engine->scratch));
+    }
 }
 
 /* Writing */

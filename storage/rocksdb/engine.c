@@ -3,6 +3,7 @@
  * metrics. */
 #include "storage/rocksdb/engine.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
 
@@ -335,6 +336,9 @@ static void engine_free(struct engine *engine)
     if (engine->directory.path != NULL)
         directory_close(&engine->directory);
     index_deinit(&engine->index);
+    evacuate_deinit(engine);
+    heap_free(engine->drop.holes);
+    heap_free(engine->readers);
     buf_deinit(&engine->scratch);
     buf_deinit(&engine->key_scratch);
     pthread_mutex_destroy(&engine->log_lock);
@@ -356,6 +360,9 @@ static struct engine *engine_new(const struct storage_options *options)
     engine->segment_bytes = options->segment_bytes != 0 ? options->segment_bytes : SEGMENT_BYTES;
     engine->wal_bytes = options->wal_bytes != 0 ? options->wal_bytes : WAL_BYTES;
     engine->interval_ms = options->interval_ms != 0 ? options->interval_ms : INTERVAL_MS;
+    engine->reader_count = options->readers != 0 ? options->readers : 1;
+    engine->evacuation.bytes_per_second =
+        options->evacuate_bytes != 0 ? options->evacuate_bytes : EVACUATE_BYTES;
     engine->sync_hook = options->sync_hook;
     engine->sync_context = options->sync_context;
     engine->directory = (struct directory){.lock_fd = -1, .marker_fd = -1};
@@ -366,6 +373,7 @@ static struct engine *engine_new(const struct storage_options *options)
     index_init(&engine->index);
     buf_init(&engine->scratch, SIZE_MAX / 2);
     buf_init(&engine->key_scratch, SIZE_MAX / 2);
+    buf_init(&engine->evacuation.move.bytes, SIZE_MAX / 2);
     pthread_mutex_init(&engine->log_lock, NULL);
     pthread_mutex_init(&engine->writer_lock, NULL);
     pthread_mutex_init(&engine->sync_lock, NULL);
@@ -410,7 +418,8 @@ static enum status engine_open(const struct storage_options *options, struct sto
 static void close_clean(struct engine *engine)
 {
     roll_all(engine);
-    struct store_row row = {.format = STORE_FORMAT, .epoch = engine->epoch, .clean = true};
+    struct store_row row = {
+        .format = STORE_FORMAT, .epoch = engine->epoch, .clean = true, .bounded = true};
     struct own_key key = store_row_key();
     if (engine_has_failed(engine) || store_row_encode(&row, &engine->scratch) != STATUS_OK)
         return;
@@ -438,6 +447,23 @@ static enum status engine_health(struct storage *storage)
     return engine_space(engine) == SPACE_ENOUGH ? STATUS_OK : STATUS_NO_SPACE;
 }
 
+/* Cumulative, as Prometheus reads them. */
+static void sync_metrics(struct engine *engine,
+                         void (*emit)(void *context, const char *name, double value), void *context)
+{
+    uint64_t below = 0, count = atomic_load(&engine->count_syncs);
+    for (int i = 0; i < SYNC_BUCKETS; i++) {
+        char name[64];
+        below += atomic_load(&engine->sync_buckets[i]);
+        snprintf(name, sizeof name, "sync_seconds_bucket{le=\"%g\"}", sync_bucket_us[i] * 1e-6);
+        emit(context, name, (double)below);
+    }
+    count = count > below ? count : below; /* a sync may have ended meanwhile */
+    emit(context, "sync_seconds_bucket{le=\"+Inf\"}", (double)count);
+    emit(context, "sync_seconds_sum", (double)atomic_load(&engine->sync_ns) * 1e-9);
+    emit(context, "sync_seconds_count", (double)count);
+}
+
 static void engine_metrics(struct storage *storage,
                            void (*emit)(void *context, const char *name, double value),
                            void *context)
@@ -453,13 +479,14 @@ static void engine_metrics(struct storage *storage,
         {"storage_written_bytes_total", &engine->count_bytes, 1},
         {"storage_writes_total", &engine->count_writes, 1},
         {"storage_syncs_total", &engine->count_syncs, 1},
-        {"storage_sync_seconds_total", &engine->sync_ns, 1e-9},
         {"storage_sync_seconds_max", &engine->sync_ns_max, 1e-9},
         {"storage_rolls_total", &engine->count_rolls, 1},
         {"storage_backstop_flushes_total", &engine->count_backstops, 1},
         {"storage_drops_total", &engine->count_drops, 1},
         {"storage_reads_total", &engine->count_reads, 1},
         {"storage_corrupt_reads_total", &engine->count_corrupt, 1},
+        {"storage_evacuated_segments_total", &engine->count_evacuated, 1},
+        {"storage_evacuated_bytes_total", &engine->count_evacuated_bytes, 1},
     };
     for (size_t i = 0; i < sizeof counts / sizeof *counts; i++)
         emit(context, counts[i].name, (double)atomic_load(counts[i].count) * counts[i].unit);
@@ -468,6 +495,7 @@ static void engine_metrics(struct storage *storage,
     pthread_mutex_unlock(&engine->index.lock);
     emit(context, "storage_partitions", partitions);
     emit(context, "storage_failed", engine_has_failed(engine) ? 1 : 0);
+    sync_metrics(engine, emit, context);
 }
 
 const struct storage_ops rocksdb_storage_ops = {

@@ -17,14 +17,16 @@ enum { FAMILY_STATE = STORAGE_CLASSES, FAMILIES };
 extern const char *const family_names[FAMILIES];
 
 enum {
-    READER_THREADS = 1,
     SEGMENT_BYTES = 48 << 20,
     WAL_BYTES = 160 << 20,
     WRITE_BYTES = 1 << 20,          /* a WriteBatch grows to about this */
     WRITE_BUFFER_BYTES = 256 << 20, /* backstop of the log families */
     INTERVAL_MS = 100,
     SPACE_CHECK_MS = 100,
-    DROP_DELAY_MS = 100,       /* many trims, one pass over the partitions */
+    DROP_DELAY_MS = 100,       /* many trims, one pass */
+    EVACUATE_BYTES = 16 << 20, /* per second */
+    MOVE_BYTES = 256 << 10,    /* a move grows to about this */
+    MOVE_PARTS = 64,
     RESERVE_OFFSETS = 1 << 16, /* of an interval partition, ahead of what is given out */
 };
 
@@ -40,6 +42,9 @@ struct family {
     _Atomic(uint64_t) segment; /* log families: the open one; the writer changes it */
 };
 
+enum { SYNC_BUCKETS = 12 };
+extern const uint32_t sync_bucket_us[SYNC_BUCKETS]; /* upper ends; slower ones are in none */
+
 /* What storage_append.engine holds. A ticket is the place in the syncer's order; 0: none. */
 enum { SLOT_KIND, SLOT_TICKET };
 
@@ -51,6 +56,68 @@ enum work { WORK_READ, WORK_SCAN, WORK_FLOOR, WORK_BOUNDS, WORKS };
 
 struct work_queue {
     struct mail *head, *tail;
+};
+
+struct reader {
+    pthread_t thread;
+    struct engine *engine;
+    uint64_t work; /* number of the work under way, under reader_lock; 0: none */
+};
+
+/* Segments of a class that nobody needs any more: [first, end). */
+struct hole {
+    enum storage_class class;
+    uint64_t first, end;
+};
+
+/* What one pass drops. It waits until the commit is synced, because a power loss would otherwise
+ * bring back an index that needs the files, and until all work up to a number has ended, because
+ * that may look for batches where they no longer are. */
+struct drop {
+    bool pending;
+    uint64_t commit, work;
+    uint64_t below[STORAGE_CLASSES]; /* everything below; 0: nothing */
+    struct hole *holes;
+    size_t hole_count, hole_capacity;
+};
+
+/* What one move takes out of a segment: consecutive batches of one partition. */
+struct move_part {
+    uint64_t partition;
+    struct index_row range;
+    uint32_t batch_count;
+    bool in_place; /* the writer found it where it was read, and has written it */
+};
+
+struct move_batch {
+    uint64_t offset;
+    size_t at, size; /* the stored value, in move.bytes */
+};
+
+/* Batches on their way from a mostly dead segment to the open one, and the index rows that say so:
+ * one write. Bytes, offsets and envelopes stay as they are. */
+struct move {
+    struct storage_append append; /* takes its turn with the appends */
+    enum storage_class class;
+    uint64_t source, target;
+    struct move_part parts[MOVE_PARTS];
+    uint32_t part_count;
+    struct move_batch *batches; /* of all parts, in order */
+    size_t batch_count, batch_capacity;
+    struct buf bytes;
+};
+
+struct evacuation {
+    bool wanted, running; /* under reader_lock, with the next; the rest is whose turn it is */
+    uint64_t at_ms;
+    bool chosen; /* move.class and move.source name a segment under evacuation */
+    uint64_t *partitions;
+    size_t partition_count, partition_at; /* those before it are read */
+    uint64_t offset;                      /* of that one: what lies below is read */
+    uint64_t next[STORAGE_CLASSES];       /* where the search for a segment goes on */
+    uint64_t began_ms, look_ms;
+    uint64_t bytes_per_second;
+    struct move move;
 };
 
 struct engine {
@@ -104,22 +171,28 @@ struct engine {
     _Atomic(uint64_t) synced_commit;
     _Atomic(uint64_t) done_ticket; /* all up to it were completed by the syncer */
 
-    /* Readers, and the dropping of files that one of them does. */
-    pthread_t readers[READER_THREADS];
+    /* Readers; one of them at a time also drops files, and one evacuates. */
+    struct reader *readers;
+    uint32_t reader_count;
     pthread_mutex_t reader_lock;
     pthread_cond_t reader_wake;
     bool reader_stop;
     struct work_queue work[WORKS];
     unsigned work_turn;
+    uint64_t work_number; /* rises with each work begun */
     bool drop_wanted, drop_running;
+    bool drop_again; /* asked for since the pending drop was found */
     uint64_t drop_at_ms;
     unsigned drop_attempts;
+    struct drop drop; /* of whoever set drop_running */
+    struct evacuation evacuation;
     _Atomic(uint64_t) dropped_below[STORAGE_CLASSES];
 
     /* Metrics. */
     _Atomic(uint64_t) count_appends, count_batches, count_bytes, count_writes, count_syncs;
     _Atomic(uint64_t) count_rolls, count_backstops, count_corrupt, count_reads, count_drops;
-    _Atomic(uint64_t) sync_ns, sync_ns_max;
+    _Atomic(uint64_t) count_evacuated, count_evacuated_bytes;
+    _Atomic(uint64_t) sync_ns, sync_ns_max, sync_buckets[SYNC_BUCKETS];
 };
 
 enum space { SPACE_ENOUGH, SPACE_ROWS_ONLY, SPACE_NONE };
@@ -151,6 +224,8 @@ void writer_wake(struct engine *engine);
 void engine_append(struct storage *storage, struct storage_append *append);
 void engine_trim(struct storage *storage, struct storage_trim *trim);
 struct storage_trim *append_as_trim(struct storage_append *append); /* NULL when it is none */
+struct move *append_as_move(struct storage_append *append);         /* NULL when it is none */
+void writer_move(struct engine *engine, struct move *move);         /* ends in evacuate_done */
 
 /* batch.c: building one WriteBatch. */
 void batch_put_row(struct engine *engine, struct span key, struct span stored);
@@ -159,6 +234,7 @@ void batch_put_partition_row(struct engine *engine, const struct partition *part
 /* Gives offsets and a commit number. True: the append must complete through the syncer. */
 bool batch_add_append(struct engine *engine, struct storage_append *append, int64_t wall_ms);
 void batch_add_trim(struct engine *engine, struct storage_trim *trim);
+void batch_add_move(struct engine *engine, struct move *move);
 void batch_delete_own_range(struct engine *engine, struct span first, struct span end);
 size_t batch_bytes(const struct engine *engine);
 /* Writes the batch with its commit row; false: the engine has failed. The batch is empty
@@ -170,8 +246,23 @@ void roll_due(struct engine *engine); /* after every write */
 uint64_t
 roll_next_ms(const struct engine *engine); /* when age asks for a roll; UINT64_MAX: never */
 void roll_all(struct engine *engine);      /* at close: index rows, then everything to files */
-void drop_files(struct engine *engine);    /* reader thread */
-void drop_rows(struct engine *engine);     /* writer: forgets what drop_files has dropped */
+
+/* drop.c */
+void drop_want(struct engine *engine);
+bool drop_is_mine(struct engine *engine); /* reader_lock held: takes it on when it is due */
+void drop_files(struct engine *engine);   /* reader thread whose it is */
+void drop_rows(struct engine *engine);    /* writer: forgets what drop_files has dropped */
+/* About what the segments [first, end) take in files. */
+uint64_t segment_bytes(struct engine *engine, enum storage_class class, uint64_t first,
+                       uint64_t end);
+
+/* evacuate.c */
+void evacuate_want(struct engine *engine);
+bool evacuate_is_mine(struct engine *engine); /* reader_lock held: takes it on when it is due */
+void evacuate_step(struct engine *engine);    /* reader thread whose it is */
+void evacuate_apply(struct engine *engine, const struct move *move); /* writer: it was written */
+void evacuate_done(struct engine *engine, enum status status);       /* syncer: it is synced */
+void evacuate_deinit(struct engine *engine);
 
 /* syncer.c */
 void syncer_start(struct engine *engine);
@@ -185,7 +276,6 @@ void chain_complete(struct engine *engine, struct chain *chain);
 /* reader.c */
 void readers_start(struct engine *engine);
 void readers_stop(struct engine *engine);
-void readers_want_drop(struct engine *engine);
 void engine_read(struct storage *storage, struct storage_read *read);
 void engine_scan(struct storage *storage, struct storage_scan *scan);
 void engine_floor(struct storage *storage, struct storage_floor *floor);

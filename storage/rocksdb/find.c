@@ -172,30 +172,13 @@ static enum read_end read_one(const struct cursor *cursor, struct storage_read *
     return read->count < STORAGE_READ_MAX && *bytes < read->max_bytes ? READ_ON : READ_FULL;
 }
 
-/* Puts the cursor on the batch that holds offset, or the first behind it. RocksDB steps one further
- * back when it seeks backwards, so a batch that begins at offset is not looked for that way: its
- * predecessor may lie in a block that cannot be read. */
-static enum status seek_holding(struct cursor *cursor, uint64_t offset)
-{
-    struct stored stored;
-    uint64_t base;
-    enum status status = cursor_seek(cursor, offset);
-    if (status != STATUS_OK || (cursor_at(cursor, &base) && base == offset))
-        return status;
-    status = cursor_seek_before(cursor, offset);
-    if (status == STATUS_OK && cursor_at(cursor, &base) && base < offset &&
-        cursor_get(cursor, &stored) == STATUS_OK && base + stored.envelope.record_count <= offset)
-        status = cursor_next(cursor);
-    return status;
-}
-
 static enum read_end read_slice(struct engine *engine, struct storage_read *read,
                                 const struct place *place, const struct slice *slice,
                                 uint64_t offset, uint64_t *bytes, uint64_t *next_good)
 {
     struct cursor cursor;
     cursor_open(&cursor, engine, place->class, place->partition, slice);
-    enum status status = seek_holding(&cursor, offset);
+    enum status status = cursor_seek_holding(&cursor, offset);
     enum read_end end = READ_ON;
     uint64_t base = offset > slice->first_offset ? offset : slice->first_offset;
     while (status == STATUS_OK && end == READ_ON && cursor_at(&cursor, &base)) {
@@ -298,7 +281,7 @@ static enum status start_look_up(struct engine *engine, struct place *place, uin
     for (size_t i = 0; i < place->count; i++) {
         struct cursor cursor;
         cursor_open(&cursor, engine, place->class, place->partition, &place->slices[i]);
-        status = seek_holding(&cursor, place->start);
+        status = cursor_seek_holding(&cursor, place->start);
         bool found = status == STATUS_OK && cursor_at(&cursor, &base);
         if (found)
             status = cursor_get(&cursor, &stored);

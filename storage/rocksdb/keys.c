@@ -99,6 +99,25 @@ bool index_row_key_parse(struct span key, enum storage_class *class, uint64_t *s
     return true;
 }
 
+struct own_key moved_row_key(enum storage_class class, uint64_t segment, uint64_t partition,
+                             uint64_t first_offset)
+{
+    struct own_key key = index_row_key(class, segment, partition);
+    store_u64(key.bytes + 19, first_offset);
+    key.size = 27;
+    return key;
+}
+
+bool moved_row_key_parse(struct span key, enum storage_class *class, uint64_t *segment,
+                         uint64_t *partition)
+{
+    if (!own_key_parse(key, ROW_INDEX, 27, class))
+        return false;
+    *segment = load_u64(key.data + 3);
+    *partition = load_u64(key.data + 11);
+    return true;
+}
+
 static enum status encode(struct span key, const uint8_t *value, size_t size, struct buf *to)
 {
     buf_clear(to);
@@ -121,10 +140,11 @@ static enum status decoded(const struct reader *reader)
 
 enum status store_row_encode(const struct store_row *row, struct buf *to)
 {
-    uint8_t value[9];
+    uint8_t value[10];
     store_u32(value, row->format);
     store_u32(value + 4, row->epoch);
     value[8] = row->clean;
+    value[9] = row->bounded;
     struct own_key key = store_row_key();
     return encode(own_key_span(&key), value, sizeof value, to);
 }
@@ -139,6 +159,7 @@ enum status store_row_decode(struct span stored, struct store_row *row)
     row->format = reader_u32(&reader);
     row->epoch = reader_u32(&reader);
     row->clean = reader_u8(&reader) != 0;
+    row->bounded = reader_left(&reader) > 0 && reader_u8(&reader) != 0;
     return decoded(&reader);
 }
 
@@ -163,7 +184,7 @@ enum status commit_row_decode(struct span stored, uint64_t *commit)
 
 enum status partition_row_encode(struct span key, const struct partition_row *row, struct buf *to)
 {
-    uint8_t value[49];
+    uint8_t value[57];
     store_u64(value, row->start);
     store_u64(value + 8, row->end);
     store_u64(value + 16, row->bytes);
@@ -171,6 +192,7 @@ enum status partition_row_encode(struct span key, const struct partition_row *ro
     store_u64(value + 32, row->reserved_end);
     store_u64(value + 40, row->last_segment);
     value[48] = row->removed;
+    store_u64(value + 49, row->ceiling);
     return encode(key, value, sizeof value, to);
 }
 
@@ -187,6 +209,7 @@ enum status partition_row_decode(struct span key, struct span stored, struct par
     row->reserved_end = reader_u64(&reader);
     row->last_segment = reader_u64(&reader);
     row->removed = reader_u8(&reader) != 0;
+    row->ceiling = reader_left(&reader) > 0 ? reader_u64(&reader) : 0;
     return decoded(&reader);
 }
 

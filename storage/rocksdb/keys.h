@@ -18,7 +18,7 @@ bool log_key_parse(struct span key, uint64_t *segment, uint64_t *partition, uint
 /* State family: a first byte keeps the callers' rows apart from ours. */
 enum { STATE_OURS = 0, STATE_CALLERS = 1 };
 enum own_row { ROW_STORE = 1, ROW_COMMIT = 2, ROW_PARTITION = 3, ROW_INDEX = 4, ROW_CLASS = 5 };
-enum { OWN_KEY_MAX = 19 };
+enum { OWN_KEY_MAX = 27 };
 struct own_key {
     uint8_t bytes[OWN_KEY_MAX];
     uint8_t size;
@@ -33,6 +33,11 @@ bool class_row_key_parse(struct span key, enum storage_class *class);
 bool partition_row_key_parse(struct span key, enum storage_class *class, uint64_t *partition);
 bool index_row_key_parse(struct span key, enum storage_class *class, uint64_t *segment,
                          uint64_t *partition);
+/* Sorts behind the index row of the same segment and partition, if there is one. */
+struct own_key moved_row_key(enum storage_class class, uint64_t segment, uint64_t partition,
+                             uint64_t first_offset);
+bool moved_row_key_parse(struct span key, enum storage_class *class, uint64_t *segment,
+                         uint64_t *partition);
 static inline struct span own_key_span(const struct own_key *key)
 {
     return span_of(key->bytes, key->size);
@@ -42,6 +47,7 @@ struct store_row {
     uint32_t format;
     uint32_t epoch; /* leader epoch: rises with every open after an unclean stop */
     bool clean;     /* closed in order; false while the store is open */
+    bool bounded;   /* every partition has a row with a ceiling */
 };
 
 /* Written by trims and reservations. The end is as of the writing: what later segments say wins. */
@@ -51,9 +57,11 @@ struct partition_row {
     uint64_t reserved_end; /* interval partitions: no offset below it is given twice; 0: none */
     uint64_t last_segment; /* of a removed partition: where its last batches may lie */
     bool removed;
+    uint64_t ceiling; /* no offset from here on was ever given out; 0: unknown */
 };
 
-/* What one partition has in one closed segment. */
+/* What one partition has in one closed segment, or what was moved into a segment. Of rows that
+ * overlap, the one with the highest segment is true: whatever moves goes into a later one. */
 struct index_row {
     uint64_t first_offset;
     int64_t first_time_ms;

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The reader thread: takes reads, scans, floors and bounds in turn, so that a long queue of one
- * kind does not hold up the others. It also drops old files, because that takes a lock inside
- * RocksDB. */
+/* The reader threads: they take reads, scans, floors and bounds in turn, so that a long queue of
+ * one kind does not hold up the others. They also drop old files, because that takes a lock inside
+ * RocksDB, and read what is to be moved. */
 #include "core/base/check.h"
+#include "core/base/heap.h"
 #include "storage/rocksdb/engine.h"
 
 static void push(struct engine *engine, enum work kind, struct request *request)
@@ -37,18 +38,6 @@ void engine_floor(struct storage *storage, struct storage_floor *floor)
 void engine_bounds(struct storage *storage, struct storage_bounds *bounds)
 {
     push(engine_of(storage), WORK_BOUNDS, &bounds->request);
-}
-
-void readers_want_drop(struct engine *engine)
-{
-    pthread_mutex_lock(&engine->reader_lock);
-    if (!engine->drop_wanted) {
-        engine->drop_wanted = true;
-        engine->drop_at_ms = now_ms() + DROP_DELAY_MS;
-    }
-    engine->drop_attempts = 0;
-    pthread_cond_signal(&engine->reader_wake);
-    pthread_mutex_unlock(&engine->reader_lock);
 }
 
 /* With the lock held. NULL: nothing to do. */
@@ -89,47 +78,68 @@ static void work_on(struct engine *engine, enum work kind, struct request *reque
     request_complete(request, status);
 }
 
-/* With the lock held: takes on the dropping when it is due. */
-static bool drop_is_mine(struct engine *engine)
+/* With the lock held: until somebody asks for something, or what is put off is due. */
+static void wait_for_work(struct engine *engine)
 {
-    if (!engine->drop_wanted || engine->drop_running || now_ms() < engine->drop_at_ms)
+    const struct evacuation *evacuation = &engine->evacuation;
+    uint64_t at_ms = UINT64_MAX;
+    if (engine->drop_wanted && !engine->drop_running)
+        at_ms = engine->drop_at_ms;
+    if (evacuation->wanted && !evacuation->running && evacuation->at_ms < at_ms)
+        at_ms = evacuation->at_ms;
+    if (at_ms == UINT64_MAX) {
+        pthread_cond_wait(&engine->reader_wake, &engine->reader_lock);
+        return;
+    }
+    struct timespec deadline = deadline_of(at_ms);
+    pthread_cond_timedwait(&engine->reader_wake, &engine->reader_lock, &deadline);
+}
+
+/* With the lock held, but not while it works. False: there was nothing to do. */
+static bool work_once(struct engine *engine, struct reader *reader)
+{
+    enum work kind;
+    struct request *request = take(engine, &kind);
+    bool evacuate = evacuate_is_mine(engine), drop = drop_is_mine(engine);
+    if (request == NULL && !evacuate && !drop)
         return false;
-    engine->drop_wanted = false;
-    engine->drop_running = true;
+    reader->work = ++engine->work_number;
+    pthread_mutex_unlock(&engine->reader_lock);
+    if (request != NULL)
+        work_on(engine, kind, request);
+    if (evacuate)
+        evacuate_step(engine);
+    pthread_mutex_lock(&engine->reader_lock);
+    reader->work = 0;
+    if (drop) {
+        pthread_mutex_unlock(&engine->reader_lock);
+        drop_files(engine);
+        pthread_mutex_lock(&engine->reader_lock);
+    }
     return true;
 }
 
 static void *reader_run(void *context)
 {
-    struct engine *engine = context;
+    struct reader *reader = context;
+    struct engine *engine = reader->engine;
     pthread_mutex_lock(&engine->reader_lock);
-    while (!engine->reader_stop) {
-        enum work kind;
-        struct request *request = take(engine, &kind);
-        bool drop = drop_is_mine(engine);
-        if (request != NULL || drop) {
-            pthread_mutex_unlock(&engine->reader_lock);
-            if (request != NULL)
-                work_on(engine, kind, request);
-            if (drop)
-                drop_files(engine);
-            pthread_mutex_lock(&engine->reader_lock);
-        } else if (engine->drop_wanted && !engine->drop_running) {
-            struct timespec deadline = deadline_of(engine->drop_at_ms);
-            pthread_cond_timedwait(&engine->reader_wake, &engine->reader_lock, &deadline);
-        } else {
-            pthread_cond_wait(&engine->reader_wake, &engine->reader_lock);
-        }
-    }
+    while (!engine->reader_stop)
+        if (!work_once(engine, reader))
+            wait_for_work(engine);
     pthread_mutex_unlock(&engine->reader_lock);
     return NULL;
 }
 
 void readers_start(struct engine *engine)
 {
-    for (int i = 0; i < READER_THREADS; i++) {
-        CHECK(pthread_create(&engine->readers[i], NULL, reader_run, engine) == 0);
-        pthread_setname_np(engine->readers[i], "store-reader");
+    engine->readers = heap_array(engine->reader_count, sizeof *engine->readers);
+    drop_want(engine); /* the last process may have ended before it came to that */
+    for (uint32_t i = 0; i < engine->reader_count; i++) {
+        struct reader *reader = &engine->readers[i];
+        reader->engine = engine;
+        CHECK(pthread_create(&reader->thread, NULL, reader_run, reader) == 0);
+        pthread_setname_np(reader->thread, "store-reader");
     }
 }
 
@@ -139,6 +149,6 @@ void readers_stop(struct engine *engine)
     engine->reader_stop = true;
     pthread_cond_broadcast(&engine->reader_wake);
     pthread_mutex_unlock(&engine->reader_lock);
-    for (int i = 0; i < READER_THREADS; i++)
-        pthread_join(engine->readers[i], NULL);
+    for (uint32_t i = 0; i < engine->reader_count; i++)
+        pthread_join(engine->readers[i].thread, NULL);
 }

@@ -1,11 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Rolling segments, so that RocksDB never flushes by itself and its files hold whole segments, and
- * dropping the files that lie below what retention keeps. */
+/* Rolling segments, so that RocksDB never flushes by itself and its files hold whole segments. */
 #include "core/base/check.h"
-#include "core/base/trace.h"
 #include "storage/rocksdb/engine.h"
 
-enum { MINUTE_MS = 60 * 1000, HOUR_MS = 60 * MINUTE_MS, DROP_RETRY_MS = 1000, DROP_ATTEMPTS = 20 };
+enum { MINUTE_MS = 60 * 1000, HOUR_MS = 60 * MINUTE_MS };
 
 /* A segment is dropped whole, so it must not grow old beside what retention asks for. */
 static const uint64_t age_ms[STORAGE_CLASSES] = {
@@ -116,102 +114,4 @@ void roll_all(struct engine *engine)
     rocksdb_flushoptions_set_wait(engine->flush_options, 1);
     for (int i = 0; i < FAMILIES; i++)
         flush(engine, &engine->families[i]);
-}
-
-/* The first segment of the class that somebody still needs. */
-static uint64_t lowest_needed(struct engine *engine, enum storage_class class)
-{
-    uint64_t lowest = engine->families[class].segment;
-    struct map_slot *slot;
-    for (size_t i = 0; (slot = map_next(&engine->index.partitions, &i)) != NULL;) {
-        const struct partition *partition = slot->value;
-        if (partition->class == class && !partition->removed && partition->count > 0 &&
-            partition->entries[0].segment < lowest)
-            lowest = partition->entries[0].segment;
-    }
-    return lowest;
-}
-
-/* RocksDB skips files that are being compacted or still lie in level 0: true when some are left. */
-static bool drop_below(struct engine *engine, enum storage_class class, uint64_t below)
-{
-    rocksdb_column_family_handle_t *handle = engine->families[class].handle;
-    struct log_key first = log_key_of(0, 0, 0);
-    struct log_key last = log_key_of(below - 1, UINT64_MAX, UINT64_MAX);
-    const char *firsts[] = {(const char *)first.bytes}, *lasts[] = {(const char *)last.bytes};
-    size_t sizes[] = {LOG_KEY_SIZE};
-    char *problem = NULL;
-    rocksdb_delete_file_in_range_cf(engine->db, handle, firsts[0], LOG_KEY_SIZE, lasts[0],
-                                    LOG_KEY_SIZE, &problem);
-    uint64_t left = 0;
-    if (problem == NULL)
-        rocksdb_approximate_sizes_cf(engine->db, handle, 1, firsts, sizes, lasts, sizes, &left,
-                                     &problem);
-    if (problem != NULL) {
-        trace(TRACE_WARN, "store: dropping old segments: %s", problem);
-        rocksdb_free(problem);
-    }
-    atomic_fetch_add_explicit(&engine->count_drops, 1, memory_order_relaxed);
-    atomic_store_explicit(&engine->dropped_below[class], below, memory_order_release);
-    return left > 0;
-}
-
-void drop_files(struct engine *engine)
-{
-    uint64_t below[STORAGE_CLASSES];
-    pthread_mutex_lock(&engine->index.lock);
-    for (int i = 0; i < FAMILY_STATE; i++)
-        below[i] = lowest_needed(engine, (enum storage_class)i);
-    pthread_mutex_unlock(&engine->index.lock);
-    bool left = false;
-    for (int i = 0; i < FAMILY_STATE; i++)
-        if (below[i] > 0)
-            left |= drop_below(engine, (enum storage_class)i, below[i]);
-    pthread_mutex_lock(&engine->reader_lock);
-    engine->drop_running = false;
-    if (left && engine->drop_attempts++ < DROP_ATTEMPTS && !engine->drop_wanted) {
-        engine->drop_wanted = true;
-        engine->drop_at_ms = now_ms() + DROP_RETRY_MS;
-    }
-    pthread_mutex_unlock(&engine->reader_lock);
-}
-
-static void forget_removed(struct engine *engine, enum storage_class class, uint64_t below)
-{
-    struct map_slot *slot;
-    size_t i = 0;
-    while ((slot = map_next(&engine->index.partitions, &i)) != NULL) {
-        struct partition *partition = slot->value;
-        if (partition->class != class || !partition->removed || partition->last_segment >= below)
-            continue;
-        struct own_key key = partition_row_key(class, partition->id);
-        batch_delete_row(engine, own_key_span(&key));
-        index_forget(&engine->index, partition);
-        i--; /* another slot may have moved here */
-    }
-}
-
-/* A file may survive its drop (it holds a later segment, too). Without this row the next recovery
- * could take what is in it for new, and bring back a removed partition. */
-static void put_class_row(struct engine *engine, enum storage_class class, uint64_t kept_from)
-{
-    struct own_key key = class_row_key(class);
-    struct class_row row = {.kept_from = kept_from};
-    CHECK(class_row_encode(own_key_span(&key), &row, &engine->scratch) == STATUS_OK);
-    batch_put_row(engine, own_key_span(&key), buf_span(&engine->scratch));
-}
-
-void drop_rows(struct engine *engine)
-{
-    for (int i = 0; i < FAMILY_STATE; i++) {
-        enum storage_class class = (enum storage_class)i;
-        uint64_t below = atomic_load_explicit(&engine->dropped_below[i], memory_order_acquire);
-        if (below <= engine->index_kept_from[i])
-            continue;
-        struct own_key first = index_row_key(class, 0, 0), end = index_row_key(class, below, 0);
-        batch_delete_own_range(engine, own_key_span(&first), own_key_span(&end));
-        forget_removed(engine, class, below);
-        put_class_row(engine, class, below);
-        engine->index_kept_from[i] = below;
-    }
 }

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Iterators over one (segment, partition): bounds, readahead, and the checks of all that comes out.
+/* Iterators over one slice: bounds, readahead, and the checks of all that comes out.
  */
 #include "storage/rocksdb/stored.h"
 
@@ -12,9 +12,11 @@ enum { READAHEAD_MAX = 256 << 10, BATCH_HEADER = 61, MAGIC_AT = 16, CRC_AT = 17,
 void cursor_open(struct cursor *cursor, struct engine *engine, enum storage_class class,
                  uint64_t partition, const struct slice *slice)
 {
-    *cursor = (struct cursor){.segment = slice->segment, .partition = partition};
-    cursor->lower = log_key_of(slice->segment, partition, 0);
-    cursor->upper = log_key_of(slice->segment, partition, UINT64_MAX);
+    *cursor = (struct cursor){
+        .segment = slice->segment, .partition = partition, .first_offset = slice->first_offset};
+    /* The segment may hold other batches of the partition, which were moved there. */
+    cursor->lower = log_key_of(slice->segment, partition, slice->first_offset);
+    cursor->upper = log_key_of(slice->segment, partition, slice->end_offset);
     cursor->options = rocksdb_readoptions_create();
     rocksdb_readoptions_set_verify_checksums(cursor->options, 1);
     rocksdb_readoptions_set_fill_cache(cursor->options, 0);
@@ -62,7 +64,7 @@ enum status cursor_seek_before(struct cursor *cursor, uint64_t offset)
     rocksdb_iter_seek_for_prev(cursor->iterator, (const char *)key.bytes, LOG_KEY_SIZE);
     enum status status = cursor_status(cursor);
     if (status == STATUS_OK && !rocksdb_iter_valid(cursor->iterator))
-        status = cursor_seek(cursor, 0);
+        status = cursor_seek(cursor, cursor->first_offset);
     return status;
 }
 
@@ -89,9 +91,25 @@ enum status cursor_get(const struct cursor *cursor, struct stored *stored)
     struct span footer;
     if (!cursor_at(cursor, &stored->base_offset))
         return STATUS_CORRUPT;
-    enum status status =
-        envelope_decode(span_of(value, size), &stored->envelope, &stored->batch, &footer);
+    stored->value = span_of(value, size);
+    enum status status = envelope_decode(stored->value, &stored->envelope, &stored->batch, &footer);
     return status == STATUS_OK && stored->envelope.record_count > 0 ? STATUS_OK : STATUS_CORRUPT;
+}
+
+/* RocksDB steps one further back when it seeks backwards, so a batch that begins at offset is not
+ * looked for that way: its predecessor may lie in a block that cannot be read. */
+enum status cursor_seek_holding(struct cursor *cursor, uint64_t offset)
+{
+    struct stored stored;
+    uint64_t base;
+    enum status status = cursor_seek(cursor, offset);
+    if (status != STATUS_OK || (cursor_at(cursor, &base) && base == offset))
+        return status;
+    status = cursor_seek_before(cursor, offset);
+    if (status == STATUS_OK && cursor_at(cursor, &base) && base < offset &&
+        cursor_get(cursor, &stored) == STATUS_OK && base + stored.envelope.record_count <= offset)
+        status = cursor_next(cursor);
+    return status;
 }
 
 enum status stored_check(const struct stored *stored)

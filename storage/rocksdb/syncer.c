@@ -21,6 +21,17 @@ static void make_visible(struct engine *engine, const struct storage_append *app
     atomic_fetch_add_explicit(&engine->count_appends, 1, memory_order_relaxed);
 }
 
+/* It belongs to whoever started it from here on. */
+static void end(struct engine *engine, struct storage_append *append)
+{
+    struct storage_trim *trim = append_as_trim(append);
+    enum status status = append->request.status;
+    if (append_as_move(append) != NULL)
+        evacuate_done(engine, status);
+    else
+        request_complete(trim != NULL ? &trim->request : &append->request, status);
+}
+
 void chain_complete(struct engine *engine, struct chain *chain)
 {
     bool trimmed = false;
@@ -32,22 +43,29 @@ void chain_complete(struct engine *engine, struct chain *chain)
     }
     pthread_mutex_unlock(&engine->index.lock);
     for (struct storage_append *append = chain->head, *next; append != NULL; append = next) {
-        struct storage_trim *trim = append_as_trim(append);
-        struct request *request = trim != NULL ? &trim->request : &append->request;
-        enum status status = append->request.status;
         next = append->next;
-        request_complete(request, status);
+        end(engine, append);
     }
     *chain = (struct chain){0};
     if (trimmed)
-        readers_want_drop(engine);
+        drop_want(engine);
 }
+
+/* A fast disk answers in 50 us, a slow or full one in seconds. */
+const uint32_t sync_bucket_us[SYNC_BUCKETS] = {100,   250,   500,    1000,   2500,    5000,
+                                               10000, 25000, 100000, 250000, 1000000, 5000000};
 
 static void sync_measure(struct engine *engine, uint64_t began_ns)
 {
     uint64_t took_ns = clock_monotonic_ns() - began_ns;
     atomic_fetch_add_explicit(&engine->count_syncs, 1, memory_order_relaxed);
     atomic_fetch_add_explicit(&engine->sync_ns, took_ns, memory_order_relaxed);
+    for (int i = 0; i < SYNC_BUCKETS; i++) {
+        if (took_ns > (uint64_t)sync_bucket_us[i] * 1000)
+            continue;
+        atomic_fetch_add_explicit(&engine->sync_buckets[i], 1, memory_order_relaxed);
+        break;
+    }
     if (took_ns > atomic_load_explicit(&engine->sync_ns_max, memory_order_relaxed))
         atomic_store_explicit(&engine->sync_ns_max, took_ns, memory_order_relaxed);
 }

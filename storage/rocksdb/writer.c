@@ -6,13 +6,20 @@
 #include "core/base/clock.h"
 #include "storage/rocksdb/engine.h"
 
-enum append_kind { KIND_APPEND, KIND_TRIM };
+enum append_kind { KIND_APPEND, KIND_TRIM, KIND_MOVE };
 
 struct storage_trim *append_as_trim(struct storage_append *append)
 {
     if (append->engine[SLOT_KIND] != KIND_TRIM)
         return NULL;
     return container_of(append, struct storage_trim, append);
+}
+
+struct move *append_as_move(struct storage_append *append)
+{
+    if (append->engine[SLOT_KIND] != KIND_MOVE)
+        return NULL;
+    return container_of(append, struct move, append);
 }
 
 void writer_wake(struct engine *engine)
@@ -47,6 +54,11 @@ void engine_trim(struct storage *storage, struct storage_trim *trim)
     post(engine_of(storage), &trim->append, KIND_TRIM);
 }
 
+void writer_move(struct engine *engine, struct move *move)
+{
+    post(engine, &move->append, KIND_MOVE);
+}
+
 /* Oldest first. */
 static struct storage_append *take_posted(struct engine *engine)
 {
@@ -70,6 +82,7 @@ static enum status admit(struct engine *engine, const struct chain *chain)
     for (struct storage_append *part = chain->head; part != NULL; part = part->next) {
         if (append_as_trim(part) != NULL)
             continue;
+        /* A move needs space to make space. */
         if (space == SPACE_NONE || (space == SPACE_ROWS_ONLY && part->batch_count > 0))
             return STATUS_NO_SPACE;
         for (uint32_t i = 0; i < part->batch_count; i++) {
@@ -123,6 +136,11 @@ static void group_write(struct engine *engine)
         drop_rows(engine);
         written = batch_write(engine);
     }
+    for (struct storage_append *part = engine->group.head; part != NULL; part = part->next) {
+        const struct move *move = append_as_move(part);
+        if (move != NULL && written && part->request.status == STATUS_OK)
+            evacuate_apply(engine, move);
+    }
     struct chain direct = {0}, listed = {0}, group = engine->group;
     engine->group = (struct chain){0};
     for (struct storage_append *part = group.head, *next; part != NULL; part = next) {
@@ -147,14 +165,17 @@ static void chain_add(struct engine *engine, struct chain *chain)
     int64_t wall_ms = clock_wall_ms();
     for (struct storage_append *part = chain->head; part != NULL; part = part->next) {
         struct storage_trim *trim = append_as_trim(part);
+        struct move *move = append_as_move(part);
         part->request.status = refusal;
         if (refusal != STATUS_OK)
             continue;
         if (trim != NULL)
             batch_add_trim(engine, trim);
+        else if (move != NULL)
+            batch_add_move(engine, move);
         else
             listed |= batch_add_append(engine, part, wall_ms);
-        listed |= trim != NULL;
+        listed |= trim != NULL || move != NULL;
     }
     for (struct storage_append *part = chain->head; listed && part != NULL; part = part->next)
         give_ticket(engine, part);

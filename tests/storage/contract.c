@@ -661,6 +661,15 @@ static void health_and_metrics(void **state)
     assert_int_equal(fixture->storage->ops->health(fixture->storage), STATUS_OK);
     fixture->storage->ops->metrics(fixture->storage, remember, &count);
     assert_true(count >= 3);
+    if (!fixture_keeps(fixture))
+        return;
+    double syncs = metric_of(fixture, "sync_seconds_count");
+    assert_true(syncs >= 2); /* the open's and the append's */
+    assert_true(metric_of(fixture, "sync_seconds_bucket{le=\"+Inf\"}") == syncs);
+    assert_true(metric_of(fixture, "sync_seconds_bucket{le=\"5\"}") <= syncs);
+    assert_true(metric_of(fixture, "sync_seconds_bucket{le=\"0.0001\"}") <=
+                metric_of(fixture, "sync_seconds_bucket{le=\"0.25\"}"));
+    assert_true(metric_of(fixture, "sync_seconds_sum") > 0);
 }
 
 static const struct CMUnitTest contract_tests[] = {
@@ -715,6 +724,8 @@ int main(int argc, char **argv)
 {
     if (argc == 3)
         return crash_child(argv[1], argv[2]);
+    if (argc == 2)
+        cmocka_set_test_filter(argv[1]); /* a name, with wildcards */
     int failed = 0;
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         failed += run_group(cases[i].name, contract_tests,
@@ -722,5 +733,6 @@ int main(int argc, char **argv)
         failed += run_group(cases[i].name, random_tests, random_test_count, &cases[i]);
     }
     failed += run_group("rocksdb, damaged", crash_tests, crash_test_count, &cases[1]);
+    failed += run_group("rocksdb, evacuation", evacuate_tests, evacuate_test_count, &cases[1]);
     return failed;
 }

@@ -5,6 +5,7 @@
 
 #include <dirent.h>
 #include <fcntl.h>
+#include <rocksdb/c.h>
 #include <signal.h>
 #include <stdio.h>
 #include <sys/resource.h>
@@ -13,16 +14,30 @@
 #include <unistd.h>
 
 #include "core/base/crc.h"
+#include "core/base/hash.h"
 #include "core/base/pack.h"
 #include "core/net/loop.h"
+#include "storage/rocksdb/keys.h"
 #include "storage/rocksdb/rocksdb.h"
 
-enum { SYNCED = 1, INTERVAL = 2, RECORDS = 3, PAYLOAD = 2000, ACKS = 400 };
+enum { SYNCED = 1, INTERVAL = 2, RECORDS = 3, PAYLOAD = 2000, ACKS = 400, HASHED = 100 };
 
 /* What the child tells about each answered append. */
 struct ack {
     uint64_t partition, base, seed;
 };
+
+/* A process of another hash key appends once more to each partition. */
+static int hash_child(struct fixture *fixture)
+{
+    for (uint64_t partition = 0; partition < HASHED; partition++) {
+        if (bounds_of(fixture, partition).end != 1 ||
+            append_one(fixture, partition, 1, 10, partition) != 1)
+            return 1;
+    }
+    fixture_close(fixture);
+    return 0;
+}
 
 /* The child appends until it is killed, four at a time. */
 
@@ -33,6 +48,10 @@ int crash_child(const char *role, const char *directory)
     struct err err = {{0}};
     fixture.loop = loop_new();
     fixture.options.directory = directory;
+    if (strcmp(role, "hash") == 0)
+        hash_process_key = (struct hash_key){17, 4}; /* surely not the parent's */
+    if (strcmp(role, "evacuate") == 0)
+        return evacuate_child(&fixture);
     fixture.options.interval_ms = 60000; /* only the kill decides what is there */
     if (strcmp(role, "roll") == 0) {
         fixture.options.segment_bytes = 60000; /* so that the kill hits rolls, too */
@@ -42,6 +61,8 @@ int crash_child(const char *role, const char *directory)
         fprintf(stderr, "%s\n", err.text);
         return 1;
     }
+    if (strcmp(role, "hash") == 0)
+        return hash_child(&fixture);
     for (uint64_t seed = 0;; seed += 4) {
         struct op *ops[4];
         for (unsigned i = 0; i < 4; i++) {
@@ -66,26 +87,14 @@ int crash_child(const char *role, const char *directory)
 /* Runs the child on the fixture's directory and kills it; all acks it wrote. */
 static size_t run_and_kill(struct fixture *fixture, const char *how, struct ack *acks, size_t room)
 {
-    int pipes[2];
-    assert_int_equal(pipe(pipes), 0);
-    pid_t child = fork();
-    if (child == 0) {
-        char program[] = "/proc/self/exe", role[16];
-        snprintf(role, sizeof role, "%s", how);
-        char *arguments[] = {program, role, fixture->directory, NULL};
-        dup2(pipes[1], STDOUT_FILENO);
-        close(pipes[0]);
-        close(pipes[1]);
-        execv(program, arguments);
-        _exit(1);
-    }
-    close(pipes[1]);
+    int from;
+    pid_t child = child_start(fixture, how, &from);
     size_t count = 0;
-    while (count < room && read(pipes[0], &acks[count], sizeof *acks) == sizeof *acks) {
+    while (count < room && read(from, &acks[count], sizeof *acks) == sizeof *acks) {
         if (++count == ACKS)
             kill(child, SIGKILL);
     }
-    close(pipes[0]);
+    close(from);
     waitpid(child, NULL, 0);
     assert_true(count >= ACKS);
     return count;
@@ -428,6 +437,14 @@ static unsigned count_files(const struct fixture *fixture, const char *suffix)
     return count;
 }
 
+static bool files_fall_to(const struct fixture *fixture, unsigned count)
+{
+    for (unsigned wait = 0; wait < 200; wait++, usleep(50000))
+        if (count_files(fixture, ".sst") <= count)
+            return true;
+    return false;
+}
+
 static void space_comes_back_after_a_trim(void **state)
 {
     struct fixture *fixture = *state;
@@ -438,7 +455,7 @@ static void space_comes_back_after_a_trim(void **state)
         append_one(fixture, 1, 1, PAYLOAD, i);
         append_one(fixture, 2, 1, PAYLOAD, i);
         if (i < 5)
-            append_one(fixture, 3, 1, 10, i);
+            append_one(fixture, 3, 1, 10000, i);
     }
     unsigned before = 0;
     for (unsigned wait = 0; wait < 100 && (before = count_files(fixture, ".sst")) < 10; wait++)
@@ -446,16 +463,19 @@ static void space_comes_back_after_a_trim(void **state)
     assert_true(before >= 10);
     assert_int_equal(trim_run(fixture, 1, 580, false), STATUS_OK);
     assert_int_equal(trim_run(fixture, 2, 0, true), STATUS_OK);
-    usleep(300000); /* partition 3 holds the first segment, so nothing may go */
-    assert_int_equal(bounds_of(fixture, 3).end, 5);
-    assert_true(count_files(fixture, ".sst") >= before);
-    assert_int_equal(trim_run(fixture, 3, 5, false), STATUS_OK);
-    unsigned after = before;
-    for (unsigned wait = 0; wait < 200 && after > 5; wait++) {
-        usleep(50000);
-        after = count_files(fixture, ".sst");
+    /* What partition 3 has in the first segment stays, and what lies behind goes. */
+    assert_true(files_fall_to(fixture, 5));
+    for (uint64_t i = 0; i < 5; i++) {
+        struct storage_read kept;
+        read_init(fixture, &kept, 3, i);
+        kept.max_bytes = 1;
+        assert_int_equal(read_run(fixture, &kept), STATUS_OK);
+        assert_true(kept.count == 1 && batch_is(blob_span(kept.batches[0].bytes), 1, 10000, i));
+        read_release(&kept);
     }
-    assert_true(after <= 5);
+    unsigned left = count_files(fixture, ".sst");
+    assert_int_equal(trim_run(fixture, 3, 5, false), STATUS_OK);
+    assert_true(files_fall_to(fixture, left - 1));
     append_one(fixture, 1, 1, PAYLOAD, 600); /* its write forgets the rows of what was dropped */
     fixture_reopen(fixture);
     assert_int_equal(bounds_of(fixture, 1).start, 580);
@@ -488,6 +508,171 @@ static void space_comes_back_after_a_trim(void **state)
     }
 }
 
+static void another_hash_key_finds_all_partitions(void **state)
+{
+    struct fixture *fixture = *state;
+    int from, ended = 0;
+    for (uint64_t partition = 0; partition < HASHED; partition++)
+        append_one(fixture, partition, 1, 10, partition);
+    fixture_close(fixture);
+    pid_t child = child_start(fixture, "hash", &from);
+    close(from);
+    waitpid(child, &ended, 0);
+    assert_true(WIFEXITED(ended) && WEXITSTATUS(ended) == 0);
+    fixture_open(fixture);
+    for (uint64_t partition = 0; partition < HASHED; partition++)
+        assert_int_equal(bounds_of(fixture, partition).end, 2);
+}
+
+/* Damage in the newest segment. The store as a crash leaves it that comes after the flush of the
+ * newest segment, but before the rows of its index: made by hand. */
+
+enum { CLOSED = 1, BATCHES = 50, STORED = 24 + 64 + 61 + PAYLOAD };
+
+static void take_back_the_roll(const struct fixture *fixture, bool bounded)
+{
+    static const char *const names[] = {"default", "log_6h", "log_3d", "log_30d", "log_unlimited"};
+    enum { COUNT = sizeof names / sizeof *names };
+    const rocksdb_options_t *each[COUNT];
+    rocksdb_column_family_handle_t *families[COUNT];
+    rocksdb_options_t *options = rocksdb_options_create();
+    rocksdb_options_set_disable_auto_compactions(options, 1);
+    for (unsigned i = 0; i < COUNT; i++)
+        each[i] = options;
+    char *problem = NULL;
+    rocksdb_t *db = rocksdb_open_column_families(options, fixture->directory, COUNT, names, each,
+                                                 families, &problem);
+    assert_null(problem);
+    rocksdb_writeoptions_t *write = rocksdb_writeoptions_create();
+    for (uint64_t partition = 1; partition <= 3; partition++) {
+        struct own_key key = index_row_key(STORAGE_3_DAYS, CLOSED, partition);
+        rocksdb_delete_cf(db, write, families[0], (const char *)key.bytes, key.size, &problem);
+        assert_null(problem);
+    }
+    struct own_key key = store_row_key();
+    struct store_row row = {.format = 1, .clean = false, .bounded = bounded};
+    struct buf value;
+    buf_init(&value, 100);
+    assert_int_equal(store_row_encode(&row, &value), STATUS_OK);
+    rocksdb_put_cf(db, write, families[0], (const char *)key.bytes, key.size,
+                   (const char *)value.data, value.size, &problem);
+    assert_null(problem);
+    buf_deinit(&value);
+    rocksdb_writeoptions_destroy(write);
+    for (unsigned i = 0; i < COUNT; i++)
+        rocksdb_column_family_handle_destroy(families[i]);
+    rocksdb_close(db);
+    rocksdb_options_destroy(options);
+}
+
+static void fill_and_close(struct fixture *fixture, bool bounded)
+{
+    for (uint64_t i = 0; i < BATCHES; i++)
+        for (uint64_t partition = 1; partition <= 3; partition++)
+            append_one(fixture, partition, RECORDS, PAYLOAD, i);
+    fixture_close(fixture);
+    take_back_the_roll(fixture, bounded);
+}
+
+/* How many batches of those that were appended first can be read; all others must be refused. */
+static unsigned count_readable(struct fixture *fixture, uint64_t partition)
+{
+    unsigned good = 0;
+    for (uint64_t offset = 0; offset < BATCHES * RECORDS;) {
+        struct storage_read read;
+        read_init(fixture, &read, partition, offset);
+        read.max_bytes = 1;
+        enum status status = read_run(fixture, &read);
+        if (status == STATUS_CORRUPT) {
+            assert_true(read.offset > offset);
+            offset = read.offset;
+            continue;
+        }
+        assert_int_equal(status, STATUS_OK);
+        assert_int_equal(read.count, 1);
+        assert_int_equal(read.batches[0].base_offset, offset);
+        assert_true(batch_is(blob_span(read.batches[0].bytes), RECORDS, PAYLOAD, offset / RECORDS));
+        read_release(&read);
+        offset += RECORDS;
+        good++;
+    }
+    return good;
+}
+
+static void a_newest_segment_without_rows_is_read(void **state)
+{
+    struct fixture *fixture = *state;
+    fill_and_close(fixture, true);
+    fixture_open(fixture);
+    for (uint64_t partition = 1; partition <= 3; partition++) {
+        assert_int_equal(bounds_of(fixture, partition).end, BATCHES * RECORDS);
+        assert_int_equal(count_readable(fixture, partition), BATCHES);
+    }
+}
+
+static void a_bad_block_in_the_newest_segment_is_quarantined(void **state)
+{
+    struct fixture *fixture = *state;
+    char path[512];
+    fill_and_close(fixture, true);
+    find_file(fixture, ".sst", path);
+    damage(path, BATCHES * STORED - 500, 10); /* the last batches of 1, or the first of 2 */
+    for (unsigned turn = 0; turn < 2; turn++) {
+        fixture_open(fixture);
+        unsigned readable = count_readable(fixture, 1) + count_readable(fixture, 2);
+        assert_true(readable < 2 * BATCHES && readable > 2 * BATCHES - 12);
+        assert_int_equal(count_readable(fixture, 3), BATCHES);
+        assert_int_equal(bounds_of(fixture, 2).end, BATCHES * RECORDS + turn);
+        assert_int_equal(bounds_of(fixture, 3).end, BATCHES * RECORDS + turn);
+        /* Nobody can tell where 1 ended: it goes on behind all that it can have given out. */
+        uint64_t end = bounds_of(fixture, 1).end;
+        assert_true(end >= 65536 && end < 2 * 65536);
+        for (uint64_t partition = 1; partition <= 3; partition++)
+            append_one(fixture, partition, 1, 10, 7);
+        struct storage_read read;
+        read_init(fixture, &read, 1, end);
+        assert_int_equal(read_run(fixture, &read), STATUS_OK);
+        assert_int_equal(read.count, 1);
+        assert_int_equal(read.batches[0].base_offset, end);
+        read_release(&read);
+        fixture_close(fixture);
+    }
+}
+
+static void a_bad_end_of_the_newest_segment_is_quarantined(void **state)
+{
+    struct fixture *fixture = *state;
+    char path[512];
+    fill_and_close(fixture, true);
+    find_file(fixture, ".sst", path);
+    damage(path, 3 * BATCHES * STORED - 5000, 10);
+    fixture_open(fixture);
+    assert_int_equal(bounds_of(fixture, 1).end, BATCHES * RECORDS);
+    assert_int_equal(bounds_of(fixture, 2).end, BATCHES * RECORDS);
+    assert_true(append_one(fixture, 3, 1, 10, 7) >= 65536);
+    unsigned readable = count_readable(fixture, 3);
+    assert_true(readable < BATCHES && readable > BATCHES - 12);
+}
+
+static void without_ceilings_a_bad_block_refuses(void **state)
+{
+    struct fixture *fixture = *state;
+    struct err err = {{0}};
+    char path[512];
+    fill_and_close(fixture, false);
+    find_file(fixture, ".sst", path);
+    damage(path, BATCHES * STORED - 500, 10);
+    for (unsigned turn = 0; turn < 2; turn++) {
+        assert_int_equal(fixture_try_open(fixture, &err), STATUS_CORRUPT);
+        assert_non_null(strstr(err.text, "Restore a copy of the directory"));
+        fixture->storage = NULL;
+    }
+    damage(path, BATCHES * STORED - 500, 10); /* the copy: damage is its own inverse */
+    fixture_open(fixture);
+    for (uint64_t partition = 1; partition <= 3; partition++)
+        assert_int_equal(bounds_of(fixture, partition).end, BATCHES * RECORDS);
+}
+
 const struct CMUnitTest crash_tests[] = {
     cmocka_unit_test(kill_keeps_what_was_acknowledged),
     cmocka_unit_test(kills_between_rolls_keep_it_too),
@@ -503,5 +688,10 @@ const struct CMUnitTest crash_tests[] = {
     cmocka_unit_test(a_failed_write_is_final),
     cmocka_unit_test(a_corrupt_block_never_gives_wrong_data),
     cmocka_unit_test(space_comes_back_after_a_trim),
+    cmocka_unit_test(another_hash_key_finds_all_partitions),
+    cmocka_unit_test(a_newest_segment_without_rows_is_read),
+    cmocka_unit_test(a_bad_block_in_the_newest_segment_is_quarantined),
+    cmocka_unit_test(a_bad_end_of_the_newest_segment_is_quarantined),
+    cmocka_unit_test(without_ceilings_a_bad_block_refuses),
 };
 const size_t crash_test_count = sizeof crash_tests / sizeof *crash_tests;

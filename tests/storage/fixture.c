@@ -341,6 +341,15 @@ uint64_t floor_of(struct fixture *fixture, uint64_t partition, int64_t time_ms, 
     return floor.floor;
 }
 
+void trim_start(struct fixture *fixture, uint64_t partition, uint64_t start)
+{
+    static struct storage_trim trim;
+    trim =
+        (struct storage_trim){.partition = partition, .class = STORAGE_3_DAYS, .new_start = start};
+    begin(fixture, &trim.request);
+    fixture->storage->ops->trim(fixture->storage, &trim);
+}
+
 enum status trim_run(struct fixture *fixture, uint64_t partition, uint64_t start, bool remove)
 {
     struct storage_trim trim = {
@@ -389,4 +398,46 @@ const char *scan_text(struct fixture *fixture, const char *first, const char *en
         strcat(text, "+");
     blob_unref(scan.rows);
     return text;
+}
+
+/* Children and figures */
+
+pid_t child_start(const struct fixture *fixture, const char *role, int *from)
+{
+    int pipes[2];
+    assert_int_equal(pipe(pipes), 0);
+    pid_t child = fork();
+    if (child == 0) {
+        char program[] = "/proc/self/exe", name[16], directory[sizeof fixture->directory];
+        snprintf(name, sizeof name, "%s", role);
+        snprintf(directory, sizeof directory, "%s", fixture->directory);
+        char *arguments[] = {program, name, directory, NULL};
+        dup2(pipes[1], STDOUT_FILENO);
+        close(pipes[0]);
+        close(pipes[1]);
+        execv(program, arguments);
+        _exit(1);
+    }
+    close(pipes[1]);
+    *from = pipes[0];
+    return child;
+}
+
+struct figure {
+    const char *name;
+    double value;
+};
+
+static void take_figure(void *context, const char *name, double value)
+{
+    struct figure *figure = context;
+    if (strcmp(name, figure->name) == 0)
+        figure->value = value;
+}
+
+double metric_of(struct fixture *fixture, const char *name)
+{
+    struct figure figure = {name, -1};
+    fixture->storage->ops->metrics(fixture->storage, take_figure, &figure);
+    return figure.value;
 }

@@ -9,6 +9,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
+#include <sys/types.h>
 #include <cmocka.h>
 
 #include "storage/storage.h"
@@ -75,6 +76,7 @@ void read_release(struct storage_read *read);
 struct storage_bounds bounds_of(struct fixture *fixture, uint64_t partition);
 uint64_t floor_of(struct fixture *fixture, uint64_t partition, int64_t time_ms,
                   uint64_t keep_bytes);
+void trim_start(struct fixture *fixture, uint64_t partition, uint64_t start); /* one at a time */
 enum status trim_run(struct fixture *fixture, uint64_t partition, uint64_t start, bool remove);
 /* "key=value,key=value" of the rows in [first, end), with "+" behind when there are more, bytes
  * that do not print as \\xx, or the name of the status. Static memory. */
@@ -89,5 +91,12 @@ extern const size_t random_test_count;
 extern const struct CMUnitTest crash_tests[];
 extern const size_t crash_test_count;
 int crash_child(const char *role, const char *directory);
+/* What trims leave: evacuation, on a directory. */
+extern const struct CMUnitTest evacuate_tests[];
+extern const size_t evacuate_test_count;
+int evacuate_child(struct fixture *fixture);
+/* This program again, in a role on the fixture's directory; from: what it writes. */
+pid_t child_start(const struct fixture *fixture, const char *role, int *from);
+double metric_of(struct fixture *fixture, const char *name);
 
 #endif

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Random operations on small segments against a naive model of arrays; a failure prints the seed.
- */
+ * In some runs most of what is written is trimmed soon, so that the rest of it is evacuated. */
 #include "tests/storage/fixture.h"
 
 #include <stdio.h>
+#include <unistd.h>
 
 #include "core/base/span.h"
 #include "storage/envelope.h"
@@ -29,6 +30,8 @@ struct model {
     struct model_partition partitions[PARTITIONS];
     char rows[KEYS][16];
     int64_t wall_ms;
+    bool evacuating;
+    double evacuated; /* bytes, of the lives of the store that are over */
 };
 
 static uint64_t draw(struct model *model, uint64_t below)
@@ -101,8 +104,10 @@ static void step_append(struct model *model)
         payloads[i % 3] = draw(model, 10) == 0 ? draw(model, 40000) : draw(model, 900);
         if (i == 3)
             break;
-        op_batch(op, draw(model, PARTITIONS), 1 + (uint32_t)draw(model, 20), payloads[i],
-                 draw(model, 1u << 30));
+        uint64_t partition = draw(model, PARTITIONS);
+        if (model->evacuating && partition == 3)
+            payloads[i] %= 100;
+        op_batch(op, partition, 1 + (uint32_t)draw(model, 20), payloads[i], draw(model, 1u << 30));
         if (op->batches[i].partition == 3)
             op->batches[i].durability = DURABLE_INTERVAL;
     }
@@ -120,6 +125,10 @@ static void step_trim(struct model *model)
     uint64_t start = partition->start + draw(model, partition->end - partition->start + 3);
     if (draw(model, 4) != 0)
         start = partition->start + (partition->end - partition->start) / 4;
+    if (model->evacuating && which != 3 && draw(model, 3) != 0)
+        start = partition->end;
+    if (model->evacuating && which == 3)
+        return;
     assert_int_equal(trim_run(model->fixture, which, start, false), STATUS_OK);
     start = start > partition->end ? partition->end : start;
     partition->start = start > partition->start ? start : partition->start;
@@ -253,49 +262,66 @@ static void step(struct model *model)
         check_scan(model);
         break;
     case 7:
-        if (fixture_keeps(model->fixture) && draw(model, 10) == 0)
+        if (fixture_keeps(model->fixture) && draw(model, 10) == 0) {
+            model->evacuated += metric_of(model->fixture, "storage_evacuated_bytes_total");
             fixture_reopen(model->fixture);
+        }
         break;
     default:
         step_append(model);
     }
 }
 
-static void random_operations(struct fixture *fixture, uint64_t seed)
+static void random_operations(struct fixture *fixture, uint64_t seed, bool evacuating)
 {
     struct model *model = test_calloc(1, sizeof *model);
     model->fixture = fixture;
     model->random = seed * 0x9e3779b97f4a7c15u + 1;
     model->wall_ms = 1000;
+    model->evacuating = evacuating;
     print_message("seed %llu\n", (unsigned long long)seed);
     fixture_close(fixture);
-    fixture->options.segment_bytes = 30000;
+    fixture->options.segment_bytes = evacuating ? 60000 : 30000;
+    fixture->options.evacuate_bytes = (uint64_t)1 << 30;
+    fixture->options.readers = evacuating ? 2 : 1;
     fixture->options.wal_bytes = 200000;
     fixture_open(fixture);
-    for (unsigned i = 0; i < STEPS; i++)
+    for (unsigned i = 0; i < (evacuating ? 3 : 1) * STEPS; i++) {
         step(model);
+        if (evacuating && fixture_keeps(fixture) && i % 16 == 0)
+            usleep(20000); /* looks for what is to drop are 100 ms apart */
+    }
+    if (evacuating && fixture_keeps(fixture))
+        assert_true(model->evacuated + metric_of(fixture, "storage_evacuated_bytes_total") > 0);
     test_free(model);
 }
 
 static void random_operations_1(void **state)
 {
-    random_operations(*state, 1);
+    random_operations(*state, 1, false);
 }
 
 static void random_operations_2(void **state)
 {
-    random_operations(*state, 2);
+    random_operations(*state, 2, false);
 }
 
 static void random_operations_of_the_day(void **state)
 {
     const char *seed = getenv("POLYLOG_SEED");
-    random_operations(*state, seed != NULL ? strtoull(seed, NULL, 10) : 3);
+    random_operations(*state, seed != NULL ? strtoull(seed, NULL, 10) : 3, false);
+}
+
+static void random_operations_while_segments_are_evacuated(void **state)
+{
+    const char *seed = getenv("POLYLOG_SEED");
+    random_operations(*state, seed != NULL ? strtoull(seed, NULL, 10) : 4, true);
 }
 
 const struct CMUnitTest random_tests[] = {
     cmocka_unit_test(random_operations_1),
     cmocka_unit_test(random_operations_2),
     cmocka_unit_test(random_operations_of_the_day),
+    cmocka_unit_test(random_operations_while_segments_are_evacuated),
 };
 const size_t random_test_count = sizeof random_tests / sizeof *random_tests;

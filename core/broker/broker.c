@@ -293,10 +293,22 @@ static void write_groups(const struct catalog *catalog, struct buf *to, const ch
     }
 }
 
+/* What storage emits: plain numbers, and the buckets, sum and count of one histogram. */
+struct storage_text {
+    struct buf *to;
+    bool histogram; /* its line was written */
+};
+
 static void emit_storage(void *context, const char *name, double value)
 {
-    struct buf *to = context;
-    buf_printf(to, "# TYPE polylog_%s untyped\npolylog_%s %.9g\n", name, name, value);
+    struct storage_text *text = context;
+    bool histogram = strncmp(name, "sync_seconds_", strlen("sync_seconds_")) == 0;
+    if (histogram && !text->histogram)
+        buf_printf(text->to, "# TYPE polylog_sync_seconds histogram\n");
+    text->histogram |= histogram;
+    if (!histogram && strchr(name, '{') == NULL)
+        buf_printf(text->to, "# TYPE polylog_%s untyped\n", name);
+    buf_printf(text->to, "polylog_%s %.9g\n", name, value);
 }
 
 enum status broker_metrics(struct broker_worker *worker, struct buf *to)
@@ -309,8 +321,9 @@ enum status broker_metrics(struct broker_worker *worker, struct buf *to)
     write_groups(worker->catalog, to, "group_in_flight", "Records under lease", group_in_flight);
     write_groups(worker->catalog, to, "group_oldest_seconds",
                  "Age of the oldest record that a group has not done", group_oldest);
+    struct storage_text storage = {.to = to};
     if (broker->storage->ops->metrics != NULL)
-        broker->storage->ops->metrics(broker->storage, emit_storage, to);
+        broker->storage->ops->metrics(broker->storage, emit_storage, &storage);
     buf_printf(to, "# TYPE polylog_build_info gauge\npolylog_build_info{version=\"%s\"} 1\n",
                POLYLOG_VERSION);
     return status;

@@ -33,6 +33,10 @@ static inline uint8_t *varint_put(uint8_t *at, uint64_t zigzagged)
 /* Returns the byte after, or NULL when the varint runs over end or is longer than ten bytes. */
 static inline const uint8_t *varint_take(const uint8_t *at, const uint8_t *end, int64_t *value)
 {
+    if (at < end && *at < 0x80) { /* nearly always */
+        *value = (*at >> 1) ^ -(*at & 1);
+        return at + 1;
+    }
     uint64_t zigzagged = 0;
     for (unsigned shift = 0; shift < 64; shift += 7) {
         if (at == end)

@@ -23,7 +23,7 @@ struct window *window_new(uint64_t base, uint32_t in_flight_max)
     offset_map_init(&window->leased);
     offset_map_init(&window->failures);
     offset_map_init(&window->aside);
-    delays_init(&window->delays);
+    due_heap_init(&window->delays);
     return window;
 }
 
@@ -33,7 +33,7 @@ static void window_deinit(struct window *window)
     offset_map_deinit(&window->leased);
     offset_map_deinit(&window->failures);
     offset_map_deinit(&window->aside);
-    delays_deinit(&window->delays);
+    due_heap_deinit(&window->delays);
     heap_free(window->leases);
     heap_free(window->terms);
     line_clear(&window->returned);
@@ -405,7 +405,7 @@ enum status window_delay(struct window *window, uint64_t offset, uint32_t delive
     if (outcome == WINDOW_FAILED)
         fail(window, offset);
     if (!window_is_spent(window, offset))
-        delays_put(&window->delays, (struct delay){.due_ms = due_ms, .offset = offset});
+        due_heap_put(&window->delays, (struct due){.due_ms = due_ms, .offset = offset});
     park(window, offset);
     return STATUS_OK;
 }
@@ -456,15 +456,15 @@ bool window_expire(struct window *window, uint64_t now_ms, uint64_t *offset)
 
 int64_t window_due(const struct window *window)
 {
-    return window->delays.count == 0 ? 0 : window->delays.heap[0].due_ms;
+    return window->delays.count == 0 ? 0 : window->delays.entries[0].due_ms;
 }
 
 bool window_wake(struct window *window, int64_t wall_ms)
 {
-    if (window->delays.count == 0 || window->delays.heap[0].due_ms > wall_ms)
+    if (window->delays.count == 0 || window->delays.entries[0].due_ms > wall_ms)
         return false;
-    struct delay delay = window->delays.heap[0];
-    delays_remove(&window->delays, delay.offset);
+    struct due delay = window->delays.entries[0];
+    due_heap_remove(&window->delays, delay.offset);
     if (delay.written) /* else it comes back with its row */
         come_back(window, delay.offset);
     return true;
@@ -578,7 +578,7 @@ enum window_state window_look_at(const struct window *window, uint64_t offset, u
     case OFFSET_DONE:
         return WINDOW_IS_DONE;
     case OFFSET_PARKED: {
-        const struct delay *delay = delays_get(&window->delays, offset);
+        const struct due *delay = due_heap_get(&window->delays, offset);
         *until_ms = delay == NULL ? 0 : (uint64_t)delay->due_ms;
         return WINDOW_IS_PARKED;
     }

@@ -4,7 +4,7 @@
 #ifndef CORE_QUEUE_WINDOW_IMPL_H
 #define CORE_QUEUE_WINDOW_IMPL_H
 
-#include "core/queue/delays.h"
+#include "core/queue/due_heap.h"
 #include "core/queue/offset_map.h"
 #include "core/queue/state_ring.h"
 #include "core/queue/window.h"
@@ -59,7 +59,7 @@ struct window {
     uint32_t term_recent;
 
     struct offset_map failures; /* of offsets not done, where above zero */
-    struct delays delays;       /* of parked offsets */
+    struct due_heap delays;     /* of parked offsets */
     /* Lines may hold offsets that are something else since; those at the front never are. */
     struct line returned;
     struct line spent;

@@ -88,7 +88,7 @@ static void pack_parked(struct pack *pack, const struct window *window, uint64_t
     pack_uvarint(pack, 0);
     last = UINT64_MAX;
     for (size_t i = 0; i < count; i++) {
-        const struct delay *delay = delays_get(&window->delays, offsets[i]);
+        const struct due *delay = due_heap_get(&window->delays, offsets[i]);
         if (delay == NULL)
             continue;
         pack_offset(pack, &last, offsets[i]);
@@ -170,7 +170,7 @@ void window_committed(struct window *window)
 {
     for (uint32_t i = 0; i < window->parked_written; i++) {
         uint64_t offset = line_at(&window->parked, i);
-        struct delay *delay = delays_get(&window->delays, offset);
+        struct due *delay = due_heap_get(&window->delays, offset);
         if (!is_parked(window, offset))
             continue;
         if (delay != NULL)
@@ -193,8 +193,8 @@ static uint64_t *find_parked(const struct window *window, size_t *count)
         if (window->failures.entries[i].used)
             found[(*count)++] = window->failures.entries[i].offset;
     for (uint32_t i = 0; i < window->delays.count; i++)
-        if (offset_map_get(&window->failures, window->delays.heap[i].offset) == NULL)
-            found[(*count)++] = window->delays.heap[i].offset;
+        if (offset_map_get(&window->failures, window->delays.entries[i].offset) == NULL)
+            found[(*count)++] = window->delays.entries[i].offset;
     return found;
 }
 
@@ -289,8 +289,8 @@ static bool apply_delays(struct window *window, struct reader *reader)
         if (due_ms == 0 || due_ms > INT64_MAX)
             return false;
         window_set_state(window, at, OFFSET_PARKED);
-        delays_put(&window->delays,
-                   (struct delay){.due_ms = (int64_t)due_ms, .offset = at, .written = true});
+        due_heap_put(&window->delays,
+                     (struct due){.due_ms = (int64_t)due_ms, .offset = at, .written = true});
     }
     return more == 0;
 }
@@ -324,7 +324,7 @@ static bool apply_aside(struct window *window, struct reader *reader, uint64_t b
         /* Those that came and went between two rows are in none. */
         offset_map_remove(&window->aside, at);
         offset_map_remove(&window->failures, at);
-        delays_remove(&window->delays, at);
+        due_heap_remove(&window->delays, at);
     }
 }
 

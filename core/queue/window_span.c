@@ -59,7 +59,7 @@ static void tell_resolved(const struct window *window, uint64_t from, uint64_t t
 static void forget(struct window *window, uint64_t offset)
 {
     offset_map_remove(&window->failures, offset);
-    delays_remove(&window->delays, offset);
+    due_heap_remove(&window->delays, offset);
 }
 
 void window_set_done(struct window *window, uint64_t from, uint64_t to)

@@ -33,13 +33,51 @@ struct door {
     uint64_t corrupt_from, corrupt_to; /* or nothing that can be read */
     struct storage_append *held;
     unsigned row_writes;
+    enum status refuse_batches;
+    /* A crash at the n-th append from now (1: the next), which is stored all the same or is not;
+     * from then on nothing is. */
+    unsigned crash_at;
+    bool crash_stored, down;
 };
 
 static struct door door;
 
+static inline void nobody_waits(struct request *request, enum status status)
+{
+    (void)status;
+    heap_free(container_of(request, struct storage_append, request));
+}
+
+/* Stored, but nobody learns of it. */
+static inline void door_store_silently(const struct storage_append *append)
+{
+    struct storage_append *copy = heap_new(sizeof *copy);
+    *copy = *append;
+    request_init(&copy->request, append->request.home, nobody_waits);
+    door.inner->ops->append(door.inner, copy);
+}
+
+static inline bool door_is_down(const struct storage_append *append)
+{
+    if (!door.down && (door.crash_at == 0 || --door.crash_at > 0))
+        return false;
+    if (!door.down && door.crash_stored)
+        door_store_silently(append);
+    door.down = true;
+    return true;
+}
+
 static inline void door_append(struct storage *storage, struct storage_append *append)
 {
     (void)storage;
+    if (door_is_down(append)) {
+        request_complete(&append->request, STATUS_SHUTTING_DOWN);
+        return;
+    }
+    if (append->batch_count > 0 && door.refuse_batches != STATUS_OK) {
+        request_complete(&append->request, door.refuse_batches);
+        return;
+    }
     if (append->batch_count > 0) {
         door.inner->ops->append(door.inner, append);
         return;
@@ -196,6 +234,18 @@ static inline void close_group(bool remove)
     run_ms(5);
 }
 
+/* As a crash leaves it: what is not stored by now never will be. */
+static inline void crash_and_open(void)
+{
+    door.crash_at = 0;
+    door.down = true;
+    close_group(false);
+    log_stop();
+    door.down = false;
+    log_start();
+    open_group();
+}
+
 static inline void rig_open(uint32_t partitions)
 {
     struct storage_options options = {0};
@@ -269,7 +319,8 @@ static inline void append_done(struct request *request, enum status status)
     loop_stop(rig.loop);
 }
 
-static inline void take_start(struct take *take, uint32_t max, uint32_t wait_ms, uint32_t lease_ms)
+static inline void take_begin(struct take *take, uint32_t max, uint32_t wait_ms, uint32_t lease_ms,
+                              bool dead)
 {
     *take = (struct take){0};
     request_init(&take->take.request, rig.loop, take_done);
@@ -278,8 +329,14 @@ static inline void take_start(struct take *take, uint32_t max, uint32_t wait_ms,
     take->take.wait_ms = wait_ms;
     take->take.lease_ms = lease_ms;
     take->take.items = take->items;
+    take->take.dead = dead;
     group_take(rig.group, &take->take);
     assert_false(take->done);
+}
+
+static inline void take_start(struct take *take, uint32_t max, uint32_t wait_ms, uint32_t lease_ms)
+{
+    take_begin(take, max, wait_ms, lease_ms, false);
 }
 
 static inline void take_wait(struct take *take)
@@ -299,6 +356,15 @@ static inline uint32_t take_some(struct take *take, uint32_t max, uint32_t wait_
                                  uint32_t lease_ms)
 {
     take_start(take, max, wait_ms, lease_ms);
+    take_wait(take);
+    assert_int_equal(take->status, STATUS_OK);
+    return take->take.count;
+}
+
+static inline uint32_t take_dead(struct take *take, uint32_t max, uint32_t wait_ms,
+                                 uint32_t lease_ms)
+{
+    take_begin(take, max, wait_ms, lease_ms, true);
     take_wait(take);
     assert_int_equal(take->status, STATUS_OK);
     return take->take.count;
@@ -340,6 +406,24 @@ static inline void settle_all(const struct take *take, enum settle_outcome outco
     assert_int_equal(settle.status, STATUS_OK);
     for (uint32_t i = 0; i < take->take.count; i++)
         assert_int_equal(results[i], STATUS_OK);
+}
+
+/* With a delay, or the lease that is asked for. */
+static inline enum status settle_for(const struct receipt *receipt, enum settle_outcome outcome,
+                                     uint32_t ms)
+{
+    struct settle settle = {0};
+    enum status result = STATUS_INTERNAL;
+    request_init(&settle.settle.request, rig.loop, settle_done);
+    settle.settle.receipts = receipt;
+    settle.settle.count = 1;
+    settle.settle.outcome = outcome;
+    settle.settle.results = &result;
+    settle.settle.delay_ms = settle.settle.lease_ms = ms;
+    group_settle(rig.group, &settle.settle);
+    while (!settle.done)
+        loop_run(rig.loop);
+    return settle.status != STATUS_OK ? settle.status : result;
 }
 
 /* Publishes count records whose value is a number, from first on, as one batch. */

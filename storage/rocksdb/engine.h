@@ -25,7 +25,7 @@ enum {
     SPACE_CHECK_MS = 100,
     DROP_DELAY_MS = 100,       /* many trims, one pass */
     EVACUATE_BYTES = 16 << 20, /* per second */
-    MOVE_BYTES = 256 << 10,    /* a move grows to about this */
+    MOVE_BYTES = 64 << 10,     /* a move grows to about this */
     MOVE_PARTS = 64,
     RESERVE_OFFSETS = 1 << 16, /* of an interval partition, ahead of what is given out */
 };

@@ -1,12 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The RocksDB engine alone: synced appends to many partitions, kill -9, restart with cold files,
- * and the cold read of one partition. Prints one JSON line per step. */
+ * the cold read of one partition, and the evacuation of what is left when all others are trimmed,
+ * with appends beside it. Prints one JSON line per step. */
 #include <dirent.h>
 #include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -229,6 +232,82 @@ static uint64_t read_partition(struct storage *storage, struct loop *loop, uint6
     return bytes;
 }
 
+/* Evacuation */
+
+static uint64_t table_bytes(const char *directory)
+{
+    uint64_t bytes = 0;
+    char path[4096];
+    DIR *listing = opendir(directory);
+    for (struct dirent *entry; listing != NULL && (entry = readdir(listing)) != NULL;) {
+        struct stat file;
+        snprintf(path, sizeof path, "%s/%s", directory, entry->d_name);
+        if (strstr(entry->d_name, ".sst") != NULL && stat(path, &file) == 0)
+            bytes += (uint64_t)file.st_size;
+    }
+    closedir(listing);
+    return bytes;
+}
+
+static void take_moved(void *context, const char *name, double value)
+{
+    if (strcmp(name, "storage_evacuated_bytes_total") == 0)
+        *(double *)context = value;
+}
+
+/* All but one partition lose everything. */
+static void trim_others(const struct plan *plan, struct storage *storage, struct loop *loop)
+{
+    for (uint64_t partition = 2; partition <= plan->partitions; partition++) {
+        struct storage_trim trim = {
+            .partition = partition, .class = STORAGE_3_DAYS, .new_start = UINT64_MAX};
+        request_init(&trim.request, loop, read_done);
+        storage->ops->trim(storage, &trim);
+        loop_run(loop);
+        CHECK(trim.request.status == STATUS_OK);
+    }
+}
+
+/* One append after the other, until the tables take less than small, or count of them. */
+static void append_beside(const struct plan *plan, struct storage *storage, struct loop *loop,
+                          uint64_t small, uint64_t count, const char *step)
+{
+    struct load load = {.plan = plan, .storage = storage, .loop = loop};
+    struct slot slot = {.load = &load};
+    uint32_t *latency_us = heap_array(count, sizeof *latency_us);
+    uint64_t before = table_bytes(plan->directory), done = 0;
+    double moved = 0;
+    struct usage began = usage_now();
+    slot.batch = (struct storage_batch){
+        .class = STORAGE_30_DAYS, .record_count = 1, .bytes = batch_make(plan->batch_bytes)};
+    slot.append.batches = &slot.batch;
+    slot.append.batch_count = 1;
+    load.latency_us = latency_us;
+    while (done < count && table_bytes(plan->directory) > small) {
+        load.wanted = ++done;
+        slot_start(&slot);
+        loop_run(loop);
+    }
+    struct usage used = usage_since(&began);
+    storage->ops->metrics(storage, take_moved, &moved);
+    qsort(latency_us, done, sizeof *latency_us, compare);
+    printf("{\"step\":\"%s\",\"seconds\":%.2f,\"tables_mb_before\":%.0f,\"tables_mb_after\":%.0f,"
+           "\"moved_mb\":%.1f,\"appends\":%llu,\"p50_us\":%u,\"p99_us\":%u}\n",
+           step, (double)used.wall_ns * 1e-9, (double)before * 1e-6,
+           (double)table_bytes(plan->directory) * 1e-6, moved * 1e-6, (unsigned long long)done,
+           latency_us[done / 2], latency_us[done * 99 / 100]);
+    heap_free(latency_us);
+    blob_unref(slot.batch.bytes);
+}
+
+static void run_evacuation(const struct plan *plan, struct storage *storage, struct loop *loop)
+{
+    append_beside(plan, storage, loop, 0, 4000, "append one after the other");
+    trim_others(plan, storage, loop);
+    append_beside(plan, storage, loop, plan->megabytes * 1000000 / 8, 200000,
+                  "the same while segments are evacuated");
+}
+
 static void run_restart(const struct plan *plan)
 {
     forget_cached(plan->directory);
@@ -253,6 +332,8 @@ static void run_restart(const struct plan *plan)
                (double)used.read_bytes / (double)bytes,
                (double)used.cpu_us / ((double)bytes / (double)plan->batch_bytes));
     }
+    if (plan->partitions >= 16)
+        run_evacuation(plan, storage, loop);
     before = usage_now();
     storage->ops->close(storage);
     used = usage_since(&before);

@@ -150,8 +150,8 @@ static void write_group(const struct group_spec *group, const struct list_option
     put_field(to, "consumed_messages", options->numbers ? atomic_load(&stat->acknowledged) : 0);
     put_field(to, "available_messages", options->numbers ? atomic_load(&stat->backlog) : 0);
     if (options->deadletters) {
-        put_field(to, "produced_deadletters", 0);
-        put_field(to, "available_deadletters", 0);
+        put_field(to, "produced_deadletters", atomic_load(&stat->dead_produced));
+        put_field(to, "available_deadletters", atomic_load(&stat->dead));
     }
     if (options->ours) {
         put_field(to, "in_flight", atomic_load(&stat->in_flight));

@@ -6,6 +6,7 @@
 #include "adapters/rest/admin.h"
 #include "adapters/rest/call.h"
 #include "adapters/rest/consume.h"
+#include "adapters/rest/look.h"
 #include "adapters/rest/openapi.h"
 #include "adapters/rest/produce.h"
 #include "adapters/rest/queues.h"
@@ -92,7 +93,9 @@ const struct http_route rest_routes[] = {
     DMS(GET, "/queues/{queue}/groups", groups_list),
     DMS(DELETE, GROUP, groups_delete),
     DMS(GET, GROUP "/messages", consume_messages),
-    DMS(POST, GROUP "/ack", consume_ack),
+    DMS(POST, GROUP "/ack", settle_ack),
+    DMS(GET, GROUP "/deadletters", consume_deadletters),
+    DMS(POST, GROUP "/deadletters/ack", settle_dead_ack),
     {HTTP_GET, "/v1.0/{project}/quotas/dms", queues_quota},
     {HTTP_GET, "/v2/{project}/quotas/dms", queues_quota},
     {HTTP_GET, "/v2/{project}/quotas", queues_quota},
@@ -102,13 +105,16 @@ const struct http_route rest_routes[] = {
     OURS(GET, "/queues", queues_list),
     OURS(GET, "/queues/{queue}", queues_show),
     OURS(DELETE, "/queues/{queue}", queues_delete),
-    OURS(GET, "/queues/{queue}/records", consume_records),
+    OURS(GET, "/queues/{queue}/records", look_records),
     OURS(POST, "/queues/{queue}/groups", groups_create),
     OURS(GET, "/queues/{queue}/groups", groups_list),
     OURS(DELETE, GROUP, groups_delete),
     OURS(GET, GROUP "/messages", consume_messages),
-    OURS(POST, GROUP "/ack", consume_settle),
-    OURS(POST, GROUP "/nack", consume_settle),
+    OURS(POST, GROUP "/ack", settle_done),
+    OURS(POST, GROUP "/nack", settle_nack),
+    OURS(POST, GROUP "/reject", settle_reject),
+    OURS(PUT, GROUP "/leases", settle_renew),
+    OURS(GET, GROUP "/deadletters", look_deadletters),
     OURS(GET, "/routes", routes_list),
     OURS(GET, "/routes/{filter*}", routes_show),
     OURS(PUT, "/routes/{filter*}", routes_set),

@@ -13,12 +13,13 @@
 #include "core/base/clock.h"
 #include "core/base/limits.h"
 #include "core/base/utf8.h"
+#include "core/queue/label.h"
 
 enum {
     CODE_INVALID = 10540001,
     CODE_FORMAT = 10540010,
     ATTRIBUTE_NAME_MAX = 1024,
-    OWN_HEADERS = 8
+    OWN_HEADERS = 16
 };
 enum { TYPE_NULL = 0x40, TYPE_BOOLEAN = 0x56, TYPE_LONG = 0x81, TYPE_DOUBLE = 0x82 };
 
@@ -137,6 +138,13 @@ static bool is_reserved(struct span name)
     return (name.size >= 3 && memcmp(name.data, "pl-", 3) == 0) || span_is(name, HEADER_PUBLISHER);
 }
 
+static unsigned add_number(struct reading *reading, const char *name, uint64_t number)
+{
+    char text[24];
+    int size = snprintf(text, sizeof text, "%llu", (unsigned long long)number);
+    return add_header(reading, name_of(name), text_in(reading->arena, text, (size_t)size));
+}
+
 static unsigned read_expiry(struct reading *reading, const json_t *value, bool relative)
 {
     uint64_t ms;
@@ -148,11 +156,8 @@ static unsigned read_expiry(struct reading *reading, const json_t *value, bool r
         ms += (uint64_t)clock_wall_ms();
     if (ms > INT64_MAX / 2)
         return fail(reading, "An expiry is too far away.");
-    char text[24];
-    int size = snprintf(text, sizeof text, "%llu", (unsigned long long)ms);
     reading->publish->expires_at_ms = (int64_t)ms;
-    return add_header(reading, name_of(HEADER_EXPIRES_AT),
-                      text_in(reading->arena, text, (size_t)size));
+    return add_number(reading, HEADER_EXPIRES_AT, ms);
 }
 
 static unsigned read_attribute(struct reading *reading, struct span name, const json_t *value)
@@ -230,6 +235,49 @@ static unsigned read_body(struct reading *reading, const json_t *message, bool o
     return 0;
 }
 
+/* A standard field that is a whole number from 0 to high. */
+static unsigned read_number(struct reading *reading, const json_t *message, const char *field,
+                            const char *header, json_int_t high)
+{
+    const json_t *value = json_object_get(message, field);
+    if (value == NULL || json_is_null(value))
+        return 0;
+    if (json_is_integer(value) && json_integer_value(value) >= 0 &&
+        json_integer_value(value) <= high)
+        return add_number(reading, header, (uint64_t)json_integer_value(value));
+    err_set(reading->err, STATUS_INVALID, "%s must be a number from 0 to %lld.", field,
+            (long long)high);
+    return CODE_INVALID;
+}
+
+/* Labels: a string, or an array of at most three. Dots are ours: DMS has none. */
+static unsigned read_labels(struct reading *reading, const json_t *message, bool ours)
+{
+    const json_t *given = json_object_get(message, "tags");
+    if (ours && (given == NULL || json_is_null(given)))
+        given = json_object_get(message, "labels");
+    if (given == NULL || json_is_null(given))
+        return 0;
+    size_t count = json_is_array(given) ? json_array_size(given) : 1;
+    char text[LABELS_MAX * (LABEL_SIZE_MAX + 1)];
+    size_t size = 0;
+    if (count > LABELS_MAX)
+        return fail(reading, "A message has at most three tags.");
+    for (size_t i = 0; i < count; i++) {
+        const json_t *label = json_is_array(given) ? json_array_get(given, i) : given;
+        struct span one = json_is_string(label) ? json_span(label) : (struct span){0};
+        if (!label_is_valid(one) || (!ours && memchr(one.data, '.', one.size) != NULL))
+            return fail(reading, "A tag is 1 to 64 letters, digits, - and _.");
+        if (size > 0)
+            text[size++] = ',';
+        memcpy(text + size, one.data, one.size);
+        size += one.size;
+    }
+    return count == 0
+               ? 0
+               : add_header(reading, name_of(HEADER_LABELS), text_in(reading->arena, text, size));
+}
+
 /* Fields of our own call that stand beside attributes. */
 static unsigned read_fields(struct reading *reading, const json_t *message)
 {
@@ -240,6 +288,8 @@ static unsigned read_fields(struct reading *reading, const json_t *message)
         {"correlation_id", HEADER_CORRELATION_ID},
         {"reply_to", HEADER_REPLY_TO},
         {"message_id", HEADER_MESSAGE_ID},
+        {"subject", HEADER_SUBJECT},
+        {"group_id", HEADER_GROUP_ID},
         {KEY, NULL},
     };
     for (size_t i = 0; i < sizeof fields / sizeof *fields; i++) {
@@ -255,6 +305,11 @@ static unsigned read_fields(struct reading *reading, const json_t *message)
         if (code != 0)
             return code;
     }
+    unsigned code = read_number(reading, message, "priority", HEADER_PRIORITY, 9);
+    if (code == 0)
+        code = read_number(reading, message, "group_sequence", HEADER_GROUP_SEQUENCE, UINT32_MAX);
+    if (code != 0)
+        return code;
     const json_t *at = json_object_get(message, "expires_at"),
                  *after = json_object_get(message, "expiry_ms");
     if (at != NULL && !json_is_null(at))
@@ -284,12 +339,7 @@ static unsigned refuse_later(struct reading *reading, const json_t *message)
             return CODE_FORMAT;
         }
     }
-    const json_t *tags = json_object_get(message, "tags");
-    if (tags == NULL)
-        tags = json_object_get(message, "labels");
-    bool none =
-        tags == NULL || json_is_null(tags) || (json_is_array(tags) && json_array_size(tags) == 0);
-    return none ? 0 : fail(reading, "Message tags are not supported yet.");
+    return 0;
 }
 
 /* How many headers a message can come to. */
@@ -317,6 +367,8 @@ unsigned view_read(struct arena *arena, const json_t *message, bool ours, struct
         return fail(&reading, "The messages are too large.");
     buf_init(&reading.types, 64 * 1024);
     unsigned code = refuse_later(&reading, message);
+    if (code == 0)
+        code = read_labels(&reading, message, ours);
     if (code == 0 && ours)
         code = read_fields(&reading, message);
     if (code == 0)
@@ -405,7 +457,7 @@ static void write_value(struct buf *to, struct span value, unsigned type)
 struct shown {
     struct header headers[LIMIT_HEADERS];
     uint32_t count;
-    struct span types;
+    struct span types, labels;
 };
 
 static void collect(const struct record *record, struct shown *shown)
@@ -418,6 +470,9 @@ static void collect(const struct record *record, struct shown *shown)
             publisher = true;
         else if (span_is(header.name, HEADER_TYPES))
             shown->types = header.value;
+        else if (span_is(header.name, HEADER_LABELS) && shown->labels.data == NULL &&
+                 utf8_is_valid(header.value))
+            shown->labels = header.value;
         else if (header.name.size >= 3 && memcmp(header.name.data, "pl-", 3) == 0)
             ;
         else if (span_is(header.name, HEADER_TOPIC) && header.value.data == NULL)
@@ -458,12 +513,8 @@ static bool is_repetition(const struct shown *shown, uint32_t index)
     return false;
 }
 
-static void write_attributes(const struct record *record, struct buf *to)
+static void write_attributes(const struct record *record, const struct shown *shown, struct buf *to)
 {
-    struct shown shown;
-    shown.count = 0;
-    shown.types = (struct span){0};
-    collect(record, &shown);
     bool first = true;
     json_put(to, "{");
     if (record->key.data != NULL) {
@@ -471,22 +522,44 @@ static void write_attributes(const struct record *record, struct buf *to)
         write_value(to, record->key, 0);
         first = false;
     }
-    for (uint32_t i = 0; i < shown.count; i++) {
-        if (is_repetition(&shown, i) ||
-            (record->key.data != NULL && span_is(shown.headers[i].name, KEY)))
+    for (uint32_t i = 0; i < shown->count; i++) {
+        if (is_repetition(shown, i) ||
+            (record->key.data != NULL && span_is(shown->headers[i].name, KEY)))
             continue;
         if (!first)
             json_put(to, ",");
         first = false;
-        write_attribute(&shown, i, to);
+        write_attribute(shown, i, to);
     }
     json_put(to, "}");
 }
 
-void view_write(const struct record *record, struct buf *to)
+static void write_labels(struct span labels, const char *field, struct buf *to)
 {
+    struct span label;
+    bool first = true;
+    while (label_next(&labels, &label)) {
+        json_put(to, first ? ",\"" : ",");
+        if (first) {
+            json_put(to, field);
+            json_put(to, "\":[");
+        }
+        first = false;
+        json_put_text(to, label);
+    }
+    if (!first)
+        json_put(to, "]");
+}
+
+void view_write(const struct record *record, bool ours, struct buf *to)
+{
+    struct shown shown;
+    shown.count = 0;
+    shown.types = shown.labels = (struct span){0};
+    collect(record, &shown);
     json_put(to, "\"body\":");
     write_body(record, to);
     json_put(to, ",\"attributes\":");
-    write_attributes(record, to);
+    write_attributes(record, &shown, to);
+    write_labels(shown.labels, ours ? "labels" : "tags", to);
 }

@@ -15,7 +15,8 @@
 unsigned view_read(struct arena *arena, const json_t *message, bool ours, struct publish *publish,
                    size_t *size, struct err *err);
 
-/* Appends "body":…[,"body_encoding":"base64"],"attributes":{…}. */
-void view_write(const struct record *record, struct buf *to);
+/* Appends "body":…[,"body_encoding":"base64"],"attributes":{…}[,"tags":[…]]. ours: the tags are
+ * called labels. */
+void view_write(const struct record *record, bool ours, struct buf *to);
 
 #endif

@@ -178,6 +178,10 @@ void broker_take(struct client *client, const struct group_spec *group, struct g
     carried->take.max_bytes = take->max_bytes;
     carried->take.wait_ms = take->wait_ms;
     carried->take.lease_ms = take->lease_ms;
+    carried->take.dead = take->dead;
+    carried->take.selector = take->selector;
+    carried->take.labels = take->labels;
+    carried->take.consumer = take->consumer;
     carried->take.items = take->items;
     request_init(&carried->take.request, carried->home->loop, take_done);
     carried->mail.deliver = take_arrive;

@@ -25,7 +25,7 @@ def drain(gateway, acknowledge=True):
         if acknowledge:
             status, settled = gateway.call("POST", f"{V1}/queues/q/groups/g/ack",
                                            {"receipts": [item["handler"] for item in items]})
-            assert settled == {"success": len(items), "fail": 0}, settled
+            assert settled == {"stale": [], "success": len(items), "fail": 0}, settled
 
 
 def killed_while_publishing(gateway):

@@ -32,7 +32,7 @@ static bool through(const json_t *message, bool ours, struct buf *shown)
         struct batch *batch = batch_builder_seal(&builder);
         batch_record(batch, 0, &record);
         json_put(shown, "{");
-        view_write(&record, shown);
+        view_write(&record, false, shown);
         json_put(shown, "}");
         batch_unref(batch);
         batch_builder_deinit(&builder);
@@ -50,7 +50,7 @@ static void show_raw(struct span bytes)
     struct buf shown;
     buf_init(&shown, OUT_MAX);
     json_put(&shown, "{");
-    view_write(&record, &shown);
+    view_write(&record, true, &shown);
     json_put(&shown, "}");
     CHECK(json_is_value(buf_span(&shown)));
     buf_deinit(&shown);

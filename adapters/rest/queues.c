@@ -170,7 +170,7 @@ static void run_quota(struct call *call)
         used += !catalog_queue_at(catalog, i)->built_in;
     struct buf *to = call_out(call);
     json_put(to, "{\"quotas\":{\"resources\":[{\"type\":\"queue\"");
-    put_field(to, "quota", LIMIT_QUEUES);
+    put_field(to, "quota", broker_queue_limit(call->rest->broker));
     put_field(to, "used", used);
     put_field(to, "min", 0);
     put_field(to, "max", LIMIT_QUEUES);

@@ -152,6 +152,11 @@ void broker_when_ready(struct broker *broker, struct request *request)
     }
 }
 
+uint32_t broker_queue_limit(const struct broker *broker)
+{
+    return broker->options.queue_limit == 0 ? LIMIT_QUEUES : broker->options.queue_limit;
+}
+
 bool broker_is_ready(const struct broker *broker)
 {
     return atomic_load(&broker->ready_workers) == broker->worker_count &&

@@ -42,6 +42,8 @@ void broker_shut_down(struct broker *broker, struct request *request);
  * are freed. */
 void broker_free(struct broker *broker);
 
+uint32_t broker_queue_limit(const struct broker *broker); /* queues a tenant may have */
+
 struct loop *broker_loop(const struct broker_worker *worker);
 unsigned broker_worker_index(const struct broker_worker *worker);
 /* The worker's snapshot: borrowed until the current callback returns; take a reference to keep it.

@@ -120,7 +120,7 @@ static enum status queue_create(struct broker *broker, struct broker_admin *admi
     if (catalog_queue_by_text(next, TENANT_DEFAULT, admin->name) != NULL)
         return err_set(&admin->err, STATUS_EXISTS, "queue %.*s exists already",
                        (int)admin->name.size, (const char *)admin->name.data);
-    uint32_t limit = broker->options.queue_limit == 0 ? LIMIT_QUEUES : broker->options.queue_limit;
+    uint32_t limit = broker_queue_limit(broker);
     if (catalog_queue_count(next) > limit) /* the built-in one does not count */
         return err_set(&admin->err, STATUS_OVER_QUOTA,
                        "there are %u queues already, as many as allowed", limit);

@@ -11,7 +11,6 @@
 #ifndef CORE_QUEUE_DELAY_H
 #define CORE_QUEUE_DELAY_H
 
-#include "core/base/buf.h"
 #include "core/log/log.h"
 
 struct delay; /* the delayed records of one partition; all calls on its owner's loop */
@@ -54,7 +53,7 @@ struct delay *delay_open(struct delay_worker *worker, uint64_t partition,
 void delay_close(struct delay *delay, bool remove);
 
 struct delay_record {
-    struct batch *batch; /* one record, or several that fire together; borrowed until done() */
+    struct batch *batch; /* of one record; borrowed until done() */
     uint64_t delay_ms;   /* from when it comes to the owner on */
     uint64_t principal;  /* who published it; 0: nobody, in protected mode */
     struct delay_id id;  /* out */
@@ -70,7 +69,7 @@ struct delay_insert {
     struct link link;
     struct log_append append;
     struct delay_entry **entries;
-    struct buf rows;
+    struct storage_row *rows;
 };
 void delay_insert(struct delay *delay, struct delay_insert *insert);
 
@@ -87,8 +86,8 @@ struct delay_cancel {
     struct storage_scan scan;
     struct log_append append;
     struct delay_entry *entry;
-    struct buf rows;
-    struct storage_row row[2];
+    uint8_t keys[80];
+    struct storage_row rows[2];
 };
 void delay_cancel(struct delay *delay, struct delay_cancel *cancel);
 

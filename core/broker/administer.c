@@ -223,30 +223,39 @@ void broker_administer(struct broker_admin *admin)
 
 /* ------------------------------------------------ a worker takes a snapshot in */
 
+static struct partition_spec spec_of(const struct queue *queue, uint32_t index)
+{
+    return (struct partition_spec){
+        .id = queue->first_partition + index,
+        .class = queue->class,
+        .durability = queue->durability,
+        .retention_ms = queue->retention_ms,
+        .retention_bytes = queue->retention_bytes,
+        .retention_records = queue->max_records,
+        .protect_bytes = queue->protect_bytes,
+        .refuse = queue->overflow == OVERFLOW_REFUSE,
+        .siblings = queue->stat->partitions,
+        .sibling_count = queue->partition_count,
+    };
+}
+
 static void open_partitions(struct broker_worker *worker, const struct queue *queue)
 {
     for (uint32_t i = 0; i < queue->partition_count; i++) {
-        uint64_t id = queue->first_partition + i;
-        if (log_owner(worker->broker->log, id) != worker->index)
-            continue;
-        struct partition_spec spec = {
-            .id = id,
-            .class = queue->class,
-            .durability = queue->durability,
-            .retention_ms = queue->retention_ms,
-            .retention_bytes = queue->retention_bytes,
-        };
-        log_partition_open(worker->log, &spec, &queue->stat->partitions[i]);
+        struct partition_spec spec = spec_of(queue, i);
+        if (log_owner(worker->broker->log, spec.id) == worker->index)
+            log_partition_open(worker->log, &spec, &queue->stat->partitions[i]);
     }
 }
 
 /* Retention, limits or policy of a living queue. */
 static void change_queue(struct broker_worker *worker, const struct queue *queue)
 {
-    for (uint32_t i = 0; i < queue->partition_count; i++)
-        if (log_owner(worker->broker->log, queue->first_partition + i) == worker->index)
-            log_partition_limit(worker->log, queue->first_partition + i, queue->retention_ms,
-                                queue->retention_bytes);
+    for (uint32_t i = 0; i < queue->partition_count; i++) {
+        struct partition_spec spec = spec_of(queue, i);
+        if (log_owner(worker->broker->log, spec.id) == worker->index)
+            log_partition_limit(worker->log, &spec);
+    }
     groups_change(worker, queue);
 }
 

@@ -22,6 +22,7 @@ static void worker_init(struct broker_worker *worker, struct broker *broker, uns
     catch_up_init(worker);
     worker->trie = topic_trie_new(sizeof(struct interest));
     worker->log = log_worker_new(broker->log, index, worker->loop, deliver_committed, worker);
+    log_worker_ask(worker->log, groups_undone);
 }
 
 static void worker_deinit(struct broker_worker *worker)
@@ -284,10 +285,21 @@ static double group_oldest(const struct group_stat *stat)
     return age_ms > 0 ? (double)(age_ms / 1000) : 0;
 }
 
-static void write_groups(const struct catalog *catalog, struct buf *to, const char *name,
-                         const char *help, double (*value)(const struct group_stat *))
+static double group_held(const struct group_stat *stat)
 {
-    buf_printf(to, "# HELP polylog_%s %s\n# TYPE polylog_%s gauge\n", name, help, name);
+    return (double)atomic_load(&stat->held_bytes);
+}
+
+static double group_lost(const struct group_stat *stat)
+{
+    return (double)atomic_load(&stat->lost);
+}
+
+static void write_groups(const struct catalog *catalog, struct buf *to, const char *name,
+                         const char *type, const char *help,
+                         double (*value)(const struct group_stat *))
+{
+    buf_printf(to, "# HELP polylog_%s %s\n# TYPE polylog_%s %s\n", name, help, name, type);
     for (size_t i = 0; i < catalog_queue_count(catalog); i++) {
         const struct queue *queue = catalog_queue_at(catalog, i);
         for (size_t k = 0; k < catalog_group_count(catalog, queue->id); k++) {
@@ -321,12 +333,18 @@ enum status broker_metrics(struct broker_worker *worker, struct buf *to)
     struct broker *broker = worker->broker;
     enum status status = metrics_write(to);
     write_queues(worker->catalog, to);
-    write_groups(worker->catalog, to, "group_backlog", "Records a group has not done",
+    write_groups(worker->catalog, to, "group_backlog", "gauge", "Records a group has not done",
                  group_backlog);
-    write_groups(worker->catalog, to, "group_in_flight", "Records under lease", group_in_flight);
-    write_groups(worker->catalog, to, "group_oldest_seconds",
+    write_groups(worker->catalog, to, "group_in_flight", "gauge", "Records under lease",
+                 group_in_flight);
+    write_groups(worker->catalog, to, "group_oldest_seconds", "gauge",
                  "Age of the oldest record that a group has not done", group_oldest);
     struct storage_text storage = {.to = to};
+    write_groups(worker->catalog, to, "group_held_bytes", "gauge",
+                 "Bytes of the log from the oldest record on that a group has not done",
+                 group_held);
+    write_groups(worker->catalog, to, "group_lost_total", "counter",
+                 "Records that were gone before a group had done them", group_lost);
     if (broker->storage->ops->metrics != NULL)
         broker->storage->ops->metrics(broker->storage, emit_storage, &storage);
     buf_printf(to, "# TYPE polylog_build_info gauge\npolylog_build_info{version=\"%s\"} 1\n",

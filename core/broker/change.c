@@ -222,7 +222,7 @@ static enum status group_create(struct broker *broker, struct broker_admin *admi
         group->dead_partition = dead_partition_of(group->id);
     group->counts = admin->dms;
     group->created_ms = clock_wall_ms();
-    group->stat = group_stat_new();
+    group->stat = group_stat_new(queue->partition_count);
     struct buf row;
     buf_init(&row, ROW_LIMIT);
     CHECK(store(admin, TABLE_GROUP, (uint64_t[]){group->tenant, group->queue, group->id}, 3, &row,

@@ -77,6 +77,22 @@ void groups_notice(struct broker_worker *worker, uint64_t queue, uint64_t partit
     }
 }
 
+uint64_t groups_undone(void *context, uint64_t partition)
+{
+    struct broker_worker *worker = context;
+    const struct queue *queue = catalog_queue_of_partition(worker->catalog, partition);
+    uint64_t lowest = UINT64_MAX;
+    for (size_t i = 0; queue != NULL && i < catalog_group_count(worker->catalog, queue->id); i++) {
+        const struct group_stat *stat = catalog_group_at(worker->catalog, queue->id, i)->stat;
+        uint64_t index = partition - queue->first_partition;
+        uint64_t undone = index >= stat->partition_count
+                              ? 0
+                              : atomic_load_explicit(&stat->undone[index], memory_order_relaxed);
+        lowest = undone < lowest ? undone : lowest;
+    }
+    return lowest;
+}
+
 static struct group *group_here(struct broker_worker *worker, uint64_t id)
 {
     struct home_group *home = map_get(&worker->groups, span_of(&id, sizeof id));

@@ -59,7 +59,8 @@ static enum status load_group(struct broker *broker, struct catalog *catalog, st
     enum status status = group_spec_decode(value, &group);
     if (status != STATUS_OK)
         return status;
-    group->stat = group_stat_new();
+    const struct queue *queue = catalog_queue(catalog, group->queue);
+    group->stat = group_stat_new(queue == NULL ? 0 : queue->partition_count);
     catalog_put_group(catalog, group);
     return STATUS_OK;
 }

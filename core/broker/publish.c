@@ -13,10 +13,11 @@ enum { ADDRESSES = 16, WAKE_MS = 2 };
 /* ------------------------------------------------ addresses */
 
 struct address {
-    uint64_t hash;         /* keyed, so a match is proof enough */
-    uint64_t generation;   /* of the catalog it was resolved with */
-    uint64_t queue;        /* sent to by name; 0: a topic */
-    struct outbox *outbox; /* of a topic */
+    uint64_t hash;            /* keyed, so a match is proof enough */
+    uint64_t generation;      /* of the catalog it was resolved with */
+    uint64_t queue;           /* sent to by name; 0: a topic */
+    struct outbox *outbox;    /* of a topic */
+    const struct queue *home; /* of a topic: borrowed from that catalog */
     enum status status;
     bool unstored; /* records at most once stay in memory */
 };
@@ -50,6 +51,7 @@ static void address_resolve(struct client *client, struct span topic, struct add
 {
     struct broker_worker *worker = client->worker;
     address->outbox = NULL;
+    address->home = NULL;
     address->unstored = false;
     if (!topic_name_is_valid(topic)) {
         address->status = STATUS_INVALID;
@@ -60,6 +62,7 @@ static void address_resolve(struct client *client, struct span topic, struct add
         return;
     const struct queue *queue = catalog_home(worker->catalog, client->tenant, topic);
     address->outbox = outbox_of(worker, queue_partition_of_key(queue, topic));
+    address->home = queue;
     address->unstored = queue->built_in;
 }
 
@@ -200,6 +203,10 @@ static void outbox_submit(struct outbox *outbox)
     job->bytes = outbox->bytes;
     outbox->answers.count = 0;
     outbox->bytes = 0;
+    job->append.pending_records = outbox->pending_records;
+    job->append.pending_bytes = outbox->pending_bytes;
+    outbox->pending_records = 0;
+    outbox->pending_bytes = 0;
     request_init(&job->append.request, worker->loop, job_done);
     job->append.partition = outbox->partition;
     job->append.batch = batch;
@@ -349,6 +356,13 @@ void broker_publish(struct client *client, const struct publish *publish)
             live_seal(worker);
     }
 
+    const struct queue *queue = publish->queue != NULL ? publish->queue : address->home;
+    bool counted = stored && queue->overflow == OVERFLOW_REFUSE;
+    if (counted && !queue_admit(queue, outbox->partition, size)) {
+        refuse(client, publish, STATUS_OVER_QUOTA);
+        return;
+    }
+
     struct header standard[2];
     uint32_t count = 0;
     /* A record sent to a queue has no topic; a null one keeps a user header of that name from
@@ -371,8 +385,14 @@ void broker_publish(struct client *client, const struct publish *publish)
     };
     enum status status = batch_builder_add(builder, &record);
     if (status != STATUS_OK) {
+        if (counted)
+            queue_take_back(queue, outbox->partition, size);
         refuse(client, publish, status);
         return;
+    }
+    if (counted) {
+        outbox->pending_records++;
+        outbox->pending_bytes += size;
     }
     if (stored) {
         outbox->bytes += size;

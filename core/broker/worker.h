@@ -21,6 +21,8 @@ struct outbox {
     struct batch_builder builder;
     struct answers answers;
     uint64_t bytes;
+    uint32_t pending_records; /* let in by queue_admit() */
+    uint64_t pending_bytes;
     struct link dirty;
 };
 
@@ -221,6 +223,7 @@ void groups_change(struct broker_worker *worker, const struct queue *queue);
 void groups_close_all(struct broker_worker *worker);
 void groups_notice(struct broker_worker *worker, uint64_t queue, uint64_t partition,
                    struct batch *batch);
+log_undone groups_undone;
 
 /* change.c, on worker 0: what each action does to the next snapshot, and the rows it stores. */
 enum status change_make(struct broker *broker, struct broker_admin *admin, struct catalog *next);

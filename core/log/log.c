@@ -36,10 +36,16 @@ struct log_worker *log_worker_new(struct log *log, unsigned index, struct loop *
     map_init(&worker->partitions);
     list_init(&worker->closed);
     list_init(&worker->tail);
+    list_init(&worker->limited);
     list_init(&worker->due);
     retention_init(worker);
     log->workers[index] = worker;
     return worker;
+}
+
+void log_worker_ask(struct log_worker *worker, log_undone *undone)
+{
+    worker->undone = undone;
 }
 
 void log_worker_free(struct log_worker *worker)
@@ -98,13 +104,26 @@ static void append_start(struct log_partition *partition, struct log_append *app
     storage->ops->append(storage, &append->append);
 }
 
+/* Before the batch itself counts: whoever is let in between makes a queue too full by one batch at
+ * most, and nobody is kept out of one that has room. */
+static void pending_end(struct log_partition *partition, const struct log_append *append)
+{
+    struct partition_stat *stat = partition->stat;
+    if (append->pending_records == 0 || partition->state == PARTITION_CLOSED)
+        return;
+    atomic_fetch_sub_explicit(&stat->pending_records, append->pending_records,
+                              memory_order_relaxed);
+    atomic_fetch_sub_explicit(&stat->pending_bytes, append->pending_bytes, memory_order_relaxed);
+}
+
 /* Everybody learns of the batch here, and nobody earlier. */
 static void batch_committed(struct log_partition *partition, struct log_append *append)
 {
     struct log_worker *worker = partition->worker;
     struct batch *batch = append->batch;
     CHECK(append->stored.base_offset >= partition->end);
-    partition->end_bytes += (uint64_t)ENVELOPE_SIZE + batch->bytes->size + batch->footer.size;
+    partition->last_bytes = (uint64_t)ENVELOPE_SIZE + batch->bytes->size + batch->footer.size;
+    partition->end_bytes += partition->last_bytes;
     batch->partition = partition->spec.id;
     batch->base_offset = append->stored.base_offset;
     batch->append_time_ms = append->stored.append_time_ms;
@@ -125,6 +144,7 @@ static void append_stored(struct request *request, enum status status)
     struct log_append *append = container_of(request, struct log_append, append.request);
     struct log_partition *partition = append->at;
     const struct log_worker *worker = partition->worker;
+    pending_end(partition, append);
     if (status == STATUS_OK && append->batch != NULL)
         batch_committed(partition, append);
     partition_release(partition);

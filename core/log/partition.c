@@ -55,10 +55,11 @@ void partition_publish(struct log_partition *partition)
     struct partition_stat *stat = partition->stat;
     if (partition->state == PARTITION_CLOSED) /* stat may be gone */
         return;
-    atomic_store_explicit(&stat->start, partition->start, memory_order_relaxed);
+    atomic_store_explicit(&stat->start, partition->start, memory_order_release);
     atomic_store_explicit(&stat->end, partition->end, memory_order_relaxed);
     atomic_store_explicit(&stat->bytes, partition->end_bytes - partition->start_bytes,
                           memory_order_relaxed);
+    atomic_store_explicit(&stat->written, partition->end_bytes, memory_order_relaxed);
     atomic_store_explicit(&stat->first_time_ms, partition->first_time_ms, memory_order_relaxed);
 }
 
@@ -108,6 +109,7 @@ void log_partition_open(struct log_worker *worker, const struct partition_spec *
     partition->spec = *spec;
     partition->stat = stat;
     partition->worker = worker;
+    retention_limit(partition);
     partition->waiting_last = &partition->waiting;
     map_put(&worker->partitions, id_span(&partition->spec.id), partition);
     partition->in_flight = 1;
@@ -172,20 +174,22 @@ void log_partition_close(struct log_worker *worker, uint64_t id, bool remove)
     partition->removing = remove;
     tail_clear(partition);
     link_remove(&partition->due_link);
+    link_remove(&partition->limited_link);
     waiting_arrive(partition);
     if (partition->in_flight == 0)
         partition_finish(partition);
 }
 
-void log_partition_limit(struct log_worker *worker, uint64_t id, uint64_t retention_ms,
-                         uint64_t retention_bytes)
+void log_partition_limit(struct log_worker *worker, const struct partition_spec *spec)
 {
     CHECK(loop_is_home(worker->loop));
-    struct log_partition *partition = partition_find(worker, id);
+    struct log_partition *partition = partition_find(worker, spec->id);
     if (partition == NULL)
         return;
-    partition->spec.retention_ms = retention_ms;
-    partition->spec.retention_bytes = retention_bytes;
+    struct partition_spec *own = &partition->spec;
+    CHECK(spec->class == own->class && spec->durability == own->durability);
+    *own = *spec;
+    retention_limit(partition);
 }
 
 bool log_has(const struct log_worker *worker, uint64_t partition)

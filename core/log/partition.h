@@ -22,14 +22,16 @@ struct log_worker {
     unsigned index;
     struct loop *loop;
     log_observer *observer;
+    log_undone *undone;
     void *context;
     struct map partitions; /* id -> struct log_partition, all but closed ones */
     struct list closed;    /* partitions that wait for their last operation */
     struct list tail;      /* batches in tail caches, oldest first, linked by in_tail */
     size_t tail_bytes;
+    struct list limited;             /* partitions with a limit by bytes or records */
     struct list due;                 /* partitions that retention will look at */
     struct log_partition *retaining; /* the one it looks at now */
-    struct loop_timer retention_timer;
+    struct loop_timer retention_timer, limit_timer;
 };
 
 /* The last batches of one partition: every one committed since from, in offset order. */
@@ -51,11 +53,13 @@ struct log_partition {
     uint32_t in_flight;              /* storage operations that hold a pointer to this */
     uint64_t start, end;             /* end: the commit index */
     uint64_t start_bytes, end_bytes; /* bytes ever written before start, and before end */
+    uint64_t last_bytes;             /* of the newest batch, if it came since this was opened */
     int64_t first_time_ms;           /* append time of the oldest record; 0: empty */
     struct mail *waiting;            /* operations that came while OPENING, in order */
     struct mail **waiting_last;
     struct tail tail;
-    struct link closed_link, due_link;
+    struct link closed_link, due_link, limited_link;
+    uint64_t wanted; /* what lies below is too much */
     struct storage_bounds bounds;
     struct storage_floor floor;
     struct storage_trim trim;
@@ -82,6 +86,8 @@ uint32_t tail_find(const struct tail *tail, uint64_t offset);
 /* Index of the first batch, not before index from, appended at or after time_ms. */
 uint32_t tail_find_time(const struct tail *tail, uint32_t from, int64_t time_ms);
 
+/* The partition's limits are new. */
+void retention_limit(struct log_partition *partition);
 void retention_init(struct log_worker *worker);
 void retention_deinit(struct log_worker *worker);
 

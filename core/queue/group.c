@@ -217,7 +217,7 @@ void group_notice(struct group *group, uint64_t partition, struct batch *batch)
 
 static void publish_stat(struct group *group)
 {
-    uint64_t acknowledged = 0, in_flight = 0, backlog = 0;
+    uint64_t acknowledged = 0, in_flight = 0, backlog = 0, held = 0;
     int64_t oldest_ms = 0;
     struct group_stat *stat = group->spec->stat;
     for (uint32_t i = 0; i < group->part_count; i++) {
@@ -232,11 +232,17 @@ static void publish_stat(struct group *group)
         int64_t time_ms = feed_oldest_ms(part);
         if (time_ms != 0 && (oldest_ms == 0 || time_ms < oldest_ms))
             oldest_ms = time_ms;
+        held += feed_held_bytes(part);
+        uint64_t index = part->id - group->queue->first_partition;
+        if (index < stat->partition_count)
+            atomic_store_explicit(&stat->undone[index], window_oldest(part->window),
+                                  memory_order_relaxed);
     }
     atomic_store_explicit(&stat->acknowledged, acknowledged, memory_order_relaxed);
     atomic_store_explicit(&stat->in_flight, in_flight, memory_order_relaxed);
     atomic_store_explicit(&stat->backlog, backlog, memory_order_relaxed);
     atomic_store_explicit(&stat->oldest_ms, oldest_ms, memory_order_relaxed);
+    atomic_store_explicit(&stat->held_bytes, held, memory_order_relaxed);
 }
 
 static void sooner(uint64_t *due_ms, uint64_t candidate_ms)

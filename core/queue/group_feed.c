@@ -7,7 +7,7 @@
 #include "core/base/check.h"
 #include "core/base/trace.h"
 
-enum { RETRY_MS = 1000, RETRY_UNKNOWN_MS = 50 };
+enum { RETRY_MS = 1000, RETRY_UNKNOWN_MS = 50, TELL_MS = 60000 };
 
 /* Shelves */
 
@@ -81,8 +81,11 @@ static void ages_push(struct ages *ages, const struct batch *batch)
             ages->known[i] = ages->known[i * 2];
         ages->count = AGES_MAX / 2;
     }
-    ages->known[ages->count++] =
-        (struct age){.first = batch->base_offset, .append_time_ms = batch->append_time_ms};
+    ages->known[ages->count++] = (struct age){
+        .first = batch->base_offset,
+        .append_time_ms = batch->append_time_ms,
+        .bytes_before = batch->cumulative_bytes - batch->bytes->size,
+    };
 }
 
 int64_t feed_oldest_ms(struct part *part)
@@ -102,6 +105,20 @@ int64_t feed_oldest_ms(struct part *part)
     if (base > start && ages->count > 0)
         return ages->known[0].append_time_ms;
     return atomic_load_explicit(&part->bounds->first_time_ms, memory_order_relaxed);
+}
+
+/* Behind feed_oldest_ms(), which drops the ages that are passed. */
+uint64_t feed_held_bytes(const struct part *part)
+{
+    const struct ages *ages = &part->ages;
+    uint64_t bytes = atomic_load_explicit(&part->bounds->bytes, memory_order_relaxed);
+    uint64_t written = atomic_load_explicit(&part->bounds->written, memory_order_relaxed);
+    if (window_backlog(part->window) == 0)
+        return 0;
+    if (ages->count == 0 || ages->known[0].first > window_oldest(part->window))
+        return bytes;
+    uint64_t held = written - ages->known[0].bytes_before;
+    return held < bytes ? held : bytes;
 }
 
 /* Notices and bounds */
@@ -129,15 +146,39 @@ static void count_lost(struct part *part, uint64_t lost)
         atomic_fetch_add_explicit(&part->group->spec->stat->lost, lost, memory_order_relaxed);
 }
 
+/* Where retention runs behind a slow group, it does so again and again. */
+static void tell_lost(struct part *part, uint64_t lost)
+{
+    struct group *group = part->group;
+    uint64_t now_ms = loop_now_ms(group->loop);
+    group->untold += lost;
+    if (group->untold == 0 || (group->told_ms != 0 && now_ms < group->told_ms + TELL_MS))
+        return;
+    trace(TRACE_INFO, "retention has removed %llu records of queue %s that group %s had not done",
+          (unsigned long long)group->untold, group->queue->name, group->spec->name);
+    group->untold = 0;
+    group->told_ms = now_ms;
+}
+
+/* What was purged is done; what retention has removed is lost. */
 void feed_skip_to(struct part *part, uint64_t start)
 {
-    if (start > window_oldest(part->window))
-        count_lost(part, window_skip_to(part->window, start));
+    uint64_t purged = atomic_load_explicit(&part->bounds->purged, memory_order_acquire);
+    if (purged > start)
+        purged = start;
+    if (purged > window_oldest(part->window))
+        window_skip_to(part->window, purged);
+    if (start <= window_oldest(part->window))
+        return;
+    uint64_t lost = window_skip_to(part->window, start);
+    count_lost(part, lost);
+    if (!part->dead)
+        tell_lost(part, lost);
 }
 
 void feed_skip_lost(struct part *part)
 {
-    feed_skip_to(part, atomic_load_explicit(&part->bounds->start, memory_order_relaxed));
+    feed_skip_to(part, atomic_load_explicit(&part->bounds->start, memory_order_acquire));
 }
 
 void feed_skip_unreadable(struct part *part, uint64_t from, uint64_t to)

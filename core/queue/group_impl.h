@@ -25,12 +25,14 @@ struct shelf {
     uint64_t from, to;
 };
 
-/* When which offsets were appended, roughly: for the age of the oldest record that is not done. */
+/* When which offsets were appended, roughly: for the age of the oldest record that is not done, and
+ * for how much of the log lies behind it. */
 enum { AGES_MAX = 64 };
 struct ages {
     struct age {
         uint64_t first;
         int64_t append_time_ms;
+        uint64_t bytes_before; /* ever written to the partition, roughly */
     } known[AGES_MAX];
     uint32_t count;
 };
@@ -86,6 +88,7 @@ struct group {
     enum group_state state;
     enum status broken; /* OK, or why everything is refused */
     uint32_t epoch;
+    uint64_t untold, told_ms; /* records lost that were not told of yet; when that was done last */
 
     struct lane lanes[LANES];
     struct list early;   /* settlements from before the group served */
@@ -149,6 +152,7 @@ void feed_skip_unreadable(struct part *part, uint64_t from, uint64_t to);
 /* Learns of records without a notice; true: there are some. */
 bool feed_look(struct part *part);
 int64_t feed_oldest_ms(struct part *part);
+uint64_t feed_held_bytes(const struct part *part); /* of the log, from the oldest record not done */
 
 /* group_move.c: records that are appended to another partition and done here in one unit. */
 enum { MOVE_MAX = 64, MOVED_KEY = 25, MOVED_ROW = 9 };

@@ -70,10 +70,11 @@ struct queue_stat *queue_stat_new(uint32_t partitions)
     return stat;
 }
 
-struct group_stat *group_stat_new(void)
+struct group_stat *group_stat_new(uint32_t partitions)
 {
-    struct group_stat *stat = heap_new(sizeof *stat);
+    struct group_stat *stat = heap_new(sizeof *stat + partitions * sizeof stat->undone[0]);
     atomic_init(&stat->refs, 1);
+    stat->partition_count = partitions;
     return stat;
 }
 
@@ -270,4 +271,47 @@ uint32_t queue_failures_max(const struct queue *queue, const struct group_spec *
 uint64_t queue_partition_of_key(const struct queue *queue, struct span key)
 {
     return queue->first_partition + hash_stable(key) % queue->partition_count;
+}
+
+/* What the queue has and what is on its way to it. Each publisher counts itself before it looks, so
+ * that of two who meet at the last place at most one gets in. */
+static bool is_overfull(const struct queue *queue)
+{
+    uint64_t records = 0, bytes = 0;
+    for (uint32_t i = 0; i < queue->partition_count; i++) {
+        const struct partition_stat *stat = &queue->stat->partitions[i];
+        records += atomic_load_explicit(&stat->pending_records, memory_order_relaxed);
+        bytes += atomic_load_explicit(&stat->pending_bytes, memory_order_relaxed);
+        bytes += atomic_load_explicit(&stat->bytes, memory_order_relaxed);
+        uint64_t start = atomic_load_explicit(&stat->start, memory_order_relaxed);
+        uint64_t end = atomic_load_explicit(&stat->end, memory_order_relaxed);
+        records += end > start ? end - start : 0;
+    }
+    return (queue->max_records != 0 && records > queue->max_records) ||
+           (queue->retention_bytes != 0 && bytes > queue->retention_bytes);
+}
+
+static struct partition_stat *stat_of(const struct queue *queue, uint64_t partition)
+{
+    uint64_t index = partition - queue->first_partition;
+    CHECK(index < queue->partition_count);
+    return &queue->stat->partitions[index];
+}
+
+bool queue_admit(const struct queue *queue, uint64_t partition, uint64_t bytes)
+{
+    struct partition_stat *stat = stat_of(queue, partition);
+    atomic_fetch_add_explicit(&stat->pending_records, 1, memory_order_relaxed);
+    atomic_fetch_add_explicit(&stat->pending_bytes, bytes, memory_order_relaxed);
+    if (!is_overfull(queue))
+        return true;
+    queue_take_back(queue, partition, bytes);
+    return false;
+}
+
+void queue_take_back(const struct queue *queue, uint64_t partition, uint64_t bytes)
+{
+    struct partition_stat *stat = stat_of(queue, partition);
+    atomic_fetch_sub_explicit(&stat->pending_records, 1, memory_order_relaxed);
+    atomic_fetch_sub_explicit(&stat->pending_bytes, bytes, memory_order_relaxed);
 }

@@ -29,8 +29,9 @@ struct queue {
     enum queue_type type;
     enum durability durability;
     enum storage_class class;
-    uint64_t retention_ms, retention_bytes; /* 0: no limit */
-    uint64_t first_partition;               /* partition i has id first_partition + i */
+    uint64_t retention_ms;    /* 0: no limit */
+    uint64_t retention_bytes; /* of all partitions together; 0: no limit */
+    uint64_t first_partition; /* partition i has id first_partition + i */
     uint32_t partition_count;
     bool built_in; /* cannot be deleted, counts in no quota */
     int64_t created_ms;
@@ -75,6 +76,8 @@ struct group_stat {
     _Atomic uint64_t held_bytes;    /* bytes of the log from its oldest undone record on */
     _Atomic uint64_t lost; /* skipped: removed by retention or not readable (since start) */
     struct partition_stat dead_letters; /* bounds of their partition */
+    uint32_t partition_count;
+    _Atomic uint64_t undone[]; /* per partition: the first offset not done; 0 until it is known */
 };
 
 struct group_spec { /* "spec": the description; the living group is struct group */
@@ -95,7 +98,7 @@ void queue_unref(struct queue *queue); /* NULL is fine */
 struct group_spec *group_spec_ref(const struct group_spec *group);
 void group_spec_unref(struct group_spec *group);
 struct queue_stat *queue_stat_new(uint32_t partitions);
-struct group_stat *group_stat_new(void);
+struct group_stat *group_stat_new(uint32_t partitions);
 
 /* Stored rows, version first; decode makes one with one reference, without stat. */
 enum status queue_encode(const struct queue *queue, struct buf *to);
@@ -108,6 +111,12 @@ const char *queue_type_name(enum queue_type type); /* "standard" "fifo" "stream"
 bool queue_name_is_valid(struct span name, size_t limit);
 /* That many failures make a dead letter of a record of the group; 0: the queue keeps none. */
 uint32_t queue_failures_max(const struct queue *queue, const struct group_spec *group);
+/* Of a queue with OVERFLOW_REFUSE: lets one record of about so many bytes in, on its way to
+ * partition, or says that the queue is full. Counts what is on its way, so that a queue never holds
+ * more than one batch too much, however many publish; what was let in goes with the append
+ * (log_append.pending_*), or is taken back. */
+bool queue_admit(const struct queue *queue, uint64_t partition, uint64_t bytes);
+void queue_take_back(const struct queue *queue, uint64_t partition, uint64_t bytes);
 /* The partition a key belongs to, for ever. */
 uint64_t queue_partition_of_key(const struct queue *queue, struct span key);
 

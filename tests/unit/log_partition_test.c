@@ -158,6 +158,14 @@ static void open_partition(void)
     log_partition_open(f.worker, &spec, &f.stat);
 }
 
+static void limit(uint64_t retention_ms, uint64_t retention_bytes)
+{
+    struct partition_spec limited = spec;
+    limited.retention_ms = retention_ms;
+    limited.retention_bytes = retention_bytes;
+    log_partition_limit(f.worker, &limited);
+}
+
 static int setup(void **state)
 {
     (void)state;
@@ -480,7 +488,7 @@ static void retention_by_time(void **state)
     log_retain(f.worker);
     run_a_little();
     assert_int_equal(f.door.floors, 0); /* no limits */
-    log_partition_limit(f.worker, PARTITION, 10000, 0);
+    limit(10000, 0);
     log_retain(f.worker);
     run_a_little();
     assert_int_equal(f.door.floors, 0); /* nothing is that old */
@@ -516,13 +524,13 @@ static void retention_by_bytes(void **state)
     open_partition();
     for (int i = 0; i < 10; i++)
         append_now(1, 10000);
-    log_partition_limit(f.worker, PARTITION, 0, 35000);
+    limit(0, 35000);
     log_retain(f.worker);
     run_a_little();
     assert_int_equal(atomic_load(&f.stat.start), 7);
     assert_in_range(atomic_load(&f.stat.bytes), 30000, 35000);
     /* A start found before stays when limits become wider. */
-    log_partition_limit(f.worker, PARTITION, 0, 350000);
+    limit(0, 350000);
     log_retain(f.worker);
     run_a_little();
     assert_int_equal(atomic_load(&f.stat.start), 7);
@@ -715,7 +723,7 @@ static void closing_during_retention(void **state)
         append(1, 10000);
         append(1, 10000);
         wait_all();
-        log_partition_limit(f.worker, PARTITION, 0, 12000);
+        limit(0, 12000);
         log_retain(f.worker);
         log_retain(f.worker);
         log_partition_close(f.worker, PARTITION, remove);
@@ -734,7 +742,7 @@ static void retention_overtakes_reads(void **state)
     open_partition();
     run_a_little();
     struct log_read read = {.offset = 0}, by_time = {.by_time = true, .max_bytes = 1};
-    log_partition_limit(f.worker, PARTITION, 0, 15000);
+    limit(0, 15000);
     f.door.hold = true;
     read_start(&read);
     struct storage_read *held = f.door.held_read;
@@ -785,7 +793,7 @@ static void random_reads_match_a_model(void **state)
             break;
         case 3:
             if (rng_below(10) == 0) {
-                log_partition_limit(f.worker, PARTITION, 0, 20000 + rng_below(40000));
+                limit(0, 20000 + rng_below(40000));
                 log_retain(f.worker);
                 run_a_little();
                 assert_true(atomic_load(&f.stat.start) >= start);

@@ -452,7 +452,11 @@ static void test_group_retention(void **state)
     take_some(&take, 2, 0, 30000);
     run_ms(20);
     publish(0, 5, 5, NULL);
-    log_partition_limit(rig.worker, 100, 10, 0);
+    struct partition_spec limited = {.id = 100,
+                                     .class = rig.queue->class,
+                                     .durability = rig.queue->durability,
+                                     .retention_ms = 10};
+    log_partition_limit(rig.worker, &limited);
     run_ms(20);
     log_retain(rig.worker);
     run_ms(20);

@@ -177,7 +177,7 @@ static inline struct group_spec *spec_of(uint64_t id, enum group_start start)
     spec->name = heap_text("billing", 7);
     spec->start = start;
     spec->dead_partition = dead_partition_of(id);
-    spec->stat = group_stat_new();
+    spec->stat = group_stat_new(8);
     return spec;
 }
 

@@ -120,7 +120,7 @@ static void test_group_spec_rows(void **state)
         .mode = GROUP_BROADCAST,
         .counts = true,
         .created_ms = -1,
-        .stat = group_stat_new(),
+        .stat = group_stat_new(1),
     };
     atomic_init(&spec->refs, 1);
     struct buf row;

@@ -342,6 +342,7 @@ static void engine_free(struct engine *engine)
     buf_deinit(&engine->scratch);
     buf_deinit(&engine->key_scratch);
     pthread_mutex_destroy(&engine->log_lock);
+    pthread_mutex_destroy(&engine->write_lock);
     pthread_mutex_destroy(&engine->writer_lock);
     pthread_mutex_destroy(&engine->sync_lock);
     pthread_mutex_destroy(&engine->reader_lock);
@@ -375,6 +376,7 @@ static struct engine *engine_new(const struct storage_options *options)
     buf_init(&engine->key_scratch, SIZE_MAX / 2);
     buf_init(&engine->evacuation.move.bytes, SIZE_MAX / 2);
     pthread_mutex_init(&engine->log_lock, NULL);
+    pthread_mutex_init(&engine->write_lock, NULL);
     pthread_mutex_init(&engine->writer_lock, NULL);
     pthread_mutex_init(&engine->sync_lock, NULL);
     pthread_mutex_init(&engine->reader_lock, NULL);

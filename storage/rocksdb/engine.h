@@ -141,12 +141,16 @@ struct engine {
     _Atomic(uint64_t) space_checked_ms;
     atomic_int space; /* enum space */
 
-    /* Writer. posted is a stack that any thread pushes to and the writer takes whole. */
+    /* Writing. posted is a stack that any thread pushes to and that is taken whole. It is written
+     * by the syncer between two syncs, or by the writer beside a sync when that pays; write_lock is
+     * held by whoever does, and covers the fields down to index_kept_from. */
     pthread_t writer;
+    pthread_mutex_t write_lock;
+    atomic_size_t posted_bytes; /* since posted was last taken */
     _Atomic(struct storage_append *) posted;
     pthread_mutex_t writer_lock;
     pthread_cond_t writer_wake;
-    bool writer_stop;
+    bool writer_stop, writer_wanted;
     rocksdb_writebatch_t *batch;
     size_t batch_families[FAMILIES]; /* bytes in batch, by family */
     struct chain group;              /* what batch holds */
@@ -161,6 +165,7 @@ struct engine {
 
     /* Syncer. */
     pthread_t syncer;
+    atomic_bool sync_busy; /* it will look at posted again before it sleeps */
     pthread_mutex_t sync_lock;
     pthread_cond_t sync_wake;
     bool sync_stop;
@@ -221,6 +226,8 @@ enum status engine_recover(struct engine *engine, struct err *err);
 void writer_start(struct engine *engine);
 void writer_stop(struct engine *engine);
 void writer_wake(struct engine *engine);
+/* Writes what is posted, on the calling thread. */
+void write_posted(struct engine *engine);
 void engine_append(struct storage *storage, struct storage_append *append);
 void engine_trim(struct storage *storage, struct storage_trim *trim);
 struct storage_trim *append_as_trim(struct storage_append *append); /* NULL when it is none */
@@ -268,6 +275,7 @@ void evacuate_deinit(struct engine *engine);
 void syncer_start(struct engine *engine);
 void syncer_stop(struct engine *engine);
 /* Hands over what was written, or refused and must wait for its turn. */
+void syncer_wake(struct engine *engine);
 void syncer_push(struct engine *engine, struct chain *chain, bool wrote);
 bool engine_sync(struct engine *engine, uint64_t commit);
 /* Makes completed batches visible and posts the mails, in order. Empties the chain. */

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The syncer: one fdatasync at a time, and behind it the completion of all that was written before
- * it began. There is no linger: while a sync runs, the next batch grows. */
+ * it began. There is no linger: while a sync runs, the next batch grows; behind the sync the syncer
+ * writes it, where the writer has not, and syncs again. */
 #include "core/base/check.h"
 #include "core/base/clock.h"
 #include "storage/envelope.h"
@@ -107,6 +108,13 @@ bool engine_sync(struct engine *engine, uint64_t commit)
     return true;
 }
 
+void syncer_wake(struct engine *engine)
+{
+    pthread_mutex_lock(&engine->sync_lock);
+    pthread_cond_signal(&engine->sync_wake);
+    pthread_mutex_unlock(&engine->sync_lock);
+}
+
 void syncer_push(struct engine *engine, struct chain *chain, bool wrote)
 {
     pthread_mutex_lock(&engine->sync_lock);
@@ -127,6 +135,15 @@ void syncer_push(struct engine *engine, struct chain *chain, bool wrote)
 static bool wait_for_written(struct engine *engine)
 {
     while (!engine->sync_stop && engine->written.head == NULL) {
+        atomic_store(&engine->sync_busy, false);
+        bool posted = atomic_load(&engine->posted) != NULL;
+        if (posted) {
+            atomic_store(&engine->sync_busy, true);
+            pthread_mutex_unlock(&engine->sync_lock);
+            write_posted(engine);
+            pthread_mutex_lock(&engine->sync_lock);
+            continue;
+        }
         if (!engine->written_unsynced || engine_has_failed(engine)) {
             pthread_cond_wait(&engine->sync_wake, &engine->sync_lock);
             continue;
@@ -137,6 +154,7 @@ static bool wait_for_written(struct engine *engine)
         struct timespec deadline = deadline_of(due_ms);
         pthread_cond_timedwait(&engine->sync_wake, &engine->sync_lock, &deadline);
     }
+    atomic_store(&engine->sync_busy, true);
     return !engine->sync_stop;
 }
 
@@ -167,8 +185,12 @@ static void *syncer_run(void *context)
         engine->written_unsynced = false;
         pthread_mutex_unlock(&engine->sync_lock);
         sync_and_complete(engine, &chain, commit, unsynced);
+        if (atomic_load_explicit(&engine->posted, memory_order_relaxed) != NULL)
+            write_posted(engine);
         pthread_mutex_lock(&engine->sync_lock);
     }
+    atomic_store(&engine->sync_busy,
+                 false); /* the writer is stopped after this thread's last look */
     pthread_mutex_unlock(&engine->sync_lock);
     return NULL;
 }

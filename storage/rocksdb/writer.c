@@ -1,10 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The writer: takes all appends that wait, puts them into WriteBatches of about a megabyte in the
+/* Writing: takes all appends that wait, puts them into WriteBatches of about a megabyte in the
  * order in which they came, and hands them to the syncer, or completes them when being written is
- * enough. */
+ * enough. With little to write the syncer does it itself between two syncs (a thread less to wake
+ * for every answer); the writer thread works beside a sync when there is much, or when somebody
+ * waits only for the write. */
 #include "core/base/check.h"
 #include "core/base/clock.h"
 #include "storage/rocksdb/engine.h"
+
+/* From so many waiting bytes on, the write is worth a thread beside the sync. */
+enum { BESIDE_BYTES = 64 * 1024, ROW_BYTES = 64, LOOK_MS = 10000 };
 
 enum append_kind { KIND_APPEND, KIND_TRIM, KIND_MOVE };
 
@@ -25,21 +30,47 @@ struct move *append_as_move(struct storage_append *append)
 void writer_wake(struct engine *engine)
 {
     pthread_mutex_lock(&engine->writer_lock);
+    engine->writer_wanted = true;
     pthread_cond_signal(&engine->writer_wake);
     pthread_mutex_unlock(&engine->writer_lock);
+}
+
+static size_t append_bytes(const struct storage_append *append)
+{
+    size_t bytes = append->row_count * ROW_BYTES;
+    for (uint32_t i = 0; i < append->batch_count; i++)
+        bytes += append->batches[i].bytes->size;
+    return bytes;
+}
+
+/* Somebody waits for no sync. */
+static bool is_urgent(const struct storage_append *append)
+{
+    bool urgent = append->batch_count == 0 && append->durability == DURABLE_INTERVAL;
+    for (uint32_t i = 0; i < append->batch_count; i++)
+        urgent |= append->batches[i].durability == DURABLE_INTERVAL;
+    return urgent;
 }
 
 static void post(struct engine *engine, struct storage_append *append, enum append_kind kind)
 {
     append->engine[SLOT_KIND] = kind;
     append->engine[SLOT_TICKET] = 0;
+    bool urgent = is_urgent(append);
+    size_t bytes = append_bytes(append);
     struct storage_append *first = atomic_load_explicit(&engine->posted, memory_order_relaxed);
     do
         append->next = first;
-    while (!atomic_compare_exchange_weak_explicit(&engine->posted, &first, append,
-                                                  memory_order_release, memory_order_relaxed));
-    if (first == NULL)
+    while (!atomic_compare_exchange_weak(&engine->posted, &first, append));
+    size_t before = atomic_fetch_add_explicit(&engine->posted_bytes, bytes, memory_order_relaxed);
+    /* From here on the append is not ours any more. Either the syncer sees it before it sleeps, or
+     * we see that it may sleep. */
+    if (!atomic_load(&engine->sync_busy)) {
+        if (first == NULL)
+            syncer_wake(engine);
+    } else if (urgent || (before < BESIDE_BYTES && before + bytes >= BESIDE_BYTES)) {
         writer_wake(engine);
+    }
 }
 
 void engine_append(struct storage *storage, struct storage_append *append)
@@ -62,6 +93,7 @@ void writer_move(struct engine *engine, struct move *move)
 /* Oldest first. */
 static struct storage_append *take_posted(struct engine *engine)
 {
+    atomic_store_explicit(&engine->posted_bytes, 0, memory_order_relaxed);
     struct storage_append *stack =
         atomic_exchange_explicit(&engine->posted, NULL, memory_order_acquire);
     struct storage_append *first = NULL;
@@ -222,23 +254,40 @@ static void process(struct engine *engine, struct storage_append *first)
         group_write(engine);
 }
 
-/* Waits for appends, for the age of a segment, or for a failure that ends the waiting units. */
+void write_posted(struct engine *engine)
+{
+    pthread_mutex_lock(&engine->write_lock);
+    process(engine, take_posted(engine));
+    if (!engine_has_failed(engine))
+        roll_due(engine);
+    pthread_mutex_unlock(&engine->write_lock);
+}
+
+/* When the writer has to look again though nobody wakes it: the age of a segment, or a failure that
+ * ends the waiting units. */
+static uint64_t look_again_ms(struct engine *engine)
+{
+    uint64_t latest_ms = now_ms() + LOOK_MS;
+    pthread_mutex_lock(&engine->write_lock);
+    uint64_t roll_ms = roll_next_ms(engine);
+    if (engine_has_failed(engine) && engine->waiting.head != NULL)
+        roll_ms = 0;
+    pthread_mutex_unlock(&engine->write_lock);
+    return roll_ms < latest_ms ? roll_ms : latest_ms;
+}
+
+/* Until woken, or until it is time to look. */
 static bool wait_for_work(struct engine *engine)
 {
+    uint64_t look_ms = look_again_ms(engine);
     pthread_mutex_lock(&engine->writer_lock);
     bool late = false;
-    while (!engine->writer_stop && !late &&
-           atomic_load_explicit(&engine->posted, memory_order_relaxed) == NULL &&
-           !(engine_has_failed(engine) && engine->waiting.head != NULL)) {
-        uint64_t roll_ms = roll_next_ms(engine);
-        if (roll_ms == UINT64_MAX) {
-            pthread_cond_wait(&engine->writer_wake, &engine->writer_lock);
-            continue;
-        }
-        struct timespec deadline = deadline_of(roll_ms);
-        late = now_ms() >= roll_ms ||
+    while (!engine->writer_stop && !late && !engine->writer_wanted) {
+        struct timespec deadline = deadline_of(look_ms);
+        late = now_ms() >= look_ms ||
                pthread_cond_timedwait(&engine->writer_wake, &engine->writer_lock, &deadline) != 0;
     }
+    engine->writer_wanted = false;
     bool go_on = !engine->writer_stop;
     pthread_mutex_unlock(&engine->writer_lock);
     return go_on;
@@ -247,11 +296,8 @@ static bool wait_for_work(struct engine *engine)
 static void *writer_run(void *context)
 {
     struct engine *engine = context;
-    while (wait_for_work(engine)) {
-        process(engine, take_posted(engine));
-        if (!engine_has_failed(engine))
-            roll_due(engine);
-    }
+    while (wait_for_work(engine))
+        write_posted(engine);
     return NULL;
 }
 

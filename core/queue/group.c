@@ -28,6 +28,7 @@ struct group *group_open(struct log *log, struct log_worker *worker, struct loop
     group->work.run = group_work;
     group->timer.fired = timer_fired;
     group->part_count = parts;
+    list_init(&group->waiting);
     list_init(&group->early);
     list_init(&group->settled);
     list_init(&group->answering);
@@ -40,13 +41,17 @@ struct group *group_open(struct log *log, struct log_worker *worker, struct loop
         part->window = window_new(0, LIMIT_IN_FLIGHT);
         /* What is published from now on, while the group still opens, is new to it. */
         part->start_at = atomic_load_explicit(&part->bounds->end, memory_order_relaxed);
+        part_order(part);
     }
     group->lanes[LANE_RECORDS] =
         (struct lane){.parts = group->parts, .part_count = queue->partition_count};
     group->lanes[LANE_DEAD] = (struct lane){.parts = group->parts + queue->partition_count,
                                             .part_count = parts - queue->partition_count};
-    for (uint32_t i = 0; i < LANES; i++)
+    for (uint32_t i = 0; i < LANES; i++) {
         list_init(&group->lanes[i].takes);
+        if (queue->type == QUEUE_FIFO)
+            lane_join(&group->lanes[i]);
+    }
     store_open(group);
     return group;
 }
@@ -55,8 +60,10 @@ static void group_free(struct group *group)
 {
     loop_task_cancel(group->loop, &group->work);
     loop_timer_stop(group->loop, &group->timer);
+    filter_deinit(group);
     for (uint32_t i = 0; i < group->part_count; i++) {
         feed_drop(&group->parts[i]);
+        part_order_deinit(&group->parts[i]);
         window_free(group->parts[i].window);
     }
     store_deinit(group);
@@ -267,7 +274,7 @@ static void arm_timer(struct group *group)
     uint64_t now_ms = loop_now_ms(group->loop);
     uint64_t due_ms = 0;
     sooner(&due_ms, group->rewrite_ms);
-    if (group->steps_left == 0)
+    if (group->steps_left == 0 || group->unfinished)
         sooner(&due_ms, now_ms);
     for (uint32_t i = 0; i < group->part_count; i++) {
         struct part *part = &group->parts[i];

@@ -10,6 +10,7 @@
 #include "core/queue/selector.h"
 
 struct group;
+struct lane;
 
 /* Proof of one hand-out. Text form (receipt_format) is opaque to clients. */
 struct receipt {
@@ -64,6 +65,7 @@ struct group_take {
     struct link link;
     struct loop_timer timer;
     struct group *group;
+    struct lane *lane;
     /* The broker's, for the way to the home worker. */
     void *carrier;
 };

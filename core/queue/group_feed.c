@@ -11,7 +11,7 @@ enum { RETRY_MS = 1000, RETRY_UNKNOWN_MS = 50, TELL_MS = 60000 };
 
 /* Shelves */
 
-static void shelf_clear(struct shelf *shelf)
+void shelf_clear(struct shelf *shelf)
 {
     for (uint32_t i = 0; i < shelf->count; i++)
         batch_unref(shelf->batches[i]);
@@ -123,9 +123,24 @@ uint64_t feed_held_bytes(const struct part *part)
 
 /* Notices and bounds */
 
+/* The first offset that no take has asked for yet. */
+static uint64_t front_of(const struct part *part)
+{
+    return part->fifo != NULL ? part->met : window_next(part->window);
+}
+
+/* If it goes on where the shelf ends, or where its reader is. */
+static void shelf_notice(struct shelf *shelf, uint64_t reader, uint64_t before, struct batch *batch)
+{
+    if (shelf->count == 0 && reader >= before)
+        shelf->from = shelf->to = before;
+    if (shelf->to == before && shelf_has_room(shelf, batch))
+        shelf_push(shelf, batch_ref(batch));
+}
+
 void feed_notice(struct part *part, struct batch *batch, bool keep)
 {
-    struct shelf *shelf = &part->ahead;
+    struct group *group = part->group;
     uint64_t before = part->noticed;
     part->noticed = batch_end(batch);
     if (before < part->noticed)
@@ -134,10 +149,15 @@ void feed_notice(struct part *part, struct batch *batch, bool keep)
         ages_push(&part->ages, batch);
     if (!keep)
         return;
-    if (shelf->count == 0 && window_next(part->window) >= before)
-        shelf->from = shelf->to = before;
-    if (shelf->to == before && shelf_has_room(shelf, batch))
-        shelf_push(shelf, batch_ref(batch));
+    shelf_notice(&part->ahead, front_of(part), before, batch);
+    for (uint32_t i = 0; i < group->choice_count; i++) {
+        struct lane *lane = group->choices[i];
+        if (part < lane->parts || part >= lane->parts + lane->part_count)
+            continue;
+        struct place *place = &lane->places[part - lane->parts];
+        if (part->fifo == NULL)
+            shelf_notice(&place->shelf, place->cursor, before, batch);
+    }
 }
 
 static void count_lost(struct part *part, uint64_t lost)
@@ -199,8 +219,14 @@ bool feed_look(struct part *part)
 
 void feed_drop(struct part *part)
 {
+    struct group *group = part->group;
     shelf_clear(&part->ahead);
     shelf_clear(&part->again);
+    for (uint32_t i = 0; i < group->choice_count; i++) {
+        struct lane *lane = group->choices[i];
+        if (part >= lane->parts && part < lane->parts + lane->part_count)
+            shelf_clear(&lane->places[part - lane->parts].shelf);
+    }
 }
 
 /* Reading */
@@ -246,10 +272,8 @@ static void read_done(struct request *request, enum status status)
     case STATUS_OK:
         if (read->count == 0)
             part->nothing_end = part->asked_end;
-        else if (read->offset >= window_next(part->window))
-            shelve(part, &part->ahead);
         else
-            shelve(part, &part->again);
+            shelve(part, part->read_into);
         break;
     case STATUS_OUT_OF_RANGE:
         feed_skip_to(part, read->start);
@@ -271,13 +295,14 @@ static void read_done(struct request *request, enum status status)
     }
 }
 
-/* The shelf that covers offset, filled from the owner's tail cache if need be; NULL: it must be
- * read. */
-static struct shelf *shelf_for(struct part *part, uint64_t offset)
+/* The shelf that covers offset; shelf is filled from the owner's tail cache if need be. NULL: it
+ * must be read. */
+static struct shelf *shelf_for(struct part *part, struct shelf *shelf, uint64_t offset)
 {
-    bool again = offset < window_next(part->window);
-    if (!again)
-        shelf_drop_below(&part->ahead, offset);
+    if (shelf != &part->again)
+        shelf_drop_below(shelf, offset);
+    if (shelf_covers(shelf, offset))
+        return shelf;
     if (shelf_covers(&part->ahead, offset))
         return &part->ahead;
     if (shelf_covers(&part->again, offset))
@@ -287,7 +312,6 @@ static struct shelf *shelf_for(struct part *part, uint64_t offset)
     struct batch *batch = log_tail(part->group->worker, part->id, offset);
     if (batch == NULL)
         return NULL;
-    struct shelf *shelf = again ? &part->again : &part->ahead;
     shelf_clear(shelf);
     shelf->from = offset;
     ages_push(&part->ages, batch);
@@ -310,36 +334,60 @@ static bool is_expired(const struct record *record, int64_t wall_ms)
     return expires_ms <= wall_ms;
 }
 
-enum feed feed_next(struct part *part, int64_t wall_ms, uint64_t *offset, struct batch **batch,
-                    uint32_t *index, struct record *record)
+/* A record that nobody needs is done. */
+static bool settle_unwanted(struct part *part, int64_t wall_ms, const struct find *find)
+{
+    if (part->dead || !is_expired(&find->record, wall_ms))
+        return false;
+    window_gap(part->window, find->offset, find->offset + 1);
+    atomic_fetch_add_explicit(&part->group->spec->stat->expired, 1, memory_order_relaxed);
+    return true;
+}
+
+static enum feed read_for(struct part *part, struct shelf *shelf, uint64_t offset)
+{
+    if (part->retry_ms != 0 || part->nothing_end == window_end(part->window))
+        return FEED_NOTHING;
+    if (!part->reading) {
+        part->read_into = shelf;
+        read_start(part, offset, 0, read_done);
+    }
+    return FEED_LATER;
+}
+
+enum feed feed_load(struct part *part, struct shelf *shelf, bool held, int64_t wall_ms,
+                    struct find *find)
+{
+    struct shelf *from = shelf_for(part, shelf, find->offset);
+    if (from == NULL)
+        return read_for(part, shelf, find->offset);
+    find->batch = shelf_find(from, find->offset);
+    find->index = batch_find(find->batch, find->offset);
+    uint64_t found = batch_end(find->batch);
+    if (find->index < find->batch->record_count) {
+        batch_record(find->batch, find->index, &find->record);
+        found = find->record.offset;
+    }
+    if (found == find->offset)
+        return !held && settle_unwanted(part, wall_ms, find) ? FEED_SKIPPED : FEED_RECORD;
+    if (!held)
+        window_gap(part->window, find->offset, found);
+    return FEED_SKIPPED;
+}
+
+enum feed feed_next(struct lane *lane, struct part *part, int64_t wall_ms, struct find *find)
 {
     struct group *group = part->group;
+    if (lane->places != NULL)
+        return order_next(lane, part, wall_ms, find);
     for (; group->steps_left > 0; group->steps_left--) {
-        if (!window_peek(part->window, offset))
+        if (!window_peek(part->window, &find->offset))
             return FEED_NOTHING;
-        struct shelf *shelf = shelf_for(part, *offset);
-        if (shelf == NULL) {
-            if (part->retry_ms != 0 || part->nothing_end == window_end(part->window))
-                return FEED_NOTHING;
-            if (!part->reading)
-                read_start(part, *offset, 0, read_done);
-            return FEED_LATER;
-        }
-        *batch = shelf_find(shelf, *offset);
-        *index = batch_find(*batch, *offset);
-        uint64_t found = batch_end(*batch);
-        if (*index < (*batch)->record_count) {
-            batch_record(*batch, *index, record);
-            found = record->offset;
-        }
-        if (found > *offset) {
-            window_gap(part->window, *offset, found);
-        } else if (!part->dead && is_expired(record, wall_ms)) {
-            window_gap(part->window, found, found + 1);
-            atomic_fetch_add_explicit(&group->spec->stat->expired, 1, memory_order_relaxed);
-        } else {
-            return FEED_RECORD;
-        }
+        bool again = find->offset < window_next(part->window);
+        enum feed found =
+            feed_load(part, again ? &part->again : &part->ahead, false, wall_ms, find);
+        if (found != FEED_SKIPPED)
+            return found;
     }
     return FEED_LATER;
 }

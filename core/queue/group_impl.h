@@ -10,6 +10,7 @@
 #ifndef CORE_QUEUE_GROUP_IMPL_H
 #define CORE_QUEUE_GROUP_IMPL_H
 
+#include "core/queue/fifo.h"
 #include "core/queue/group.h"
 #include "core/queue/window.h"
 
@@ -55,6 +56,14 @@ struct part {
     struct ages ages;
     struct log_read read;
     bool reading;
+    struct shelf *read_into;
+
+    /* Where lanes look that do not take whatever the window shows. */
+    struct window_watch watch;
+    bool watched;
+    struct offers offers; /* what came back, or (fifo) may be handed out */
+    struct fifo *fifo;    /* NULL: records may overtake each other */
+    uint64_t met;         /* fifo: all that is not done below was met */
 
     struct move *move;      /* under way from here; NULL: none */
     uint64_t move_retry_ms; /* one has failed: not again before */
@@ -69,15 +78,26 @@ struct part {
     uint8_t key[25], range_first[25], range_end[25], moved_first[25], moved_end[25];
 };
 
-/* Who waits for records of the queue, or for dead letters. */
+/* How far a lane of its own choice has come in a partition. */
+struct place {
+    struct offer_reader reader;
+    uint64_t cursor; /* not fifo: all that was available below was offered to the lane */
+    struct shelf shelf;
+};
+
+/* Who waits for the same: records of the queue or dead letters, those that a selector names. */
 struct lane {
-    struct list takes;  /* waiting, in turn */
-    uint32_t impatient; /* of them: those that do not wait for records to come */
-    uint32_t turn;      /* the partition that is asked first */
+    struct list takes;   /* waiting, in turn */
+    struct link waiting; /* in the group's list while takes wait */
+    uint32_t impatient;  /* of them: those that do not wait for records to come */
+    uint32_t turn;       /* the partition that is asked first */
     struct part *parts;
     uint32_t part_count;
+    struct place *places;      /* one per partition; NULL: it takes what the window shows */
+    struct selector *selector; /* NULL: every record */
+    uint64_t used;             /* grows from take to take of the group */
 };
-enum { LANE_RECORDS, LANE_DEAD, LANES };
+enum { LANE_RECORDS, LANE_DEAD, LANES, CHOICES_MAX = 32 };
 
 struct group {
     struct log *log;
@@ -89,6 +109,16 @@ struct group {
     enum status broken; /* OK, or why everything is refused */
     uint32_t epoch;
     uint64_t untold, told_ms; /* records lost that were not told of yet; when that was done last */
+
+    struct lane *choices[CHOICES_MAX]; /* lanes with a selector */
+    uint32_t choice_count;
+    struct list waiting;  /* lanes, in turn */
+    struct lane *serving; /* the one that is being served */
+    uint64_t used;
+    uint64_t fills;       /* attempts to fill a take */
+    bool unfinished;      /* a lane would go on */
+    uint32_t evaluations; /* of selectors in this turn, in vain */
+    uint64_t evaluated_from_ns;
 
     struct lane lanes[LANES];
     struct list early;   /* settlements from before the group served */
@@ -134,13 +164,38 @@ bool takes_wait(const struct group *group);
 /* All that wait end with status, by mail. */
 void takes_refuse(struct group *group, enum status status);
 
+/* group_order.c: which record is next where it is not simply the window's. */
+void part_order(struct part *part); /* sets up what the queue's type needs */
+void part_watch(struct part *part); /* returns are offered to lanes from now on */
+void part_order_deinit(struct part *part);
+void lane_join(struct lane *lane); /* places in all its partitions */
+void lane_leave(struct lane *lane);
+
+/* group_filter.c */
+/* The lane that a take belongs to; NULL: too many selectors are in use. */
+struct lane *lane_for(struct group *group, const struct group_take *take);
+bool lane_wants(const struct lane *lane, const struct record *record);
+void filter_deinit(struct group *group);
+
 /* group_feed.c */
-enum feed { FEED_RECORD, FEED_NOTHING, FEED_LATER };
-/* The next record to hand out: its batch (borrowed until the shelf changes) and index. On the way,
- * gaps and records that ran out are settled. LATER: its bytes are being read, or the turn has done
- * enough. */
-enum feed feed_next(struct part *part, int64_t wall_ms, uint64_t *offset, struct batch **batch,
-                    uint32_t *index, struct record *record);
+enum feed { FEED_RECORD, FEED_NOTHING, FEED_LATER, FEED_SKIPPED };
+struct find {
+    uint64_t offset;
+    struct batch *batch; /* borrowed until its shelf changes */
+    uint32_t index;
+    struct record record;
+};
+/* The next record to hand out. On the way, gaps and records that ran out are settled. LATER: its
+ * bytes are being read, or the turn has done enough. */
+enum feed feed_next(struct lane *lane, struct part *part, int64_t wall_ms, struct find *find);
+/* The record at find->offset, from a shelf or else by a read that fills shelf, which is the
+ * partition's shelf for redeliveries or one whose reader only goes forward. SKIPPED: it need not be
+ * handed out and has been settled; not where held is true, then there is none. */
+enum feed feed_load(struct part *part, struct shelf *shelf, bool held, int64_t wall_ms,
+                    struct find *find);
+void shelf_clear(struct shelf *shelf);
+/* group_order.c */
+enum feed order_next(struct lane *lane, struct part *part, int64_t wall_ms, struct find *find);
 void feed_notice(struct part *part, struct batch *batch, bool keep);
 void feed_probe(struct part *part); /* learns bounds, then store_probed() */
 void feed_drop(struct part *part);  /* batches that nobody has asked for lately */

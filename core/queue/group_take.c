@@ -5,22 +5,20 @@
 #include "core/base/check.h"
 #include "core/base/clock.h"
 
-static struct lane *lane_of(struct group *group, const struct group_take *take)
-{
-    return &group->lanes[take->dead ? LANE_DEAD : LANE_RECORDS];
-}
+enum { CHOICE_STEPS = 2048 };
 
 bool takes_wait(const struct group *group)
 {
-    return !list_is_empty(&group->lanes[LANE_RECORDS].takes) ||
-           !list_is_empty(&group->lanes[LANE_DEAD].takes);
+    return !list_is_empty(&group->waiting) || group->serving != NULL;
 }
 
 static void take_leave(struct group *group, struct group_take *take)
 {
     link_remove(&take->link);
     loop_timer_stop(group->loop, &take->timer);
-    lane_of(group, take)->impatient -= take->wait_ms == 0;
+    take->lane->impatient -= take->wait_ms == 0;
+    if (list_is_empty(&take->lane->takes))
+        link_remove(&take->lane->waiting);
     group->taken_ms = loop_now_ms(group->loop);
 }
 
@@ -30,15 +28,23 @@ static void take_answer(struct group *group, struct group_take *take, enum statu
     group_answer(group, &take->request, status);
 }
 
+static void lane_refuse(struct group *group, struct lane *lane, enum status status)
+{
+    struct link *link;
+    while ((link = list_first(&lane->takes)) != NULL) {
+        struct group_take *take = container_of(link, struct group_take, link);
+        take_leave(group, take);
+        request_complete(&take->request, status);
+    }
+}
+
 void takes_refuse(struct group *group, enum status status)
 {
     struct link *link;
-    for (struct lane *lane = group->lanes; lane < group->lanes + LANES; lane++)
-        while ((link = list_first(&lane->takes)) != NULL) {
-            struct group_take *take = container_of(link, struct group_take, link);
-            take_leave(group, take);
-            request_complete(&take->request, status);
-        }
+    while ((link = list_first(&group->waiting)) != NULL)
+        lane_refuse(group, container_of(link, struct lane, waiting), status);
+    if (group->serving != NULL)
+        lane_refuse(group, group->serving, status);
 }
 
 static void take_timed_out(struct loop_timer *timer)
@@ -56,9 +62,16 @@ void group_take(struct group *group, struct group_take *take)
     take->count = 0;
     take->group = group;
     take->timer = (struct loop_timer){.fired = take_timed_out};
-    list_push(&lane_of(group, take)->takes, &take->link);
+    struct lane *lane = take->lane = lane_for(group, take);
+    if (lane == NULL) {
+        request_complete(&take->request, STATUS_BUSY);
+        return;
+    }
+    list_push(&lane->takes, &take->link);
+    if (lane != group->serving && !link_is_linked(&lane->waiting))
+        list_push(&group->waiting, &lane->waiting);
     if (take->wait_ms == 0)
-        lane_of(group, take)->impatient++;
+        lane->impatient++;
     else
         loop_timer_start(group->loop, &take->timer, take->wait_ms);
     group->taken_ms = loop_now_ms(group->loop);
@@ -74,40 +87,38 @@ void group_take_cancel(struct group *group, struct group_take *take)
     request_complete(&take->request, STATUS_CANCELED);
 }
 
-static void hand_out(struct part *part, struct group_take *take, uint64_t offset,
-                     struct batch *batch, uint32_t index)
+static void hand_out(struct part *part, struct group_take *take, const struct find *find)
 {
     struct group *group = part->group;
     struct group_item *item = &take->items[take->count++];
     *item = (struct group_item){
-        .batch = batch_ref(batch),
-        .index = index,
+        .batch = batch_ref(find->batch),
+        .index = find->index,
         .receipt = {.group = group->spec->id,
                     .partition = part->id,
-                    .offset = offset,
+                    .offset = find->offset,
                     .epoch = group->epoch},
     };
-    window_take(part->window, offset, loop_now_ms(group->loop), take->lease_ms,
+    window_take(part->window, find->offset, loop_now_ms(group->loop), take->lease_ms,
                 &item->receipt.delivery, &item->failures);
+    if (part->fifo != NULL)
+        fifo_take(part->fifo, find->offset, group->fills);
 }
 
 /* Fills the take from one partition. LATER: there would be more when its bytes have come. */
-static enum feed fill_from(struct part *part, struct group_take *take, int64_t wall_ms,
-                           uint64_t *bytes)
+static enum feed fill_from(struct lane *lane, struct part *part, struct group_take *take,
+                           int64_t wall_ms, uint64_t *bytes)
 {
     while (take->count < take->max_records) {
-        uint64_t offset;
-        struct batch *batch;
-        uint32_t index;
-        struct record record;
-        enum feed found = feed_next(part, wall_ms, &offset, &batch, &index, &record);
+        struct find find;
+        enum feed found = feed_next(lane, part, wall_ms, &find);
         if (found != FEED_RECORD)
             return found;
-        uint64_t size = record.key.size + record.value.size + record.headers.size;
+        uint64_t size = find.record.key.size + find.record.value.size + find.record.headers.size;
         if (take->count > 0 && *bytes + size > take->max_bytes)
             return FEED_RECORD;
         *bytes += size;
-        hand_out(part, take, offset, batch, index);
+        hand_out(part, take, &find);
     }
     return FEED_RECORD;
 }
@@ -119,10 +130,11 @@ static enum feed fill(struct lane *lane, struct group_take *take, int64_t wall_m
     uint64_t bytes = 0;
     bool later = false;
     uint32_t first = lane->turn;
+    take->group->fills++;
     for (uint32_t i = 0; i < lane->part_count; i++) {
         uint32_t at = (first + i) % lane->part_count;
         uint32_t before = take->count;
-        enum feed found = fill_from(&lane->parts[at], take, wall_ms, &bytes);
+        enum feed found = fill_from(lane, &lane->parts[at], take, wall_ms, &bytes);
         if (take->count > before)
             lane->turn = (at + 1) % lane->part_count;
         if (found == FEED_RECORD)
@@ -154,6 +166,16 @@ static void answer_impatient(struct group *group, struct lane *lane)
     }
 }
 
+/* A selector that matches little must not keep the others waiting. */
+static uint32_t set_budget(struct group *group, const struct lane *lane)
+{
+    uint32_t spare = 0;
+    if (lane->selector != NULL && group->steps_left > CHOICE_STEPS)
+        spare = group->steps_left - CHOICE_STEPS;
+    group->steps_left -= spare;
+    return spare;
+}
+
 static void lane_serve(struct group *group, struct lane *lane, int64_t wall_ms)
 {
     bool looked = false;
@@ -164,6 +186,7 @@ static void lane_serve(struct group *group, struct lane *lane, int64_t wall_ms)
         case FEED_RECORD:
             take_answer(group, take, STATUS_OK);
             break;
+        case FEED_SKIPPED: /* stays inside of the feed */
         case FEED_LATER:
             return;
         case FEED_NOTHING:
@@ -183,6 +206,18 @@ void takes_serve(struct group *group)
     int64_t wall_ms = clock_wall_ms();
     for (uint32_t i = 0; i < group->part_count; i++)
         feed_skip_lost(&group->parts[i]);
-    for (struct lane *lane = group->lanes; lane < group->lanes + LANES; lane++)
+    group->unfinished = false;
+    group->evaluations = 0;
+    uint32_t rounds = LANES + group->choice_count;
+    struct link *link;
+    for (uint32_t i = 0; i < rounds && (link = list_pop(&group->waiting)) != NULL; i++) {
+        struct lane *lane = group->serving = container_of(link, struct lane, waiting);
+        uint32_t spare = set_budget(group, lane);
         lane_serve(group, lane, wall_ms);
+        group->unfinished |= group->steps_left == 0;
+        group->steps_left += spare;
+        group->serving = NULL;
+        if (!list_is_empty(&lane->takes))
+            list_push(&group->waiting, &lane->waiting);
+    }
 }

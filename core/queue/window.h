@@ -117,9 +117,10 @@ uint64_t window_next_available(const struct window *window, uint64_t from);
 /* The first offset at or after from and below end that is not done, whatever it is; end when there
  * is none. */
 uint64_t window_next_undone(const struct window *window, uint64_t from);
-/* Whether offset is near enough to be handed out; what keeps it from that is set aside if it may
- * be: available offsets too, which then are returned ones. */
-bool window_make_room(struct window *window, uint64_t offset);
+/* Whether an available offset may be handed out now: the limits of window_peek. with_room: what
+ * keeps it from that is set aside if it may be; available offsets too, which then are returned
+ * ones. */
+bool window_may_take(struct window *window, uint64_t offset, bool with_room);
 
 /* Who wants to know what offsets become, besides asking: told from inside of the call that does it,
  * and must not call the window from there. */

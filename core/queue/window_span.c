@@ -156,12 +156,13 @@ void window_keep_room(struct window *window)
     make_room(window, window->next);
 }
 
-bool window_make_room(struct window *window, uint64_t offset)
+bool window_may_take(struct window *window, uint64_t offset, bool with_room)
 {
     struct state_ring *states = &window->states;
-    if (offset < states->base + LIMIT_WINDOW)
-        return true;
-    make_room(window, offset < states->top ? offset : states->top);
+    if (window->in_flight >= window->in_flight_max)
+        return false;
+    if (with_room && offset >= states->base + LIMIT_WINDOW)
+        make_room(window, offset < states->top ? offset : states->top);
     return offset < states->base + LIMIT_WINDOW;
 }
 

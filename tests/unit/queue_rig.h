@@ -452,6 +452,39 @@ static inline void publish(uint32_t partition, uint32_t first, uint32_t count, c
     batch_builder_deinit(&builder);
 }
 
+/* One record, whose value is a number; NULL: it has none of that. */
+struct extras {
+    const char *key, *group, *labels, *expires, *color;
+};
+
+static inline void publish_with(uint32_t partition, uint32_t number, struct extras extras)
+{
+    const char *texts[][2] = {{HEADER_GROUP_ID, extras.group},
+                              {HEADER_LABELS, extras.labels},
+                              {HEADER_EXPIRES_AT, extras.expires},
+                              {"color", extras.color}};
+    struct batch_builder builder;
+    struct header headers[4];
+    struct record_input record = {
+        .timestamp_ms = 1, .value = span_of(&number, sizeof number), .headers = headers};
+    for (unsigned i = 0; i < 4; i++)
+        if (texts[i][1] != NULL)
+            headers[record.header_count++] =
+                (struct header){span_from_text(texts[i][0]), span_from_text(texts[i][1])};
+    if (extras.key != NULL)
+        record.key = span_from_text(extras.key);
+    batch_builder_init(&builder);
+    assert_int_equal(batch_builder_add(&builder, &record), STATUS_OK);
+    struct append append = {0};
+    request_init(&append.append.request, rig.loop, append_done);
+    append.append.partition = rig.queue->first_partition + partition;
+    append.append.batch = batch_builder_seal(&builder);
+    log_append(rig.worker, &append.append);
+    while (!append.done)
+        loop_run(rig.loop);
+    batch_builder_deinit(&builder);
+}
+
 static inline uint32_t number_of(const struct group_item *item)
 {
     struct record record;

@@ -12,7 +12,8 @@
 #include "core/base/limits.h"
 #include "gateway/cli/cli.h"
 
-static const struct cli_command *const tables[] = {queue_commands, user_commands, message_commands};
+static const struct cli_command *const tables[] = {message_commands, look_commands, dead_commands,
+                                                   queue_commands, user_commands};
 enum { TABLES = sizeof tables / sizeof *tables };
 
 static const struct cli_option global_options[] = {

@@ -140,6 +140,8 @@ static void read_done(struct request *request, enum status status)
     if (status == STATUS_OK) {
         if (read->by_time)
             look->offset = read->count > 0 ? read->batches[0]->base_offset : read->end;
+        if (look->offset < read->start) /* the rest of that batch is gone */
+            look->offset = read->start;
         read->by_time = look->exact = false;
         search(look);
         return;

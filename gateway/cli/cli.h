@@ -45,7 +45,8 @@ struct cli_command {
 };
 
 /* Tables, closed by an empty command. */
-extern const struct cli_command queue_commands[], user_commands[], message_commands[];
+extern const struct cli_command queue_commands[], user_commands[], message_commands[],
+    look_commands[], dead_commands[];
 
 /* The value of the n-th option of that name, "" for one that takes none; NULL: not given. */
 const char *cli_option(const struct cli *cli, const char *name, unsigned n);
@@ -55,6 +56,10 @@ enum outcome cli_say(enum outcome outcome, const char *format, ...)
 /* A whole number of lowest to highest into *number, which stays when the option is not given. */
 enum outcome cli_number(const struct cli *cli, const char *name, json_int_t lowest,
                         json_int_t highest, json_int_t *number);
+/* The same for a duration, and for a time (when.c). */
+enum outcome cli_duration(const struct cli *cli, const char *name, json_int_t highest_ms,
+                          json_int_t *ms);
+enum outcome cli_time(const struct cli *cli, const char *name, json_int_t *ms);
 /* All of standard input, at most limit bytes; NULL when it is longer or cannot be read. Free it. */
 char *cli_read_input(size_t limit, size_t *size);
 
@@ -80,6 +85,18 @@ enum outcome cli_show(struct cli *cli, const char *method, char *path, json_t *b
 enum outcome cli_change(struct cli *cli, const char *method, char *path, json_t *body);
 /* Builds a path of "%s" pieces, each encoded as one level. */
 char *cli_path(const char *format, ...) __attribute__((format(printf, 1, 2)));
+/* Each takes path and gives back the one with a parameter more, encoded (query.c). */
+char *cli_query(char *path, const char *name, const char *value);
+char *cli_query_number(char *path, const char *name, json_int_t number);
+/* What the options below say. */
+char *cli_query_filter(char *path, const struct cli *cli);
+/* For tables of options. */
+#define CLI_FILTER_OPTIONS                                                                         \
+    {"label", "LABEL", "only with this label; of several, any is enough"},                         \
+        {"all-labels", NULL, "only with all of them"},                                             \
+    {                                                                                              \
+        "selector", "EXPRESSION", "only where it is true, such as: colour = 'red' AND n > 5"       \
+    }
 
 /* ---------------------------------------------------------------- showing (show.c) */
 

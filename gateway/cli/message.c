@@ -8,7 +8,7 @@
 #include "core/base/utf8.h"
 #include "gateway/cli/cli.h"
 
-enum { BODY_MAX = 10 * 1024 * 1024, TAKE_MAX = 10, WAIT_SECONDS_MAX = 60 };
+enum { BODY_MAX = 10 * 1024 * 1024, TAKE_MAX = 100, WAIT_SECONDS_MAX = 60 };
 
 /* ------------------------------------------------ publish */
 
@@ -59,9 +59,34 @@ static enum outcome add_attributes(const struct cli *cli, json_t *message)
     if (json_object_size(attributes) > 0)
         json_object_set(message, "attributes", attributes);
     json_decref(attributes);
-    if (cli_option(cli, "key", 0) != NULL)
-        json_object_set_new(message, "key", json_string(cli_option(cli, "key", 0)));
     return OUTCOME_OK;
+}
+
+/* What stands beside attributes. */
+static enum outcome add_fields(const struct cli *cli, json_t *message)
+{
+    static const struct {
+        const char *option, *field;
+    } texts[] = {{"key", "key"}, {"group", "group_id"}};
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
+        const char *given = cli_option(cli, texts[i].option, 0);
+        if (given != NULL)
+            json_object_set_new(message, texts[i].field, json_string(given));
+    }
+    const char *label;
+    json_t *labels = json_array();
+    for (unsigned i = 0; (label = cli_option(cli, "label", i)) != NULL; i++)
+        json_array_append_new(labels, json_string(label));
+    json_object_set_new(message, "labels", labels);
+    json_int_t priority = -1, expiry_ms = -1;
+    enum outcome outcome = cli_number(cli, "priority", 0, 9, &priority);
+    if (outcome == OUTCOME_OK)
+        outcome = cli_duration(cli, "expiry", INT64_MAX / 4, &expiry_ms);
+    if (priority >= 0)
+        json_object_set_new(message, "priority", json_integer(priority));
+    if (expiry_ms >= 0)
+        json_object_set_new(message, "expiry_ms", json_integer(expiry_ms));
+    return outcome;
 }
 
 static enum outcome publish_bytes(struct cli *cli, const char *bytes, size_t size)
@@ -69,6 +94,8 @@ static enum outcome publish_bytes(struct cli *cli, const char *bytes, size_t siz
     const char *topic = cli_option(cli, "topic", 0);
     json_t *message = message_new(bytes, size);
     enum outcome outcome = add_attributes(cli, message);
+    if (outcome == OUTCOME_OK)
+        outcome = add_fields(cli, message);
     if (outcome != OUTCOME_OK) {
         json_decref(message);
         return outcome;
@@ -132,19 +159,15 @@ static void show_messages(const struct cli *cli, const json_t *messages)
 /* What was shown is done; a record whose acknowledgement fails comes again. */
 static enum outcome acknowledge(struct cli *cli, const json_t *messages)
 {
-    json_t *handlers = json_array();
+    json_t *receipts = json_array();
     size_t index;
     json_t *item;
     json_array_foreach(messages, index, item)
-    {
-        json_array_append_new(handlers,
-                              json_pack("{s:O, s:s}", "handler", json_object_get(item, "handler"),
-                                        "status", "success"));
-    }
+        json_array_append(receipts, json_object_get(item, "handler"));
     json_t *answer;
-    char *path = cli_path("/v1.0/default/queues/%s/groups/%s/ack", cli->words[0], cli->words[1]);
+    char *path = cli_path("/v1/default/queues/%s/groups/%s/ack", cli->words[0], cli->words[1]);
     enum outcome outcome =
-        cli_call(cli, "POST", path, json_pack("{s:o}", "message", handlers), &answer);
+        cli_call(cli, "POST", path, json_pack("{s:o}", "receipts", receipts), &answer);
     heap_free(path);
     json_int_t failed = json_integer_value(json_object_get(answer, "fail"));
     json_decref(answer);
@@ -156,14 +179,12 @@ static enum outcome acknowledge(struct cli *cli, const json_t *messages)
 
 static enum outcome consume_once(struct cli *cli, json_int_t most, json_int_t wait, size_t *count)
 {
-    char query[96];
-    snprintf(query, sizeof query, "?max_msgs=%lld&time_wait=%lld", (long long)most,
-             (long long)wait);
-    char *path =
-        cli_path("/v1.0/default/queues/%s/groups/%s/messages", cli->words[0], cli->words[1]);
-    size_t size = strlen(path);
-    path = heap_resize(path, size + sizeof query);
-    memcpy(path + size, query, strlen(query) + 1);
+    char *path = cli_path("/v1/default/queues/%s/groups/%s/messages", cli->words[0], cli->words[1]);
+    path = cli_query_number(path, "max_msgs", most);
+    path = cli_query_number(path, "time_wait", wait);
+    if (cli_option(cli, "dead", 0) != NULL)
+        path = cli_query(path, "dead", "true");
+    path = cli_query_filter(path, cli);
     json_t *messages;
     enum outcome outcome = cli_call(cli, "GET", path, NULL, &messages);
     heap_free(path);
@@ -180,7 +201,7 @@ static enum outcome consume_once(struct cli *cli, json_int_t most, json_int_t wa
 static enum outcome consume(struct cli *cli)
 {
     json_int_t wait = 3, max = 0;
-    enum outcome outcome = cli_number(cli, "wait", 1, WAIT_SECONDS_MAX, &wait);
+    enum outcome outcome = cli_number(cli, "wait", 0, WAIT_SECONDS_MAX, &wait);
     if (outcome == OUTCOME_OK)
         outcome = cli_number(cli, "max", 1, INT64_MAX, &max);
     bool follow = cli_option(cli, "follow", 0) != NULL;
@@ -263,6 +284,10 @@ static const struct cli_option publish_options[] = {
     {"queue", "QUEUE", "to the queue by name"},
     {"key", "KEY", "records of one key stay in order"},
     {"attribute", "NAME=VALUE", "more about the message; may be given again"},
+    {"group", "NAME", "message group: a fifo queue keeps its order"},
+    {"label", "LABEL", "for filters; up to three"},
+    {"priority", "N", "0 to 9"},
+    {"expiry", "DURATION", "not delivered after, such as 10m"},
     {"retain", NULL, "kept as the topic's last message"},
     {NULL, NULL, NULL},
 };
@@ -273,6 +298,8 @@ static const struct cli_option consume_options[] = {
     {"follow", NULL, "do not end when there is none"},
     {"no-ack", NULL, "leave them to come again when their lease runs out"},
     {"topics", NULL, "show the topic before each message"},
+    {"dead", NULL, "the group's dead letters"},
+    CLI_FILTER_OPTIONS,
     {NULL, NULL, NULL},
 };
 

@@ -41,8 +41,9 @@ def help_is_there_for_every_command():
             assert f"  {noun} {verb}" in whole, (noun, verb)
             done = subprocess.run([POLYLOG, noun, verb, "--help"], capture_output=True, text=True, check=True)
             assert done.stdout.startswith(f"usage: polylog {noun} {verb}"), done.stdout
-    for command in ("publish", "consume", "status"):
-        subprocess.run([POLYLOG, command, "--help"], capture_output=True, check=True)
+    for command in ("publish", "consume", "status", "peek", "replay", "deadletter list", "deadletter show"):
+        done = subprocess.run([POLYLOG, *command.split(), "--help"], capture_output=True, text=True, check=True)
+        assert done.stdout.startswith(f"usage: polylog {command} "), done.stdout
 
 
 def an_unreachable_gateway_ends_with_1():

@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+"""polylog's verbs about records: looking without taking, filters, dead letters."""
+import datetime
+import json
+import os
+import subprocess
+import time
+
+import gateway
+from gateway import POLYLOG, until
+from rest import group_numbers, handlers, make, publish, records, settle, take
+
+
+def call(running, *arguments, text="", expected=0):
+    """Runs polylog; returns what it printed, or on standard error when it should fail."""
+    command = [POLYLOG, "--url", f"http://127.0.0.1:{running.http_port}", *arguments]
+    done = subprocess.run(command, input=text, capture_output=True, text=True, timeout=90, env=dict(os.environ))
+    assert done.returncode == expected, (arguments, done)
+    return done.stdout if expected == 0 else done.stderr
+
+
+def lines(running, *arguments):
+    return call(running, *arguments).splitlines()
+
+
+def json_lines(running, *arguments):
+    return [json.loads(line) for line in lines(running, "--json", *arguments)]
+
+
+def publish_options(running):
+    make(running, "orders")
+    call(running, "publish", "--queue", "orders", "--label", "a", "--label", "b.c", "--priority", "7", "--group", "g1",
+         "--key", "k", "--expiry", "10m", "x")
+    record = records(running, "orders")["records"][0]
+    assert record["labels"] == ["a", "b.c"], record
+    attributes = record["attributes"]
+    assert (attributes["priority"], attributes["group-id"], attributes["key"]) == ("7", "g1", "k"), attributes
+    assert abs(int(attributes["expires-at"]) / 1000 - time.time() - 600) < 60, attributes
+    for bad in (["--priority", "10"], ["--expiry", "soon"], ["--expiry", "-5"], ["--expiry", "5y"]):
+        call(running, "publish", "--queue", "orders", *bad, "x", expected=2)
+    call(running, "publish", "--queue", "orders", "--label", "no blanks", "x", expected=1)
+
+
+def looking_takes_nothing(running):
+    make(running, partitions=3)
+    for start in range(0, 1200, 400):
+        publish(running, *({"body": str(i), "key": str(i), "labels": ["odd" if i % 2 else "even"], "attributes": {"n": i}}
+                           for i in range(start, start + 400)))
+        time.sleep(0.05)
+    assert len(lines(running, "peek", "q")) == 10
+    assert len(lines(running, "peek", "q", "--max", "25")) == 25
+    everything = lines(running, "replay", "q")
+    assert sorted(map(int, everything)) == list(range(1200))
+    # By time: what was published later is not shown before, whatever its partition.
+    assert all(abs(int(body) // 400 - place // 400) == 0 for place, body in enumerate(everything))
+    whole = json_lines(running, "replay", "q", "--partition", "1")
+    assert {record["partition"] for record in whole} == {1}
+    middle = whole[len(whole) // 2]
+    rest = json_lines(running, "replay", "q", "--partition", "1", "--offset", str(middle["offset"]))
+    assert rest == whole[len(whole) // 2:]
+    assert "--partition" in call(running, "replay", "q", "--offset", "1", expected=2)
+    late = max(record["time"] for record in json_lines(running, "replay", "q"))
+    assert sorted(map(int, lines(running, "replay", "q", "--time", str(late - 10))))[-400:] == list(range(800, 1200))
+    date = datetime.datetime.fromtimestamp(late / 1000 - 86400, datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+    assert len(lines(running, "replay", "q", "--time", date)) == 1200
+    assert len(lines(running, "replay", "q", "--time", "1h")) == 1200
+    assert lines(running, "replay", "q", "--time", str(late + 10000000)) == []
+    assert sorted(map(int, lines(running, "replay", "q", "--selector", "n BETWEEN 5 AND 7"))) == [5, 6, 7]
+    assert sorted(map(int, lines(running, "replay", "q", "--label", "odd", "--selector", "n < 6"))) == [1, 3, 5]
+    assert lines(running, "replay", "q", "--label", "odd", "--label", "even", "--all-labels") == []
+    first = call(running, "peek", "q", "--offsets", "--max", "1").split()
+    assert first[0].split("-")[1] == "0" and first[1].endswith("Z") and len(first) == 3, first
+    assert "at 3" in call(running, "peek", "q", "--selector", "n !", expected=1)
+    call(running, "peek", "none", expected=1)
+    call(running, "peek", "q", "--time", "yesterday", expected=2)
+    call(running, "peek", "q", "--partition", "3", expected=2)
+    assert group_numbers(running)["available_messages"] == 1200
+
+
+def dead_letters(running):
+    make(running, redrive_policy="enable", max_consume_count=1)
+    publish(running, {"body": "one"}, {"body": "two", "labels": ["x"]}, {"body": "three"})
+    settle(running, "nack", handlers(take(running)))
+    assert until(lambda: group_numbers(running)["available_deadletters"] == 3)
+    rows = lines(running, "deadletter", "list", "q", "g")
+    assert rows[0].split() == ["OFFSET", "REASON", "FAILURES", "SOURCE", "BODY"]
+    assert [row.split() for row in rows[1:]] == [["0", "failures", "1", "0", "one"], ["1", "failures", "1", "1", "two"],
+                                                 ["2", "failures", "1", "2", "three"]], rows
+    assert len(lines(running, "deadletter", "list", "q", "g", "--label", "x")) == 2
+    assert "two" in call(running, "deadletter", "show", "q", "g", "1")
+    assert json.loads(call(running, "--json", "deadletter", "show", "q", "g", "2"))["body"] == "three"
+    call(running, "deadletter", "show", "q", "g", "7", expected=1)
+    call(running, "deadletter", "show", "q", "g", "x", expected=1)
+    call(running, "deadletter", "list", "q", "none", expected=1)
+    assert lines(running, "consume", "q", "g", "--wait", "0") == []
+    assert lines(running, "consume", "q", "g", "--dead", "--max", "2") == ["one", "two"]
+    assert lines(running, "consume", "q", "g", "--dead", "--wait", "1") == ["three"]
+
+
+gateway.run(publish_options, looking_takes_nothing, dead_letters)

@@ -163,6 +163,16 @@ struct storage_floor {
     uint64_t floor;      /* out: the higher of the two; at a batch border */
 };
 
+/* A copy of the store as a directory that a gateway can be started on: it holds everything that was
+ * completed before this began, and of what came later the beginning. Publishes go on meanwhile. */
+struct storage_backup {
+    struct request request;
+    struct span directory; /* absolute; borrowed until done(); does not exist, or is empty */
+    struct err err;        /* out: what is wrong */
+};
+/* Ends with OK (and the copy is synced); INVALID (a directory that cannot be used); BUSY (another
+ * backup is running); NO_SPACE; STORAGE_FAILED. The directory is there only after OK. */
+
 /* Rows with first <= key < end, in key order, at most limit; a full answer continues from after. */
 struct storage_scan {
     struct request request;
@@ -202,6 +212,7 @@ struct storage_ops {
                     void (*emit)(void *context, const char *name, double value), void *context);
     /* Any thread: OK, or why writes are refused now (NO_SPACE, STORAGE_FAILED). */
     enum status (*health)(struct storage *storage);
+    void (*backup)(struct storage *storage, struct storage_backup *backup); /* NULL: cannot */
 };
 
 /* An open store begins with this. */

@@ -276,4 +276,33 @@ struct broker_admin {
 };
 void broker_administer(struct broker_admin *admin);
 
+/* Everything that the queue holds when this begins is gone for readers at once, and for ever when
+ * done; for groups it is done. Delayed records stay. Needs ACTION_MANAGE on the queue. */
+struct broker_purge {
+    struct request request; /* home: the client's loop */
+    struct client *client;
+    uint64_t queue;   /* id */
+    uint64_t records; /* out: that were there */
+    /* Below: the broker's. */
+    struct broker_worker *worker;
+    struct log_purge *parts;
+    uint32_t left;
+    enum status status;
+};
+void broker_purge(struct broker_purge *purge);
+
+/* A copy of everything in directory: storage_backup in storage.h says what it holds. A gateway is
+ * restored by starting it on (a copy of) that directory. Needs ACTION_MANAGE on all. UNSUPPORTED:
+ * this engine has nothing to copy. */
+struct broker_backup {
+    struct request request; /* home: the client's loop */
+    struct client *client;
+    struct span directory; /* absolute; borrowed until done() */
+    struct err err;        /* out */
+    /* Below: the broker's. */
+    struct broker_worker *worker;
+    struct storage_backup backup;
+};
+void broker_backup(struct broker_backup *backup);
+
 #endif

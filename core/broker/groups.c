@@ -53,6 +53,16 @@ void groups_change(struct broker_worker *worker, const struct queue *queue)
     }
 }
 
+void groups_look(struct broker_worker *worker, uint64_t queue)
+{
+    list_each(link, &worker->home_groups)
+    {
+        struct home_group *home = container_of(link, struct home_group, link);
+        if (home->queue == queue)
+            group_look(home->group);
+    }
+}
+
 void groups_close_all(struct broker_worker *worker)
 {
     list_each_safe(link, following, &worker->home_groups)

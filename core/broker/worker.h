@@ -223,6 +223,8 @@ void groups_change(struct broker_worker *worker, const struct queue *queue);
 void groups_close_all(struct broker_worker *worker);
 void groups_notice(struct broker_worker *worker, uint64_t queue, uint64_t partition,
                    struct batch *batch);
+/* The queue was purged. */
+void groups_look(struct broker_worker *worker, uint64_t queue);
 log_undone groups_undone;
 
 /* change.c, on worker 0: what each action does to the next snapshot, and the rows it stores. */

@@ -129,6 +129,7 @@ struct log_purge {
     struct request request;
     uint64_t partition;
     uint64_t records;                 /* out: that were there */
+    void *context;                    /* the caller's */
     /* Below: the log's. */
     struct log_worker *owner;
     struct log_partition *at;

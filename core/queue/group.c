@@ -206,6 +206,12 @@ void group_change(struct group *group, const struct queue *queue)
     group_wake(group);
 }
 
+void group_look(struct group *group)
+{
+    CHECK(loop_is_home(group->loop));
+    group_wake(group);
+}
+
 /* Commit notices */
 
 void group_notice(struct group *group, uint64_t partition, struct batch *batch)

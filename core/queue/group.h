@@ -35,6 +35,9 @@ void group_close(struct group *group, bool remove, struct request *closed);
 /* The queue's description was replaced: same partitions, other limits. On the home loop. */
 void group_change(struct group *group, const struct queue *queue);
 
+/* Partitions of the queue may begin later than the group knows. On the home loop. */
+void group_look(struct group *group);
+
 /* Commit notice: batch (borrowed) of this queue has been committed. On the home loop, in offset
  * order per partition. */
 void group_notice(struct group *group, uint64_t partition, struct batch *batch);

@@ -4,7 +4,7 @@
 
 #include "adapters/rest/call.h"
 #include "adapters/rest/change.h"
-#include "adapters/rest/filter.h"
+#include "adapters/rest/wanted.h"
 #include "adapters/rest/view.h"
 #include "core/base/check.h"
 
@@ -13,7 +13,7 @@ enum { DMS_TAKE_MAX = 10, TAKE_BYTES = 512 * 1024, CODE_FAILED = 10542204 };
 struct consume {
     struct call call;
     struct group_spec *group; /* a reference */
-    struct filter filter;
+    struct wanted wanted;
     struct group_take take;
     struct group_settle give_back;
     bool dead, ours, taking;
@@ -111,13 +111,13 @@ static void take_done(struct request *request, enum status status)
 
 /* ---------------------------------------------------------------- request */
 
-static bool read_filter(struct consume *consume)
+static bool read_wanted(struct consume *consume)
 {
     struct call *call = &consume->call;
     if (consume->ours)
-        return filter_read(&consume->filter, call);
+        return wanted_read(&consume->wanted, call);
     /* Dead letters are not asked for by tag. */
-    return consume->dead || filter_read_tags(&consume->filter, call);
+    return consume->dead || wanted_read_tags(&consume->wanted, call);
 }
 
 static void take(struct call *call, bool dead)
@@ -135,7 +135,7 @@ static void take(struct call *call, bool dead)
         !call_query_number(call, "max_msgs", 1, high, DMS_TAKE_MAX, 10240014, &max) ||
         !call_query_number(call, "time_wait", consume->ours ? 0 : 1, 60, 3, 10240021, &wait_s) ||
         !call_query_number(call, "ack_wait", 15, 300, 30, 10542206, &lease_s) ||
-        !read_filter(consume))
+        !read_wanted(consume))
         return;
     consume->group = group_spec_ref(group);
     consume->take = (struct group_take){
@@ -144,8 +144,8 @@ static void take(struct call *call, bool dead)
         .wait_ms = (uint32_t)wait_s * 1000,
         .lease_ms = (uint32_t)lease_s * 1000,
         .dead = consume->dead,
-        .selector = consume->filter.selector,
-        .labels = consume->filter.labels,
+        .selector = consume->wanted.selector,
+        .labels = consume->wanted.labels,
         .items = arena_alloc(&call->arena, max * sizeof *consume->take.items),
     };
     CHECK(consume->take.items != NULL);
@@ -175,7 +175,7 @@ static void cancel_take(struct call *call)
 static void deinit_take(struct call *call)
 {
     struct consume *consume = container_of(call, struct consume, call);
-    filter_deinit(&consume->filter);
+    wanted_deinit(&consume->wanted);
     if (consume->group != NULL)
         group_spec_unref(consume->group);
 }

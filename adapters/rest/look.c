@@ -4,7 +4,7 @@
 #include "adapters/rest/look.h"
 
 #include "adapters/rest/call.h"
-#include "adapters/rest/filter.h"
+#include "adapters/rest/wanted.h"
 #include "adapters/rest/view.h"
 #include "core/base/clock.h"
 
@@ -19,7 +19,7 @@ enum {
 
 struct look {
     struct call call;
-    struct filter filter;
+    struct wanted wanted;
     struct log_read read;
     struct loop_timer again;
     uint64_t index; /* of the partition */
@@ -86,14 +86,14 @@ static bool is_full(struct look *look)
 /* False: the turn has done enough. */
 static bool search_batch(struct look *look, const struct batch *batch, uint64_t slice_ends_ns)
 {
-    if (!label_footer_may_match(&look->filter.labels, batch)) {
+    if (!label_footer_may_match(&look->wanted.labels, batch)) {
         look->offset = batch_end(batch);
         return true;
     }
     for (uint32_t i = batch_find(batch, look->offset); i < batch->record_count; i++) {
         struct record record;
         batch_record(batch, i, &record);
-        if (filter_matches(&look->filter, &record))
+        if (wanted_matches(&look->wanted, &record))
             write_record(look, &record);
         look->offset = record.offset + 1;
         if (is_full(look) || (i % SLICE_RECORDS == 0 && clock_monotonic_ns() > slice_ends_ns))
@@ -182,7 +182,7 @@ static void begin(struct look *look, uint64_t partition)
     if (!call_query_number(call, "offset", 0, INT64_MAX, look->offset, CODE_QUERY, &look->offset) ||
         !call_query_number(call, "time", 0, INT64_MAX, 0, CODE_QUERY, &time_ms) ||
         !call_query_number(call, "limit", 1, RECORDS_MAX, 100, CODE_QUERY, &look->limit) ||
-        !filter_read(&look->filter, call))
+        !wanted_read(&look->wanted, call))
         return;
     look->read.partition = partition;
     look->read.by_time = http_query(call->exchange, "time", &given) && given.size > 0;
@@ -221,7 +221,7 @@ static void run_deadletters(struct call *call)
 
 static void deinit_look(struct call *call)
 {
-    filter_deinit(&look_of(call)->filter);
+    wanted_deinit(&look_of(call)->wanted);
 }
 
 void look_records(struct http_exchange *exchange)

@@ -17,10 +17,6 @@ bool wanted_read(struct wanted *wanted, struct call *call);
 bool wanted_read_tags(struct wanted *wanted, struct call *call);
 void wanted_deinit(struct wanted *wanted);
 
-static inline bool wanted_is_empty(const struct wanted *wanted)
-{
-    return wanted->labels.count == 0 && wanted->selector == NULL;
-}
 static inline bool wanted_matches(const struct wanted *wanted, const struct record *record)
 {
     return label_matches(&wanted->labels, record) &&

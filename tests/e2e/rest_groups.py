@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What groups hand out: by selector, by message group in order; and queues that go away under them."""
+import threading
+import time
+
+from gateway import exchange, run, until
+from rest import DMS, V1, bodies, good, group_numbers, group_path, handlers, make, publish, refused, settle, take
+
+
+def selectors(gateway):
+    """A consumer's selector leaves the rest for others."""
+    make(gateway)
+    publish(gateway, *({"body": i, "attributes": {"n": i, "colour": "red" if i % 3 == 0 else "blue"}} for i in range(30)))
+    red = take(gateway, selector="colour = 'red'", max_msgs=100)
+    assert bodies(red) == list(range(0, 30, 3)), bodies(red)
+    assert take(gateway, selector="colour = 'red'", time_wait=0) == []
+    few = take(gateway, selector="n IN (4, 5, 6) AND colour LIKE 'b%'")
+    assert bodies(few) == [4, 5]
+    rest = take(gateway, max_msgs=100)
+    assert bodies(rest) == [i for i in range(30) if i % 3 and i not in (4, 5)]
+    # What is given back is found again, by whom it suits.
+    good(settle(gateway, "nack", handlers(red)))
+    assert take(gateway, selector="colour = 'blue'", time_wait=0) == []
+    assert bodies(take(gateway, selector="colour = 'red' AND n > 20")) == [21, 24, 27]
+    # One that waits is served by what comes for it.
+    found = []
+    waiter = threading.Thread(target=lambda: found.extend(take(gateway, selector="n = 99", time_wait=20)))
+    waiter.start()
+    time.sleep(0.3)
+    publish(gateway, {"body": "no", "attributes": {"n": 98}}, {"body": "yes", "attributes": {"n": 99}})
+    waiter.join(10)
+    assert bodies(found) == ["yes"], found
+
+
+def many_selectors(gateway):
+    """More different selectors at once than a group may have: refused or served, never stuck."""
+    make(gateway)
+    publish(gateway, *({"body": i, "attributes": {"n": i}} for i in range(300)))
+    answers = []
+
+    def one(number):
+        answers.append(gateway.call("GET", group_path(tail=f"/messages?time_wait=1&selector=n%20%3D%20{number}")))
+
+    threads = [threading.Thread(target=one, args=(number,)) for number in range(300)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(answers) == 300
+    served = [answer for answer in answers if answer[0] == 200]
+    assert len(served) >= 16 and all(answer[0] in (200, 429) for answer in answers), [a for a in answers if a[0] not in (200, 429)]
+    got = [item["message"]["body"] for answer in served for item in answer[1]]
+    assert len(got) == len(set(got)) == len(served), (len(got), len(served))
+
+
+def fifo(gateway):
+    """Global order: what was taken and not settled holds back all that follows. Groups: only those of the same."""
+    make(gateway, queue_mode="FIFO")
+    publish(gateway, *range(20))
+    first = take(gateway, base=DMS)
+    assert bodies(first) == list(range(10))
+    assert take(gateway, base=DMS) == []
+    path = f"{DMS}/queues/q/groups/g/ack"
+    entries = [{"handler": handler, "status": "success" if i < 4 else "fail"} for i, handler in enumerate(handlers(first))]
+    assert gateway.call("POST", path, {"message": entries}) == (200, {"success": 4, "fail": 6})
+    again = take(gateway, base=DMS)
+    assert bodies(again) == list(range(4, 14)), bodies(again)
+    assert good(settle(gateway, "ack", handlers(again)))["fail"] == 0
+    assert bodies(take(gateway)) == list(range(14, 20))
+    make(gateway, "g", queue_mode="FIFO")
+    publish(gateway, *({"body": f"{group}{i}", "group_id": group} for i in range(3) for group in "ab"), queue="g")
+    one = take(gateway, "g", max_msgs=1)
+    assert bodies(one) == ["a0"]
+    others = take(gateway, "g")
+    assert bodies(others) == ["b0", "b1", "b2"], bodies(others)
+    assert settle(gateway, "nack", handlers(one), queue="g")[0] == 200
+    assert bodies(take(gateway, "g")) == ["a0", "a1", "a2"]
+
+
+def deleted_under_load(gateway):
+    """Publishers, consumers and waiters of a queue that goes: each is told, none hangs, nothing crashes."""
+    stop = threading.Event()
+    seen, lock = set(), threading.Lock()
+
+    def told(status):
+        with lock:
+            seen.add(status)
+
+    def publisher():
+        link = gateway.connect()
+        while not stop.is_set():
+            told(exchange(link, "POST", f"{V1}/publish", {"queue": "q", "messages": [{"body": "x"}] * 20})[0])
+
+    def consumer():
+        link = gateway.connect()
+        while not stop.is_set():
+            status, items = exchange(link, "GET", group_path(tail="/messages?max_msgs=50&time_wait=5&selector=TRUE"))
+            told(status)
+            if status == 200 and items:
+                told(exchange(link, "POST", group_path(tail="/ack"), {"receipts": handlers(items)})[0])
+
+    def searcher():
+        link = gateway.connect()
+        while not stop.is_set():
+            told(exchange(link, "GET", f"{V1}/queues/q/records?selector=body%20%3D%201&limit=1000")[0])
+
+    threads = [threading.Thread(target=target) for target in (publisher, publisher, consumer, consumer, searcher)]
+    for thread in threads:
+        thread.start()
+    for _ in range(8):
+        make(gateway)
+        time.sleep(0.3)
+        assert gateway.call("DELETE", f"{V1}/queues/q") == (204, None)
+        time.sleep(0.05)
+    stop.set()
+    for thread in threads:
+        thread.join(20)
+        assert not thread.is_alive()
+    assert {200, 201, 404} <= seen <= {200, 201, 404, 429}, seen
+    make(gateway)
+    publish(gateway, "alone")
+    assert bodies(take(gateway)) == ["alone"]
+
+
+run(selectors, many_selectors, fifo, deleted_under_load)

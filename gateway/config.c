@@ -40,7 +40,7 @@ static const char *const engines[] = {"rocksdb", "memory", NULL};
 /* clang-format off */
 static const struct key keys[] = {
     {"data", TEXT, AT(data), "data", .text = "directory of the store; made when missing"},
-    {"workers", NUMBER, AT(workers), "0", RANGE(0, LIMIT_WORKERS), .text = "threads; 0: one per core"},
+    {"workers", NUMBER, AT(workers), "0", RANGE(0, LIMIT_WORKERS), .text = "threads; 0: one per core but one"},
     {"listen", TEXT, AT(listen), "127.0.0.1", .text = "address of every listener; * is all"},
     {"user.file", TEXT, AT(user_file), NULL, .text = "users to make at start when they are missing"},
     {"log.level", CHOICE, AT(log_level), "info", .choices = levels, .text = "debug, info, warn or error"},

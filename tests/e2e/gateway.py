@@ -41,7 +41,8 @@ class Gateway:
 
     def start(self):
         command = [POLYLOGD, "--data", self.data]
-        ports = {"mqtt.port": "0", "http.port": "0"}
+        # More than one worker wherever it is tested, so that everything has to cross between them.
+        ports = {"mqtt.port": "0", "http.port": "0", "workers": "2"}
         for setting in self.sets:
             key, _, value = setting.partition("=")
             ports[key] = value

@@ -66,6 +66,7 @@ static void group_free(struct group *group)
         part_order_deinit(&group->parts[i]);
         window_free(group->parts[i].window);
     }
+    redrive_free(group);
     store_deinit(group);
     queue_unref(group->queue);
     group_spec_unref(group->spec);
@@ -102,6 +103,7 @@ static void refuse_all(struct group *group, enum status status)
 {
     struct link *link;
     takes_refuse(group, status);
+    seek_refuse(group, status);
     while ((link = list_pop(&group->early)) != NULL)
         request_complete(&container_of(link, struct group_settle, link)->request, status);
 }
@@ -358,11 +360,13 @@ static void group_work(struct loop_task *task)
     }
     group->steps_left = STEPS_MAX;
     if (group->state == GROUP_SERVING) {
+        seek_step(group);
         takes_serve(group);
         if (group->state == GROUP_CLOSING)
             return; /* from inside of a done(); the closing has its own turn */
         store_flush(group);
         dead_step(group);
+        redrive_step(group);
         publish_stat(group);
     }
     arm_timer(group);

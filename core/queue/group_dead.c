@@ -122,6 +122,7 @@ void dead_step(struct group *group)
         moving |= lane->parts[i].move != NULL;
     if (group->limit_changed && !moving)
         dead_limit(group);
-    for (uint32_t i = 0; i < lane->part_count && !group->limit_changed; i++)
+    /* A seek waits until nothing moves. */
+    for (uint32_t i = 0; i < lane->part_count && !group->limit_changed && group->seek == NULL; i++)
         part_step(&lane->parts[i]);
 }

@@ -229,6 +229,13 @@ void feed_drop(struct part *part)
     }
 }
 
+void feed_restart(struct part *part)
+{
+    feed_drop(part);
+    part->asked_end = part->nothing_end = 0;
+    part->ages.count = 0;
+}
+
 /* Reading */
 
 static void read_later(struct part *part, uint64_t delay_ms)

@@ -121,12 +121,14 @@ struct group {
     uint64_t evaluated_from_ns;
 
     struct lane lanes[LANES];
-    struct list early;   /* settlements from before the group served */
-    struct list settled; /* applied, to be answered after the next write */
-    bool limit_changed;  /* of failures; looked at when no move is under way */
-    uint32_t jobs;       /* moves and the like that hold a pointer to this */
-    uint32_t steps_left; /* records that may still be skipped in this turn */
-    uint64_t taken_ms;   /* when the last take came */
+    struct list early;       /* settlements from before the group served */
+    struct list settled;     /* applied, to be answered after the next write */
+    struct seek_job *seek;   /* NULL: none */
+    struct redrive *redrive; /* the last one; NULL: none yet */
+    bool limit_changed;      /* of failures; looked at when no move is under way */
+    uint32_t jobs;           /* moves and the like that hold a pointer to this */
+    uint32_t steps_left;     /* records that may still be skipped in this turn */
+    uint64_t taken_ms;       /* when the last take came */
     struct loop_task work;
     struct loop_timer timer;
     uint64_t timer_ms; /* what it is armed for; 0: not */
@@ -204,13 +206,15 @@ void feed_skip_lost(struct part *part);
 void feed_skip_to(struct part *part, uint64_t start);
 /* Offsets that turned out to be gone: lost, unless they are done. */
 void feed_skip_unreadable(struct part *part, uint64_t from, uint64_t to);
+/* The window begins elsewhere: what was known of the old place is forgotten. */
+void feed_restart(struct part *part);
 /* Learns of records without a notice; true: there are some. */
 bool feed_look(struct part *part);
 int64_t feed_oldest_ms(struct part *part);
 uint64_t feed_held_bytes(const struct part *part); /* of the log, from the oldest record not done */
 
 /* group_move.c: records that are appended to another partition and done here in one unit. */
-enum { MOVE_MAX = 64, MOVED_KEY = 25, MOVED_ROW = 9 };
+enum { MOVE_MAX = 256, MOVED_KEY = 25, MOVED_ROW = 9 };
 struct move {
     struct group *group;
     struct part *from;
@@ -246,6 +250,17 @@ void move_send(struct move *move, uint64_t partition,
 /* group_dead.c */
 void dead_limit(struct group *group); /* as the queue's description says */
 void dead_step(struct group *group);  /* moves what is spent */
+
+/* group_seek.c */
+void seek_step(struct group *group);
+void seek_flushed(struct group *group); /* all that has changed is in the write that begins */
+void seek_written(struct group *group, enum status status);
+void seek_refuse(struct group *group, enum status status); /* by mail */
+
+/* group_redrive.c */
+void redrive_step(struct group *group);
+void redrive_progress(const struct group *group, struct redrive_progress *progress);
+void redrive_free(struct group *group);
 
 /* group_store.c */
 struct part *group_part(struct group *group, uint64_t partition); /* NULL: none of its own */

@@ -240,16 +240,34 @@ static void add_row(struct group *group, enum storage_change change, struct span
         (struct storage_row){.change = change, .key = key, .value = value, .offset_at = -1};
 }
 
-/* In place of the delta that was just made: everything, and the deltas so far go with the same
- * write. False: no memory for it. */
+/* What says that records have moved goes with the records; after a seek, what lies from the new
+ * position on is not done any more. */
+static void add_moved_row(struct part *part)
+{
+    uint64_t first = 0;
+    uint64_t end = atomic_load_explicit(&part->bounds->start, memory_order_relaxed);
+    if (part->must_rewrite) {
+        first = window_base(part->window);
+        end = UINT64_MAX;
+    }
+    if (part->has_moved && first < end)
+        add_row(part->group, STORAGE_DELETE_RANGE, moved_key(part->moved_first, part, first),
+                moved_key(part->moved_end, part, end));
+}
+
+/* In place of a delta: everything, and the deltas so far go with the same write. False: no memory
+ * for it. */
 static bool snapshot_row(struct part *part)
 {
     struct buf snapshot;
     buf_init(&snapshot, ROW_LIMIT);
-    if (window_snapshot(part->window, &snapshot) != STATUS_OK) {
+    buf_clear(&part->row);
+    if (window_snapshot(part->window, &snapshot) != STATUS_OK ||
+        window_changes(part->window, &part->row) != STATUS_OK) {
         buf_deinit(&snapshot);
         return false;
     }
+    part->in_write = true;
     buf_deinit(&part->row);
     part->row = snapshot;
     struct group *group = part->group;
@@ -259,23 +277,20 @@ static bool snapshot_row(struct part *part)
                 key_delta(part->range_end, part, part->delta_next));
     part->delta_count = 0;
     part->has_snapshot = true;
+    add_moved_row(part);
     part->must_rewrite = false;
-    if (part->has_moved)
-        add_row(group, STORAGE_DELETE_RANGE, moved_key(part->moved_first, part, 0),
-                moved_key(part->moved_end, part,
-                          atomic_load_explicit(&part->bounds->start, memory_order_relaxed)));
     return true;
 }
 
 /* False: no memory; the changes stay where they are. */
 static bool part_rows(struct part *part)
 {
+    if ((part->must_rewrite || part->delta_count >= DELTAS_MAX) && snapshot_row(part))
+        return true;
     buf_clear(&part->row);
-    if (window_changes(part->window, &part->row) != STATUS_OK)
+    if (part->must_rewrite || window_changes(part->window, &part->row) != STATUS_OK)
         return false;
     part->in_write = true;
-    if (part->delta_count >= DELTAS_MAX && snapshot_row(part))
-        return true;
     add_row(part->group, STORAGE_PUT, key_delta(part->key, part, part->delta_next++),
             buf_span(&part->row));
     part->delta_count++;
@@ -294,11 +309,13 @@ void store_flush(struct group *group)
     bool complete = true;
     group->write.row_count = 0;
     for (uint32_t i = 0; i < group->part_count; i++)
-        if (window_has_changes(group->parts[i].window))
+        if (window_has_changes(group->parts[i].window) || group->parts[i].must_rewrite)
             complete &= part_rows(&group->parts[i]);
     struct link *link;
     while (complete && (link = list_pop(&group->settled)) != NULL)
         list_push(&group->answering, link);
+    if (complete)
+        seek_flushed(group);
     if (group->write.row_count > 0)
         write_start(group);
     else if (!complete)
@@ -314,8 +331,7 @@ static void write_opening(struct group *group)
     for (uint32_t i = 0; i < group->part_count; i++) {
         struct part *part = &group->parts[i];
         bool due = !part->has_snapshot || part->delta_count > 0 || window_has_changes(part->window);
-        part->in_write = due;
-        if (due && (window_changes(part->window, &part->row) != STATUS_OK || !snapshot_row(part))) {
+        if (due && !snapshot_row(part)) {
             group_break(group, STATUS_NO_MEMORY);
             return;
         }
@@ -349,6 +365,7 @@ static void write_failed(struct group *group, enum status status)
     group->writing = retry;
     group_answer_all(group, &group->answering, status);
     group_answer_all(group, &group->settled, status);
+    seek_written(group, status);
 }
 
 static void write_done(struct request *request, enum status status)
@@ -369,6 +386,7 @@ static void write_done(struct request *request, enum status status)
     if (group->state == GROUP_OPENING)
         group_opened(group);
     group_answer_all(group, &group->answering, STATUS_OK);
+    seek_written(group, STATUS_OK);
 }
 
 void store_rewrite(struct group *group)

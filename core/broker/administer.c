@@ -302,6 +302,7 @@ static void apply_queues(struct broker_worker *worker, const struct catalog *old
         if (removed) {
             close_partitions(worker, queue);
             publish_forget(worker, queue);
+            delayed_forget(worker, queue);
             deliver_forget(worker, queue);
         }
     }
@@ -376,5 +377,7 @@ void administer_apply(struct broker_worker *worker, struct catalog *catalog)
     apply_queues(worker, old, catalog);
     if (old != NULL)
         apply_principals(worker, old, catalog);
+    else
+        delayed_open(worker);
     catalog_unref(old);
 }

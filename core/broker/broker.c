@@ -19,6 +19,7 @@ static void worker_init(struct broker_worker *worker, struct broker *broker, uns
     map_init(&worker->seen);
     map_init(&worker->groups);
     publish_init(worker);
+    delayed_init(worker);
     catch_up_init(worker);
     worker->trie = topic_trie_new(sizeof(struct interest));
     worker->log = log_worker_new(broker->log, index, worker->loop, deliver_committed, worker);
@@ -28,6 +29,7 @@ static void worker_init(struct broker_worker *worker, struct broker *broker, uns
 static void worker_deinit(struct broker_worker *worker)
 {
     publish_deinit(worker);
+    delayed_deinit(worker);
     deliver_deinit(worker);
     map_deinit(&worker->groups);
     topic_trie_free(worker->trie);
@@ -57,10 +59,14 @@ struct broker *broker_open(const struct broker_options *options, struct err *err
             metric_counter("dropped_total", "Records not delivered", "reason=\"encode\""),
         .dropped_storage =
             metric_counter("dropped_total", "Records not delivered", "reason=\"storage\""),
+        .dropped_denied =
+            metric_counter("dropped_total", "Records not delivered", "reason=\"denied\""),
         .live_records =
             metric_counter("live_records_total", "Records passed on without being stored", ""),
         .stored_records = metric_counter("stored_records_total", "Records handed to the log", ""),
         .batch_records = metric_histogram("batch_records", "Records in one stored batch", 1, 13),
+        .delay_lateness = metric_histogram(
+            "delay_lateness_seconds", "From when a delayed record was due to its commit", 0.001, 16),
     };
     for (unsigned i = 0; i < options->workers; i++)
         worker_init(&broker->workers[i], broker, i);
@@ -185,7 +191,7 @@ static void say_goodbye(struct broker_worker *worker)
 static bool is_busy(const struct broker_worker *worker)
 {
     return worker->jobs > 0 || worker->calls > 0 || worker->reads > 0 || worker->closing > 0 ||
-           worker->unconfirmed > 0 || !list_is_empty(&worker->dirty);
+           worker->unconfirmed > 0 || !list_is_empty(&worker->dirty) || delayed_is_busy(worker);
 }
 
 static void end_check(struct broker_worker *worker)
@@ -219,6 +225,7 @@ static void end_deliver(struct mail *mail)
     struct broker_worker *worker = container_of(mail, struct broker_worker, stop);
     worker->ending = true;
     groups_close_all(worker);
+    delayed_close(worker);
     if (worker->timer.fired == ready_timer && loop_timer_is_running(&worker->timer))
         ready_answer(worker);
     loop_timer_stop(worker->loop, &worker->timer);
@@ -256,6 +263,13 @@ static void write_queues(const struct catalog *catalog, struct buf *to)
             records += atomic_load(&queue->stat->partitions[k].end) -
                        atomic_load(&queue->stat->partitions[k].start);
         write_queue(to, "queue_records", span_from_text(queue->name), (double)records);
+    }
+    buf_append_text(to, "# HELP polylog_queue_delayed Records of a queue that wait for their time\n"
+                        "# TYPE polylog_queue_delayed gauge\n");
+    for (size_t i = 0; i < catalog_queue_count(catalog); i++) {
+        const struct queue *queue = catalog_queue_at(catalog, i);
+        write_queue(to, "queue_delayed", span_from_text(queue->name),
+                    (double)atomic_load(&queue->stat->delayed));
     }
     buf_append_text(to, "# HELP polylog_queue_bytes Stored bytes of a queue's records\n"
                         "# TYPE polylog_queue_bytes gauge\n");

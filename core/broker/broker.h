@@ -156,6 +156,8 @@ struct publish {
     enum guarantee guarantee;
     bool retain;
     int64_t expires_at_ms; /* 0: never; adapters also put the header expires-at */
+    uint64_t delay_ms; /* 0: none; up to LIMIT_DELAY_MS. Not on stream queues (INVALID). Stored, and
+                        * answered, at once; OK means that it waits */
     bool answer; /* answered() will come exactly once, in order; else refusals are only counted */
     uint64_t token; /* given back in answered() */
 };
@@ -164,6 +166,11 @@ struct publish {
 void broker_publish(struct client *client, const struct publish *publish);
 /* False: too much in flight; stop taking input that publishes until ops->resume. */
 bool broker_may_publish(struct client *client);
+
+/* A delayed record of that queue never fires: OK; NOT_FOUND: it has, or there is none; DENIED: it is
+ * another's, which takes the right to manage the queue. queue and id are borrowed for the call. */
+void broker_cancel_delayed(struct client *client, const struct queue *queue,
+                           const struct delay_id *id, struct request *request);
 
 /* ---------------------------------------------------------------- live subscriptions to topics */
 

@@ -235,6 +235,7 @@ void publish_seal(struct broker_worker *worker)
         deliver_live(worker, container_of(link, struct batch, in_tail));
     while ((link = list_first(&worker->dirty)) != NULL)
         outbox_submit(container_of(link, struct outbox, dirty));
+    delayed_seal(worker);
     figures_flush(worker);
 }
 
@@ -318,52 +319,10 @@ static bool has_header(const struct publish *publish, const char *name)
     return false;
 }
 
-void broker_publish(struct client *client, const struct publish *publish)
+/* The record as it is stored. standard has room for the headers that the broker sets. */
+static struct record_input record_of(const struct client *client, const struct publish *publish,
+                                     struct header standard[2])
 {
-    struct broker_worker *worker = client->worker;
-    CHECK(loop_is_home(worker->loop));
-    CHECK(client->open);
-    if (worker->ending) {
-        refuse(client, publish, STATUS_SHUTTING_DOWN);
-        return;
-    }
-    /* Who asks broker_may_publish() first does not come here. */
-    if (worker->in_bytes >= LIMIT_WORKER_IN_BYTES + LIMIT_CLIENT_IN_BYTES) {
-        refuse(client, publish, STATUS_BUSY);
-        return;
-    }
-    const struct address *address = address_of(client, publish);
-    if (address->status != STATUS_OK) {
-        refuse(client, publish, address->status);
-        return;
-    }
-    struct outbox *outbox =
-        publish->queue == NULL ? address->outbox : outbox_of(worker, partition_of(worker, publish));
-    bool unstored = address->unstored;
-
-    size_t size = publish_size(client, publish);
-    if (size > LIMIT_RECORD_BYTES || publish->header_count > LIMIT_HEADERS) {
-        refuse(client, publish, STATUS_TOO_LARGE);
-        return;
-    }
-    bool stored = publish->answer || publish->retain || !unstored ||
-                  publish->guarantee != GUARANTEE_AT_MOST_ONCE;
-    struct batch_builder *builder = stored ? &outbox->builder : &worker->live;
-    if (batch_builder_is_full(builder, size)) {
-        if (stored)
-            outbox_submit(outbox);
-        else
-            live_seal(worker);
-    }
-
-    const struct queue *queue = publish->queue != NULL ? publish->queue : address->home;
-    bool counted = stored && queue->overflow == OVERFLOW_REFUSE;
-    if (counted && !queue_admit(queue, outbox->partition, size)) {
-        refuse(client, publish, STATUS_OVER_QUOTA);
-        return;
-    }
-
-    struct header standard[2];
     uint32_t count = 0;
     /* A record sent to a queue has no topic; a null one keeps a user header of that name from
      * passing for it. */
@@ -372,8 +331,8 @@ void broker_publish(struct client *client, const struct publish *publish)
             (struct header){span_of(HEADER_TOPIC, sizeof HEADER_TOPIC - 1), publish->topic};
     standard[count++] = (struct header){span_of(HEADER_PUBLISHER, sizeof HEADER_PUBLISHER - 1),
                                         span_of(client->publisher, client->publisher_size)};
-    struct record_input record = {
-        .timestamp_ms = worker_wall_ms(worker),
+    return (struct record_input){
+        .timestamp_ms = worker_wall_ms(client->worker),
         .attributes =
             (uint8_t)((unsigned)publish->guarantee | (publish->retain ? RECORD_RETAIN : 0u)),
         .key = publish->key,
@@ -383,31 +342,85 @@ void broker_publish(struct client *client, const struct publish *publish)
         .more_headers = publish->headers,
         .more_count = publish->header_count,
     };
-    enum status status = batch_builder_add(builder, &record);
+}
+
+static enum status publish_stored(struct client *client, const struct publish *publish,
+                                  struct outbox *outbox, const struct record_input *record,
+                                  size_t size)
+{
+    struct broker_worker *worker = client->worker;
+    if (batch_builder_is_full(&outbox->builder, size))
+        outbox_submit(outbox);
+    enum status status = batch_builder_add(&outbox->builder, record);
+    if (status != STATUS_OK)
+        return status;
+    outbox->bytes += size;
+    worker->in_bytes += size;
+    worker->stored_now++;
+    if (publish->answer)
+        answers_add(&outbox->answers, client, publish->token, size,
+                    outbox->builder.record_count - 1);
+    if (!link_is_linked(&outbox->dirty))
+        list_push(&worker->dirty, &outbox->dirty);
+    return STATUS_OK;
+}
+
+static enum status publish_live(struct broker_worker *worker, const struct record_input *record,
+                                size_t size)
+{
+    if (batch_builder_is_full(&worker->live, size))
+        live_seal(worker);
+    enum status status = batch_builder_add(&worker->live, record);
+    if (status == STATUS_OK)
+        worker->live_now++;
+    return status;
+}
+
+/* What stands against it before its address is looked at. */
+static enum status may_publish_now(const struct broker_worker *worker)
+{
+    if (worker->ending)
+        return STATUS_SHUTTING_DOWN;
+    /* Who asks broker_may_publish() first does not meet this. */
+    return worker->in_bytes >= LIMIT_WORKER_IN_BYTES + LIMIT_CLIENT_IN_BYTES ? STATUS_BUSY
+                                                                             : STATUS_OK;
+}
+
+static enum status publish_now(struct client *client, const struct publish *publish)
+{
+    struct broker_worker *worker = client->worker;
+    enum status status = may_publish_now(worker);
+    if (status != STATUS_OK)
+        return status;
+    const struct address *address = address_of(client, publish);
+    if (address->status != STATUS_OK)
+        return address->status;
+    size_t size = publish_size(client, publish);
+    if (size > LIMIT_RECORD_BYTES || publish->header_count > LIMIT_HEADERS)
+        return STATUS_TOO_LARGE;
+    struct outbox *outbox =
+        publish->queue == NULL ? address->outbox : outbox_of(worker, partition_of(worker, publish));
+    struct header standard[2];
+    struct record_input record = record_of(client, publish, standard);
+    if (publish->delay_ms > 0)
+        return delayed_publish(client, publish, outbox->partition, &record, size);
+    bool stored = publish->answer || publish->retain || !address->unstored ||
+                  publish->guarantee != GUARANTEE_AT_MOST_ONCE;
+    return stored ? publish_stored(client, publish, outbox, &record, size)
+                  : publish_live(worker, &record, size);
+}
+
+void broker_publish(struct client *client, const struct publish *publish)
+{
+    CHECK(loop_is_home(client->worker->loop));
+    CHECK(client->open);
+    enum status status = publish_now(client, publish);
     if (status != STATUS_OK) {
-        if (counted)
-            queue_take_back(queue, outbox->partition, size);
         refuse(client, publish, status);
         return;
     }
-    if (counted) {
-        outbox->pending_records++;
-        outbox->pending_bytes += size;
-    }
-    if (stored) {
-        outbox->bytes += size;
-        worker->in_bytes += size;
-        worker->stored_now++;
-        if (publish->answer)
-            answers_add(&outbox->answers, client, publish->token, size,
-                        outbox->builder.record_count - 1);
-        if (!link_is_linked(&outbox->dirty))
-            list_push(&worker->dirty, &outbox->dirty);
-    } else {
-        worker->live_now++;
-    }
     client->figures->received_now++;
-    loop_defer(worker->loop, &worker->seal_task, LOOP_WORK);
+    loop_defer(client->worker->loop, &client->worker->seal_task, LOOP_WORK);
 }
 
 bool broker_may_publish(struct client *client)

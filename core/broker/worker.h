@@ -10,6 +10,7 @@
 #include "core/base/limits.h"
 #include "core/broker/answer.h"
 #include "core/broker/broker.h"
+#include "core/broker/delayed.h"
 #include "core/broker/metrics.h"
 #include "core/broker/topic_trie.h"
 
@@ -53,8 +54,8 @@ struct notice;
 
 struct broker_metrics {
     struct metric *dropped_slow, *dropped_retention, *dropped_encode, *dropped_storage,
-        *live_records, *stored_records;
-    struct metric_histogram *batch_records;
+        *dropped_denied, *live_records, *stored_records;
+    struct metric_histogram *batch_records, *delay_lateness;
 };
 
 /* What one worker counts of one protocol: plain numbers, so that workers do not fight for cache
@@ -85,6 +86,7 @@ struct broker_worker {
 
     struct map outboxes;       /* partition -> struct outbox */
     struct list dirty;         /* outboxes that hold records */
+    struct delayed delayed;
     struct batch_builder live; /* records that are not stored */
     struct list live_full;     /* batches of them, by in_tail */
     struct loop_task seal_task;

@@ -58,12 +58,12 @@ void delay_enter(struct delay *delay)
 
 static void delay_free(struct delay *delay)
 {
-    gone_free(delay);
+    delay_gone_free(delay);
     struct delay_entry *entry;
-    while ((entry = near_first(&delay->near)) != NULL)
-        entry_drop(delay, entry);
-    near_deinit(&delay->near);
-    firing_deinit(delay);
+    while ((entry = delay_near_first(&delay->near)) != NULL)
+        delay_entry_drop(delay, entry);
+    delay_near_deinit(&delay->near);
+    delay_firing_deinit(delay);
     heap_free(delay->gone);
     heap_free(delay);
 }
@@ -77,7 +77,7 @@ void delay_leave(struct delay *delay)
         return;
     if (delay->removing) {
         delay->removing = false;
-        store_remove(delay);
+        delay_store_remove(delay);
         return;
     }
     delay_free(delay);
@@ -108,11 +108,11 @@ struct delay *delay_open(struct delay_worker *worker, uint64_t partition, _Atomi
     delay->partition = partition;
     delay->waiting = waiting;
     delay->timer.fired = timer_fired;
-    near_init(&delay->near);
+    delay_near_init(&delay->near);
     batch_builder_init(&delay->firing.builder);
     list_init(&delay->inserts);
     list_init(&delay->cancels);
-    store_open(delay);
+    delay_store_open(delay);
     return delay;
 }
 
@@ -120,7 +120,8 @@ void delay_close(struct delay *delay, bool remove)
 {
     CHECK(loop_is_home(delay->worker->loop) && delay->state != DELAY_CLOSED);
     loop_timer_stop(delay->worker->loop, &delay->timer);
-    atomic_fetch_sub(delay->waiting, delay->counted);
+    if (delay->waiting != NULL)
+        atomic_fetch_sub(delay->waiting, delay->counted);
     delay->waiting = NULL;
     delay->state = DELAY_CLOSED;
     delay->failure = remove ? STATUS_NOT_FOUND : STATUS_SHUTTING_DOWN;
@@ -132,7 +133,7 @@ void delay_close(struct delay *delay, bool remove)
 
 /* ------------------------------------------------ entries */
 
-void entry_set(struct delay *delay, struct delay_entry *entry, enum delay_entry_state state)
+void delay_entry_set(struct delay *delay, struct delay_entry *entry, enum delay_entry_state state)
 {
     if (entry->state == ENTRY_READY) {
         delay->ready_count--;
@@ -145,31 +146,31 @@ void entry_set(struct delay *delay, struct delay_entry *entry, enum delay_entry_
     entry->state = state;
 }
 
-struct delay_entry *entry_new(struct delay *delay, struct delay_place place,
-                              enum delay_entry_state state, struct blob *row)
+struct delay_entry *delay_entry_new(struct delay *delay, struct delay_place place,
+                                    enum delay_entry_state state, struct blob *row)
 {
     struct delay_entry *entry = heap_new(sizeof *entry);
     entry->place = place;
     entry->row = row;
     entry->principal = load_u64(row->bytes + row->size - ROW_TAIL);
     delay->worker->bytes += sizeof *entry + row->size;
-    entry_set(delay, entry, state);
-    near_add(&delay->near, entry);
+    delay_entry_set(delay, entry, state);
+    delay_near_add(&delay->near, entry);
     return entry;
 }
 
-void entry_free(struct delay *delay, struct delay_entry *entry)
+void delay_entry_free(struct delay *delay, struct delay_entry *entry)
 {
-    entry_set(delay, entry, ENTRY_GONE);
+    delay_entry_set(delay, entry, ENTRY_GONE);
     delay->worker->bytes -= sizeof *entry + entry->row->size;
     blob_unref(entry->row);
     heap_free(entry);
 }
 
-void entry_drop(struct delay *delay, struct delay_entry *entry)
+void delay_entry_drop(struct delay *delay, struct delay_entry *entry)
 {
-    near_remove(&delay->near, entry);
-    entry_free(delay, entry);
+    delay_near_remove(&delay->near, entry);
+    delay_entry_free(delay, entry);
 }
 
 /* ------------------------------------------------ insert */
@@ -189,17 +190,17 @@ static void insert_stored(struct request *request, enum status status)
     struct delay *delay = insert->delay;
     for (uint32_t i = 0; i < insert->count; i++) {
         struct delay_entry *entry = insert->entries[i];
-        entry_set(delay, entry, ENTRY_READY);
+        delay_entry_set(delay, entry, ENTRY_READY);
         /* A scan under way may not have seen the row, and then it must not be forgotten. */
         bool near = place_is_before(entry->place, delay->horizon) || delay->scanning;
         if (status != STATUS_OK || !near)
-            entry_drop(delay, entry);
+            delay_entry_drop(delay, entry);
     }
     if (status != STATUS_OK)
         delay->come -= insert->count;
     delay_count(delay);
     insert_end(insert, status);
-    store_drop_far(delay);
+    delay_store_drop_far(delay);
     delay_advance(delay);
     delay_leave(delay);
 }
@@ -236,17 +237,17 @@ static void insert_serve(struct delay_insert *insert)
         struct delay_record *record = &insert->records[i];
         struct delay_place place = {due_of(delay, record->delay_ms), delay->next_number++};
         record->id = (struct delay_id){delay->partition, place.due_ms, place.number};
-        struct delay_entry *entry = entry_new(delay, place, ENTRY_PENDING, row_of(record));
+        struct delay_entry *entry = delay_entry_new(delay, place, ENTRY_PENDING, row_of(record));
         insert->entries[i] = entry;
         insert->rows[i] = (struct storage_row){
             .change = STORAGE_PUT,
-            .key = store_key_row(key, delay->partition, place),
+            .key = delay_store_key_row(key, delay->partition, place),
             .value = blob_span(entry->row),
             .offset_at = -1,
         };
     }
     delay->come += count;
-    insert->rows[count] = store_numbers(delay, key, key + KEY_MARK);
+    insert->rows[count] = delay_store_numbers(delay, key, key + KEY_MARK);
     insert->append = (struct log_append){
         .partition = delay->partition, .rows = insert->rows, .row_count = count + 1};
     request_init(&insert->append.request, delay->worker->loop, insert_stored);
@@ -289,7 +290,7 @@ void delay_cancel(struct delay *delay, struct delay_cancel *cancel)
     else if (delay->state != DELAY_SERVING)
         request_complete(&cancel->request, delay->failure);
     else
-        cancel_serve(cancel);
+        delay_cancel_serve(cancel);
 }
 
 void delay_serve_waiting(struct delay *delay)
@@ -319,7 +320,7 @@ int64_t delay_now(struct delay *delay)
 /* When there is something to fire; INT64_MAX: not before something else happens. */
 static int64_t fire_at(const struct delay *delay)
 {
-    const struct delay_entry *first = near_first(&delay->near);
+    const struct delay_entry *first = delay_near_first(&delay->near);
     if (delay->firing.active || first == NULL || first->state != ENTRY_READY ||
         !place_is_before(first->place, delay->horizon))
         return INT64_MAX;
@@ -330,9 +331,9 @@ void delay_advance(struct delay *delay)
 {
     if (delay->state != DELAY_SERVING)
         return;
-    fire(delay);
-    store_load(delay);
-    int64_t fire_ms = fire_at(delay), load_ms = store_load_at(delay);
+    delay_fire(delay);
+    delay_store_load(delay);
+    int64_t fire_ms = fire_at(delay), load_ms = delay_store_load_at(delay);
     int64_t at_ms = fire_ms < load_ms ? fire_ms : load_ms;
     struct loop *loop = delay->worker->loop;
     if (at_ms == INT64_MAX) {

@@ -45,7 +45,7 @@ struct delay_worker {
 };
 
 /* Reads back what is stored; calls that come before wait. waiting: counts records that wait, and is
- * borrowed until the delay is closed. */
+ * borrowed until the delay is closed; NULL: nobody asks. */
 struct delay *delay_open(struct delay_worker *worker, uint64_t partition,
                          _Atomic uint64_t *waiting);
 /* Fires nothing more. remove: what waits is removed for ever. Frees the delay once its last request

@@ -9,11 +9,11 @@
 static void retire(struct delay *delay, struct delay_entry *entry)
 {
     if (!delay->scanning && delay->lookups == 0) {
-        entry_drop(delay, entry);
+        delay_entry_drop(delay, entry);
         return;
     }
-    near_unheap(&delay->near, entry);
-    entry_set(delay, entry, ENTRY_GONE);
+    delay_near_unheap(&delay->near, entry);
+    delay_entry_set(delay, entry, ENTRY_GONE);
     if (delay->gone_count == delay->gone_capacity) {
         delay->gone_capacity = delay->gone_capacity == 0 ? 16 : delay->gone_capacity * 2;
         delay->gone = heap_resize(delay->gone, delay->gone_capacity * sizeof *delay->gone);
@@ -21,12 +21,12 @@ static void retire(struct delay *delay, struct delay_entry *entry)
     delay->gone[delay->gone_count++] = entry;
 }
 
-void gone_free(struct delay *delay)
+void delay_gone_free(struct delay *delay)
 {
     if (delay->scanning || delay->lookups > 0)
         return;
     while (delay->gone_count > 0)
-        entry_drop(delay, delay->gone[--delay->gone_count]);
+        delay_entry_drop(delay, delay->gone[--delay->gone_count]);
 }
 
 static void canceled(struct request *request, enum status status)
@@ -37,7 +37,7 @@ static void canceled(struct request *request, enum status status)
         retire(delay, cancel->entry);
     } else {
         delay->come++;
-        entry_set(delay, cancel->entry, ENTRY_READY);
+        delay_entry_set(delay, cancel->entry, ENTRY_READY);
     }
     delay_count(delay);
     request_complete(&cancel->request, status);
@@ -62,15 +62,15 @@ static void cancel_entry(struct delay_cancel *cancel, struct delay_entry *entry)
     }
     _Static_assert(sizeof cancel->keys >= KEY_ROW + KEY_MARK + VALUE_NUMBERS, "room for the keys");
     uint8_t *key = cancel->keys, *numbers = key + KEY_ROW;
-    entry_set(delay, entry, ENTRY_CANCELING);
+    delay_entry_set(delay, entry, ENTRY_CANCELING);
     cancel->entry = entry;
     delay->come--;
     cancel->rows[0] = (struct storage_row){
         .change = STORAGE_DELETE,
-        .key = store_key_row(key, delay->partition, entry->place),
+        .key = delay_store_key_row(key, delay->partition, entry->place),
         .offset_at = -1,
     };
-    cancel->rows[1] = store_numbers(delay, numbers, numbers + KEY_MARK);
+    cancel->rows[1] = delay_store_numbers(delay, numbers, numbers + KEY_MARK);
     cancel->append =
         (struct log_append){.partition = delay->partition, .rows = cancel->rows, .row_count = 2};
     request_init(&cancel->append.request, delay->worker->loop, canceled);
@@ -83,13 +83,13 @@ static void cancel_row(struct delay_cancel *cancel, struct span value)
 {
     struct delay *delay = cancel->delay;
     struct delay_place place = {cancel->id.due_ms, cancel->id.number};
-    struct delay_entry *entry = near_find(&delay->near, place.number);
+    struct delay_entry *entry = delay_near_find(&delay->near, place.number);
     enum status status = STATUS_OK;
     if (delay->state != DELAY_SERVING)
         status = delay->failure;
     else if (!place_is_before(delay->mark, place))
         status = STATUS_NOT_FOUND;
-    else if (!store_row_is_good(value))
+    else if (!delay_store_row_is_good(value))
         status = STATUS_CORRUPT;
     else if (entry == NULL)
         status = may_cancel(cancel, load_u64(value.data + value.size - ROW_TAIL));
@@ -98,7 +98,7 @@ static void cancel_row(struct delay_cancel *cancel, struct span value)
         return;
     }
     if (entry == NULL)
-        entry = entry_new(delay, place, ENTRY_READY, blob_copy(value));
+        entry = delay_entry_new(delay, place, ENTRY_READY, blob_copy(value));
     cancel_entry(cancel, entry);
 }
 
@@ -117,15 +117,15 @@ static void looked_up(struct request *request, enum status status)
         request_complete(&cancel->request, STATUS_NOT_FOUND);
     blob_unref(rows);
     delay->lookups--;
-    gone_free(delay);
+    delay_gone_free(delay);
     delay_leave(delay);
 }
 
-void cancel_serve(struct delay_cancel *cancel)
+void delay_cancel_serve(struct delay_cancel *cancel)
 {
     struct delay *delay = cancel->delay;
     struct delay_place place = {cancel->id.due_ms, cancel->id.number};
-    struct delay_entry *entry = near_find(&delay->near, place.number);
+    struct delay_entry *entry = delay_near_find(&delay->near, place.number);
     if (entry != NULL) {
         cancel_entry(cancel, entry);
         return;
@@ -136,8 +136,8 @@ void cancel_serve(struct delay_cancel *cancel)
     }
     struct delay_place after = {place.due_ms, place.number + 1};
     cancel->scan = (struct storage_scan){
-        .first = store_key_row(cancel->keys, delay->partition, place),
-        .end = store_key_row(cancel->keys + KEY_ROW, delay->partition, after),
+        .first = delay_store_key_row(cancel->keys, delay->partition, place),
+        .end = delay_store_key_row(cancel->keys + KEY_ROW, delay->partition, after),
         .limit = 1,
     };
     request_init(&cancel->scan.request, delay->worker->loop, looked_up);

@@ -12,7 +12,7 @@
  * the mark counts for nothing, whenever it is deleted. */
 enum { SWEEP_ROWS = 4096, SWEEP_MS = 60 * 1000, FIRE_AGAIN_MS = 1000 };
 
-void firing_deinit(struct delay *delay)
+void delay_firing_deinit(struct delay *delay)
 {
     struct firing *firing = &delay->firing;
     batch_builder_deinit(&firing->builder);
@@ -68,8 +68,8 @@ static bool take_entry(struct firing *firing, struct delay *delay, struct delay_
         delay->fire_again_ms = delay->now_ms + FIRE_AGAIN_MS;
         return false;
     }
-    near_remove(&delay->near, entry);
-    entry_set(delay, entry, ENTRY_FIRING);
+    delay_near_remove(&delay->near, entry);
+    delay_entry_set(delay, entry, ENTRY_FIRING);
     if (firing->count == firing->capacity) {
         firing->capacity = firing->capacity == 0 ? 16 : firing->capacity * 2;
         firing->entries = heap_resize(firing->entries, firing->capacity * sizeof *firing->entries);
@@ -85,8 +85,8 @@ static void put_back(struct delay *delay)
     for (uint32_t i = 0; i < firing->count; i++) {
         struct delay_entry *entry = firing->entries[i];
         entry->dropped = false;
-        entry_set(delay, entry, ENTRY_READY);
-        near_add(&delay->near, entry);
+        delay_entry_set(delay, entry, ENTRY_READY);
+        delay_near_add(&delay->near, entry);
     }
     delay->mark = firing->before;
     delay->fired -= firing->count;
@@ -107,7 +107,7 @@ static void fired(struct request *request, enum status status)
         struct delay_entry *entry = firing->entries[i];
         if (!entry->dropped)
             worker->ops->fired(worker->context, (uint64_t)(now_ms - entry->place.due_ms));
-        entry_free(delay, entry);
+        delay_entry_free(delay, entry);
     }
     if (status == STATUS_OK && firing->append.row_count > 1)
         delay->spent = 0;
@@ -127,15 +127,15 @@ static void start(struct delay *delay)
     delay->fired += firing->count;
     delay->spent += firing->count;
     uint32_t row_count = 0;
-    firing->rows[row_count++] = store_mark(delay, firing->keys, firing->value);
+    firing->rows[row_count++] = delay_store_mark(delay, firing->keys, firing->value);
     if (delay->spent >= SWEEP_ROWS || delay->now_ms - delay->swept_ms >= SWEEP_MS) {
         uint8_t *first = firing->keys + KEY_MARK, *end = first + KEY_ROW;
         struct delay_place after = {delay->mark.due_ms, delay->mark.number + 1};
         delay->swept_ms = delay->now_ms;
         firing->rows[row_count++] = (struct storage_row){
             .change = STORAGE_DELETE_RANGE,
-            .key = store_key_row(first, delay->partition, (struct delay_place){0}),
-            .value = store_key_row(end, delay->partition, after),
+            .key = delay_store_key_row(first, delay->partition, (struct delay_place){0}),
+            .value = delay_store_key_row(end, delay->partition, after),
             .offset_at = -1,
         };
     }
@@ -150,14 +150,14 @@ static void start(struct delay *delay)
     log_append(delay->worker->log_worker, &firing->append);
 }
 
-void fire(struct delay *delay)
+void delay_fire(struct delay *delay)
 {
     struct firing *firing = &delay->firing;
     int64_t now_ms = delay_now(delay);
     if (firing->active || now_ms < delay->fire_again_ms)
         return;
     struct delay_entry *entry;
-    while ((entry = near_first(&delay->near)) != NULL && entry->state == ENTRY_READY &&
+    while ((entry = delay_near_first(&delay->near)) != NULL && entry->state == ENTRY_READY &&
            entry->place.due_ms <= now_ms && place_is_before(entry->place, delay->horizon) &&
            firing->count < LIMIT_BATCH_RECORDS)
         if (!take_entry(firing, delay, entry))

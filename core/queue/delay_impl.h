@@ -56,13 +56,14 @@ struct delay_near {
     struct map numbers;
 };
 
-void near_init(struct delay_near *near);
-void near_deinit(struct delay_near *near); /* the entries are the caller's */
-void near_add(struct delay_near *near, struct delay_entry *entry);
-struct delay_entry *near_find(const struct delay_near *near, uint64_t number); /* NULL: none */
-struct delay_entry *near_first(const struct delay_near *near);                 /* NULL: none */
-void near_unheap(struct delay_near *near, struct delay_entry *entry);          /* stays findable */
-void near_remove(struct delay_near *near, struct delay_entry *entry);          /* from both */
+void delay_near_init(struct delay_near *near);
+void delay_near_deinit(struct delay_near *near); /* the entries are the caller's */
+void delay_near_add(struct delay_near *near, struct delay_entry *entry);
+struct delay_entry *delay_near_find(const struct delay_near *near,
+                                    uint64_t number);                       /* NULL: none */
+struct delay_entry *delay_near_first(const struct delay_near *near);        /* NULL: none */
+void delay_near_unheap(struct delay_near *near, struct delay_entry *entry); /* stays findable */
+void delay_near_remove(struct delay_near *near, struct delay_entry *entry); /* from both */
 
 enum delay_state { DELAY_OPENING, DELAY_SERVING, DELAY_FAILED, DELAY_CLOSED };
 
@@ -124,33 +125,34 @@ void delay_leave(struct delay *delay);   /* and back; the delay may be gone afte
 void delay_count(struct delay *delay);   /* the gauge follows come and fired */
 void delay_serve_waiting(struct delay *delay);
 /* Takes the row's reference. */
-struct delay_entry *entry_new(struct delay *delay, struct delay_place place,
-                              enum delay_entry_state state, struct blob *row);
-void entry_set(struct delay *delay, struct delay_entry *entry, enum delay_entry_state state);
-void entry_free(struct delay *delay, struct delay_entry *entry);
-void entry_drop(struct delay *delay, struct delay_entry *entry); /* not near any more, either */
+struct delay_entry *delay_entry_new(struct delay *delay, struct delay_place place,
+                                    enum delay_entry_state state, struct blob *row);
+void delay_entry_set(struct delay *delay, struct delay_entry *entry, enum delay_entry_state state);
+void delay_entry_free(struct delay *delay, struct delay_entry *entry);
+void delay_entry_drop(struct delay *delay,
+                      struct delay_entry *entry); /* not near any more, either */
 int64_t delay_now(struct delay *delay);
 
 /* delay_cancel.c */
-void cancel_serve(struct delay_cancel *cancel);
-void gone_free(struct delay *delay); /* what only waited for scans to end */
+void delay_cancel_serve(struct delay_cancel *cancel);
+void delay_gone_free(struct delay *delay); /* what only waited for scans to end */
 
 /* delay_fire.c */
-void fire(struct delay *delay);
-void firing_deinit(struct delay *delay);
+void delay_fire(struct delay *delay);
+void delay_firing_deinit(struct delay *delay);
 
 /* delay_store.c */
-void store_open(struct delay *delay);
-void store_load(struct delay *delay); /* reads on when less is in memory than should be */
-/* When store_load() has something to do; INT64_MAX: not before something else happens. */
-int64_t store_load_at(const struct delay *delay);
-void store_drop_far(struct delay *delay); /* more is in memory than should be */
-void store_remove(struct delay *delay);   /* all rows, then delay_leave() */
-bool store_row_is_good(struct span value);
-struct span store_key_row(uint8_t key[KEY_ROW], uint64_t partition, struct delay_place place);
-struct storage_row store_mark(const struct delay *delay, uint8_t key[KEY_MARK],
-                              uint8_t value[VALUE_MARK]);
-struct storage_row store_numbers(const struct delay *delay, uint8_t key[KEY_MARK],
-                                 uint8_t value[VALUE_NUMBERS]);
+void delay_store_open(struct delay *delay);
+void delay_store_load(struct delay *delay); /* reads on when less is in memory than should be */
+/* When delay_store_load() has something to do; INT64_MAX: not before something else happens. */
+int64_t delay_store_load_at(const struct delay *delay);
+void delay_store_drop_far(struct delay *delay); /* more is in memory than should be */
+void delay_store_remove(struct delay *delay);   /* all rows, then delay_leave() */
+bool delay_store_row_is_good(struct span value);
+struct span delay_store_key_row(uint8_t key[KEY_ROW], uint64_t partition, struct delay_place place);
+struct storage_row delay_store_mark(const struct delay *delay, uint8_t key[KEY_MARK],
+                                    uint8_t value[VALUE_MARK]);
+struct storage_row delay_store_numbers(const struct delay *delay, uint8_t key[KEY_MARK],
+                                       uint8_t value[VALUE_NUMBERS]);
 
 #endif

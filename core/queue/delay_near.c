@@ -12,13 +12,13 @@ static struct span number_of(const struct delay_entry *entry)
     return span_of(&entry->place.number, sizeof entry->place.number);
 }
 
-void near_init(struct delay_near *near)
+void delay_near_init(struct delay_near *near)
 {
     *near = (struct delay_near){0};
     map_init(&near->numbers);
 }
 
-void near_deinit(struct delay_near *near)
+void delay_near_deinit(struct delay_near *near)
 {
     map_deinit(&near->numbers);
     heap_free(near->heap);
@@ -59,7 +59,7 @@ static void sink(struct delay_near *near, uint32_t index, struct delay_entry *en
     put(near, index, entry);
 }
 
-void near_add(struct delay_near *near, struct delay_entry *entry)
+void delay_near_add(struct delay_near *near, struct delay_entry *entry)
 {
     if (near->count == near->capacity) {
         near->capacity = near->capacity == 0 ? 16 : near->capacity * 2;
@@ -69,17 +69,17 @@ void near_add(struct delay_near *near, struct delay_entry *entry)
     CHECK(map_put(&near->numbers, number_of(entry), entry) == NULL);
 }
 
-struct delay_entry *near_find(const struct delay_near *near, uint64_t number)
+struct delay_entry *delay_near_find(const struct delay_near *near, uint64_t number)
 {
     return map_get(&near->numbers, span_of(&number, sizeof number));
 }
 
-struct delay_entry *near_first(const struct delay_near *near)
+struct delay_entry *delay_near_first(const struct delay_near *near)
 {
     return near->count == 0 ? NULL : near->heap[0];
 }
 
-void near_unheap(struct delay_near *near, struct delay_entry *entry)
+void delay_near_unheap(struct delay_near *near, struct delay_entry *entry)
 {
     uint32_t index = entry->index;
     CHECK(index < near->count && near->heap[index] == entry);
@@ -93,9 +93,9 @@ void near_unheap(struct delay_near *near, struct delay_entry *entry)
         sink(near, index, last);
 }
 
-void near_remove(struct delay_near *near, struct delay_entry *entry)
+void delay_near_remove(struct delay_near *near, struct delay_entry *entry)
 {
     if (entry->index != NOT_IN_HEAP)
-        near_unheap(near, entry);
+        delay_near_unheap(near, entry);
     CHECK(map_remove(&near->numbers, number_of(entry)) == entry);
 }

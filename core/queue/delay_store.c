@@ -41,7 +41,7 @@ static struct span key_of(uint8_t key[KEY_MARK], uint64_t partition, uint8_t kin
     return span_of(key, KEY_MARK);
 }
 
-struct span store_key_row(uint8_t key[KEY_ROW], uint64_t partition, struct delay_place place)
+struct span delay_store_key_row(uint8_t key[KEY_ROW], uint64_t partition, struct delay_place place)
 {
     key_of(key, partition, KIND_ROW);
     store_u64(key + KEY_MARK, (uint64_t)place.due_ms);
@@ -63,8 +63,8 @@ static struct storage_row put_row(struct span key, struct span value)
     return (struct storage_row){.change = STORAGE_PUT, .key = key, .value = value, .offset_at = -1};
 }
 
-struct storage_row store_mark(const struct delay *delay, uint8_t key[KEY_MARK],
-                              uint8_t value[VALUE_MARK])
+struct storage_row delay_store_mark(const struct delay *delay, uint8_t key[KEY_MARK],
+                                    uint8_t value[VALUE_MARK])
 {
     value[0] = STATE_VERSION;
     store_u64(value + 1, (uint64_t)delay->mark.due_ms);
@@ -73,8 +73,8 @@ struct storage_row store_mark(const struct delay *delay, uint8_t key[KEY_MARK],
     return put_row(key_of(key, delay->partition, KIND_MARK), span_of(value, VALUE_MARK));
 }
 
-struct storage_row store_numbers(const struct delay *delay, uint8_t key[KEY_MARK],
-                                 uint8_t value[VALUE_NUMBERS])
+struct storage_row delay_store_numbers(const struct delay *delay, uint8_t key[KEY_MARK],
+                                       uint8_t value[VALUE_NUMBERS])
 {
     value[0] = STATE_VERSION;
     store_u64(value + 1, delay->next_number);
@@ -82,7 +82,7 @@ struct storage_row store_numbers(const struct delay *delay, uint8_t key[KEY_MARK
     return put_row(key_of(key, delay->partition, KIND_NUMBERS), span_of(value, VALUE_NUMBERS));
 }
 
-bool store_row_is_good(struct span value)
+bool delay_store_row_is_good(struct span value)
 {
     return value.size > ROW_TAIL && value.data[value.size - 1] == DELAY_ROW_VERSION;
 }
@@ -149,7 +149,7 @@ static void scan_start(struct delay *delay, void (*done)(struct request *, enum 
     log_rows_scan(delay->worker->log, &delay->scan);
 }
 
-void store_open(struct delay *delay)
+void delay_store_open(struct delay *delay)
 {
     delay->scan = (struct storage_scan){
         .first = key_of(delay->scan_first, delay->partition, KIND_MARK),
@@ -179,10 +179,10 @@ static bool take_row(struct delay *delay, struct span key, struct span value, in
         return true;
     if (place->due_ms > now_ms + AHEAD_MS || has_enough(delay, 1))
         return false;
-    if (near_find(&delay->near, place->number) != NULL)
+    if (delay_near_find(&delay->near, place->number) != NULL)
         return true;
-    if (store_row_is_good(value))
-        entry_new(delay, *place, ENTRY_READY, blob_copy(value));
+    if (delay_store_row_is_good(value))
+        delay_entry_new(delay, *place, ENTRY_READY, blob_copy(value));
     else
         trace(TRACE_ERROR, "partition %llu: a delayed record is of an unknown version",
               (unsigned long long)delay->partition);
@@ -203,7 +203,7 @@ static void drop_behind(struct delay *delay)
             far[count++] = entry;
     }
     while (count > 0)
-        entry_drop(delay, far[--count]);
+        delay_entry_drop(delay, far[--count]);
     heap_free(far);
 }
 
@@ -232,13 +232,13 @@ static void loaded(struct request *request, enum status status)
         blob_unref(delay->scan.rows);
         drop_behind(delay);
     }
-    gone_free(delay);
-    store_drop_far(delay);
+    delay_gone_free(delay);
+    delay_store_drop_far(delay);
     delay_advance(delay);
     delay_leave(delay);
 }
 
-int64_t store_load_at(const struct delay *delay)
+int64_t delay_store_load_at(const struct delay *delay)
 {
     if (delay->scanning || place_is_end(delay->horizon) || has_enough(delay, 2))
         return INT64_MAX;
@@ -246,13 +246,13 @@ int64_t store_load_at(const struct delay *delay)
     return at_ms > delay->load_again_ms ? at_ms : delay->load_again_ms;
 }
 
-void store_load(struct delay *delay)
+void delay_store_load(struct delay *delay)
 {
-    if (store_load_at(delay) > delay_now(delay))
+    if (delay_store_load_at(delay) > delay_now(delay))
         return;
-    struct span end = store_key_row(delay->scan_end, delay->partition, DELAY_END);
+    struct span end = delay_store_key_row(delay->scan_end, delay->partition, DELAY_END);
     delay->scan = (struct storage_scan){
-        .first = store_key_row(delay->scan_first, delay->partition, delay->horizon),
+        .first = delay_store_key_row(delay->scan_first, delay->partition, delay->horizon),
         .end = end,
         .limit = SCAN_ROWS,
     };
@@ -268,7 +268,7 @@ static int compare_places(const void *a, const void *b)
 }
 
 /* Sorted, a heap is still a heap. */
-void store_drop_far(struct delay *delay)
+void delay_store_drop_far(struct delay *delay)
 {
     struct delay_near *near = &delay->near;
     size_t kept_max = bytes_max(delay);
@@ -303,7 +303,7 @@ static void removed(struct request *request, enum status status)
     delay_leave(delay);
 }
 
-void store_remove(struct delay *delay)
+void delay_store_remove(struct delay *delay)
 {
     delay_key(delay->partition, delay->scan_first);
     delay_key(delay->partition + 1, delay->scan_end);

@@ -16,6 +16,7 @@ enum queue_type { QUEUE_STANDARD, QUEUE_FIFO, QUEUE_STREAM };
 struct queue_stat {
     atomic_uint refs;
     uint32_t partition_count;
+    _Atomic uint64_t delayed; /* records that wait for their time */
     struct partition_stat partitions[];
 };
 

@@ -1,0 +1,389 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Delayed records between publishers and the owner of their partition: those of one turn go there
+ * together, the owner stores them, and when they come back to life their publisher's rights are
+ * looked at again. */
+#include "core/broker/delayed.h"
+
+#include "core/base/heap.h"
+#include "core/broker/worker.h"
+#include "core/log/table.h"
+
+/* What one turn of a worker publishes to one partition, there and back. */
+struct delayed_job {
+    struct mail mail;
+    struct link link; /* until the end of the turn, and while the owner is loading */
+    struct broker_worker *from, *owner;
+    uint64_t partition;
+    struct delay_insert insert;
+    struct delay_record *records;
+    uint32_t count, capacity;
+    struct answers answers;
+    uint64_t bytes;
+};
+
+struct home_delay {
+    uint64_t partition;
+    struct delay *delay;
+};
+
+struct delayed_cancel {
+    struct mail mail;
+    struct link link;
+    struct broker_worker *from, *owner;
+    struct request *request;
+    struct delay_cancel cancel;
+};
+
+/* ------------------------------------------------ rights */
+
+/* Records of nobody come from before there were users, and nobody has taken that right away. */
+static bool may_fire(void *context, uint64_t partition, uint64_t principal_id,
+                     const struct record *record)
+{
+    struct broker_worker *worker = context;
+    const struct queue *queue = catalog_queue_of_partition(worker->catalog, partition);
+    if (queue == NULL)
+        return false;
+    if (principal_id == 0)
+        return true;
+    const struct principal *principal = catalog_principal(worker->catalog, principal_id);
+    struct span topic = {0}, publisher = {0}, client_id = {0};
+    record_find(record, HEADER_TOPIC, &topic);
+    record_find(record, HEADER_PUBLISHER, &publisher);
+    const uint8_t *slash = publisher.size == 0 ? NULL : memchr(publisher.data, '/', publisher.size);
+    if (slash != NULL)
+        client_id = span_from(publisher, (size_t)(slash - publisher.data) + 1);
+    bool is_topic = topic.size > 0;
+    bool may = principal != NULL &&
+               principal_may(principal, ACTION_PUBLISH, is_topic,
+                             is_topic ? topic : span_from_text(queue->name), client_id);
+    if (!may)
+        metric_add(worker->broker->metrics.dropped_denied, 1);
+    return may;
+}
+
+static void has_fired(void *context, uint64_t late_ms)
+{
+    struct broker_worker *worker = context;
+    metric_observe(worker->broker->metrics.delay_lateness, (double)late_ms / 1000);
+}
+
+static const struct delay_ops delay_ops = {may_fire, has_fired};
+
+/* ------------------------------------------------ delays of this worker's partitions */
+
+static struct home_delay *home_delay_open(struct broker_worker *worker, uint64_t partition,
+                                          _Atomic uint64_t *waiting)
+{
+    struct home_delay *home = heap_new(sizeof *home);
+    home->partition = partition;
+    home->delay = delay_open(&worker->delayed.shared, partition, waiting);
+    return home;
+}
+
+/* NULL: this is no partition of a queue here. */
+static struct delay *delay_of(struct broker_worker *worker, uint64_t partition)
+{
+    struct map *delays = &worker->delayed.delays;
+    struct home_delay *home = map_get(delays, span_of(&partition, sizeof partition));
+    if (home != NULL)
+        return home->delay;
+    const struct queue *queue = catalog_queue_of_partition(worker->catalog, partition);
+    if (queue == NULL || !log_has(worker->log, partition))
+        return NULL;
+    home = home_delay_open(worker, partition, &queue->stat->delayed);
+    map_put(delays, span_of(&home->partition, sizeof home->partition), home);
+    return home->delay;
+}
+
+static void job_serve(struct delayed_job *job);
+static void cancel_serve(struct delayed_cancel *job);
+
+static void load_end(struct broker_worker *worker)
+{
+    struct delayed *delayed = &worker->delayed;
+    delayed->loading = false;
+    struct link *link;
+    while ((link = list_pop(&delayed->jobs)) != NULL)
+        job_serve(container_of(link, struct delayed_job, link));
+    while ((link = list_pop(&delayed->cancels)) != NULL)
+        cancel_serve(container_of(link, struct delayed_cancel, link));
+}
+
+static void load_next(struct broker_worker *worker, uint64_t partition);
+
+/* What a queue has left that was deleted just before the gateway stopped goes now. */
+static void load_partition(struct broker_worker *worker, uint64_t partition)
+{
+    if (log_owner(worker->broker->log, partition) != worker->index)
+        return;
+    if (delay_of(worker, partition) == NULL) {
+        struct home_delay *home = home_delay_open(worker, partition, NULL);
+        delay_close(home->delay, true);
+        heap_free(home);
+    }
+}
+
+static void loaded(struct request *request, enum status status)
+{
+    struct delayed *delayed = container_of(request, struct delayed, scan.request);
+    struct broker_worker *worker = container_of(delayed, struct broker_worker, delayed);
+    size_t position = 0;
+    uint64_t partition;
+    struct span key, value;
+    bool found = status == STATUS_OK &&
+                 storage_scan_next(&delayed->scan, &position, &key, &value) &&
+                 delay_key_partition(key, &partition);
+    if (status == STATUS_OK)
+        blob_unref(delayed->scan.rows);
+    if (found && !worker->ending)
+        load_partition(worker, partition);
+    if (found && !worker->ending && partition < UINT64_MAX)
+        load_next(worker, partition + 1);
+    else
+        load_end(worker);
+}
+
+/* The first key of a partition says that it has delayed records; the next scan begins behind them
+ * all. */
+static void load_next(struct broker_worker *worker, uint64_t partition)
+{
+    struct delayed *delayed = &worker->delayed;
+    delay_key(partition, delayed->scan_first);
+    delayed->scan_end[0] = TABLE_DELAY + 1;
+    delayed->scan = (struct storage_scan){
+        .first = span_of(delayed->scan_first, sizeof delayed->scan_first),
+        .end = span_of(delayed->scan_end, sizeof delayed->scan_end),
+        .limit = 1,
+    };
+    request_init(&delayed->scan.request, worker->loop, loaded);
+    log_rows_scan(worker->broker->log, &delayed->scan);
+}
+
+void delayed_init(struct broker_worker *worker)
+{
+    struct delayed *delayed = &worker->delayed;
+    map_init(&delayed->delays);
+    list_init(&delayed->turn);
+    list_init(&delayed->jobs);
+    list_init(&delayed->cancels);
+    batch_builder_init(&delayed->builder);
+}
+
+void delayed_open(struct broker_worker *worker)
+{
+    worker->delayed.shared = (struct delay_worker){
+        .log = worker->broker->log,
+        .log_worker = worker->log,
+        .loop = worker->loop,
+        .ops = &delay_ops,
+        .context = worker,
+    };
+    worker->delayed.loading = true;
+    load_next(worker, 0);
+}
+
+static void home_close(struct home_delay *home, bool remove)
+{
+    delay_close(home->delay, remove);
+    heap_free(home);
+}
+
+void delayed_forget(struct broker_worker *worker, const struct queue *queue)
+{
+    for (uint32_t i = 0; i < queue->partition_count; i++) {
+        uint64_t partition = queue->first_partition + i;
+        struct home_delay *home =
+            map_remove(&worker->delayed.delays, span_of(&partition, sizeof partition));
+        if (home != NULL)
+            home_close(home, true);
+    }
+}
+
+void delayed_close(struct broker_worker *worker)
+{
+    struct map *delays = &worker->delayed.delays;
+    struct map_slot *slot;
+    for (size_t i = 0; (slot = map_next(delays, &i)) != NULL;)
+        home_close(slot->value, false);
+    map_deinit(delays);
+    map_init(delays);
+}
+
+bool delayed_is_busy(const struct broker_worker *worker)
+{
+    const struct delayed *delayed = &worker->delayed;
+    return delayed->loading || delayed->shared.in_flight > 0;
+}
+
+void delayed_deinit(struct broker_worker *worker)
+{
+    struct map_slot *slot;
+    for (size_t i = 0; (slot = map_next(&worker->delayed.delays, &i)) != NULL;)
+        heap_free(slot->value);
+    map_deinit(&worker->delayed.delays);
+    batch_builder_deinit(&worker->delayed.builder);
+}
+
+/* ------------------------------------------------ publishing */
+
+static void job_done(struct request *request, enum status status)
+{
+    struct delayed_job *job = container_of(request, struct delayed_job, insert.request);
+    struct broker_worker *worker = job->from;
+    if (status != STATUS_OK)
+        metric_add(worker->broker->metrics.dropped_storage, job->count - job->answers.count);
+    for (uint32_t i = 0; i < job->answers.count; i++) {
+        const struct answer *answer = &job->answers.items[i];
+        const struct delay_id *id = &job->records[answer->record].id;
+        struct answer_place place = {id->partition, id->number, id->due_ms};
+        answer_settle(answer, status, &place);
+    }
+    answers_return(job->answers.items, job->answers.count);
+    worker->in_bytes -= job->bytes;
+    worker->jobs--;
+    for (uint32_t i = 0; i < job->count; i++)
+        batch_unref(job->records[i].batch);
+    answers_deinit(&job->answers);
+    heap_free(job->records);
+    heap_free(job);
+    publish_wake(worker);
+}
+
+static void job_serve(struct delayed_job *job)
+{
+    struct broker_worker *owner = job->owner;
+    enum status health = owner->broker->storage->ops->health(owner->broker->storage);
+    struct delay *delay = owner->ending ? NULL : delay_of(owner, job->partition);
+    if (delay != NULL && health == STATUS_OK)
+        delay_insert(delay, &job->insert);
+    else
+        request_complete(&job->insert.request, owner->ending         ? STATUS_SHUTTING_DOWN
+                                               : health != STATUS_OK ? health
+                                                                     : STATUS_NOT_FOUND);
+}
+
+static void job_arrive(struct mail *mail)
+{
+    struct delayed_job *job = container_of(mail, struct delayed_job, mail);
+    if (job->owner->delayed.loading)
+        list_push(&job->owner->delayed.jobs, &job->link);
+    else
+        job_serve(job);
+}
+
+static struct delayed_job *job_of(struct broker_worker *worker, uint64_t partition)
+{
+    list_each(link, &worker->delayed.turn)
+    {
+        struct delayed_job *job = container_of(link, struct delayed_job, link);
+        if (job->partition == partition)
+            return job;
+    }
+    struct delayed_job *job = heap_new(sizeof *job);
+    job->from = worker;
+    job->owner = &worker->broker->workers[log_owner(worker->broker->log, partition)];
+    job->partition = partition;
+    job->mail.deliver = job_arrive;
+    list_push(&worker->delayed.turn, &job->link);
+    worker->jobs++;
+    return job;
+}
+
+enum status delayed_publish(struct client *client, const struct publish *publish,
+                            uint64_t partition, const struct record_input *record, size_t size)
+{
+    struct broker_worker *worker = client->worker;
+    const struct queue *queue = catalog_queue_of_partition(worker->catalog, partition);
+    if (queue == NULL)
+        return STATUS_NOT_FOUND;
+    if (publish->delay_ms > LIMIT_DELAY_MS || queue->type == QUEUE_STREAM)
+        return STATUS_INVALID;
+    struct batch_builder *builder = &worker->delayed.builder;
+    enum status status = batch_builder_add(builder, record);
+    if (status != STATUS_OK)
+        return status;
+    struct delayed_job *job = job_of(worker, partition);
+    if (job->count == job->capacity) {
+        job->capacity = job->capacity == 0 ? 8 : job->capacity * 2;
+        job->records = heap_resize(job->records, job->capacity * sizeof *job->records);
+    }
+    job->records[job->count++] = (struct delay_record){
+        .batch = batch_builder_seal(builder),
+        .delay_ms = publish->delay_ms,
+        .principal = client->principal == NULL ? 0 : client->principal->id,
+    };
+    job->bytes += size;
+    worker->in_bytes += size;
+    if (publish->answer)
+        answers_add(&job->answers, client, publish->token, size, job->count - 1);
+    return STATUS_OK;
+}
+
+void delayed_seal(struct broker_worker *worker)
+{
+    struct link *link;
+    while ((link = list_pop(&worker->delayed.turn)) != NULL) {
+        struct delayed_job *job = container_of(link, struct delayed_job, link);
+        request_init(&job->insert.request, worker->loop, job_done);
+        job->insert.records = job->records;
+        job->insert.count = job->count;
+        if (job->owner == worker)
+            job_arrive(&job->mail);
+        else
+            mailbox_post(job->owner->loop, &job->mail);
+    }
+}
+
+/* ------------------------------------------------ canceling */
+
+static void cancel_done(struct request *request, enum status status)
+{
+    struct delayed_cancel *job = container_of(request, struct delayed_cancel, cancel.request);
+    job->from->calls--;
+    request_complete(job->request, status);
+    heap_free(job);
+}
+
+static void cancel_serve(struct delayed_cancel *job)
+{
+    struct broker_worker *owner = job->owner;
+    struct delay *delay = owner->ending ? NULL : delay_of(owner, job->cancel.id.partition);
+    if (delay != NULL)
+        delay_cancel(delay, &job->cancel);
+    else
+        request_complete(&job->cancel.request,
+                         owner->ending ? STATUS_SHUTTING_DOWN : STATUS_NOT_FOUND);
+}
+
+static void cancel_arrive(struct mail *mail)
+{
+    struct delayed_cancel *job = container_of(mail, struct delayed_cancel, mail);
+    if (job->owner->delayed.loading)
+        list_push(&job->owner->delayed.cancels, &job->link);
+    else
+        cancel_serve(job);
+}
+
+void broker_cancel_delayed(struct client *client, const struct queue *queue,
+                           const struct delay_id *id, struct request *request)
+{
+    struct broker_worker *worker = client->worker;
+    CHECK(loop_is_home(worker->loop) && client->open);
+    if (worker->ending || id->partition - queue->first_partition >= queue->partition_count) {
+        request_complete(request, worker->ending ? STATUS_SHUTTING_DOWN : STATUS_NOT_FOUND);
+        return;
+    }
+    struct delayed_cancel *job = heap_new(sizeof *job);
+    job->from = worker;
+    job->owner = &worker->broker->workers[log_owner(worker->broker->log, id->partition)];
+    job->request = request;
+    job->mail.deliver = cancel_arrive;
+    job->cancel.id = *id;
+    job->cancel.principal = client->principal == NULL ? 0 : client->principal->id;
+    job->cancel.any =
+        broker_check(client, ACTION_MANAGE, false, span_from_text(queue->name)) == STATUS_OK;
+    request_init(&job->cancel.request, worker->loop, cancel_done);
+    worker->calls++;
+    mailbox_post(job->owner->loop, &job->mail);
+}

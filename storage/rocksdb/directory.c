@@ -213,3 +213,16 @@ enum status marker_write(struct directory *directory, uint64_t commit)
         pwrite(directory->marker_fd, slot, sizeof slot, (off_t)(turn % 2) * SLOT_SIZE);
     return written == (ssize_t)sizeof slot ? STATUS_OK : STATUS_STORAGE_FAILED;
 }
+
+enum status directory_describe(const char *path, uint64_t commit, struct err *err)
+{
+    struct directory directory = {.lock_fd = -1, .marker_fd = -1};
+    directory.path = heap_text(path, strlen(path));
+    enum status status = format_write(&directory, err);
+    if (status == STATUS_OK)
+        status = marker_open(&directory, err);
+    if (status == STATUS_OK && marker_write(&directory, commit) != STATUS_OK)
+        status = err_set(err, STATUS_INVALID, "cannot write %s in %s", MARKER_NAME, path);
+    directory_close(&directory);
+    return status;
+}

@@ -31,4 +31,7 @@ enum status marker_open(struct directory *directory, struct err *err);
 /* No fsync: kill -9 keeps it, and after a power loss an older marker is still a true one. */
 enum status marker_write(struct directory *directory, uint64_t commit);
 
+/* Makes a directory with a copy of RocksDB's files one of ours, whose marker says commit. */
+enum status directory_describe(const char *path, uint64_t commit, struct err *err);
+
 #endif

@@ -433,6 +433,7 @@ static void close_clean(struct engine *engine)
 static void engine_close(struct storage *storage)
 {
     struct engine *engine = engine_of(storage);
+    backup_join(engine);
     readers_stop(engine);
     writer_stop(engine);
     syncer_stop(engine);
@@ -513,4 +514,5 @@ const struct storage_ops rocksdb_storage_ops = {
     .close = engine_close,
     .metrics = engine_metrics,
     .health = engine_health,
+    .backup = engine_backup,
 };

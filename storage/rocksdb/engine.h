@@ -120,6 +120,13 @@ struct evacuation {
     struct move move;
 };
 
+/* running: under reader_lock; the rest is whose turn it is. */
+struct backup {
+    bool running, started;
+    pthread_t thread;
+    struct storage_backup *request;
+};
+
 struct engine {
     struct storage storage;
     rocksdb_t *db;
@@ -192,6 +199,8 @@ struct engine {
     struct drop drop; /* of whoever set drop_running */
     struct evacuation evacuation;
     _Atomic(uint64_t) dropped_below[STORAGE_CLASSES];
+
+    struct backup backup;
 
     /* Metrics. */
     _Atomic(uint64_t) count_appends, count_batches, count_bytes, count_writes, count_syncs;
@@ -270,6 +279,10 @@ void evacuate_step(struct engine *engine);    /* reader thread whose it is */
 void evacuate_apply(struct engine *engine, const struct move *move); /* writer: it was written */
 void evacuate_done(struct engine *engine, enum status status);       /* syncer: it is synced */
 void evacuate_deinit(struct engine *engine);
+
+/* backup.c */
+void engine_backup(struct storage *storage, struct storage_backup *backup);
+void backup_join(struct engine *engine); /* waits for the end of one that is running */
 
 /* syncer.c */
 void syncer_start(struct engine *engine);

@@ -149,6 +149,7 @@ static enum status may_manage(const struct broker_admin *admin)
     switch (admin->action) {
     case ADMIN_QUEUE_CREATE:
         return broker_check(client, ACTION_MANAGE, false, admin->name);
+    case ADMIN_QUEUE_CHANGE:
     case ADMIN_QUEUE_DELETE:
     case ADMIN_GROUP_CREATE:
     case ADMIN_GROUP_DELETE: {

@@ -220,6 +220,13 @@ void broker_take_cancel(struct client *client, const struct group_spec *group,
                         struct group_take *take);
 void broker_settle(struct client *client, const struct group_spec *group,
                    struct group_settle *settle);
+/* Carried to the group likewise; group.h says what they do. seek and redrive need ACTION_MANAGE on
+ * the queue, explain ACTION_CONSUME. */
+void broker_seek(struct client *client, const struct group_spec *group, struct group_seek *seek);
+void broker_redrive(struct client *client, const struct group_spec *group,
+                    struct group_redrive *redrive);
+void broker_explain(struct client *client, const struct group_spec *group,
+                    struct group_explain *explain);
 /* Records of one partition from offset or time on, checked for ACTION_CONSUME on the queue. */
 void broker_read(struct client *client, const struct queue *queue, struct log_read *read);
 
@@ -227,6 +234,7 @@ void broker_read(struct client *client, const struct queue *queue, struct log_re
 
 enum admin_action {
     ADMIN_QUEUE_CREATE,
+    ADMIN_QUEUE_CHANGE, /* of what fields names; the rest stays as it is */
     ADMIN_QUEUE_DELETE,
     ADMIN_GROUP_CREATE,
     ADMIN_GROUP_DELETE,
@@ -238,6 +246,17 @@ enum admin_action {
     ADMIN_KEY_CREATE,
     ADMIN_KEY_DELETE,
 };
+/* What of a queue's description may change; bits of broker_admin.fields. */
+enum queue_field {
+    QUEUE_FIELD_DESCRIPTION = 1,
+    QUEUE_FIELD_RETENTION_MS = 2,
+    QUEUE_FIELD_RETENTION_BYTES = 4,
+    QUEUE_FIELD_REDRIVE = 8, /* redrive and max_consume_count */
+    QUEUE_FIELD_OVERFLOW = 16,
+    QUEUE_FIELD_MAX_RECORDS = 32,
+    QUEUE_FIELD_PROTECT_BYTES = 64,
+    QUEUE_FIELD_DEDUP_MS = 128,
+};
 /* One change of the catalog: checked (rights, limits, names), stored durably, confirmed by all
  * workers, then done(), also when the client has gone. request.home must be the client's loop.
  * Spans and pointers are borrowed until done(). */
@@ -246,8 +265,11 @@ struct broker_admin {
     struct client *client;
     enum admin_action action;
     struct span name; /* queue, group, or user; route: the filter */
-    uint64_t id;      /* queue or group to delete; queue of a group to create; queue of a route */
-    /* ADMIN_QUEUE_CREATE: fields of the description; 0 and NULL mean defaults */
+    uint64_t id; /* queue to change; queue or group to delete; queue of a group to create, of a
+                  * route */
+    /* ADMIN_QUEUE_CREATE: fields of the description; 0 and NULL mean defaults. ADMIN_QUEUE_CHANGE:
+     * those that fields names, from description on; 0 and NULL mean none. */
+    uint32_t fields;
     enum queue_type type;
     enum durability durability;
     const char *description;
@@ -255,6 +277,8 @@ struct broker_admin {
     uint64_t retention_ms, retention_bytes;
     bool redrive;
     uint32_t max_consume_count;
+    enum overflow overflow;
+    uint64_t max_records, protect_bytes, dedup_ms;
     /* ADMIN_GROUP_CREATE */
     enum group_start start;
     enum group_mode mode;
@@ -265,7 +289,7 @@ struct broker_admin {
     uint32_t grant_count;
     struct span key_id;
     /* Out */
-    struct queue *queue;      /* created: a reference for the caller */
+    struct queue *queue;      /* created or changed: a reference for the caller */
     struct group_spec *group; /* likewise */
     struct access_key key;
     struct err err; /* more than the status says */

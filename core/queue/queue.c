@@ -46,6 +46,23 @@ void queue_unref(struct queue *queue)
     heap_free(queue);
 }
 
+static char *copy_text(const char *text)
+{
+    return text == NULL ? NULL : heap_text(text, strlen(text));
+}
+
+struct queue *queue_copy(const struct queue *queue)
+{
+    struct queue *copy = heap_new(sizeof *copy);
+    *copy = *queue;
+    atomic_init(&copy->refs, 1);
+    copy->name = copy_text(queue->name);
+    copy->description = copy_text(queue->description);
+    if (copy->stat != NULL)
+        ref(&copy->stat->refs);
+    return copy;
+}
+
 struct group_spec *group_spec_ref(const struct group_spec *group)
 {
     ref(&group->refs);

@@ -98,6 +98,8 @@ struct queue *queue_ref(const struct queue *queue);
 void queue_unref(struct queue *queue); /* NULL is fine */
 struct group_spec *group_spec_ref(const struct group_spec *group);
 void group_spec_unref(struct group_spec *group);
+/* One reference, the same stat; for a description that replaces this one. */
+struct queue *queue_copy(const struct queue *queue);
 struct queue_stat *queue_stat_new(uint32_t partitions);
 struct group_stat *group_stat_new(uint32_t partitions);
 

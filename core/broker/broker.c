@@ -65,8 +65,9 @@ struct broker *broker_open(const struct broker_options *options, struct err *err
             metric_counter("live_records_total", "Records passed on without being stored", ""),
         .stored_records = metric_counter("stored_records_total", "Records handed to the log", ""),
         .batch_records = metric_histogram("batch_records", "Records in one stored batch", 1, 13),
-        .delay_lateness = metric_histogram(
-            "delay_lateness_seconds", "From when a delayed record was due to its commit", 0.001, 16),
+        .delay_lateness =
+            metric_histogram("delay_lateness_seconds",
+                             "From when a delayed record was due to its commit", 0.001, 16),
     };
     for (unsigned i = 0; i < options->workers; i++)
         worker_init(&broker->workers[i], broker, i);

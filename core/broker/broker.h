@@ -167,8 +167,9 @@ void broker_publish(struct client *client, const struct publish *publish);
 /* False: too much in flight; stop taking input that publishes until ops->resume. */
 bool broker_may_publish(struct client *client);
 
-/* A delayed record of that queue never fires: OK; NOT_FOUND: it has, or there is none; DENIED: it is
- * another's, which takes the right to manage the queue. queue and id are borrowed for the call. */
+/* A delayed record of that queue never fires: OK; NOT_FOUND: it has, or there is none; DENIED: it
+ * is another's, which takes the right to manage the queue. queue and id are borrowed for the call.
+ */
 void broker_cancel_delayed(struct client *client, const struct queue *queue,
                            const struct delay_id *id, struct request *request);
 

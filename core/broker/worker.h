@@ -84,8 +84,8 @@ struct broker_worker {
     struct list clients;
     uint64_t client_count;
 
-    struct map outboxes;       /* partition -> struct outbox */
-    struct list dirty;         /* outboxes that hold records */
+    struct map outboxes; /* partition -> struct outbox */
+    struct list dirty;   /* outboxes that hold records */
     struct delayed delayed;
     struct batch_builder live; /* records that are not stored */
     struct list live_full;     /* batches of them, by in_tail */

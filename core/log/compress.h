@@ -6,7 +6,8 @@
 #include "core/base/blob.h"
 #include "core/log/batch.h"
 
-/* Snappy takes both raw and xerial framing, LZ4 its frame format. TOO_LARGE past max, MALFORMED, NO_MEMORY. */
+/* Snappy takes both raw and xerial framing, LZ4 its frame format. TOO_LARGE past max, MALFORMED,
+ * NO_MEMORY. */
 enum status decompress(enum batch_compression compression, struct span input, uint32_t max,
                        struct blob **output);
 

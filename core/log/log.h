@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The partitioned log. Each partition has one owner worker, which orders its appends, holds its commit
- * index and tail cache, and answers reads; calls may start on any worker and are carried to the owner.
+/* The partitioned log. Each partition has one owner worker, which orders its appends, holds its
+ * commit index and tail cache, and answers reads; calls may start on any worker and are carried to
+ * the owner.
  *
  *   any worker: log_append -> owner: storage append -> committed -> observer -> done() at home
  *   any worker: log_read   -> owner: tail cache, else storage read ---------> done() at home
@@ -13,8 +14,8 @@
 #include "core/net/request.h"
 #include "storage/storage.h"
 
-struct log;               /* the whole log: shared by all workers */
-struct log_worker;        /* one worker's part: the partitions it owns */
+struct log;        /* the whole log: shared by all workers */
+struct log_worker; /* one worker's part: the partitions it owns */
 struct log_partition;
 
 /* What a partition is; the same on every worker, from the queue that it belongs to. */
@@ -22,36 +23,39 @@ struct partition_spec {
     uint64_t id;
     enum storage_class class;
     enum durability durability;
-    uint64_t retention_ms;        /* 0: no limit by time */
-    /* Limits of all partitions of the queue together, by bytes and by records; 0: none. What is too much goes
-     * within a second, the oldest first. */
+    uint64_t retention_ms; /* 0: no limit by time */
+    /* Limits of all partitions of the queue together, by bytes and by records; 0: none. What is too
+     * much goes within a second, the oldest first. */
     uint64_t retention_bytes, retention_records;
-    /* What some group has not done stays, as long as the log from there on is not more than this; 0: it goes. */
+    /* What some group has not done stays, as long as the log from there on is not more than this;
+     * 0: it goes. */
     uint64_t protect_bytes;
-    /* The limits by bytes and records keep publishers out (queue_admit) and remove only what every group has
-     * done, as soon as they are three quarters reached. */
+    /* The limits by bytes and records keep publishers out (queue_admit) and remove only what every
+     * group has done, as soon as they are three quarters reached. */
     bool refuse;
-    /* Of all partitions of the queue: their ids follow each other as their places here do. NULL: this one is
-     * alone. Borrowed as stat is. */
+    /* Of all partitions of the queue: their ids follow each other as their places here do. NULL:
+     * this one is alone. Borrowed as stat is. */
     struct partition_stat *siblings;
     uint32_t sibling_count;
 };
 
-/* Bounds of a partition for anyone to read without asking the owner; kept by the owner. The queue owns it and
- * outlives the partition's use. */
+/* Bounds of a partition for anyone to read without asking the owner; kept by the owner. The queue
+ * owns it and outlives the partition's use. */
 struct partition_stat {
-    _Atomic uint64_t start, end;          /* end = commit index */
+    _Atomic uint64_t start, end; /* end = commit index */
     _Atomic uint64_t bytes;
-    _Atomic int64_t first_time_ms;        /* append time of the oldest record; 0: empty */
-    _Atomic uint64_t written;             /* bytes ever written */
-    _Atomic uint64_t purged;              /* what lies below was purged: nobody has lost it (since start) */
-    _Atomic uint64_t pending_records, pending_bytes;      /* let in, on their way: see log_append.pending_* */
+    _Atomic int64_t first_time_ms; /* append time of the oldest record; 0: empty */
+    _Atomic uint64_t written;      /* bytes ever written */
+    _Atomic uint64_t purged; /* what lies below was purged: nobody has lost it (since start) */
+    _Atomic uint64_t pending_records,
+        pending_bytes; /* let in, on their way: see log_append.pending_* */
 };
 
-/* On the owner's loop, for each committed batch, in offset order, before the append's done(). Must not block;
- * takes its own reference when it keeps the batch. */
+/* On the owner's loop, for each committed batch, in offset order, before the append's done(). Must
+ * not block; takes its own reference when it keeps the batch. */
 typedef void log_observer(void *context, uint64_t partition, struct batch *batch);
-/* On the owner's loop: the lowest offset that some group has not done; UINT64_MAX: there is no group. */
+/* On the owner's loop: the lowest offset that some group has not done; UINT64_MAX: there is no
+ * group. */
 typedef uint64_t log_undone(void *context, uint64_t partition);
 
 struct log *log_new(struct storage *storage, unsigned workers);
@@ -61,14 +65,18 @@ struct log_worker *log_worker_new(struct log *log, unsigned index, struct loop *
                                   log_observer *observer, void *context);
 /* Whom retention asks; context as the observer's. Without it there are no groups. */
 void log_worker_ask(struct log_worker *worker, log_undone *undone);
-/* After the loop has stopped, before it is freed; nothing may be on its way in storage (close it first). */
+/* After the loop has stopped, before it is freed; nothing may be on its way in storage (close it
+ * first). */
 void log_worker_free(struct log_worker *worker);
-unsigned log_owner(const struct log *log, uint64_t partition);        /* worker index; not stored anywhere */
+unsigned log_owner(const struct log *log,
+                   uint64_t partition); /* worker index; not stored anywhere */
 
 /* On the owner's loop. Asks storage for the bounds, then serves; operations that come before wait.
  * stat is borrowed until the partition is closed and all done() have come. */
-void log_partition_open(struct log_worker *worker, const struct partition_spec *spec, struct partition_stat *stat);
-/* On the owner's loop: later operations end with NOT_FOUND. remove: its records are trimmed away for ever. */
+void log_partition_open(struct log_worker *worker, const struct partition_spec *spec,
+                        struct partition_stat *stat);
+/* On the owner's loop: later operations end with NOT_FOUND. remove: its records are trimmed away
+ * for ever. */
 void log_partition_close(struct log_worker *worker, uint64_t partition, bool remove);
 /* On the owner's loop: the limits in spec are those of partition spec->id from now on. */
 void log_partition_limit(struct log_worker *worker, const struct partition_spec *spec);
@@ -77,12 +85,12 @@ void log_partition_limit(struct log_worker *worker, const struct partition_spec 
 struct log_append {
     struct request request;
     uint64_t partition;
-    struct batch *batch;              /* the append takes this reference and hands it back at done(), with base_offset
-                                       * and append_time_ms set; NULL: rows only */
-    struct storage_row *rows;         /* borrowed until done() */
+    struct batch *batch;      /* the append takes this reference and hands it back at done(), with
+                               * base_offset      and append_time_ms set; NULL: rows only */
+    struct storage_row *rows; /* borrowed until done() */
     uint32_t row_count;
-    /* What the partition's stat counts as pending of this batch; taken off it when the batch is committed or
-     * refused. */
+    /* What the partition's stat counts as pending of this batch; taken off it when the batch is
+     * committed or refused. */
     uint32_t pending_records;
     uint64_t pending_bytes;
     /* Below: the log's. */
@@ -109,27 +117,29 @@ struct log_read {
     struct request request;
     uint64_t partition;
     uint64_t offset;
-    int64_t time_ms;                  /* when by_time: the first record appended at or after it; offset is a floor */
+    int64_t time_ms; /* when by_time: the first record appended at or after it; offset is a floor */
     bool by_time;
-    uint32_t max_bytes;               /* 0: LIMIT_READ_BYTES; at least one batch is returned when there is one */
-    /* Out. batches: references for the caller, the first holds offset or begins after it. Its records below
-     * start are gone. */
+    uint32_t max_bytes; /* 0: LIMIT_READ_BYTES; at least one batch is returned when there is one */
+    /* Out. batches: references for the caller, the first holds offset or begins after it. Its
+     * records below start are gone. */
     struct batch *batches[LOG_READ_MAX];
     uint32_t count;
-    uint64_t start, end;              /* bounds at the time of reading */
+    uint64_t start, end; /* bounds at the time of reading */
     /* Below: the log's. */
     struct log_worker *owner;
 };
-/* OK with count 0: nothing from offset on is committed yet (offset >= end). OUT_OF_RANGE: offset < start;
- * start tells where to go on. CORRUPT: that batch cannot be read; start is where the next good one begins. */
+/* OK with count 0: nothing from offset on is committed yet (offset >= end). OUT_OF_RANGE: offset <
+ * start; start tells where to go on. CORRUPT: that batch cannot be read; start is where the next
+ * good one begins. */
 void log_read(struct log_worker *from, struct log_read *read);
 
-/* Everything that is committed when this arrives at the owner is gone for readers at once, and for ever when done. */
+/* Everything that is committed when this arrives at the owner is gone for readers at once, and for
+ * ever when done. */
 struct log_purge {
     struct request request;
     uint64_t partition;
-    uint64_t records;                 /* out: that were there */
-    void *context;                    /* the caller's */
+    uint64_t records; /* out: that were there */
+    void *context;    /* the caller's */
     /* Below: the log's. */
     struct log_worker *owner;
     struct log_partition *at;

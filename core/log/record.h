@@ -1,31 +1,35 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* One record in the form of Kafka's RecordBatch v2 (KIP-98): a borrowed view for readers, the pieces for
- * writers. Names of standard headers are in MAPPING (docs/mapping.md). */
+/* One record in the form of Kafka's RecordBatch v2 (KIP-98): a borrowed view for readers, the
+ * pieces for writers. Names of standard headers are in MAPPING (docs/mapping.md). */
 #ifndef CORE_LOG_RECORD_H
 #define CORE_LOG_RECORD_H
 
 #include "core/base/reader.h"
 #include "core/base/status.h"
 
-/* What was asked for when the record was published; kept in the record's attribute bits 0-1, which Kafka
- * leaves unused. Readers give at most this. */
-enum guarantee { GUARANTEE_AT_LEAST_ONCE = 0, GUARANTEE_AT_MOST_ONCE = 1, GUARANTEE_EXACTLY_ONCE = 2 };
-enum { RECORD_GUARANTEE_MASK = 3, RECORD_RETAIN = 4 };    /* bit 2: published with the retain flag */
+/* What was asked for when the record was published; kept in the record's attribute bits 0-1, which
+ * Kafka leaves unused. Readers give at most this. */
+enum guarantee {
+    GUARANTEE_AT_LEAST_ONCE = 0,
+    GUARANTEE_AT_MOST_ONCE = 1,
+    GUARANTEE_EXACTLY_ONCE = 2
+};
+enum { RECORD_GUARANTEE_MASK = 3, RECORD_RETAIN = 4 }; /* bit 2: published with the retain flag */
 
 struct header {
     struct span name;
-    struct span value;        /* data NULL: a null value */
+    struct span value; /* data NULL: a null value */
 };
 
 /* A decoded record; every span borrows from its batch. */
 struct record {
     uint64_t offset;
-    int64_t timestamp_ms;     /* publish time */
-    int64_t append_time_ms;   /* of its batch; 0 before it was stored */
+    int64_t timestamp_ms;   /* publish time */
+    int64_t append_time_ms; /* of its batch; 0 before it was stored */
     uint8_t attributes;
-    struct span key;          /* data NULL: none */
-    struct span value;        /* data NULL: tombstone */
-    struct span headers;      /* header_count encoded headers */
+    struct span key;     /* data NULL: none */
+    struct span value;   /* data NULL: tombstone */
+    struct span headers; /* header_count encoded headers */
     uint32_t header_count;
 };
 
@@ -34,8 +38,8 @@ static inline enum guarantee record_guarantee(const struct record *record)
     return (enum guarantee)(record->attributes & RECORD_GUARANTEE_MASK);
 }
 
-/* Walks headers in order: struct reader at = reader_of(record->headers); while (record_next_header(&at, &header)).
- * Stops at the end and at the first malformed header. */
+/* Walks headers in order: struct reader at = reader_of(record->headers); while
+ * (record_next_header(&at, &header)). Stops at the end and at the first malformed header. */
 bool record_next_header(struct reader *at, struct header *header);
 /* First header of that name; false when missing. */
 bool record_find(const struct record *record, const char *name, struct span *value);
@@ -49,12 +53,12 @@ bool record_find(const struct record *record, const char *name, struct span *val
 #define HEADER_CORRELATION_ID   "correlation-id"
 #define HEADER_REPLY_TO         "reply-to"
 #define HEADER_SUBJECT          "subject"
-#define HEADER_PRIORITY         "priority"        /* 0 to 9 */
+#define HEADER_PRIORITY         "priority" /* 0 to 9 */
 #define HEADER_GROUP_ID         "group-id"
 #define HEADER_GROUP_SEQUENCE   "group-sequence"
-#define HEADER_EXPIRES_AT       "expires-at"      /* decimal ms since 1970 */
-#define HEADER_LABELS           "labels"          /* separated by commas */
-#define HEADER_TYPES            "pl-types"        /* see core/log/types.h */
+#define HEADER_EXPIRES_AT       "expires-at" /* decimal ms since 1970 */
+#define HEADER_LABELS           "labels"     /* separated by commas */
+#define HEADER_TYPES            "pl-types"   /* see core/log/types.h */
 #define HEADER_BODY             "pl-body"
 
 #endif

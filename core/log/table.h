@@ -1,22 +1,22 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* First byte of every state row's key: which table it belongs to. Numbers are stored, never reuse one.
- * Below 0x10: the storage engine's own. All integers in keys are big-endian u64. */
+/* First byte of every state row's key: which table it belongs to. Numbers are stored, never reuse
+ * one. Below 0x10: the storage engine's own. All integers in keys are big-endian u64. */
 #ifndef CORE_LOG_TABLE_H
 #define CORE_LOG_TABLE_H
 
 enum table {
-    TABLE_META = 0x10,            /* name -> value: id counters, store UUID, restart epoch */
-    TABLE_TENANT = 0x11,          /* tenant */
-    TABLE_QUEUE = 0x12,           /* tenant, queue */
-    TABLE_GROUP = 0x13,           /* tenant, queue, group */
-    TABLE_ROUTE = 0x14,           /* tenant, route id */
-    TABLE_PRINCIPAL = 0x15,       /* tenant, principal */
-    TABLE_GROUP_SNAPSHOT = 0x20,  /* group, partition */
-    TABLE_GROUP_DELTA = 0x21,     /* group, partition, number */
-    TABLE_GROUP_EPOCH = 0x22,     /* group */
-    TABLE_DELAY = 0x25,           /* partition, kind: see core/queue/delay_impl.h */
-    TABLE_DEDUP = 0x26,           /* partition, kind: see core/queue/dedup.h */
-    TABLE_GROUP_MOVED = 0x23,     /* group, partition, offset: done, and appended elsewhere */
+    TABLE_META = 0x10,           /* name -> value: id counters, store UUID, restart epoch */
+    TABLE_TENANT = 0x11,         /* tenant */
+    TABLE_QUEUE = 0x12,          /* tenant, queue */
+    TABLE_GROUP = 0x13,          /* tenant, queue, group */
+    TABLE_ROUTE = 0x14,          /* tenant, route id */
+    TABLE_PRINCIPAL = 0x15,      /* tenant, principal */
+    TABLE_GROUP_SNAPSHOT = 0x20, /* group, partition */
+    TABLE_GROUP_DELTA = 0x21,    /* group, partition, number */
+    TABLE_GROUP_EPOCH = 0x22,    /* group */
+    TABLE_DELAY = 0x25,          /* partition, kind: see core/queue/delay_impl.h */
+    TABLE_DEDUP = 0x26,          /* partition, kind: see core/queue/dedup.h */
+    TABLE_GROUP_MOVED = 0x23,    /* group, partition, offset: done, and appended elsewhere */
 };
 
 #endif

@@ -146,7 +146,7 @@ int main(int count, char **words)
     int failed = 0;
     for (int i = 0; i < 9; i++) {
         struct run run = {.version = versions[i / 3], .qos = i % 3};
-        go_round(&run, atoi(words[1]));
+        go_round(&run, (int)strtol(words[1], NULL, 10));
         failed += run.problem != NULL;
         printf("version %d QoS %d: %d published, %d received, %s\n", run.version, run.qos,
                run.published, run.received, run.problem == NULL ? "good" : run.problem);

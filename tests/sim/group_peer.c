@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Clients of the broker that are no protocol's: see group_peer.h. Everything here runs on one worker's loop. */
+/* Clients of the broker that are no protocol's: see group_peer.h. Everything here runs on one
+ * worker's loop. */
 #include "tests/sim/group_peer.h"
 
 #include "core/base/heap.h"
@@ -8,7 +9,8 @@
 
 enum { TAKE_MAX = 8, LEASE_MS = 15000 };
 
-static void answered(struct client *client, uint64_t token, enum status status, uint64_t partition, uint64_t offset)
+static void answered(struct client *client, uint64_t token, enum status status, uint64_t partition,
+                     uint64_t offset)
 {
     (void)client;
     (void)token;
@@ -38,7 +40,7 @@ struct consumer {
     struct group_settle settle;
     struct receipt receipts[TAKE_MAX];
     enum status results[TAKE_MAX];
-    bool stale[TAKE_MAX];         /* the receipt was spoilt on purpose */
+    bool stale[TAKE_MAX]; /* the receipt was spoilt on purpose */
     uint64_t until_ms;
 };
 
@@ -51,10 +53,12 @@ static void settle_done(struct request *request, enum status status)
         const struct receipt *receipt = &consumer->receipts[i];
         if (consumer->stale[i] && consumer->results[i] == STATUS_OK)
             history_fail("a stale receipt was accepted");
-        if (!consumer->stale[i] && consumer->results[i] != STATUS_OK && sim_now_ms() < consumer->until_ms)
+        if (!consumer->stale[i] && consumer->results[i] != STATUS_OK &&
+            sim_now_ms() < consumer->until_ms)
             history_fail("a live receipt was refused: %s", status_text(consumer->results[i]));
         if (consumer->results[i] == STATUS_OK)
-            history_settled(receipt->partition, receipt->offset, consumer->settle.outcome == SETTLE_DONE);
+            history_settled(receipt->partition, receipt->offset,
+                            consumer->settle.outcome == SETTLE_DONE);
     }
     take_more(consumer);
 }
@@ -62,7 +66,8 @@ static void settle_done(struct request *request, enum status status)
 static void settle_some(void *context)
 {
     struct consumer *consumer = context;
-    const struct group_spec *group = catalog_group(broker_catalog(consumer->worker), consumer->group);
+    const struct group_spec *group =
+        catalog_group(broker_catalog(consumer->worker), consumer->group);
     if (group == NULL || consumer->settle.count == 0) {
         take_more(consumer);
         return;
@@ -72,7 +77,8 @@ static void settle_some(void *context)
     consumer->settle.outcome = consumer->polite || sim_chance(70) ? SETTLE_DONE
                                : sim_chance(50)                   ? SETTLE_FAILED
                                                                   : SETTLE_RELEASED;
-    /* From here on the group may hand it out again at any moment, though the answer is still on its way. */
+    /* From here on the group may hand it out again at any moment, though the answer is still on its
+     * way. */
     for (uint32_t i = 0; i < consumer->settle.count; i++) {
         const struct receipt *receipt = &consumer->receipts[i];
         if (!consumer->stale[i] && consumer->settle.outcome == SETTLE_DONE)
@@ -101,7 +107,8 @@ static void take_done(struct request *request, enum status status)
         if (record.offset != item->receipt.offset)
             history_fail("a receipt names another offset than its record");
         history_read(item->receipt.partition, record.offset, record.value);
-        history_handed_out(item->receipt.partition, record.offset, item->failures, consumer->until_ms);
+        history_handed_out(item->receipt.partition, record.offset, item->failures,
+                           consumer->until_ms);
         batch_unref(item->batch);
         uint32_t at = consumer->settle.count++;
         consumer->receipts[at] = item->receipt;
@@ -118,7 +125,8 @@ static void take_done(struct request *request, enum status status)
 
 static void take_more(struct consumer *consumer)
 {
-    const struct group_spec *group = catalog_group(broker_catalog(consumer->worker), consumer->group);
+    const struct group_spec *group =
+        catalog_group(broker_catalog(consumer->worker), consumer->group);
     if (consumer->stopped || group == NULL)
         return;
     consumer->take = (struct group_take){
@@ -128,8 +136,8 @@ static void take_more(struct consumer *consumer)
         .lease_ms = LEASE_MS,
         .items = consumer->items,
     };
-    /* The lease begins when the group hands out, which is later than now: a bound that is safe for the checker is the
-     * earliest end. */
+    /* The lease begins when the group hands out, which is later than now: a bound that is safe for
+     * the checker is the earliest end. */
     consumer->until_ms = sim_now_ms() + LEASE_MS;
     request_init(&consumer->take.request, broker_loop(consumer->worker), take_done);
     broker_take(&consumer->client, group, &consumer->take);
@@ -234,7 +242,8 @@ static void reading_begin(void *context)
     broker_login(&reading->login);
 }
 
-void read_everything(struct broker_worker *worker, const struct queue *queue, bool final, unsigned *left)
+void read_everything(struct broker_worker *worker, const struct queue *queue, bool final,
+                     unsigned *left)
 {
     *left = queue->partition_count;
     for (uint32_t i = 0; i < queue->partition_count; i++) {

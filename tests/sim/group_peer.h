@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Consumers of a group, on the broker's own calls: they take, settle, fail, let leases run out, and try receipts that
- * must be stale. And a reader of whole partitions. */
+/* Consumers of a group, on the broker's own calls: they take, settle, fail, let leases run out, and
+ * try receipts that must be stale. And a reader of whole partitions. */
 #ifndef TESTS_SIM_GROUP_PEER_H
 #define TESTS_SIM_GROUP_PEER_H
 
@@ -8,11 +8,14 @@
 
 struct consumer;
 
-/* Lives until the gateway crashes or consumer_stop(); polite consumers settle everything as done. */
+/* Lives until the gateway crashes or consumer_stop(); polite consumers settle everything as done.
+ */
 struct consumer *consumer_new(struct broker_worker *worker, uint64_t group, bool polite);
 void consumer_stop(struct consumer *consumer);
 
-/* Reads all partitions of a queue from their start; final: reports to history_final. *left falls to 0. */
-void read_everything(struct broker_worker *worker, const struct queue *queue, bool final, unsigned *left);
+/* Reads all partitions of a queue from their start; final: reports to history_final. *left falls to
+ * 0. */
+void read_everything(struct broker_worker *worker, const struct queue *queue, bool final,
+                     unsigned *left);
 
 #endif

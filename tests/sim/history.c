@@ -16,7 +16,7 @@ static enum fate fates[ATTEMPTS_MAX];
 static uint32_t attempt_count;
 
 struct place {
-    uint64_t key[2];              /* partition, offset */
+    uint64_t key[2]; /* partition, offset */
     uint32_t attempt;
     /* delivery */
     uint64_t leased_until_ms;
@@ -57,7 +57,8 @@ void history_fail(const char *format, ...)
 {
     va_list arguments;
     va_start(arguments, format);
-    fprintf(stderr, "seed %llu, at %llu ms: ", (unsigned long long)seed_now, (unsigned long long)sim_now_ms());
+    fprintf(stderr, "seed %llu, at %llu ms: ", (unsigned long long)seed_now,
+            (unsigned long long)sim_now_ms());
     vfprintf(stderr, format, arguments);
     fprintf(stderr, "\n");
     va_end(arguments);
@@ -86,7 +87,8 @@ bool history_parse(struct span payload, struct message *message)
     memcpy(text, payload.data, payload.size);
     text[payload.size] = '\0';
     return sscanf(text, "%u %u %u", &message->topic, &message->number, &message->attempt) == 3 &&
-           message->attempt < attempt_count && attempts[message->attempt].number == message->number &&
+           message->attempt < attempt_count &&
+           attempts[message->attempt].number == message->number &&
            attempts[message->attempt].topic == message->topic;
 }
 
@@ -112,15 +114,17 @@ void history_read(uint64_t partition, uint64_t offset, struct span payload)
 {
     struct message message;
     if (!history_parse(payload, &message))
-        history_fail("a record nobody published: %.*s", (int)payload.size, (const char *)payload.data);
+        history_fail("a record nobody published: %.*s", (int)payload.size,
+                     (const char *)payload.data);
     if (fates[message.attempt] == FATE_REFUSED)
         history_fail("attempt %u was refused and is delivered", message.attempt);
     struct place *place = place_of(partition, offset);
     if (place->attempt == UINT32_MAX)
         place->attempt = message.attempt;
     if (place->attempt != message.attempt)
-        history_fail("partition %llu offset %llu had attempt %u and has %u now", (unsigned long long)partition,
-                     (unsigned long long)offset, place->attempt, message.attempt);
+        history_fail("partition %llu offset %llu had attempt %u and has %u now",
+                     (unsigned long long)partition, (unsigned long long)offset, place->attempt,
+                     message.attempt);
 }
 
 void history_final(uint64_t partition, uint64_t offset, struct span payload)
@@ -131,7 +135,8 @@ void history_final(uint64_t partition, uint64_t offset, struct span payload)
     unsigned topic = message.topic;
     if (final[topic].count == final[topic].capacity) {
         final[topic].capacity = final[topic].capacity == 0 ? 64 : final[topic].capacity * 2;
-        final[topic].attempts = heap_resize(final[topic].attempts, final[topic].capacity * sizeof(uint32_t));
+        final[topic].attempts =
+            heap_resize(final[topic].attempts, final[topic].capacity * sizeof(uint32_t));
     }
     final[topic].attempts[final[topic].count++] = message.attempt;
     final_count++;
@@ -146,16 +151,19 @@ static void check_run(const struct seen_run *run)
         return;
     while (first < count && (run->count == 0 || log[first] != run->attempts[0])) {
         if (run->confirmed && log[first] >= run->since)
-            history_fail("topic %u: attempt %u came after SUBACK and was not delivered", run->topic, log[first]);
+            history_fail("topic %u: attempt %u came after SUBACK and was not delivered", run->topic,
+                         log[first]);
         first++;
     }
     for (uint32_t i = 0; i < run->count; i++)
         if (first + i >= count || log[first + i] != run->attempts[i])
-            history_fail("topic %u: a subscriber saw attempt %u as number %u of %u, the log goes on with %d",
-                         run->topic, run->attempts[i], i, run->count,
-                         first + i < count ? (int)log[first + i] : -1);
+            history_fail(
+                "topic %u: a subscriber saw attempt %u as number %u of %u, the log goes on with %d",
+                run->topic, run->attempts[i], i, run->count,
+                first + i < count ? (int)log[first + i] : -1);
     if (run->live && first + run->count != count)
-        history_fail("topic %u: a connected subscriber never saw attempt %u", run->topic, log[first + run->count]);
+        history_fail("topic %u: a connected subscriber never saw attempt %u", run->topic,
+                     log[first + run->count]);
 }
 
 void history_check_final(void)
@@ -180,8 +188,8 @@ void history_check_final(void)
     }
     for (uint32_t i = 0; i < attempt_count; i++)
         if (fates[i] == FATE_ACKNOWLEDGED && !present[i])
-            history_fail("attempt %u (topic %u number %u) was acknowledged and is lost", i, attempts[i].topic,
-                         attempts[i].number);
+            history_fail("attempt %u (topic %u number %u) was acknowledged and is lost", i,
+                         attempts[i].topic, attempts[i].number);
     heap_free(present);
     for (const struct seen_run *run = runs; run != NULL; run = run->next)
         check_run(run);
@@ -224,8 +232,9 @@ void history_handed_out(uint64_t partition, uint64_t offset, uint32_t failures, 
                      (unsigned long long)partition, (unsigned long long)offset,
                      (unsigned long long)place->leased_until_ms);
     if (failures < place->failures)
-        history_fail("failures of partition %llu offset %llu fell from %u to %u", (unsigned long long)partition,
-                     (unsigned long long)offset, place->failures, failures);
+        history_fail("failures of partition %llu offset %llu fell from %u to %u",
+                     (unsigned long long)partition, (unsigned long long)offset, place->failures,
+                     failures);
     place->failures = failures;
     place->leased_until_ms = until_ms;
 }

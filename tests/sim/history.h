@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What the peers saw, and the checkers over it. A message is (topic, number, attempt); every attempt to publish is a
- * message of its own, so that nothing in the log can be mistaken for another. Failing checks end the process with the
- * seed on standard error. */
+/* What the peers saw, and the checkers over it. A message is (topic, number, attempt); every
+ * attempt to publish is a message of its own, so that nothing in the log can be mistaken for
+ * another. Failing checks end the process with the seed on standard error. */
 #ifndef TESTS_SIM_HISTORY_H
 #define TESTS_SIM_HISTORY_H
 
@@ -14,8 +14,8 @@ enum { TOPICS = 8, ATTEMPTS_MAX = 60000 };
 
 struct message {
     unsigned topic;
-    uint32_t number;              /* of the publisher's messages to that topic */
-    uint32_t attempt;             /* over all */
+    uint32_t number;  /* of the publisher's messages to that topic */
+    uint32_t attempt; /* over all */
 };
 
 enum fate { FATE_UNKNOWN, FATE_ACKNOWLEDGED, FATE_REFUSED };
@@ -40,8 +40,8 @@ void history_check_final(void);
 struct seen_run {
     uint32_t *attempts;
     uint32_t count, capacity;
-    bool live;                    /* still connected at the end: must have reached the log's end */
-    bool confirmed;               /* SUBACK has come; every attempt from since on began after it */
+    bool live;      /* still connected at the end: must have reached the log's end */
+    bool confirmed; /* SUBACK has come; every attempt from since on began after it */
     uint32_t since;
     unsigned topic;
     struct seen_run *next;
@@ -52,9 +52,9 @@ void history_seen(struct seen_run *run, struct message message);
 
 /* Leases. */
 void history_handed_out(uint64_t partition, uint64_t offset, uint32_t failures, uint64_t until_ms);
-void history_settling(uint64_t partition, uint64_t offset);             /* as done: sent, not answered yet */
-void history_settled(uint64_t partition, uint64_t offset, bool done);   /* answered */
-void history_leases_void(void);               /* the gateway crashed */
+void history_settling(uint64_t partition, uint64_t offset); /* as done: sent, not answered yet */
+void history_settled(uint64_t partition, uint64_t offset, bool done); /* answered */
+void history_leases_void(void);                                       /* the gateway crashed */
 /* Records settled as done; where the answer was lost in a crash, it may have been done. */
 uint64_t history_done_count(void);
 uint64_t history_final_count(void);

@@ -14,10 +14,10 @@ enum { PIECE_MAX = 256 * 1024, PUBLISH_WINDOW = 8, SLOW_MS_MAX = 30 };
 
 /* What both kinds share: a connection, its version, bytes not yet decoded. */
 struct mqtt_peer {
-    struct sim_peer peer;         /* first */
+    struct sim_peer peer; /* first */
     enum mqtt_version version;
     bool connected, wanted;
-    uint64_t generation;          /* of the connection, so that late events do nothing */
+    uint64_t generation; /* of the connection, so that late events do nothing */
     peer_dial *dial;
     struct buf input;
     void (*up)(struct mqtt_peer *peer);
@@ -83,8 +83,8 @@ static void peer_received(struct sim_peer *sim_peer, struct span bytes)
         if (need == MQTT_FRAME_MORE)
             return;
         struct mqtt_packet packet;
-        if (need != MQTT_FRAME_READY ||
-            mqtt_decode(peer->version, MQTT_FROM_SERVER, header, body, &packet) != MQTT_REASON_SUCCESS)
+        if (need != MQTT_FRAME_READY || mqtt_decode(peer->version, MQTT_FROM_SERVER, header, body,
+                                                    &packet) != MQTT_REASON_SUCCESS)
             history_fail("the gateway sent what is not MQTT");
         if (packet.type == MQTT_CONNACK && packet.connack.reason == MQTT_REASON_SUCCESS) {
             peer->connected = true;
@@ -121,18 +121,18 @@ static void peer_init(struct mqtt_peer *peer, peer_dial *dial, const char *kind,
 
 struct sending {
     struct message message;
-    bool active, received;        /* received: PUBREC has come */
+    bool active, received; /* received: PUBREC has come */
     unsigned qos;
 };
 
 struct publisher {
-    struct mqtt_peer peer;        /* first */
+    struct mqtt_peer peer; /* first */
     unsigned topic;
     uint32_t total;
-    uint32_t acknowledged;        /* messages [0, acknowledged) are */
+    uint32_t acknowledged; /* messages [0, acknowledged) are */
     bool done[4096];
-    uint32_t next;                /* number to send next on this connection */
-    struct sending window[PUBLISH_WINDOW];    /* by packet id - 1 */
+    uint32_t next;                         /* number to send next on this connection */
+    struct sending window[PUBLISH_WINDOW]; /* by packet id - 1 */
 };
 
 static void publisher_send_more(struct publisher *publisher)
@@ -173,7 +173,8 @@ static void publisher_up(struct mqtt_peer *peer)
     publisher_send_more(publisher);
 }
 
-static void publisher_answered(struct publisher *publisher, struct sending *sending, enum mqtt_reason reason)
+static void publisher_answered(struct publisher *publisher, struct sending *sending,
+                               enum mqtt_reason reason)
 {
     bool fine = reason == MQTT_REASON_SUCCESS || reason == MQTT_REASON_NO_MATCHING_SUBSCRIBERS;
     history_fate(sending->message, fine ? FATE_ACKNOWLEDGED : FATE_REFUSED);
@@ -192,7 +193,8 @@ static void publisher_packet(struct mqtt_peer *peer, const struct mqtt_packet *p
     struct publisher *publisher = (struct publisher *)peer;
     uint16_t id = packet->ack.packet_id;
     if (id == 0 || id > PUBLISH_WINDOW || !publisher->window[id - 1].active)
-        history_fail("publisher %u: an answer to packet %u, which is not out", publisher->topic, id);
+        history_fail("publisher %u: an answer to packet %u, which is not out", publisher->topic,
+                     id);
     struct sending *sending = &publisher->window[id - 1];
     switch (packet->type) {
     case MQTT_PUBACK:
@@ -236,7 +238,7 @@ struct publisher *publisher_new(unsigned topic, uint32_t messages, peer_dial *di
 /* ------------------------------------------------ subscriber */
 
 struct subscriber {
-    struct mqtt_peer peer;        /* first */
+    struct mqtt_peer peer; /* first */
     struct seen_run *runs[TOPICS];
     bool subscribed;
     unsigned slow_ms;
@@ -299,7 +301,8 @@ static void subscriber_packet(struct mqtt_peer *peer, const struct mqtt_packet *
         if (packet->publish.qos == 0)
             history_fail("a QoS 1 or 2 record came as QoS 0");
         history_seen(subscriber->runs[message.topic], message);
-        ack_later(subscriber, packet->publish.qos == 1 ? MQTT_PUBACK : MQTT_PUBREC, packet->publish.packet_id);
+        ack_later(subscriber, packet->publish.qos == 1 ? MQTT_PUBACK : MQTT_PUBREC,
+                  packet->publish.packet_id);
         break;
     }
     case MQTT_PUBREL:
@@ -327,8 +330,6 @@ struct subscriber *subscriber_new(peer_dial *dial)
 }
 
 /* ------------------------------------------------ both */
-
-
 
 void mqtt_peer_dialed(struct sim_peer *peer)
 {

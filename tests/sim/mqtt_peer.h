@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Scripted MQTT clients: publishers that send again until acknowledged, subscribers that take their time. */
+/* Scripted MQTT clients: publishers that send again until acknowledged, subscribers that take their
+ * time. */
 #ifndef TESTS_SIM_MQTT_PEER_H
 #define TESTS_SIM_MQTT_PEER_H
 

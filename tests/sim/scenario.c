@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* One run: publishers, subscribers and a group's consumers over a gateway that is killed, whose disk fails, whose
- * connections break, all drawn from the seed; then peace, and the checkers. Usage: sim [FIRST_SEED [COUNT]]. */
+/* One run: publishers, subscribers and a group's consumers over a gateway that is killed, whose
+ * disk fails, whose connections break, all drawn from the seed; then peace, and the checkers.
+ * Usage: sim [FIRST_SEED [COUNT]]. */
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -129,7 +130,8 @@ static struct {
     bool done;
 } maker;
 
-static void no_answer(struct client *client, uint64_t token, enum status status, uint64_t partition, uint64_t offset)
+static void no_answer(struct client *client, uint64_t token, enum status status, uint64_t partition,
+                      uint64_t offset)
 {
     (void)client;
     (void)token;
@@ -144,7 +146,8 @@ static void no_end(struct client *client, enum status why)
     (void)why;
 }
 
-static const struct client_ops maker_ops = {.protocol = "sim", .answered = no_answer, .end = no_end};
+static const struct client_ops maker_ops = {
+    .protocol = "sim", .answered = no_answer, .end = no_end};
 
 static const struct queue *built_in(struct broker_worker *worker)
 {
@@ -192,8 +195,8 @@ static bool is_made(void *context)
 static void find_group(void *context)
 {
     struct broker_worker *worker = context;
-    const struct group_spec *group =
-        catalog_group_by_text(broker_catalog(worker), built_in(worker)->id, span_from_text("readers"));
+    const struct group_spec *group = catalog_group_by_text(
+        broker_catalog(worker), built_in(worker)->id, span_from_text("readers"));
     if (group == NULL)
         history_fail("the group is gone");
     for (unsigned i = 0; i < CONSUMERS; i++)
@@ -218,7 +221,8 @@ static bool is_read(void *context)
 static void begin_read(void *context)
 {
     bool *final = context;
-    read_everything(broker_worker(gateway.broker, 0), built_in(broker_worker(gateway.broker, 0)), *final, &left);
+    read_everything(broker_worker(gateway.broker, 0), built_in(broker_worker(gateway.broker, 0)),
+                    *final, &left);
 }
 
 static void read_all(bool final)
@@ -241,7 +245,8 @@ static bool all_published(void *context)
 static bool all_settled(void *context)
 {
     (void)context;
-    const struct group_spec *group = catalog_group(broker_catalog(broker_worker(gateway.broker, 0)), gateway.group);
+    const struct group_spec *group =
+        catalog_group(broker_catalog(broker_worker(gateway.broker, 0)), gateway.group);
     return group != NULL && atomic_load(&group->stat->backlog) == 0 &&
            history_done_count() == history_final_count();
 }
@@ -308,7 +313,8 @@ static void run(uint64_t seed)
     polite = true;
     start_consumers();
     if (!sim_run(all_settled, NULL, 10 * MINUTE_MS))
-        history_fail("the group settled %llu of %llu records", (unsigned long long)history_done_count(),
+        history_fail("the group settled %llu of %llu records",
+                     (unsigned long long)history_done_count(),
                      (unsigned long long)history_final_count());
     crash();
 }

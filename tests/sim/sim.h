@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The whole gateway in one thread under a seed: virtual time, loops that take turns in a drawn order, a network
- * that cuts and delays bytes, a disk that forgets what was not synced when the process "crashes". */
+/* The whole gateway in one thread under a seed: virtual time, loops that take turns in a drawn
+ * order, a network that cuts and delays bytes, a disk that forgets what was not synced when the
+ * process "crashes". */
 #ifndef TESTS_SIM_SIM_H
 #define TESTS_SIM_SIM_H
 
@@ -11,10 +12,11 @@
 #include "core/net/stream.h"
 #include "storage/storage.h"
 
-/* sim_loop.c: time and turns. One world loop carries what is outside of the gateway (disk, network, peers). */
+/* sim_loop.c: time and turns. One world loop carries what is outside of the gateway (disk, network,
+ * peers). */
 void sim_begin(uint64_t seed);
 struct loop *sim_world(void);
-uint64_t sim_below(uint64_t bound);           /* drawn from the seed */
+uint64_t sim_below(uint64_t bound); /* drawn from the seed */
 bool sim_chance(unsigned percent);
 uint64_t sim_now_ms(void);
 /* Runs until predicate is true or virtual ms have passed; true when the predicate was. */
@@ -31,10 +33,10 @@ void sim_on(struct loop *loop, void (*run)(void *context), void *context);
 struct sim_disk;
 struct sim_disk *sim_disk_new(void);
 void sim_disk_free(struct sim_disk *disk);
-extern const struct storage_ops sim_storage_ops;      /* open() takes the disk from sim_disk_use */
+extern const struct storage_ops sim_storage_ops; /* open() takes the disk from sim_disk_use */
 void sim_disk_use(struct sim_disk *disk);
-/* Power is cut: keeps what was synced and a drawn number of appends after it, in order. Everything that was
- * asked and not answered stays unanswered. */
+/* Power is cut: keeps what was synced and a drawn number of appends after it, in order. Everything
+ * that was asked and not answered stays unanswered. */
 void sim_disk_crash(struct sim_disk *disk);
 /* The next sync fails, for good. */
 void sim_disk_fail_sync(struct sim_disk *disk);
@@ -42,14 +44,14 @@ uint64_t sim_disk_syncs(const struct sim_disk *disk);
 
 /* sim_net.c: connections between a scripted peer and a stream of the gateway. */
 struct sim_peer {
-    void (*received)(struct sim_peer *peer, struct span bytes);   /* on the world loop */
-    void (*closed)(struct sim_peer *peer);                        /* once; the peer's memory is its own again */
-    struct sim_wire_ends *shared;                                 /* NULL when not connected */
+    void (*received)(struct sim_peer *peer, struct span bytes); /* on the world loop */
+    void (*closed)(struct sim_peer *peer); /* once; the peer's memory is its own again */
+    struct sim_wire_ends *shared;          /* NULL when not connected */
 };
 /* Makes a stream on loop whose other end is peer. */
 struct stream *sim_connect(struct loop *loop, struct sim_peer *peer);
-void sim_send(struct sim_peer *peer, struct span bytes);          /* arrives later, in pieces */
-void sim_disconnect(struct sim_peer *peer);                       /* at once, without a goodbye */
+void sim_send(struct sim_peer *peer, struct span bytes); /* arrives later, in pieces */
+void sim_disconnect(struct sim_peer *peer);              /* at once, without a goodbye */
 /* All wires are cut without telling the gateway's side, which has gone: peers get closed(). */
 void sim_cut_all(void);
 

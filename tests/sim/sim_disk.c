@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A decorator over the memory engine: an append is written after a drawn time and answered after a drawn sync;
- * a journal of all appends in order lets a crash keep any prefix that the last sync allows. */
+/* A decorator over the memory engine: an append is written after a drawn time and answered after a
+ * drawn sync; a journal of all appends in order lets a crash keep any prefix that the last sync
+ * allows. */
 #include "tests/sim/sim.h"
 
 #include "core/base/check.h"
@@ -27,11 +28,11 @@ struct sim_disk {
     struct storage storage;
     struct storage *inner;
     struct written *journal, **journal_last;
-    uint64_t written, synced;             /* entries of the journal */
-    struct pending *asked, **asked_last;  /* not written yet */
+    uint64_t written, synced;            /* entries of the journal */
+    struct pending *asked, **asked_last; /* not written yet */
     struct pending *unsynced, **unsynced_last;
     bool writing, syncing, fail_sync, failed;
-    uint64_t syncs, life;                 /* life: raised by every crash, so that old events do nothing */
+    uint64_t syncs, life; /* life: raised by every crash, so that old events do nothing */
 };
 
 static struct sim_disk *used;
@@ -124,7 +125,8 @@ static void written_free(struct written *entry)
     heap_free(entry);
 }
 
-/* The memory engine answers by mail to the world loop; nothing has to be done with it but counted. */
+/* The memory engine answers by mail to the world loop; nothing has to be done with it but counted.
+ */
 static unsigned inner_answers;
 
 static void inner_done(struct request *request, enum status status)
@@ -351,7 +353,8 @@ void sim_disk_free(struct sim_disk *disk)
 
 /* ------------------------------------------------ storage.h */
 
-static enum status disk_open(const struct storage_options *options, struct storage **storage, struct err *err)
+static enum status disk_open(const struct storage_options *options, struct storage **storage,
+                             struct err *err)
 {
     (void)options;
     (void)err;

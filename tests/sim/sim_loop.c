@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* loop.h in virtual time: every loop of the process is run here, one turn of a drawn loop after the other.
- * Time moves only when nobody has anything to do. */
+/* loop.h in virtual time: every loop of the process is run here, one turn of a drawn loop after the
+ * other. Time moves only when nobody has anything to do. */
 #include "tests/sim/sim.h"
 
 #include "core/base/check.h"
@@ -25,10 +25,10 @@ struct loop {
 
 static struct loop *loops[LOOPS_MAX];
 static unsigned loop_count;
-static struct loop *current;      /* whose turn it is; NULL: outside of all */
+static struct loop *current; /* whose turn it is; NULL: outside of all */
 static struct loop *world;
 static uint64_t now_ms;
-static uint64_t state;            /* of the scheduler's own draws */
+static uint64_t state; /* of the scheduler's own draws */
 
 static uint64_t monotonic_ns(void)
 {

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Streams whose other end is a scripted peer: bytes are cut at drawn places and take drawn times, in order; little
- * fits on the way to a slow peer. */
+/* Streams whose other end is a scripted peer: bytes are cut at drawn places and take drawn times,
+ * in order; little fits on the way to a slow peer. */
 #include "tests/sim/sim.h"
 
 #include "core/base/check.h"
@@ -11,17 +11,17 @@ enum { WINDOW = 16 * 1024, DELAY_MS_MAX = 4 };
 
 /* The gateway's end. */
 struct sim_wire {
-    struct stream stream;         /* first: it is this memory that stream.c frees */
+    struct stream stream; /* first: it is this memory that stream.c frees */
     struct sim_wire_ends *shared;
 };
 
 /* What outlives the stream: both directions' bytes under way refer to it. */
 struct sim_wire_ends {
-    struct sim_wire *wire;        /* NULL once the stream has gone */
+    struct sim_wire *wire; /* NULL once the stream has gone */
     struct sim_peer *peer;
     struct loop *loop;
-    uint64_t to_stream_ms, to_peer_ms;    /* when the last bytes on the way arrive */
-    size_t to_peer;               /* bytes on the way */
+    uint64_t to_stream_ms, to_peer_ms; /* when the last bytes on the way arrive */
+    size_t to_peer;                    /* bytes on the way */
     struct link link;
 };
 
@@ -82,7 +82,8 @@ void sim_send(struct sim_peer *peer, struct span bytes)
     struct sim_wire_ends *shared = peer->shared;
     while (bytes.size > 0) {
         size_t size = sim_chance(30) ? 1 + sim_below(bytes.size) : bytes.size;
-        sim_after(arrival(&shared->to_stream_ms), leave_world, segment_new(shared, bytes.data, size));
+        sim_after(arrival(&shared->to_stream_ms), leave_world,
+                  segment_new(shared, bytes.data, size));
         bytes = span_from(bytes, size);
     }
 }
@@ -108,7 +109,8 @@ void sim_disconnect(struct sim_peer *peer)
 
 void sim_cut_all(void)
 {
-    list_each_safe (link, following, &wires) {
+    list_each_safe(link, following, &wires)
+    {
         struct sim_wire_ends *shared = container_of(link, struct sim_wire_ends, link);
         link_remove(link);
         shared->wire = NULL;
@@ -162,7 +164,8 @@ static void wire_flush(struct stream *stream)
             size_t size = vectors[i].iov_len;
             if (size > WINDOW - shared->to_peer)
                 size = WINDOW - shared->to_peer;
-            sim_after(arrival(&shared->to_peer_ms), reach_peer, segment_new(shared, vectors[i].iov_base, size));
+            sim_after(arrival(&shared->to_peer_ms), reach_peer,
+                      segment_new(shared, vectors[i].iov_base, size));
             shared->to_peer += size;
             sent += size;
             if (size < vectors[i].iov_len)

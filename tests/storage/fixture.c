@@ -61,7 +61,7 @@ int fixture_setup(void **state)
                  base != NULL ? base : P_tmpdir);
         assert_non_null(mkdtemp(fixture->directory));
     } else {
-        strcpy(fixture->directory, "/store");
+        snprintf(fixture->directory, sizeof fixture->directory, "/store");
     }
     if (fixture->engine->place == PLACE_MEMORY_ENVIRONMENT)
         fixture->environment = rocksdb_create_mem_env();
@@ -365,7 +365,7 @@ static size_t print_bytes(char *text, size_t at, size_t room, struct span bytes)
     assert_true(at + 4 * bytes.size + 2 < room);
     for (size_t i = 0; i < bytes.size; i++) {
         bool prints = bytes.data[i] >= 0x20 && bytes.data[i] < 0x7f;
-        at += (size_t)sprintf(text + at, prints ? "%c" : "\\%02x", bytes.data[i]);
+        at += (size_t)snprintf(text + at, room - at, prints ? "%c" : "\\%02x", bytes.data[i]);
     }
     return at;
 }
@@ -392,10 +392,10 @@ const char *scan_text(struct fixture *fixture, const char *first, const char *en
         text[size++] = '=';
         size = print_bytes(text, size, sizeof text, value);
     }
-    text[size] = 0;
     assert_int_equal(count, scan.count);
     if (scan.more)
-        strcat(text, "+");
+        text[size++] = '+';
+    text[size] = 0;
     blob_unref(scan.rows);
     return text;
 }

@@ -230,7 +230,7 @@ static void check_scan(struct model *model)
         if (model->rows[key][0] == 0)
             continue;
         if (count++ == limit) {
-            strcpy(wanted + size, "+");
+            snprintf(wanted + size, sizeof wanted - size, "+");
             break;
         }
         size += (size_t)snprintf(wanted + size, sizeof wanted - size, "%s%s=%s",

@@ -482,9 +482,11 @@ static void take_call_run(void *context)
     broker_take(&call->peer->client, group, &call->take);
 }
 
-static void take_begin(struct take_call *call, struct peer *peer, uint64_t group, uint32_t wait_ms)
+static void take_from(struct take_call *call, struct peer *peer, uint64_t group, uint32_t wait_ms,
+                      bool dead)
 {
     memset(call, 0, sizeof *call);
+    call->take.dead = dead;
     call->peer = peer;
     call->group = group;
     call->take.items = call->items;
@@ -494,6 +496,17 @@ static void take_begin(struct take_call *call, struct peer *peer, uint64_t group
     call->take.lease_ms = 30000;
     request_init(&call->take.request, rig.loops[peer->worker], take_call_done);
     on(peer->worker, take_call_run, call);
+}
+
+static void take_begin(struct take_call *call, struct peer *peer, uint64_t group, uint32_t wait_ms)
+{
+    take_from(call, peer, group, wait_ms, false);
+}
+
+static void take_begin_dead(struct take_call *call, struct peer *peer, uint64_t group,
+                            uint32_t wait_ms)
+{
+    take_from(call, peer, group, wait_ms, true);
 }
 
 static void take_cancel_run(void *context)
@@ -531,10 +544,9 @@ static void group_settle_run(void *context)
     broker_settle(&call->peer->client, group, &call->settle);
 }
 
-/* Settles all that was taken. */
-static void settle_begin(struct group_settle_call *call, const struct take_call *take)
+/* Settles all that was taken, as call says. */
+static void settle_all(struct group_settle_call *call, const struct take_call *take)
 {
-    memset(call, 0, sizeof *call);
     call->peer = take->peer;
     for (uint32_t i = 0; i < take->take.count; i++) {
         call->receipts[i] = take->items[i].receipt;
@@ -546,6 +558,12 @@ static void settle_begin(struct group_settle_call *call, const struct take_call 
     call->settle.group_id = take->group;
     request_init(&call->settle.request, rig.loops[call->peer->worker], group_settle_done);
     on(call->peer->worker, group_settle_run, call);
+}
+
+static void settle_begin(struct group_settle_call *call, const struct take_call *take)
+{
+    memset(call, 0, sizeof *call);
+    settle_all(call, take);
 }
 
 static void test_take_and_settle(void **state)
@@ -611,10 +629,149 @@ static void test_take_and_settle(void **state)
     rig_close();
 }
 
+/* Calls to a group that are rare. */
+struct group_call {
+    union {
+        struct group_seek seek;
+        struct group_redrive redrive;
+        struct group_explain explain;
+        struct request request;
+    };
+    struct peer *peer;
+    uint64_t group;
+    void (*call)(struct group_call *call, const struct group_spec *group);
+    atomic_bool done;
+    enum status status;
+};
+
+static void group_call_done(struct request *request, enum status status)
+{
+    struct group_call *call = container_of(request, struct group_call, request);
+    call->status = status;
+    atomic_store(&call->done, true);
+}
+
+static void group_call_run(void *context)
+{
+    struct group_call *call = context;
+    const struct group_spec *group =
+        catalog_group(broker_catalog(call->peer->client.worker), call->group);
+    CHECK(group != NULL);
+    call->call(call, group);
+}
+
+static enum status group_call(struct group_call *call, struct peer *peer, uint64_t group)
+{
+    call->peer = peer;
+    call->group = group;
+    request_init(&call->request, rig.loops[peer->worker], group_call_done);
+    on(peer->worker, group_call_run, call);
+    rig_await(&call->done);
+    return call->status;
+}
+
+static void call_seek(struct group_call *call, const struct group_spec *group)
+{
+    broker_seek(&call->peer->client, group, &call->seek);
+}
+
+static void call_redrive(struct group_call *call, const struct group_spec *group)
+{
+    broker_redrive(&call->peer->client, group, &call->redrive);
+}
+
+static void call_explain(struct group_call *call, const struct group_spec *group)
+{
+    broker_explain(&call->peer->client, group, &call->explain);
+}
+
+static enum record_fate fate_of(struct peer *peer, uint64_t group, uint64_t partition,
+                                uint64_t offset)
+{
+    struct group_call call = {.explain = {.partition = partition, .offset = offset},
+                              .call = call_explain};
+    assert_int_equal(group_call(&call, peer, group), STATUS_OK);
+    return call.explain.fate;
+}
+
+/* A living queue begins to keep dead letters; one goes there and comes back. */
+static void test_queue_changes(void **state)
+{
+    open_rig(state);
+    uint64_t queue = 0, group = 0;
+    struct peer *maker = peer_new(0, "m"), *peer = peer_new(2, "c");
+    assert_int_equal(queue_make(maker, "orders", &queue), STATUS_OK);
+    assert_int_equal(group_make(maker, queue, "g", false, &group), STATUS_OK);
+    assert_int_equal(
+        administer(maker,
+                   (struct broker_admin){.action = ADMIN_QUEUE_CHANGE,
+                                         .id = queue,
+                                         .fields = QUEUE_FIELD_REDRIVE | QUEUE_FIELD_DESCRIPTION,
+                                         .description = "changed",
+                                         .redrive = true,
+                                         .max_consume_count = 5},
+                   NULL),
+        STATUS_OK);
+    assert_int_equal(by_id(maker, ADMIN_QUEUE_CHANGE, 999), STATUS_NOT_FOUND);
+    uint64_t partition = find(maker, "orders").first_partition;
+    static struct take_call take;
+    static struct group_settle_call settle;
+    for (unsigned round = 0; round < 2; round++) {
+        publish_to_queue(maker, "orders", round, 1);
+        await_answers(maker, 1);
+        take_begin(&take, peer, group, 5000);
+        rig_await(&take.done);
+        assert_int_equal(take.take.count, 1);
+        memset(&settle, 0, sizeof settle);
+        settle.settle.outcome = SETTLE_REJECTED;
+        settle_all(&settle, &take);
+        rig_await(&settle.done);
+        assert_int_equal(settle.status, STATUS_OK);
+        assert_int_equal(settle.results[0], STATUS_OK);
+        do /* the move itself is nobody's to wait for */
+            rig_calm();
+        while (fate_of(maker, group, partition, round) != RECORD_DEAD_LETTERED);
+        if (round == 0) { /* across a restart, too */
+            peer_close(peer);
+            peer_close(maker);
+            broker_fall();
+            broker_bury();
+            broker_rise(*(unsigned *)*state);
+            maker = peer_new(0, "m");
+            peer = peer_new(2, "c");
+        }
+    }
+    take_begin_dead(&take, peer, group, 5000);
+    rig_await(&take.done);
+    assert_int_equal(take.take.count, 2);
+    assert_int_equal(dead_partition_group(take.items[0].receipt.partition), group);
+    memset(&settle, 0, sizeof settle);
+    settle.settle.outcome = SETTLE_RELEASED;
+    settle_all(&settle, &take);
+    rig_await(&settle.done);
+    struct group_call redrive = {.redrive = {.all = true}, .call = call_redrive};
+    assert_int_equal(group_call(&redrive, maker, group), STATUS_OK);
+    uint32_t back = 0;
+    while (back < 2) {
+        take_begin(&take, peer, group, 5000);
+        rig_await(&take.done);
+        assert_true(take.take.count > 0);
+        back += take.take.count;
+        settle_begin(&settle, &take);
+        rig_await(&settle.done);
+    }
+    struct group_call seek = {.seek = {.to = SEEK_EARLIEST}, .call = call_seek};
+    assert_int_equal(group_call(&seek, peer, group), STATUS_OK);
+    assert_int_equal(fate_of(peer, group, partition, 0), RECORD_AVAILABLE);
+    peer_close(peer);
+    peer_close(maker);
+    rig_close();
+}
+
 /* ------------------------------------------------ the end and the return */
 
-/* Appends, takes, settlements, changes and logins under way when the end begins: all are answered
- * before the clients are told to go. */
+/* Appends, takes, settlements, changes and logins under way when the end begins: all are
+ * answered before the clients are told to go. */
 static void test_end_answers_everything(void **state)
 {
     open_rig(state);
@@ -730,6 +887,7 @@ int main(void)
         cmocka_unit_test(test_route_change_is_a_barrier),
         BOTH(test_changes_of_clients_that_go),
         BOTH(test_take_and_settle),
+        BOTH(test_queue_changes),
         BOTH(test_end_answers_everything),
         BOTH(test_return),
     };

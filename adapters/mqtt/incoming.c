@@ -6,6 +6,7 @@
 #include "core/base/limits.h"
 
 static const char QUEUE_PREFIX[] = "$queue/";
+static const char DELAYED_PREFIX[] = "$delayed/";
 
 struct mqtt_aliases {
     uint16_t count;
@@ -130,6 +131,28 @@ static enum mqtt_reason resolve_alias(struct mqtt_session *session, struct mqtt_
     return MQTT_REASON_SUCCESS;
 }
 
+static bool has_prefix(struct span topic, const char *prefix, size_t size)
+{
+    return topic.size > size && topic.data[0] == '$' && memcmp(topic.data, prefix, size) == 0;
+}
+
+/* $delayed/<seconds>/<topic>; what is not of that form is left to be refused. */
+static void take_delay(struct publish *publish)
+{
+    if (!has_prefix(publish->topic, DELAYED_PREFIX, sizeof DELAYED_PREFIX - 1))
+        return;
+    struct span rest = span_from(publish->topic, sizeof DELAYED_PREFIX - 1);
+    const uint8_t *slash = memchr(rest.data, '/', rest.size);
+    size_t digits = slash == NULL ? 0 : (size_t)(slash - rest.data);
+    uint64_t seconds;
+    if (!mqtt_parse_number(span_of(rest.data, digits), &seconds) || seconds > UINT32_MAX) {
+        publish->delay_ms = UINT64_MAX;
+        return;
+    }
+    publish->topic = span_from(rest, digits + 1);
+    publish->delay_ms = seconds * 1000;
+}
+
 static void to_broker(struct mqtt_session *session, const struct mqtt_publish *packet)
 {
     struct header headers[LIMIT_HEADERS];
@@ -149,12 +172,12 @@ static void to_broker(struct mqtt_session *session, const struct mqtt_publish *p
         mqtt_end(session, reason);
         return;
     }
+    take_delay(&publish);
     size_t prefix = sizeof QUEUE_PREFIX - 1;
-    if (packet->topic.size > prefix && packet->topic.data[0] == '$' &&
-        memcmp(packet->topic.data, QUEUE_PREFIX, prefix) == 0) {
+    if (has_prefix(publish.topic, QUEUE_PREFIX, prefix)) {
         publish.queue =
             catalog_queue_by_text(broker_catalog(session->client.worker), session->client.tenant,
-                                  span_from(packet->topic, prefix));
+                                  span_from(publish.topic, prefix));
         publish.topic = span_of(NULL, 0);
         if (publish.queue == NULL) {
             if (packet->qos > 0)

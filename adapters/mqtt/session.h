@@ -88,8 +88,10 @@ uint32_t mqtt_variant(struct client *client, const struct subscription *subscrip
                       const struct record *record);
 struct blob *mqtt_encode_record(uint32_t variant, const struct record *record);
 enum { MQTT_HEADERS_MAX = 64 };
-/* Fills the headers (at most LIMIT_HEADERS, in room for that many) and expiry of publish from the
- * properties. text holds numbers made into text. */
+/* All of text is a decimal number of at most 18 digits. */
+bool mqtt_parse_number(struct span text, uint64_t *value);
+/* Fills the headers (at most LIMIT_HEADERS, in room for that many), expiry and delay of publish
+ * from the properties. text holds numbers made into text. */
 enum mqtt_reason mqtt_publish_fill(const struct mqtt_properties *properties,
                                    struct publish *publish, struct header *headers, char text[24]);
 

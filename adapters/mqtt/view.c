@@ -10,6 +10,7 @@
 /* A payload that its publisher declared to be UTF-8 text. */
 #define HEADER_PAYLOAD_TEXT "pl-text"
 #define PROPERTY_KEY        "key"
+#define PROPERTY_DELAY      "delay" /* ms */
 
 /* ------------------------------------------------ record to PUBLISH */
 
@@ -202,6 +203,26 @@ static void put_properties(struct filling *filling, const struct mqtt_properties
     }
 }
 
+bool mqtt_parse_number(struct span text, uint64_t *value)
+{
+    *value = 0;
+    if (text.size == 0 || text.size > 18)
+        return false;
+    for (size_t i = 0; i < text.size; i++) {
+        if (text.data[i] < '0' || text.data[i] > '9')
+            return false;
+        *value = *value * 10 + (uint64_t)(text.data[i] - '0');
+    }
+    return true;
+}
+
+/* User properties that ask something of the gateway; they are passed on all the same (3.3.2-17). */
+static void ask(struct publish *publish, const struct mqtt_pair *pair)
+{
+    if (span_is(pair->name, PROPERTY_DELAY) && !mqtt_parse_number(pair->value, &publish->delay_ms))
+        publish->delay_ms = UINT64_MAX; /* to be refused */
+}
+
 enum mqtt_reason mqtt_publish_fill(const struct mqtt_properties *properties,
                                    struct publish *publish, struct header *headers, char text[24])
 {
@@ -223,6 +244,7 @@ enum mqtt_reason mqtt_publish_fill(const struct mqtt_properties *properties,
         unsigned standard = standard_of(pair.name);
         if (standard < STANDARD_NAMES && !(filling.seen >> standard & 1))
             put(&filling, standard, span_of(NULL, 0));
+        ask(publish, &pair);
         headers[publish->header_count++] = (struct header){pair.name, pair.value};
     }
     return MQTT_REASON_SUCCESS;

@@ -219,17 +219,18 @@ static void test_rights(void **state)
     assert_int_equal(user_make(nobody, "root", "root"), STATUS_OK);
     await(peer_look(nobody).ended);
     peer_free(nobody);
-    struct peer *root = user(0, "root"), *sub = user(2, "root");
-    assert_int_equal(peer_subscribe(sub, "t/#", GUARANTEE_AT_LEAST_ONCE, 1), STATUS_OK);
+    struct peer *root = user(0, "root");
     struct peer *users[3];
     const char *const names[] = {"ann", "ben", "cid"};
     for (uint32_t i = 0; i < 3; i++) {
         assert_int_equal(user_make(root, names[i], names[i]), STATUS_OK);
         assert_int_equal(grants_set(root, names[i], "publish", "topic:t/%c"), STATUS_OK);
         users[i] = user(i, names[i]);
+    }
+    for (uint32_t i = 0; i < 3; i++) {
         char topic[16];
         snprintf(topic, sizeof topic, "t/%s", names[i]);
-        publish_later(users[i], NULL, topic, i, 500);
+        publish_later(users[i], NULL, topic, i, 2000);
         await_answers(users[i], 1);
         assert_int_equal(users[i]->answers[0].status, STATUS_OK);
     }
@@ -245,14 +246,11 @@ static void test_rights(void **state)
                                 NULL),
                      STATUS_OK);
     await(stat_of("mqtt").delayed == 0);
-    await_records(sub, 2);
-    assert_string_equal(sub->records[1].value, "0");
-    assert_string_equal(sub->records[0].value, "50"); /* of before there were users */
+    assert_int_equal(stat_of("mqtt").records, 2); /* ann's, and that of before there were users */
     assert_int_equal(rig_metric("dropped_total", "reason=\"denied\"") - denied, 2);
     for (uint32_t i = 0; i < 3; i++)
         peer_close(users[i]);
     peer_close(root);
-    peer_close(sub);
     rig_close();
 }
 

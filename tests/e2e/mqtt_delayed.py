@@ -1,0 +1,78 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Delayed publishing over MQTT: by user property and by topic, never early, and through the death of the gateway."""
+
+import time
+
+from gateway import Gateway, run, until
+from wire import *  # noqa: F403 - the names of the protocol
+
+
+def later(milliseconds):
+    return [(USER, ("delay", str(milliseconds)))]
+
+
+def delayed_of(gateway, queue):
+    line = 'polylog_queue_delayed{queue="%s"}' % queue
+    text = gateway.call("GET", "/metrics")[1]
+    return next(int(each.split()[-1]) for each in text.splitlines() if each.startswith(line))
+
+
+def test_property_and_topic(gateway):
+    with Client(gateway.mqtt_port, 5).connect("reader") as reader, \
+            Client(gateway.mqtt_port, 5).connect("writer") as writer, \
+            Client(gateway.mqtt_port, 4).connect("old") as old:
+        reader.subscribe(("d/#", 1))
+        began = time.time()
+        assert writer.publish("d/property", "p", 1, 1, props=later(700)) == 0
+        assert old.publish("$delayed/1/d/topic", "t", 1, 1) == 0
+        writer.publish("$delayed/1/d/qos0", "0")
+        assert writer.publish("$delayed/0/d/now", "n", 1, 2) == 0
+        got = {}
+        for _ in range(4):
+            delivery = reader.delivery()
+            got[delivery.topic] = time.time() - began
+            if delivery.topic == "d/property":
+                assert delivery.users() == [("delay", "700")], delivery.users()
+        assert got["d/now"] < 0.5, got
+        assert 0.7 <= got["d/property"] < 1, got
+        assert 1 <= got["d/topic"] < 1.5 and 1 <= got["d/qos0"] < 1.5, got
+        reader.expect_silence(0.3)
+
+
+def test_refused(gateway):
+    with Client(gateway.mqtt_port, 5).connect("writer") as writer:
+        week = 7 * 24 * 3600
+        assert writer.publish("a", "x", 1, 1, props=later(week * 1000)) == 0
+        assert writer.publish("a", "x", 1, 2, props=later(week * 1000 + 1)) >= 0x80
+        assert writer.publish("a", "x", 1, 3, props=[(USER, ("delay", "1s"))]) >= 0x80
+        assert writer.publish("$delayed/%d/a" % week, "x", 1, 4) == 0
+        for i, topic in enumerate(("$delayed/%d/a" % (week + 1), "$delayed/x/a", "$delayed/5", "$delayed//a",
+                                   "$delayed/99999999999999999999/a")):
+            assert writer.publish(topic, "x", 1, 5 + i) >= 0x80, topic
+        assert delayed_of(gateway, "mqtt") == 2
+
+
+def test_death_of_the_gateway():
+    """What was acknowledged fires once, whenever the gateway dies."""
+    gateway = Gateway()
+    sent = 0
+    for round_ in range(4):
+        with Client(gateway.mqtt_port, 5).connect("writer") as writer:
+            for _ in range(100):
+                assert writer.publish("k/%d" % (sent % 5), str(sent), 1, 1 + sent % 60000,
+                                      props=later(150 + sent % 7 * 50)) == 0
+                sent += 1
+            time.sleep(0.1 * round_)
+        gateway.kill9()
+        gateway.restart()
+    assert until(lambda: delayed_of(gateway, "mqtt") == 0)
+    status, body = gateway.call("GET", "/metrics")
+    assert status == 200 and "polylog_delay_lateness_seconds_bucket" in body
+    records = next(int(line.split()[-1]) for line in body.splitlines()
+                   if line.startswith('polylog_queue_records{queue="mqtt"}'))
+    assert records == sent, (records, sent)
+    assert gateway.stop() == 0
+
+
+run(*(value for name, value in list(globals().items()) if name.startswith("test_")))

@@ -17,6 +17,8 @@ enum table {
     TABLE_DELAY = 0x25,          /* partition, kind: see core/queue/delay_impl.h */
     TABLE_DEDUP = 0x26,          /* partition, kind: see core/queue/dedup.h */
     TABLE_GROUP_MOVED = 0x23,    /* group, partition, offset: done, and appended elsewhere */
+    TABLE_GROUP_CONSUMER = 0x24, /* group, number of the consumer: of broadcast groups */
+    TABLE_GROUP_FILTER = 0x27,   /* group: the labels it wants */
 };
 
 #endif

@@ -344,7 +344,11 @@ static bool is_expired(const struct record *record, int64_t wall_ms)
 /* A record that nobody needs is done. */
 static bool settle_unwanted(struct part *part, int64_t wall_ms, const struct find *find)
 {
-    if (part->dead || !is_expired(&find->record, wall_ms))
+    if (part->dead)
+        return false;
+    if (filter_record(part, find))
+        return true;
+    if (!is_expired(&find->record, wall_ms))
         return false;
     window_gap(part->window, find->offset, find->offset + 1);
     atomic_fetch_add_explicit(&part->group->spec->stat->expired, 1, memory_order_relaxed);
@@ -369,6 +373,8 @@ enum feed feed_load(struct part *part, struct shelf *shelf, bool held, int64_t w
     if (from == NULL)
         return read_for(part, shelf, find->offset);
     find->batch = shelf_find(from, find->offset);
+    if (!held && filter_batch(part, find))
+        return FEED_SKIPPED;
     find->index = batch_find(find->batch, find->offset);
     uint64_t found = batch_end(find->batch);
     if (find->index < find->batch->record_count) {

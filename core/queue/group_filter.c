@@ -1,10 +1,96 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What a group and its consumers do not want: takes with the same selector share a lane, which
+/* What a group and its consumers do not want. Labels are the group's: what has none of them is done
+ * for all its consumers. A selector is a consumer's: takes with the same one share a lane, which
  * looks at every record once. */
 #include "core/queue/group_impl.h"
 
+#include "core/base/check.h"
 #include "core/base/heap.h"
+#include "core/base/pack.h"
+#include "core/base/reader.h"
 
+enum { ROW_VERSION = 1, ROW_LIMIT = 4 + LABELS_MAX * (LABEL_SIZE_MAX + 1) };
+
+/* Labels */
+
+/* Copies what is valid. */
+static bool choose(struct group *group, const struct label_filter *wanted)
+{
+    if (wanted->count > LABELS_MAX)
+        return false;
+    for (uint32_t i = 0; i < wanted->count; i++)
+        if (!label_is_valid(wanted->labels[i]))
+            return false;
+    for (uint32_t i = 0; i < wanted->count; i++) {
+        size_t size = wanted->labels[i].size;
+        memcpy(group->label_texts[i], wanted->labels[i].data, size);
+        group->labels.labels[i] = span_of(group->label_texts[i], size);
+    }
+    group->labels.count = wanted->count;
+    group->labels.all = wanted->all;
+    return true;
+}
+
+bool filter_agrees(struct group *group, const struct group_take *take)
+{
+    if (take->dead || (take->labels.count == 0 && group->labels.count == 0))
+        return true;
+    if (group->labels.count > 0)
+        return label_filter_equal(&group->labels, &take->labels);
+    return group->labels_changed = choose(group, &take->labels);
+}
+
+bool filter_batch(struct part *part, const struct find *find)
+{
+    const struct label_filter *labels = &part->group->labels;
+    if (labels->count == 0 || part->dead || label_footer_may_match(labels, find->batch))
+        return false;
+    window_drop_available(part->window, find->offset, batch_end(find->batch));
+    return true;
+}
+
+bool filter_record(struct part *part, const struct find *find)
+{
+    const struct label_filter *labels = &part->group->labels;
+    if (labels->count == 0 || label_matches(labels, &find->record))
+        return false;
+    window_gap(part->window, find->offset, find->offset + 1);
+    return true;
+}
+
+bool filter_row(struct group *group, struct span *row)
+{
+    if (!group->labels_changed)
+        return false;
+    group->labels_changed = false;
+    buf_init(&group->labels_row, ROW_LIMIT);
+    struct pack pack = pack_into(&group->labels_row);
+    pack_u8(&pack, ROW_VERSION);
+    pack_u8(&pack, group->labels.all);
+    pack_u8(&pack, (uint8_t)group->labels.count);
+    for (uint32_t i = 0; i < group->labels.count; i++)
+        pack_block(&pack, group->labels.labels[i]);
+    CHECK(pack.status == STATUS_OK);
+    *row = buf_span(&group->labels_row);
+    return true;
+}
+
+enum status filter_load(struct group *group, struct span row)
+{
+    struct label_filter labels = {0};
+    struct reader reader = reader_of(row);
+    uint8_t version = reader_u8(&reader);
+    if (version > ROW_VERSION)
+        return STATUS_UNSUPPORTED;
+    labels.all = reader_u8(&reader) != 0;
+    labels.count = reader_u8(&reader);
+    for (uint32_t i = 0; i < labels.count && i < LABELS_MAX; i++)
+        labels.labels[i] = reader_block(&reader);
+    bool valid = !reader.failed && reader_left(&reader) == 0 && version == ROW_VERSION;
+    return valid && choose(group, &labels) ? STATUS_OK : STATUS_MALFORMED;
+}
+
+/* Selectors */
 /* Two of the same text choose the same. */
 static bool is_same(const struct selector *a, const struct selector *b)
 {
@@ -83,4 +169,5 @@ void filter_deinit(struct group *group)
         choice_free(group, group->choice_count - 1);
     for (uint32_t i = 0; i < LANES; i++)
         lane_leave(&group->lanes[i]);
+    buf_deinit(&group->labels_row);
 }

@@ -110,6 +110,12 @@ struct group {
     uint32_t epoch;
     uint64_t untold, told_ms; /* records lost that were not told of yet; when that was done last */
 
+    struct label_filter labels; /* what it wants; count 0: everything */
+    char label_texts[LABELS_MAX][LABEL_SIZE_MAX];
+    bool labels_changed;
+    struct buf labels_row;
+    uint8_t labels_key[9];
+
     struct lane *choices[CHOICES_MAX]; /* lanes with a selector */
     uint32_t choice_count;
     struct list waiting;  /* lanes, in turn */
@@ -146,7 +152,7 @@ struct group {
     struct list answering;  /* settlements in the write under way */
     struct storage_row *rows;
     struct log_rows write;
-    uint8_t epoch_key[9], epoch_row[5], remove_keys[8][9];
+    uint8_t epoch_key[9], epoch_row[5], remove_keys[12][9];
 
     uint32_t part_count; /* those of the queue, then that of the dead letters, if there is one */
     struct part parts[];
@@ -166,6 +172,8 @@ bool takes_wait(const struct group *group);
 /* All that wait end with status, by mail. */
 void takes_refuse(struct group *group, enum status status);
 
+struct find;
+
 /* group_order.c: which record is next where it is not simply the window's. */
 void part_order(struct part *part); /* sets up what the queue's type needs */
 void part_watch(struct part *part); /* returns are offered to lanes from now on */
@@ -177,6 +185,13 @@ void lane_leave(struct lane *lane);
 /* The lane that a take belongs to; NULL: too many selectors are in use. */
 struct lane *lane_for(struct group *group, const struct group_take *take);
 bool lane_wants(const struct lane *lane, const struct record *record);
+/* False: the take asks for other labels than the group has chosen. */
+bool filter_agrees(struct group *group, const struct group_take *take);
+/* What the group does not want is done: the record, or as much of the batch as is clear already. */
+bool filter_batch(struct part *part, const struct find *find);
+bool filter_record(struct part *part, const struct find *find);
+enum status filter_load(struct group *group, struct span row);
+bool filter_row(struct group *group, struct span *row); /* false: nothing is to be stored */
 void filter_deinit(struct group *group);
 
 /* group_feed.c */

@@ -115,6 +115,8 @@ static enum status load_row(struct group *group, struct span key, struct span va
         part->has_moved = true;
         window_apply_moved(part->window, load_u64(key.data + 17));
         return STATUS_OK;
+    case TABLE_GROUP_FILTER:
+        return filter_load(group, value);
     default:
         part = key_part(group, key, KEY_DELTA);
         if (part == NULL || !part->has_snapshot)
@@ -175,6 +177,9 @@ static void scan_next(struct group *group, struct span last)
     case TABLE_GROUP_DELTA:
         scan_table(group, TABLE_GROUP_MOVED);
         return;
+    case TABLE_GROUP_MOVED:
+        scan_table(group, TABLE_GROUP_FILTER);
+        return;
     default:
         group->probes = group->part_count;
         for (uint32_t i = 0; i < group->part_count; i++)
@@ -204,7 +209,7 @@ static void scan_done(struct request *request, enum status status)
 
 void store_open(struct group *group)
 {
-    uint32_t rows = group->part_count * 3 + 4;
+    uint32_t rows = group->part_count * 3 + 8;
     group->rows = heap_array(rows, sizeof *group->rows);
     for (uint32_t i = 0; i < group->part_count; i++)
         buf_init(&group->parts[i].row, ROW_LIMIT);
@@ -311,6 +316,10 @@ void store_flush(struct group *group)
     for (uint32_t i = 0; i < group->part_count; i++)
         if (window_has_changes(group->parts[i].window) || group->parts[i].must_rewrite)
             complete &= part_rows(&group->parts[i]);
+    struct span labels;
+    if (filter_row(group, &labels))
+        add_row(group, STORAGE_PUT,
+                key_group(group->labels_key, TABLE_GROUP_FILTER, group->spec->id), labels);
     struct link *link;
     while (complete && (link = list_pop(&group->settled)) != NULL)
         list_push(&group->answering, link);
@@ -399,7 +408,7 @@ void store_rewrite(struct group *group)
 void store_remove(struct group *group)
 {
     static const enum table tables[] = {TABLE_GROUP_SNAPSHOT, TABLE_GROUP_DELTA, TABLE_GROUP_MOVED,
-                                        TABLE_GROUP_EPOCH};
+                                        TABLE_GROUP_FILTER, TABLE_GROUP_EPOCH};
     group->removed = true;
     group->write.row_count = 0;
     for (uint32_t i = 0; i < sizeof tables / sizeof *tables; i++)

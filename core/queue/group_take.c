@@ -182,6 +182,10 @@ static void lane_serve(struct group *group, struct lane *lane, int64_t wall_ms)
     struct link *link;
     while (group->state == GROUP_SERVING && (link = list_first(&lane->takes)) != NULL) {
         struct group_take *take = container_of(link, struct group_take, link);
+        if (!filter_agrees(group, take)) {
+            take_answer(group, take, STATUS_INVALID);
+            continue;
+        }
         switch (fill(lane, take, wall_ms)) {
         case FEED_RECORD:
             take_answer(group, take, STATUS_OK);

@@ -67,6 +67,9 @@ uint64_t window_skip_to(struct window *window, uint64_t start);
  * later. */
 void window_gap(struct window *window, uint64_t from, uint64_t to);
 
+/* The available ones in [from, to) are done; beyond the span limit as above. */
+void window_drop_available(struct window *window, uint64_t from, uint64_t to);
+
 /* The next offset to hand out: redeliveries first (oldest return first), else the next new one.
  * False: none, or the in-flight limit or the span limit (LIMIT_WINDOW, with LIMIT_ASIDE set aside)
  * is reached. Only looks. */

@@ -353,3 +353,16 @@ void window_gap(struct window *window, uint64_t from, uint64_t to)
     window_keep_room(window);
     window_clean_lines(window);
 }
+
+void window_drop_available(struct window *window, uint64_t from, uint64_t to)
+{
+    if (to > window->end)
+        to = window->end;
+    while ((from = window_next_available(window, from)) < to) {
+        uint64_t stop = from >= window->states.top ? to : from + 1;
+        window_gap(window, from, stop);
+        if (window_state(window, from) != OFFSET_DONE)
+            return;
+        from = stop;
+    }
+}

@@ -1,0 +1,511 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Labels of a group and selectors of its consumers: by example, and under random takes against a
+ * naive model that knows which record matches what. */
+/* links: queue net_uv storage_memory */
+#include "tests/unit/queue_rig.h"
+
+#include "core/queue/group_impl.h"
+
+enum { LEASE_MS = 30000 };
+
+static struct selector *compile(const char *text)
+{
+    struct selector *selector;
+    struct err err;
+    assert_int_equal(selector_compile(span_from_text(text), &selector, &err), STATUS_OK);
+    return selector;
+}
+
+static struct label_filter labels_of(bool all, const char *a, const char *b)
+{
+    struct label_filter filter = {.all = all};
+    filter.labels[filter.count++] = span_from_text(a);
+    if (b != NULL)
+        filter.labels[filter.count++] = span_from_text(b);
+    return filter;
+}
+
+static uint32_t take_labels(struct take *take, struct label_filter labels)
+{
+    take_start(take, 100, 0, LEASE_MS);
+    take->take.labels = labels;
+    take_wait(take);
+    return take->take.count;
+}
+
+static void choose_start(struct take *take, uint32_t max, uint32_t wait_ms,
+                         const struct selector *selector)
+{
+    *take = (struct take){0};
+    request_init(&take->take.request, rig.loop, take_done);
+    take->take.max_records = max;
+    take->take.max_bytes = UINT32_MAX;
+    take->take.wait_ms = wait_ms;
+    take->take.lease_ms = LEASE_MS;
+    take->take.items = take->items;
+    take->take.selector = selector;
+    group_take(rig.group, &take->take);
+}
+
+static uint32_t choose(struct take *take, uint32_t max, const struct selector *selector)
+{
+    choose_start(take, max, 0, selector);
+    take_wait(take);
+    assert_int_equal(take->status, STATUS_OK);
+    return take->take.count;
+}
+
+static void publish_color(uint32_t number, const char *color)
+{
+    publish_with(0, number, (struct extras){.color = color});
+}
+
+/* Labels */
+
+static void test_labels_settle_the_rest(void **state)
+{
+    (void)state;
+    static struct take take;
+    rig_open(1);
+    open_group();
+    publish_with(0, 0, (struct extras){.labels = "red"});
+    publish_with(0, 1, (struct extras){.labels = "blue"});
+    publish(0, 2, 500, NULL);
+    publish_with(0, 502, (struct extras){.labels = "green,red"});
+    publish_with(0, 503, (struct extras){0});
+    struct label_filter red = labels_of(false, "red", NULL);
+    assert_int_equal(take_labels(&take, red), 2);
+    assert_int_equal(number_of(&take.items[0]), 0);
+    assert_int_equal(number_of(&take.items[1]), 502);
+    assert_int_equal(stat_of(&rig.spec->stat->backlog), 2);
+    settle_all(&take, SETTLE_DONE);
+    take_drop(&take);
+    assert_int_equal(stat_of(&rig.spec->stat->backlog), 0);
+    assert_int_equal(stat_of(&rig.spec->stat->acknowledged), 2);
+
+    /* What was chosen once stays chosen. */
+    assert_int_equal(take_labels(&take, labels_of(false, "blue", NULL)), 0);
+    assert_int_equal(take.status, STATUS_INVALID);
+    assert_int_equal(take_labels(&take, (struct label_filter){0}), 0);
+    assert_int_equal(take.status, STATUS_INVALID);
+    assert_int_equal(take_labels(&take, red), 0);
+    assert_int_equal(take.status, STATUS_OK);
+    publish_with(0, 504, (struct extras){.labels = "red"});
+    crash_and_open();
+    take_start(&take, 1, 100, LEASE_MS);
+    take_wait(&take);
+    assert_int_equal(take.status, STATUS_INVALID);
+    assert_int_equal(take_labels(&take, red), 1);
+    assert_int_equal(number_of(&take.items[0]), 504);
+    take_drop(&take);
+    rig_close();
+}
+
+static void test_labels_any_all_and_invalid(void **state)
+{
+    (void)state;
+    static struct take take;
+    rig_open(1);
+    open_group();
+    publish_with(0, 0, (struct extras){.labels = "a"});
+    publish_with(0, 1, (struct extras){.labels = "a,b"});
+    publish_with(0, 2, (struct extras){.labels = "b,c,a"});
+    assert_int_equal(take_labels(&take, labels_of(true, "a", "not valid")), 0);
+    assert_int_equal(take.status, STATUS_INVALID);
+    assert_int_equal(take_labels(&take, labels_of(true, "a", "b")), 2);
+    settle_all(&take, SETTLE_RELEASED);
+    take_drop(&take);
+    assert_int_equal(take_labels(&take, labels_of(true, "b", "a")), 2);
+    take_drop(&take);
+    assert_int_equal(take_labels(&take, labels_of(false, "b", "a")), 0);
+    assert_int_equal(take.status, STATUS_INVALID);
+    close_group(true); /* with its rows */
+    open_group();
+    assert_int_equal(take_some(&take, 10, 100, LEASE_MS), 3);
+    take_drop(&take);
+    rig_close();
+}
+
+/* A waiter sleeps over what does not match. */
+static void test_labels_while_waiting(void **state)
+{
+    (void)state;
+    static struct take take;
+    rig_open(2);
+    open_group();
+    run_ms(5);
+    take_start(&take, 10, 5000, LEASE_MS);
+    take.take.labels = labels_of(false, "x", NULL);
+    for (uint32_t i = 0; i < 20; i++)
+        publish_with(i % 2, i, (struct extras){.labels = i % 3 ? "y" : NULL});
+    run_ms(10);
+    assert_false(take.done);
+    assert_int_equal(stat_of(&rig.spec->stat->backlog), 0);
+    publish_with(1, 20, (struct extras){.labels = "x"});
+    take_wait(&take);
+    assert_taken(&take, 20, 1);
+    take_drop(&take);
+    rig_close();
+}
+
+/* Selectors */
+
+static void test_selector_leaves_the_rest(void **state)
+{
+    (void)state;
+    static struct take take, other;
+    struct selector *red = compile("color = 'red'"), *blue = compile("color = 'blue'");
+    rig_open(1);
+    open_group();
+    for (uint32_t i = 0; i < 9; i++)
+        publish_color(i, i % 3 == 0 ? "red" : i % 3 == 1 ? "blue" : "green");
+    assert_int_equal(choose(&take, 2, red), 2);
+    assert_int_equal(number_of(&take.items[0]), 0);
+    assert_int_equal(number_of(&take.items[1]), 3);
+    assert_int_equal(choose(&other, 10, red), 1);
+    assert_int_equal(number_of(&other.items[0]), 6);
+    take_drop(&other);
+    assert_int_equal(choose(&other, 10, red), 0);
+    assert_int_equal(stat_of(&rig.spec->stat->backlog), 9);
+
+    /* What comes back is found again, by those who want it. */
+    assert_int_equal(settle_one(&take.items[1].receipt, SETTLE_FAILED), STATUS_OK);
+    assert_int_equal(choose(&other, 10, blue), 3);
+    take_drop(&other);
+    assert_int_equal(choose(&other, 10, red), 1);
+    assert_int_equal(number_of(&other.items[0]), 3);
+    assert_int_equal(other.items[0].failures, 1);
+    take_drop(&other);
+    assert_int_equal(settle_one(&take.items[0].receipt, SETTLE_RELEASED), STATUS_OK);
+    take_drop(&take);
+    assert_int_equal(take_some(&take, 10, 0, LEASE_MS), 4);
+    assert_int_equal(number_of(&take.items[0]), 0);
+    assert_int_equal(number_of(&take.items[1]), 2);
+    take_drop(&take);
+    selector_unref(red);
+    selector_unref(blue);
+    rig_close();
+}
+
+static void test_selector_waiters(void **state)
+{
+    (void)state;
+    static struct take red_take, blue_take, plain;
+    struct selector *red = compile("color = 'red'"), *blue = compile("color = 'blue'");
+    rig_open(2);
+    open_group();
+    run_ms(5);
+    choose_start(&red_take, 10, 5000, red);
+    choose_start(&blue_take, 10, 5000, blue);
+    publish_color(0, "green");
+    publish_color(1, "blue");
+    take_wait(&blue_take);
+    assert_taken(&blue_take, 1, 1);
+    take_drop(&blue_take);
+    run_ms(5);
+    assert_false(red_take.done);
+    assert_int_equal(take_some(&plain, 10, 0, LEASE_MS), 1);
+    assert_taken(&plain, 0, 1);
+    take_drop(&plain);
+    publish_color(2, "red");
+    take_wait(&red_take);
+    assert_taken(&red_take, 2, 1);
+    take_drop(&red_take);
+    choose_start(&red_take, 10, 30, red);
+    take_wait(&red_take); /* runs out */
+    assert_int_equal(red_take.take.count, 0);
+    choose_start(&red_take, 10, 5000, red);
+    group_take_cancel(rig.group, &red_take.take);
+    take_wait(&red_take);
+    assert_int_equal(red_take.status, STATUS_CANCELED);
+    choose_start(&red_take, 10, 5000, red);
+    close_group(false);
+    assert_int_equal(red_take.status, STATUS_SHUTTING_DOWN);
+    selector_unref(red);
+    selector_unref(blue);
+    rig_close();
+}
+
+/* A consumer whose selector matches nothing looks at each record once, however often it asks. */
+static void test_selector_remembers_its_place(void **state)
+{
+    (void)state;
+    static struct take take;
+    struct selector *red = compile("color = 'red'");
+    rig_open(1);
+    open_group();
+    for (uint32_t i = 0; i < 20; i++)
+        publish(0, i * 1000, 1000, NULL);
+    assert_int_equal(choose(&take, 10, red), 0);
+    assert_int_equal(rig.group->choice_count, 1);
+    assert_int_equal(rig.group->choices[0]->places[0].cursor, 20000);
+    for (int i = 0; i < 10; i++) {
+        struct selector *same = compile("color = 'red'");
+        publish(0, 20000 + (uint32_t)i, 1, NULL);
+        assert_int_equal(choose(&take, 10, same), 0);
+        assert_int_equal(rig.group->evaluations, 1);
+        selector_unref(same);
+    }
+    assert_int_equal(rig.group->choice_count, 1);
+    assert_int_equal(take_some(&take, 100, 0, LEASE_MS), 100);
+    take_drop(&take);
+    selector_unref(red);
+    rig_close();
+}
+
+static void test_selectors_are_limited(void **state)
+{
+    (void)state;
+    static struct take waiting[CHOICES_MAX], one;
+    rig_open(1);
+    open_group();
+    publish_color(0, "red");
+    run_ms(5);
+    struct selector *selectors[CHOICES_MAX + 20];
+    for (int i = 0; i < CHOICES_MAX + 20; i++) {
+        char text[40];
+        snprintf(text, sizeof text, "color = 'c%d'", i);
+        selectors[i] = compile(text);
+        assert_int_equal(choose(&one, 1, selectors[i]), 0); /* one after the other is no problem */
+    }
+    assert_int_equal(rig.group->choice_count, CHOICES_MAX);
+    for (int i = 0; i < CHOICES_MAX; i++)
+        choose_start(&waiting[i], 1, 60000, selectors[i]);
+    choose_start(&one, 1, 0, selectors[CHOICES_MAX]);
+    take_wait(&one);
+    assert_int_equal(one.status, STATUS_BUSY);
+    choose_start(&one, 1, 0, selectors[0]);
+    take_wait(&one);
+    assert_int_equal(one.status, STATUS_OK);
+    publish_color(1, "c5");
+    take_wait(&waiting[5]);
+    assert_taken(&waiting[5], 1, 1);
+    take_drop(&waiting[5]);
+    assert_int_equal(choose(&one, 1, selectors[CHOICES_MAX]), 0);
+    close_group(false);
+    for (int i = 0; i < CHOICES_MAX + 20; i++)
+        selector_unref(selectors[i]);
+    rig_close();
+}
+
+/* In a fifo queue nobody overtakes a record that somebody else must take first. */
+static void test_selector_on_fifo(void **state)
+{
+    (void)state;
+    static struct take take, other;
+    struct selector *red = compile("color = 'red'");
+    rig_open(1);
+    rig.queue->type = QUEUE_FIFO;
+    open_group();
+    publish_with(0, 0, (struct extras){.group = "A", .color = "red"});
+    publish_with(0, 1, (struct extras){.group = "A", .color = "blue"});
+    publish_with(0, 2, (struct extras){.group = "A", .color = "red"});
+    publish_with(0, 3, (struct extras){.group = "B", .color = "blue"});
+    publish_with(0, 4, (struct extras){.group = "C", .color = "red"});
+    assert_int_equal(choose(&take, 10, red), 2);
+    assert_int_equal(number_of(&take.items[0]), 0);
+    assert_int_equal(number_of(&take.items[1]), 4);
+    settle_all(&take, SETTLE_DONE);
+    take_drop(&take);
+    assert_int_equal(choose(&take, 10, red), 0);
+    assert_int_equal(take_some(&other, 2, 0, LEASE_MS), 2);
+    assert_int_equal(number_of(&other.items[0]) + number_of(&other.items[1]), 4);
+    assert_int_equal(choose(&take, 10, red), 0);
+    settle_all(&other, SETTLE_DONE);
+    take_drop(&other);
+    assert_int_equal(choose(&take, 10, red), 1);
+    assert_int_equal(number_of(&take.items[0]), 2);
+    take_drop(&take);
+    selector_unref(red);
+    rig_close();
+}
+
+/* Random takes against a model */
+
+enum { NUMBERS = 500, SELECTORS = 4, TAKES = 6, STEPS = 400 };
+
+struct record_state {
+    uint32_t color;
+    bool labelled, done, leased;
+};
+
+static struct record_state records[NUMBERS];
+static uint32_t published;
+static struct take takes[TAKES];
+static struct selector *selectors[SELECTORS]; /* the last is NULL: everything */
+static bool with_labels;
+static uint64_t seed;
+
+static uint64_t pick(uint64_t bound)
+{
+    seed = seed * 6364136223846793005ULL + 1442695040888963407ULL;
+    return (seed >> 33) % bound;
+}
+
+static bool matches(const struct record_state *record, uint32_t selector)
+{
+    if (with_labels && !record->labelled)
+        return false;
+    return selector == 3 || (selector == 2 ? record->color <= 1 : record->color == selector);
+}
+
+static uint32_t count_available(uint32_t selector)
+{
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < published; i++)
+        count += !records[i].done && !records[i].leased && matches(&records[i], selector);
+    return count;
+}
+
+static void step_publish(void)
+{
+    static const char *const colors[] = {"red", "blue", "green"};
+    for (uint64_t i = pick(8); i > 0 && published < NUMBERS; i--) {
+        struct record_state *record = &records[published];
+        record->color = (uint32_t)pick(3);
+        record->labelled = pick(3) > 0;
+        publish_with((uint32_t)pick(2), published,
+                     (struct extras){.color = colors[record->color],
+                                     .labels = record->labelled ? "good" : "bad"});
+        published++;
+    }
+}
+
+static void step_take(void)
+{
+    struct take *take = &takes[pick(TAKES)];
+    for (uint32_t i = 0; i < take->take.count; i++)
+        records[number_of(&take->items[i])].leased = false;
+    if (take->take.count > 0)
+        settle_all(take, pick(2) ? SETTLE_RELEASED : SETTLE_FAILED);
+    take_drop(take);
+    uint32_t selector = (uint32_t)pick(SELECTORS), max = 1 + (uint32_t)pick(12);
+    uint32_t available = count_available(selector);
+    choose_start(take, max, 0, selectors[selector]);
+    if (with_labels)
+        take->take.labels = labels_of(false, "good", NULL);
+    take_wait(take);
+    assert_int_equal(take->status, STATUS_OK);
+    /* It may be less than there is when bytes must be read. */
+    assert_in_range(take->take.count, available > 0, available < max ? available : max);
+    for (uint32_t i = 0; i < take->take.count; i++) {
+        struct record_state *record = &records[number_of(&take->items[i])];
+        assert_false(record->done || record->leased);
+        assert_true(matches(record, selector));
+        record->leased = true;
+    }
+}
+
+static void step_settle(void)
+{
+    struct take *take = &takes[pick(TAKES)];
+    for (uint32_t i = 0; i < take->take.count; i++) {
+        records[number_of(&take->items[i])].leased = false;
+        records[number_of(&take->items[i])].done = true;
+    }
+    if (take->take.count > 0)
+        settle_all(take, SETTLE_DONE);
+    take_drop(take);
+}
+
+static void restart(bool clean)
+{
+    for (uint32_t i = 0; i < TAKES; i++)
+        take_drop(&takes[i]);
+    for (uint32_t i = 0; i < published; i++)
+        records[i].leased = false;
+    if (!clean) {
+        crash_and_open();
+        return;
+    }
+    close_group(false);
+    open_group();
+}
+
+static void run_seed(uint64_t number)
+{
+    seed = number * 104729 + 5;
+    memset(records, 0, sizeof records);
+    published = 0;
+    with_labels = number % 2;
+    rig_open(2);
+    open_group();
+    for (int i = 0; i < STEPS; i++) {
+        uint64_t what = pick(100);
+        if (what < 25)
+            step_publish();
+        else if (what < 65)
+            step_take();
+        else if (what < 97)
+            step_settle();
+        else if (what < 98)
+            feed_drop(&rig.group->parts[pick(2)]);
+        else
+            restart(what == 98);
+    }
+    restart(true);
+    for (uint32_t i = 0; i < SELECTORS; i++) {
+        uint32_t count;
+        do {
+            static struct take take;
+            choose_start(&take, 7, 0, selectors[i]);
+            if (with_labels)
+                take.take.labels = labels_of(false, "good", NULL);
+            take_wait(&take);
+            count = take.take.count;
+            settle_all(&take, SETTLE_DONE);
+            take_drop(&take);
+        } while (count > 0);
+    }
+    assert_int_equal(stat_of(&rig.spec->stat->backlog), 0);
+    rig_close();
+}
+
+static void test_filters_random(void **state)
+{
+    (void)state;
+    static const char *const texts[] = {"color = 'red'", "color = 'blue'",
+                                        "color = 'red' OR color = 'blue'"};
+    for (int i = 0; i < SELECTORS - 1; i++)
+        selectors[i] = compile(texts[i]);
+    for (uint64_t i = 0; i < 40; i++)
+        run_seed(i);
+    for (int i = 0; i < SELECTORS - 1; i++)
+        selector_unref(selectors[i]);
+}
+
+/* What no record carries is looked for in whole batches. */
+static void test_labels_cost(void **state)
+{
+    (void)state;
+    static struct take take;
+    enum { BATCHES = 500, PER_BATCH = 2000 };
+    rig_open(1);
+    open_group();
+    for (uint32_t i = 0; i < BATCHES; i++)
+        publish(0, i * PER_BATCH, PER_BATCH, NULL);
+    publish_with(0, 7, (struct extras){.labels = "x"});
+    uint64_t started = clock_monotonic_ns();
+    assert_int_equal(take_labels(&take, labels_of(false, "x", NULL)), 1);
+    uint64_t took = clock_monotonic_ns() - started;
+    take_drop(&take);
+    print_message("1 record among %u by label: %.1f ms\n", BATCHES * PER_BATCH, (double)took / 1e6);
+    rig_close();
+}
+
+int main(void)
+{
+    static const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_labels_settle_the_rest),
+        cmocka_unit_test(test_labels_any_all_and_invalid),
+        cmocka_unit_test(test_labels_while_waiting),
+        cmocka_unit_test(test_selector_leaves_the_rest),
+        cmocka_unit_test(test_selector_waiters),
+        cmocka_unit_test(test_selector_remembers_its_place),
+        cmocka_unit_test(test_selectors_are_limited),
+        cmocka_unit_test(test_selector_on_fifo),
+        cmocka_unit_test(test_filters_random),
+        cmocka_unit_test(test_labels_cost),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -61,6 +61,7 @@ static void session_resume(struct client *client)
 static const struct client_ops session_ops = {
     .protocol = "rest",
     .answered = produce_answered,
+    .delayed = produce_delayed,
     .resume = session_resume,
     .end = session_end,
 };

@@ -40,6 +40,29 @@ static bool check_name(struct change *change, const struct queue *queue, const j
     return true;
 }
 
+/* Fields of ours: which of two words stands there; first when there is none. */
+static bool read_choice(struct change *change, const json_t *entry, const char *name,
+                        const char *first_word, const char *second_word, bool *second)
+{
+    const json_t *value = json_object_get(entry, name);
+    *second = false;
+    if (value == NULL || json_is_null(value) || !call_is_ours(&change->call))
+        return true;
+    *second = json_is_string(value) && span_is(json_span(value), second_word);
+    if (*second || (json_is_string(value) && span_is(json_span(value), first_word)))
+        return true;
+    call_refuse(&change->call, 400, 10240009, "%s must be %s or %s.", name, first_word,
+                second_word);
+    return false;
+}
+
+static bool check_choices(struct change *change, const json_t *entry)
+{
+    bool second;
+    return read_choice(change, entry, "start", "earliest", "latest", &second) &&
+           read_choice(change, entry, "mode", "shared", "broadcast", &second);
+}
+
 static bool check_names(struct change *change, const struct queue *queue)
 {
     struct call *call = &change->call;
@@ -54,7 +77,8 @@ static bool check_names(struct change *change, const struct queue *queue)
         return false;
     }
     for (size_t i = 0; i < count; i++) {
-        if (!check_name(change, queue, group_at(change, i)))
+        if (!check_name(change, queue, group_at(change, i)) ||
+            !check_choices(change, group_at(change, i)))
             return false;
         for (size_t k = 0; k < i; k++) {
             if (json_equal(json_object_get(group_at(change, i), "name"),
@@ -70,11 +94,12 @@ static bool check_names(struct change *change, const struct queue *queue)
 static void create_next(struct change *change)
 {
     const json_t *entry = group_at(change, change->next);
-    const json_t *start = json_object_get(entry, "start");
+    bool latest, broadcast;
+    read_choice(change, entry, "start", "earliest", "latest", &latest);
+    read_choice(change, entry, "mode", "shared", "broadcast", &broadcast);
     change->admin.name = json_span(json_object_get(entry, "name"));
-    change->admin.start = json_is_string(start) && span_is(json_span(start), "latest")
-                              ? GROUP_LATEST
-                              : GROUP_EARLIEST;
+    change->admin.start = latest ? GROUP_LATEST : GROUP_EARLIEST;
+    change->admin.mode = broadcast ? GROUP_BROADCAST : GROUP_SHARED;
     change_start(change, ADMIN_GROUP_CREATE);
 }
 
@@ -157,8 +182,13 @@ static void write_group(const struct group_spec *group, const struct list_option
         put_field(to, "in_flight", atomic_load(&stat->in_flight));
         put_field(to, "oldest_ms", (uint64_t)atomic_load(&stat->oldest_ms));
         put_field(to, "created", (uint64_t)group->created_ms);
+        put_field(to, "expired", atomic_load(&stat->expired));
+        put_field(to, "lost", atomic_load(&stat->lost));
+        put_field(to, "held_bytes", atomic_load(&stat->held_bytes));
         json_put(to, group->start == GROUP_LATEST ? ",\"start\":\"latest\""
                                                   : ",\"start\":\"earliest\"");
+        json_put(to, group->mode == GROUP_BROADCAST ? ",\"mode\":\"broadcast\""
+                                                    : ",\"mode\":\"shared\"");
     }
     json_put(to, "}");
 }

@@ -16,6 +16,7 @@ struct result {
     struct produce *produce;
     enum status status;
     uint64_t partition, offset;
+    struct delay_id delay; /* due_ms 0: not delayed */
 };
 
 struct produce {
@@ -27,6 +28,35 @@ struct produce {
 };
 
 /* ---------------------------------------------------------------- answer */
+
+/* Where it is; of a delayed message what cancels it. */
+static void write_id(const struct result *result, int64_t index, struct buf *to)
+{
+    json_put(to, ",\"id\":\"");
+    if (result->delay.due_ms > 0) {
+        char text[DELAY_ID_TEXT];
+        delay_id_format(&result->delay, text);
+        json_put(to, text);
+    } else {
+        json_put_number(to, index);
+        json_put(to, "-");
+        json_put_number(to, (int64_t)result->offset);
+    }
+    json_put(to, "\"");
+}
+
+static void write_place(const struct result *result, const struct queue *queue, int64_t index,
+                        struct buf *to)
+{
+    if (queue != NULL) {
+        json_put(to, ",\"queue\":");
+        json_put_text(to, span_from_text(queue->name));
+    }
+    json_put(to, ",\"partition\":");
+    json_put_number(to, index);
+    json_put(to, result->delay.due_ms > 0 ? ",\"due\":" : ",\"offset\":");
+    json_put_number(to, result->delay.due_ms > 0 ? result->delay.due_ms : (int64_t)result->offset);
+}
 
 static void write_result(struct produce *produce, const struct result *result)
 {
@@ -41,23 +71,10 @@ static void write_result(struct produce *produce, const struct result *result)
         catalog_queue_of_partition(call_catalog(&produce->call), result->partition);
     int64_t index = queue == NULL ? 0 : (int64_t)(result->partition - queue->first_partition);
     json_put(to, "{\"error\":null,\"error_code\":null,\"state\":0");
-    if (produce->with_ids) {
-        json_put(to, ",\"id\":\"");
-        json_put_number(to, index);
-        json_put(to, "-");
-        json_put_number(to, (int64_t)result->offset);
-        json_put(to, "\"");
-    }
-    if (produce->ours) {
-        if (queue != NULL) {
-            json_put(to, ",\"queue\":");
-            json_put_text(to, span_from_text(queue->name));
-        }
-        json_put(to, ",\"partition\":");
-        json_put_number(to, index);
-        json_put(to, ",\"offset\":");
-        json_put_number(to, (int64_t)result->offset);
-    }
+    if (produce->with_ids)
+        write_id(result, index, to);
+    if (produce->ours)
+        write_place(result, queue, index, to);
     json_put(to, "}");
 }
 
@@ -86,6 +103,13 @@ static void answer(struct produce *produce)
     }
     json_put(call_out(call), "]}");
     call_answer(call, 201);
+}
+
+void produce_delayed(struct client *client, uint64_t token, const struct delay_id *id)
+{
+    struct result *result = (struct result *)(uintptr_t)token;
+    CHECK(result->produce->call.client == client);
+    result->delay = *id;
 }
 
 void produce_answered(struct client *client, uint64_t token, enum status status, uint64_t partition,

@@ -10,6 +10,7 @@
 #include "adapters/rest/openapi.h"
 #include "adapters/rest/produce.h"
 #include "adapters/rest/queues.h"
+#include "adapters/rest/upkeep.h"
 #include "core/base/heap.h"
 
 /* ---------------------------------------------------------------- health */
@@ -106,6 +107,8 @@ const struct http_route rest_routes[] = {
     OURS(GET, "/queues/{queue}", queues_show),
     OURS(DELETE, "/queues/{queue}", queues_delete),
     OURS(GET, "/queues/{queue}/records", look_records),
+    OURS(POST, "/queues/{queue}/purge", upkeep_purge),
+    OURS(DELETE, "/queues/{queue}/delayed/{id}", upkeep_cancel),
     OURS(POST, "/queues/{queue}/groups", groups_create),
     OURS(GET, "/queues/{queue}/groups", groups_list),
     OURS(DELETE, GROUP, groups_delete),
@@ -115,6 +118,7 @@ const struct http_route rest_routes[] = {
     OURS(POST, GROUP "/reject", settle_reject),
     OURS(PUT, GROUP "/leases", settle_renew),
     OURS(GET, GROUP "/deadletters", look_deadletters),
+    OURS(POST, "/backup", upkeep_backup),
     OURS(GET, "/routes", routes_list),
     OURS(GET, "/routes/{filter*}", routes_show),
     OURS(PUT, "/routes/{filter*}", routes_set),

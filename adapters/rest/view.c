@@ -319,27 +319,28 @@ static unsigned read_fields(struct reading *reading, const json_t *message)
     return 0;
 }
 
-/* What the queue issue brings is refused until then, never ignored. */
-static unsigned refuse_later(struct reading *reading, const json_t *message)
+/* A fraction of a millisecond does not count. */
+static unsigned read_delay(struct reading *reading, const json_t *message, bool ours)
 {
     static const char *const names[] = {"delayTime", "delay_time", "delay_ms"};
-    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+    const struct queue *queue = reading->publish->queue;
+    for (size_t i = 0; i < (ours ? 3 : 2); i++) {
         const json_t *delay = json_object_get(message, names[i]);
         if (delay == NULL || json_is_null(delay))
             continue;
         double ms = json_number_value(delay);
-        if (!json_is_number(delay) || ms < 0 || ms > 604800000)
-            return fail(reading, "A delay must be a number of milliseconds from 0 to 604800000.");
-        if (ms >= 1) {
-            bool stream =
-                reading->publish->queue != NULL && reading->publish->queue->type == QUEUE_STREAM;
-            err_set(reading->err, STATUS_INVALID,
-                    stream ? "Invalid request format: kafka queue message could not have delayTime."
-                           : "Delayed messages are not supported yet.");
-            return CODE_FORMAT;
+        if (!json_is_number(delay) || !(ms >= 0 && ms <= LIMIT_DELAY_MS)) {
+            err_set(reading->err, STATUS_INVALID, "%s must be milliseconds from 0 to %u.", names[i],
+                    LIMIT_DELAY_MS);
+            return CODE_INVALID;
         }
+        reading->publish->delay_ms = (uint64_t)ms;
     }
-    return 0;
+    if (reading->publish->delay_ms == 0 || queue == NULL || queue->type != QUEUE_STREAM)
+        return 0;
+    err_set(reading->err, STATUS_INVALID,
+            "Invalid request format: kafka queue message could not have delayTime.");
+    return CODE_FORMAT;
 }
 
 /* How many headers a message can come to. */
@@ -366,7 +367,7 @@ unsigned view_read(struct arena *arena, const json_t *message, bool ours, struct
     if (reading.headers == NULL)
         return fail(&reading, "The messages are too large.");
     buf_init(&reading.types, 64 * 1024);
-    unsigned code = refuse_later(&reading, message);
+    unsigned code = read_delay(&reading, message, ours);
     if (code == 0)
         code = read_labels(&reading, message, ours);
     if (code == 0 && ours)

@@ -8,10 +8,10 @@
 #include "core/base/arena.h"
 #include "core/broker/broker.h"
 
-/* Fills key, body, headers and expiry of publish from one element of "messages" (borrows from
- * message and arena). ours: the fields of POST /v1/{project}/publish count too, else those of the
- * DMS call. Returns 0, or the DMS code to refuse with, err saying why. *size: bytes that it counts
- * for. */
+/* Fills key, body, headers, expiry and delay of publish from one element of "messages" (borrows
+ * from message and arena). ours: the fields of POST /v1/{project}/publish count too, else those of
+ * the DMS call. Returns 0, or the DMS code to refuse with, err saying why. *size: bytes that it
+ * counts for. */
 unsigned view_read(struct arena *arena, const json_t *message, bool ours, struct publish *publish,
                    size_t *size, struct err *err);
 

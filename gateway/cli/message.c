@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "core/base/heap.h"
+#include "core/base/limits.h"
 #include "core/base/utf8.h"
 #include "gateway/cli/cli.h"
 
@@ -78,10 +79,14 @@ static enum outcome add_fields(const struct cli *cli, json_t *message)
     for (unsigned i = 0; (label = cli_option(cli, "label", i)) != NULL; i++)
         json_array_append_new(labels, json_string(label));
     json_object_set_new(message, "labels", labels);
-    json_int_t priority = -1, expiry_ms = -1;
+    json_int_t priority = -1, expiry_ms = -1, delay_ms = -1;
     enum outcome outcome = cli_number(cli, "priority", 0, 9, &priority);
     if (outcome == OUTCOME_OK)
         outcome = cli_duration(cli, "expiry", INT64_MAX / 4, &expiry_ms);
+    if (outcome == OUTCOME_OK)
+        outcome = cli_duration(cli, "delay", LIMIT_DELAY_MS, &delay_ms);
+    if (delay_ms >= 0)
+        json_object_set_new(message, "delay_ms", json_integer(delay_ms));
     if (priority >= 0)
         json_object_set_new(message, "priority", json_integer(priority));
     if (expiry_ms >= 0)
@@ -113,6 +118,8 @@ static enum outcome publish_bytes(struct cli *cli, const char *bytes, size_t siz
     const char *refused = json_string_value(json_object_get(first, "error"));
     if (cli->json)
         show_json(answer);
+    else if (cli_option(cli, "delay", 0) != NULL) /* what cancels it */
+        show_value(json_object_get(first, "id"));
     if (refused != NULL)
         outcome = cli_say(OUTCOME_REFUSED, "%s", refused);
     json_decref(answer);
@@ -216,6 +223,13 @@ static enum outcome consume(struct cli *cli)
     return outcome;
 }
 
+static enum outcome delayed_delete(struct cli *cli)
+{
+    return cli_change(cli, "DELETE",
+                      cli_path("/v1/default/queues/%s/delayed/%s", cli->words[0], cli->words[1]),
+                      NULL);
+}
+
 /* ------------------------------------------------ status */
 
 static const char *const figures[] = {
@@ -287,6 +301,7 @@ static const struct cli_option publish_options[] = {
     {"group", "NAME", "message group: a fifo queue keeps its order"},
     {"label", "LABEL", "for filters; up to three"},
     {"priority", "N", "0 to 9"},
+    {"delay", "DURATION", "not delivered before, such as 30s; prints the id that cancels it"},
     {"expiry", "DURATION", "not delivered after, such as 10m"},
     {"retain", NULL, "kept as the topic's last message"},
     {NULL, NULL, NULL},
@@ -307,6 +322,7 @@ static const struct cli_option consume_options[] = {
 const struct cli_command message_commands[] = {
     {"publish", NULL, "[MESSAGE]", 0, 1, "one message, from the argument or standard input", publish_options, publish},
     {"consume", NULL, "QUEUE GROUP", 2, 2, "takes, shows and acknowledges messages", consume_options, consume},
+    {"delayed", "delete", "QUEUE ID", 2, 2, "a delayed message is not delivered", NULL, delayed_delete},
     {"status", NULL, "", 0, 0, "whether the gateway is ready, and its main figures", NULL, status},
     {0},
 };

@@ -41,6 +41,19 @@ def publish_options(running):
     call(running, "publish", "--queue", "orders", "--label", "no blanks", "x", expected=1)
 
 
+def delayed_messages(running):
+    make(running)
+    identity = call(running, "publish", "--queue", "q", "--delay", "1s", "soon").strip()
+    other = call(running, "publish", "--queue", "q", "--delay", "2d", "never").strip()
+    assert identity and other and identity != other
+    call(running, "delayed", "delete", "q", other)
+    call(running, "delayed", "delete", "q", other, expected=1)
+    call(running, "delayed", "delete", "q", "nonsense", expected=1)
+    assert lines(running, "consume", "q", "g", "--wait", "0") == []
+    assert lines(running, "consume", "q", "g", "--wait", "5", "--max", "1") == ["soon"]
+    call(running, "publish", "--queue", "q", "--delay", "8d", "x", expected=2)
+
+
 def looking_takes_nothing(running):
     make(running, partitions=3)
     for start in range(0, 1200, 400):
@@ -97,4 +110,4 @@ def dead_letters(running):
     assert lines(running, "consume", "q", "g", "--dead", "--wait", "1") == ["three"]
 
 
-gateway.run(publish_options, looking_takes_nothing, dead_letters)
+gateway.run(publish_options, delayed_messages, looking_takes_nothing, dead_letters)

@@ -21,14 +21,30 @@ static int64_t time_floor(const struct log_partition *partition, int64_t now_ms)
     return kept_ms == 0 || kept_ms >= (uint64_t)now_ms ? 0 : now_ms - (int64_t)kept_ms;
 }
 
-static uint64_t undone_from(const struct log_partition *partition)
+static uint64_t undone_of(const struct log_worker *worker, uint64_t partition)
 {
-    const struct log_worker *worker = partition->worker;
-    return worker->undone == NULL ? UINT64_MAX
-                                  : worker->undone(worker->context, partition->spec.id);
+    return worker->undone == NULL ? UINT64_MAX : worker->undone(worker->context, partition);
 }
 
-/* What the whole queue has, and whether this partition has the oldest record of it. */
+static uint64_t undone_from(const struct log_partition *partition)
+{
+    return undone_of(partition->worker, partition->spec.id);
+}
+
+/* No byte may go: this partition is passed over, so that the others do not grow for ever behind it.
+ */
+static bool is_spared(const struct log_partition *partition, const struct partition_stat *stat)
+{
+    const struct partition_spec *spec = &partition->spec;
+    if (spec->protect_bytes == 0 ||
+        atomic_load_explicit(&stat->bytes, memory_order_relaxed) > spec->protect_bytes)
+        return false;
+    uint64_t id = spec->id + (uint64_t)(stat - partition->stat);
+    return undone_of(partition->worker, id) <=
+           atomic_load_explicit(&stat->start, memory_order_relaxed);
+}
+
+/* What the whole queue has, and whether this partition has the oldest record of it that may go. */
 struct total {
     uint64_t bytes, records;
     bool oldest_here;
@@ -50,7 +66,8 @@ static struct total total_of(const struct log_partition *partition)
         uint64_t end = atomic_load_explicit(&stat->end, memory_order_relaxed);
         total.bytes += atomic_load_explicit(&stat->bytes, memory_order_relaxed);
         total.records += end - start;
-        if (end == start || (oldest != NULL && first_ms >= oldest_ms))
+        if (end == start || (oldest != NULL && first_ms >= oldest_ms) ||
+            (!spec->refuse && is_spared(partition, stat)))
             continue;
         oldest = stat;
         oldest_ms = first_ms;
@@ -77,12 +94,9 @@ static bool is_over_limit(const struct log_partition *partition)
                 (spec->retention_records != 0 &&
                  total.records >= pressing(spec->retention_records))) &&
                undone_from(partition) > partition->start;
-    bool over = (spec->retention_bytes != 0 && total.bytes > spec->retention_bytes) ||
-                (spec->retention_records != 0 && total.records > spec->retention_records);
-    if (!over || !total.oldest_here)
-        return false;
-    return partition->end_bytes - partition->start_bytes > spec->protect_bytes ||
-           undone_from(partition) > partition->start;
+    return total.oldest_here &&
+           ((spec->retention_bytes != 0 && total.bytes > spec->retention_bytes) ||
+            (spec->retention_records != 0 && total.records > spec->retention_records));
 }
 
 /* What the owner knows is enough to pass over most partitions without asking storage. */

@@ -344,14 +344,33 @@ static struct record_input record_of(const struct client *client, const struct p
     };
 }
 
-static enum status publish_stored(struct client *client, const struct publish *publish,
-                                  struct outbox *outbox, const struct record_input *record,
-                                  size_t size)
+/* A full queue that refuses takes nothing more, whatever waits in this turn's batch. */
+static enum status outbox_add(struct outbox *outbox, const struct queue *queue,
+                              const struct record_input *record, size_t size)
 {
-    struct broker_worker *worker = client->worker;
+    bool counted = queue->overflow == OVERFLOW_REFUSE;
+    if (counted && !queue_admit(queue, outbox->partition, size))
+        return STATUS_OVER_QUOTA;
     if (batch_builder_is_full(&outbox->builder, size))
         outbox_submit(outbox);
     enum status status = batch_builder_add(&outbox->builder, record);
+    if (!counted)
+        return status;
+    if (status != STATUS_OK) {
+        queue_take_back(queue, outbox->partition, size);
+        return status;
+    }
+    outbox->pending_records++;
+    outbox->pending_bytes += size;
+    return STATUS_OK;
+}
+
+static enum status publish_stored(struct client *client, const struct publish *publish,
+                                  struct outbox *outbox, const struct queue *queue,
+                                  const struct record_input *record, size_t size)
+{
+    struct broker_worker *worker = client->worker;
+    enum status status = outbox_add(outbox, queue, record, size);
     if (status != STATUS_OK)
         return status;
     outbox->bytes += size;
@@ -374,6 +393,19 @@ static enum status publish_live(struct broker_worker *worker, const struct recor
     if (status == STATUS_OK)
         worker->live_now++;
     return status;
+}
+
+/* A delayed record counts when it is due; a queue that is full now does not promise to take it
+ * then.
+ */
+static bool is_full(const struct queue *queue, uint64_t partition, size_t size)
+{
+    if (queue->overflow != OVERFLOW_REFUSE)
+        return false;
+    if (!queue_admit(queue, partition, size))
+        return true;
+    queue_take_back(queue, partition, size);
+    return false;
 }
 
 /* What stands against it before its address is looked at. */
@@ -402,11 +434,14 @@ static enum status publish_now(struct client *client, const struct publish *publ
         publish->queue == NULL ? address->outbox : outbox_of(worker, partition_of(worker, publish));
     struct header standard[2];
     struct record_input record = record_of(client, publish, standard);
+    const struct queue *queue = publish->queue != NULL ? publish->queue : address->home;
     if (publish->delay_ms > 0)
-        return delayed_publish(client, publish, outbox->partition, &record, size);
+        return is_full(queue, outbox->partition, size)
+                   ? STATUS_OVER_QUOTA
+                   : delayed_publish(client, publish, outbox->partition, &record, size);
     bool stored = publish->answer || publish->retain || !address->unstored ||
                   publish->guarantee != GUARANTEE_AT_MOST_ONCE;
-    return stored ? publish_stored(client, publish, outbox, &record, size)
+    return stored ? publish_stored(client, publish, outbox, queue, &record, size)
                   : publish_live(worker, &record, size);
 }
 

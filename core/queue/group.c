@@ -239,6 +239,9 @@ static void publish_stat(struct group *group)
         struct part *part = &group->parts[i];
         if (part->dead) {
             atomic_store_explicit(&stat->dead, window_backlog(part->window), memory_order_relaxed);
+            /* Each has taken one offset. */
+            atomic_store_explicit(&stat->dead_produced, window_end(part->window),
+                                  memory_order_relaxed);
             continue;
         }
         acknowledged += window_acknowledged(part->window);

@@ -23,8 +23,7 @@ static void moved(struct move *move, enum status status)
     struct part *part = move->from;
     struct group *group = part->group;
     if (status == STATUS_OK) {
-        atomic_fetch_add_explicit(&group->spec->stat->dead_produced, move->count,
-                                  memory_order_relaxed);
+        trace(TRACE_DEBUG, "group %s has %u more dead letters", group->spec->name, move->count);
     } else if (status_is_retriable(status) || status == STATUS_NOT_FOUND) {
         trace(TRACE_WARN, "dead letters of group %s wait: %s", group->spec->name,
               status_text(status));

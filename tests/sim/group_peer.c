@@ -33,7 +33,8 @@ struct consumer {
     struct client client;
     struct broker_worker *worker;
     uint64_t group;
-    bool polite, stopped;
+    bool polite, stopped, dead;
+    uint64_t due_ms; /* of the settlement; 0: no delay */
     struct broker_login login;
     struct group_take take;
     struct group_item items[TAKE_MAX];
@@ -60,6 +61,11 @@ static void settle_done(struct request *request, enum status status)
             history_settled(receipt->partition, receipt->offset,
                             consumer->settle.outcome == SETTLE_DONE);
     }
+    for (uint32_t i = 0; i < consumer->settle.count && consumer->due_ms != 0; i++)
+        if (!consumer->stale[i])
+            history_delayed(consumer->receipts[i].partition, consumer->receipts[i].offset,
+                            consumer->due_ms,
+                            status == STATUS_OK && consumer->results[i] == STATUS_OK);
     take_more(consumer);
 }
 
@@ -76,7 +82,13 @@ static void settle_some(void *context)
     consumer->settle.results = consumer->results;
     consumer->settle.outcome = consumer->polite || sim_chance(70) ? SETTLE_DONE
                                : sim_chance(50)                   ? SETTLE_FAILED
-                                                                  : SETTLE_RELEASED;
+                               : sim_chance(70)                   ? SETTLE_RELEASED
+                                                                  : SETTLE_REJECTED;
+    bool may_delay =
+        consumer->settle.outcome == SETTLE_FAILED || consumer->settle.outcome == SETTLE_RELEASED;
+    bool is_delayed = may_delay && sim_chance(40) && sim_now_ms() + 1000 < consumer->until_ms;
+    consumer->settle.delay_ms = is_delayed ? (uint32_t)sim_below(5000) + 1 : 0;
+    consumer->due_ms = is_delayed ? sim_now_ms() + consumer->settle.delay_ms : 0;
     /* From here on the group may hand it out again at any moment, though the answer is still on its
      * way. */
     for (uint32_t i = 0; i < consumer->settle.count; i++) {
@@ -85,6 +97,8 @@ static void settle_some(void *context)
             history_settling(receipt->partition, receipt->offset);
         else if (!consumer->stale[i])
             history_settled(receipt->partition, receipt->offset, false);
+        if (!consumer->stale[i] && is_delayed)
+            history_delaying(receipt->partition, receipt->offset, consumer->due_ms);
     }
     request_init(&consumer->settle.request, broker_loop(consumer->worker), settle_done);
     broker_settle(&consumer->client, group, &consumer->settle);
@@ -94,6 +108,17 @@ static void settle_later(void *context)
 {
     struct consumer *consumer = context;
     sim_on(broker_loop(consumer->worker), settle_some, consumer);
+}
+
+static uint64_t header_number(const struct record *record, const char *name)
+{
+    struct span text;
+    uint64_t number = 0;
+    if (!record_find(record, name, &text))
+        history_fail("a dead letter without %s", name);
+    for (size_t i = 0; i < text.size; i++)
+        number = number * 10 + (uint64_t)(text.data[i] - '0');
+    return number;
 }
 
 static void take_done(struct request *request, enum status status)
@@ -107,6 +132,9 @@ static void take_done(struct request *request, enum status status)
         if (record.offset != item->receipt.offset)
             history_fail("a receipt names another offset than its record");
         history_read(item->receipt.partition, record.offset, record.value);
+        if (consumer->dead)
+            history_dead(header_number(&record, "dead-letter-partition"),
+                         header_number(&record, "dead-letter-offset"), record.offset, record.value);
         history_handed_out(item->receipt.partition, record.offset, item->failures,
                            consumer->until_ms);
         batch_unref(item->batch);
@@ -135,6 +163,7 @@ static void take_more(struct consumer *consumer)
         .wait_ms = (uint32_t)sim_below(2000),
         .lease_ms = LEASE_MS,
         .items = consumer->items,
+        .dead = consumer->dead,
     };
     /* The lease begins when the group hands out, which is later than now: a bound that is safe for
      * the checker is the earliest end. */
@@ -159,12 +188,13 @@ static void consumer_begin(void *context)
     broker_login(&consumer->login);
 }
 
-struct consumer *consumer_new(struct broker_worker *worker, uint64_t group, bool polite)
+struct consumer *consumer_new(struct broker_worker *worker, uint64_t group, bool polite, bool dead)
 {
     struct consumer *consumer = heap_new(sizeof *consumer);
     consumer->worker = worker;
     consumer->group = group;
     consumer->polite = polite;
+    consumer->dead = dead;
     sim_on(broker_loop(worker), consumer_begin, consumer);
     return consumer;
 }

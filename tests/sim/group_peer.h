@@ -9,8 +9,9 @@
 struct consumer;
 
 /* Lives until the gateway crashes or consumer_stop(); polite consumers settle everything as done.
+ * dead: of the group's dead letters.
  */
-struct consumer *consumer_new(struct broker_worker *worker, uint64_t group, bool polite);
+struct consumer *consumer_new(struct broker_worker *worker, uint64_t group, bool polite, bool dead);
 void consumer_stop(struct consumer *consumer);
 
 /* Reads all partitions of a queue from their start; final: reports to history_final. *left falls to

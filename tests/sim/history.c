@@ -8,6 +8,7 @@
 
 #include "core/base/heap.h"
 #include "core/base/map.h"
+#include "core/queue/queue.h"
 #include "tests/sim/sim.h"
 
 static uint64_t seed_now;
@@ -22,6 +23,9 @@ struct place {
     uint64_t leased_until_ms;
     uint32_t failures;
     bool done, maybe_done;
+    uint64_t not_before_ms;
+    bool delay_stored;
+    uint64_t dead_offset; /* + 1; 0: not dead */
 };
 static struct map places;
 
@@ -29,7 +33,7 @@ static struct {
     uint32_t *attempts;
     uint32_t count, capacity;
 } final[TOPICS];
-static uint64_t final_count, done_count;
+static uint64_t final_count, done_count, dead_count;
 static struct seen_run *runs;
 
 void history_begin(uint64_t seed)
@@ -44,7 +48,7 @@ void history_begin(uint64_t seed)
     map_init(&places);
     for (unsigned i = 0; i < TOPICS; i++)
         final[i].count = 0;
-    final_count = done_count = 0;
+    final_count = done_count = dead_count = 0;
     while (runs != NULL) {
         struct seen_run *next = runs->next;
         heap_free(runs->attempts);
@@ -231,6 +235,14 @@ void history_handed_out(uint64_t partition, uint64_t offset, uint32_t failures, 
         history_fail("partition %llu offset %llu is leased until %llu and handed out again",
                      (unsigned long long)partition, (unsigned long long)offset,
                      (unsigned long long)place->leased_until_ms);
+    if (place->dead_offset != 0)
+        history_fail("partition %llu offset %llu is a dead letter and handed out again",
+                     (unsigned long long)partition, (unsigned long long)offset);
+    if (sim_now_ms() < place->not_before_ms)
+        history_fail("partition %llu offset %llu is handed out %llu ms early",
+                     (unsigned long long)partition, (unsigned long long)offset,
+                     (unsigned long long)(place->not_before_ms - sim_now_ms()));
+    place->not_before_ms = 0;
     if (failures < place->failures)
         history_fail("failures of partition %llu offset %llu fell from %u to %u",
                      (unsigned long long)partition, (unsigned long long)offset, place->failures,
@@ -242,7 +254,8 @@ void history_handed_out(uint64_t partition, uint64_t offset, uint32_t failures, 
 void history_settling(uint64_t partition, uint64_t offset)
 {
     struct place *place = place_of(partition, offset);
-    if (!place->maybe_done)
+    /* Of dead letters those count that they were. */
+    if (!place->maybe_done && place->dead_offset == 0 && dead_partition_group(partition) == 0)
         done_count++;
     place->maybe_done = true;
 }
@@ -254,11 +267,55 @@ void history_settled(uint64_t partition, uint64_t offset, bool done)
     place->done = place->done || done;
 }
 
+void history_delaying(uint64_t partition, uint64_t offset, uint64_t due_ms)
+{
+    struct place *place = place_of(partition, offset);
+    place->not_before_ms = due_ms;
+    place->delay_stored = false;
+}
+
+void history_delayed(uint64_t partition, uint64_t offset, uint64_t due_ms, bool taken)
+{
+    struct place *place = place_of(partition, offset);
+    if (place->not_before_ms != due_ms)
+        return;
+    place->delay_stored = taken;
+    if (!taken)
+        place->not_before_ms = 0;
+}
+
+void history_dead(uint64_t partition, uint64_t offset, uint64_t dead_offset, struct span payload)
+{
+    history_read(partition, offset, payload);
+    struct place *place = place_of(partition, offset);
+    if (place->done)
+        history_fail("partition %llu offset %llu was settled as done and is a dead letter",
+                     (unsigned long long)partition, (unsigned long long)offset);
+    if (place->dead_offset != 0 && place->dead_offset != dead_offset + 1)
+        history_fail("partition %llu offset %llu is two dead letters, %llu and %llu",
+                     (unsigned long long)partition, (unsigned long long)offset,
+                     (unsigned long long)place->dead_offset - 1, (unsigned long long)dead_offset);
+    if (place->dead_offset == 0)
+        dead_count++;
+    if (!place->maybe_done && place->dead_offset == 0)
+        done_count++;
+    place->dead_offset = dead_offset + 1;
+}
+
+uint64_t history_dead_count(void)
+{
+    return dead_count;
+}
+
 void history_leases_void(void)
 {
     struct map_slot *slot;
-    for (size_t i = 0; (slot = map_next(&places, &i)) != NULL;)
-        ((struct place *)slot->value)->leased_until_ms = 0;
+    for (size_t i = 0; (slot = map_next(&places, &i)) != NULL;) {
+        struct place *place = slot->value;
+        place->leased_until_ms = 0;
+        if (!place->delay_stored)
+            place->not_before_ms = 0;
+    }
 }
 
 uint64_t history_done_count(void)

@@ -54,7 +54,14 @@ void history_seen(struct seen_run *run, struct message message);
 void history_handed_out(uint64_t partition, uint64_t offset, uint32_t failures, uint64_t until_ms);
 void history_settling(uint64_t partition, uint64_t offset); /* as done: sent, not answered yet */
 void history_settled(uint64_t partition, uint64_t offset, bool done); /* answered */
-void history_leases_void(void);                                       /* the gateway crashed */
+/* Sent with a delay, not answered yet; then whether it was taken. */
+void history_delaying(uint64_t partition, uint64_t offset, uint64_t due_ms);
+void history_delayed(uint64_t partition, uint64_t offset, uint64_t due_ms, bool taken);
+/* A dead letter was read, which says where its record lay: its only copy, and not handed out there
+ * from now on. */
+void history_dead(uint64_t partition, uint64_t offset, uint64_t dead_offset, struct span payload);
+uint64_t history_dead_count(void);
+void history_leases_void(void); /* the gateway crashed */
 /* Records settled as done; where the answer was lost in a crash, it may have been done. */
 uint64_t history_done_count(void);
 uint64_t history_final_count(void);

@@ -13,7 +13,13 @@
 #include "tests/sim/mqtt_peer.h"
 #include "tests/sim/sim.h"
 
-enum { WORKERS_MAX = 3, SUBSCRIBERS = 3, CONSUMERS = 3, CRASHES_MAX = 5, MINUTE_MS = 60 * 1000 };
+enum {
+    WORKERS_MAX = 3,
+    SUBSCRIBERS = 3,
+    CONSUMERS = 4 /* one of dead letters */,
+    CRASHES_MAX = 5,
+    MINUTE_MS = 60 * 1000
+};
 
 /* The gateway of the moment. */
 static struct {
@@ -154,13 +160,30 @@ static const struct queue *built_in(struct broker_worker *worker)
     return catalog_queue_by_text(broker_catalog(worker), TENANT_DEFAULT, span_from_text("mqtt"));
 }
 
+static void queue_changed(struct request *request, enum status status)
+{
+    (void)request;
+    if (status != STATUS_OK)
+        history_fail("the queue does not change: %s", status_text(status));
+    maker.done = true;
+}
+
 static void group_made(struct request *request, enum status status)
 {
     (void)request;
     if (status != STATUS_OK)
         history_fail("no group: %s", status_text(status));
     gateway.group = maker.admin.group->id;
-    maker.done = true;
+    maker.admin = (struct broker_admin){
+        .client = &maker.client,
+        .action = ADMIN_QUEUE_CHANGE,
+        .id = built_in(maker.client.worker)->id,
+        .fields = QUEUE_FIELD_REDRIVE,
+        .redrive = true,
+        .max_consume_count = 3,
+    };
+    request_init(&maker.admin.request, broker_loop(maker.client.worker), queue_changed);
+    broker_administer(&maker.admin);
 }
 
 static void maker_in(struct request *request, enum status status)
@@ -200,7 +223,7 @@ static void find_group(void *context)
     if (group == NULL)
         history_fail("the group is gone");
     for (unsigned i = 0; i < CONSUMERS; i++)
-        gateway.consumers[i] = consumer_new(any_worker(), group->id, polite);
+        gateway.consumers[i] = consumer_new(any_worker(), group->id, polite, i == 0);
 }
 
 static void start_consumers(void)
@@ -248,7 +271,7 @@ static bool all_settled(void *context)
     const struct group_spec *group =
         catalog_group(broker_catalog(broker_worker(gateway.broker, 0)), gateway.group);
     return group != NULL && atomic_load(&group->stat->backlog) == 0 &&
-           history_done_count() == history_final_count();
+           atomic_load(&group->stat->dead) == 0 && history_done_count() == history_final_count();
 }
 
 static void trouble(void)
@@ -326,15 +349,17 @@ int main(int argc, char **argv)
     /* Refusing writes after a failed sync is expected here, and would fill the screen. */
     trace_set_level(argc > 3 ? TRACE_DEBUG : (enum trace_level)(TRACE_ERROR + 1));
     mqtt_configure(&(struct mqtt_options){.topic_alias_max = 10});
-    uint64_t records = 0, acknowledged = 0;
+    uint64_t records = 0, acknowledged = 0, dead = 0;
     for (uint64_t i = 0; i < count; i++) {
         run(first + i);
         records += history_final_count();
         acknowledged += history_acknowledged_count();
+        dead += history_dead_count();
     }
-    printf("%llu seeds from %llu: %llu records, %llu of them acknowledged, nothing wrong\n",
+    printf("%llu seeds from %llu: %llu records, %llu of them acknowledged, %llu dead letters, "
+           "nothing wrong\n",
            (unsigned long long)count, (unsigned long long)first, (unsigned long long)records,
-           (unsigned long long)acknowledged);
+           (unsigned long long)acknowledged, (unsigned long long)dead);
     printf("%llu passed, 0 failed\n", (unsigned long long)count);
     return 0;
 }

@@ -4,6 +4,7 @@
 #include "adapters/rest/look.h"
 
 #include "adapters/rest/call.h"
+#include "adapters/rest/position.h"
 #include "adapters/rest/wanted.h"
 #include "adapters/rest/view.h"
 #include "core/base/clock.h"
@@ -22,7 +23,9 @@ struct look {
     struct wanted wanted;
     struct log_read read;
     struct loop_timer again;
-    uint64_t index; /* of the partition */
+    struct group_spec *group;     /* a reference: its dead letters; NULL: a queue's records */
+    struct group_explain explain; /* of one of them */
+    uint64_t index;               /* of the partition */
     uint64_t offset, limit;
     uint64_t ends_ms;
     uint32_t count;
@@ -55,6 +58,11 @@ static void write_record(struct look *look, const struct record *record)
     json_put_number(to, record->timestamp_ms);
     json_put(to, ",");
     view_write(record, true, to);
+    if (look->group != NULL) {
+        json_put(to, ",\"fate\":\"");
+        json_put(to, fate_text(look->explain.fate));
+        json_put(to, "\"");
+    }
     json_put(to, "}");
     look->count++;
 }
@@ -77,49 +85,102 @@ static void answer(struct look *look)
 /* ---------------------------------------------------------------- search */
 
 static void read_on(struct look *look);
+static void search(struct look *look);
 
 static bool is_full(struct look *look)
 {
     return look->count >= look->limit || call_out(&look->call)->size >= ANSWER_BYTES;
 }
 
-/* False: the turn has done enough. */
-static bool search_batch(struct look *look, const struct batch *batch, uint64_t slice_ends_ns)
+/* Dead letters that were settled or redriven are in the log until retention takes them. */
+static bool is_there(enum record_fate fate)
 {
-    if (!label_footer_may_match(&look->wanted.labels, batch)) {
-        look->offset = batch_end(batch);
-        return true;
-    }
-    for (uint32_t i = batch_find(batch, look->offset); i < batch->record_count; i++) {
-        struct record record;
-        batch_record(batch, i, &record);
-        if (wanted_matches(&look->wanted, &record))
-            write_record(look, &record);
-        look->offset = record.offset + 1;
-        if (is_full(look) || (i % SLICE_RECORDS == 0 && clock_monotonic_ns() > slice_ends_ns))
-            return is_full(look);
-    }
-    look->offset = batch_end(batch);
-    return true;
+    return fate == RECORD_AVAILABLE || fate == RECORD_LEASED || fate == RECORD_DELAYED ||
+           fate == RECORD_PARKED || fate == RECORD_BLOCKED || fate == RECORD_FILTERED;
 }
 
+static void explained(struct request *request, enum status status)
+{
+    struct group_explain *explain = container_of(request, struct group_explain, request);
+    struct look *look = container_of(explain, struct look, explain);
+    const struct batch *batch = look->read.batches[look->batch];
+    struct record record;
+    batch_record(batch, batch_find(batch, explain->offset), &record);
+    look->offset = record.offset + 1;
+    if (look->call.exchange != NULL && status != STATUS_OK) {
+        drop_batches(look);
+        call_refuse_status(&look->call, status, NULL);
+    } else if (look->call.exchange != NULL && is_there(explain->fate)) {
+        write_record(look, &record);
+    }
+    search(look);
+}
+
+static void ask_fate(struct look *look, const struct record *record)
+{
+    struct call *call = &look->call;
+    look->explain.partition = look->read.partition;
+    look->explain.offset = record->offset;
+    request_init(&look->explain.request, call_loop(call), explained);
+    broker_explain(call->client, look->group, &look->explain);
+}
+
+enum searched { SEARCHED_ALL, SEARCHED_ENOUGH, SEARCH_ASKS, SEARCH_PAUSES };
+
+static enum searched search_batch(struct look *look, const struct batch *batch,
+                                  uint64_t slice_ends_ns)
+{
+    uint32_t i = batch_find(batch, look->offset);
+    if (!label_footer_may_match(&look->wanted.labels, batch))
+        i = batch->record_count;
+    for (; i < batch->record_count; i++) {
+        struct record record;
+        batch_record(batch, i, &record);
+        if (wanted_matches(&look->wanted, &record)) {
+            if (look->group != NULL) {
+                ask_fate(look, &record);
+                return SEARCH_ASKS;
+            }
+            write_record(look, &record);
+        }
+        look->offset = record.offset + 1;
+        if (is_full(look))
+            return SEARCHED_ENOUGH;
+        if (i % SLICE_RECORDS == 0 && clock_monotonic_ns() > slice_ends_ns)
+            return SEARCH_PAUSES;
+    }
+    look->offset = batch_end(batch);
+    return SEARCHED_ALL;
+}
+
+static bool is_over(struct look *look, bool ended)
+{
+    return ended || is_full(look) || loop_now_ms(call_loop(&look->call)) >= look->ends_ms;
+}
+
+/* The caller's reference to the call goes along until the batches are searched through. */
 static void search(struct look *look)
 {
     uint64_t slice_ends_ns = clock_monotonic_ns() + SLICE_NS;
     while (look->call.exchange != NULL && look->batch < look->read.count && !is_full(look)) {
-        const struct batch *batch = look->read.batches[look->batch];
-        if (!search_batch(look, batch, slice_ends_ns)) {
+        switch (search_batch(look, look->read.batches[look->batch], slice_ends_ns)) {
+        case SEARCHED_ALL:
+            look->batch++;
+            break;
+        case SEARCHED_ENOUGH:
+            break;
+        case SEARCH_PAUSES:
             loop_timer_start(call_loop(&look->call), &look->again, 0);
             return;
+        case SEARCH_ASKS:
+            return;
         }
-        if (look->offset >= batch_end(batch))
-            look->batch++;
     }
     bool ended = look->read.count == 0 || look->offset >= look->read.end;
     drop_batches(look);
     if (look->call.exchange == NULL)
         ;
-    else if (ended || is_full(look) || loop_now_ms(call_loop(&look->call)) >= look->ends_ms)
+    else if (is_over(look, ended))
         answer(look);
     else
         read_on(look);
@@ -213,15 +274,19 @@ static void run_deadletters(struct call *call)
     const struct group_spec *group = queue == NULL ? NULL : call_group(call, queue, 2);
     if (group == NULL)
         return;
-    if (group->dead_partition == 0)
-        call_refuse(call, 400, CODE_QUERY, "The queue keeps no dead letters.");
-    else
-        begin(look_of(call), group->dead_partition);
+    if (group->dead_partition == 0) {
+        call_refuse(call, 400, CODE_QUERY, "The group keeps no dead letters.");
+        return;
+    }
+    look_of(call)->group = group_spec_ref(group);
+    begin(look_of(call), group->dead_partition);
 }
 
 static void deinit_look(struct call *call)
 {
     wanted_deinit(&look_of(call)->wanted);
+    if (look_of(call)->group != NULL)
+        group_spec_unref(look_of(call)->group);
 }
 
 void look_records(struct http_exchange *exchange)

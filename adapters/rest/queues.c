@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Queues: create, list, show, delete, and the quota. */
+/* Queues: create, list, show, change, delete, and the quota. */
 #include "adapters/rest/queues.h"
 
 #include "adapters/rest/change.h"
@@ -79,6 +79,10 @@ static void write_own_fields(const struct queue *queue, const struct totals *tot
     put_field(to, "partition_count", queue->partition_count);
     put_field(to, "retention_ms", (int64_t)queue->retention_ms);
     put_field(to, "retention_bytes", (int64_t)queue->retention_bytes);
+    put_text_field(to, "overflow", queue->overflow == OVERFLOW_REFUSE ? "refuse" : "drop_oldest");
+    put_field(to, "max_records", (int64_t)queue->max_records);
+    put_field(to, "protect_bytes", (int64_t)queue->protect_bytes);
+    put_field(to, "delayed", (int64_t)atomic_load(&queue->stat->delayed));
     put_field(to, "records", (int64_t)totals->records);
     put_field(to, "bytes", (int64_t)totals->bytes);
     json_put(to, ",\"built_in\":");
@@ -345,6 +349,30 @@ static bool read_retention(struct change *change)
     return true;
 }
 
+/* Fields that DMS does not have. */
+
+static bool read_overflow(struct change *change)
+{
+    const json_t *overflow = json_object_get(change->call.body, "overflow");
+    if (overflow == NULL || json_is_null(overflow))
+        return true;
+    bool refuse = json_is_string(overflow) && span_is(json_span(overflow), "refuse");
+    change->admin.overflow = refuse ? OVERFLOW_REFUSE : OVERFLOW_DROP_OLDEST;
+    if (refuse || (json_is_string(overflow) && span_is(json_span(overflow), "drop_oldest")))
+        return true;
+    call_refuse(&change->call, 400, 10240009, "overflow must be drop_oldest or refuse.");
+    return false;
+}
+
+static bool read_own_limits(struct change *change)
+{
+    struct broker_admin *admin = &change->admin;
+    return !call_is_ours(&change->call) ||
+           (read_overflow(change) &&
+            read_number(change, "max_records", INT64_MAX / 2, 10240009, &admin->max_records) &&
+            read_number(change, "protect_bytes", INT64_MAX / 2, 10240009, &admin->protect_bytes));
+}
+
 static void created(struct change *change)
 {
     struct call *call = &change->call;
@@ -372,9 +400,97 @@ static void run_create(struct call *call)
     change->applied = created;
     if (!call_check_project(call) || !call_read_object(call, 10240009) || !read_name(change) ||
         !read_description(change) || !read_mode(change) || !read_redrive(change) ||
-        !read_retention(change))
+        !read_retention(change) || !read_own_limits(change))
         return;
     change_start(change, ADMIN_QUEUE_CREATE);
+}
+
+/* ---------------------------------------------------------------- change */
+
+static const struct {
+    const char *name;
+    enum queue_field field;
+} changeable[] = {
+    {"description", QUEUE_FIELD_DESCRIPTION},     {"retention_hours", QUEUE_FIELD_RETENTION_MS},
+    {"retention_ms", QUEUE_FIELD_RETENTION_MS},   {"retention_bytes", QUEUE_FIELD_RETENTION_BYTES},
+    {"redrive_policy", QUEUE_FIELD_REDRIVE},      {"max_consume_count", QUEUE_FIELD_REDRIVE},
+    {"overflow", QUEUE_FIELD_OVERFLOW},           {"max_records", QUEUE_FIELD_MAX_RECORDS},
+    {"protect_bytes", QUEUE_FIELD_PROTECT_BYTES},
+};
+
+/* Which fields the body names; refuses what is none or cannot change. */
+static bool read_fields(struct change *change)
+{
+    const char *name;
+    json_t *value;
+    json_object_foreach(change->call.body, name, value)
+    {
+        size_t i = 0;
+        while (i < sizeof changeable / sizeof *changeable && strcmp(changeable[i].name, name) != 0)
+            i++;
+        if (i == sizeof changeable / sizeof *changeable) {
+            call_refuse(&change->call, 400, 10240009, "%.64s is nothing that can be changed.",
+                        name);
+            return false;
+        }
+        change->admin.fields |= changeable[i].field;
+    }
+    if (change->admin.fields != 0)
+        return true;
+    call_refuse(&change->call, 400, 10240009, "Nothing is to be changed.");
+    return false;
+}
+
+/* In a change, 0 stands for no limit, as null does. */
+static void drop_zeros(json_t *body)
+{
+    const char *name;
+    json_t *value;
+    void *next;
+    json_object_foreach_safe(body, next, name, value)
+    {
+        if (json_is_integer(value) && json_integer_value(value) == 0 &&
+            strcmp(name, "max_consume_count") != 0)
+            json_object_set_new(body, name, json_null());
+    }
+}
+
+/* One of the two may stand alone: the other stays. */
+static void complete_redrive(json_t *body, const struct queue *queue)
+{
+    if (json_object_get(body, "redrive_policy") == NULL)
+        json_object_set_new(body, "redrive_policy",
+                            json_string(queue->redrive ? "enable" : "disable"));
+    if (json_object_get(body, "max_consume_count") == NULL)
+        json_object_set_new(body, "max_consume_count", json_integer(queue->max_consume_count));
+}
+
+static void changed(struct change *change)
+{
+    if (change->call.exchange == NULL)
+        return;
+    write_queue(&change->call, change->admin.queue, true);
+    call_answer(&change->call, 200);
+}
+
+static void run_change(struct call *call)
+{
+    struct change *change = change_of(call);
+    change->codes = &queue_codes;
+    change->applied = changed;
+    if (!call_check_project(call))
+        return;
+    const struct queue *queue = call_queue(call, 1);
+    if (queue == NULL || !call_read_object(call, 10240009) || !read_fields(change))
+        return;
+    change->admin.id = queue->id;
+    change->admin.type = queue->type;
+    drop_zeros(call->body);
+    if ((change->admin.fields & QUEUE_FIELD_REDRIVE) != 0)
+        complete_redrive(call->body, queue);
+    if (read_description(change) && read_redrive(change) && read_retention(change) &&
+        read_own_limits(change))
+        change_start(change, ADMIN_QUEUE_CHANGE);
 }
 
 /* ---------------------------------------------------------------- delete */
@@ -417,6 +533,12 @@ void queues_list(struct http_exchange *exchange)
 void queues_show(struct http_exchange *exchange)
 {
     static const struct call_kind kind = {.size = sizeof(struct call), .run = run_show};
+    call_start(exchange, &kind);
+}
+
+void queues_change(struct http_exchange *exchange)
+{
+    static const struct call_kind kind = {.size = sizeof(struct change), .run = run_change};
     call_start(exchange, &kind);
 }
 

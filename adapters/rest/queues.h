@@ -8,6 +8,7 @@
 void queues_create(struct http_exchange *exchange);
 void queues_list(struct http_exchange *exchange);
 void queues_show(struct http_exchange *exchange);
+void queues_change(struct http_exchange *exchange); /* PATCH /v1/{project}/queues/{queue} */
 void queues_delete(struct http_exchange *exchange);
 void queues_quota(struct http_exchange *exchange);
 

@@ -8,6 +8,7 @@
 #include "adapters/rest/consume.h"
 #include "adapters/rest/look.h"
 #include "adapters/rest/openapi.h"
+#include "adapters/rest/position.h"
 #include "adapters/rest/produce.h"
 #include "adapters/rest/queues.h"
 #include "adapters/rest/upkeep.h"
@@ -105,6 +106,7 @@ const struct http_route rest_routes[] = {
     OURS(POST, "/queues", queues_create),
     OURS(GET, "/queues", queues_list),
     OURS(GET, "/queues/{queue}", queues_show),
+    OURS(PATCH, "/queues/{queue}", queues_change),
     OURS(DELETE, "/queues/{queue}", queues_delete),
     OURS(GET, "/queues/{queue}/records", look_records),
     OURS(POST, "/queues/{queue}/purge", upkeep_purge),
@@ -118,6 +120,10 @@ const struct http_route rest_routes[] = {
     OURS(POST, GROUP "/reject", settle_reject),
     OURS(PUT, GROUP "/leases", settle_renew),
     OURS(GET, GROUP "/deadletters", look_deadletters),
+    OURS(POST, GROUP "/seek", position_seek),
+    OURS(POST, GROUP "/redrive", position_redrive),
+    OURS(GET, GROUP "/redrive", position_show_redrive),
+    OURS(GET, GROUP "/explain", position_explain),
     OURS(POST, "/backup", upkeep_backup),
     OURS(GET, "/routes", routes_list),
     OURS(GET, "/routes/{filter*}", routes_show),

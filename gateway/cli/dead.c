@@ -1,17 +1,20 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* polylog deadletter: what a group could not work off. */
+/* polylog deadletter, redrive: what a group could not work off, and back with it. */
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "core/base/heap.h"
 #include "gateway/cli/cli.h"
 
-enum { PAGE = 500 };
+enum { PAGE = 500, PROGRESS_US = 300 * 1000 };
 
 /* ------------------------------------------------ list */
 
 static const struct cli_column dead_columns[] = {
     {"OFFSET", "offset"},
+    {"FATE", "fate"},
     {"REASON", "dead-letter-reason"},
     {"FAILURES", "dead-letter-count"},
     {"SOURCE", "dead-letter-offset"},
@@ -90,7 +93,90 @@ static enum outcome dead_show(struct cli *cli)
     return outcome;
 }
 
+/* ------------------------------------------------ redrive */
+
+/* NULL: the call was wrong. */
+static json_t *redrive_body(const struct cli *cli)
+{
+    const char *label = cli_option(cli, "label", 0), *id;
+    bool all = cli_option(cli, "all", 0) != NULL;
+    json_t *ids = json_array();
+    for (unsigned i = 0; (id = cli_option(cli, "id", i)) != NULL; i++) {
+        if (*id == '\0' || id[strspn(id, "0123456789")] != '\0') {
+            json_decref(ids);
+            cli_say(OUTCOME_USAGE, "--id is the offset of a dead letter");
+            return NULL;
+        }
+        json_array_append_new(ids, json_integer(strtoll(id, NULL, 10)));
+    }
+    bool some = json_array_size(ids) > 0;
+    if (all + some + (label != NULL) != 1) {
+        json_decref(ids);
+        cli_say(OUTCOME_USAGE, "redrive wants one of --all, --id and --label");
+        return NULL;
+    }
+    json_t *body = all    ? json_pack("{s:b}", "all", 1)
+                   : some ? json_pack("{s:O}", "ids", ids)
+                          : json_pack("{s:s}", "label", label);
+    json_decref(ids);
+    return body;
+}
+
+static json_int_t progress_number(const json_t *progress, const char *name)
+{
+    return json_integer_value(json_object_get(progress, name));
+}
+
+/* On the terminal one line that changes, else nothing until the end. */
+static void show_progress(const json_t *progress, bool last)
+{
+    bool lively = isatty(STDERR_FILENO);
+    if (!last && !lively)
+        return;
+    fprintf(last ? stdout : stderr, "%s%lld of %lld moved", lively ? "\r" : "",
+            (long long)progress_number(progress, "moved"),
+            (long long)progress_number(progress, "total"));
+    if (progress_number(progress, "failed") > 0)
+        fprintf(last ? stdout : stderr, ", %lld failed",
+                (long long)progress_number(progress, "failed"));
+    if (last)
+        putchar('\n');
+}
+
+static enum outcome redrive(struct cli *cli)
+{
+    json_t *body = redrive_body(cli), *progress;
+    if (body == NULL)
+        return OUTCOME_USAGE;
+    char *path = cli_path("/v1/default/queues/%s/groups/%s/redrive", cli->words[0], cli->words[1]);
+    enum outcome outcome = cli_call(cli, "POST", path, body, &progress);
+    bool waits = cli_option(cli, "no-wait", 0) == NULL;
+    while (outcome == OUTCOME_OK && waits && json_is_true(json_object_get(progress, "running"))) {
+        show_progress(progress, false);
+        json_decref(progress);
+        usleep(PROGRESS_US);
+        outcome = cli_call(cli, "GET", path, NULL, &progress);
+    }
+    heap_free(path);
+    if (outcome == OUTCOME_OK && cli->json)
+        show_json(progress);
+    else if (outcome == OUTCOME_OK && waits)
+        show_progress(progress, true);
+    if (outcome == OUTCOME_OK && progress_number(progress, "failed") > 0)
+        outcome = OUTCOME_REFUSED;
+    json_decref(progress);
+    return outcome;
+}
+
 /* ------------------------------------------------ table */
+
+static const struct cli_option redrive_options[] = {
+    {"all", NULL, "all dead letters of the group"},
+    {"id", "OFFSET", "this one; may be given again"},
+    {"label", "LABEL", "those with this label"},
+    {"no-wait", NULL, "do not wait until it is through"},
+    {NULL, NULL, NULL},
+};
 
 static const struct cli_option list_options[] = {
     {"max", "N", "at most so many (100)"},
@@ -102,6 +188,7 @@ static const struct cli_option list_options[] = {
 const struct cli_command dead_commands[] = {
     {"deadletter", "list", "QUEUE GROUP", 2, 2, "dead letters of the group", list_options, dead_list},
     {"deadletter", "show", "QUEUE GROUP OFFSET", 3, 3, "one of them, with all its attributes", NULL, dead_show},
+    {"redrive", NULL, "QUEUE GROUP", 2, 2, "dead letters go back to the queue; shows how far it is", redrive_options, redrive},
     {0},
 };
 /* clang-format on */

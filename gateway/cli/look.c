@@ -185,6 +185,15 @@ static enum outcome replay(struct cli *cli)
     return look(cli, INT64_MAX);
 }
 
+static enum outcome explain(struct cli *cli)
+{
+    char *path = cli_path("/v1/default/queues/%s/groups/%s/explain", cli->words[0], cli->words[1]);
+    path = cli_query(path, "offset", cli->words[2]);
+    if (cli_option(cli, "partition", 0) != NULL)
+        path = cli_query(path, "partition", cli_option(cli, "partition", 0));
+    return cli_show(cli, "GET", path, NULL);
+}
+
 /* ------------------------------------------------ table */
 
 #define LOOK_OPTIONS                                                                               \
@@ -207,10 +216,16 @@ static const struct cli_option replay_options[] = {
     {NULL, NULL, NULL},
 };
 
+static const struct cli_option explain_options[] = {
+    {"partition", "N", "of a queue with several (0)"},
+    {NULL, NULL, NULL},
+};
+
 /* clang-format off */
 const struct cli_command look_commands[] = {
     {"peek", NULL, "QUEUE", 1, 1, "shows the first messages without taking them", peek_options, peek},
     {"replay", NULL, "QUEUE", 1, 1, "shows all messages there are now, from an offset or a time on", replay_options, replay},
+    {"explain", NULL, "QUEUE GROUP OFFSET", 3, 3, "why the group gets a message, or does not", explain_options, explain},
     {0},
 };
 /* clang-format on */

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* polylog publish, consume, status: records in and out, and how the gateway is. */
+/* polylog publish, consume, backup, status: records in and out, and how the gateway is. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -232,6 +232,12 @@ static enum outcome delayed_delete(struct cli *cli)
 
 /* ------------------------------------------------ status */
 
+static enum outcome backup(struct cli *cli)
+{
+    return cli_change(cli, "POST", cli_path("/v1/default/backup"),
+                      json_pack("{s:s}", "directory", cli->words[0]));
+}
+
 static const char *const figures[] = {
     "polylog_connections",   "polylog_received_records_total", "polylog_delivered_records_total",
     "polylog_refused_total", "polylog_dropped_total",          "polylog_queue_records",
@@ -323,6 +329,7 @@ const struct cli_command message_commands[] = {
     {"publish", NULL, "[MESSAGE]", 0, 1, "one message, from the argument or standard input", publish_options, publish},
     {"consume", NULL, "QUEUE GROUP", 2, 2, "takes, shows and acknowledges messages", consume_options, consume},
     {"delayed", "delete", "QUEUE ID", 2, 2, "a delayed message is not delivered", NULL, delayed_delete},
+    {"backup", NULL, "DIRECTORY", 1, 1, "copies everything there is into a directory of the gateway's machine", NULL, backup},
     {"status", NULL, "", 0, 0, "whether the gateway is ready, and its main figures", NULL, status},
     {0},
 };

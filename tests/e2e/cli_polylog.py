@@ -41,7 +41,8 @@ def help_is_there_for_every_command():
             assert f"  {noun} {verb}" in whole, (noun, verb)
             done = subprocess.run([POLYLOG, noun, verb, "--help"], capture_output=True, text=True, check=True)
             assert done.stdout.startswith(f"usage: polylog {noun} {verb}"), done.stdout
-    for command in ("publish", "consume", "status", "peek", "replay", "deadletter list", "deadletter show"):
+    for command in ("publish", "consume", "status", "peek", "replay", "deadletter list", "deadletter show",
+                    "redrive", "explain", "purge", "backup", "queue set", "group seek", "delayed delete"):
         done = subprocess.run([POLYLOG, *command.split(), "--help"], capture_output=True, text=True, check=True)
         assert done.stdout.startswith(f"usage: polylog {command} "), done.stdout
 

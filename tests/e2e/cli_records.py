@@ -3,7 +3,9 @@
 import datetime
 import json
 import os
+import shutil
 import subprocess
+import tempfile
 import time
 
 import gateway
@@ -96,9 +98,10 @@ def dead_letters(running):
     settle(running, "nack", handlers(take(running)))
     assert until(lambda: group_numbers(running)["available_deadletters"] == 3)
     rows = lines(running, "deadletter", "list", "q", "g")
-    assert rows[0].split() == ["OFFSET", "REASON", "FAILURES", "SOURCE", "BODY"]
-    assert [row.split() for row in rows[1:]] == [["0", "failures", "1", "0", "one"], ["1", "failures", "1", "1", "two"],
-                                                 ["2", "failures", "1", "2", "three"]], rows
+    assert rows[0].split() == ["OFFSET", "FATE", "REASON", "FAILURES", "SOURCE", "BODY"]
+    assert [row.split() for row in rows[1:]] == [["0", "available", "failures", "1", "0", "one"],
+                                                 ["1", "available", "failures", "1", "1", "two"],
+                                                 ["2", "available", "failures", "1", "2", "three"]], rows
     assert len(lines(running, "deadletter", "list", "q", "g", "--label", "x")) == 2
     assert "two" in call(running, "deadletter", "show", "q", "g", "1")
     assert json.loads(call(running, "--json", "deadletter", "show", "q", "g", "2"))["body"] == "three"
@@ -110,4 +113,83 @@ def dead_letters(running):
     assert lines(running, "consume", "q", "g", "--dead", "--wait", "1") == ["three"]
 
 
-gateway.run(publish_options, delayed_messages, looking_takes_nothing, dead_letters)
+def dead_letters_go_back(running):
+    make(running, redrive_policy="enable", max_consume_count=1)
+    publish(running, *({"body": str(i), "labels": ["odd" if i % 2 else "even"]} for i in range(8)))
+    settle(running, "reject", handlers(take(running)))
+    assert until(lambda: group_numbers(running)["available_deadletters"] == 8)
+    assert "8" in lines(running, "group", "list", "q")[1].split()
+    assert call(running, "redrive", "q", "g", "--id", "2", "--id", "3") == "2 of 2 moved\n"
+    assert json.loads(call(running, "--json", "redrive", "q", "g", "--label", "odd"))["moved"] == 3
+    assert sorted(lines(running, "consume", "q", "g", "--wait", "1")) == ["1", "2", "3", "5", "7"]
+    assert len(lines(running, "deadletter", "list", "q", "g")) == 4
+    call(running, "redrive", "q", "g", "--all", "--no-wait")
+    assert sorted(lines(running, "consume", "q", "g", "--wait", "1")) == ["0", "4", "6"]
+    for wrong in ([], ["--all", "--label", "x"], ["--id", "x"], ["--id", ""]):
+        call(running, "redrive", "q", "g", *wrong, expected=2)
+    call(running, "redrive", "q", "none", "--all", expected=1)
+
+
+def positions(running):
+    make(running)
+    publish(running, *map(str, range(6)))
+    assert lines(running, "consume", "q", "g", "--wait", "0") == list("012345")
+    call(running, "group", "seek", "q", "g", "--offset", "4")
+    assert lines(running, "consume", "q", "g", "--wait", "0") == ["4", "5"]
+    call(running, "group", "seek", "q", "g", "--earliest")
+    assert lines(running, "consume", "q", "g", "--wait", "0", "--max", "1") == ["0"]
+    shown = dict(line.split(None, 1) for line in lines(running, "explain", "q", "g", "0"))
+    assert shown["fate"] == "acknowledged", shown
+    assert json.loads(call(running, "--json", "explain", "q", "g", "1", "--partition", "0"))["fate"] == "available"
+    call(running, "group", "seek", "q", "g", "--time", "1h")
+    assert lines(running, "consume", "q", "g", "--wait", "0") == list("012345")
+    call(running, "group", "seek", "q", "g", "--latest")
+    assert lines(running, "consume", "q", "g", "--wait", "0") == []
+    call(running, "group", "create", "q", "late", "--start", "latest")
+    assert lines(running, "consume", "q", "late", "--wait", "0") == []
+    for wrong in ([], ["--earliest", "--latest"], ["--offset", "-1"], ["--time", "soon"]):
+        call(running, "group", "seek", "q", "g", *wrong, expected=2)
+    call(running, "group", "seek", "q", "g", "--offset", "99", expected=1)
+    call(running, "explain", "q", "g", "x", expected=1)
+    call(running, "explain", "q", "none", "0", expected=1)
+    call(running, "group", "create", "q", "odd", "--start", "middle", expected=1)
+
+
+def queues_change(running):
+    call(running, "queue", "create", "q", "--max-failures", "3", "--overflow", "refuse", "--max-records", "5")
+    call(running, "queue", "set", "q", "--description", "changed", "--retention-hours", "5", "--max-records", "0")
+    shown = json.loads(call(running, "--json", "queue", "show", "q"))
+    assert (shown["description"], shown["retention_ms"], shown["max_records"]) == ("changed", 18000000, 0), shown
+    assert (shown["redrive_policy"], shown["max_consume_count"], shown["overflow"]) == ("enable", 3, "refuse"), shown
+    call(running, "queue", "set", "q", "--deadletters", "disable")
+    assert json.loads(call(running, "--json", "queue", "show", "q"))["redrive_policy"] == "disable"
+    call(running, "queue", "set", "q", expected=2)
+    call(running, "queue", "set", "q", "--type", "fifo", expected=2)
+    call(running, "queue", "set", "q", "--overflow", "burst", expected=1)
+    call(running, "queue", "set", "none", "--max-records", "5", expected=1)
+    publish(running, *map(str, range(4)))
+    assert call(running, "purge", "q").split() == ["records", "4"]
+    assert lines(running, "peek", "q") == []
+    call(running, "purge", "none", expected=1)
+
+
+def a_backup_is_a_store(running):
+    make(running)
+    publish(running, "kept")
+    place = tempfile.mkdtemp(prefix="polylog-e2e-")
+    try:
+        directory = os.path.join(place, "copy")
+        call(running, "backup", directory)
+        call(running, "backup", directory, expected=1)
+        call(running, "backup", "relative", expected=1)
+        copy = gateway.Gateway(directory)
+        try:
+            assert lines(copy, "peek", "q") == ["kept"]
+        finally:
+            copy.stop()
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+
+
+gateway.run(publish_options, delayed_messages, looking_takes_nothing, dead_letters, dead_letters_go_back, positions, queues_change,
+            a_backup_is_a_store)

@@ -28,9 +28,18 @@ static void deliver_some(struct window *window)
     uint64_t offset;
     uint32_t delivery, failures;
     window_extend(window, window_end(window) + 10);
+    window_limit_failures(window, 2);
+    if (window_claim(window, window_next_available(window, window_base(window))))
+        window_moved(window, window_oldest(window));
+    while (window_wake(window, INT64_MAX))
+        ;
     for (uint32_t i = 0; i < 50 && window_peek(window, &offset); i++) {
         window_take(window, offset, 1, 1000 + i, &delivery, &failures);
-        CHECK(window_settle(window, offset, delivery, (enum window_outcome)(i % 3)) == STATUS_OK);
+        enum window_outcome outcome = (enum window_outcome)(i % 4);
+        if (i % 5 == 0 && (outcome == WINDOW_FAILED || outcome == WINDOW_RELEASED))
+            CHECK(window_delay(window, offset, delivery, outcome, i) == STATUS_OK);
+        else
+            CHECK(window_settle(window, offset, delivery, outcome) == STATUS_OK);
     }
 }
 
@@ -45,8 +54,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
             length = reader_left(&reader);
         status = window_apply(window, reader_bytes(&reader, length));
     }
-    if (status == STATUS_OK) {
+    if (status == STATUS_OK)
         check_round_trip(window);
+    if (status == STATUS_OK && window_base(window) < INT64_MAX / 2) { /* there are offsets left */
         deliver_some(window);
         check_round_trip(window);
     }

@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A group under random takes, settlements, slow writes and crashes that lose what was not stored.
  * What must hold: nothing that was settled as done comes back, no two live leases on one record,
- * failures never fall, and in the end everything has been done exactly once. */
+ * failures never fall, nothing comes early, and in the end everything has been done or become a
+ * dead letter, exactly once. */
 /* links: queue net_uv storage_memory */
 #include "tests/unit/queue_rig.h"
 
 enum { SEEDS = 40, STEPS = 400, NUMBERS = 500, TAKES = 3, SETTLES = 4, AT_ONCE = 6 };
-enum { SHORT_LEASE_MS = 3, LONG_LEASE_MS = 60000 };
+enum { SHORT_LEASE_MS = 3, LONG_LEASE_MS = 60000, FAILURES_MAX = 3, DELAY_MS = 12 };
 
 struct record_state {
     bool published, done; /* done: the answer said that it is stored */
@@ -14,6 +15,7 @@ struct record_state {
     struct receipt receipt;
     uint64_t leased_until_ms; /* at least */
     uint32_t failures;        /* that have been seen or answered */
+    int64_t not_before_ms;    /* answered */
 };
 
 struct settling {
@@ -22,6 +24,7 @@ struct settling {
     uint32_t numbers[AT_ONCE], failures[AT_ONCE];
     struct receipt receipts[AT_ONCE];
     enum status results[AT_ONCE];
+    int64_t due_ms; /* 0: no delay */
 };
 
 static struct record_state records[NUMBERS];
@@ -62,6 +65,9 @@ static void take_finished(struct take *take, uint64_t started_ms)
         if (record->leased)
             assert_true(clock_monotonic_ms() >= record->leased_until_ms);
         assert_true(take->items[i].failures >= record->failures);
+        assert_true(!rig.queue->redrive || take->items[i].failures < FAILURES_MAX);
+        assert_true(clock_wall_ms() >= record->not_before_ms);
+        record->not_before_ms = 0;
         record->failures = take->items[i].failures;
         record->leased = true;
         record->receipt = take->items[i].receipt;
@@ -77,10 +83,14 @@ static void settle_finished(struct settling *settling)
         struct record_state *record = &records[settling->numbers[i]];
         if (settling->settle.status != STATUS_OK || settling->results[i] != STATUS_OK)
             continue;
-        if (settling->settle.settle.outcome == SETTLE_DONE) {
+        if (settling->settle.settle.outcome == SETTLE_DONE ||
+            settling->settle.settle.outcome == SETTLE_REJECTED) {
             assert_false(record->done);
             record->done = true;
         }
+        /* Unless its time has come, and it was handed out, before the answer was seen. */
+        if (settling->due_ms != 0 && !record->leased)
+            record->not_before_ms = settling->due_ms;
         if (settling->settle.settle.outcome == SETTLE_FAILED &&
             record->failures <= settling->failures[i])
             record->failures = settling->failures[i] + 1;
@@ -130,13 +140,17 @@ static void step_settle(void)
     if (count == 0)
         return;
     settling->busy = true;
-    settle_start(&settling->settle, settling->receipts, count,
-                 pick(2) ? SETTLE_DONE : (enum settle_outcome)pick(3), settling->results);
+    enum settle_outcome outcome = pick(2) ? SETTLE_DONE : (enum settle_outcome)pick(4);
+    bool delay = (outcome == SETTLE_FAILED || outcome == SETTLE_RELEASED) && pick(2);
+    uint32_t delay_ms = delay ? 1 + (uint32_t)pick(DELAY_MS) : 0;
+    settling->due_ms = delay ? clock_wall_ms() + delay_ms : 0;
+    settle_begin(&settling->settle, settling->receipts, count, outcome, delay_ms,
+                 settling->results);
 }
 
 static void crash(void)
 {
-    door.refuse = STATUS_SHUTTING_DOWN;
+    door.down = true;
     door.hold = false;
     if (door.held != NULL)
         request_complete(&door.held->request, STATUS_SHUTTING_DOWN);
@@ -148,7 +162,7 @@ static void crash(void)
     for (unsigned i = 0; i < SETTLES; i++)
         assert_false(settlings[i].busy);
     log_stop();
-    door.refuse = STATUS_OK;
+    door.down = false;
     log_start();
     for (uint32_t i = 0; i < published; i++)
         records[i].leased = false;
@@ -201,6 +215,7 @@ static void finish(void)
         if (records[i].leased) /* those that have run out are stale */
             settle_one(&records[i].receipt, SETTLE_RELEASED);
     uint32_t count;
+    unsigned idle = 0;
     do {
         run_ms(SHORT_LEASE_MS);
         for (uint32_t i = 0; i < published; i++)
@@ -210,9 +225,19 @@ static void finish(void)
         if (count > 0)
             settle_all(&take, SETTLE_DONE);
         take_finished(&take, started_ms);
-    } while (count > 0);
-    assert_int_equal(stat_of(&rig.spec->stat->backlog), 0);
-    assert_int_equal(stat_of(&rig.spec->stat->acknowledged), published);
+        idle = count > 0 ? 0 : idle + 1;
+    } while (idle < 3 || stat_of(&rig.spec->stat->backlog) > 0);
+    uint64_t dead = stat_of(&rig.spec->stat->dead);
+    assert_true(rig.queue->redrive || dead == 0);
+    assert_int_equal(stat_of(&rig.spec->stat->acknowledged) + dead, published);
+    static bool seen[NUMBERS];
+    memset(seen, 0, sizeof seen);
+    for (; dead > 0; dead--) {
+        assert_int_equal(take_dead(&take, 1, 0, LONG_LEASE_MS), 1);
+        assert_false(seen[number_of(&take.items[0])]);
+        seen[number_of(&take.items[0])] = true;
+        take_drop(&take);
+    }
 }
 
 static void run_seed(uint64_t number)
@@ -221,6 +246,8 @@ static void run_seed(uint64_t number)
     memset(records, 0, sizeof records);
     published = 0;
     rig_open(2);
+    rig.queue->redrive = number % 2 != 0;
+    rig.queue->max_consume_count = FAILURES_MAX;
     open_group();
     for (int i = 0; i < STEPS; i++)
         step();

@@ -370,17 +370,25 @@ static inline uint32_t take_dead(struct take *take, uint32_t max, uint32_t wait_
     return take->take.count;
 }
 
-static inline void settle_start(struct settle *settle, const struct receipt *receipts,
-                                uint32_t count, enum settle_outcome outcome, enum status *results)
+static inline void settle_begin(struct settle *settle, const struct receipt *receipts,
+                                uint32_t count, enum settle_outcome outcome, uint32_t delay_ms,
+                                enum status *results)
 {
     *settle = (struct settle){0};
     request_init(&settle->settle.request, rig.loop, settle_done);
     settle->settle.receipts = receipts;
     settle->settle.count = count;
     settle->settle.outcome = outcome;
+    settle->settle.delay_ms = delay_ms;
     settle->settle.results = results;
     group_settle(rig.group, &settle->settle);
     assert_false(settle->done);
+}
+
+static inline void settle_start(struct settle *settle, const struct receipt *receipts,
+                                uint32_t count, enum settle_outcome outcome, enum status *results)
+{
+    settle_begin(settle, receipts, count, outcome, 0, results);
 }
 
 static inline enum status settle_one(const struct receipt *receipt, enum settle_outcome outcome)

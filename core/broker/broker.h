@@ -106,6 +106,7 @@ struct client {
     uint32_t credit_max;
     uint64_t subscription_number; /* of the last one made */
     struct list lags;             /* partitions it must catch up on */
+    struct list consumers;        /* of groups: consume.h */
     char *publisher;              /* header value */
     uint32_t publisher_size;
     struct broker_login *login; /* running */

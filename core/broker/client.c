@@ -4,6 +4,7 @@
 
 #include "core/base/hash.h"
 #include "core/base/heap.h"
+#include "core/broker/consume.h"
 
 enum { CREDENTIAL_MS = 5 * 60 * 1000 };
 
@@ -14,6 +15,7 @@ void client_init(struct client *client, struct broker_worker *worker, const stru
     client->credit = client->credit_max = LIMIT_CLIENT_CREDIT;
     list_init(&client->subscriptions);
     list_init(&client->lags);
+    list_init(&client->consumers);
     link_init(&client->waiting);
     client->figures = figures_of(worker, ops->protocol);
     list_push(&worker->clients, &client->link);
@@ -29,6 +31,7 @@ void client_close(struct client *client)
     link_remove(&client->link);
     worker->client_count--;
     client->open = false;
+    consumers_close(client);
     if (client->login != NULL)
         client->login->client = NULL;
     catch_up_close(client);
@@ -57,6 +60,7 @@ void client_settled(struct client *client, uint32_t count)
 
 void client_drained(struct client *client)
 {
+    consumers_go_on(client);
     if (!list_is_empty(&client->lags))
         catch_up_go_on(client);
 }

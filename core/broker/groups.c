@@ -275,6 +275,13 @@ void broker_settle(struct client *client, const struct group_spec *group,
         request_complete(&settle->request, status);
         return;
     }
+    groups_settle(worker, group, settle);
+}
+
+void groups_settle(struct broker_worker *worker, const struct group_spec *group,
+                   struct group_settle *settle)
+{
+    CHECK(loop_is_home(worker->loop) && settle->request.home == worker->loop);
     struct broker_worker *home = broker_home(worker->broker, group->id);
     settle->carrier = worker;
     settle->group_id = group->id;

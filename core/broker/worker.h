@@ -225,6 +225,9 @@ void groups_change(struct broker_worker *worker, const struct queue *queue);
 void groups_close_all(struct broker_worker *worker);
 void groups_notice(struct broker_worker *worker, uint64_t queue, uint64_t partition,
                    struct batch *batch);
+/* broker_settle() by one who was allowed to take: rights are not looked at again. */
+void groups_settle(struct broker_worker *worker, const struct group_spec *group,
+                   struct group_settle *settle);
 /* The queue was purged. */
 void groups_look(struct broker_worker *worker, uint64_t queue);
 log_undone groups_undone;

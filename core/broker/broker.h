@@ -267,8 +267,8 @@ struct broker_admin {
     struct client *client;
     enum admin_action action;
     struct span name; /* queue, group, or user; route: the filter */
-    uint64_t id; /* queue to change; queue or group to delete; queue of a group to create, of a
-                  * route */
+    uint64_t id;      /* queue to change; queue or group to delete; queue of a group to create, of a
+                       * route */
     /* ADMIN_QUEUE_CREATE: fields of the description; 0 and NULL mean defaults. ADMIN_QUEUE_CHANGE:
      * those that fields names, from description on; 0 and NULL mean none. */
     uint32_t fields;

@@ -54,8 +54,8 @@ struct partition_stat {
 /* On the owner's loop, for each committed batch, in offset order, before the append's done(). Must
  * not block; takes its own reference when it keeps the batch. */
 typedef void log_observer(void *context, uint64_t partition, struct batch *batch);
-/* On the loop of a worker that owns a partition of the same queue: the lowest offset that some group
- * has not done; UINT64_MAX: there is no group. */
+/* On the loop of a worker that owns a partition of the same queue: the lowest offset that some
+ * group has not done; UINT64_MAX: there is no group. */
 typedef uint64_t log_undone(void *context, uint64_t partition);
 
 struct log *log_new(struct storage *storage, unsigned workers);

@@ -184,6 +184,11 @@ def test_overlapping_subscriptions_and_little_credit(gateway):
 
 
 def test_receive_maximum_of_the_server():
+    gateway = Gateway()
+    with Client(gateway.mqtt_port, 5).connect("writer") as writer:
+        # Absence means 65535; Paho for Java reads that number as -1 and publishes nothing.
+        assert writer.connack.get(RECEIVE_MAXIMUM) is None
+    gateway.stop()
     gateway = Gateway(None, "mqtt.receive_max=5")
     with Client(gateway.mqtt_port, 5).connect("writer") as writer:
         assert writer.connack.get(RECEIVE_MAXIMUM) == 5

@@ -30,6 +30,8 @@ struct group *group_open(struct log *log, struct log_worker *worker, struct loop
     group->part_count = parts;
     list_init(&group->waiting);
     list_init(&group->early);
+    list_init(&group->early_redrives);
+    list_init(&group->early_explains);
     list_init(&group->settled);
     list_init(&group->answering);
     for (uint32_t i = 0; i < parts; i++) {
@@ -106,6 +108,10 @@ static void refuse_all(struct group *group, enum status status)
     seek_refuse(group, status);
     while ((link = list_pop(&group->early)) != NULL)
         request_complete(&container_of(link, struct group_settle, link)->request, status);
+    while ((link = list_pop(&group->early_redrives)) != NULL)
+        request_complete(&container_of(link, struct group_redrive, link)->request, status);
+    while ((link = list_pop(&group->early_explains)) != NULL)
+        request_complete(&container_of(link, struct group_explain, link)->request, status);
 }
 
 static void refuse_settled(struct group *group, enum status status)
@@ -383,6 +389,10 @@ void group_opened(struct group *group)
     struct link *link;
     while ((link = list_pop(&group->early)) != NULL)
         settle_apply(group, container_of(link, struct group_settle, link));
+    while ((link = list_pop(&group->early_redrives)) != NULL)
+        redrive_apply(group, container_of(link, struct group_redrive, link));
+    while ((link = list_pop(&group->early_explains)) != NULL)
+        explain_apply(group, container_of(link, struct group_explain, link));
     group_wake(group);
 }
 

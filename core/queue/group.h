@@ -127,6 +127,7 @@ struct group_redrive {
     const uint64_t *offsets; /* of dead letters, when not all; borrowed until done() */
     uint32_t offset_count;
     struct span label; /* only those that carry it; empty: any */
+    struct link link;  /* the group's */
     void *carrier;     /* the broker's */
     uint64_t group_id;
 };
@@ -166,7 +167,8 @@ struct group_explain {
     char key[65];         /* BLOCKED: by this key (its beginning) */
     uint64_t dead_offset; /* DEAD_LETTERED: where */
     struct redrive_progress redrive;
-    void *carrier; /* the broker's */
+    struct link link; /* the group's */
+    void *carrier;    /* the broker's */
     uint64_t group_id;
 };
 void group_explain(struct group *group, struct group_explain *explain);

@@ -82,23 +82,28 @@ static bool look_at(const struct part *part, struct group_explain *explain)
     return false;
 }
 
-void group_explain(struct group *group, struct group_explain *explain)
+void explain_apply(struct group *group, struct group_explain *explain)
 {
-    CHECK(loop_is_home(group->loop));
-    CHECK(group->state != GROUP_CLOSING);
     explain->failures = 0;
     explain->until_ms = 0;
     explain->key[0] = '\0';
     explain->dead_offset = 0;
-    redrive_progress(group, &explain->redrive);
     struct part *part = group_part(group, explain->partition);
-    enum status status = group->broken != STATUS_OK      ? group->broken
-                         : explain->progress_only        ? STATUS_OK
-                         : group->state == GROUP_OPENING ? STATUS_BUSY
-                         : part == NULL                  ? STATUS_NOT_FOUND
-                                                         : STATUS_OK;
-    if (status == STATUS_OK && !explain->progress_only && !look_at(part, explain))
-        find_moved(part, explain);
+    if (part == NULL || look_at(part, explain))
+        request_complete(&explain->request, part == NULL ? STATUS_NOT_FOUND : STATUS_OK);
     else
-        request_complete(&explain->request, status);
+        find_moved(part, explain);
+}
+
+void group_explain(struct group *group, struct group_explain *explain)
+{
+    CHECK(loop_is_home(group->loop));
+    CHECK(group->state != GROUP_CLOSING);
+    redrive_progress(group, &explain->redrive);
+    if (group->broken != STATUS_OK || explain->progress_only)
+        request_complete(&explain->request, group->broken);
+    else if (group->state == GROUP_OPENING)
+        list_push(&group->early_explains, &explain->link);
+    else
+        explain_apply(group, explain);
 }

@@ -127,14 +127,17 @@ struct group {
     uint64_t evaluated_from_ns;
 
     struct lane lanes[LANES];
-    struct list early;       /* settlements from before the group served */
-    struct list settled;     /* applied, to be answered after the next write */
-    struct seek_job *seek;   /* NULL: none */
-    struct redrive *redrive; /* the last one; NULL: none yet */
-    bool limit_changed;      /* of failures; looked at when no move is under way */
-    uint32_t jobs;           /* moves and the like that hold a pointer to this */
-    uint32_t steps_left;     /* records that may still be skipped in this turn */
-    uint64_t taken_ms;       /* when the last take came */
+    /* From before the group served: */
+    struct list early;          /* settlements */
+    struct list early_redrives; /* begun after them */
+    struct list early_explains; /* answered last */
+    struct list settled;        /* applied, to be answered after the next write */
+    struct seek_job *seek;      /* NULL: none */
+    struct redrive *redrive;    /* the last one; NULL: none yet */
+    bool limit_changed;         /* of failures; looked at when no move is under way */
+    uint32_t jobs;              /* moves and the like that hold a pointer to this */
+    uint32_t steps_left;        /* records that may still be skipped in this turn */
+    uint64_t taken_ms;          /* when the last take came */
     struct loop_task work;
     struct loop_timer timer;
     uint64_t timer_ms; /* what it is armed for; 0: not */
@@ -171,6 +174,10 @@ void takes_serve(struct group *group);
 bool takes_wait(const struct group *group);
 /* All that wait end with status, by mail. */
 void takes_refuse(struct group *group, enum status status);
+
+/* group_redrive.c, group_explain.c: of a group that serves. */
+void redrive_apply(struct group *group, struct group_redrive *redrive);
+void explain_apply(struct group *group, struct group_explain *explain);
 
 struct find;
 

@@ -215,20 +215,25 @@ static void begin(struct group *group, const struct group_redrive *wish)
     qsort(redrive->offsets, wish->offset_count, sizeof *redrive->offsets, compare_offsets);
 }
 
+void redrive_apply(struct group *group, struct group_redrive *redrive)
+{
+    bool busy = group->redrive != NULL && group->redrive->progress.running;
+    if (!busy)
+        begin(group, redrive);
+    request_complete(&redrive->request, busy ? STATUS_BUSY : STATUS_OK);
+    group_wake(group);
+}
+
 void group_redrive(struct group *group, struct group_redrive *redrive)
 {
     CHECK(loop_is_home(group->loop));
     CHECK(group->state != GROUP_CLOSING);
-    enum status status = STATUS_OK;
     if (group->broken != STATUS_OK)
-        status = group->broken;
+        request_complete(&redrive->request, group->broken);
     else if (group->lanes[LANE_DEAD].part_count == 0)
-        status = STATUS_UNSUPPORTED;
-    else if (group->state == GROUP_OPENING ||
-             (group->redrive != NULL && group->redrive->progress.running))
-        status = STATUS_BUSY;
+        request_complete(&redrive->request, STATUS_UNSUPPORTED);
+    else if (group->state == GROUP_OPENING)
+        list_push(&group->early_redrives, &redrive->link);
     else
-        begin(group, redrive);
-    request_complete(&redrive->request, status);
-    group_wake(group);
+        redrive_apply(group, redrive);
 }

@@ -361,6 +361,40 @@ static void test_redrive_crash_everywhere(void **state)
     assert_true(at > 4);
 }
 
+/* What is asked while the group reads its rows back is answered when it has. */
+static void test_early(void **state)
+{
+    (void)state;
+    static struct take take;
+    rig_redrive(1);
+    make_dead(0, 0, 10);
+    close_group(false);
+    open_group();
+    struct group_explain early = explain(100, 3);
+    assert_int_equal(early.fate, RECORD_DEAD_LETTERED);
+    assert_int_equal(early.dead_offset, 3);
+    close_group(false);
+    open_group();
+    assert_int_equal(redrive(true, NULL, 0, ""), STATUS_OK);
+    assert_int_equal(wait_for_redrive().moved, 10);
+    assert_int_equal(take_some(&take, 20, 20, 30000), 10);
+    take_drop(&take);
+
+    close_group(false);
+    open_group();
+    struct group_redrive redrive = {.all = true};
+    struct group_explain explain = {.partition = 100, .offset = 3};
+    request_init(&redrive.request, rig.loop, answer_done);
+    request_init(&explain.request, rig.loop, answer_done);
+    group_redrive(rig.group, &redrive);
+    group_explain(rig.group, &explain);
+    close_group(false);
+    run_ms(5);
+    assert_int_equal(redrive.request.status, STATUS_SHUTTING_DOWN);
+    assert_int_equal(explain.request.status, STATUS_SHUTTING_DOWN);
+    rig_close();
+}
+
 int main(void)
 {
     static const struct CMUnitTest tests[] = {
@@ -368,6 +402,7 @@ int main(void)
         cmocka_unit_test(test_redrive_all),
         cmocka_unit_test(test_redrive_some),
         cmocka_unit_test(test_redrive_crash_everywhere),
+        cmocka_unit_test(test_early),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -398,10 +398,8 @@ static void test_early(void **state)
 int main(void)
 {
     static const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_seek),
-        cmocka_unit_test(test_redrive_all),
-        cmocka_unit_test(test_redrive_some),
-        cmocka_unit_test(test_redrive_crash_everywhere),
+        cmocka_unit_test(test_seek),         cmocka_unit_test(test_redrive_all),
+        cmocka_unit_test(test_redrive_some), cmocka_unit_test(test_redrive_crash_everywhere),
         cmocka_unit_test(test_early),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

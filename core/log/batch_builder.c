@@ -204,6 +204,23 @@ static void builder_give_bytes(struct batch_builder *builder, struct batch *batc
     batch->bytes = bytes;
 }
 
+enum status batch_builder_copy(struct batch_builder *builder, const struct record *record)
+{
+    struct header headers[LIMIT_HEADERS];
+    struct record_input input = {
+        .timestamp_ms = record->timestamp_ms,
+        .attributes = record->attributes,
+        .key = record->key,
+        .value = record->value,
+        .headers = headers,
+    };
+    struct reader at = reader_of(record->headers);
+    while (input.header_count < LIMIT_HEADERS &&
+           record_next_header(&at, &headers[input.header_count]))
+        input.header_count++;
+    return batch_builder_add(builder, &input);
+}
+
 struct batch *batch_builder_seal(struct batch_builder *builder)
 {
     if (builder->record_count == 0)

@@ -6,7 +6,6 @@
 #include <stdlib.h>
 
 #include "core/base/check.h"
-#include "core/base/clock.h"
 #include "core/base/heap.h"
 #include "core/base/limits.h"
 #include "core/base/pack.h"
@@ -208,7 +207,7 @@ static void insert_stored(struct request *request, enum status status)
 /* One millisecond more than asked: the clock shows whole ones, and may have been about to turn. */
 static int64_t due_of(struct delay *delay, uint64_t delay_ms)
 {
-    int64_t now_ms = delay_now(delay);
+    int64_t now_ms = steady_now(&delay->clock);
     int64_t due_ms = delay_ms >= (uint64_t)(INT64_MAX - now_ms) - 2
                          ? INT64_MAX - 1
                          : now_ms + (int64_t)delay_ms + 1;
@@ -304,19 +303,6 @@ void delay_serve_waiting(struct delay *delay)
 
 /* ------------------------------------------------ waking up */
 
-/* The wall clock, but never going back: when it is set back, time goes on as the monotonic clock
- * has it. */
-int64_t delay_now(struct delay *delay)
-{
-    int64_t wall_ms = clock_wall_ms();
-    uint64_t monotonic_ms = clock_monotonic_ms();
-    delay->now_ms += (int64_t)(monotonic_ms - delay->monotonic_ms);
-    delay->monotonic_ms = monotonic_ms;
-    if (wall_ms > delay->now_ms)
-        delay->now_ms = wall_ms;
-    return delay->now_ms;
-}
-
 /* When there is something to fire; INT64_MAX: not before something else happens. */
 static int64_t fire_at(const struct delay *delay)
 {
@@ -340,7 +326,7 @@ void delay_advance(struct delay *delay)
         loop_timer_stop(loop, &delay->timer);
         return;
     }
-    int64_t left_ms = at_ms - delay_now(delay);
+    int64_t left_ms = at_ms - steady_now(&delay->clock);
     if (left_ms > LOOK_AGAIN_MS)
         left_ms = LOOK_AGAIN_MS;
     loop_timer_start(loop, &delay->timer, left_ms > 0 ? (uint64_t)left_ms : 1);

@@ -19,23 +19,6 @@ void delay_firing_deinit(struct delay *delay)
     heap_free(firing->entries);
 }
 
-static enum status add_record(struct batch_builder *builder, const struct record *record)
-{
-    struct header headers[LIMIT_HEADERS];
-    struct record_input input = {
-        .timestamp_ms = record->timestamp_ms,
-        .attributes = record->attributes,
-        .key = record->key,
-        .value = record->value,
-        .headers = headers,
-    };
-    struct reader at = reader_of(record->headers);
-    while (input.header_count < LIMIT_HEADERS &&
-           record_next_header(&at, &headers[input.header_count]))
-        input.header_count++;
-    return batch_builder_add(builder, &input);
-}
-
 static enum status add_entry(struct delay *delay, struct delay_entry *entry)
 {
     const struct delay_worker *worker = delay->worker;
@@ -48,7 +31,7 @@ static enum status add_entry(struct delay *delay, struct delay_entry *entry)
         entry->dropped =
             !worker->ops->may_fire(worker->context, delay->partition, entry->principal, &record);
         if (!entry->dropped)
-            status = add_record(&delay->firing.builder, &record);
+            status = batch_builder_copy(&delay->firing.builder, &record);
         batch_unref(batch);
     }
     entry->row->size += ROW_TAIL;
@@ -65,7 +48,7 @@ static bool take_entry(struct firing *firing, struct delay *delay, struct delay_
     if (batch_builder_is_full(&firing->builder, entry->row->size))
         return false;
     if (add_entry(delay, entry) != STATUS_OK) {
-        delay->fire_again_ms = delay->now_ms + FIRE_AGAIN_MS;
+        delay->fire_again_ms = delay->clock.now_ms + FIRE_AGAIN_MS;
         return false;
     }
     delay_near_remove(&delay->near, entry);
@@ -97,7 +80,7 @@ static void fired(struct request *request, enum status status)
     struct delay *delay = container_of(request, struct delay, firing.append.request);
     struct firing *firing = &delay->firing;
     const struct delay_worker *worker = delay->worker;
-    int64_t now_ms = delay_now(delay);
+    int64_t now_ms = steady_now(&delay->clock);
     firing->active = false;
     if (status != STATUS_OK) {
         put_back(delay);
@@ -128,10 +111,10 @@ static void start(struct delay *delay)
     delay->spent += firing->count;
     uint32_t row_count = 0;
     firing->rows[row_count++] = delay_store_mark(delay, firing->keys, firing->value);
-    if (delay->spent >= SWEEP_ROWS || delay->now_ms - delay->swept_ms >= SWEEP_MS) {
+    if (delay->spent >= SWEEP_ROWS || delay->clock.now_ms - delay->swept_ms >= SWEEP_MS) {
         uint8_t *first = firing->keys + KEY_MARK, *end = first + KEY_ROW;
         struct delay_place after = {delay->mark.due_ms, delay->mark.number + 1};
-        delay->swept_ms = delay->now_ms;
+        delay->swept_ms = delay->clock.now_ms;
         firing->rows[row_count++] = (struct storage_row){
             .change = STORAGE_DELETE_RANGE,
             .key = delay_store_key_row(first, delay->partition, (struct delay_place){0}),
@@ -153,7 +136,7 @@ static void start(struct delay *delay)
 void delay_fire(struct delay *delay)
 {
     struct firing *firing = &delay->firing;
-    int64_t now_ms = delay_now(delay);
+    int64_t now_ms = steady_now(&delay->clock);
     if (firing->active || now_ms < delay->fire_again_ms)
         return;
     struct delay_entry *entry;

@@ -20,6 +20,7 @@
 #include "core/base/blob.h"
 #include "core/base/map.h"
 #include "core/queue/delay.h"
+#include "core/queue/steady.h"
 
 /* The order in which records fire. */
 struct delay_place {
@@ -93,8 +94,7 @@ struct delay {
     uint64_t next_number;
     uint64_t come, fired; /* ever; canceled ones have not come */
     uint64_t counted;     /* what waiting owes to this delay */
-    int64_t now_ms;       /* never goes back; as of monotonic_ms */
-    uint64_t monotonic_ms;
+    struct steady clock;
 
     struct delay_near near;
     uint32_t ready_count;
@@ -131,7 +131,6 @@ void delay_entry_set(struct delay *delay, struct delay_entry *entry, enum delay_
 void delay_entry_free(struct delay *delay, struct delay_entry *entry);
 void delay_entry_drop(struct delay *delay,
                       struct delay_entry *entry); /* not near any more, either */
-int64_t delay_now(struct delay *delay);
 
 /* delay_cancel.c */
 void delay_cancel_serve(struct delay_cancel *cancel);

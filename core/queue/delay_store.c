@@ -3,7 +3,6 @@
  * explicit place on, so that what was deleted before it is never walked over again. */
 #include <stdlib.h>
 
-#include "core/base/clock.h"
 #include "core/base/heap.h"
 #include "core/base/pack.h"
 #include "core/base/reader.h"
@@ -133,8 +132,8 @@ static void opened(struct request *request, enum status status)
         delay->horizon = DELAY_END;
     else if (delay->mark.due_ms > 0)
         delay->horizon.number++;
-    delay->now_ms = delay->mark.due_ms;
-    delay->swept_ms = delay_now(delay);
+    steady_init(&delay->clock, delay->mark.due_ms);
+    delay->swept_ms = steady_now(&delay->clock);
     delay_count(delay);
     delay_serve_waiting(delay);
     delay_advance(delay);
@@ -155,7 +154,6 @@ void delay_store_open(struct delay *delay)
         .first = key_of(delay->scan_first, delay->partition, KIND_MARK),
         .end = key_of(delay->scan_end, delay->partition, KIND_ROW),
     };
-    delay->monotonic_ms = clock_monotonic_ms();
     scan_start(delay, opened);
 }
 
@@ -214,9 +212,9 @@ static void loaded(struct request *request, enum status status)
     if (status != STATUS_OK) {
         trace(TRACE_ERROR, "partition %llu: delayed records cannot be read: %s",
               (unsigned long long)delay->partition, status_text(status));
-        delay->load_again_ms = delay_now(delay) + LOAD_AGAIN_MS;
+        delay->load_again_ms = steady_now(&delay->clock) + LOAD_AGAIN_MS;
     } else {
-        int64_t now_ms = delay_now(delay);
+        int64_t now_ms = steady_now(&delay->clock);
         struct delay_place place = delay->horizon;
         size_t position = 0;
         struct span key, value;
@@ -248,7 +246,7 @@ int64_t delay_store_load_at(const struct delay *delay)
 
 void delay_store_load(struct delay *delay)
 {
-    if (delay_store_load_at(delay) > delay_now(delay))
+    if (delay_store_load_at(delay) > steady_now(&delay->clock))
         return;
     struct span end = delay_store_key_row(delay->scan_end, delay->partition, DELAY_END);
     delay->scan = (struct storage_scan){

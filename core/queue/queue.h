@@ -44,7 +44,7 @@ struct queue {
     uint64_t max_records;   /* of all partitions together; 0: no limit but retention_bytes */
     uint64_t protect_bytes; /* retention spares what a group has not done, up to this much; 0: it
                                does not */
-    uint64_t dedup_ms;      /* window of keyed dedup; 0: none */
+    uint64_t dedup_ms;      /* window of keyed dedup; 0: DEDUP_WINDOW_MS (dedup.h) */
     struct queue_stat *stat;
 };
 

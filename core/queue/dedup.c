@@ -1,0 +1,483 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Appends through what a partition remembers: each item is looked up before anything is written,
+ * what is new goes to the log with the rows that remember it, and all are answered in order.
+ *
+ *   waiting --> looked up --> flying: being written, or only behind others --> answered
+ *
+ * Of a producer with sequences one append is under way at a time: were a later one to commit after
+ * an earlier one was refused, the retry of the earlier one would look like a duplicate. */
+#include "core/queue/dedup.h"
+
+#include "core/base/check.h"
+#include "core/base/heap.h"
+#include "core/base/limits.h"
+#include "core/queue/dedup_impl.h"
+
+enum { LOOK_AGAIN_MS = 60 * 1000 };
+enum { ITEM_NEW, ITEM_SETTLED, ITEM_AGAIN }; /* AGAIN: settled with another item */
+
+/* ------------------------------------------------ life */
+
+void dedup_enter(struct dedup *dedup)
+{
+    dedup->in_flight++;
+    dedup->worker->in_flight++;
+}
+
+static void dedup_free(struct dedup *dedup)
+{
+    struct map_slot *slot;
+    for (size_t i = 0; (slot = map_next(&dedup->producers, &i)) != NULL;) {
+        dedup->worker->producers--;
+        heap_free(slot->value);
+    }
+    map_deinit(&dedup->producers);
+    map_deinit(&dedup->pending);
+    dedup_window_deinit(&dedup->window);
+    batch_builder_deinit(&dedup->builder);
+    buf_deinit(&dedup->scan_first);
+    heap_free(dedup->sweep_rows);
+    heap_free(dedup);
+}
+
+/* A closed one goes with its last request. */
+void dedup_leave(struct dedup *dedup)
+{
+    CHECK(dedup->in_flight > 0);
+    dedup->worker->in_flight--;
+    if (--dedup->in_flight > 0 || dedup->state != DEDUP_CLOSED)
+        return;
+    if (dedup->removing) {
+        dedup->removing = false;
+        dedup_store_remove(dedup);
+        return;
+    }
+    dedup_free(dedup);
+}
+
+static uint64_t window_of(uint64_t window_ms)
+{
+    return window_ms == 0 ? DEDUP_WINDOW_MS : window_ms;
+}
+
+static void timer_fired(struct loop_timer *timer)
+{
+    dedup_check(container_of(timer, struct dedup, timer));
+}
+
+struct dedup *dedup_open(struct dedup_worker *worker, uint64_t partition, uint64_t window_ms)
+{
+    CHECK(loop_is_home(worker->loop));
+    struct dedup *dedup = heap_new(sizeof *dedup);
+    dedup->worker = worker;
+    dedup->partition = partition;
+    dedup->timer.fired = timer_fired;
+    dedup_window_init(&dedup->window, window_of(window_ms), &worker->keys);
+    map_init(&dedup->producers);
+    map_init(&dedup->pending);
+    list_init(&dedup->waiting);
+    list_init(&dedup->flying);
+    batch_builder_init(&dedup->builder);
+    dedup_store_load(dedup);
+    return dedup;
+}
+
+void dedup_limit(struct dedup *dedup, uint64_t window_ms)
+{
+    CHECK(loop_is_home(dedup->worker->loop));
+    dedup->window.window_ms = window_of(window_ms);
+    dedup_arm(dedup);
+}
+
+void dedup_close(struct dedup *dedup, bool remove)
+{
+    CHECK(loop_is_home(dedup->worker->loop) && dedup->state != DEDUP_CLOSED);
+    loop_timer_stop(dedup->worker->loop, &dedup->timer);
+    dedup->state = DEDUP_CLOSED;
+    dedup->failure = remove ? STATUS_NOT_FOUND : STATUS_SHUTTING_DOWN;
+    dedup->removing = remove;
+    dedup_run_waiting(dedup);
+    dedup_enter(dedup);
+    dedup_leave(dedup);
+}
+
+void dedup_arm(struct dedup *dedup)
+{
+    int64_t at_ms = dedup_window_expiry(&dedup->window);
+    bool idle = at_ms == INT64_MAX && dedup->producers.count == 0;
+    struct loop *loop = dedup->worker->loop;
+    if (dedup->state != DEDUP_SERVING || idle) {
+        loop_timer_stop(loop, &dedup->timer);
+        return;
+    }
+    int64_t left_ms = at_ms - steady_now(&dedup->clock);
+    if (left_ms > LOOK_AGAIN_MS)
+        left_ms = LOOK_AGAIN_MS;
+    loop_timer_start(loop, &dedup->timer, left_ms > 0 ? (uint64_t)left_ms : 1);
+}
+
+void dedup_check(struct dedup *dedup)
+{
+    CHECK(loop_is_home(dedup->worker->loop));
+    if (dedup->state != DEDUP_SERVING)
+        return;
+    dedup_store_sweep(dedup);
+    dedup_arm(dedup);
+}
+
+/* ------------------------------------------------ looking up */
+
+static struct dedup_producer *find_producer(const struct dedup *dedup, uint64_t id)
+{
+    return map_get(&dedup->producers, span_of(&id, sizeof id));
+}
+
+static void settle(struct dedup_item *item, enum status status, bool duplicate, uint64_t offset)
+{
+    item->state = ITEM_SETTLED;
+    item->status = status;
+    item->duplicate = duplicate;
+    item->offset = offset;
+}
+
+static void look_up_sequence(struct dedup *dedup, struct dedup_item *item)
+{
+    struct dedup_producer *producer = find_producer(dedup, item->producer);
+    if (item->epoch < 0 || item->epoch > INT16_MAX) {
+        settle(item, STATUS_INVALID, false, 0);
+        return;
+    }
+    if (producer == NULL && dedup->worker->producers >= LIMIT_PRODUCERS) {
+        settle(item, STATUS_OVER_QUOTA, false, 0);
+        return;
+    }
+    if (producer == NULL) {
+        producer = dedup_producer_new(item->producer);
+        map_put(&dedup->producers, span_of(&producer->id, sizeof producer->id), producer);
+        dedup->worker->producers++;
+    }
+    uint64_t offset = 0;
+    enum status status = STATUS_OK;
+    switch (dedup_producer_check(producer, item, &offset, &status)) {
+    case DEDUP_NEW:
+        break;
+    case DEDUP_KNOWN:
+        settle(item, STATUS_OK, true, offset);
+        break;
+    case DEDUP_AGAIN:
+        item->state = ITEM_AGAIN;
+        break;
+    case DEDUP_REFUSED:
+        settle(item, status, false, 0);
+        break;
+    }
+}
+
+static struct span key_span(const struct dedup_item *item)
+{
+    return span_of(&item->key, sizeof item->key);
+}
+
+static void look_up_key(struct dedup *dedup, struct dedup_item *item, int64_t now_ms)
+{
+    uint64_t offset;
+    struct dedup_item *original = map_get(&dedup->pending, key_span(item));
+    if (original != NULL) {
+        item->state = ITEM_AGAIN;
+        item->again = original->again;
+        original->again = item;
+    } else if (dedup_window_find(&dedup->window, &item->key, now_ms, &offset)) {
+        settle(item, STATUS_OK, true, offset);
+    } else if (dedup->worker->keys + dedup->pending.count >= LIMIT_DEDUP_KEYS) {
+        settle(item, STATUS_OVER_QUOTA, false, 0);
+    } else {
+        map_put(&dedup->pending, key_span(item), item);
+    }
+}
+
+/* How many records of the append are new. */
+static uint32_t look_up(struct dedup_append *append)
+{
+    struct dedup *dedup = append->dedup;
+    uint32_t first = 0, count = 0;
+    for (uint32_t i = 0; i < append->count; i++) {
+        struct dedup_item *item = &append->items[i];
+        item->state = ITEM_NEW;
+        item->again = NULL;
+        item->first = first;
+        item->place = count;
+        first += item->record_count;
+        if (item->sequence >= 0)
+            look_up_sequence(dedup, item);
+        else if (dedup_key_is_set(&item->key))
+            look_up_key(dedup, item, append->at_ms);
+        if (item->state == ITEM_NEW)
+            count += item->record_count;
+    }
+    CHECK(first == append->batch->record_count);
+    return count;
+}
+
+/* ------------------------------------------------ answering */
+
+/* Whoever waits for this item has the same outcome. */
+static void settle_again(struct dedup_item *item)
+{
+    struct dedup_item *again = item->again;
+    item->again = NULL;
+    while (again != NULL) {
+        struct dedup_item *next = again->again;
+        again->again = NULL;
+        settle(again, item->status, item->status == STATUS_OK, item->offset);
+        again = next;
+    }
+}
+
+/* A sequence that came twice in one append. */
+static void settle_repeated(const struct dedup_append *append, struct dedup_item *item)
+{
+    settle(item, append->status, append->status == STATUS_OK, DEDUP_OFFSET_UNKNOWN);
+    for (uint32_t i = 0; i < append->run_count; i++) {
+        const struct dedup_run *run = &append->runs[i];
+        uint32_t behind = (uint32_t)item->sequence - (uint32_t)run->range.first;
+        uint32_t length = (uint32_t)run->range.last - (uint32_t)run->range.first;
+        if (run->producer->id == item->producer && (behind & INT32_MAX) <= (length & INT32_MAX))
+            item->offset = run->range.offset + (behind & INT32_MAX);
+    }
+}
+
+static void runs_settle(struct dedup_append *append, uint64_t base)
+{
+    for (uint32_t i = 0; i < append->run_count; i++) {
+        struct dedup_run *run = &append->runs[i];
+        struct dedup_producer *producer = run->producer;
+        run->range.offset = base + run->place;
+        if (append->status == STATUS_OK) {
+            dedup_producer_put(producer, run->epoch, run->range);
+            producer->last_ms = append->at_ms;
+        }
+        producer->pending = false;
+        producer->pending_runs = 0;
+    }
+}
+
+/* One of which nothing was ever stored is forgotten. */
+static void runs_forget(struct dedup_append *append)
+{
+    struct dedup *dedup = append->dedup;
+    for (uint32_t i = 0; i < append->count && append->status != STATUS_OK; i++) {
+        const struct dedup_item *item = &append->items[i];
+        struct dedup_producer *producer =
+            item->sequence < 0 ? NULL : find_producer(dedup, item->producer);
+        if (producer == NULL || producer->epoch >= 0 || producer->pending)
+            continue;
+        map_remove(&dedup->producers, span_of(&producer->id, sizeof producer->id));
+        dedup->worker->producers--;
+        heap_free(producer);
+    }
+}
+
+static void answer(struct dedup_append *append)
+{
+    struct dedup *dedup = append->dedup;
+    bool stored = append->append.batch != NULL;
+    uint64_t base = stored ? append->append.batch->base_offset : 0;
+    runs_settle(append, base);
+    for (uint32_t i = 0; i < append->count; i++) {
+        struct dedup_item *item = &append->items[i];
+        if (item->state == ITEM_NEW) {
+            settle(item, append->status, false, base + item->place);
+            bool keyed = item->sequence < 0 && dedup_key_is_set(&item->key);
+            if (keyed)
+                map_remove(&dedup->pending, key_span(item));
+            if (keyed && append->status == STATUS_OK)
+                dedup_window_put(&dedup->window, append->bucket, &item->key,
+                                 (uint32_t)(append->at_ms - append->bucket->start_ms),
+                                 item->offset);
+            settle_again(item);
+        } else if (item->state == ITEM_AGAIN) {
+            settle_repeated(append, item);
+        }
+    }
+    runs_forget(append);
+    if (append->bucket != NULL)
+        append->bucket->in_flight--;
+    batch_unref(append->append.batch);
+    heap_free(append->runs);
+    heap_free(append->rows);
+    request_complete(&append->request, STATUS_OK);
+}
+
+static void answer_finished(struct dedup *dedup)
+{
+    struct link *link;
+    while ((link = list_first(&dedup->flying)) != NULL) {
+        struct dedup_append *append = container_of(link, struct dedup_append, link);
+        if (!append->finished)
+            break;
+        link_remove(link);
+        answer(append);
+    }
+    dedup_arm(dedup);
+}
+
+static void appended(struct request *request, enum status status)
+{
+    struct dedup_append *append = container_of(request, struct dedup_append, append.request);
+    struct dedup *dedup = append->dedup;
+    append->finished = true;
+    append->status = status;
+    answer_finished(dedup);
+    dedup_run_waiting(dedup);
+    dedup_leave(dedup);
+}
+
+/* ------------------------------------------------ writing */
+
+/* The batch to append: the one given, or a copy of what is new in it. */
+static enum status batch_of_new(struct dedup_append *append, uint32_t count)
+{
+    struct batch_builder *builder = &append->dedup->builder;
+    if (count == append->batch->record_count) {
+        append->append.batch = batch_ref(append->batch);
+        return STATUS_OK;
+    }
+    enum status status = STATUS_OK;
+    for (uint32_t i = 0; i < append->count; i++) {
+        const struct dedup_item *item = &append->items[i];
+        if (item->state != ITEM_NEW)
+            continue;
+        for (uint32_t k = 0; k < item->record_count && status == STATUS_OK; k++) {
+            struct record record;
+            batch_record(append->batch, item->first + k, &record);
+            status = batch_builder_copy(builder, &record);
+        }
+    }
+    struct batch *batch = batch_builder_seal(builder);
+    if (status == STATUS_OK)
+        append->append.batch = batch;
+    else
+        batch_unref(batch);
+    return status;
+}
+
+/* Sequences that follow each other, in records that do, are one row. */
+static void run_add(struct dedup_append *append, const struct dedup_item *item)
+{
+    struct dedup_run *last = append->run_count == 0 ? NULL : &append->runs[append->run_count - 1];
+    int32_t end = dedup_sequence_add(item->sequence, item->record_count - 1);
+    if (last != NULL && last->producer->id == item->producer && last->epoch == item->epoch &&
+        dedup_sequence_add(last->range.last, 1) == item->sequence) {
+        uint32_t length = (uint32_t)last->range.last - (uint32_t)last->range.first;
+        if (item->place == last->place + (length & INT32_MAX) + 1) {
+            last->range.last = end;
+            return;
+        }
+    }
+    append->runs[append->run_count++] = (struct dedup_run){
+        .producer = find_producer(append->dedup, item->producer),
+        .epoch = item->epoch,
+        .range = {.first = item->sequence, .last = end},
+        .place = item->place,
+    };
+}
+
+static void rows_make(struct dedup_append *append)
+{
+    struct dedup *dedup = append->dedup;
+    uint32_t count = append->count;
+    append->rows = heap_new(count * (sizeof *append->rows + DEDUP_ROW_MAX));
+    append->runs = heap_array(count, sizeof *append->runs);
+    uint8_t *at = (uint8_t *)(append->rows + count);
+    uint32_t rows = 0;
+    for (uint32_t i = 0; i < count; i++) {
+        const struct dedup_item *item = &append->items[i];
+        if (item->state != ITEM_NEW)
+            continue;
+        if (item->sequence >= 0) {
+            run_add(append, item);
+        } else if (dedup_key_is_set(&item->key)) {
+            if (append->bucket == NULL) {
+                append->bucket = dedup_window_newest(&dedup->window, append->at_ms);
+                append->bucket->in_flight++;
+            }
+            append->rows[rows] = dedup_store_key(dedup, item, append->bucket, append->at_ms,
+                                                 at + rows * DEDUP_ROW_MAX);
+            rows++;
+        }
+    }
+    for (uint32_t i = 0; i < append->run_count; i++, rows++) {
+        struct dedup_producer *producer = append->runs[i].producer;
+        uint32_t slot = (producer->next + producer->pending_runs++) % DEDUP_RANGES;
+        append->rows[rows] = dedup_store_run(dedup, &append->runs[i], slot, append->at_ms,
+                                             at + rows * DEDUP_ROW_MAX);
+    }
+    append->append.rows = append->rows;
+    append->append.row_count = rows;
+}
+
+static void start(struct dedup_append *append)
+{
+    struct dedup *dedup = append->dedup;
+    append->at_ms = steady_now(&dedup->clock);
+    append->append = (struct log_append){.partition = dedup->partition};
+    uint32_t count = look_up(append);
+    list_push(&dedup->flying, &append->link);
+    append->finished = count == 0;
+    append->status = STATUS_OK;
+    if (count == 0)
+        return;
+    rows_make(append);
+    append->status = batch_of_new(append, count);
+    if (append->status != STATUS_OK) {
+        append->finished = true;
+        return;
+    }
+    request_init(&append->append.request, dedup->worker->loop, appended);
+    dedup_enter(dedup);
+    log_append(dedup->worker->log_worker, &append->append);
+}
+
+/* True: a producer of it has an append under way. */
+static bool must_wait(const struct dedup_append *append)
+{
+    for (uint32_t i = 0; i < append->count; i++) {
+        const struct dedup_item *item = &append->items[i];
+        const struct dedup_producer *producer =
+            item->sequence < 0 ? NULL : find_producer(append->dedup, item->producer);
+        if (producer != NULL && producer->pending)
+            return true;
+    }
+    return false;
+}
+
+void dedup_run_waiting(struct dedup *dedup)
+{
+    struct link *link;
+    while (dedup->state != DEDUP_LOADING && (link = list_first(&dedup->waiting)) != NULL) {
+        struct dedup_append *append = container_of(link, struct dedup_append, link);
+        if (dedup->state != DEDUP_SERVING) {
+            link_remove(link);
+            request_complete(&append->request, dedup->failure);
+            continue;
+        }
+        if (must_wait(append))
+            break;
+        link_remove(link);
+        start(append);
+    }
+    answer_finished(dedup);
+}
+
+void dedup_append(struct dedup *dedup, struct dedup_append *append)
+{
+    CHECK(loop_is_home(dedup->worker->loop) && append->count > 0);
+    append->dedup = dedup;
+    append->runs = NULL;
+    append->run_count = 0;
+    append->bucket = NULL;
+    append->rows = NULL;
+    link_init(&append->link);
+    list_push(&dedup->waiting, &append->link);
+    dedup_run_waiting(dedup);
+}

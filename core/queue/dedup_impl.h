@@ -1,0 +1,154 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The inside of dedup. Rows, all keys beginning with (TABLE_DEDUP, partition):
+ *
+ *   0, producer, slot (0-4)  -> version, epoch, first and last sequence, time, offset of the first
+ *   1, bucket, hash (16)     -> version, ms since the bucket's beginning, offset
+ *
+ * A bucket is named by the time of its first key; buckets go as a whole, memory and rows. Internal
+ * to core/queue. */
+#ifndef CORE_QUEUE_DEDUP_IMPL_H
+#define CORE_QUEUE_DEDUP_IMPL_H
+
+#include "core/base/buf.h"
+#include "core/base/list.h"
+#include "core/base/map.h"
+#include "core/queue/dedup.h"
+#include "core/queue/steady.h"
+
+/* ---------------------------------------------------------------- keys: dedup_window.c */
+
+struct dedup_slot {
+    struct dedup_key key; /* not set: free */
+    uint64_t offset;
+    uint32_t after_ms; /* since the bucket's beginning */
+};
+
+struct dedup_bucket {
+    struct link link;
+    int64_t start_ms, last_ms; /* last: of its youngest key */
+    struct dedup_slot *slots;
+    uint32_t count, capacity; /* a power of two */
+    uint32_t in_flight;       /* appends that will put keys here */
+};
+
+struct dedup_window {
+    struct list buckets; /* oldest first */
+    uint64_t window_ms;
+    uint64_t *keys; /* counts those of all windows */
+};
+
+void dedup_window_init(struct dedup_window *window, uint64_t window_ms, uint64_t *keys);
+void dedup_window_deinit(struct dedup_window *window);
+bool dedup_window_find(const struct dedup_window *window, const struct dedup_key *key,
+                       int64_t now_ms, uint64_t *offset);
+/* Where new keys go; now_ms never goes back. */
+struct dedup_bucket *dedup_window_newest(struct dedup_window *window, int64_t now_ms);
+/* While reading back: the bucket of that name; they come in order. */
+struct dedup_bucket *dedup_window_named(struct dedup_window *window, int64_t start_ms);
+void dedup_window_put(struct dedup_window *window, struct dedup_bucket *bucket,
+                      const struct dedup_key *key, uint32_t after_ms, uint64_t offset);
+/* When the oldest bucket may go; INT64_MAX: there is none. */
+int64_t dedup_window_expiry(const struct dedup_window *window);
+/* Lets the oldest bucket go if it is time; start_ms: its name. */
+bool dedup_window_expire(struct dedup_window *window, int64_t now_ms, int64_t *start_ms);
+
+/* ---------------------------------------------------------------- sequences: dedup_producer.c */
+
+enum { DEDUP_RANGES = 5 };
+
+struct dedup_range {
+    int32_t first, last; /* sequences; first -1: none */
+    uint64_t offset;     /* of the first */
+};
+
+struct dedup_producer {
+    uint64_t id;
+    int32_t epoch;
+    uint32_t next; /* slot of the next range */
+    struct dedup_range ranges[DEDUP_RANGES];
+    int64_t last_ms;
+    /* Of the one append under way: sequences pending_first to pending_last under pending_epoch. */
+    bool pending;
+    int32_t pending_epoch, pending_first, pending_last;
+    uint32_t pending_runs;
+};
+
+enum dedup_verdict { DEDUP_NEW, DEDUP_KNOWN, DEDUP_AGAIN, DEDUP_REFUSED };
+
+static inline int32_t dedup_sequence_add(int32_t sequence, uint32_t count)
+{
+    return (int32_t)(((uint32_t)sequence + count) & INT32_MAX);
+}
+
+struct dedup_producer *dedup_producer_new(uint64_t id);
+/* NEW: it becomes pending. KNOWN: offset. AGAIN: it is within what is pending. REFUSED: status. */
+enum dedup_verdict dedup_producer_check(struct dedup_producer *producer,
+                                        const struct dedup_item *item, uint64_t *offset,
+                                        enum status *status);
+void dedup_producer_put(struct dedup_producer *producer, int32_t epoch, struct dedup_range range);
+/* While reading back: rows come in any order. */
+void dedup_producer_load(struct dedup_producer *producer, uint32_t slot, int32_t epoch,
+                         struct dedup_range range);
+
+/* ---------------------------------------------------------------- dedup.c */
+
+/* What one append adds to a producer: one row. */
+struct dedup_run {
+    struct dedup_producer *producer;
+    int32_t epoch;
+    struct dedup_range range;
+    uint32_t place; /* of its first record in the batch */
+};
+
+enum dedup_state { DEDUP_LOADING, DEDUP_SERVING, DEDUP_FAILED, DEDUP_CLOSED };
+
+struct dedup {
+    struct dedup_worker *worker;
+    uint64_t partition;
+    enum dedup_state state;
+    enum status failure;
+    uint32_t in_flight;
+    struct steady clock;
+    struct dedup_window window;
+    struct map producers; /* id -> struct dedup_producer */
+    struct map pending;   /* key -> struct dedup_item being written */
+    struct list waiting;  /* appends that have not begun */
+    struct list flying;   /* begun, in order */
+    struct batch_builder builder;
+    struct loop_timer timer;
+    int64_t producers_looked_ms;
+
+    struct storage_scan scan;
+    struct buf scan_first;
+    uint8_t scan_end[DEDUP_KEY];
+
+    bool sweeping;
+    struct log_append sweep;
+    struct storage_row *sweep_rows;
+    bool removing;
+    struct log_rows removal;
+    struct storage_row removal_row;
+    uint8_t removal_first[DEDUP_KEY];
+};
+
+void dedup_enter(struct dedup *dedup);
+void dedup_leave(struct dedup *dedup);
+void dedup_run_waiting(struct dedup *dedup);
+void dedup_arm(struct dedup *dedup);
+
+/* ---------------------------------------------------------------- rows: dedup_store.c */
+
+enum { DEDUP_KEYED_KEY = 34, DEDUP_KEYED_VALUE = 13, DEDUP_KEYED_OFFSET_AT = 5 };
+enum { DEDUP_RANGE_KEY = 19, DEDUP_RANGE_VALUE = 27, DEDUP_RANGE_OFFSET_AT = 19 };
+enum { DEDUP_ROW_MAX = 48 }; /* key and value */
+
+void dedup_store_load(struct dedup *dedup);
+void dedup_store_sweep(struct dedup *dedup); /* what is too old goes */
+void dedup_store_remove(struct dedup *dedup);
+/* at: room for DEDUP_ROW_MAX bytes, borrowed by the row. */
+struct storage_row dedup_store_key(const struct dedup *dedup, const struct dedup_item *item,
+                                   const struct dedup_bucket *bucket, int64_t now_ms, uint8_t *at);
+struct storage_row dedup_store_run(const struct dedup *dedup, const struct dedup_run *run,
+                                   uint32_t slot, int64_t now_ms, uint8_t *at);
+
+#endif

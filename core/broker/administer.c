@@ -257,6 +257,7 @@ static void change_queue(struct broker_worker *worker, const struct queue *queue
         if (log_owner(worker->broker->log, spec.id) == worker->index)
             log_partition_limit(worker->log, &spec);
     }
+    deduped_change(worker, queue);
     groups_change(worker, queue);
 }
 
@@ -304,6 +305,7 @@ static void apply_queues(struct broker_worker *worker, const struct catalog *old
             close_partitions(worker, queue);
             publish_forget(worker, queue);
             delayed_forget(worker, queue);
+            deduped_forget(worker, queue);
             deliver_forget(worker, queue);
         }
     }
@@ -376,9 +378,11 @@ void administer_apply(struct broker_worker *worker, struct catalog *catalog)
         publish_reroute(worker);
     worker->catalog = catalog;
     apply_queues(worker, old, catalog);
-    if (old != NULL)
+    if (old != NULL) {
         apply_principals(worker, old, catalog);
-    else
+    } else {
         delayed_open(worker);
+        deduped_open(worker);
+    }
     catalog_unref(old);
 }

@@ -20,6 +20,7 @@ static void worker_init(struct broker_worker *worker, struct broker *broker, uns
     map_init(&worker->groups);
     publish_init(worker);
     delayed_init(worker);
+    deduped_init(worker);
     catch_up_init(worker);
     worker->trie = topic_trie_new(sizeof(struct interest));
     worker->log = log_worker_new(broker->log, index, worker->loop, deliver_committed, worker);
@@ -30,6 +31,7 @@ static void worker_deinit(struct broker_worker *worker)
 {
     publish_deinit(worker);
     delayed_deinit(worker);
+    deduped_deinit(worker);
     deliver_deinit(worker);
     map_deinit(&worker->groups);
     topic_trie_free(worker->trie);
@@ -64,6 +66,8 @@ struct broker *broker_open(const struct broker_options *options, struct err *err
         .live_records =
             metric_counter("live_records_total", "Records passed on without being stored", ""),
         .stored_records = metric_counter("stored_records_total", "Records handed to the log", ""),
+        .duplicates = metric_counter("duplicate_records_total",
+                                     "Records not stored because they were already", ""),
         .batch_records = metric_histogram("batch_records", "Records in one stored batch", 1, 13),
         .delay_lateness =
             metric_histogram("delay_lateness_seconds",
@@ -192,7 +196,8 @@ static void say_goodbye(struct broker_worker *worker)
 static bool is_busy(const struct broker_worker *worker)
 {
     return worker->jobs > 0 || worker->calls > 0 || worker->reads > 0 || worker->closing > 0 ||
-           worker->unconfirmed > 0 || !list_is_empty(&worker->dirty) || delayed_is_busy(worker);
+           worker->unconfirmed > 0 || !list_is_empty(&worker->dirty) || delayed_is_busy(worker) ||
+           deduped_is_busy(worker);
 }
 
 static void end_check(struct broker_worker *worker)
@@ -227,6 +232,7 @@ static void end_deliver(struct mail *mail)
     worker->ending = true;
     groups_close_all(worker);
     delayed_close(worker);
+    deduped_close(worker);
     if (worker->timer.fired == ready_timer && loop_timer_is_running(&worker->timer))
         ready_answer(worker);
     loop_timer_stop(worker->loop, &worker->timer);

@@ -8,6 +8,7 @@
 #define CORE_BROKER_BROKER_H
 
 #include "core/broker/catalog.h"
+#include "core/queue/dedup.h"
 #include "core/queue/delay.h"
 #include "core/queue/group.h"
 
@@ -63,7 +64,7 @@ struct subscription;
 struct client_ops {
     const char *protocol; /* label in metrics and traces */
     /* The answer to a publish that asked for one, in the order of the publishes. offset is set for
-     * OK on a stored record. */
+     * OK on a stored record: of a duplicate that of the original, or DEDUP_OFFSET_UNKNOWN. */
     void (*answered)(struct client *client, uint64_t token, enum status status, uint64_t partition,
                      uint64_t offset);
     /* Just before answered(OK) for a delayed record: what cancels it. offset is its number then.
@@ -159,6 +160,16 @@ struct publish {
     int64_t expires_at_ms; /* 0: never; adapters also put the header expires-at */
     uint64_t delay_ms; /* 0: none; up to LIMIT_DELAY_MS. Not on stream queues (INVALID). Stored, and
                         * answered, at once; OK means that it waits */
+    /* The same message again is not stored again, but answered as the first was, when that is
+     * stored. data NULL: none; at most one of the two, of LIMIT_DEDUP_ID bytes (INVALID,
+     * TOO_LARGE); not with delay_ms. A record without a key goes to the partition of this id. */
+    struct span dedup_id; /* within the queue's window (dedup_ms); OVER_QUOTA: too many */
+    uint32_t dedup_part;  /* which of several messages that share the id */
+    /* Who numbers what it publishes, to one topic or one queue, without a gap (OUT_OF_RANGE): a
+     * number that was there already is a duplicate. A new epoch begins at 0; an older one is STALE.
+     * Not with a key for a queue of several partitions (INVALID). */
+    struct span producer;
+    int32_t producer_epoch, sequence; /* 0 to 32767; 0 to INT32_MAX, then 0 again */
     bool answer; /* answered() will come exactly once, in order; else refusals are only counted */
     uint64_t token; /* given back in answered() */
 };

@@ -6,7 +6,6 @@
 
 #include "core/base/heap.h"
 #include "core/broker/worker.h"
-#include "core/log/table.h"
 
 /* What one turn of a worker publishes to one partition, there and back. */
 struct delayed_job {
@@ -102,15 +101,12 @@ static void cancel_serve(struct delayed_cancel *job);
 static void load_end(struct broker_worker *worker)
 {
     struct delayed *delayed = &worker->delayed;
-    delayed->loading = false;
     struct link *link;
     while ((link = list_pop(&delayed->jobs)) != NULL)
         job_serve(container_of(link, struct delayed_job, link));
     while ((link = list_pop(&delayed->cancels)) != NULL)
         cancel_serve(container_of(link, struct delayed_cancel, link));
 }
-
-static void load_next(struct broker_worker *worker, uint64_t partition);
 
 /* What a queue has left that was deleted just before the gateway stopped goes now. */
 static void load_partition(struct broker_worker *worker, uint64_t partition)
@@ -122,42 +118,6 @@ static void load_partition(struct broker_worker *worker, uint64_t partition)
         delay_close(home->delay, true);
         heap_free(home);
     }
-}
-
-static void loaded(struct request *request, enum status status)
-{
-    struct delayed *delayed = container_of(request, struct delayed, scan.request);
-    struct broker_worker *worker = container_of(delayed, struct broker_worker, delayed);
-    size_t position = 0;
-    uint64_t partition;
-    struct span key, value;
-    bool found = status == STATUS_OK &&
-                 storage_scan_next(&delayed->scan, &position, &key, &value) &&
-                 delay_key_partition(key, &partition);
-    if (status == STATUS_OK)
-        blob_unref(delayed->scan.rows);
-    if (found && !worker->ending)
-        load_partition(worker, partition);
-    if (found && !worker->ending && partition < UINT64_MAX)
-        load_next(worker, partition + 1);
-    else
-        load_end(worker);
-}
-
-/* The first key of a partition says that it has delayed records; the next scan begins behind them
- * all. */
-static void load_next(struct broker_worker *worker, uint64_t partition)
-{
-    struct delayed *delayed = &worker->delayed;
-    delay_key(partition, delayed->scan_first);
-    delayed->scan_end[0] = TABLE_DELAY + 1;
-    delayed->scan = (struct storage_scan){
-        .first = span_of(delayed->scan_first, sizeof delayed->scan_first),
-        .end = span_of(delayed->scan_end, sizeof delayed->scan_end),
-        .limit = 1,
-    };
-    request_init(&delayed->scan.request, worker->loop, loaded);
-    log_rows_scan(worker->broker->log, &delayed->scan);
 }
 
 void delayed_init(struct broker_worker *worker)
@@ -179,8 +139,9 @@ void delayed_open(struct broker_worker *worker)
         .ops = &delay_ops,
         .context = worker,
     };
-    worker->delayed.loading = true;
-    load_next(worker, 0);
+    worker->delayed.walk =
+        (struct row_walk){.table = TABLE_DELAY, .found = load_partition, .end = load_end};
+    row_walk_start(&worker->delayed.walk, worker);
 }
 
 static void home_close(struct home_delay *home, bool remove)
@@ -213,7 +174,7 @@ void delayed_close(struct broker_worker *worker)
 bool delayed_is_busy(const struct broker_worker *worker)
 {
     const struct delayed *delayed = &worker->delayed;
-    return delayed->loading || delayed->shared.in_flight > 0;
+    return delayed->walk.running || delayed->shared.in_flight > 0;
 }
 
 void delayed_deinit(struct broker_worker *worker)
@@ -266,7 +227,7 @@ static void job_serve(struct delayed_job *job)
 static void job_arrive(struct mail *mail)
 {
     struct delayed_job *job = container_of(mail, struct delayed_job, mail);
-    if (job->owner->delayed.loading)
+    if (job->owner->delayed.walk.running)
         list_push(&job->owner->delayed.jobs, &job->link);
     else
         job_serve(job);
@@ -359,7 +320,7 @@ static void cancel_serve(struct delayed_cancel *job)
 static void cancel_arrive(struct mail *mail)
 {
     struct delayed_cancel *job = container_of(mail, struct delayed_cancel, mail);
-    if (job->owner->delayed.loading)
+    if (job->owner->delayed.walk.running)
         list_push(&job->owner->delayed.cancels, &job->link);
     else
         cancel_serve(job);

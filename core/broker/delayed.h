@@ -4,13 +4,12 @@
 #define CORE_BROKER_DELAYED_H
 
 #include "core/broker/broker.h"
+#include "core/broker/row_walk.h"
 
 struct delayed {
     struct delay_worker shared;
-    struct map delays; /* partition -> struct home_delay, of partitions owned here */
-    bool loading;      /* looking for partitions that have some */
-    struct storage_scan scan;
-    uint8_t scan_first[DELAY_KEY], scan_end[1];
+    struct map delays;         /* partition -> struct home_delay, of partitions owned here */
+    struct row_walk walk;      /* looks for partitions that have some */
     struct list jobs, cancels; /* that came meanwhile */
 
     struct batch_builder builder; /* of one record */

@@ -43,6 +43,7 @@ static struct outbox *outbox_of(struct broker_worker *worker, uint64_t partition
 static void outbox_free(struct outbox *outbox)
 {
     batch_builder_deinit(&outbox->builder);
+    deduped_items_deinit(&outbox->items);
     answers_deinit(&outbox->answers);
     heap_free(outbox);
 }
@@ -88,13 +89,16 @@ static const struct address *address_of(struct client *client, const struct publ
     return address;
 }
 
-/* A record for a queue by name: by key where it has one, else to a partition that this worker owns.
- */
+/* A record for a queue by name: by key or id where it has one, else to a partition that this worker
+ * owns. */
 static uint64_t partition_of(const struct broker_worker *worker, const struct publish *publish)
 {
     const struct queue *queue = publish->queue;
     if (publish->key.data != NULL || queue->type == QUEUE_FIFO)
         return queue_partition_of_key(queue, publish->key);
+    if (publish_is_deduped(publish))
+        return queue_partition_of_key(queue, publish->dedup_id.data != NULL ? publish->dedup_id
+                                                                            : publish->producer);
     for (uint32_t i = 0; i < queue->partition_count; i++)
         if (log_owner(worker->broker->log, queue->first_partition + i) == worker->index)
             return queue->first_partition + i;
@@ -117,6 +121,7 @@ struct job {
     uint64_t epoch;
     struct link held;
     uint64_t bytes;
+    struct deduped_append *deduped; /* NULL: straight into the log */
     uint32_t count;
     struct answer answers[];
 };
@@ -126,7 +131,10 @@ static void job_start(struct job *job)
     struct broker_worker *worker = job->worker;
     worker->flying++;
     worker->flying_epoch = job->epoch;
-    log_append(worker->log, &job->append);
+    if (job->deduped != NULL)
+        deduped_send(worker, job->deduped);
+    else
+        log_append(worker->log, &job->append);
 }
 
 static bool may_start(const struct job *job)
@@ -162,6 +170,19 @@ void publish_wake(struct broker_worker *worker)
     }
 }
 
+static void job_end(struct job *job)
+{
+    struct broker_worker *worker = job->worker;
+    answers_return(job->answers, job->count);
+    worker->in_bytes -= job->bytes;
+    worker->jobs--;
+    worker->flying--;
+    batch_unref(job->append.batch);
+    heap_free(job);
+    start_held(worker);
+    publish_wake(worker);
+}
+
 static void job_done(struct request *request, enum status status)
 {
     struct job *job = container_of(request, struct job, append.request);
@@ -176,14 +197,73 @@ static void job_done(struct request *request, enum status status)
         struct answer_place place = {.partition = partition, .offset = base + answer->record};
         answer_settle(answer, status, &place);
     }
-    answers_return(job->answers, job->count);
-    worker->in_bytes -= job->bytes;
-    worker->jobs--;
-    worker->flying--;
-    batch_unref(job->append.batch);
-    heap_free(job);
-    start_held(worker);
-    publish_wake(worker);
+    job_end(job);
+}
+
+/* Each record has the outcome of its item; answers and items are in the order of the records. */
+static void settle_items(const struct job *job, enum status status)
+{
+    const struct dedup_append *append = &job->deduped->append;
+    uint32_t first = 0, next = 0, refused = 0;
+    int64_t duplicates = 0;
+    for (uint32_t i = 0; i < append->count; first += append->items[i++].record_count) {
+        const struct dedup_item *item = &append->items[i];
+        enum status outcome = status == STATUS_OK ? item->status : status;
+        refused += outcome == STATUS_OK ? 0 : item->record_count;
+        duplicates += outcome == STATUS_OK && item->duplicate ? item->record_count : 0;
+        bool known = outcome == STATUS_OK && item->offset != DEDUP_OFFSET_UNKNOWN;
+        for (; next < job->count && job->answers[next].record - first < item->record_count;
+             next++) {
+            struct answer_place place = {
+                .partition = job->deduped->partition,
+                .offset =
+                    known ? item->offset + job->answers[next].record - first : DEDUP_OFFSET_UNKNOWN,
+            };
+            answer_settle(&job->answers[next], outcome, &place);
+            refused -= outcome != STATUS_OK;
+        }
+    }
+    metric_add(job->worker->broker->metrics.dropped_storage, refused);
+    metric_add(job->worker->broker->metrics.duplicates, duplicates);
+}
+
+static void deduped_done(struct request *request, enum status status)
+{
+    struct deduped_append *deduped = container_of(request, struct deduped_append, append.request);
+    struct job *job = deduped->job;
+    struct broker_worker *worker = job->worker;
+    settle_items(job, status);
+    const struct queue *queue = catalog_queue_of_partition(worker->catalog, deduped->partition);
+    if (queue != NULL && deduped->append.pending_records > 0)
+        queue_take_back(queue, deduped->partition, deduped->append.pending_records,
+                        deduped->append.pending_bytes);
+    struct outbox *outbox =
+        map_get(&worker->outboxes, span_of(&deduped->partition, sizeof deduped->partition));
+    if (outbox != NULL) /* of a queue that is still there */
+        outbox->deduping--;
+    heap_free(deduped->append.items);
+    heap_free(deduped);
+    job_end(job);
+}
+
+/* What comes behind a batch with ids goes the same way, so that it stays behind it. */
+static void job_dedup(struct job *job, struct outbox *outbox)
+{
+    struct deduped_items *items = &outbox->items;
+    struct log_append *append = &job->append;
+    deduped_items_end(items, append->batch->record_count);
+    struct deduped_append *deduped = heap_new(sizeof *deduped);
+    deduped->job = job;
+    deduped->partition = outbox->partition;
+    deduped->append.batch = append->batch;
+    deduped->append.items = items->items;
+    deduped->append.count = items->count;
+    deduped->append.pending_records = append->pending_records;
+    deduped->append.pending_bytes = append->pending_bytes;
+    *items = (struct deduped_items){0};
+    request_init(&deduped->append.request, job->worker->loop, deduped_done);
+    job->deduped = deduped;
+    outbox->deduping++;
 }
 
 static void outbox_submit(struct outbox *outbox)
@@ -210,6 +290,8 @@ static void outbox_submit(struct outbox *outbox)
     request_init(&job->append.request, worker->loop, job_done);
     job->append.partition = outbox->partition;
     job->append.batch = batch;
+    if (outbox->items.count > 0 || outbox->deduping > 0)
+        job_dedup(job, outbox);
     worker->jobs++;
     metric_observe(worker->broker->metrics.batch_records, batch->record_count);
     job->epoch = worker->epoch;
@@ -357,7 +439,7 @@ static enum status outbox_add(struct outbox *outbox, const struct queue *queue,
     if (!counted)
         return status;
     if (status != STATUS_OK) {
-        queue_take_back(queue, outbox->partition, size);
+        queue_take_back(queue, outbox->partition, 1, size);
         return status;
     }
     outbox->pending_records++;
@@ -373,6 +455,8 @@ static enum status publish_stored(struct client *client, const struct publish *p
     enum status status = outbox_add(outbox, queue, record, size);
     if (status != STATUS_OK)
         return status;
+    if (publish_is_deduped(publish))
+        deduped_items_add(&outbox->items, client, publish, outbox->builder.record_count);
     outbox->bytes += size;
     worker->in_bytes += size;
     worker->stored_now++;
@@ -404,7 +488,7 @@ static bool is_full(const struct queue *queue, uint64_t partition, size_t size)
         return false;
     if (!queue_admit(queue, partition, size))
         return true;
-    queue_take_back(queue, partition, size);
+    queue_take_back(queue, partition, 1, size);
     return false;
 }
 
@@ -430,6 +514,9 @@ static enum status publish_now(struct client *client, const struct publish *publ
     size_t size = publish_size(client, publish);
     if (size > LIMIT_RECORD_BYTES || publish->header_count > LIMIT_HEADERS)
         return STATUS_TOO_LARGE;
+    bool deduped = publish_is_deduped(publish);
+    if (deduped && (status = deduped_check(publish)) != STATUS_OK)
+        return status;
     struct outbox *outbox =
         publish->queue == NULL ? address->outbox : outbox_of(worker, partition_of(worker, publish));
     struct header standard[2];
@@ -439,7 +526,7 @@ static enum status publish_now(struct client *client, const struct publish *publ
         return is_full(queue, outbox->partition, size)
                    ? STATUS_OVER_QUOTA
                    : delayed_publish(client, publish, outbox->partition, &record, size);
-    bool stored = publish->answer || publish->retain || !address->unstored ||
+    bool stored = publish->answer || publish->retain || deduped || !address->unstored ||
                   publish->guarantee != GUARANTEE_AT_MOST_ONCE;
     return stored ? publish_stored(client, publish, outbox, queue, &record, size)
                   : publish_live(worker, &record, size);

@@ -10,6 +10,7 @@
 #include "core/base/limits.h"
 #include "core/broker/answer.h"
 #include "core/broker/broker.h"
+#include "core/broker/deduped.h"
 #include "core/broker/delayed.h"
 #include "core/broker/metrics.h"
 #include "core/broker/topic_trie.h"
@@ -21,6 +22,8 @@ struct outbox {
     struct broker_worker *worker;
     struct batch_builder builder;
     struct answers answers;
+    struct deduped_items items; /* from the first record with an id on; empty: there is none */
+    uint32_t deduping;          /* batches that have not come back from being deduplicated */
     uint64_t bytes;
     uint32_t pending_records; /* let in by queue_admit() */
     uint64_t pending_bytes;
@@ -54,7 +57,7 @@ struct notice;
 
 struct broker_metrics {
     struct metric *dropped_slow, *dropped_retention, *dropped_encode, *dropped_storage,
-        *dropped_denied, *live_records, *stored_records;
+        *dropped_denied, *live_records, *stored_records, *duplicates;
     struct metric_histogram *batch_records, *delay_lateness;
 };
 
@@ -87,6 +90,7 @@ struct broker_worker {
     struct map outboxes; /* partition -> struct outbox */
     struct list dirty;   /* outboxes that hold records */
     struct delayed delayed;
+    struct deduped deduped;
     struct batch_builder live; /* records that are not stored */
     struct list live_full;     /* batches of them, by in_tail */
     struct loop_task seal_task;

@@ -420,7 +420,11 @@ static void start(struct dedup_append *append)
 {
     struct dedup *dedup = append->dedup;
     append->at_ms = steady_now(&dedup->clock);
-    append->append = (struct log_append){.partition = dedup->partition};
+    append->append = (struct log_append){
+        .partition = dedup->partition,
+        .pending_records = append->pending_records,
+        .pending_bytes = append->pending_bytes,
+    };
     uint32_t count = look_up(append);
     list_push(&dedup->flying, &append->link);
     append->finished = count == 0;
@@ -433,6 +437,8 @@ static void start(struct dedup_append *append)
         append->finished = true;
         return;
     }
+    append->pending_records = 0;
+    append->pending_bytes = 0;
     request_init(&append->append.request, dedup->worker->loop, appended);
     dedup_enter(dedup);
     log_append(dedup->worker->log_worker, &append->append);

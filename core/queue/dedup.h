@@ -14,11 +14,11 @@
 
 struct dedup; /* what one partition remembers; all calls on its owner's loop */
 
-/* A key as it is remembered; all zero: none. */
+/* A key as it is remembered; all zero: none. part: of several records that share a text. */
 struct dedup_key {
     uint64_t hash[2];
 };
-struct dedup_key dedup_key_of(struct span text);
+struct dedup_key dedup_key_of(struct span text, uint32_t part);
 static inline bool dedup_key_is_set(const struct dedup_key *key)
 {
     return (key->hash[0] | key->hash[1]) != 0;
@@ -71,6 +71,9 @@ struct dedup_append {
     struct batch *batch; /* borrowed until done(); committed as another when items are left out */
     struct dedup_item *items; /* borrowed until done() */
     uint32_t count;
+    /* As those of log_append, and 0 at done() when the log has them. */
+    uint32_t pending_records;
+    uint64_t pending_bytes;
     /* Below: the dedup's. */
     struct dedup *dedup;
     struct link link;
@@ -92,6 +95,5 @@ void dedup_check(struct dedup *dedup);
  * dedup_row_key(partition + 1). */
 enum { DEDUP_KEY = 9 };
 void dedup_row_key(uint64_t partition, uint8_t key[DEDUP_KEY]);
-bool dedup_row_partition(struct span key, uint64_t *partition);
 
 #endif

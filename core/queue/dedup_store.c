@@ -21,14 +21,6 @@ void dedup_row_key(uint64_t partition, uint8_t key[DEDUP_KEY])
     store_u64(key + 1, partition);
 }
 
-bool dedup_row_partition(struct span key, uint64_t *partition)
-{
-    if (key.size < DEDUP_KEY || key.data[0] != TABLE_DEDUP)
-        return false;
-    *partition = load_u64(key.data + 1);
-    return true;
-}
-
 /* All rows of one bucket or producer have a key that begins so. */
 static struct span prefix(uint64_t partition, uint8_t kind, uint64_t number, uint8_t *at)
 {

@@ -9,13 +9,14 @@
 enum { CAPACITY_MIN = 16, BUCKETS = 8, BUCKET_MS_MIN = 1000 };
 
 /* Two keyed hashes with keys that never change: rows are found by them for ever. */
-struct dedup_key dedup_key_of(struct span text)
+struct dedup_key dedup_key_of(struct span text, uint32_t part)
 {
     static const struct hash_key keys[2] = {
         {0x706f6c796c6f6764ULL, 0x656475706b657931ULL},
         {0x9e3779b97f4a7c15ULL, 0xd1b54a32d192ed03ULL},
     };
-    struct dedup_key key = {{hash_keyed(&keys[0], text), hash_keyed(&keys[1], text)}};
+    struct dedup_key key = {{hash_keyed(&keys[0], text) + part * keys[1].k0,
+                             hash_keyed(&keys[1], text) + part * keys[1].k1}};
     if (!dedup_key_is_set(&key))
         key.hash[0] = 1;
     return key;

@@ -98,6 +98,5 @@ void delay_check(struct delay *delay);
  * from delay_key(partition) on and below delay_key(partition + 1). */
 enum { DELAY_KEY = 9 };
 void delay_key(uint64_t partition, uint8_t key[DELAY_KEY]);
-bool delay_key_partition(struct span key, uint64_t *partition); /* false: not of this table */
 
 #endif

@@ -25,14 +25,6 @@ void delay_key(uint64_t partition, uint8_t key[DELAY_KEY])
     store_u64(key + 1, partition);
 }
 
-bool delay_key_partition(struct span key, uint64_t *partition)
-{
-    if (key.size < DELAY_KEY || key.data[0] != TABLE_DELAY)
-        return false;
-    *partition = load_u64(key.data + 1);
-    return true;
-}
-
 static struct span key_of(uint8_t key[KEY_MARK], uint64_t partition, uint8_t kind)
 {
     delay_key(partition, key);

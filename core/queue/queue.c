@@ -322,13 +322,14 @@ bool queue_admit(const struct queue *queue, uint64_t partition, uint64_t bytes)
     atomic_fetch_add_explicit(&stat->pending_bytes, bytes, memory_order_relaxed);
     if (!is_overfull(queue))
         return true;
-    queue_take_back(queue, partition, bytes);
+    queue_take_back(queue, partition, 1, bytes);
     return false;
 }
 
-void queue_take_back(const struct queue *queue, uint64_t partition, uint64_t bytes)
+void queue_take_back(const struct queue *queue, uint64_t partition, uint32_t records,
+                     uint64_t bytes)
 {
     struct partition_stat *stat = stat_of(queue, partition);
-    atomic_fetch_sub_explicit(&stat->pending_records, 1, memory_order_relaxed);
+    atomic_fetch_sub_explicit(&stat->pending_records, records, memory_order_relaxed);
     atomic_fetch_sub_explicit(&stat->pending_bytes, bytes, memory_order_relaxed);
 }

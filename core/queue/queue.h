@@ -119,7 +119,8 @@ uint32_t queue_failures_max(const struct queue *queue, const struct group_spec *
  * more than one batch too much, however many publish; what was let in goes with the append
  * (log_append.pending_*), or is taken back. */
 bool queue_admit(const struct queue *queue, uint64_t partition, uint64_t bytes);
-void queue_take_back(const struct queue *queue, uint64_t partition, uint64_t bytes);
+void queue_take_back(const struct queue *queue, uint64_t partition, uint32_t records,
+                     uint64_t bytes);
 /* The partition a key belongs to, for ever. */
 uint64_t queue_partition_of_key(const struct queue *queue, struct span key);
 

@@ -439,7 +439,7 @@ static void full_queue_admits_nothing(void **state)
     assert_true(admit(0));
     assert_true(admit(1));
     assert_false(admit(1)); /* two are on their way */
-    queue_take_back(f.queue, FIRST, SIZE);
+    queue_take_back(f.queue, FIRST, 1, SIZE);
     assert_true(admit(2));
     assert_false(admit(0));
     /* One is stored, one is refused by storage. */
@@ -466,7 +466,7 @@ static void full_queue_admits_nothing(void **state)
     batch_unref(call.append.batch);
     assert_true(admit(0));
     assert_false(admit(0));
-    queue_take_back(f.queue, FIRST, SIZE);
+    queue_take_back(f.queue, FIRST, 1, SIZE);
     for (unsigned i = 0; i < PARTS; i++) {
         assert_int_equal(atomic_load(&f.queue->stat->partitions[i].pending_records), 0);
         assert_int_equal(atomic_load(&f.queue->stat->partitions[i].pending_bytes), 0);

@@ -244,7 +244,7 @@ static struct dedup_item *add_item(struct append *append, uint64_t value, uint32
 
 static void add_keyed(struct append *append, uint64_t value, uint64_t key)
 {
-    add_item(append, value, 1)->key = dedup_key_of(span_of(&key, sizeof key));
+    add_item(append, value, 1)->key = dedup_key_of(span_of(&key, sizeof key), 0);
 }
 
 static void add_sequenced(struct append *append, uint64_t value, uint32_t records,

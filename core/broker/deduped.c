@@ -1,0 +1,199 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Batches that hold records with an id go to the owner of their partition and through what that
+ * remembers, instead of straight into the log. */
+#include "core/broker/deduped.h"
+
+#include "core/base/heap.h"
+#include "core/broker/worker.h"
+
+struct home_dedup {
+    uint64_t partition;
+    struct dedup *dedup;
+};
+
+/* ------------------------------------------------ of this worker's partitions */
+
+static struct home_dedup *home_find(const struct broker_worker *worker, uint64_t partition)
+{
+    return map_get(&worker->deduped.dedups, span_of(&partition, sizeof partition));
+}
+
+/* NULL: this is no partition of a queue here. */
+static struct dedup *dedup_of(struct broker_worker *worker, uint64_t partition)
+{
+    struct home_dedup *home = home_find(worker, partition);
+    if (home != NULL)
+        return home->dedup;
+    const struct queue *queue = catalog_queue_of_partition(worker->catalog, partition);
+    if (queue == NULL || !log_has(worker->log, partition))
+        return NULL;
+    home = heap_new(sizeof *home);
+    home->partition = partition;
+    home->dedup = dedup_open(&worker->deduped.shared, partition, queue->dedup_ms);
+    map_put(&worker->deduped.dedups, span_of(&home->partition, sizeof home->partition), home);
+    return home->dedup;
+}
+
+/* What a queue has left that was deleted just before the gateway stopped goes now; what another
+ * remembers grows old also when nothing is published to it. */
+static void found(struct broker_worker *worker, uint64_t partition)
+{
+    if (log_owner(worker->broker->log, partition) == worker->index &&
+        dedup_of(worker, partition) == NULL)
+        dedup_close(dedup_open(&worker->deduped.shared, partition, 0), true);
+}
+
+void deduped_init(struct broker_worker *worker)
+{
+    map_init(&worker->deduped.dedups);
+}
+
+void deduped_open(struct broker_worker *worker)
+{
+    worker->deduped.shared = (struct dedup_worker){
+        .log = worker->broker->log,
+        .log_worker = worker->log,
+        .loop = worker->loop,
+    };
+    worker->deduped.walk = (struct row_walk){.table = TABLE_DEDUP, .found = found};
+    row_walk_start(&worker->deduped.walk, worker);
+}
+
+void deduped_change(struct broker_worker *worker, const struct queue *queue)
+{
+    for (uint32_t i = 0; i < queue->partition_count; i++) {
+        const struct home_dedup *home = home_find(worker, queue->first_partition + i);
+        if (home != NULL)
+            dedup_limit(home->dedup, queue->dedup_ms);
+    }
+}
+
+static void home_close(struct home_dedup *home, bool remove)
+{
+    dedup_close(home->dedup, remove);
+    heap_free(home);
+}
+
+void deduped_forget(struct broker_worker *worker, const struct queue *queue)
+{
+    for (uint32_t i = 0; i < queue->partition_count; i++) {
+        uint64_t partition = queue->first_partition + i;
+        struct home_dedup *home =
+            map_remove(&worker->deduped.dedups, span_of(&partition, sizeof partition));
+        if (home != NULL)
+            home_close(home, true);
+    }
+}
+
+void deduped_close(struct broker_worker *worker)
+{
+    struct map *dedups = &worker->deduped.dedups;
+    struct map_slot *slot;
+    for (size_t i = 0; (slot = map_next(dedups, &i)) != NULL;)
+        home_close(slot->value, false);
+    map_deinit(dedups);
+    map_init(dedups);
+}
+
+bool deduped_is_busy(const struct broker_worker *worker)
+{
+    return worker->deduped.walk.running || worker->deduped.shared.in_flight > 0;
+}
+
+void deduped_deinit(struct broker_worker *worker)
+{
+    struct map_slot *slot;
+    for (size_t i = 0; (slot = map_next(&worker->deduped.dedups, &i)) != NULL;)
+        heap_free(slot->value);
+    map_deinit(&worker->deduped.dedups);
+}
+
+/* ------------------------------------------------ what a batch holds */
+
+void deduped_items_deinit(struct deduped_items *items)
+{
+    heap_free(items->items);
+    *items = (struct deduped_items){0};
+}
+
+static struct dedup_item *item_new(struct deduped_items *items, uint32_t record_count)
+{
+    if (items->count == items->capacity) {
+        items->capacity = items->capacity == 0 ? 16 : items->capacity * 2;
+        items->items = heap_resize(items->items, items->capacity * sizeof *items->items);
+    }
+    struct dedup_item *item = &items->items[items->count++];
+    *item = (struct dedup_item){.record_count = record_count, .sequence = -1};
+    items->record_count += record_count;
+    return item;
+}
+
+void deduped_items_end(struct deduped_items *items, uint32_t record_count)
+{
+    if (items->record_count < record_count)
+        item_new(items, record_count - items->record_count);
+}
+
+/* A producer is known by its name, who it is, and the topic that its numbers count in. */
+static uint64_t producer_of(const struct client *client, const struct publish *publish)
+{
+    struct {
+        uint64_t principal, name[2], topic[2];
+    } whole = {.principal = client->principal == NULL ? 0 : client->principal->id};
+    memcpy(whole.name, dedup_key_of(publish->producer, 0).hash, sizeof whole.name);
+    if (publish->queue == NULL)
+        memcpy(whole.topic, dedup_key_of(publish->topic, 0).hash, sizeof whole.topic);
+    return dedup_key_of(span_of(&whole, sizeof whole), 0).hash[0];
+}
+
+void deduped_items_add(struct deduped_items *items, const struct client *client,
+                       const struct publish *publish, uint32_t record_count)
+{
+    deduped_items_end(items, record_count - 1);
+    struct dedup_item *item = item_new(items, 1);
+    if (publish->dedup_id.data != NULL) {
+        item->key = dedup_key_of(publish->dedup_id, publish->dedup_part);
+    } else {
+        item->producer = producer_of(client, publish);
+        item->epoch = publish->producer_epoch;
+        item->sequence = publish->sequence;
+    }
+}
+
+/* The numbers of a producer count in one partition: keys that lead to several would tear holes. */
+enum status deduped_check(const struct publish *publish)
+{
+    struct span id = publish->dedup_id.data != NULL ? publish->dedup_id : publish->producer;
+    bool both = publish->dedup_id.data != NULL && publish->producer.data != NULL;
+    bool scattered = publish->queue != NULL && publish->queue->partition_count > 1 &&
+                     publish->producer.data != NULL && publish->key.data != NULL;
+    if (both || scattered || id.size == 0 || publish->delay_ms > 0)
+        return STATUS_INVALID;
+    if (publish->sequence < 0 || publish->producer_epoch < 0 || publish->producer_epoch > INT16_MAX)
+        return STATUS_INVALID;
+    return id.size > LIMIT_DEDUP_ID ? STATUS_TOO_LARGE : STATUS_OK;
+}
+
+/* ------------------------------------------------ the way there */
+
+static void arrive(struct mail *mail)
+{
+    struct deduped_append *append = container_of(mail, struct deduped_append, mail);
+    struct broker_worker *owner = append->owner;
+    struct dedup *dedup = owner->ending ? NULL : dedup_of(owner, append->partition);
+    if (dedup != NULL)
+        dedup_append(dedup, &append->append);
+    else
+        request_complete(&append->append.request,
+                         owner->ending ? STATUS_SHUTTING_DOWN : STATUS_NOT_FOUND);
+}
+
+void deduped_send(struct broker_worker *from, struct deduped_append *append)
+{
+    append->owner = &from->broker->workers[log_owner(from->broker->log, append->partition)];
+    append->mail.deliver = arrive;
+    if (append->owner == from)
+        arrive(&append->mail);
+    else
+        mailbox_post(append->owner->loop, &append->mail);
+}

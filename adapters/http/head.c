@@ -216,11 +216,17 @@ static unsigned read_header(struct http_head *head, struct seen *seen, struct sp
         if (same_text(name, "connection", 10))
             read_connection(head, value);
         break;
+    case 11:
+        if (same_text(name, "producer-id", 11))
+            head->producer_id = value;
+        break;
     case 12:
         if (same_text(name, "content-type", 12))
             head->content_type = value;
         else if (same_text(name, "x-auth-token", 12))
             head->auth_token = value;
+        else if (same_text(name, "producer-seq", 12))
+            head->producer_seq = value;
         break;
     case 13:
         if (same_text(name, "authorization", 13))
@@ -229,6 +235,8 @@ static unsigned read_header(struct http_head *head, struct seen *seen, struct sp
     case 14:
         if (same_text(name, "content-length", 14))
             return read_framing(head, seen, name, value);
+        if (same_text(name, "producer-epoch", 14))
+            head->producer_epoch = value;
         break;
     case 15:
         if (same_text(name, "idempotency-key", 15))

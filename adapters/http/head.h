@@ -29,9 +29,9 @@ struct http_head {
     struct span path;                       /* as sent: begins with '/', percent-encoded */
     struct http_pair query[HTTP_QUERY_MAX]; /* decoded, in order */
     uint32_t query_count;
-    struct span host, origin, authorization, auth_token, content_type,
-        idempotency_key; /* size 0: absent */
-    uint64_t body_size;  /* when not chunked */
+    struct span host, origin, authorization, auth_token, content_type, idempotency_key, producer_id,
+        producer_seq, producer_epoch; /* size 0: absent */
+    uint64_t body_size;               /* when not chunked */
     bool chunked, expects_continue;
     bool old; /* HTTP/1.0 */
     bool keep_alive;

@@ -11,6 +11,7 @@
 #define HEADER_PAYLOAD_TEXT "pl-text"
 #define PROPERTY_KEY        "key"
 #define PROPERTY_DELAY      "delay" /* ms */
+#define PROPERTY_DEDUP      "dedup-id"
 
 /* ------------------------------------------------ record to PUBLISH */
 
@@ -221,6 +222,8 @@ static void ask(struct publish *publish, const struct mqtt_pair *pair)
 {
     if (span_is(pair->name, PROPERTY_DELAY) && !mqtt_parse_number(pair->value, &publish->delay_ms))
         publish->delay_ms = UINT64_MAX; /* to be refused */
+    if (publish->dedup_id.data == NULL && span_is(pair->name, PROPERTY_DEDUP))
+        publish->dedup_id = pair->value;
 }
 
 enum mqtt_reason mqtt_publish_fill(const struct mqtt_properties *properties,

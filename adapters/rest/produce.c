@@ -3,6 +3,7 @@
  * answered when the broker has answered for each. */
 #include "adapters/rest/produce.h"
 
+#include "adapters/http/codec.h"
 #include "adapters/rest/call.h"
 #include "adapters/rest/view.h"
 #include "core/base/check.h"
@@ -32,6 +33,10 @@ struct produce {
 /* Where it is; of a delayed message what cancels it. */
 static void write_id(const struct result *result, int64_t index, struct buf *to)
 {
+    if (result->offset == DEDUP_OFFSET_UNKNOWN) {
+        json_put(to, ",\"id\":null");
+        return;
+    }
     json_put(to, ",\"id\":\"");
     if (result->delay.due_ms > 0) {
         char text[DELAY_ID_TEXT];
@@ -55,7 +60,18 @@ static void write_place(const struct result *result, const struct queue *queue, 
     json_put(to, ",\"partition\":");
     json_put_number(to, index);
     json_put(to, result->delay.due_ms > 0 ? ",\"due\":" : ",\"offset\":");
-    json_put_number(to, result->delay.due_ms > 0 ? result->delay.due_ms : (int64_t)result->offset);
+    if (result->offset == DEDUP_OFFSET_UNKNOWN) /* of a duplicate of something long ago */
+        json_put(to, "null");
+    else
+        json_put_number(to,
+                        result->delay.due_ms > 0 ? result->delay.due_ms : (int64_t)result->offset);
+}
+
+static const char *refusal_text(enum status status)
+{
+    return status == STATUS_OUT_OF_RANGE ? "that number is not the producer's next one"
+           : status == STATUS_STALE      ? "the producer has a later epoch"
+                                         : status_text(status);
 }
 
 static void write_result(struct produce *produce, const struct result *result)
@@ -63,7 +79,7 @@ static void write_result(struct produce *produce, const struct result *result)
     struct buf *to = call_out(&produce->call);
     if (result->status != STATUS_OK) {
         json_put(to, "{\"error\":");
-        json_put_text(to, span_from_text(status_text(result->status)));
+        json_put_text(to, span_from_text(refusal_text(result->status)));
         json_put(to, ",\"error_code\":\"DMS.10540004\",\"state\":1}");
         return;
     }
@@ -86,7 +102,7 @@ static bool refuse_all(struct produce *produce)
         if (produce->results[i].status == STATUS_OK || produce->results[i].status != status)
             return false;
     }
-    call_refuse_status(&produce->call, status, NULL);
+    call_refuse_status(&produce->call, status, refusal_text(status));
     return true;
 }
 
@@ -169,9 +185,56 @@ static bool read_messages(struct produce *produce, const struct queue *queue, st
     return true;
 }
 
+/* A number in a header; absent: fallback, -1 if there must be one. */
+static bool read_header_number(struct call *call, const char *name, struct span text,
+                               int32_t fallback, int32_t high, int32_t *number)
+{
+    uint64_t value = (uint64_t)fallback;
+    if (text.size == 0 ? fallback >= 0 : http_number(text, &value) && value <= (uint64_t)high) {
+        *number = (int32_t)value;
+        return true;
+    }
+    call_refuse(call, 400, 10540010, "%s must be a number from 0 to %d.", name, high);
+    return false;
+}
+
+/* What the head says of the messages' ids holds for all of them: they share the key, or have one
+ * number after the other. */
+static bool read_ids(struct produce *produce)
+{
+    struct call *call = &produce->call;
+    const struct http_head *head = &call->exchange->head;
+    int32_t sequence = 0, epoch = 0;
+    bool numbered = head->producer_id.size > 0;
+    if (numbered &&
+        (!read_header_number(call, "Producer-Seq", head->producer_seq, -1, INT32_MAX, &sequence) ||
+         !read_header_number(call, "Producer-Epoch", head->producer_epoch, 0, INT16_MAX, &epoch)))
+        return false;
+    for (uint32_t i = 0; i < produce->count; i++) {
+        struct publish *publish = &produce->publishes[i];
+        struct err err;
+        if (head->idempotency_key.size > 0 && publish->dedup_id.data == NULL) {
+            publish->dedup_id = head->idempotency_key;
+            publish->dedup_part = i;
+        }
+        if (numbered) {
+            publish->producer = head->producer_id;
+            publish->producer_epoch = epoch;
+            publish->sequence = (int32_t)(((uint32_t)sequence + i) & INT32_MAX);
+        }
+        if (broker_check_id(publish, &err) != STATUS_OK) {
+            call_refuse(call, 400, 10540010, "%s.", err.text);
+            return false;
+        }
+    }
+    return true;
+}
+
 static void publish_all(struct produce *produce)
 {
     struct call *call = &produce->call;
+    if (!read_ids(produce))
+        return;
     if (!broker_may_publish(call->client)) {
         call_refuse_status(call, STATUS_BUSY, NULL);
         return;

@@ -82,6 +82,7 @@ static void write_own_fields(const struct queue *queue, const struct totals *tot
     put_text_field(to, "overflow", queue->overflow == OVERFLOW_REFUSE ? "refuse" : "drop_oldest");
     put_field(to, "max_records", (int64_t)queue->max_records);
     put_field(to, "protect_bytes", (int64_t)queue->protect_bytes);
+    put_field(to, "dedup_ms", (int64_t)(queue->dedup_ms == 0 ? DEDUP_WINDOW_MS : queue->dedup_ms));
     put_field(to, "delayed", (int64_t)atomic_load(&queue->stat->delayed));
     put_field(to, "records", (int64_t)totals->records);
     put_field(to, "bytes", (int64_t)totals->bytes);
@@ -370,7 +371,8 @@ static bool read_own_limits(struct change *change)
     return !call_is_ours(&change->call) ||
            (read_overflow(change) &&
             read_number(change, "max_records", INT64_MAX / 2, 10240009, &admin->max_records) &&
-            read_number(change, "protect_bytes", INT64_MAX / 2, 10240009, &admin->protect_bytes));
+            read_number(change, "protect_bytes", INT64_MAX / 2, 10240009, &admin->protect_bytes) &&
+            read_number(change, "dedup_ms", LIMIT_DEDUP_MS, 10240009, &admin->dedup_ms));
 }
 
 static void created(struct change *change)
@@ -415,7 +417,7 @@ static const struct {
     {"retention_ms", QUEUE_FIELD_RETENTION_MS},   {"retention_bytes", QUEUE_FIELD_RETENTION_BYTES},
     {"redrive_policy", QUEUE_FIELD_REDRIVE},      {"max_consume_count", QUEUE_FIELD_REDRIVE},
     {"overflow", QUEUE_FIELD_OVERFLOW},           {"max_records", QUEUE_FIELD_MAX_RECORDS},
-    {"protect_bytes", QUEUE_FIELD_PROTECT_BYTES},
+    {"protect_bytes", QUEUE_FIELD_PROTECT_BYTES}, {"dedup_ms", QUEUE_FIELD_DEDUP_MS},
 };
 
 /* Which fields the body names; refuses what is none or cannot change. */

@@ -305,6 +305,11 @@ static unsigned read_fields(struct reading *reading, const json_t *message)
         if (code != 0)
             return code;
     }
+    const json_t *id = json_object_get(message, "dedup_id");
+    if (json_is_string(id))
+        reading->publish->dedup_id = json_span(id);
+    else if (id != NULL && !json_is_null(id))
+        return fail(reading, "dedup_id must be a string.");
     unsigned code = read_number(reading, message, "priority", HEADER_PRIORITY, 9);
     if (code == 0)
         code = read_number(reading, message, "group_sequence", HEADER_GROUP_SEQUENCE, UINT32_MAX);

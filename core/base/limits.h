@@ -45,6 +45,7 @@
 #define LIMIT_DELAY_MS          604800000u /* 7 days */
 #define LIMIT_DELAYED           10000000u  /* records that wait for their time, of one partition */
 #define LIMIT_DEDUP_KEYS        (1u << 21) /* in the windows of one worker: about 128 MB */
+#define LIMIT_DEDUP_MS          604800000u /* the longest window: 7 days */
 #define LIMIT_DEDUP_ID          256u       /* bytes of an id, or of a producer's name */
 #define LIMIT_PRODUCERS         100000u    /* with sequences, in the partitions of one worker */
 #define LIMIT_LOOK_AHEAD        65536u     /* skipped records of one fifo group and partition */

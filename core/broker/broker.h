@@ -173,6 +173,9 @@ struct publish {
     bool answer; /* answered() will come exactly once, in order; else refusals are only counted */
     uint64_t token; /* given back in answered() */
 };
+/* Is what publish asks for by dedup_id or producer possible? As broker_publish() would answer, and
+ * in words. */
+enum status broker_check_id(const struct publish *publish, struct err *err);
 /* Answered with BUSY when the worker has too much in flight, which who asks broker_may_publish()
  * before each publish does not meet. */
 void broker_publish(struct client *client, const struct publish *publish);
@@ -291,7 +294,7 @@ struct broker_admin {
     bool redrive;
     uint32_t max_consume_count;
     enum overflow overflow;
-    uint64_t max_records, protect_bytes, dedup_ms;
+    uint64_t max_records, protect_bytes, dedup_ms; /* dedup_ms: 0 means DEDUP_WINDOW_MS */
     /* ADMIN_GROUP_CREATE */
     enum group_start start;
     enum group_mode mode;

@@ -126,6 +126,8 @@ static enum status queue_create(struct broker *broker, struct broker_admin *admi
                        "there are %u queues already, as many as allowed", limit);
     if (admin->partitions > LIMIT_PARTITIONS)
         return err_set(&admin->err, STATUS_INVALID, "partitions: at most %u", LIMIT_PARTITIONS);
+    if (admin->dedup_ms > LIMIT_DEDUP_MS)
+        return err_set(&admin->err, STATUS_INVALID, "dedup_ms: at most %u", LIMIT_DEDUP_MS);
     if (admin->type == QUEUE_FIFO && admin->partitions > 1)
         return err_set(&admin->err, STATUS_INVALID, "a fifo queue has one partition");
     struct queue *queue = queue_make(broker, admin->name);
@@ -197,6 +199,8 @@ static enum status queue_change(struct broker *broker, struct broker_admin *admi
     const struct queue *old = catalog_queue(next, admin->id);
     if (old == NULL)
         return STATUS_NOT_FOUND;
+    if ((admin->fields & QUEUE_FIELD_DEDUP_MS) && admin->dedup_ms > LIMIT_DEDUP_MS)
+        return err_set(&admin->err, STATUS_INVALID, "dedup_ms: at most %u", LIMIT_DEDUP_MS);
     struct queue *queue = queue_copy(old);
     change_fields(queue, admin);
     struct buf row;

@@ -160,18 +160,29 @@ void deduped_items_add(struct deduped_items *items, const struct client *client,
     }
 }
 
-/* The numbers of a producer count in one partition: keys that lead to several would tear holes. */
-enum status deduped_check(const struct publish *publish)
+enum status broker_check_id(const struct publish *publish, struct err *err)
 {
-    struct span id = publish->dedup_id.data != NULL ? publish->dedup_id : publish->producer;
-    bool both = publish->dedup_id.data != NULL && publish->producer.data != NULL;
-    bool scattered = publish->queue != NULL && publish->queue->partition_count > 1 &&
-                     publish->producer.data != NULL && publish->key.data != NULL;
-    if (both || scattered || id.size == 0 || publish->delay_ms > 0)
-        return STATUS_INVALID;
-    if (publish->sequence < 0 || publish->producer_epoch < 0 || publish->producer_epoch > INT16_MAX)
-        return STATUS_INVALID;
-    return id.size > LIMIT_DEDUP_ID ? STATUS_TOO_LARGE : STATUS_OK;
+    const struct queue *queue = publish->queue;
+    bool numbered = publish->producer.data != NULL;
+    struct span id = numbered ? publish->producer : publish->dedup_id;
+    if (id.data == NULL)
+        return STATUS_OK;
+    if (numbered && publish->dedup_id.data != NULL)
+        return err_set(err, STATUS_INVALID, "a message has an id or a producer, not both");
+    if (publish->delay_ms > 0)
+        return err_set(err, STATUS_INVALID, "a delayed message can have no id and no producer");
+    if (id.size == 0 || id.size > LIMIT_DEDUP_ID)
+        return err_set(err, id.size == 0 ? STATUS_INVALID : STATUS_TOO_LARGE,
+                       "an id, or the name of a producer, is 1 to %u bytes", LIMIT_DEDUP_ID);
+    if (numbered && (publish->sequence < 0 || publish->producer_epoch < 0 ||
+                     publish->producer_epoch > INT16_MAX))
+        return err_set(err, STATUS_INVALID, "a producer's numbers are 0 to %d, its epochs 0 to %d",
+                       INT32_MAX, INT16_MAX);
+    /* Its numbers count in one partition: keys that lead to several would tear holes. */
+    if (numbered && queue != NULL && queue->partition_count > 1 && publish->key.data != NULL)
+        return err_set(err, STATUS_INVALID,
+                       "a producer's messages to a queue of several partitions have no key");
+    return STATUS_OK;
 }
 
 /* ------------------------------------------------ the way there */

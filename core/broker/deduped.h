@@ -39,8 +39,6 @@ static inline bool publish_is_deduped(const struct publish *publish)
 {
     return publish->dedup_id.data != NULL || publish->producer.data != NULL;
 }
-/* Is what it asks for possible? For publishes that are deduped. */
-enum status deduped_check(const struct publish *publish);
 
 /* A batch on its way to the owner of its partition and back. append's first group, with its request
  * at home on from's loop, is set. */

@@ -515,7 +515,7 @@ static enum status publish_now(struct client *client, const struct publish *publ
     if (size > LIMIT_RECORD_BYTES || publish->header_count > LIMIT_HEADERS)
         return STATUS_TOO_LARGE;
     bool deduped = publish_is_deduped(publish);
-    if (deduped && (status = deduped_check(publish)) != STATUS_OK)
+    if (deduped && (status = broker_check_id(publish, NULL)) != STATUS_OK)
         return status;
     struct outbox *outbox =
         publish->queue == NULL ? address->outbox : outbox_of(worker, partition_of(worker, publish));

@@ -68,7 +68,7 @@ static enum outcome add_fields(const struct cli *cli, json_t *message)
 {
     static const struct {
         const char *option, *field;
-    } texts[] = {{"key", "key"}, {"group", "group_id"}};
+    } texts[] = {{"key", "key"}, {"group", "group_id"}, {"id", "dedup_id"}};
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
         const char *given = cli_option(cli, texts[i].option, 0);
         if (given != NULL)
@@ -306,6 +306,7 @@ static const struct cli_option publish_options[] = {
     {"attribute", "NAME=VALUE", "more about the message; may be given again"},
     {"group", "NAME", "message group: a fifo queue keeps its order"},
     {"label", "LABEL", "for filters; up to three"},
+    {"id", "ID", "the same one again, within the queue's window, is not stored again"},
     {"priority", "N", "0 to 9"},
     {"delay", "DURATION", "not delivered before, such as 30s; prints the id that cancels it"},
     {"expiry", "DURATION", "not delivered after, such as 10m"},

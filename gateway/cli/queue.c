@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* polylog queue, group, route: what administration makes. */
 #include "core/base/heap.h"
+#include "core/base/limits.h"
 #include "gateway/cli/cli.h"
 
 enum { HOUR_MS = 60 * 60 * 1000 };
@@ -61,6 +62,12 @@ static enum outcome add_fields(const struct cli *cli, json_t *body, json_int_t l
         if (number >= 0)
             json_object_set_new(body, numbers[i].field, json_integer(number * numbers[i].unit));
     }
+    json_int_t window_ms = -1;
+    enum outcome outcome = cli_duration(cli, "dedup", LIMIT_DEDUP_MS, &window_ms);
+    if (outcome != OUTCOME_OK)
+        return outcome;
+    if (window_ms >= 0)
+        json_object_set_new(body, "dedup_ms", json_integer(window_ms));
     /* A number of failures alone says that there are dead letters. */
     if (cli_option(cli, "max-failures", 0) != NULL && cli_option(cli, "deadletters", 0) == NULL)
         json_object_set_new(body, "redrive_policy", json_string("enable"));
@@ -205,6 +212,7 @@ static enum outcome route_delete(struct cli *cli)
         {"overflow", "HOW", "of a full queue: drop_oldest (default) or refuse"},                   \
         {"protect-bytes", "N", "so much is kept for groups that have not done it"},                \
         {"max-failures", "N", "so many failures make a dead letter"},                              \
+        {"dedup", "DURATION", "how long a message's id is remembered (10m)"},                      \
     {                                                                                              \
         "deadletters", "HOW", "enable or disable"                                                  \
     }

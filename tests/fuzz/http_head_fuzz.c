@@ -19,6 +19,8 @@ static void check(struct http_head *head, const uint8_t *bytes, size_t size)
     CHECK(lies_in(head->path, bytes, size) && lies_in(head->host, bytes, size));
     CHECK(lies_in(head->origin, bytes, size) && lies_in(head->content_type, bytes, size));
     CHECK(lies_in(head->idempotency_key, bytes, size) && lies_in(head->auth_token, bytes, size));
+    CHECK(lies_in(head->producer_id, bytes, size) && lies_in(head->producer_seq, bytes, size));
+    CHECK(lies_in(head->producer_epoch, bytes, size));
     CHECK(head->query_count <= HTTP_QUERY_MAX && !(head->chunked && head->body_size > 0));
     for (uint32_t i = 0; i < head->query_count; i++) {
         CHECK(lies_in(head->query[i].name, bytes, size));

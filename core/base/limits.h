@@ -13,6 +13,9 @@
 #define LIMIT_CLIENT_ID_BYTES  1024u
 #define LIMIT_SUBSCRIPTIONS    1000u                /* per client */
 #define LIMIT_FILTERS_PER_CALL 1000u                /* in one SUBSCRIBE */
+#define LIMIT_SHARES           100u                 /* shared subscriptions of one client */
+#define LIMIT_SHARE_MEMBERS    10000u               /* of one shared subscription */
+#define LIMIT_SHARE_NAME       256u                 /* bytes */
 #define LIMIT_PUBLISH_PENDING  65535u               /* unanswered publishes per client */
 #define LIMIT_CLIENT_IN_BYTES  (16u * 1024 * 1024)  /* published, not yet answered, per client */
 #define LIMIT_WORKER_IN_BYTES  (128u * 1024 * 1024) /* the same for all clients of one worker */

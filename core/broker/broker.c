@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The broker as a whole: it opens over a store, becomes ready, shows its figures, and ends in
  * order. */
-#include "core/broker/worker.h"
+#include "core/broker/share.h"
 
 #include "core/base/hash.h"
 #include "core/base/heap.h"
@@ -22,6 +22,7 @@ static void worker_init(struct broker_worker *worker, struct broker *broker, uns
     delayed_init(worker);
     deduped_init(worker);
     catch_up_init(worker);
+    share_init(worker);
     worker->trie = topic_trie_new(sizeof(struct interest));
     worker->log = log_worker_new(broker->log, index, worker->loop, deliver_committed, worker);
     log_worker_ask(worker->log, groups_undone);
@@ -33,6 +34,7 @@ static void worker_deinit(struct broker_worker *worker)
     delayed_deinit(worker);
     deduped_deinit(worker);
     deliver_deinit(worker);
+    share_deinit(worker);
     map_deinit(&worker->groups);
     topic_trie_free(worker->trie);
     for (unsigned i = 0; worker->credentials != NULL && i < CREDENTIALS; i++)
@@ -211,8 +213,10 @@ static void end_check(struct broker_worker *worker)
         worker->goodbye_until_ms = loop_now_ms(worker->loop) + GOODBYE_MS;
     }
     /* Clients stand on the broker until they have gone; their streams end within a time of their
-     * own. */
-    if (!list_is_empty(&worker->clients) && loop_now_ms(worker->loop) < worker->goodbye_until_ms) {
+     * own. Their seats in shares go with them, which takes a few mails. */
+    bool gone =
+        list_is_empty(&worker->clients) && worker->share_seats == 0 && worker->share_members == 0;
+    if (!gone && loop_now_ms(worker->loop) < worker->goodbye_until_ms) {
         loop_timer_start(worker->loop, &worker->timer, END_POLL_MS);
         return;
     }

@@ -103,6 +103,8 @@ struct client {
     struct address_cache *addresses; /* topics resolved and allowed */
     struct list subscriptions;
     uint32_t subscription_count;
+    struct list seats; /* shared subscriptions */
+    uint32_t seat_count;
     uint32_t credit; /* deliveries that may still go out unsettled */
     uint32_t credit_max;
     uint64_t subscription_number; /* of the last one made */
@@ -197,16 +199,21 @@ struct subscription {
     uint32_t identifier;       /* adapter's own (for example a subscription identifier) */
     bool no_local;             /* not what this client published itself */
     bool retain_as_published;
+    bool
+        shared; /* deliver(): unless at most once, lease says what broker_share_settled() is told */
     /* Below: the broker's. */
     struct link of_entry;                   /* this and the next line: at each delivery */
     uint64_t shown_partition, shown_offset; /* the last stored record it was served */
     struct link of_client;
     struct subscription_floor *floors;
     uint64_t number; /* of this client; never used again */
+    uint32_t lease;
 };
 
 struct subscribe_item {
     struct span filter; /* borrowed until done() */
+    struct span share;  /* likewise; not empty: of those who subscribed with this name and filter,
+                         * each record goes to one; no_local is not looked at */
     enum guarantee guarantee;
     uint32_t identifier;
     bool no_local, retain_as_published;
@@ -226,6 +233,12 @@ struct broker_subscribe {
 void broker_subscribe(struct broker_subscribe *subscribe);
 enum status broker_unsubscribe(struct client *client,
                                struct span filter); /* NOT_FOUND; ends at once */
+/* What the client has not settled stays with it until it settles it or closes. */
+enum status broker_unsubscribe_shared(struct client *client, struct span share, struct span filter);
+/* A delivery of a shared subscription is over, however the client took it: nobody else gets it.
+ * What is not settled when the client closes goes to another member, unless it was exactly once.
+ * Its credit comes back with client_settled(), as always, which must follow. */
+void broker_share_settled(struct subscription *subscription, uint32_t lease);
 
 /* ---------------------------------------------------------------- groups */
 

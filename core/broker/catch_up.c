@@ -3,8 +3,8 @@
  * the log from there when it has room again. It is live again at the end of the last notice its
  * worker has processed: what came before was read, what comes after will be noticed, so nothing is
  * lost or shown twice. */
+#include "core/broker/share.h"
 #include "core/broker/topic.h"
-#include "core/broker/worker.h"
 
 #include "core/base/heap.h"
 
@@ -170,11 +170,11 @@ static bool take_in(struct client *client, struct lag *lag, struct log_read *rea
     uint64_t end = deliver_seen(client->worker, lag->partition);
     for (uint32_t i = 0; i < read->count; i++) {
         struct batch *batch = read->batches[i];
-        for (uint32_t k = 0; k < batch->record_count; k++) {
+        client->worker->shown = batch;
+        client->worker->shown_stored = true;
+        for (uint32_t k = batch_find(batch, lag->next); k < batch->record_count; k++) {
             struct record record;
             batch_record(batch, k, &record);
-            if (record.offset < lag->next)
-                continue;
             if (record.offset >= end) {
                 lag->next = end;
                 return true;
@@ -284,6 +284,7 @@ static void retry(struct loop_timer *timer)
         if (!list_is_empty(&client->lags))
             catch_up_go_on(client);
     }
+    share_retry(worker);
 }
 
 void catch_up_init(struct broker_worker *worker)

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Clients: from accept over login to the end, and what each may do. */
-#include "core/broker/worker.h"
+#include "core/broker/share.h"
 
 #include "core/base/hash.h"
 #include "core/base/heap.h"
@@ -14,6 +14,7 @@ void client_init(struct client *client, struct broker_worker *worker, const stru
     *client = (struct client){.worker = worker, .ops = ops, .tenant = TENANT_DEFAULT};
     client->credit = client->credit_max = LIMIT_CLIENT_CREDIT;
     list_init(&client->subscriptions);
+    list_init(&client->seats);
     list_init(&client->lags);
     list_init(&client->consumers);
     link_init(&client->waiting);
@@ -36,6 +37,7 @@ void client_close(struct client *client)
         client->login->client = NULL;
     catch_up_close(client);
     subscribe_close(client);
+    share_seats_close(client);
     publish_close(client);
     principal_unref(client->principal);
     client->principal = NULL;
@@ -54,8 +56,7 @@ void client_settled(struct client *client, uint32_t count)
     client->credit += count;
     if (client->credit > client->credit_max)
         client->credit = client->credit_max;
-    if (!list_is_empty(&client->lags))
-        catch_up_go_on(client);
+    client_drained(client);
 }
 
 void client_drained(struct client *client)
@@ -63,6 +64,8 @@ void client_drained(struct client *client)
     consumers_go_on(client);
     if (!list_is_empty(&client->lags))
         catch_up_go_on(client);
+    if (!list_is_empty(&client->seats))
+        share_seats_go_on(client);
 }
 
 /* ------------------------------------------------ login */

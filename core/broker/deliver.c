@@ -2,7 +2,7 @@
 /* From a committed batch to whoever subscribed. The partition's owner matches each record once,
  * serves its own clients, and sends every other worker concerned one notice per batch with the
  * numbers of the records. */
-#include "core/broker/worker.h"
+#include "core/broker/share.h"
 
 #include <stdlib.h>
 
@@ -93,6 +93,8 @@ enum deliver_result deliver_to(struct subscription *subscription, const struct r
                                struct frame_cache *cache)
 {
     struct client *client = subscription->client;
+    if (share_is_reader(client))
+        return share_offer(subscription, record, cache);
     if (subscription->no_local && is_own(client, record))
         return DELIVER_SKIPPED;
     bool at_most_once = subscription->guarantee == GUARANTEE_AT_MOST_ONCE ||
@@ -240,6 +242,8 @@ static void notice_deliver(struct mail *mail)
     notice_discharge(notice);
     struct run run = {
         .worker = worker, .partition = notice->batch->partition, .stored = notice->stored};
+    worker->shown = notice->batch;
+    worker->shown_stored = notice->stored;
     for (uint32_t i = 0; i < notice->count; i++) {
         struct record record;
         batch_record(notice->batch, notice->records[i], &record);
@@ -282,6 +286,8 @@ static void deliver_batch(struct broker_worker *worker, struct batch *batch, boo
     if (topic_trie_count(worker->trie) == 0)
         return;
     struct run run = {.worker = worker, .partition = batch->partition, .stored = stored};
+    worker->shown = batch;
+    worker->shown_stored = stored;
     for (uint32_t i = 0; i < batch->record_count; i++) {
         struct record record;
         batch_record(batch, i, &record);

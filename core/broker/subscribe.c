@@ -2,8 +2,8 @@
 /* Subscriptions to topic filters. The first subscriber of a filter on a worker announces it to all
  * other workers and is confirmed when each of them has taken it in: from then on every owner
  * matches it. */
+#include "core/broker/share.h"
 #include "core/broker/topic.h"
-#include "core/broker/worker.h"
 
 #include "core/base/heap.h"
 
@@ -25,14 +25,19 @@ struct announcement {
     uint8_t filters[]; /* repeated {u32 size, bytes} */
 };
 
+void subscribe_confirmed(struct broker_subscribe *subscribe)
+{
+    if (--subscribe->confirms == 0)
+        request_complete(&subscribe->request, STATUS_OK);
+}
+
 static void announcement_confirm(struct mail *mail)
 {
     struct announcement *announcement = container_of(mail, struct announcement, mail);
     struct broker_subscribe *subscribe = announcement->subscribe;
     announcement->from->unconfirmed--;
     heap_free(announcement);
-    if (--subscribe->confirms == 0)
-        request_complete(&subscribe->request, STATUS_OK);
+    subscribe_confirmed(subscribe);
 }
 
 static void announcement_deliver(struct mail *mail)
@@ -134,10 +139,13 @@ static void subscription_end(struct subscription *subscription)
 
 static enum status check_item(struct client *client, const struct subscribe_item *item)
 {
+    if (share_is_reader(client))
+        return STATUS_OK; /* its members were checked */
     if (!topic_filter_is_valid(item->filter))
         return STATUS_INVALID;
     enum status status = broker_check(client, ACTION_CONSUME, true, item->filter);
-    if (status == STATUS_OK && client->subscription_count >= LIMIT_SUBSCRIPTIONS &&
+    if (status == STATUS_OK && item->share.size == 0 &&
+        client->subscription_count >= LIMIT_SUBSCRIPTIONS &&
         subscription_of(client, item->filter) == NULL)
         status = STATUS_OVER_QUOTA;
     return status;
@@ -185,7 +193,10 @@ void broker_subscribe(struct broker_subscribe *subscribe)
     for (uint32_t i = 0; i < subscribe->count; i++) {
         struct subscribe_item *item = &subscribe->items[i];
         item->status = worker->ending ? STATUS_SHUTTING_DOWN : check_item(client, item);
-        if (item->status == STATUS_OK && add(client, item)) {
+        if (item->status == STATUS_OK && item->share.size > 0) {
+            if (share_subscribe(subscribe, item))
+                subscribe->confirms++;
+        } else if (item->status == STATUS_OK && add(client, item)) {
             put_filter(&filters, item->filter);
             announced++;
         }
@@ -224,4 +235,5 @@ void subscribe_recheck(struct client *client)
         if (broker_check(client, ACTION_CONSUME, true, filter_of(subscription->entry)) != STATUS_OK)
             subscription_end(subscription);
     }
+    share_seats_recheck(client);
 }

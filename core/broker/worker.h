@@ -113,7 +113,14 @@ struct broker_worker {
     uint32_t unconfirmed;                  /* announcements that not all workers have confirmed */
     struct notice *pending[LIMIT_WORKERS]; /* notices being filled during one batch */
     bool delivering;                       /* subscribers are being walked */
-    struct loop_timer retry_timer;         /* reads that failed */
+    struct batch *shown;                   /* the batch that they are shown records of */
+    bool shown_stored;
+    struct loop_timer retry_timer; /* reads that failed */
+
+    struct map shares;                           /* key -> struct share; those whose home this is */
+    struct share_parcel *parcels[LIMIT_WORKERS]; /* records for members there, in this turn */
+    struct loop_task parcel_task;
+    uint64_t share_members, share_seats; /* that live here */
 
     struct map groups; /* id -> struct home_group */
     struct list home_groups;
@@ -207,6 +214,8 @@ enum deliver_result deliver_stored(struct subscription *subscription, uint64_t p
                                    const struct record *record, struct frame_cache *cache);
 
 /* subscribe.c */
+/* One of those that a subscribe waits for has come: at the last one it is done. */
+void subscribe_confirmed(struct broker_subscribe *subscribe);
 void subscribe_close(struct client *client);
 void subscribe_recheck(struct client *client);
 

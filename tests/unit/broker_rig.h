@@ -189,6 +189,12 @@ struct seen_record {
     char topic[VALUE_MAX], value[VALUE_MAX];
 };
 
+/* A delivery of a shared subscription that is not settled. */
+struct seen_lease {
+    struct subscription *subscription;
+    uint32_t lease;
+};
+
 struct seen_answer {
     uint64_t token;
     enum status status;
@@ -210,6 +216,8 @@ struct peer {
     enum status why;
     struct loop_task settle_task;
     uint32_t to_settle;
+    struct seen_lease leases[SEEN_MAX]; /* a ring, the oldest settled first */
+    uint32_t lease_first, lease_count;
 };
 
 static inline struct peer *peer_of(struct client *client)
@@ -249,6 +257,13 @@ static inline void peer_deliver(struct client *client, struct subscription *subs
     struct peer *peer = peer_of(client);
     CHECK(loop_is_home(rig.loops[peer->worker]));
     CHECK(client->open);
+    bool leased = subscription->shared && subscription->guarantee != GUARANTEE_AT_MOST_ONCE &&
+                  record_guarantee(record) != GUARANTEE_AT_MOST_ONCE;
+    if (leased && !peer->oversized)
+        peer->leases[(peer->lease_first + peer->lease_count++) % SEEN_MAX] =
+            (struct seen_lease){subscription, subscription->lease};
+    if (peer->oversized && leased)
+        broker_share_settled(subscription, subscription->lease);
     if (peer->oversized) { /* not sent: the credit comes back at once, from inside */
         client_settled(client, 1);
         return;
@@ -272,12 +287,22 @@ static inline void peer_deliver(struct client *client, struct subscription *subs
     }
 }
 
+static inline void peer_settle_some(struct peer *peer, uint32_t count)
+{
+    for (uint32_t i = 0; i < count && peer->lease_count > 0; i++) {
+        struct seen_lease *lease = &peer->leases[peer->lease_first++ % SEEN_MAX];
+        peer->lease_count--;
+        broker_share_settled(lease->subscription, lease->lease);
+    }
+    client_settled(&peer->client, count);
+}
+
 static inline void peer_settle_task(struct loop_task *task)
 {
     struct peer *peer = container_of(task, struct peer, settle_task);
     uint32_t count = peer->to_settle;
     peer->to_settle = 0;
-    client_settled(&peer->client, count);
+    peer_settle_some(peer, count);
 }
 
 static inline size_t peer_queued(struct client *client)
@@ -489,7 +514,7 @@ struct settle_call {
 static inline void settle_call_run(void *context)
 {
     struct settle_call *call = context;
-    client_settled(&call->peer->client, call->count);
+    peer_settle_some(call->peer, call->count);
 }
 
 static inline void peer_settle(struct peer *peer, uint32_t count)

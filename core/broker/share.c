@@ -1,0 +1,227 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The home of shares: who takes part, whose turn it is, and what becomes of a record that nobody
+ * can take now. */
+#include "core/broker/share.h"
+
+#include "core/base/hash.h"
+#include "core/base/heap.h"
+
+/* ------------------------------------------------ the reader */
+
+/* As if its output were full while no member is able: so it lags, and reads on when one is. */
+static size_t reader_queued(struct client *client)
+{
+    const struct share *share = container_of(client, struct share, reader);
+    return list_is_empty(&share->ready) ? SIZE_MAX : 0;
+}
+
+const struct client_ops share_reader_ops = {.protocol = "share", .queued = reader_queued};
+
+static struct share *share_new(struct broker_worker *worker, struct span key)
+{
+    struct share *share = heap_new(sizeof *share + key.size);
+    memcpy(share->bytes, key.data, key.size);
+    share->key = span_of(share->bytes, key.size);
+    share->reader = (struct client){
+        .worker = worker, .ops = &share_reader_ops, .credit = 1, .credit_max = 1, .open = true};
+    list_init(&share->reader.subscriptions);
+    list_init(&share->reader.seats);
+    list_init(&share->reader.lags);
+    list_init(&share->members);
+    list_init(&share->ready);
+    map_put(&worker->shares, share->key, share);
+    return share;
+}
+
+/* Who subscribes from now on begins anew. */
+static void share_is_over(struct share *share)
+{
+    struct broker_worker *worker = share->reader.worker;
+    map_remove(&worker->shares, share->key);
+    share->over = true;
+    catch_up_close(&share->reader);
+    subscribe_close(&share->reader);
+    share_forget(share);
+}
+
+void share_go_on(struct share *share)
+{
+    if (share->over || list_is_empty(&share->ready))
+        return;
+    if (share->returned_count > 0)
+        share_read_on(share);
+    else
+        catch_up_go_on(&share->reader);
+}
+
+void share_retry(struct broker_worker *worker)
+{
+    struct map_slot *slot;
+    for (size_t i = 0; (slot = map_next(&worker->shares, &i)) != NULL;)
+        share_go_on(slot->value);
+}
+
+/* ------------------------------------------------ turns */
+
+static bool is_ready(const struct share_member *member)
+{
+    return member->active && member->able && member->in_flight < member->window;
+}
+
+static void take_turns(struct share_member *member)
+{
+    if (!is_ready(member))
+        link_remove(&member->ready);
+    else if (!link_is_linked(&member->ready))
+        list_push(&member->share->ready, &member->ready);
+}
+
+static enum deliver_result give(struct share_member *member, const struct record *record,
+                                struct frame_cache *cache)
+{
+    const struct broker_worker *worker = member->share->reader.worker;
+    if (member->worker == worker)
+        return share_take(member->seat, worker->shown->partition, record, cache);
+    member->in_flight++;
+    share_send(member, record);
+    return DELIVERED;
+}
+
+enum deliver_result share_offer(struct subscription *subscription, const struct record *record,
+                                struct frame_cache *cache)
+{
+    struct share *share = container_of(subscription->client, struct share, reader);
+    bool at_most_once = record_guarantee(record) == GUARANTEE_AT_MOST_ONCE;
+    if (share->returned_count > 0 && !share->giving_back && !at_most_once)
+        return DELIVER_FULL; /* what was given back goes first */
+    struct link *link;
+    while ((link = list_first(&share->ready)) != NULL) {
+        struct share_member *member = container_of(link, struct share_member, ready);
+        /* First to the end of the row: a delivery may already end its turn. */
+        link_remove(link);
+        list_push(&share->ready, link);
+        enum deliver_result result = give(member, record, cache);
+        if (result == DELIVER_FULL)
+            member->able = false;
+        take_turns(member);
+        if (result != DELIVER_FULL)
+            return result;
+    }
+    if (!at_most_once)
+        return DELIVER_FULL;
+    share->reader.worker->slow_now++;
+    return DELIVER_SKIPPED;
+}
+
+/* ------------------------------------------------ members */
+
+static void join_announced(struct request *request, enum status status)
+{
+    struct share_join *join = container_of(request, struct share_join, announced.request);
+    struct share_member *member = join->member;
+    CHECK(status == STATUS_OK);
+    join->status = join->announced_item.status;
+    member->able = true;
+    share_join_return(join);
+    take_turns(member);
+    share_go_on(member->share);
+}
+
+static enum status member_new(struct share_join *join)
+{
+    struct share_seat *seat = join->seat;
+    struct broker_worker *worker = seat->home;
+    if (worker->ending)
+        return STATUS_SHUTTING_DOWN;
+    struct share *share = map_get(&worker->shares, seat->key);
+    if (share != NULL && share->member_count >= LIMIT_SHARE_MEMBERS)
+        return STATUS_OVER_QUOTA;
+    if (share == NULL)
+        share = share_new(worker, seat->key);
+    struct share_member *member = heap_new(sizeof *member);
+    member->share = share;
+    member->seat = seat;
+    member->worker = seat->worker;
+    member->window = seat->worker == worker ? UINT32_MAX : join->window;
+    member->active = true;
+    link_init(&member->ready);
+    list_push(&share->members, &member->of_share);
+    share->member_count++;
+    share->active_count++;
+    worker->share_members++;
+    join->member = member;
+    return STATUS_OK;
+}
+
+void share_join_arrive(struct share_join *join)
+{
+    struct share_seat *seat = join->seat;
+    join->status = member_new(join);
+    if (join->status != STATUS_OK) {
+        share_join_return(join);
+        return;
+    }
+    join->announced_item = (struct subscribe_item){
+        .filter = seat->filter,
+        .guarantee = GUARANTEE_EXACTLY_ONCE,
+    };
+    join->announced.client = &join->member->share->reader;
+    join->announced.items = &join->announced_item;
+    join->announced.count = 1;
+    request_init(&join->announced.request, seat->home->loop, join_announced);
+    broker_subscribe(&join->announced);
+}
+
+static void member_stop(struct share_member *member)
+{
+    struct share *share = member->share;
+    member->active = false;
+    link_remove(&member->ready);
+    if (--share->active_count == 0)
+        share_is_over(share);
+    share_stop_confirm(member);
+}
+
+static void member_free(struct share_member *member)
+{
+    struct share *share = member->share;
+    CHECK(!member->active);
+    link_remove(&member->of_share);
+    share->reader.worker->share_members--;
+    heap_free(member);
+    if (--share->member_count == 0)
+        heap_free(share); /* over, or somebody would be active */
+}
+
+void share_slip_arrive(struct share_member *member, const struct share_slip *slip)
+{
+    struct share *share = member->share;
+    CHECK(loop_is_home(share->reader.worker->loop));
+    member->in_flight -= slip->settled < member->in_flight ? slip->settled : member->in_flight;
+    if (slip->blocked)
+        member->able = false;
+    if (slip->ready) {
+        member->able = true;
+        member->epoch = slip->epoch;
+    }
+    take_turns(member);
+    if (slip->ref_count > 0)
+        share_return(share, slip->refs, slip->ref_count);
+    share_go_on(share);
+    if (slip->stop)
+        member_stop(member);
+    else if (slip->end)
+        member_free(member);
+}
+
+void share_init(struct broker_worker *worker)
+{
+    map_init(&worker->shares);
+    worker->parcel_task.run = share_parcels_post;
+}
+
+void share_deinit(struct broker_worker *worker)
+{
+    loop_task_cancel(worker->loop, &worker->parcel_task);
+    map_deinit(&worker->shares);
+}

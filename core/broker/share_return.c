@@ -1,0 +1,181 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Records that members gave back: references, read again in the order of the log and offered before
+ * anything else of their share. */
+#include "core/broker/share.h"
+
+#include <stdlib.h>
+
+#include "core/base/heap.h"
+
+enum { RETURN_READ_BYTES = 64 * 1024, RETRY_MS = 500 };
+
+/* A read under way; outlives the share. */
+struct share_read {
+    struct log_read read;
+    struct broker_worker *worker;
+    struct share *share; /* NULL once it is over */
+};
+
+static int compare(const void *left, const void *right)
+{
+    const struct share_ref *a = left, *b = right;
+    if (a->partition != b->partition)
+        return a->partition < b->partition ? -1 : 1;
+    return (a->offset > b->offset) - (a->offset < b->offset);
+}
+
+static struct share_ref *first_of(struct share *share)
+{
+    if (share->returned_count == 0)
+        return NULL;
+    struct share_ref *first = share->returned + share->returned_at;
+    if (share->unsorted)
+        qsort(first, share->returned_count, sizeof *first, compare);
+    share->unsorted = false;
+    return first;
+}
+
+static void pop(struct share *share)
+{
+    share->returned_at++;
+    if (--share->returned_count == 0)
+        share->returned_at = 0;
+}
+
+void share_return(struct share *share, const struct share_ref *refs, uint32_t count)
+{
+    if (share->over)
+        return;
+    if (share->returned_at > 0)
+        memmove(share->returned, share->returned + share->returned_at,
+                share->returned_count * sizeof *share->returned);
+    share->returned_at = 0;
+    if (share->returned_count + count > share->returned_capacity) {
+        share->returned_capacity = (share->returned_count + count) * 2;
+        share->returned =
+            heap_resize(share->returned, share->returned_capacity * sizeof *share->returned);
+    }
+    memcpy(share->returned + share->returned_count, refs, count * sizeof *refs);
+    share->returned_count += count;
+    share->unsorted = true;
+}
+
+void share_forget(struct share *share)
+{
+    if (share->read != NULL)
+        share->read->share = NULL;
+    share->read = NULL;
+    heap_free(share->returned);
+    share->returned = NULL;
+    share->returned_at = share->returned_count = share->returned_capacity = 0;
+}
+
+/* ------------------------------------------------ what was read */
+
+static bool offer(struct share *share, struct batch *batch, uint64_t offset)
+{
+    struct broker_worker *worker = share->reader.worker;
+    uint32_t index = batch_find(batch, offset);
+    struct record record;
+    struct span topic;
+    if (index >= batch->record_count)
+        return true;
+    batch_record(batch, index, &record);
+    if (record.offset != offset || !deliver_topic(&record, worker_wall_ms(worker), &topic))
+        return true;
+    struct subscription *subscription =
+        container_of(list_first(&share->reader.subscriptions), struct subscription, of_client);
+    struct frame_cache frames = {0};
+    worker->shown = batch;
+    worker->shown_stored = true;
+    worker->delivering = share->giving_back = true;
+    enum deliver_result result = share_offer(subscription, &record, &frames);
+    worker->delivering = share->giving_back = false;
+    frame_cache_clear(&frames);
+    return result != DELIVER_FULL;
+}
+
+/* False: no member can take more. */
+static bool take_in(struct share *share, const struct log_read *read)
+{
+    for (uint32_t i = 0; i < read->count; i++) {
+        struct batch *batch = read->batches[i];
+        const struct share_ref *first;
+        while ((first = first_of(share)) != NULL && first->partition == read->partition &&
+               first->offset >= read->offset && first->offset < batch_end(batch)) {
+            if (first->offset < batch->base_offset || first->offset < read->start)
+                metric_add(share->reader.worker->broker->metrics.dropped_retention, 1);
+            else if (!offer(share, batch, first->offset))
+                return false;
+            pop(share);
+        }
+    }
+    return true;
+}
+
+/* What lies below is gone, and nobody gets it any more. */
+static void drop_below(struct share *share, uint64_t partition, uint64_t end)
+{
+    const struct share_ref *first;
+    while ((first = first_of(share)) != NULL && first->partition == partition &&
+           first->offset < end) {
+        metric_add(share->reader.worker->broker->metrics.dropped_retention, 1);
+        pop(share);
+    }
+}
+
+/* False: it is tried again later. */
+static bool not_read(struct share *share, const struct log_read *read, enum status status)
+{
+    struct broker_worker *worker = share->reader.worker;
+    if (status == STATUS_OK) {
+        drop_below(share, read->partition, read->offset + 1);
+    } else if ((status == STATUS_OUT_OF_RANGE || status == STATUS_CORRUPT) &&
+               read->start > read->offset) {
+        drop_below(share, read->partition, read->start);
+    } else if (status == STATUS_NOT_FOUND || status == STATUS_SHUTTING_DOWN) {
+        drop_below(share, read->partition, UINT64_MAX); /* its queue has gone */
+    } else {
+        if (!loop_timer_is_running(&worker->retry_timer))
+            loop_timer_start(worker->loop, &worker->retry_timer, RETRY_MS);
+        return false;
+    }
+    return true;
+}
+
+static void read_done(struct request *request, enum status status)
+{
+    struct share_read *done = container_of(request, struct share_read, read.request);
+    struct broker_worker *worker = done->worker;
+    struct share *share = done->share;
+    bool go_on = share != NULL && (status == STATUS_OK && done->read.count > 0
+                                       ? take_in(share, &done->read)
+                                       : not_read(share, &done->read, status));
+    for (uint32_t i = 0; i < done->read.count; i++)
+        batch_unref(done->read.batches[i]);
+    worker->reads--;
+    if (share != NULL)
+        share->read = NULL;
+    heap_free(done);
+    if (go_on)
+        share_go_on(share);
+    figures_flush(worker);
+}
+
+void share_read_on(struct share *share)
+{
+    struct broker_worker *worker = share->reader.worker;
+    if (share->read != NULL || worker->ending)
+        return;
+    const struct share_ref *first = first_of(share);
+    struct share_read *read = heap_new(sizeof *read);
+    request_init(&read->read.request, worker->loop, read_done);
+    read->worker = worker;
+    read->share = share;
+    read->read.partition = first->partition;
+    read->read.offset = first->offset;
+    read->read.max_bytes = RETURN_READ_BYTES;
+    share->read = read;
+    worker->reads++;
+    log_read(worker->log, &read->read);
+}

@@ -65,10 +65,9 @@ static void accept_client(struct mqtt_session *session, const struct login *logi
         }
         properties.maximum_packet = mqtt_settings.max_packet;
         properties.topic_alias_maximum = mqtt_settings.topic_alias_max;
-        /* Not yet built, and said so: retained messages, shared subscriptions, sessions that stay.
-         */
+        /* Not yet built, and said so: retained messages, sessions that stay. */
         properties.retain_available = 0;
-        properties.shared_available = 0;
+        properties.shared_available = 1;
         if (session->asked_expiry) {
             properties.present |= MQTT_HAS(SESSION_EXPIRY);
             properties.session_expiry = 0;

@@ -5,9 +5,6 @@
 #include "core/base/heap.h"
 #include "core/base/limits.h"
 
-static const char QUEUE_PREFIX[] = "$queue/";
-static const char DELAYED_PREFIX[] = "$delayed/";
-
 struct mqtt_aliases {
     uint16_t count;
     struct {
@@ -131,26 +128,23 @@ static enum mqtt_reason resolve_alias(struct mqtt_session *session, struct mqtt_
     return MQTT_REASON_SUCCESS;
 }
 
-static bool has_prefix(struct span topic, const char *prefix, size_t size)
+/* A queue that does not exist, or an address that nothing can be published to, is refused. */
+static enum status find_address(struct mqtt_session *session, struct publish *publish)
 {
-    return topic.size > size && topic.data[0] == '$' && memcmp(topic.data, prefix, size) == 0;
-}
-
-/* $delayed/<seconds>/<topic>; what is not of that form is left to be refused. */
-static void take_delay(struct publish *publish)
-{
-    if (!has_prefix(publish->topic, DELAYED_PREFIX, sizeof DELAYED_PREFIX - 1))
-        return;
-    struct span rest = span_from(publish->topic, sizeof DELAYED_PREFIX - 1);
-    const uint8_t *slash = memchr(rest.data, '/', rest.size);
-    size_t digits = slash == NULL ? 0 : (size_t)(slash - rest.data);
-    uint64_t seconds;
-    if (!mqtt_parse_number(span_of(rest.data, digits), &seconds) || seconds > UINT32_MAX) {
-        publish->delay_ms = UINT64_MAX;
-        return;
-    }
-    publish->topic = span_from(rest, digits + 1);
-    publish->delay_ms = seconds * 1000;
+    struct mqtt_address address;
+    if (publish->topic.size == 0 || publish->topic.data[0] != '$')
+        return STATUS_OK; /* the broker's to judge */
+    mqtt_address_of_topic(publish->topic, &address);
+    if (address.delayed)
+        publish->delay_ms = address.delay_ms;
+    publish->topic = address.topic;
+    if (address.kind == MQTT_ADDRESS_TOPIC)
+        return STATUS_OK;
+    if (address.kind != MQTT_ADDRESS_QUEUE)
+        return STATUS_INVALID;
+    publish->queue = catalog_queue_by_text(broker_catalog(session->client.worker),
+                                           session->client.tenant, address.queue);
+    return publish->queue == NULL ? STATUS_NOT_FOUND : STATUS_OK;
 }
 
 static void to_broker(struct mqtt_session *session, const struct mqtt_publish *packet)
@@ -172,20 +166,11 @@ static void to_broker(struct mqtt_session *session, const struct mqtt_publish *p
         mqtt_end(session, reason);
         return;
     }
-    take_delay(&publish);
-    size_t prefix = sizeof QUEUE_PREFIX - 1;
-    if (has_prefix(publish.topic, QUEUE_PREFIX, prefix)) {
-        publish.queue =
-            catalog_queue_by_text(broker_catalog(session->client.worker), session->client.tenant,
-                                  span_from(publish.topic, prefix));
-        publish.topic = span_of(NULL, 0);
-        if (publish.queue == NULL) {
-            if (packet->qos > 0)
-                mqtt_answered(&session->client, publish.token, STATUS_NOT_FOUND, 0, 0);
-            return;
-        }
-    }
-    broker_publish(&session->client, &publish);
+    enum status status = find_address(session, &publish);
+    if (status == STATUS_OK)
+        broker_publish(&session->client, &publish);
+    else if (publish.answer)
+        broker_refuse(&session->client, publish.token, status);
 }
 
 bool mqtt_handle_publish(struct mqtt_session *session, uint8_t header, struct span body)

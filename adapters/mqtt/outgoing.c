@@ -27,13 +27,14 @@ void mqtt_deliver(struct client *client, struct subscription *subscription, stru
                   uint32_t variant, const struct record *record)
 {
     struct mqtt_session *session = mqtt_session_of(client);
-    (void)subscription;
     (void)variant;
     (void)record;
     if (session->state != MQTT_UP)
         return;
     size_t at = mqtt_publish_id_at(blob_span(frame));
     if (frame->size > session->packet_max) { /* as if it had been sent (3.1.2-25) */
+        if (at > 0 && subscription->shared)
+            broker_share_settled(subscription, subscription->lease);
         if (at > 0)
             client_settled(client, 1);
         return;
@@ -44,6 +45,8 @@ void mqtt_deliver(struct client *client, struct subscription *subscription, stru
     }
     uint16_t id =
         take_id(session, (frame->bytes[0] & 0x06) == 0x02 ? MQTT_OWED_PUBACK : MQTT_OWED_PUBREC);
+    if (subscription->shared)
+        mqtt_lease_shared(session, id, subscription);
     if (frame->size <= COPY_BYTES) {
         uint8_t *to = stream_reserve(session->stream, frame->size);
         memcpy(to, frame->bytes, frame->size);
@@ -59,6 +62,8 @@ static void settle(struct mqtt_session *session, uint16_t id)
 {
     session->owed[id] = MQTT_OWED_NOTHING;
     session->settled++;
+    if (session->leases != NULL)
+        mqtt_lease_end(session, id);
 }
 
 static void released(struct mqtt_session *session, uint16_t id, enum mqtt_reason reason)

@@ -336,6 +336,7 @@ static void session_close(void *context)
     client_close(&session->client);
     mqtt_incoming_free(session);
     heap_free(session->owed);
+    mqtt_leases_free(session);
     session->stream = NULL;
     metric_add(metrics.connections, -1);
 }

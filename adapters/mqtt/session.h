@@ -7,6 +7,7 @@
 #ifndef ADAPTERS_MQTT_SESSION_H
 #define ADAPTERS_MQTT_SESSION_H
 
+#include "adapters/mqtt/address.h"
 #include "adapters/mqtt/encode.h"
 #include "adapters/mqtt/mqtt.h"
 
@@ -19,6 +20,7 @@ struct mqtt_aliases;
 struct mqtt_received;
 struct mqtt_kept_will;
 struct mqtt_claim;
+struct mqtt_lease;
 
 struct mqtt_session {
     struct client client; /* first: the broker gives it back */
@@ -35,8 +37,9 @@ struct mqtt_session {
     bool assigned_id, asked_expiry, ended_well;
     bool held; /* input waits for the broker, so silence is not the client's */
     uint64_t heard_ms;
-    struct loop_timer timer; /* until CONNECT, then keep alive */
-    uint8_t *owed;           /* enum mqtt_owed by outgoing identifier; NULL until the first */
+    struct loop_timer timer;   /* until CONNECT, then keep alive */
+    uint8_t *owed;             /* enum mqtt_owed by outgoing identifier; NULL until the first */
+    struct mqtt_lease *leases; /* by outgoing identifier; NULL until the first */
     struct mqtt_aliases *aliases;
     struct mqtt_received *received; /* incoming QoS 2 identifiers */
     struct mqtt_kept_will *will;
@@ -79,6 +82,13 @@ void mqtt_deliver(struct client *client, struct subscription *subscription, stru
                   uint32_t variant, const struct record *record);
 void mqtt_handle_ack(struct mqtt_session *session, uint8_t header, struct span body);
 
+/* lease.c: deliveries that are not over when they are sent, by outgoing identifier. */
+void mqtt_lease_shared(struct mqtt_session *session, uint16_t id,
+                       struct subscription *subscription);
+/* The client has answered, however. */
+void mqtt_lease_end(struct mqtt_session *session, uint16_t id);
+void mqtt_leases_free(struct mqtt_session *session);
+
 /* subscribe.c */
 void mqtt_handle_subscribe(struct mqtt_session *session, uint8_t header, struct span body);
 void mqtt_handle_unsubscribe(struct mqtt_session *session, uint8_t header, struct span body);
@@ -88,8 +98,6 @@ uint32_t mqtt_variant(struct client *client, const struct subscription *subscrip
                       const struct record *record);
 struct blob *mqtt_encode_record(uint32_t variant, const struct record *record);
 enum { MQTT_HEADERS_MAX = 64 };
-/* All of text is a decimal number of at most 18 digits. */
-bool mqtt_parse_number(struct span text, uint64_t *value);
 /* Fills the headers (at most LIMIT_HEADERS, in room for that many), expiry and delay of publish
  * from the properties. text holds numbers made into text. */
 enum mqtt_reason mqtt_publish_fill(const struct mqtt_properties *properties,

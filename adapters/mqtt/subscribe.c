@@ -65,27 +65,12 @@ static void subscribe_done(struct request *request, enum status status)
     connection_release(session);
 }
 
-/* Addresses that have a meaning of their own and are not built yet are refused, not taken for
- * topics. */
-static uint8_t refusal(struct span filter)
-{
-    struct span name, rest;
-    if (mqtt_share_split(filter, &name, &rest))
-        return MQTT_REASON_SHARED_UNSUPPORTED;
-    static const char *const reserved[] = {"$queue/", "$replay/", "$delayed/", "$share/"};
-    for (unsigned i = 0; i < sizeof reserved / sizeof *reserved; i++) {
-        size_t size = strlen(reserved[i]);
-        if (filter.size >= size && memcmp(filter.data, reserved[i], size) == 0)
-            return MQTT_REASON_FILTER_INVALID;
-    }
-    return mqtt_filter_valid(filter) ? PENDING : MQTT_REASON_FILTER_INVALID;
-}
-
-static void add_item(struct subscribing *subscribing, const struct mqtt_filter *filter,
-                     uint32_t identifier)
+static void add_item(struct subscribing *subscribing, const struct mqtt_address *address,
+                     const struct mqtt_filter *filter, uint32_t identifier)
 {
     subscribing->items[subscribing->request.count++] = (struct subscribe_item){
-        .filter = filter->filter,
+        .filter = address->topic,
+        .share = address->group,
         .guarantee = filter->qos == 0   ? GUARANTEE_AT_MOST_ONCE
                      : filter->qos == 1 ? GUARANTEE_AT_LEAST_ONCE
                                         : GUARANTEE_EXACTLY_ONCE,
@@ -93,6 +78,41 @@ static void add_item(struct subscribing *subscribing, const struct mqtt_filter *
         .no_local = filter->no_local,
         .retain_as_published = filter->retain_as_published,
     };
+}
+
+/* The reason that is known at once, or PENDING. Addresses that have a meaning of their own and are
+ * not built yet are refused, not taken for topics. */
+static uint8_t subscribe_one(struct subscribing *subscribing, const struct mqtt_filter *filter,
+                             uint32_t identifier)
+{
+    struct mqtt_address address;
+    mqtt_address_of_filter(filter->filter, &address);
+    if (address.kind != MQTT_ADDRESS_TOPIC || address.replayed)
+        return MQTT_REASON_FILTER_INVALID;
+    add_item(subscribing, &address, filter, identifier);
+    return PENDING;
+}
+
+/* A share with no local is a protocol error (MQTT-3.8.3-4). */
+static bool has_local_share(struct mqtt_subscribe packet)
+{
+    struct mqtt_filter filter;
+    struct span name, rest;
+    while (mqtt_filter_next(&packet, &filter))
+        if (filter.no_local && mqtt_share_split(filter.filter, &name, &rest))
+            return true;
+    return false;
+}
+
+static enum status unsubscribe_one(struct mqtt_session *session, struct span filter)
+{
+    struct mqtt_address address;
+    mqtt_address_of_filter(filter, &address);
+    if (address.kind != MQTT_ADDRESS_TOPIC || address.replayed)
+        return mqtt_filter_valid(filter) ? STATUS_NOT_FOUND : STATUS_INVALID;
+    return address.group.size > 0
+               ? broker_unsubscribe_shared(&session->client, address.group, address.topic)
+               : broker_unsubscribe(&session->client, address.topic);
 }
 
 void mqtt_handle_subscribe(struct mqtt_session *session, uint8_t header, struct span body)
@@ -107,6 +127,8 @@ void mqtt_handle_subscribe(struct mqtt_session *session, uint8_t header, struct 
         session->version, header, span_of(subscribing->bytes, body.size), &packet);
     if (reason == MQTT_REASON_SUCCESS && packet.count > LIMIT_FILTERS_PER_CALL)
         reason = MQTT_REASON_QUOTA_EXCEEDED;
+    if (reason == MQTT_REASON_SUCCESS && has_local_share(packet))
+        reason = MQTT_REASON_PROTOCOL_ERROR;
     if (reason != MQTT_REASON_SUCCESS) {
         subscribing_free(subscribing);
         mqtt_end(session, reason);
@@ -118,11 +140,9 @@ void mqtt_handle_subscribe(struct mqtt_session *session, uint8_t header, struct 
     subscribing->reasons = heap_new(packet.count);
     subscribing->items = heap_array(packet.count, sizeof *subscribing->items);
     struct mqtt_filter filter;
-    for (uint16_t i = 0; i < packet.count && mqtt_filter_next(&packet, &filter); i++) {
-        subscribing->reasons[i] = refusal(filter.filter);
-        if (subscribing->reasons[i] == PENDING)
-            add_item(subscribing, &filter, packet.properties.subscription_id);
-    }
+    for (uint16_t i = 0; i < packet.count && mqtt_filter_next(&packet, &filter); i++)
+        subscribing->reasons[i] =
+            subscribe_one(subscribing, &filter, packet.properties.subscription_id);
     session->subscribes++;
     connection_hold(session);
     subscribing->request.client = &session->client;
@@ -146,11 +166,10 @@ void mqtt_handle_unsubscribe(struct mqtt_session *session, uint8_t header, struc
     uint16_t count = 0;
     struct span filter;
     while (count < packet.count && mqtt_unsubscribe_next(&packet, &filter)) {
-        bool valid = mqtt_filter_valid(filter);
-        reasons[count++] = !valid ? MQTT_REASON_FILTER_INVALID
-                           : broker_unsubscribe(&session->client, filter) == STATUS_OK
-                               ? MQTT_REASON_SUCCESS
-                               : MQTT_REASON_NO_SUBSCRIPTION_EXISTED;
+        enum status status = unsubscribe_one(session, filter);
+        reasons[count++] = status == STATUS_INVALID ? MQTT_REASON_FILTER_INVALID
+                           : status == STATUS_OK    ? MQTT_REASON_SUCCESS
+                                                    : MQTT_REASON_NO_SUBSCRIPTION_EXISTED;
     }
     struct mqtt_suback unsuback = {
         .packet_id = packet.packet_id,

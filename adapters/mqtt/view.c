@@ -204,19 +204,6 @@ static void put_properties(struct filling *filling, const struct mqtt_properties
     }
 }
 
-bool mqtt_parse_number(struct span text, uint64_t *value)
-{
-    *value = 0;
-    if (text.size == 0 || text.size > 18)
-        return false;
-    for (size_t i = 0; i < text.size; i++) {
-        if (text.data[i] < '0' || text.data[i] > '9')
-            return false;
-        *value = *value * 10 + (uint64_t)(text.data[i] - '0');
-    }
-    return true;
-}
-
 /* User properties that ask something of the gateway; they are passed on all the same (3.3.2-17). */
 static void ask(struct publish *publish, const struct mqtt_pair *pair)
 {

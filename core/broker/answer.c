@@ -163,6 +163,27 @@ void answer_refuse(struct client *client, uint64_t token, enum status status)
     loop_defer(client->worker->loop, &client->ring->task, LOOP_WORK);
 }
 
+struct owed_answer broker_owe(struct client *client, uint64_t token)
+{
+    CHECK(loop_is_home(client->worker->loop));
+    uint32_t number = ring_push(client, token);
+    client->ring->in_flight++;
+    return (struct owed_answer){client->ring, number};
+}
+
+void broker_give(struct owed_answer owed, enum status status)
+{
+    struct answer answer = {.ring = owed.ring, .number = owed.number};
+    answer_settle(&answer, status, &(struct answer_place){0});
+    answers_return(&answer, 1);
+}
+
+void broker_refuse(struct client *client, uint64_t token, enum status status)
+{
+    figures_refused(client->figures, status);
+    answer_refuse(client, token, status);
+}
+
 bool answers_are_full(const struct client *client)
 {
     const struct answer_ring *ring = client->ring;

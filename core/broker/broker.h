@@ -181,6 +181,17 @@ enum status broker_check_id(const struct publish *publish, struct err *err);
 /* Answered with BUSY when the worker has too much in flight, which who asks broker_may_publish()
  * before each publish does not meet. */
 void broker_publish(struct client *client, const struct publish *publish);
+/* For a publish that the adapter refuses by itself: its answer, in order. */
+void broker_refuse(struct client *client, uint64_t token, enum status status);
+/* For a publish that asks something else of the gateway than to be stored: answered() comes in
+ * order, with the status of broker_give(), which must follow once, from the loop, also when the
+ * client has gone. */
+struct owed_answer {
+    struct answer_ring *ring;
+    uint32_t number;
+};
+struct owed_answer broker_owe(struct client *client, uint64_t token);
+void broker_give(struct owed_answer owed, enum status status);
 /* False: too much in flight; stop taking input that publishes until ops->resume. */
 bool broker_may_publish(struct client *client);
 

@@ -186,7 +186,7 @@ def test_invalid_texts(gateway):
         with Client(gateway.mqtt_port, 5).connect("a") as client:
             client.send(publish(5, topic, b"x", 1))
             assert client.expect_end() in (0x82, 0x90)
-    for topic_filter in ("a/#/b", "a+", "+a/b", "a#", "$share/g/t", "$share/g", "$queue/q"):
+    for topic_filter in ("a/#/b", "a+", "+a/b", "a#", "$share/g/", "$share/g", "$share/+/t", "$queue/no/q"):
         with Client(gateway.mqtt_port, 5).connect("a") as client:
             client.send(packet(SUBSCRIBE, 2, b"\0\1\0" + text(topic_filter) + b"\0"))
             answer = client.receive()

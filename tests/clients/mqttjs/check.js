@@ -196,11 +196,16 @@ async function run(version) {
     })
   }
 
-  await check('$share is refused, and the connection stays', async () => {
-    const granted = await subscriber.subscribe({ [`$share/g/${base}/s`]: { qos: 1 }, [`${base}/t`]: { qos: 1 } })
-    assert.deepEqual(granted, [five ? 0x9e : 0x80, 1])
-    await publisher.publish(`${base}/t`, 'x', { qos: 1 })
-    assert.deepEqual(await subscriber.take(1), ['x'])
+  await check('$share: its members take turns', async () => {
+    const share = { [`$share/g/${base}/s`]: { qos: 1 } }
+    assert.deepEqual(await subscriber.subscribe({ ...share, [`${base}/t`]: { qos: 1 } }), [1, 1])
+    assert.deepEqual(await publisher.subscribe(share), [1])
+    for (const body of ['x', 'y', 'z']) await publisher.publish(`${base}/s`, body, { qos: 1 })
+    assert.deepEqual(await subscriber.take(2), ['x', 'z'])
+    assert.deepEqual(await publisher.take(1), ['y'])
+    assert.deepEqual(await publisher.unsubscribe([`$share/g/${base}/s`]), five ? [0] : [])
+    await publisher.publish(`${base}/s`, 'mine', { qos: 1 })
+    assert.deepEqual(await subscriber.take(1), ['mine'])
   })
 
   await check('unsubscribe', async () => {

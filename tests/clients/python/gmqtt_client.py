@@ -127,11 +127,16 @@ async def run(version):
             await publisher.publish(f"{base}/id", "x", 1)
             same((await subscriber.next())[3]["subscription_identifier"], [268435455])
 
-    with check("$share is refused, and the connection stays"):
-        got = await subscriber.subscribe((f"$share/g/{base}/s", 1), (f"{base}/t", 1))
-        same(got, [0x9E if five else 0x80, 1])
-        await publisher.publish(f"{base}/t", "x", 1)
-        same((await subscriber.next())[1], b"x")
+    with check("$share: its members take turns"):
+        same(await subscriber.subscribe((f"$share/g/{base}/s", 1), (f"{base}/t", 1)), [1, 1])
+        same(await publisher.subscribe((f"$share/g/{base}/s", 1)), [1])
+        for body in "x", "y", "z":
+            await publisher.publish(f"{base}/s", body, 1)
+        same([(await subscriber.next())[1] for _ in range(2)], [b"x", b"z"])
+        same((await publisher.next())[1], b"y")
+        same(await publisher.unsubscribe(f"$share/g/{base}/s"), [0] if five else [])
+        await publisher.publish(f"{base}/s", "mine", 1)
+        same((await subscriber.next())[1], b"mine")
 
     with check("unsubscribe"):
         same(await subscriber.unsubscribe(f"{base}/+/data", f"{base}/never"), [0, 0x11] if five else [])

@@ -141,10 +141,16 @@ def run(version):
             same(subscriber.next().payload, b"other")
             subscriber.nothing_more()
 
-    with check("$share is refused, and the connection stays"):
-        same(subscriber.subscribe([(f"$share/g/{base}/s", 1), (f"{base}/t", 1)]), [0x9E if five else 0x80, 1])
-        publisher.publish(f"{base}/t", "x", 1)
-        same(subscriber.next().payload, b"x")
+    with check("$share: its members take turns"):
+        same(subscriber.subscribe([(f"$share/g/{base}/s", 1), (f"{base}/t", 1)]), [1, 1])
+        same(publisher.subscribe(f"$share/g/{base}/s", 1), [1])
+        for body in "x", "y", "z":
+            publisher.publish(f"{base}/s", body, 1)
+        same([subscriber.next().payload for _ in range(2)], [b"x", b"z"])
+        same(publisher.next().payload, b"y")
+        same(publisher.unsubscribe(f"$share/g/{base}/s"), [0] if five else [])
+        publisher.publish(f"{base}/s", "mine", 1)
+        same(subscriber.next().payload, b"mine")
 
     with check("unsubscribe"):
         reasons = subscriber.unsubscribe([f"{base}/+/data", f"{base}/never"])

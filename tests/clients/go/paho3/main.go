@@ -116,11 +116,18 @@ func run(version uint, label string) int {
 		Same(Next(messages).QoS, byte(0))
 	})
 
-	check.Check("$share is refused, and the connection stays", func() {
-		granted := subscriber.subscribe(map[string]byte{"$share/g/" + base + "/s": 1, base + "/t": 1})
-		Same(granted, map[string]byte{"$share/g/" + base + "/s": 0x80, base + "/t": 1})
-		publisher.publish(base+"/t", "x", 1)
-		Same(Take(messages, 1), []string{"x"})
+	check.Check("$share: its members take turns", func() {
+		share := map[string]byte{"$share/g/" + base + "/s": 1}
+		Same(subscriber.subscribe(share), share)
+		Same(publisher.subscribe(share), share)
+		for _, body := range []string{"x", "y", "z"} {
+			publisher.publish(base+"/s", body, 1)
+		}
+		Same(Take(messages, 2), []string{"x", "z"})
+		Same(Take(publisher.messages, 1), []string{"y"})
+		await(publisher.client.Unsubscribe("$share/g/" + base + "/s"))
+		publisher.publish(base+"/s", "mine", 1)
+		Same(Take(messages, 1), []string{"mine"})
 	})
 
 	check.Check("unsubscribe", func() {

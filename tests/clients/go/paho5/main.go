@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"strings"
 
 	"github.com/eclipse/paho.golang/packets"
 	"github.com/eclipse/paho.golang/paho"
@@ -152,16 +151,19 @@ func run() int {
 		NothingMore(messages)
 	})
 
-	check.Check("CONNACK says that there is no $share, and the connection stays", func() {
-		// This client believes it and sends no such SUBSCRIBE.
-		_, err := subscriber.client.Subscribe(within(), &paho.Subscribe{
-			Subscriptions: []paho.SubscribeOptions{{Topic: "$share/g/" + base + "/s", QoS: 1}}})
-		if err == nil || !strings.Contains(err.Error(), "shared subscriptions") {
-			Fail("got %v", err)
+	check.Check("$share: its members take turns", func() {
+		share := paho.SubscribeOptions{Topic: "$share/g/" + base + "/s", QoS: 1}
+		Same(subscriber.subscribe(share), []byte{1})
+		Same(publisher.subscribe(share), []byte{1})
+		for _, body := range []string{"x", "y", "z"} {
+			publisher.publish(base+"/s", []byte(body), 1, nil)
 		}
-		Same(subscriber.subscribe(paho.SubscribeOptions{Topic: base + "/t", QoS: 1}), []byte{1})
-		publisher.publish(base+"/t", []byte("x"), 1, nil)
-		Same(Take(messages, 1), []string{"x"})
+		Same(Take(messages, 2), []string{"x", "z"})
+		Same(Take(publisher.messages, 1), []string{"y"})
+		_, err := publisher.client.Unsubscribe(within(), &paho.Unsubscribe{Topics: []string{share.Topic}})
+		Done(err)
+		publisher.publish(base+"/s", []byte("mine"), 1, nil)
+		Same(Take(messages, 1), []string{"mine"})
 	})
 
 	check.Check("unsubscribe", func() {

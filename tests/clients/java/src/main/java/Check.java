@@ -161,13 +161,19 @@ public final class Check {
                 got.users()), sent);
     }
 
-    private void refusedShare() throws Exception {
-        Map<String, Integer> filters = new LinkedHashMap<>();
-        filters.put("$share/g/" + base + "/s", 1);
-        filters.put(base + "/t", 1);
-        same(subscriber.subscribe(filters), List.of(five ? 0x9E : 0x80, 1));
-        publish("/t", "x", 1);
-        same(take(1), List.of("x"));
+    private void share() throws Exception {
+        Map<String, Integer> share = Map.of("$share/g/" + base + "/s", 1);
+        same(subscriber.subscribe(share), List.of(1));
+        same(publisher.subscribe(share), List.of(1));
+        for (String body : List.of("x", "y", "z")) {
+            publish("/s", body, 1);
+        }
+        same(take(2), List.of("x", "z"));
+        Connection.Message other = publisher.messages.poll(Connection.WAIT_SECONDS, TimeUnit.SECONDS);
+        same(other == null ? "nothing" : new String(other.payload(), StandardCharsets.UTF_8), "y");
+        same(publisher.unsubscribe(List.copyOf(share.keySet())), five ? List.of(0) : List.of());
+        publish("/s", "mine", 1);
+        same(take(1), List.of("mine"));
     }
 
     private void unsubscribe() throws Exception {
@@ -214,7 +220,7 @@ public final class Check {
         if (five) {
             check("properties round trip", this::properties);
         }
-        check("$share is refused, and the connection stays", this::refusedShare);
+        check("$share: its members take turns", this::share);
         check("unsubscribe", this::unsubscribe);
         check("disconnect", () -> {
             same(List.of(subscriber.isConnected(), publisher.isConnected()), List.of(true, true));

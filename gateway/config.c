@@ -32,6 +32,7 @@ struct key {
 
 static const char *const levels[] = {"debug", "info", "warn", "error", NULL};
 static const char *const formats[] = {"text", "json", NULL};
+static const char *const truths[] = {"false", "true", NULL};
 static const char *const engines[] = {"rocksdb", "memory", NULL};
 
 #define AT(field)        .offset = offsetof(struct config, field)
@@ -62,7 +63,7 @@ static const struct key keys[] = {
     {"http.port", PORT, AT(http_port), "8080", .text = "0 picks a free one; off: no listener"},
     {"http.tls_port", PORT, AT(http_tls_port), NULL, .text = "8443 when tls.cert is set, else off"},
     {"http.origins", TEXT, AT(http_origins), NULL, .text = "foreign origins that may call while there is no user"},
-    {"http.echo", LATER, .text = "not there yet"},
+    {"http.echo", CHOICE, AT(http_echo), "false", .choices = truths, .text = "true: /echo, for conformance suites of WebSocket"},
     {"amqp.port", LATER, .text = "not there yet"},
     {"amqp.tls_port", LATER, .text = "not there yet"},
     {"amqp.auto_create", LATER, .text = "not there yet"},

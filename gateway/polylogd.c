@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "adapters/http/http.h"
+#include "adapters/http/websocket.h"
 #include "adapters/mqtt/mqtt.h"
 #include "adapters/rest/rest.h"
 #include "core/base/check.h"
@@ -64,6 +65,12 @@ struct gateway {
 static const struct storage_ops *const engines[] = {
     [ENGINE_ROCKSDB] = &rocksdb_storage_ops,
     [ENGINE_MEMORY] = &memory_storage_ops,
+};
+
+/* By subprotocol; any of them runs on /ws, /mqtt and /amqp. */
+static const struct websocket_protocol websocket_protocols[] = {
+    {.name = "mqtt", .adapter = &mqtt_adapter},
+    {.name = "mqttv3.1", .adapter = &mqtt_adapter},
 };
 
 /* ------------------------------------------------ connections */
@@ -205,6 +212,10 @@ static void open_places(struct gateway *gateway)
         place->gateway = gateway;
         place->worker = broker_worker(gateway->broker, i);
         place->http = http_open(place->worker, &options);
+        http_serve_websockets(place->http, websocket_protocols,
+                              sizeof websocket_protocols / sizeof *websocket_protocols);
+        if (gateway->config.http_echo)
+            http_serve_echo(place->http);
         place->rest = rest_open(place->http, gateway->broker, place->worker);
     }
 }

@@ -176,6 +176,8 @@ static const char *reason_of(unsigned code)
         return "Conflict";
     case 413:
         return "Content Too Large";
+    case 426:
+        return "Upgrade Required";
     case 431:
         return "Request Header Fields Too Large";
     case 429:

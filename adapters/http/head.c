@@ -6,6 +6,7 @@
 #include <strings.h>
 
 #include "adapters/http/codec.h"
+#include "adapters/http/frame.h"
 #include "core/base/utf8.h"
 
 size_t http_head_size(struct span bytes)
@@ -153,27 +154,48 @@ static unsigned read_request_line(struct http_head *head, struct span line)
 
 /* What has been seen, to refuse a second one. */
 struct seen {
-    bool host, size, coding;
+    bool host, size, coding, key;
 };
 
 static void read_connection(struct http_head *head, struct span value)
 {
-    size_t at = 0;
-    while (at < value.size) {
-        const uint8_t *comma = memchr(value.data + at, ',', value.size - at);
-        size_t end = comma == NULL ? value.size : (size_t)(comma - value.data);
-        size_t next = end + 1;
-        while (at < end && (value.data[at] == ' ' || value.data[at] == '\t'))
-            at++;
-        while (end > at && (value.data[end - 1] == ' ' || value.data[end - 1] == '\t'))
-            end--;
-        struct span option = span_of(value.data + at, end - at);
+    struct span option;
+    while (list_next(&value, &option)) {
         if (same_text(option, "close", 5))
             head->keep_alive = false;
         else if (same_text(option, "keep-alive", 10) && head->old)
             head->keep_alive = true;
-        at = next;
+        else if (same_text(option, "upgrade", 7))
+            head->upgrades = true;
     }
+}
+
+static void read_upgrade(struct http_head *head, struct span value)
+{
+    struct span protocol;
+    while (list_next(&value, &protocol))
+        head->websocket |= same_text(protocol, "websocket", 9);
+}
+
+static unsigned read_websocket(struct http_head *head, struct seen *seen, struct span name,
+                               struct span value)
+{
+    struct http_lists *lists = same_text(name, "protocol", 8)      ? &head->protocols
+                               : same_text(name, "extensions", 10) ? &head->extensions
+                                                                   : NULL;
+    if (lists != NULL) {
+        if (lists->count == HTTP_LISTS_MAX)
+            return 400;
+        lists->items[lists->count++] = value;
+    } else if (same_text(name, "key", 3)) {
+        if (seen->key)
+            return 400;
+        seen->key = true;
+        head->websocket_key = value;
+    } else if (same_text(name, "version", 7)) {
+        head->websocket_version = value;
+    }
+    return 0;
 }
 
 static unsigned read_framing(struct http_head *head, struct seen *seen, struct span name,
@@ -196,6 +218,10 @@ static unsigned read_framing(struct http_head *head, struct seen *seen, struct s
 static unsigned read_header(struct http_head *head, struct seen *seen, struct span name,
                             struct span value)
 {
+    static const char websocket[] = "sec-websocket-";
+    size_t prefix = sizeof websocket - 1;
+    if (name.size > prefix && same_text(span_of(name.data, prefix), websocket, prefix))
+        return read_websocket(head, seen, span_from(name, prefix), value);
     switch (name.size) {
     case 4:
         if (same_text(name, "host", 4)) {
@@ -211,6 +237,10 @@ static unsigned read_header(struct http_head *head, struct seen *seen, struct sp
             head->origin = value;
         else if (same_text(name, "expect", 6))
             head->expects_continue = same_text(value, "100-continue", 12);
+        break;
+    case 7:
+        if (same_text(name, "upgrade", 7))
+            read_upgrade(head, value);
         break;
     case 10:
         if (same_text(name, "connection", 10))
@@ -231,6 +261,8 @@ static unsigned read_header(struct http_head *head, struct seen *seen, struct sp
     case 13:
         if (same_text(name, "authorization", 13))
             head->authorization = value;
+        else if (same_text(name, "last-event-id", 13))
+            head->last_event_id = value;
         break;
     case 14:
         if (same_text(name, "content-length", 14))

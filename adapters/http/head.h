@@ -18,7 +18,13 @@ enum http_method {
     HTTP_METHODS
 };
 
-enum { HTTP_HEAD_BYTES = 16384, HTTP_HEADERS_MAX = 100, HTTP_QUERY_MAX = 32 };
+enum { HTTP_HEAD_BYTES = 16384, HTTP_HEADERS_MAX = 100, HTTP_QUERY_MAX = 32, HTTP_LISTS_MAX = 4 };
+
+/* A header that may come several times, each time with a part of the list. */
+struct http_lists {
+    struct span items[HTTP_LISTS_MAX];
+    uint32_t count;
+};
 
 struct http_pair {
     struct span name, value;
@@ -30,11 +36,16 @@ struct http_head {
     struct http_pair query[HTTP_QUERY_MAX]; /* decoded, in order */
     uint32_t query_count;
     struct span host, origin, authorization, auth_token, content_type, idempotency_key, producer_id,
-        producer_seq, producer_epoch; /* size 0: absent */
-    uint64_t body_size;               /* when not chunked */
+        producer_seq, producer_epoch, last_event_id; /* size 0: absent */
+    uint64_t body_size;                              /* when not chunked */
     bool chunked, expects_continue;
     bool old; /* HTTP/1.0 */
     bool keep_alive;
+
+    bool upgrades;  /* Connection names "upgrade" */
+    bool websocket; /* and Upgrade names "websocket" */
+    struct span websocket_key, websocket_version;
+    struct http_lists protocols, extensions; /* Sec-WebSocket-... */
 };
 
 /* Where the head that begins bytes ends (behind its empty line); 0: not yet complete. */

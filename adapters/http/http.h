@@ -32,6 +32,14 @@ void http_shut_down(struct http *http);
  */
 void http_close(struct http *http, struct request *request);
 
+/* Protocols that run on WebSocket connections: websocket.h. The table is borrowed for the life of
+ * http. */
+struct websocket_protocol;
+void http_serve_websockets(struct http *http, const struct websocket_protocol *protocols,
+                           size_t count);
+/* /echo gives back every message, for conformance suites. */
+void http_serve_echo(struct http *http);
+
 /* ---------------------------------------------------------------- requests */
 
 const char *http_method_name(enum http_method method);

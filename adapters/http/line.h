@@ -18,13 +18,15 @@ struct http {
     char *origins;
     struct router router;
     void (*refusal)(struct http_exchange *exchange, unsigned code);
-    struct list lines;
+    const struct websocket_protocol *protocols;
+    size_t protocol_count;
+    struct list lines, sockets;
     struct request *closing;
     bool shutting_down;
-    size_t body_bytes; /* held by exchanges: at most LIMIT_WORKER_IN_BYTES */
+    size_t body_bytes; /* held by exchanges and WebSocket messages: at most LIMIT_WORKER_IN_BYTES */
     int64_t date_s;    /* date is the text of this second */
     char date[32];
-    struct metric *connections, *refused, *timed_out;
+    struct metric *connections, *websockets, *refused, *timed_out;
 };
 
 /* A connection, and the one request that is read or answered on it: what follows waits in the
@@ -32,7 +34,7 @@ struct http {
 struct line {
     struct link link;
     struct http *http;
-    struct stream *stream;
+    struct stream *stream; /* NULL: handed over; the line goes when input() is done */
     struct http_connection connection;
     struct exchange *exchange;
     struct loop_timer timer;  /* fires at or before deadline_ms and looks again */
@@ -74,5 +76,10 @@ void exchange_refuse(struct exchange *exchange, unsigned code);
 /* server.c */
 /* The exchange has been answered and freed: the connection reads on, or ends. */
 void line_answered(struct line *line, bool close);
+/* Ends HTTP on the connection of a request that is being handled, before its handler returns: the
+ * caller has handed the stream over. The exchange is freed. */
+void line_hand_over(struct exchange *exchange);
+/* The last connection may have gone. */
+void http_left(struct http *http);
 
 #endif

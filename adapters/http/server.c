@@ -3,7 +3,8 @@
  * Requests that come before the answer of an earlier one wait in the stream. */
 #include <unistd.h>
 
-#include "adapters/http/line.h"
+#include "adapters/http/deflate.h"
+#include "adapters/http/socket.h"
 #include "core/base/check.h"
 #include "core/base/heap.h"
 
@@ -179,15 +180,57 @@ static bool take(struct line *line, struct span bytes, size_t *used)
     return take_sized_body(line, bytes, used);
 }
 
+static void http_free(struct http *http)
+{
+    struct request *request = http->closing;
+    deflate_forget();
+    router_deinit(&http->router);
+    heap_free(http->origins);
+    heap_free(http);
+    request_complete(request, STATUS_OK);
+}
+
+void http_left(struct http *http)
+{
+    if (http->closing != NULL && list_is_empty(&http->lines) && list_is_empty(&http->sockets))
+        http_free(http);
+}
+
+static void line_free(struct line *line)
+{
+    struct http *http = line->http;
+    if (line->connection.closed != NULL)
+        line->connection.closed(line->connection.state);
+    loop_timer_stop(http->loop, &line->timer);
+    loop_task_cancel(http->loop, &line->flushed);
+    link_remove(&line->link);
+    heap_free(line);
+    metric_add(http->connections, -1);
+    http_left(http);
+}
+
+void line_hand_over(struct exchange *exchange)
+{
+    struct line *line = exchange->line;
+    CHECK(line->reading && !line->held && exchange->handling);
+    line->exchange = NULL;
+    line->stream = NULL;
+    exchange_free(exchange);
+}
+
 static void input(void *context, struct span bytes, size_t *used)
 {
     struct line *line = context;
     *used = 0;
     line->reading = true;
-    while (!stream_is_closing(line->stream) && !must_wait(line) &&
+    while (line->stream != NULL && !stream_is_closing(line->stream) && !must_wait(line) &&
            take(line, span_from(bytes, *used), used))
         ;
     line->reading = false;
+    if (line->stream == NULL) {
+        line_free(line);
+        return;
+    }
     if (stream_is_closing(line->stream))
         *used = bytes.size;
     else if (*used < bytes.size && must_wait(line))
@@ -224,30 +267,12 @@ static void drop_exchange(struct line *line)
     exchange_free(exchange);
 }
 
-static void http_free(struct http *http)
-{
-    struct request *request = http->closing;
-    router_deinit(&http->router);
-    heap_free(http->origins);
-    heap_free(http);
-    request_complete(request, STATUS_OK);
-}
-
 static void closed(void *context, enum status why)
 {
     struct line *line = context;
-    struct http *http = line->http;
     (void)why;
     drop_exchange(line);
-    if (line->connection.closed != NULL)
-        line->connection.closed(line->connection.state);
-    loop_timer_stop(http->loop, &line->timer);
-    loop_task_cancel(http->loop, &line->flushed);
-    link_remove(&line->link);
-    heap_free(line);
-    metric_add(http->connections, -1);
-    if (http->closing != NULL && list_is_empty(&http->lines))
-        http_free(http);
+    line_free(line);
 }
 
 static const struct stream_events events = {.input = input, .drained = drained, .closed = closed};
@@ -261,7 +286,9 @@ struct http *http_open(struct broker_worker *worker, const struct http_options *
     if (options->origins != NULL)
         http->origins = heap_text(options->origins, strlen(options->origins));
     list_init(&http->lines);
+    list_init(&http->sockets);
     http->connections = metric_gauge("connections", "Open connections.", "protocol=\"http\"");
+    http->websockets = metric_gauge("connections", "Open connections.", "protocol=\"websocket\"");
     http->refused = metric_counter("refused_total", "Refused requests.",
                                    "protocol=\"http\",reason=\"request\"");
     http->timed_out = metric_counter("refused_total", "Refused requests.",
@@ -331,6 +358,6 @@ void http_close(struct http *http, struct request *request)
         drop_exchange(line);
         stream_abort(line->stream);
     }
-    if (list_is_empty(&http->lines))
-        http_free(http);
+    websocket_abort_all(http);
+    http_left(http);
 }

@@ -71,6 +71,15 @@ void stream_start(struct stream *stream, const struct stream_events *events, voi
     flush_later(stream);
 }
 
+void stream_hand_over(struct stream *stream, const struct stream_events *events, void *context)
+{
+    CHECK(loop_is_home(stream->loop) && stream->started && !stream->gone);
+    stream->events = events;
+    stream->context = context;
+    if (!stream->paused && !stream->closing)
+        loop_defer(stream->loop, &stream->resume_task, LOOP_WORK);
+}
+
 /* Output */
 
 static void chunk_free(struct stream_chunk *chunk)
@@ -79,15 +88,31 @@ static void chunk_free(struct stream_chunk *chunk)
     heap_free(chunk);
 }
 
-static struct stream_chunk *chunk_add(struct stream *stream, size_t capacity)
+static void chunk_append(struct stream *stream, struct stream_chunk *chunk)
 {
-    struct stream_chunk *chunk = heap_resize(NULL, sizeof *chunk + capacity);
-    *chunk = (struct stream_chunk){.data = chunk->bytes, .capacity = (uint32_t)capacity};
     if (stream->last != NULL)
         stream->last->next = chunk;
     else
         stream->first = chunk;
     stream->last = chunk;
+}
+
+static struct stream_chunk *chunk_add(struct stream *stream, size_t capacity)
+{
+    struct stream_chunk *chunk = heap_resize(NULL, sizeof *chunk + capacity);
+    *chunk = (struct stream_chunk){.data = chunk->bytes, .capacity = (uint32_t)capacity};
+    chunk_append(stream, chunk);
+    return chunk;
+}
+
+static struct stream_chunk *chunk_take(struct stream *stream)
+{
+    struct stream_chunk *chunk = stream->first;
+    CHECK(chunk != NULL);
+    stream->first = chunk->next;
+    if (stream->first == NULL)
+        stream->last = NULL;
+    chunk->next = NULL;
     return chunk;
 }
 
@@ -173,11 +198,50 @@ void stream_sent(struct stream *stream, size_t size)
             return;
         }
         size -= left;
-        stream->first = chunk->next;
-        if (stream->first == NULL)
-            stream->last = NULL;
-        chunk_free(chunk);
+        chunk_free(chunk_take(stream));
     }
+}
+
+/* The first size bytes of a chunk that is larger, as a chunk of their own at the end of to. */
+static void chunk_split(struct stream_chunk *chunk, struct stream *to, size_t size)
+{
+    struct stream_chunk *part = chunk_add(to, chunk->blob == NULL ? size : 0);
+    part->size = (uint32_t)size;
+    if (chunk->blob == NULL) {
+        memcpy(part->bytes, chunk->data + chunk->sent, size);
+    } else {
+        part->blob = blob_ref(chunk->blob);
+        part->data = chunk->data + chunk->sent;
+    }
+    chunk->sent += (uint32_t)size;
+}
+
+void stream_move(struct stream *from, struct stream *to, size_t size, struct span head)
+{
+    CHECK(size <= from->queued && from->loop == to->loop);
+    if (to->closing) {
+        stream_sent(from, size);
+        return;
+    }
+    if (head.size > 0) {
+        struct stream_chunk *front = chunk_add(to, head.size);
+        memcpy(front->bytes, head.data, head.size);
+        front->size = (uint32_t)head.size;
+    }
+    from->queued -= size;
+    to->queued += head.size + size;
+    while (size > 0) {
+        CHECK(from->first != NULL);
+        size_t left = from->first->size - from->first->sent;
+        if (size < left) {
+            chunk_split(from->first, to, size);
+            size = 0;
+        } else {
+            size -= left;
+            chunk_append(to, chunk_take(from));
+        }
+    }
+    flush_later(to);
 }
 
 static void output_drop(struct stream *stream)

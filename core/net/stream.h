@@ -14,8 +14,8 @@ struct tls_context;
 
 struct stream_events {
     /* Bytes have come. Sets *used to how many it has taken (whole frames); the rest is kept and
-     * shown again, with what follows it. Never called re-entrantly; may call stream_close or
-     * _abort. */
+     * shown again, with what follows it. What is taken may be overwritten: the memory is the
+     * stream's. Never called re-entrantly; may call stream_close, _abort or _hand_over. */
     void (*input)(void *context, struct span bytes, size_t *used);
     /* Output has fallen to nothing after stream_queued() had been above zero at the end of a flush.
      */
@@ -30,6 +30,9 @@ struct stream_events {
 struct stream *stream_tcp_new(struct loop *loop, int socket);
 struct stream *stream_tls_new(struct loop *loop, int socket, struct tls_context *tls);
 void stream_start(struct stream *stream, const struct stream_events *events, void *context);
+/* From now on somebody else hears of a started stream. Kept bytes are shown to him, from the loop;
+ * what the present input() does not take belongs to them. */
+void stream_hand_over(struct stream *stream, const struct stream_events *events, void *context);
 
 /* Copies the bytes. Writing after close is silently dropped. */
 void stream_write(struct stream *stream, struct span bytes);

@@ -55,5 +55,9 @@ void stream_gone(struct stream *stream);
 /* The queued output, oldest first. */
 int stream_peek(struct stream *stream, struct iovec *vectors, int count);
 void stream_sent(struct stream *stream, size_t size);
+/* For a kind whose output is that of another stream, in frames: the first size bytes of from's
+ * output go to the end of to's, head in front of them. Only head, and a piece that must be cut, is
+ * copied. */
+void stream_move(struct stream *from, struct stream *to, size_t size, struct span head);
 
 #endif

@@ -123,7 +123,7 @@ def check_readme(folder, text):
 def files_of_the_house():
     for folder, folders, names in os.walk(ROOT):
         folders[:] = [name for name in folders if name not in OUTSIDE]
-        for name in names:
+        for name in set(names) - OUTSIDE:  # .git is a file in a worktree
             yield os.path.relpath(os.path.join(folder, name), ROOT)
 
 

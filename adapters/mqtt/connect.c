@@ -57,7 +57,7 @@ static void accept_client(struct mqtt_session *session, const struct login *logi
     struct mqtt_properties properties = mqtt_properties_none;
     if (session->version == MQTT_5) {
         properties.present = MQTT_HAS(MAXIMUM_PACKET) | MQTT_HAS(TOPIC_ALIAS_MAXIMUM) |
-                             MQTT_HAS(RETAIN_AVAILABLE) | MQTT_HAS(SHARED_AVAILABLE);
+                             MQTT_HAS(SHARED_AVAILABLE);
         /* 65535 is what absence means, and Paho for Java reads it as -1. */
         if (session->receive_max < UINT16_MAX) {
             properties.present |= MQTT_HAS(RECEIVE_MAXIMUM);
@@ -65,8 +65,7 @@ static void accept_client(struct mqtt_session *session, const struct login *logi
         }
         properties.maximum_packet = mqtt_settings.max_packet;
         properties.topic_alias_maximum = mqtt_settings.topic_alias_max;
-        /* Not yet built, and said so: retained messages, sessions that stay. */
-        properties.retain_available = 0;
+        /* Not yet built, and said so: sessions that stay. */
         properties.shared_available = 1;
         if (session->asked_expiry) {
             properties.present |= MQTT_HAS(SESSION_EXPIRY);
@@ -184,10 +183,6 @@ void mqtt_handle_connect(struct mqtt_session *session, uint8_t header, struct sp
     if (connect.client_id.size > LIMIT_CLIENT_ID_BYTES ||
         (connect.client_id.size == 0 && connect.version == MQTT_3_1)) {
         refuse(session, MQTT_REASON_CLIENT_ID_INVALID);
-        return;
-    }
-    if (connect.has_will && connect.will.retain && connect.version == MQTT_5) {
-        refuse(session, MQTT_REASON_RETAIN_UNSUPPORTED);
         return;
     }
     client_set_credit(&session->client, credit);

@@ -181,7 +181,7 @@ bool mqtt_handle_publish(struct mqtt_session *session, uint8_t header, struct sp
     enum mqtt_reason reason =
         mqtt_decode_publish(session->version, MQTT_FROM_CLIENT, header, body, &publish);
     if (reason == MQTT_REASON_SUCCESS && session->version == MQTT_5)
-        reason = publish.retain ? MQTT_REASON_RETAIN_UNSUPPORTED : resolve_alias(session, &publish);
+        reason = resolve_alias(session, &publish);
     if (reason != MQTT_REASON_SUCCESS) {
         mqtt_end(session, reason);
         return true;

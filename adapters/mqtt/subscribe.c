@@ -77,6 +77,7 @@ static void add_item(struct subscribing *subscribing, const struct mqtt_address 
         .identifier = identifier,
         .no_local = filter->no_local,
         .retain_as_published = filter->retain_as_published,
+        .retained = (enum retained_wish)filter->retain_handling, /* the same numbers */
     };
 }
 

@@ -32,6 +32,8 @@ uint32_t mqtt_variant(struct client *client, const struct subscription *subscrip
     unsigned granted = qos_of(subscription->guarantee),
              published = qos_of(record_guarantee(record));
     uint32_t variant = granted < published ? granted : published;
+    if (record->attributes & RECORD_RECALLED)
+        variant |= VARIANT_RETAIN;
     if (mqtt_session_of(client)->version == MQTT_5) {
         variant |= VARIANT_MQTT_5 | subscription->identifier << VARIANT_IDENTIFIER_SHIFT;
         if (subscription->retain_as_published && (record->attributes & RECORD_RETAIN))

@@ -21,11 +21,13 @@ static void worker_init(struct broker_worker *worker, struct broker *broker, uns
     publish_init(worker);
     delayed_init(worker);
     deduped_init(worker);
+    retained_init(worker);
     catch_up_init(worker);
     share_init(worker);
     worker->trie = topic_trie_new(sizeof(struct interest));
     worker->log = log_worker_new(broker->log, index, worker->loop, deliver_committed, worker);
     log_worker_ask(worker->log, groups_undone);
+    log_worker_derive(worker->log, retained_derive);
 }
 
 static void worker_deinit(struct broker_worker *worker)
@@ -33,6 +35,7 @@ static void worker_deinit(struct broker_worker *worker)
     publish_deinit(worker);
     delayed_deinit(worker);
     deduped_deinit(worker);
+    retained_deinit(worker);
     deliver_deinit(worker);
     share_deinit(worker);
     map_deinit(&worker->groups);

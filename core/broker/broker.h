@@ -110,6 +110,7 @@ struct client {
     uint64_t subscription_number; /* of the last one made */
     struct list lags;             /* partitions it must catch up on */
     struct list consumers;        /* of groups: consume.h */
+    struct list walks;            /* through retained records */
     char *publisher;              /* header value */
     uint32_t publisher_size;
     struct broker_login *login; /* running */
@@ -219,7 +220,13 @@ struct subscription {
     struct subscription_floor *floors;
     uint64_t number; /* of this client; never used again */
     uint32_t lease;
+    uint64_t asleep; /* workers, by bit, at which it does not hold yet */
+    struct link of_subscribe;
+    struct retained_walk *walk;
 };
+
+/* Which subscribers get the retained records that match. */
+enum retained_wish { RETAINED_ALWAYS, RETAINED_WHEN_NEW, RETAINED_NEVER };
 
 struct subscribe_item {
     struct span filter; /* borrowed until done() */
@@ -228,11 +235,13 @@ struct subscribe_item {
     enum guarantee guarantee;
     uint32_t identifier;
     bool no_local, retain_as_published;
+    enum retained_wish retained;
     /* Out: */
     enum status status; /* OK, INVALID, DENIED, OVER_QUOTA */
     bool existed;       /* replaced a subscription of the same filter */
 };
-/* Takes effect everywhere before done(): whatever is committed later is delivered. */
+/* Takes effect everywhere before done(): whatever is committed later is delivered. Retained records
+ * of before follow as the client has room, each topic once, with RECORD_RECALLED set. */
 struct broker_subscribe {
     struct request request;
     struct client *client;
@@ -240,6 +249,8 @@ struct broker_subscribe {
     uint32_t count;
     /* Below: the broker's. */
     uint32_t confirms;
+    struct list waking; /* subscriptions that do not hold everywhere yet */
+    struct list walks;  /* that begin then */
 };
 void broker_subscribe(struct broker_subscribe *subscribe);
 enum status broker_unsubscribe(struct client *client,

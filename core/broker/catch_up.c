@@ -93,17 +93,19 @@ void catch_up_begin(struct client *client, uint64_t partition, uint64_t offset)
     list_push(&client->lags, &lag->link);
 }
 
+static void floor_add(struct subscription *subscription, uint64_t partition)
+{
+    struct subscription_floor *floor = heap_new(sizeof *floor);
+    floor->partition = partition;
+    floor->offset = deliver_seen(subscription->client->worker, partition);
+    floor->next = subscription->floors;
+    subscription->floors = floor;
+}
+
 void catch_up_floor(struct subscription *subscription)
 {
     list_each(link, &subscription->client->lags)
-    {
-        const struct lag *lag = container_of(link, struct lag, link);
-        struct subscription_floor *floor = heap_new(sizeof *floor);
-        floor->partition = lag->partition;
-        floor->offset = deliver_seen(subscription->client->worker, lag->partition);
-        floor->next = subscription->floors;
-        subscription->floors = floor;
-    }
+        floor_add(subscription, container_of(link, struct lag, link)->partition);
 }
 
 static bool is_below_floor(const struct subscription *subscription, uint64_t partition,
@@ -131,11 +133,29 @@ void subscription_free(struct subscription *subscription)
     heap_free(subscription);
 }
 
+void catch_up_awake(struct subscription *subscription, unsigned owner)
+{
+    struct broker_worker *worker = subscription->client->worker;
+    list_each(link, &subscription->client->lags)
+    {
+        const struct lag *lag = container_of(link, struct lag, link);
+        if (log_owner(worker->broker->log, lag->partition) == owner)
+            floor_add(subscription, lag->partition);
+    }
+}
+
 static void lag_end(struct lag *lag)
 {
     link_remove(&lag->link);
     heap_free(lag->shown);
     heap_free(lag);
+}
+
+static bool is_asleep(const struct subscription *subscription, uint64_t partition)
+{
+    return subscription->asleep != 0 &&
+           subscription->asleep >> log_owner(subscription->client->worker->broker->log, partition) &
+               1;
 }
 
 /* False: the client is full again before this record was out completely. */
@@ -150,7 +170,7 @@ static bool show(struct client *client, struct lag *lag, const struct record *re
     {
         struct subscription *subscription = container_of(link, struct subscription, of_client);
         struct span filter = span_of(subscription->entry->filter, subscription->entry->filter_size);
-        if (!topic_matches(filter, topic) ||
+        if (is_asleep(subscription, lag->partition) || !topic_matches(filter, topic) ||
             is_below_floor(subscription, lag->partition, record->offset) ||
             was_shown(lag, subscription, record->offset))
             continue;

@@ -17,6 +17,7 @@ void client_init(struct client *client, struct broker_worker *worker, const stru
     list_init(&client->seats);
     list_init(&client->lags);
     list_init(&client->consumers);
+    list_init(&client->walks);
     link_init(&client->waiting);
     client->figures = figures_of(worker, ops->protocol);
     list_push(&worker->clients, &client->link);
@@ -66,6 +67,8 @@ void client_drained(struct client *client)
         catch_up_go_on(client);
     if (!list_is_empty(&client->seats))
         share_seats_go_on(client);
+    if (!list_is_empty(&client->walks))
+        retained_go_on(client);
 }
 
 /* ------------------------------------------------ login */

@@ -12,6 +12,7 @@
 struct notice {
     struct mail mail;
     struct broker_worker *to;
+    unsigned from;
     struct batch *batch;
     uint64_t queue;
     bool stored, for_groups;
@@ -135,7 +136,9 @@ enum deliver_result deliver_stored(struct subscription *subscription, uint64_t p
 struct run {
     struct broker_worker *worker;
     const struct record *record;
+    struct span topic;
     uint64_t partition;
+    unsigned from; /* worker that owns the partition */
     bool stored;
     uint64_t others; /* workers other than this one that have subscribers */
     struct frame_cache frames;
@@ -150,6 +153,10 @@ static void matched(void *context, struct topic_entry *entry)
     {
         struct subscription *subscription = container_of(link, struct subscription, of_entry);
         struct client *client = subscription->client;
+        if (subscription->asleep >> run->from & 1 && run->stored)
+            continue;
+        if (subscription->walk != NULL && run->stored && run->record->attributes & RECORD_RETAIN)
+            retained_overtake(subscription->walk, run->partition, run->record->offset, run->topic);
         if (!run->stored) /* at most once, so never in need of catching up */
             deliver_to(subscription, run->record, &run->frames);
         else if ((list_is_empty(&client->lags) || !catch_up_lags(client, run->partition)) &&
@@ -162,13 +169,12 @@ static void matched(void *context, struct topic_entry *entry)
 /* Serves this worker's subscribers; returns which other workers have some. */
 static uint64_t deliver_record(struct run *run, const struct record *record)
 {
-    struct span topic;
     run->others = 0;
-    if (!deliver_topic(record, worker_wall_ms(run->worker), &topic))
+    if (!deliver_topic(record, worker_wall_ms(run->worker), &run->topic))
         return 0;
     run->record = record;
     run->worker->delivering = true;
-    topic_trie_match(run->worker->trie, topic, matched, run);
+    topic_trie_match(run->worker->trie, run->topic, matched, run);
     run->worker->delivering = false;
     frame_cache_clear(&run->frames);
     return run->others & ~(1ULL << run->worker->index);
@@ -241,7 +247,11 @@ static void notice_deliver(struct mail *mail)
     struct broker_worker *worker = notice->to;
     notice_discharge(notice);
     struct run run = {
-        .worker = worker, .partition = notice->batch->partition, .stored = notice->stored};
+        .worker = worker,
+        .partition = notice->batch->partition,
+        .from = notice->from,
+        .stored = notice->stored,
+    };
     worker->shown = notice->batch;
     worker->shown_stored = notice->stored;
     for (uint32_t i = 0; i < notice->count; i++) {
@@ -265,6 +275,7 @@ static struct notice *notice_for(struct broker_worker *worker, unsigned to, stru
     if (notice == NULL) {
         notice = worker->pending[to] = heap_new(sizeof *notice);
         notice->to = &worker->broker->workers[to];
+        notice->from = worker->index;
         notice->mail.deliver = notice_deliver;
         notice->batch = batch_ref(batch);
         notice->stored = stored;
@@ -285,7 +296,12 @@ static void deliver_batch(struct broker_worker *worker, struct batch *batch, boo
 {
     if (topic_trie_count(worker->trie) == 0)
         return;
-    struct run run = {.worker = worker, .partition = batch->partition, .stored = stored};
+    struct run run = {
+        .worker = worker,
+        .partition = batch->partition,
+        .from = worker->index,
+        .stored = stored,
+    };
     worker->shown = batch;
     worker->shown_stored = stored;
     for (uint32_t i = 0; i < batch->record_count; i++) {

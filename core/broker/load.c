@@ -123,6 +123,16 @@ static enum status load_table(struct broker *broker, struct catalog *catalog, en
     return status;
 }
 
+static enum status load_retained(struct broker *broker, struct catalog *catalog, struct span key,
+                                 struct span value)
+{
+    (void)catalog;
+    (void)key;
+    (void)value;
+    atomic_store(&broker->retained_any, true);
+    return STATUS_EXISTS; /* one is enough to know */
+}
+
 static void rows_done(struct request *request, enum status status)
 {
     struct load *load = container_of(request, struct load, rows.request);
@@ -190,6 +200,14 @@ enum status administer_load(struct broker *broker, struct err *err)
         status = load_table(broker, catalog, tables[i].table, tables[i].row);
         if (status != STATUS_OK)
             err_set(err, status, "the stored %s cannot be read: %s", tables[i].what,
+                    status_text(status));
+    }
+    if (status == STATUS_OK) {
+        status = load_table(broker, catalog, TABLE_RETAINED, load_retained);
+        if (status == STATUS_EXISTS)
+            status = STATUS_OK;
+        else if (status != STATUS_OK)
+            err_set(err, status, "the stored retained records cannot be read: %s",
                     status_text(status));
     }
     if (status == STATUS_OK && catalog_queue_count(catalog) == 0) {

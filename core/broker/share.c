@@ -164,6 +164,7 @@ void share_join_arrive(struct share_join *join)
     join->announced_item = (struct subscribe_item){
         .filter = seat->filter,
         .guarantee = GUARANTEE_EXACTLY_ONCE,
+        .retained = RETAINED_NEVER,
     };
     join->announced.client = &join->member->share->reader;
     join->announced.items = &join->announced_item;

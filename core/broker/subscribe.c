@@ -25,18 +25,36 @@ struct announcement {
     uint8_t filters[]; /* repeated {u32 size, bytes} */
 };
 
+/* The answer leaves before what is retained. */
+static void holds_everywhere(struct broker_subscribe *subscribe)
+{
+    struct link *link;
+    while (list_pop(&subscribe->waking) != NULL)
+        continue;
+    request_complete(&subscribe->request, STATUS_OK);
+    while ((link = list_pop(&subscribe->walks)) != NULL)
+        retained_walk_start(retained_walk_of(link));
+}
+
 void subscribe_confirmed(struct broker_subscribe *subscribe)
 {
     if (--subscribe->confirms == 0)
-        request_complete(&subscribe->request, STATUS_OK);
+        holds_everywhere(subscribe);
 }
 
 static void announcement_confirm(struct mail *mail)
 {
     struct announcement *announcement = container_of(mail, struct announcement, mail);
     struct broker_subscribe *subscribe = announcement->subscribe;
+    unsigned owner = announcement->to->index;
     announcement->from->unconfirmed--;
     heap_free(announcement);
+    list_each(link, &subscribe->waking)
+    {
+        struct subscription *subscription = container_of(link, struct subscription, of_subscribe);
+        subscription->asleep &= ~(1ULL << owner);
+        catch_up_awake(subscription, owner);
+    }
     subscribe_confirmed(subscribe);
 }
 
@@ -124,6 +142,8 @@ static void subscription_end(struct subscription *subscription)
     CHECK(!worker->delivering);
     link_remove(&subscription->of_client);
     link_remove(&subscription->of_entry);
+    link_remove(&subscription->of_subscribe);
+    retained_walk_end(subscription);
     client->subscription_count--;
     if (--interest->count == 0) {
         struct buf filters;
@@ -152,8 +172,9 @@ static enum status check_item(struct client *client, const struct subscribe_item
 }
 
 /* Makes or changes one subscription; true when its filter is new on this worker. */
-static bool add(struct client *client, struct subscribe_item *item)
+static bool add(struct broker_subscribe *subscribe, struct subscribe_item *item)
 {
+    struct client *client = subscribe->client;
     struct broker_worker *worker = client->worker;
     struct subscription *subscription = subscription_of(client, item->filter);
     bool is_new = false;
@@ -170,13 +191,30 @@ static bool add(struct client *client, struct subscribe_item *item)
         list_push(&interest->subscriptions, &subscription->of_entry);
         list_push(&client->subscriptions, &subscription->of_client);
         client->subscription_count++;
+        list_push(&subscribe->waking, &subscription->of_subscribe);
         catch_up_floor(subscription);
     }
+    if (item->retained == RETAINED_ALWAYS ||
+        (item->retained == RETAINED_WHEN_NEW && !item->existed))
+        list_push(&subscribe->walks, retained_walk_link(retained_walk_new(subscription)));
     subscription->guarantee = item->guarantee;
     subscription->identifier = item->identifier;
     subscription->no_local = item->no_local;
     subscription->retain_as_published = item->retain_as_published;
     return is_new;
+}
+
+/* Until each of the other workers has confirmed. */
+static void sleep_elsewhere(struct broker_subscribe *subscribe)
+{
+    const struct broker_worker *worker = subscribe->client->worker;
+    unsigned count = worker->broker->worker_count;
+    uint64_t all = count == 64 ? UINT64_MAX : (1ULL << count) - 1;
+    list_each(link, &subscribe->waking)
+    {
+        struct subscription *subscription = container_of(link, struct subscription, of_subscribe);
+        subscription->asleep = all & ~(1ULL << worker->index);
+    }
 }
 
 void broker_subscribe(struct broker_subscribe *subscribe)
@@ -190,24 +228,28 @@ void broker_subscribe(struct broker_subscribe *subscribe)
     buf_init(&filters, (size_t)LIMIT_FILTERS_PER_CALL * (LIMIT_TOPIC_BYTES + sizeof(uint32_t)));
     uint32_t announced = 0;
     subscribe->confirms = 0;
+    list_init(&subscribe->waking);
+    list_init(&subscribe->walks);
     for (uint32_t i = 0; i < subscribe->count; i++) {
         struct subscribe_item *item = &subscribe->items[i];
         item->status = worker->ending ? STATUS_SHUTTING_DOWN : check_item(client, item);
         if (item->status == STATUS_OK && item->share.size > 0) {
             if (share_subscribe(subscribe, item))
                 subscribe->confirms++;
-        } else if (item->status == STATUS_OK && add(client, item)) {
+        } else if (item->status == STATUS_OK && add(subscribe, item)) {
             put_filter(&filters, item->filter);
             announced++;
         }
     }
     /* A filter that somebody else announced just now may not be confirmed yet: mails keep their
      * order, so an empty announcement waits for it too. */
-    if (announced > 0 || worker->unconfirmed > 0)
+    if (announced > 0 || worker->unconfirmed > 0) {
+        sleep_elsewhere(subscribe);
         announce(worker, subscribe, buf_span(&filters), announced);
+    }
     buf_deinit(&filters);
     if (subscribe->confirms == 0)
-        request_complete(&subscribe->request, STATUS_OK);
+        holds_everywhere(subscribe);
 }
 
 enum status broker_unsubscribe(struct client *client, struct span filter)

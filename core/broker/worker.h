@@ -13,6 +13,7 @@
 #include "core/broker/deduped.h"
 #include "core/broker/delayed.h"
 #include "core/broker/metrics.h"
+#include "core/broker/retained.h"
 #include "core/broker/topic_trie.h"
 
 /* What waits at one partition of the publishing worker until the turn ends: records and who is
@@ -91,6 +92,7 @@ struct broker_worker {
     struct list dirty;   /* outboxes that hold records */
     struct delayed delayed;
     struct deduped deduped;
+    struct retained retained;
     struct batch_builder live; /* records that are not stored */
     struct list live_full;     /* batches of them, by in_tail */
     struct loop_task seal_task;
@@ -146,7 +148,8 @@ struct broker {
     bool changing;
     uint64_t next_id, next_partition; /* worker 0 */
     struct broker_metrics metrics;
-    _Atomic unsigned crowded; /* workers with more than LIMIT_NOTICE_BYTES on their way to them */
+    _Atomic bool retained_any; /* somebody has ever retained something */
+    _Atomic unsigned crowded;  /* workers with more than LIMIT_NOTICE_BYTES on their way to them */
     /* when_ready and shut_down */
     _Atomic unsigned ready_workers, answered_workers, ended_workers;
     struct request *ready, *down;
@@ -227,6 +230,8 @@ void catch_up_go_on(struct client *client);
 void catch_up_close(struct client *client);
 /* A new subscription of a client that lags must not see what was committed before it. */
 void catch_up_floor(struct subscription *subscription);
+/* Nor one that holds at an owner only now what was committed there before. */
+void catch_up_awake(struct subscription *subscription, unsigned owner);
 void subscription_free(struct subscription *subscription);
 
 /* groups.c */

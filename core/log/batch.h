@@ -31,6 +31,7 @@ struct batch {
     struct span footer;  /* its labels (footer.h), in the blob of bytes behind their end; empty:
                           * none,  or not known */
     bool unlabelled;     /* no record carries a label */
+    bool retains;        /* built here, and some record is to be retained */
     struct link in_tail; /* the tail cache's */
 };
 
@@ -75,6 +76,7 @@ struct batch_builder {
     uint32_t record_count, record_capacity;
     int64_t base_timestamp_ms, max_timestamp_ms;
     struct label_set labels;
+    bool retains;
 };
 
 void batch_builder_init(struct batch_builder *builder);

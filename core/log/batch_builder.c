@@ -159,6 +159,7 @@ enum status batch_builder_add(struct batch_builder *builder, const struct record
     if (builder->record_count == 0 || record->timestamp_ms > builder->max_timestamp_ms)
         builder->max_timestamp_ms = record->timestamp_ms;
     builder->base_timestamp_ms = base;
+    builder->retains |= (record->attributes & RECORD_RETAIN) != 0;
     builder->record_count++;
     return STATUS_OK;
 }
@@ -230,6 +231,7 @@ struct batch *batch_builder_seal(struct batch_builder *builder)
     header_write(builder, builder->bytes->bytes);
     builder_give_bytes(builder, batch);
     batch->offset_count = builder->record_count;
+    batch->retains = builder->retains;
     batch->records = batch->bytes->bytes + BATCH_HEADER_SIZE;
     batch->records_size = builder->size - BATCH_HEADER_SIZE;
     memcpy(batch->record_at, builder->record_at,
@@ -242,6 +244,7 @@ struct batch *batch_builder_seal(struct batch_builder *builder)
     builder->bytes = NULL;
     builder->size = builder->capacity = 0;
     builder->record_count = 0;
+    builder->retains = false;
     label_set_clear(&builder->labels);
     return batch;
 }

@@ -48,6 +48,11 @@ void log_worker_ask(struct log_worker *worker, log_undone *undone)
     worker->undone = undone;
 }
 
+void log_worker_derive(struct log_worker *worker, log_derive *derive)
+{
+    worker->derive = derive;
+}
+
 void log_worker_free(struct log_worker *worker)
 {
     if (worker == NULL)
@@ -86,6 +91,7 @@ static void append_start(struct log_partition *partition, struct log_append *app
         .durability = spec->durability,
     };
     request_init(&append->append.request, partition->worker->loop, append_stored);
+    derive_rows(partition->worker, append);
     if (append->batch != NULL) {
         append->stored = (struct storage_batch){
             .partition = spec->id,
@@ -145,6 +151,7 @@ static void append_stored(struct request *request, enum status status)
     struct log_partition *partition = append->at;
     const struct log_worker *worker = partition->worker;
     pending_end(partition, append);
+    derive_end(append);
     if (status == STATUS_OK && append->batch != NULL)
         batch_committed(partition, append);
     partition_release(partition);

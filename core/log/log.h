@@ -58,6 +58,28 @@ typedef void log_observer(void *context, uint64_t partition, struct batch *batch
  * group has not done; UINT64_MAX: there is no group. */
 typedef uint64_t log_undone(void *context, uint64_t partition);
 
+/* Rows that follow from a batch and commit with it, behind those of the append. */
+struct log_derived {
+    struct storage_row *rows;
+    uint32_t count, capacity;
+    struct log_memory *memory; /* of keys and values */
+};
+/* A row with room for key and value, to be filled in before the call that asked returns; offset_at
+ * is -1. */
+struct storage_row *log_derived_add(struct log_derived *derived, enum storage_change change,
+                                    size_t key_size, size_t value_size);
+static inline uint8_t *log_derived_key(const struct storage_row *row)
+{
+    return (uint8_t *)(uintptr_t)row->key.data;
+}
+static inline uint8_t *log_derived_value(const struct storage_row *row)
+{
+    return (uint8_t *)(uintptr_t)row->value.data;
+}
+/* On the owner's loop, for each batch just before it goes to storage; adds what follows from it. */
+typedef void log_derive(void *context, uint64_t partition, const struct batch *batch,
+                        struct log_derived *derived);
+
 struct log *log_new(struct storage *storage, unsigned workers);
 void log_free(struct log *log);
 /* Once per worker, before its loop runs. */
@@ -65,6 +87,8 @@ struct log_worker *log_worker_new(struct log *log, unsigned index, struct loop *
                                   log_observer *observer, void *context);
 /* Whom retention asks; context as the observer's. Without it there are no groups. */
 void log_worker_ask(struct log_worker *worker, log_undone *undone);
+/* Whom each append asks; context as the observer's. */
+void log_worker_derive(struct log_worker *worker, log_derive *derive);
 /* After the loop has stopped, before it is freed; nothing may be on its way in storage (close it
  * first). */
 void log_worker_free(struct log_worker *worker);
@@ -98,6 +122,7 @@ struct log_append {
     struct log_partition *at;
     struct storage_batch stored;
     struct storage_append append;
+    struct log_derived derived;
 };
 void log_append(struct log_worker *from, struct log_append *append);
 

@@ -23,6 +23,7 @@ struct log_worker {
     struct loop *loop;
     log_observer *observer;
     log_undone *undone;
+    log_derive *derive;
     void *context;
     struct map partitions; /* id -> struct log_partition, all but closed ones */
     struct list closed;    /* partitions that wait for their last operation */
@@ -85,6 +86,10 @@ struct batch *tail_at(const struct tail *tail, uint32_t index);
 uint32_t tail_find(const struct tail *tail, uint64_t offset);
 /* Index of the first batch, not before index from, appended at or after time_ms. */
 uint32_t tail_find_time(const struct tail *tail, uint32_t from, int64_t time_ms);
+
+/* The append's rows, and behind them what follows from its batch. */
+void derive_rows(const struct log_worker *worker, struct log_append *append);
+void derive_end(struct log_append *append);
 
 /* The partition's limits are new. */
 void retention_limit(struct log_partition *partition);

@@ -14,7 +14,11 @@ enum guarantee {
     GUARANTEE_AT_MOST_ONCE = 1,
     GUARANTEE_EXACTLY_ONCE = 2
 };
-enum { RECORD_GUARANTEE_MASK = 3, RECORD_RETAIN = 4 }; /* bit 2: published with the retain flag */
+enum {
+    RECORD_GUARANTEE_MASK = 3,
+    RECORD_RETAIN = 4,   /* published with the retain flag */
+    RECORD_RECALLED = 8, /* never stored: it is shown as the retained record of its topic */
+};
 
 struct header {
     struct span name;

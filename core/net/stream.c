@@ -264,6 +264,7 @@ void stream_flush(struct stream *stream)
 static void flush_run(struct loop_task *task)
 {
     struct stream *stream = container_of(task, struct stream, flush_task);
+    bool was_large = stream->queued >= LIMIT_CLIENT_OUT_BYTES / 4;
     if (stream->gone)
         return;
     if (stream->started && !stream->aborted && stream->queued != 0)
@@ -276,7 +277,7 @@ static void flush_run(struct loop_task *task)
         stream->ops->close(stream);
         return;
     }
-    bool has_drained = stream->was_queued && stream->queued == 0;
+    bool has_drained = (stream->was_queued || was_large) && stream->queued == 0;
     stream->was_queued = stream->queued != 0;
     if (has_drained && !stream->closing)
         stream->events->drained(stream->context);

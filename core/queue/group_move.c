@@ -93,7 +93,8 @@ bool move_add(struct move *move, const struct record *record, const struct heade
     struct header headers[LIMIT_HEADERS];
     struct record_input input = {
         .timestamp_ms = record->timestamp_ms,
-        .attributes = record->attributes,
+        /* An old record must not become the retained one again. */
+        .attributes = record->attributes & (uint8_t)~RECORD_RETAIN,
         .key = record->key,
         .value = record->value,
         .headers = headers,

@@ -1,0 +1,535 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "core/broker/retained.h"
+
+#include "core/broker/topic.h"
+#include "core/broker/worker.h"
+
+#include "core/base/heap.h"
+#include "core/base/trace.h"
+
+enum {
+    SLICE_ROWS = 128,
+    SLICE_ROWS_MIN = 16,
+    READS_AT_ONCE = 4,      /* of one worker: the store's readers serve others, too */
+    TURN_ROWS = 512,        /* shown in one turn by all walks */
+    HELD_BYTES = 64 * 1024, /* rows that a paused walk keeps */
+    OVERTAKEN_MAX = 1024,
+};
+
+enum walk_state { WALK_WAITING, WALK_QUEUED, WALK_READING, WALK_ASKING, WALK_SHOWING, WALK_PAUSED };
+
+struct bound {
+    uint64_t partition, offset;
+};
+
+struct retained_walk {
+    enum walk_state state;
+    struct broker_worker *worker;
+    struct subscription *subscription; /* NULL once it has ended */
+    struct link of_client;
+    struct link link; /* in worker's queued or ready, or its starter's */
+    struct retained_filter filter;
+    struct retained_place next, end;
+    struct storage_scan scan;
+    struct blob *rows;     /* of the slice being shown */
+    size_t position, seen; /* in rows: behind the last one shown, and the one looked at */
+    unsigned asked;        /* workers that have not answered */
+    struct bound *ends;    /* what was committed when the slice had been read */
+    uint32_t end_count;
+    /* What came live: from where on per partition, since the walk was made, and which topics, since
+     * the slice was begun. */
+    struct bound *first;
+    uint32_t first_count;
+    uint64_t *overtaken;
+    uint32_t overtaken_count;
+    bool again; /* too many: the slice is read once more */
+};
+
+/* ------------------------------------------------ rows of what is published */
+
+static struct record_input input_of(const struct record *record, struct header *headers)
+{
+    struct record_input input = {
+        .timestamp_ms = record->timestamp_ms,
+        .attributes = record->attributes,
+        .key = record->key,
+        .value = record->value,
+        .headers = headers,
+    };
+    struct reader at = reader_of(record->headers);
+    while (input.header_count < LIMIT_HEADERS &&
+           record_next_header(&at, &headers[input.header_count]))
+        input.header_count++;
+    return input;
+}
+
+/* The record alone, in the form of a batch. NULL: no memory for it. */
+static struct batch *single(struct batch_builder *builder, const struct record *record)
+{
+    struct header headers[LIMIT_HEADERS];
+    struct record_input input = input_of(record, headers);
+    return batch_builder_add(builder, &input) == STATUS_OK ? batch_builder_seal(builder) : NULL;
+}
+
+static void derive_record(struct broker_worker *worker, uint64_t tenant, uint64_t partition,
+                          uint32_t index, const struct record *record, struct log_derived *derived)
+{
+    struct span topic;
+    if (!record_find(record, HEADER_TOPIC, &topic) || topic.size == 0)
+        return;
+    uint8_t key[RETAINED_KEY_MAX];
+    size_t key_size = retained_key(tenant, topic, key);
+    struct storage_row *row;
+    if (record->value.size == 0) {
+        row = log_derived_add(derived, STORAGE_DELETE, key_size, 0);
+        memcpy(log_derived_key(row), key, key_size);
+        return;
+    }
+    struct batch *batch = single(&worker->retained.builder, record);
+    if (batch == NULL) {
+        trace(TRACE_ERROR, "no memory to retain a record");
+        return;
+    }
+    size_t size = batch->bytes->size;
+    row = log_derived_add(derived, STORAGE_PUT, key_size, RETAINED_VALUE_HEAD + size);
+    memcpy(log_derived_key(row), key, key_size);
+    retained_value_head(partition, log_derived_value(row));
+    memcpy(log_derived_value(row) + RETAINED_VALUE_HEAD, batch->bytes->bytes, size);
+    row->offset_at = RETAINED_OFFSET_AT;
+    row->patch_record = index;
+    batch_unref(batch);
+}
+
+void retained_derive(void *context, uint64_t partition, const struct batch *batch,
+                     struct log_derived *derived)
+{
+    struct broker_worker *worker = context;
+    if (!batch->retains || dead_partition_group(partition) != 0)
+        return;
+    const struct queue *queue = catalog_queue_of_partition(worker->catalog, partition);
+    if (queue == NULL)
+        return;
+    atomic_store_explicit(&worker->broker->retained_any, true, memory_order_release);
+    for (uint32_t i = 0; i < batch->record_count; i++) {
+        struct record record;
+        batch_record(batch, i, &record);
+        if (record.attributes & RECORD_RETAIN)
+            derive_record(worker, queue->tenant, partition, i, &record, derived);
+    }
+}
+
+uint64_t retained_committed(const struct broker_worker *worker, uint64_t partition)
+{
+    const struct queue *queue = catalog_queue_of_partition(worker->catalog, partition);
+    if (queue == NULL)
+        return UINT64_MAX;
+    const struct partition_stat *stat =
+        &queue->stat->partitions[partition - queue->first_partition];
+    return atomic_load_explicit(&stat->end, memory_order_acquire);
+}
+
+/* ------------------------------------------------ walks */
+
+static bool is_busy(const struct retained_walk *walk)
+{
+    return walk->state == WALK_READING || walk->state == WALK_ASKING;
+}
+
+static void rows_drop(struct retained_walk *walk)
+{
+    blob_unref(walk->rows);
+    walk->rows = NULL;
+    walk->position = walk->seen = 0;
+}
+
+static void walk_free(struct retained_walk *walk)
+{
+    rows_drop(walk);
+    link_remove(&walk->of_client);
+    link_remove(&walk->link);
+    heap_free(walk->first);
+    heap_free(walk->ends);
+    heap_free(walk->overtaken);
+    heap_free(walk);
+}
+
+static void read_more(struct broker_worker *worker);
+
+void retained_walk_end(struct subscription *subscription)
+{
+    struct retained_walk *walk = subscription->walk;
+    if (walk == NULL)
+        return;
+    subscription->walk = NULL;
+    walk->subscription = NULL;
+    if (!is_busy(walk)) {
+        walk_free(walk);
+        return;
+    }
+    link_remove(&walk->of_client);
+    link_remove(&walk->link);
+}
+
+struct retained_walk *retained_walk_new(struct subscription *subscription)
+{
+    struct client *client = subscription->client;
+    retained_walk_end(subscription);
+    struct retained_walk *walk = heap_new(sizeof *walk);
+    walk->worker = client->worker;
+    walk->subscription = subscription;
+    link_init(&walk->link);
+    retained_filter_init(&walk->filter, client->tenant,
+                         span_of(subscription->entry->filter, subscription->entry->filter_size),
+                         &walk->next, &walk->end);
+    list_push(&client->walks, &walk->of_client);
+    subscription->walk = walk;
+    return walk;
+}
+
+struct link *retained_walk_link(struct retained_walk *walk)
+{
+    return &walk->link;
+}
+
+struct retained_walk *retained_walk_of(struct link *link)
+{
+    return container_of(link, struct retained_walk, link);
+}
+
+static bool is_past_end(const struct retained_walk *walk)
+{
+    size_t size = walk->next.size < walk->end.size ? walk->next.size : walk->end.size;
+    int order = memcmp(walk->next.key, walk->end.key, size);
+    return order > 0 || (order == 0 && walk->next.size >= walk->end.size);
+}
+
+static void walk_queue(struct retained_walk *walk)
+{
+    struct broker_worker *worker = walk->worker;
+    if (is_past_end(walk)) {
+        retained_walk_end(walk->subscription);
+        return;
+    }
+    rows_drop(walk);
+    walk->overtaken_count = 0;
+    walk->again = false;
+    walk->state = WALK_QUEUED;
+    list_push(&worker->retained.queued, &walk->link);
+    read_more(worker);
+}
+
+void retained_walk_start(struct retained_walk *walk)
+{
+    if (!atomic_load_explicit(&walk->worker->broker->retained_any, memory_order_acquire) ||
+        walk->worker->ending)
+        retained_walk_end(walk->subscription);
+    else
+        walk_queue(walk);
+}
+
+/* ------------------------------------------------ what comes live meanwhile */
+
+static const struct bound *bound_find(const struct bound *bounds, uint32_t count,
+                                      uint64_t partition)
+{
+    for (uint32_t i = 0; i < count; i++)
+        if (bounds[i].partition == partition)
+            return &bounds[i];
+    return NULL;
+}
+
+static void bound_add(struct bound **bounds, uint32_t *count, uint64_t partition, uint64_t offset)
+{
+    if ((*count & (*count - 1)) == 0)
+        *bounds = heap_resize(*bounds, (*count == 0 ? 1 : *count * 2) * sizeof **bounds);
+    (*bounds)[(*count)++] = (struct bound){partition, offset};
+}
+
+void retained_overtake(struct retained_walk *walk, uint64_t partition, uint64_t offset,
+                       struct span topic)
+{
+    if (bound_find(walk->first, walk->first_count, partition) == NULL)
+        bound_add(&walk->first, &walk->first_count, partition, offset);
+    bool reads = is_busy(walk) || walk->rows != NULL;
+    if (!reads || walk->again)
+        return;
+    if (walk->overtaken == NULL)
+        walk->overtaken = heap_array(OVERTAKEN_MAX, sizeof *walk->overtaken);
+    if (walk->overtaken_count == OVERTAKEN_MAX)
+        walk->again = true;
+    else
+        walk->overtaken[walk->overtaken_count++] = hash_bytes(topic);
+}
+
+static bool comes_live(const struct retained_walk *walk, uint64_t partition, uint64_t offset,
+                       struct span topic)
+{
+    const struct bound *first = bound_find(walk->first, walk->first_count, partition);
+    const struct bound *end = bound_find(walk->ends, walk->end_count, partition);
+    if ((first != NULL && offset >= first->offset) || (end != NULL && offset >= end->offset))
+        return true;
+    uint64_t hash = walk->overtaken_count == 0 ? 0 : hash_bytes(topic);
+    for (uint32_t i = 0; i < walk->overtaken_count; i++)
+        if (walk->overtaken[i] == hash)
+            return true;
+    return false;
+}
+
+/* ------------------------------------------------ showing */
+
+enum shown { SHOWN, SHOWN_FULL };
+
+static enum shown show_row(struct retained_walk *walk, struct span value,
+                           struct frame_cache *frames)
+{
+    struct broker_worker *worker = walk->worker;
+    struct subscription *subscription = walk->subscription;
+    uint64_t partition, offset;
+    struct batch *batch;
+    enum status status = retained_value_open(value, &partition, &offset, &batch);
+    if (status != STATUS_OK) {
+        trace(TRACE_ERROR, "a retained record cannot be read: %s", status_text(status));
+        return SHOWN;
+    }
+    struct record record;
+    struct span topic;
+    batch_record(batch, 0, &record);
+    record.attributes |= RECORD_RECALLED;
+    record.offset = offset;
+    enum shown shown = SHOWN;
+    struct span filter = span_of(subscription->entry->filter, subscription->entry->filter_size);
+    if (deliver_topic(&record, worker_wall_ms(worker), &topic) && topic_matches(filter, topic) &&
+        !comes_live(walk, partition, offset, topic) &&
+        deliver_to(subscription, &record, frames) == DELIVER_FULL)
+        shown = SHOWN_FULL;
+    frame_cache_clear(frames);
+    batch_unref(batch);
+    return shown;
+}
+
+static bool has_room(struct client *client)
+{
+    return client->ops->queued(client) < LIMIT_CLIENT_OUT_BYTES / 2;
+}
+
+/* Rows are dear while nobody takes them: many are read again later. */
+static void walk_pause(struct retained_walk *walk)
+{
+    walk->state = WALK_PAUSED;
+    if (walk->rows->size <= HELD_BYTES)
+        return;
+    rows_drop(walk);
+    walk->overtaken_count = 0;
+    walk->again = false;
+}
+
+static void walk_continue(struct retained_walk *walk)
+{
+    if (walk->scan.more)
+        walk_queue(walk);
+    else
+        retained_walk_end(walk->subscription);
+}
+
+static void walk_show(struct retained_walk *walk, unsigned *left)
+{
+    struct client *client = walk->subscription->client;
+    struct frame_cache frames = {0};
+    struct span key, value;
+    if (walk->again) {
+        walk_queue(walk);
+        return;
+    }
+    while (*left > 0) {
+        walk->seen = walk->position;
+        if (!storage_scan_next(&walk->scan, &walk->seen, &key, &value)) {
+            walk_continue(walk);
+            return;
+        }
+        struct retained_place next;
+        if (retained_filter_passes(&walk->filter, key, &next) &&
+            (!has_room(client) || show_row(walk, value, &frames) == SHOWN_FULL)) {
+            walk_pause(walk);
+            return;
+        }
+        walk->next = next;
+        walk->position = walk->seen;
+        --*left;
+    }
+    list_push(&walk->worker->retained.ready, &walk->link);
+    loop_defer(walk->worker->loop, &walk->worker->retained.task, LOOP_WORK);
+}
+
+static void show_task(struct loop_task *task)
+{
+    struct retained *retained = container_of(task, struct retained, task);
+    struct broker_worker *worker = container_of(retained, struct broker_worker, retained);
+    unsigned left = TURN_ROWS;
+    struct list ready;
+    list_init(&ready);
+    struct link *link;
+    while ((link = list_pop(&retained->ready)) != NULL)
+        list_push(&ready, link);
+    worker->delivering = true;
+    while ((link = list_pop(&ready)) != NULL) {
+        struct retained_walk *walk = retained_walk_of(link);
+        walk_show(walk, &left);
+    }
+    worker->delivering = false;
+    figures_flush(worker);
+}
+
+static void walk_ready(struct retained_walk *walk)
+{
+    walk->state = WALK_SHOWING;
+    list_push(&walk->worker->retained.ready, &walk->link);
+    loop_defer(walk->worker->loop, &walk->worker->retained.task, LOOP_WORK);
+}
+
+void retained_go_on(struct client *client)
+{
+    if (!has_room(client))
+        return;
+    list_each_safe(link, following, &client->walks)
+    {
+        struct retained_walk *walk = container_of(link, struct retained_walk, of_client);
+        if (walk->state != WALK_PAUSED)
+            continue;
+        if (walk->rows == NULL)
+            walk_queue(walk);
+        else
+            walk_ready(walk);
+    }
+}
+
+/* ------------------------------------------------ reading */
+
+struct question {
+    struct mail mail;
+    struct retained_walk *walk;
+    struct broker_worker *to;
+};
+
+static void asked_all(struct retained_walk *walk)
+{
+    walk->worker->reads--;
+    walk->state = WALK_SHOWING;
+    if (walk->subscription == NULL)
+        walk_free(walk);
+    else
+        walk_ready(walk);
+}
+
+static void question_back(struct mail *mail)
+{
+    struct question *question = container_of(mail, struct question, mail);
+    struct retained_walk *walk = question->walk;
+    heap_free(question);
+    if (--walk->asked == 0)
+        asked_all(walk);
+}
+
+static void question_arrive(struct mail *mail)
+{
+    struct question *question = container_of(mail, struct question, mail);
+    question->mail.deliver = question_back;
+    mailbox_post(question->walk->worker->loop, &question->mail);
+}
+
+/* Where each partition ends that the slice names. */
+static void take_ends(struct retained_walk *walk)
+{
+    walk->end_count = 0;
+    size_t position = 0;
+    struct span key, value;
+    while (storage_scan_next(&walk->scan, &position, &key, &value)) {
+        uint64_t partition;
+        if (retained_value_partition(value, &partition) &&
+            bound_find(walk->ends, walk->end_count, partition) == NULL)
+            bound_add(&walk->ends, &walk->end_count, partition,
+                      retained_committed(walk->worker, partition));
+    }
+}
+
+/* Mails keep their order: when the answers are here, so are the notices of all that was committed
+ * before. */
+static void walk_ask(struct retained_walk *walk)
+{
+    struct broker *broker = walk->worker->broker;
+    walk->state = WALK_ASKING;
+    take_ends(walk);
+    for (unsigned i = 0; i < broker->worker_count; i++) {
+        if (i == walk->worker->index)
+            continue;
+        struct question *question = heap_new(sizeof *question);
+        question->walk = walk;
+        question->to = &broker->workers[i];
+        question->mail.deliver = question_arrive;
+        walk->asked++;
+        mailbox_post(question->to->loop, &question->mail);
+    }
+    if (walk->asked == 0)
+        asked_all(walk);
+}
+
+static void rows_read(struct request *request, enum status status)
+{
+    struct retained_walk *walk = container_of(request, struct retained_walk, scan.request);
+    struct broker_worker *worker = walk->worker;
+    worker->retained.reading--;
+    if (status == STATUS_OK)
+        walk->rows = walk->scan.rows;
+    if (status == STATUS_OK && walk->subscription != NULL && !worker->ending) {
+        walk_ask(walk);
+    } else {
+        if (status != STATUS_OK)
+            trace(TRACE_ERROR, "retained records cannot be read: %s", status_text(status));
+        worker->reads--;
+        walk->state = WALK_SHOWING;
+        if (walk->subscription != NULL)
+            retained_walk_end(walk->subscription);
+        else
+            walk_free(walk);
+    }
+    read_more(worker);
+}
+
+static uint32_t rows_wanted(const struct subscription *subscription)
+{
+    uint32_t credit = subscription->client->credit;
+    if (subscription->guarantee == GUARANTEE_AT_MOST_ONCE || credit >= SLICE_ROWS)
+        return SLICE_ROWS;
+    return credit > SLICE_ROWS_MIN ? credit : SLICE_ROWS_MIN;
+}
+
+static void read_more(struct broker_worker *worker)
+{
+    struct retained *retained = &worker->retained;
+    while (retained->reading < READS_AT_ONCE && !list_is_empty(&retained->queued)) {
+        struct retained_walk *walk = retained_walk_of(list_pop(&retained->queued));
+        walk->state = WALK_READING;
+        walk->scan = (struct storage_scan){
+            .first = retained_place_span(&walk->next),
+            .end = retained_place_span(&walk->end),
+            .limit = rows_wanted(walk->subscription),
+        };
+        request_init(&walk->scan.request, worker->loop, rows_read);
+        retained->reading++;
+        worker->reads++;
+        log_rows_scan(worker->broker->log, &walk->scan);
+    }
+}
+
+void retained_init(struct broker_worker *worker)
+{
+    list_init(&worker->retained.queued);
+    list_init(&worker->retained.ready);
+    worker->retained.task.run = show_task;
+    batch_builder_init(&worker->retained.builder);
+}
+
+void retained_deinit(struct broker_worker *worker)
+{
+    loop_task_cancel(worker->loop, &worker->retained.task);
+    batch_builder_deinit(&worker->retained.builder);
+}

@@ -1,0 +1,70 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Rows that follow from a batch: they live from the append's start to its end. */
+#include "core/base/check.h"
+#include "core/base/heap.h"
+#include "core/log/partition.h"
+
+/* One row's key and value. */
+struct log_memory {
+    struct log_memory *next;
+    uint8_t bytes[];
+};
+
+static struct storage_row *row_new(struct log_derived *derived)
+{
+    if (derived->count == derived->capacity) {
+        derived->capacity = derived->capacity == 0 ? 8 : derived->capacity * 2;
+        derived->rows = heap_resize(derived->rows, derived->capacity * sizeof *derived->rows);
+    }
+    return &derived->rows[derived->count++];
+}
+
+struct storage_row *log_derived_add(struct log_derived *derived, enum storage_change change,
+                                    size_t key_size, size_t value_size)
+{
+    struct log_memory *memory = heap_resize(NULL, sizeof *memory + key_size + value_size);
+    memory->next = derived->memory;
+    derived->memory = memory;
+    struct storage_row *row = row_new(derived);
+    *row = (struct storage_row){
+        .change = change,
+        .key = span_of(memory->bytes, key_size),
+        .value = span_of(memory->bytes + key_size, value_size),
+        .offset_at = -1,
+    };
+    return row;
+}
+
+void derive_rows(const struct log_worker *worker, struct log_append *append)
+{
+    struct log_derived *derived = &append->derived;
+    *derived = (struct log_derived){0};
+    if (append->batch == NULL || worker->derive == NULL)
+        return;
+    worker->derive(worker->context, append->partition, append->batch, derived);
+    uint32_t count = derived->count;
+    if (count == 0)
+        return;
+    for (uint32_t i = 0; i < append->row_count; i++)
+        *row_new(derived) = append->rows[i];
+    /* Those of the append come first. */
+    for (uint32_t i = 0; i < append->row_count; i++) {
+        struct storage_row own = derived->rows[count + i];
+        derived->rows[count + i] = derived->rows[i];
+        derived->rows[i] = own;
+    }
+    append->append.rows = derived->rows;
+    append->append.row_count = derived->count;
+}
+
+void derive_end(struct log_append *append)
+{
+    struct log_derived *derived = &append->derived;
+    while (derived->memory != NULL) {
+        struct log_memory *memory = derived->memory;
+        derived->memory = memory->next;
+        heap_free(memory);
+    }
+    heap_free(derived->rows);
+    *derived = (struct log_derived){0};
+}

@@ -1,0 +1,277 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Retained records from publish to subscriber: what a new subscription gets, and how it waits. */
+#include "tests/unit/broker_rig.h"
+
+static void retain(struct peer *peer, const char *topic, const char *value)
+{
+    struct publish_call call = {
+        .peer = peer,
+        .publish = {.topic = span_from_text(topic), .answer = true, .retain = true},
+        .value = value,
+        .count = 1,
+    };
+    if (value[0] == '\0')
+        call.publish.body = span_of("", 0);
+    on(peer->worker, publish_call_run, &call);
+    struct look look = peer_look(peer);
+    await((look = peer_look(peer)).answers > 0);
+    peer->answer_count = 0;
+}
+
+/* Topics t/0, t/1, ... with their number as value. */
+static void retain_many(struct peer *peer, uint32_t count)
+{
+    for (uint32_t i = 0; i < count; i++) {
+        char topic[VALUE_MAX], value[VALUE_MAX];
+        snprintf(topic, sizeof topic, "t/%u", i);
+        snprintf(value, sizeof value, "%u", i);
+        retain(peer, topic, value);
+    }
+}
+
+static void the_last_of_each_topic_comes_once(void **state)
+{
+    unsigned workers = *(const unsigned *)*state;
+    rig_open(workers);
+    struct peer *writer = peer_new(0, "writer");
+    retain(writer, "a/x", "old");
+    retain(writer, "a/x", "new");
+    retain(writer, "a/y", "y");
+    retain(writer, "b", "b");
+    retain(writer, "gone", "1");
+    retain(writer, "gone", "");
+    publish_many(writer, "a/z", GUARANTEE_AT_LEAST_ONCE, 1, 1); /* not retained */
+    for (unsigned at = 0; at < workers; at++) {
+        struct peer *reader = peer_new(at, "reader");
+        assert_int_equal(peer_subscribe(reader, "a/+", GUARANTEE_AT_LEAST_ONCE, 1), STATUS_OK);
+        await_records(reader, 2);
+        for (int i = 0; i < 2; i++)
+            assert_string_equal(reader->records[i].value,
+                                strcmp(reader->records[i].topic, "a/x") == 0 ? "new" : "y");
+        assert_int_equal(peer_subscribe(reader, "gone", GUARANTEE_AT_LEAST_ONCE, 2), STATUS_OK);
+        assert_int_equal(peer_subscribe(reader, "b", GUARANTEE_AT_LEAST_ONCE, 3), STATUS_OK);
+        await_records(reader, 3);
+        assert_string_equal(reader->records[2].topic, "b");
+        /* Live from now on, each once. */
+        retain(writer, "a/x", at == 0 ? "live" : "new");
+        await_records(reader, 4);
+        retain(writer, "a/x", "new");
+        await_records(reader, 5);
+        peer_close(reader);
+    }
+    peer_close(writer);
+    rig_close();
+}
+
+static void wishes_are_heard(void **state)
+{
+    (void)state;
+    rig_open(2);
+    struct peer *writer = peer_new(0, "writer"), *reader = peer_new(1, "reader");
+    retain(writer, "a", "1");
+    struct subscribe_item item = {.filter = span_from_text("#"), .retained = RETAINED_NEVER};
+    assert_int_equal(peer_subscribe_item(reader, item), STATUS_OK);
+    rig_calm();
+    item.retained = RETAINED_WHEN_NEW; /* it is not */
+    assert_int_equal(peer_subscribe_item(reader, item), STATUS_OK);
+    await_records(reader, 0);
+    item.retained = RETAINED_ALWAYS;
+    assert_int_equal(peer_subscribe_item(reader, item), STATUS_OK);
+    await_records(reader, 1);
+    item = (struct subscribe_item){.filter = span_from_text("+"), .retained = RETAINED_WHEN_NEW};
+    assert_int_equal(peer_subscribe_item(reader, item), STATUS_OK);
+    await_records(reader, 2);
+    peer_close(reader);
+    peer_close(writer);
+    rig_close();
+}
+
+static void a_walk_waits_for_credit(void **state)
+{
+    (void)state;
+    rig_open(2);
+    struct peer *writer = peer_new(0, "writer"), *reader = peer_new(1, "reader");
+    retain_many(writer, 300);
+    reader->settles = false;
+    reader->client.credit = reader->client.credit_max = 7;
+    assert_int_equal(peer_subscribe(reader, "t/#", GUARANTEE_AT_LEAST_ONCE, 1), STATUS_OK);
+    uint32_t seen = 7;
+    await_records(reader, seen);
+    while (seen < 300) {
+        /* What changes meanwhile and was not shown comes live, and once. */
+        peer_settle(reader, 7);
+        seen = seen + 7 < 300 ? seen + 7 : 300;
+        await(peer_look(reader).records >= seen);
+    }
+    peer_settle(reader, 7);
+    await_records(reader, 300);
+    bool known[300] = {false};
+    for (uint32_t i = 0; i < 300; i++) {
+        int number = number_of(reader->records[i].value);
+        assert_false(known[number]);
+        known[number] = true;
+    }
+    peer_close(reader);
+    peer_close(writer);
+    rig_close();
+}
+
+static void a_walk_waits_for_room(void **state)
+{
+    (void)state;
+    rig_open(1);
+    struct peer *writer = peer_new(0, "writer"), *reader = peer_new(0, "reader");
+    retain_many(writer, 300);
+    reader->stalled = true;
+    reader->queued = LIMIT_CLIENT_OUT_BYTES / 2 - 1000;
+    assert_int_equal(peer_subscribe(reader, "t/#", GUARANTEE_AT_MOST_ONCE, 1), STATUS_OK);
+    await(peer_look(reader).records > 0);
+    rig_calm();
+    uint32_t seen = peer_look(reader).records;
+    assert_true(seen < 300);
+    assert_int_equal(rig_metric("dropped_total", "reason=\"slow\""), 0);
+    while (peer_look(reader).records < 300) {
+        on(reader->worker, drained_run, reader);
+        usleep(1000);
+    }
+    await_records(reader, 300);
+    peer_close(reader);
+    peer_close(writer);
+    rig_close();
+}
+
+/* While the reader walks slowly, topics change: in the end it knows the last value of each. */
+static void changes_during_a_walk(void **state)
+{
+    (void)state;
+    rig_open(3);
+    enum { TOPICS = 200 };
+    struct peer *writer = peer_new(0, "writer"), *reader = peer_new(1, "reader");
+    retain_many(writer, TOPICS);
+    reader->settles = false;
+    reader->client.credit = reader->client.credit_max = 5;
+    assert_int_equal(peer_subscribe(reader, "t/#", GUARANTEE_AT_LEAST_ONCE, 1), STATUS_OK);
+    for (uint32_t i = 0; i < TOPICS; i++) {
+        char topic[VALUE_MAX];
+        snprintf(topic, sizeof topic, "t/%u", i * 7 % TOPICS);
+        if (i % 2 == 0)
+            retain(writer, topic, i % 4 == 0 ? "changed" : "");
+        peer_settle(reader, 3);
+    }
+    for (uint32_t before = UINT32_MAX; before != peer_look(reader).records;) {
+        before = peer_look(reader).records;
+        for (int i = 0; i < 100; i++)
+            peer_settle(reader, 5);
+        rig_calm();
+    }
+    const char *last[TOPICS] = {NULL};
+    for (uint32_t i = 0; i < reader->record_count; i++) {
+        const struct seen_record *record = &reader->records[i];
+        last[number_of(record->topic + 2)] = record->value;
+    }
+    for (uint32_t i = 0; i < TOPICS; i++) {
+        uint32_t number = i * 7 % TOPICS;
+        char value[VALUE_MAX];
+        snprintf(value, sizeof value, "%u", number);
+        const char *want = i % 2 != 0 ? value : i % 4 == 0 ? "changed" : "";
+        if (last[number] == NULL || strcmp(last[number], want) != 0)
+            fail_msg("t/%u: %s instead of %s", number,
+                     last[number] == NULL ? "nothing" : last[number], want);
+    }
+    peer_close(reader);
+    peer_close(writer);
+    rig_close();
+}
+
+/* Subscriptions that are made while a topic is written again and again: each begins with one state
+ * and misses none that follows. */
+static void nothing_is_missed_around_a_subscribe(void **state)
+{
+    (void)state;
+    rig_open(3);
+    struct peer *writer = peer_new(0, "writer");
+    retain(writer, "n", "0");
+    uint32_t number = 1;
+    for (unsigned round = 0; round < 60; round++) {
+        struct peer *reader = peer_new(round, "reader");
+        for (unsigned i = 0; i < 3; i++) {
+            struct publish_call call = {
+                .peer = writer,
+                .publish = {.topic = span_from_text("n"), .answer = true, .retain = true},
+                .first = number++,
+                .count = 1,
+            };
+            on(writer->worker, publish_call_run, &call);
+            if (i == round % 3)
+                assert_int_equal(
+                    peer_subscribe(reader, round % 2 == 0 ? "n" : "#", GUARANTEE_AT_LEAST_ONCE, 1),
+                    STATUS_OK);
+        }
+        await(peer_look(writer).answers >= 3);
+        rig_calm();
+        writer->answer_count = 0;
+        const struct seen_record *records = reader->records;
+        uint32_t count = peer_look(reader).records;
+        assert_true(count >= 1);
+        for (uint32_t i = 0; i < count; i++)
+            assert_int_equal(number_of(records[i].value), number - count + i);
+        peer_close(reader);
+    }
+    peer_close(writer);
+    rig_close();
+}
+
+static void a_walk_ends_with_its_subscription(void **state)
+{
+    (void)state;
+    rig_open(2);
+    struct peer *writer = peer_new(0, "writer");
+    retain_many(writer, 200);
+    for (unsigned round = 0; round < 20; round++) {
+        struct peer *reader = peer_new(round, "reader");
+        reader->settles = false;
+        reader->client.credit = reader->client.credit_max = round % 3 + 1;
+        assert_int_equal(peer_subscribe(reader, "t/#", GUARANTEE_AT_LEAST_ONCE, 1), STATUS_OK);
+        if (round % 2 == 0)
+            await(peer_look(reader).records > 0);
+        peer_close(reader);
+    }
+    peer_close(writer);
+    rig_close();
+}
+
+static void rows_survive_a_restart(void **state)
+{
+    (void)state;
+    rig_open(2);
+    struct peer *writer = peer_new(0, "writer");
+    retain(writer, "a", "kept");
+    peer_close(writer);
+    broker_fall();
+    broker_bury();
+    broker_rise(3);
+    struct peer *reader = peer_new(2, "reader");
+    assert_int_equal(peer_subscribe(reader, "a", GUARANTEE_AT_LEAST_ONCE, 1), STATUS_OK);
+    await_records(reader, 1);
+    assert_string_equal(reader->records[0].value, "kept");
+    peer_close(reader);
+    rig_close();
+}
+
+static unsigned one = 1, three = 3;
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_prestate(the_last_of_each_topic_comes_once, &one),
+        cmocka_unit_test_prestate(the_last_of_each_topic_comes_once, &three),
+        cmocka_unit_test(wishes_are_heard),
+        cmocka_unit_test(a_walk_waits_for_credit),
+        cmocka_unit_test(a_walk_waits_for_room),
+        cmocka_unit_test(changes_during_a_walk),
+        cmocka_unit_test(nothing_is_missed_around_a_subscribe),
+        cmocka_unit_test(a_walk_ends_with_its_subscription),
+        cmocka_unit_test(rows_survive_a_restart),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -56,8 +56,8 @@ static void accept_client(struct mqtt_session *session, const struct login *logi
 {
     struct mqtt_properties properties = mqtt_properties_none;
     if (session->version == MQTT_5) {
-        properties.present = MQTT_HAS(MAXIMUM_PACKET) | MQTT_HAS(TOPIC_ALIAS_MAXIMUM) |
-                             MQTT_HAS(SHARED_AVAILABLE);
+        properties.present =
+            MQTT_HAS(MAXIMUM_PACKET) | MQTT_HAS(TOPIC_ALIAS_MAXIMUM) | MQTT_HAS(SHARED_AVAILABLE);
         /* 65535 is what absence means, and Paho for Java reads it as -1. */
         if (session->receive_max < UINT16_MAX) {
             properties.present |= MQTT_HAS(RECEIVE_MAXIMUM);

@@ -137,6 +137,7 @@ def test_no_local_and_retain_as_published(gateway):
         got = one.delivery()
         assert got.payload == b"kept" and got.flags & 1, got
         two.subscribe(("k", 1))
+        assert two.delivery().payload == b"kept"
         two.publish("k", "plain", 0, retain=True)
         assert two.delivery().flags & 1 == 0
 

@@ -40,7 +40,7 @@ enum behaviour {
     BLOBS,        /* answers every byte with a pattern of blobs and small writes */
 };
 
-enum { FLOOD_BYTES = 4 * 1024 * 1024 };
+enum { FLOOD_BYTES = 4 * 1024 * 1024, BLOB_BYTES = 11000 };
 
 struct server {
     struct worker *worker;
@@ -62,17 +62,17 @@ struct connection {
     struct loop_timer pause_timer;
 };
 
-static struct blob *pattern_blob(void)
+static struct blob *pattern_blob(size_t size)
 {
-    struct blob *blob = blob_new(FLOOD_BYTES);
-    for (size_t i = 0; i < FLOOD_BYTES; i++)
+    struct blob *blob = blob_new(size);
+    for (size_t i = 0; i < size; i++)
         blob->bytes[i] = (uint8_t)(i * 7 + i / 251);
     return blob;
 }
 
 static void write_flood(struct stream *stream)
 {
-    struct blob *blob = pattern_blob();
+    struct blob *blob = pattern_blob(FLOOD_BYTES);
     stream_write_blob(stream, blob, 0, FLOOD_BYTES);
     blob_unref(blob);
 }
@@ -102,7 +102,7 @@ static size_t echo_lines(struct connection *connection, struct span bytes, bool 
 /* 3 small bytes, 10 kB by reference, 100 bytes by copy. */
 static void write_blobs(struct stream *stream)
 {
-    struct blob *blob = pattern_blob();
+    struct blob *blob = pattern_blob(BLOB_BYTES);
     stream_write(stream, span_from_text("<->"));
     stream_write_blob(stream, blob, 1000, 10000);
     stream_write_blob(stream, blob, 5, 100);
@@ -247,7 +247,7 @@ static int client_connect(const struct server *server)
                                   .sin_port = htons(server->port),
                                   .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     assert_int_equal(connect(fd, (struct sockaddr *)&address, sizeof address), 0);
-    struct timeval patience = {.tv_sec = 10};
+    struct timeval patience = {.tv_sec = 60};
     setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
     int one = 1;
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);

@@ -133,7 +133,7 @@ static void a_slow_reader_gets_everything_and_drains_once(void **state)
     await(&server.opened, 1);
     usleep(20000);
     assert_int_equal(server.drained, 0);
-    struct blob *expected = pattern_blob();
+    struct blob *expected = pattern_blob(FLOOD_BYTES);
     for (size_t at = 0; at < FLOOD_BYTES; at += FLOOD_BYTES / 8)
         expect_bytes(fd, expected->bytes + at, FLOOD_BYTES / 8);
     expect_text(fd, "end");
@@ -151,7 +151,7 @@ static void queued_output_is_sent_before_closing(void **state)
     server_open(&server, LAST_WORDS, NULL);
     int fd = client_connect(&server);
     send_text(fd, "go");
-    struct blob *expected = pattern_blob();
+    struct blob *expected = pattern_blob(FLOOD_BYTES);
     expect_bytes(fd, expected->bytes, FLOOD_BYTES / 2);
     /* Input that nobody reads must not turn the close into a reset. */
     send_text(fd, "more");
@@ -171,7 +171,7 @@ static void a_peer_that_does_not_close_is_left(void **state)
     server_open(&server, LAST_WORDS, NULL);
     int lingering = client_connect(&server);
     send_text(lingering, "go");
-    struct blob *expected = pattern_blob();
+    struct blob *expected = pattern_blob(FLOOD_BYTES);
     expect_bytes(lingering, expected->bytes, FLOOD_BYTES);
     expect_end(lingering);
     await(&server.closed, 1);
@@ -228,7 +228,7 @@ static void blobs_and_small_writes_keep_their_order(void **state)
     char bytes[TIMES];
     memset(bytes, 'x', sizeof bytes);
     send(fd, bytes, TIMES, 0);
-    struct blob *expected = pattern_blob();
+    struct blob *expected = pattern_blob(BLOB_BYTES);
     for (int i = 0; i < TIMES; i++) {
         expect_text(fd, "<->");
         expect_bytes(fd, expected->bytes + 1000, 10000);

@@ -92,7 +92,7 @@ static void echo_with_version(int version)
     assert_int_equal(SSL_connect(client.ssl), 1);
     client_send(&client, "hello", 5);
     client_expect(&client, "hello", 5);
-    struct blob *blob = pattern_blob();
+    struct blob *blob = pattern_blob(FLOOD_BYTES);
     for (int i = 0; i < 8; i++) {
         client_send(&client, blob->bytes, 100000);
         client_expect(&client, blob->bytes, 100000);
@@ -210,7 +210,7 @@ static void a_slow_reader_gets_everything(void **state)
     server_open(&server, FLOOD, tls);
     struct client client = client_open(&server);
     usleep(20000);
-    struct blob *expected = pattern_blob();
+    struct blob *expected = pattern_blob(FLOOD_BYTES);
     client_expect(&client, expected->bytes, FLOOD_BYTES);
     client_expect(&client, "end", 3);
     assert_int_equal(server.drained, 1);
@@ -229,7 +229,7 @@ static void queued_output_is_sent_before_closing(void **state)
     server_open(&server, LAST_WORDS, tls);
     struct client client = client_open(&server);
     client_send(&client, "go", 2);
-    struct blob *expected = pattern_blob();
+    struct blob *expected = pattern_blob(FLOOD_BYTES);
     client_expect(&client, expected->bytes, FLOOD_BYTES / 2);
     client_send(&client, "more", 4);
     client_expect(&client, expected->bytes + FLOOD_BYTES / 2, FLOOD_BYTES / 2);
@@ -252,7 +252,7 @@ static void small_writes_and_blobs_share_records(void **state)
     struct client client = client_open(&server);
     char bytes[TIMES] = {0};
     client_send(&client, bytes, TIMES);
-    struct blob *expected = pattern_blob();
+    struct blob *expected = pattern_blob(BLOB_BYTES);
     for (int i = 0; i < TIMES; i++) {
         client_expect(&client, "<->", 3);
         client_expect(&client, expected->bytes + 1000, 10000);

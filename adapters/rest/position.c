@@ -280,6 +280,8 @@ static void write_fate(const struct position *position, struct buf *to)
     if (explain->fate == RECORD_BLOCKED) {
         json_put(to, ",\"key\":");
         json_put_text(to, key_text(explain->key));
+        if (explain->too_far)
+            json_put(to, ",\"look_ahead\":true");
     }
     if (explain->fate == RECORD_DEAD_LETTERED) {
         json_put(to, ",\"dead_offset\":");

@@ -306,6 +306,11 @@ uint32_t fifo_waiting(const struct fifo *fifo)
     return fifo->waiting;
 }
 
+bool fifo_has_key(const struct fifo *fifo, uint64_t key)
+{
+    return offset_map_get(&fifo->key_of_hash, key) != NULL;
+}
+
 bool fifo_is_blocked(const struct fifo *fifo, uint64_t offset)
 {
     const struct entry *entry = entry_at(fifo, offset);

@@ -35,6 +35,8 @@ void fifo_returned(struct fifo *fifo, uint64_t offset);
 void fifo_resolved(struct fifo *fifo, uint64_t from, uint64_t to);
 
 uint32_t fifo_waiting(const struct fifo *fifo); /* met, and neither held nor gone */
+/* Some offset of the key was met and is not gone. */
+bool fifo_has_key(const struct fifo *fifo, uint64_t key);
 /* It waits for another offset of its key. */
 bool fifo_is_blocked(const struct fifo *fifo, uint64_t offset);
 

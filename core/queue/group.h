@@ -165,6 +165,7 @@ struct group_explain {
     int64_t until_ms; /* LEASED, DELAYED: wall clock */
     uint32_t failures;
     char key[65];         /* BLOCKED: by this key (its beginning) */
+    bool too_far;         /* BLOCKED: so many others wait for their turn that it is not looked at */
     uint64_t dead_offset; /* DEAD_LETTERED: where */
     struct redrive_progress redrive;
     struct link link; /* the group's */

@@ -326,7 +326,7 @@ static struct shelf *shelf_for(struct part *part, struct shelf *shelf, uint64_t 
     return shelf;
 }
 
-static bool is_expired(const struct record *record, int64_t wall_ms)
+bool feed_is_expired(const struct record *record, int64_t wall_ms)
 {
     struct span value;
     if (record->header_count == 0 || !record_find(record, HEADER_EXPIRES_AT, &value) ||
@@ -341,6 +341,32 @@ static bool is_expired(const struct record *record, int64_t wall_ms)
     return expires_ms <= wall_ms;
 }
 
+static void note_expired(struct expired *expired, uint64_t offset)
+{
+    uint32_t last = expired->count - 1;
+    if (expired->count > 0 && expired->runs[last].to == offset) {
+        expired->runs[last].to++;
+        return;
+    }
+    if (expired->count == EXPIRED_RUNS) {
+        if (expired->known_from < expired->runs[0].to)
+            expired->known_from = expired->runs[0].to;
+        expired->count--;
+        memmove(expired->runs, expired->runs + 1, expired->count * sizeof *expired->runs);
+    }
+    expired->runs[expired->count].from = offset;
+    expired->runs[expired->count++].to = offset + 1;
+}
+
+bool feed_has_expired(const struct part *part, uint64_t offset)
+{
+    const struct expired *expired = &part->expired;
+    for (uint32_t i = 0; i < expired->count; i++)
+        if (offset >= expired->runs[i].from && offset < expired->runs[i].to)
+            return true;
+    return offset < expired->known_from;
+}
+
 /* A record that nobody needs is done. */
 static bool settle_unwanted(struct part *part, int64_t wall_ms, const struct find *find)
 {
@@ -348,8 +374,9 @@ static bool settle_unwanted(struct part *part, int64_t wall_ms, const struct fin
         return false;
     if (filter_record(part, find))
         return true;
-    if (!is_expired(&find->record, wall_ms))
+    if (!feed_is_expired(&find->record, wall_ms))
         return false;
+    note_expired(&part->expired, find->offset);
     window_gap(part->window, find->offset, find->offset + 1);
     atomic_fetch_add_explicit(&part->group->spec->stat->expired, 1, memory_order_relaxed);
     return true;
@@ -438,6 +465,7 @@ static void probe_done(struct request *request, enum status status)
     else if (status == STATUS_OUT_OF_RANGE)
         feed_skip_to(part, read->start);
     window_extend(part->window, read->end);
+    part->expired.known_from = read->end;
     if (part->noticed < read->end)
         part->noticed = read->end;
     store_probed(part);

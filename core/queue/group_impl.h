@@ -38,6 +38,16 @@ struct ages {
     uint32_t count;
 };
 
+/* Which offsets were passed over because they had expired: those of late, for explain. */
+enum { EXPIRED_RUNS = 16 };
+struct expired {
+    struct {
+        uint64_t from, to;
+    } runs[EXPIRED_RUNS];
+    uint32_t count;
+    uint64_t known_from; /* of all from there on it is known whether they have */
+};
+
 /* One partition of the queue, or that of the group's dead letters, as the group sees it. */
 struct part {
     struct group *group;
@@ -54,6 +64,7 @@ struct part {
     struct shelf ahead;   /* new records */
     struct shelf again;   /* redeliveries */
     struct ages ages;
+    struct expired expired;
     struct log_read read;
     bool reading;
     struct shelf *read_into;
@@ -219,6 +230,8 @@ enum feed feed_load(struct part *part, struct shelf *shelf, bool held, int64_t w
                     struct find *find);
 void shelf_clear(struct shelf *shelf);
 /* group_order.c */
+/* The message group of a record; key may be NULL. Those without one form a group, 0. */
+uint64_t order_key(const struct record *record, struct span *key);
 enum feed order_next(struct lane *lane, struct part *part, int64_t wall_ms, struct find *find);
 void feed_notice(struct part *part, struct batch *batch, bool keep);
 void feed_probe(struct part *part); /* learns bounds, then store_probed() */
@@ -232,6 +245,9 @@ void feed_skip_unreadable(struct part *part, uint64_t from, uint64_t to);
 void feed_restart(struct part *part);
 /* Learns of records without a notice; true: there are some. */
 bool feed_look(struct part *part);
+bool feed_is_expired(const struct record *record, int64_t wall_ms);
+/* A record that is done and has expired by now was passed over: as far as is known. */
+bool feed_has_expired(const struct part *part, uint64_t offset);
 int64_t feed_oldest_ms(struct part *part);
 uint64_t feed_held_bytes(const struct part *part); /* of the log, from the oldest record not done */
 

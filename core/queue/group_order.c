@@ -120,12 +120,14 @@ static void count_evaluation(struct group *group)
 
 /* Message groups */
 
-static uint64_t key_of(const struct record *record)
+uint64_t order_key(const struct record *record, struct span *key)
 {
-    struct span key;
-    if (!record_find(record, HEADER_GROUP_ID, &key) || key.size == 0)
-        key = record->key;
-    return key.size == 0 ? 0 : hash_bytes(key);
+    struct span text;
+    if (!record_find(record, HEADER_GROUP_ID, &text) || text.size == 0)
+        text = record->key;
+    if (key != NULL)
+        *key = text;
+    return text.size == 0 ? 0 : hash_bytes(text);
 }
 
 /* Learns the key of one more record. RECORD: there may be something to offer now. */
@@ -141,7 +143,7 @@ static enum feed meet(struct part *part, int64_t wall_ms, struct find *find)
         return FEED_NOTHING;
     enum feed found = feed_load(part, &part->ahead, held, wall_ms, find);
     if (found == FEED_RECORD)
-        fifo_meet(part->fifo, key_of(&find->record), find->offset, held);
+        fifo_meet(part->fifo, order_key(&find->record, NULL), find->offset, held);
     if (found == FEED_RECORD || (found == FEED_SKIPPED && held))
         part->met = find->offset + 1;
     return found;

@@ -36,10 +36,10 @@ static void connection_closed(void *context, enum status why)
 {
     struct connection *connection = context;
     (void)why;
-    connection->gone = true;
+    connection->holds++; /* close() may release the last one of the session's own */
     connection->adapter->close(connection->session);
-    if (connection->holds == 0)
-        heap_free(connection);
+    connection->gone = true;
+    connection_release(connection->session);
 }
 
 static const struct stream_events events = {

@@ -61,6 +61,8 @@ pkg_check_modules(zstd REQUIRED IMPORTED_TARGET libzstd)
 find_library(SNAPPY_LIBRARY snappy REQUIRED)
 pkg_check_modules(argon2 REQUIRED IMPORTED_TARGET libargon2)
 pkg_check_modules(confuse REQUIRED IMPORTED_TARGET libconfuse)
+# Debian's .pc names an include directory that does not exist.
+find_library(PROTON_LIBRARY qpid-proton REQUIRED)
 pkg_check_modules(curl REQUIRED IMPORTED_TARGET libcurl)
 # Only the tests need these; without them the gateway builds all the same.
 pkg_check_modules(cmocka IMPORTED_TARGET cmocka)

@@ -64,10 +64,10 @@ static const struct key keys[] = {
     {"http.tls_port", PORT, AT(http_tls_port), NULL, .text = "8443 when tls.cert is set, else off"},
     {"http.origins", TEXT, AT(http_origins), NULL, .text = "foreign origins that may call while there is no user"},
     {"http.echo", CHOICE, AT(http_echo), "false", .choices = truths, .text = "true: /echo, for conformance suites of WebSocket"},
-    {"amqp.port", LATER, .text = "not there yet"},
-    {"amqp.tls_port", LATER, .text = "not there yet"},
-    {"amqp.auto_create", LATER, .text = "not there yet"},
-    {"amqp.anonymous", LATER, .text = "not there yet"},
+    {"amqp.port", PORT, AT(amqp_port), "5672", .text = "0 picks a free one; off: no listener"},
+    {"amqp.tls_port", PORT, AT(amqp_tls_port), NULL, .text = "5671 when tls.cert is set, else off"},
+    {"amqp.auto_create", CHOICE, AT(amqp_auto_create), "false", .choices = truths, .text = "an address that names no queue makes one"},
+    {"amqp.anonymous", TEXT, AT(amqp_anonymous), NULL, .text = "user that SASL ANONYMOUS acts as; none: refused"},
     {"kafka.port", LATER, .text = "not there yet"},
 };
 /* clang-format on */
@@ -196,7 +196,8 @@ static enum status set_key(struct config *config, const struct key *key, const c
 
 void config_init(struct config *config)
 {
-    *config = (struct config){.mqtt_tls_port = PORT_UNSET, .http_tls_port = PORT_UNSET};
+    *config = (struct config){
+        .mqtt_tls_port = PORT_UNSET, .amqp_tls_port = PORT_UNSET, .http_tls_port = PORT_UNSET};
     for (size_t i = 0; i < KEYS; i++)
         if (keys[i].initial != NULL)
             CHECK(set_key(config, &keys[i], keys[i].initial, NULL) == STATUS_OK);
@@ -373,11 +374,16 @@ enum status config_finish(struct config *config, struct err *err)
                        tls ? "tls.key" : "tls.cert");
     if (config->tls_client_ca != NULL && !tls)
         return err_set(err, STATUS_INVALID, "tls.client_ca needs tls.cert and tls.key");
-    if (!tls && (config->mqtt_tls_port >= 0 || config->http_tls_port >= 0))
+    if (!tls &&
+        (config->mqtt_tls_port >= 0 || config->amqp_tls_port >= 0 || config->http_tls_port >= 0))
         return err_set(err, STATUS_INVALID, "%s needs tls.cert and tls.key",
-                       config->mqtt_tls_port >= 0 ? "mqtt.tls_port" : "http.tls_port");
+                       config->mqtt_tls_port >= 0   ? "mqtt.tls_port"
+                       : config->amqp_tls_port >= 0 ? "amqp.tls_port"
+                                                    : "http.tls_port");
     if (config->mqtt_tls_port == PORT_UNSET)
         config->mqtt_tls_port = tls ? 8883 : PORT_OFF;
+    if (config->amqp_tls_port == PORT_UNSET)
+        config->amqp_tls_port = tls ? 5671 : PORT_OFF;
     if (config->http_tls_port == PORT_UNSET)
         config->http_tls_port = tls ? 8443 : PORT_OFF;
     return STATUS_OK;

@@ -25,6 +25,9 @@ struct config {
     int64_t mqtt_max_packet, mqtt_receive_max, mqtt_topic_alias_max, mqtt_keep_alive_max;
     char *mqtt_server_reference;
 
+    int64_t amqp_port, amqp_tls_port, amqp_auto_create;
+    char *amqp_anonymous;
+
     int64_t http_port, http_tls_port;
     char *http_origins;
     int64_t http_echo;

@@ -11,6 +11,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include "adapters/amqp/amqp.h"
 #include "adapters/http/http.h"
 #include "adapters/http/websocket.h"
 #include "adapters/mqtt/mqtt.h"
@@ -39,7 +40,7 @@ struct door {
     uint16_t port; /* the real one, after the first worker has it */
 };
 
-enum { DOOR_MQTT, DOOR_MQTT_TLS, DOOR_HTTP, DOOR_HTTP_TLS, DOORS };
+enum { DOOR_MQTT, DOOR_MQTT_TLS, DOOR_AMQP, DOOR_AMQP_TLS, DOOR_HTTP, DOOR_HTTP_TLS, DOORS };
 
 /* What one worker has of the gateway. */
 struct place {
@@ -98,6 +99,20 @@ static void mqtt_tls_accepted(void *context, int socket)
         connection_open(&mqtt_adapter, place->worker, socket, place->gateway->tls);
 }
 
+static void amqp_accepted(void *context, int socket)
+{
+    struct place *place = context;
+    if (may_enter(place, socket))
+        connection_open(&amqp_adapter, place->worker, socket, NULL);
+}
+
+static void amqp_tls_accepted(void *context, int socket)
+{
+    struct place *place = context;
+    if (may_enter(place, socket))
+        connection_open(&amqp_adapter, place->worker, socket, place->gateway->tls);
+}
+
 static void http_accepted(void *context, int socket)
 {
     struct place *place = context;
@@ -119,6 +134,10 @@ static void doors_init(struct gateway *gateway)
         (struct door){"mqtt", mqtt_accepted, .wanted_port = config->mqtt_port};
     gateway->doors[DOOR_MQTT_TLS] =
         (struct door){"mqtts", mqtt_tls_accepted, .wanted_port = config->mqtt_tls_port};
+    gateway->doors[DOOR_AMQP] =
+        (struct door){"amqp", amqp_accepted, .wanted_port = config->amqp_port};
+    gateway->doors[DOOR_AMQP_TLS] =
+        (struct door){"amqps", amqp_tls_accepted, .wanted_port = config->amqp_tls_port};
     gateway->doors[DOOR_HTTP] =
         (struct door){"http", http_accepted, .wanted_port = config->http_port};
     gateway->doors[DOOR_HTTP_TLS] =
@@ -201,6 +220,14 @@ static void configure_mqtt(const struct config *config)
         .topic_alias_max = (uint16_t)config->mqtt_topic_alias_max,
         .keep_alive_max = (uint16_t)config->mqtt_keep_alive_max,
         .server_reference = config->mqtt_server_reference,
+    });
+}
+
+static void configure_amqp(const struct config *config)
+{
+    amqp_configure(&(struct amqp_options){
+        .auto_create = config->amqp_auto_create != 0,
+        .anonymous = config->amqp_anonymous,
     });
 }
 
@@ -334,6 +361,7 @@ static enum status start(struct gateway *gateway, struct err *err)
     if (status != STATUS_OK)
         return status;
     configure_mqtt(config);
+    configure_amqp(config);
     open_places(gateway);
     crew_start(&gateway->crew);
     return serve(gateway, err);

@@ -15,7 +15,9 @@ struct reader {
 
 static inline struct reader reader_of(struct span bytes)
 {
-    return (struct reader){.at = bytes.data, .end = bytes.data + bytes.size, .failed = false};
+    /* data may be NULL, to which not even 0 may be added. */
+    const uint8_t *end = bytes.size == 0 ? bytes.data : bytes.data + bytes.size;
+    return (struct reader){.at = bytes.data, .end = end, .failed = false};
 }
 
 static inline size_t reader_left(const struct reader *reader)

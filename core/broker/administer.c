@@ -157,9 +157,10 @@ static enum status may_manage(const struct broker_admin *admin)
             admin->action == ADMIN_GROUP_DELETE ? catalog_group(catalog, admin->id) : NULL;
         const struct queue *queue =
             catalog_queue(catalog, group != NULL ? group->queue : admin->id);
-        return queue == NULL
-                   ? STATUS_NOT_FOUND
-                   : broker_check(client, ACTION_MANAGE, false, span_from_text(queue->name));
+        bool by_use = admin->action == ADMIN_GROUP_CREATE && admin->by_use;
+        return queue == NULL ? STATUS_NOT_FOUND
+                             : broker_check(client, by_use ? ACTION_CONSUME : ACTION_MANAGE, false,
+                                            span_from_text(queue->name));
     }
     case ADMIN_ROUTE_SET:
     case ADMIN_ROUTE_DELETE:

@@ -123,6 +123,9 @@ void client_init(struct client *client, struct broker_worker *worker, const stru
 /* No callbacks after it; outstanding publishes are still stored. Subscriptions end. Harmless twice.
  */
 void client_close(struct client *client);
+/* For protocols that learn it after the login, and before the first publish: id as %c in grants and
+ * in the publisher of records; at most LIMIT_CLIENT_ID_BYTES. */
+void client_set_id(struct client *client, struct span id);
 /* Settled deliveries give their credit back, and a client that lags reads on. */
 void client_settled(struct client *client, uint32_t count);
 void client_set_credit(struct client *client, uint32_t credit_max); /* before the first subscribe */
@@ -333,7 +336,8 @@ struct broker_admin {
     /* ADMIN_GROUP_CREATE */
     enum group_start start;
     enum group_mode mode;
-    bool dms; /* counts in the limit per queue */
+    bool dms;    /* counts in the limit per queue */
+    bool by_use; /* by one who is about to consume: the right to do that is enough */
     /* ADMIN_USER_SET, ADMIN_GRANTS_SET, ADMIN_KEY_DELETE */
     struct span password;
     const struct grant *grants;

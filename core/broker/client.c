@@ -95,9 +95,10 @@ static struct credential *credential_slot(struct broker_worker *worker, const ui
     return &worker->credentials[hash[0] % CREDENTIALS];
 }
 
-static void log_in(struct client *client, struct principal *principal, struct span client_id)
+/* Its name in records and grants. */
+static void client_name(struct client *client, struct span client_id)
 {
-    client->principal = principal;
+    const struct principal *principal = client->principal;
     const char *user = principal == NULL ? "-" : principal->name;
     size_t user_size = strlen(user);
     client->publisher_size = (uint32_t)(user_size + 1 + client_id.size);
@@ -107,6 +108,19 @@ static void log_in(struct client *client, struct principal *principal, struct sp
     if (client_id.size > 0)
         memcpy(client->publisher + user_size + 1, client_id.data, client_id.size);
     client->id = span_of(client->publisher + user_size + 1, client_id.size);
+}
+
+void client_set_id(struct client *client, struct span client_id)
+{
+    CHECK(client->open && client_id.size <= LIMIT_CLIENT_ID_BYTES);
+    heap_free(client->publisher);
+    client_name(client, client_id);
+}
+
+static void log_in(struct client *client, struct principal *principal, struct span client_id)
+{
+    client->principal = principal;
+    client_name(client, client_id);
     client->open = true;
 }
 

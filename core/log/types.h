@@ -27,6 +27,8 @@ enum value_type {
     TYPE_DECIMAL64 = 0x84,
     TYPE_DECIMAL128 = 0x94,
     TYPE_UUID = 0x98,
+    TYPE_BINARY = 0xb0, /* though it reads as text */
+    TYPE_STRING = 0xb1, /* where another type is the usual one */
     TYPE_SYMBOL = 0xb3,
 };
 

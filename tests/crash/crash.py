@@ -172,7 +172,7 @@ class Run:
         self.say("killed", number, publishers, seconds)
 
     def kill_while_it_starts(self, seconds):
-        command = [POLYLOGD, "--data", self.data, "--set", "mqtt.port=0", "--set", "http.port=0"]
+        command = [POLYLOGD, "--data", self.data, "--set", "mqtt.port=0", "--set", "amqp.port=0", "--set", "http.port=0"]
         with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
             time.sleep(seconds)
             process.kill()

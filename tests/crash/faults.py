@@ -29,7 +29,7 @@ def state_of(folder):
 def refused(data, *words):
     """polylogd does not start, says the words, and leaves the directory as it is."""
     before = state_of(data)
-    result = subprocess.run([POLYLOGD, "--data", data, "--set", "mqtt.port=0", "--set", "http.port=0"],
+    result = subprocess.run([POLYLOGD, "--data", data, "--set", "mqtt.port=0", "--set", "amqp.port=0", "--set", "http.port=0"],
                             capture_output=True, text=True, timeout=20, check=False)
     assert result.returncode == 1, (result.returncode, result.stderr)
     assert "ready" not in result.stdout
@@ -161,7 +161,7 @@ def test_second_gateway():
     gateway = Gateway()
     with Client(gateway.mqtt_port, 4).connect("a") as client:
         assert client.publish("s", "1", 1) == 0
-        result = subprocess.run([POLYLOGD, "--data", gateway.data, "--set", "mqtt.port=0", "--set", "http.port=0"],
+        result = subprocess.run([POLYLOGD, "--data", gateway.data, "--set", "mqtt.port=0", "--set", "amqp.port=0", "--set", "http.port=0"],
                                 capture_output=True, text=True, timeout=20, check=False)
         assert result.returncode == 1, result
         assert gateway.data in result.stderr and ("another" in result.stderr or "in use" in result.stderr), result.stderr

@@ -40,7 +40,7 @@ def certificates_are_shown_and_reloaded():
         make_certificate(directory, "first")
         running = Gateway(None, f"tls.cert={directory}/cert.pem", f"tls.key={directory}/key.pem", "mqtt.tls_port=0",
                           "http.tls_port=0")
-        assert list(running.ports) == ["mqtt", "mqtts", "http", "https"], running.ports
+        assert list(running.ports) == ["mqtt", "mqtts", "amqp", "amqps", "http", "https"], running.ports
         ports = running.ports["mqtts"], running.ports["https"]
         first = on_disk(directory)
         assert [certificate_of(port) for port in ports] == [first, first]

@@ -42,16 +42,19 @@ class Gateway:
     def start(self):
         command = [POLYLOGD, "--data", self.data]
         # More than one worker wherever it is tested, so that everything has to cross between them.
-        ports = {"mqtt.port": "0", "http.port": "0", "workers": "2"}
+        ports = {"mqtt.port": "0", "amqp.port": "0", "http.port": "0", "workers": "2"}
         for setting in self.sets:
             key, _, value = setting.partition("=")
             ports[key] = value
+        if "tls.cert" in ports:
+            ports.setdefault("amqp.tls_port", "0")
         for key, value in ports.items():
             command += ["--set", f"{key}={value}"]
         with open(self.log_path, "ab") as log:
             self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
         self.ports = self._wait_ready()
         self.mqtt_port = self.ports.get("mqtt")
+        self.amqp_port = self.ports.get("amqp")
         self.http_port = self.ports.get("http")
 
     def _wait_ready(self):

@@ -105,6 +105,36 @@ static void test_certificate_login(void **state)
     rig_close();
 }
 
+static void set_id_run(void *context)
+{
+    struct peer *peer = context;
+    client_set_id(&peer->client, span_from_text("7"));
+}
+
+/* Protocols that learn the client's id late; and a group that a consumer makes for itself. */
+static void test_late_id_and_own_group(void **state)
+{
+    open_rig(state);
+    first_user("root", "secret");
+    struct peer *root = user(0, "root", "secret");
+    uint64_t queue = 0;
+    assert_int_equal(queue_make(root, "in-7", &queue), STATUS_OK);
+    assert_int_equal(user_make(root, "ann", "a"), STATUS_OK);
+    assert_int_equal(grants_set(root, "ann", "consume", "queue:in-%c"), STATUS_OK);
+    struct peer *ann = user(1, "ann", "a");
+    struct broker_admin make = {
+        .action = ADMIN_GROUP_CREATE, .name = span_from_text("g"), .id = queue, .by_use = true};
+    assert_int_equal(administer(ann, make, NULL), STATUS_DENIED);
+    on(ann->worker, set_id_run, ann);
+    make.by_use = false;
+    assert_int_equal(administer(ann, make, NULL), STATUS_DENIED);
+    make.by_use = true;
+    assert_int_equal(administer(ann, make, NULL), STATUS_OK);
+    peer_close(ann);
+    peer_close(root);
+    rig_close();
+}
+
 static void test_grants(void **state)
 {
     open_rig(state);
@@ -877,6 +907,7 @@ int main(void)
         BOTH(test_logins),
         BOTH(test_close_during_login),
         BOTH(test_certificate_login),
+        BOTH(test_late_id_and_own_group),
         BOTH(test_grants),
         BOTH(test_removed_user),
         BOTH(test_long_grants),

@@ -1,0 +1,407 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A connection's life: bytes into Proton's driver, its events to the files that handle them, its
+ * output to the stream once per turn; time; the end. */
+#include "adapters/amqp/connection.h"
+
+enum { IDLE_MS = 60000, OUT_BYTES = 256 * 1024, CHANNELS = 255 };
+
+struct amqp_options amqp_settings;
+
+static struct {
+    struct metric *connections, *received, *timeouts, *malformed, *limit, *rights;
+} metrics;
+
+void amqp_configure(const struct amqp_options *options)
+{
+    amqp_settings = *options;
+    metrics.connections = metric_gauge("connections", "Open connections", "protocol=\"amqp\"");
+    metrics.timeouts =
+        metric_counter("refused_total", "Refused calls", "protocol=\"amqp\",reason=\"timeout\"");
+    metrics.malformed =
+        metric_counter("refused_total", "Refused calls", "protocol=\"amqp\",reason=\"malformed\"");
+    metrics.limit =
+        metric_counter("refused_total", "Refused calls", "protocol=\"amqp\",reason=\"limit\"");
+    metrics.rights =
+        metric_counter("refused_total", "Refused calls", "protocol=\"amqp\",reason=\"rights\"");
+}
+
+void amqp_count_refusal(enum status why)
+{
+    struct metric *metric =
+        why == STATUS_TIMED_OUT                                 ? metrics.timeouts
+        : why == STATUS_DENIED || why == STATUS_UNAUTHENTICATED ? metrics.rights
+        : why == STATUS_OVER_QUOTA || why == STATUS_TOO_LARGE || why == STATUS_BUSY
+            ? metrics.limit
+            : metrics.malformed;
+    metric_add(metric, 1);
+}
+
+const char *amqp_condition_of(enum status status)
+{
+    switch (status) {
+    case STATUS_OK:
+        break;
+    case STATUS_TOO_LARGE:
+        return "amqp:link:message-size-exceeded";
+    case STATUS_MALFORMED:
+        return "amqp:decode-error";
+    case STATUS_INVALID:
+        return "amqp:invalid-field";
+    case STATUS_UNSUPPORTED:
+        return "amqp:not-implemented";
+    case STATUS_NOT_FOUND:
+        return "amqp:not-found";
+    case STATUS_EXISTS:
+        return "amqp:resource-locked";
+    case STATUS_UNAUTHENTICATED:
+    case STATUS_DENIED:
+        return "amqp:unauthorized-access";
+    case STATUS_NO_MEMORY:
+    case STATUS_OVER_QUOTA:
+    case STATUS_BUSY:
+        return "amqp:resource-limit-exceeded";
+    case STATUS_STALE:
+    case STATUS_OUT_OF_RANGE:
+        return "amqp:illegal-state";
+    case STATUS_SHUTTING_DOWN:
+        return "amqp:connection:forced";
+    case STATUS_CANCELED:
+    case STATUS_TIMED_OUT:
+    case STATUS_CLOSED:
+    case STATUS_CORRUPT:
+    case STATUS_STORAGE_FAILED:
+    case STATUS_NO_SPACE:
+    case STATUS_INTERNAL:
+    case STATUS_COUNT:
+        break;
+    }
+    return "amqp:internal-error";
+}
+
+void amqp_wake(struct amqp_connection *connection)
+{
+    if (connection->state != AMQP_DOWN)
+        loop_defer(amqp_loop(connection), &connection->flush, LOOP_FLUSH);
+}
+
+void amqp_end(struct amqp_connection *connection, const char *condition, const char *text)
+{
+    if (connection->state >= AMQP_CLOSING)
+        return;
+    connection->state = AMQP_CLOSING;
+    pn_connection_t *pn = connection->driver.connection;
+    if (condition != NULL) {
+        pn_condition_set_name(pn_connection_condition(pn), condition);
+        pn_condition_set_description(pn_connection_condition(pn), text);
+    }
+    /* A close without an open before it would be no frame by the book. */
+    if (pn_connection_state(pn) & PN_LOCAL_UNINIT)
+        pn_connection_open(pn);
+    pn_connection_close(pn);
+    amqp_wake(connection);
+}
+
+/* ------------------------------------------------ events */
+
+static void opened(struct amqp_connection *connection)
+{
+    pn_connection_t *pn = connection->driver.connection;
+    const char *container = pn_connection_remote_container(pn);
+    size_t size = container == NULL ? 0 : strlen(container);
+    if (size > LIMIT_CLIENT_ID_BYTES) {
+        amqp_count_refusal(STATUS_TOO_LARGE);
+        amqp_end(connection, "amqp:invalid-field", "the container id is too long");
+        return;
+    }
+    client_set_id(&connection->client, span_of(container, size));
+    pn_connection_set_container(pn, "polylog");
+    pn_data_t *offered = pn_connection_offered_capabilities(pn);
+    static const char *const capabilities[] = {"ANONYMOUS-RELAY", "DELAYED_DELIVERY"};
+    pn_data_put_array(offered, false, PN_SYMBOL);
+    pn_data_enter(offered);
+    for (size_t i = 0; i < sizeof capabilities / sizeof *capabilities; i++)
+        pn_data_put_symbol(offered, pn_bytes(strlen(capabilities[i]), capabilities[i]));
+    pn_data_exit(offered);
+    pn_data_t *properties = pn_connection_properties(pn);
+    pn_data_put_map(properties);
+    pn_data_enter(properties);
+    pn_data_put_symbol(properties, pn_bytes(7, "product"));
+    pn_data_put_string(properties, pn_bytes(7, "Polylog"));
+    pn_data_put_symbol(properties, pn_bytes(7, "version"));
+    pn_data_put_string(properties, pn_bytes(strlen(POLYLOG_VERSION), POLYLOG_VERSION));
+    pn_data_exit(properties);
+    pn_connection_open(pn);
+    connection->state = AMQP_UP;
+    loop_timer_start(amqp_loop(connection), &connection->timer, 0);
+}
+
+static void open_event(struct amqp_connection *connection)
+{
+    if (connection->state != AMQP_NEW)
+        return;
+    if (connection->logged_in) {
+        opened(connection);
+        return;
+    }
+    connection->waits = true;
+    stream_pause(connection->stream);
+    amqp_login_anonymous(connection);
+}
+
+void amqp_logged_in(struct amqp_connection *connection, enum status status)
+{
+    bool waited = connection->waits;
+    connection->waits = false;
+    if (connection->state == AMQP_DOWN)
+        return;
+    connection->logged_in = status == STATUS_OK;
+    if (waited) {
+        if (status == STATUS_OK)
+            opened(connection);
+        else
+            amqp_end(connection, amqp_condition_of(status), status_text(status));
+        stream_resume(connection->stream);
+    }
+    amqp_wake(connection);
+}
+
+static void delivery_event(pn_delivery_t *delivery)
+{
+    pn_link_t *pn = pn_delivery_link(delivery);
+    struct amqp_link *link = pn == NULL ? NULL : amqp_link_of(pn);
+    if (link == NULL || link->pn == NULL) {
+        pn_delivery_settle(delivery);
+    } else if (pn_link_is_receiver(pn)) {
+        amqp_target_readable(link);
+    } else if (pn_delivery_updated(delivery)) {
+        amqp_source_updated(link, delivery);
+    }
+}
+
+static void handle(struct amqp_connection *connection, pn_event_t *event)
+{
+    pn_link_t *pn = pn_event_link(event);
+    struct amqp_link *link;
+    switch (pn_event_type(event)) {
+    case PN_CONNECTION_REMOTE_OPEN:
+        open_event(connection);
+        break;
+    case PN_CONNECTION_REMOTE_CLOSE:
+        amqp_end(connection, NULL, NULL);
+        break;
+    case PN_SESSION_REMOTE_OPEN:
+        amqp_session_opened(connection, pn_event_session(event));
+        break;
+    case PN_SESSION_REMOTE_CLOSE:
+        amqp_session_closed(connection, pn_event_session(event));
+        break;
+    case PN_LINK_REMOTE_OPEN:
+        amqp_link_opened(connection, pn);
+        break;
+    case PN_LINK_REMOTE_CLOSE:
+    case PN_LINK_REMOTE_DETACH:
+        amqp_link_closed(pn);
+        break;
+    case PN_LINK_FLOW:
+        link = amqp_link_of(pn);
+        if (link != NULL && link->pn != NULL && pn_link_is_sender(pn))
+            amqp_source_flow(link);
+        break;
+    case PN_DELIVERY:
+        delivery_event(pn_event_delivery(event));
+        break;
+    case PN_TRANSPORT_ERROR:
+        amqp_count_refusal(STATUS_MALFORMED);
+        break;
+    default:
+        break;
+    }
+}
+
+static void handle_events(struct amqp_connection *connection)
+{
+    pn_event_t *event;
+    while (!connection->waits &&
+           (event = pn_connection_driver_next_event(&connection->driver)) != NULL) {
+        if (connection->state == AMQP_NEW || connection->state == AMQP_UP)
+            handle(connection, event);
+    }
+}
+
+/* ------------------------------------------------ bytes */
+
+static void say_all(struct amqp_connection *connection)
+{
+    handle_events(connection);
+    while (stream_queued(connection->stream) < OUT_BYTES) {
+        pn_bytes_t bytes = pn_connection_driver_write_buffer(&connection->driver);
+        if (bytes.size == 0)
+            break;
+        stream_write(connection->stream, span_of(bytes.start, bytes.size));
+        pn_connection_driver_write_done(&connection->driver, bytes.size);
+        handle_events(connection);
+    }
+}
+
+static void flush_task(struct loop_task *task)
+{
+    struct amqp_connection *connection = container_of(task, struct amqp_connection, flush);
+    bool was_full = stream_queued(connection->stream) >= OUT_BYTES;
+    say_all(connection);
+    /* The stream's own flush, which comes before the next turn of this, may be enough; if not,
+     * drained() comes. */
+    if (!was_full && stream_queued(connection->stream) >= OUT_BYTES)
+        amqp_wake(connection);
+    bool all_said = pn_connection_driver_write_closed(&connection->driver) ||
+                    pn_transport_head_closed(connection->driver.transport);
+    if (all_said || pn_connection_driver_finished(&connection->driver)) {
+        connection->state = AMQP_CLOSING;
+        stream_close(connection->stream);
+    }
+}
+
+static enum status connection_input(void *context, struct span bytes, size_t *used)
+{
+    struct amqp_connection *connection = context;
+    *used = 0;
+    while (*used < bytes.size && !connection->waits && !connection->paused) {
+        pn_rwbytes_t room = pn_connection_driver_read_buffer(&connection->driver);
+        if (room.size == 0) { /* it wants no more: what it still says goes out */
+            *used = bytes.size;
+            break;
+        }
+        size_t size = bytes.size - *used < room.size ? bytes.size - *used : room.size;
+        memcpy(room.start, bytes.data + *used, size);
+        *used += size;
+        pn_connection_driver_read_done(&connection->driver, size);
+        handle_events(connection);
+    }
+    amqp_wake(connection);
+    return STATUS_OK;
+}
+
+static void connection_drained(void *context)
+{
+    struct amqp_connection *connection = context;
+    if (connection->state == AMQP_UP)
+        client_drained(&connection->client);
+    amqp_wake(connection);
+}
+
+/* ------------------------------------------------ time */
+
+static void timer_fired(struct loop_timer *timer)
+{
+    struct amqp_connection *connection = container_of(timer, struct amqp_connection, timer);
+    struct loop *loop = amqp_loop(connection);
+    if (connection->state == AMQP_NEW) { /* it took too long to say who it is */
+        amqp_count_refusal(STATUS_TIMED_OUT);
+        connection->state = AMQP_CLOSING;
+        stream_abort(connection->stream);
+        return;
+    }
+    uint64_t now_ms = loop_now_ms(loop) + 1; /* Proton takes 0 for no time at all */
+    int64_t next_ms = pn_transport_tick(connection->driver.transport, (int64_t)now_ms);
+    if (next_ms > 0)
+        loop_timer_start(loop, &connection->timer,
+                         (uint64_t)next_ms > now_ms ? (uint64_t)next_ms - now_ms : 1);
+    amqp_wake(connection);
+}
+
+/* ------------------------------------------------ as an adapter, and as a client */
+
+static size_t client_queued(struct client *client)
+{
+    struct amqp_connection *connection = amqp_connection_of(client);
+    size_t queued = stream_queued(connection->stream);
+    pn_session_t *session = pn_session_head(connection->driver.connection, 0);
+    for (; session != NULL; session = pn_session_next(session, 0))
+        queued += pn_session_outgoing_bytes(session);
+    return queued;
+}
+
+static void client_resume(struct client *client)
+{
+    struct amqp_connection *connection = amqp_connection_of(client);
+    connection->paused = false;
+    list_each_safe(at, following, &connection->links)
+    {
+        struct amqp_link *link = container_of(at, struct amqp_link, of_connection);
+        if (!connection->paused && link->pn != NULL && pn_link_is_receiver(link->pn))
+            amqp_target_readable(link);
+    }
+    if (!connection->paused)
+        stream_resume(connection->stream);
+}
+
+static void client_end(struct client *client, enum status why)
+{
+    amqp_end(amqp_connection_of(client), amqp_condition_of(why), status_text(why));
+}
+
+static const struct client_ops client_ops = {
+    .protocol = "amqp",
+    .answered = amqp_answered,
+    .variant = amqp_variant,
+    .encode = amqp_encode,
+    .deliver = amqp_deliver,
+    .queued = client_queued,
+    .resume = client_resume,
+    .end = client_end,
+};
+
+static enum status session_open(void *context, struct stream *stream, struct broker_worker *worker)
+{
+    struct amqp_connection *connection = context;
+    client_init(&connection->client, worker, &client_ops);
+    connection->stream = stream;
+    connection->flush.run = flush_task;
+    connection->timer.fired = timer_fired;
+    list_init(&connection->links);
+    list_init(&connection->topics);
+    metric_add(metrics.connections, 1);
+    loop_timer_start(amqp_loop(connection), &connection->timer, LIMIT_CONNECT_MS);
+    if (pn_connection_driver_init(&connection->driver, NULL, NULL) != 0)
+        return STATUS_NO_MEMORY;
+    pn_connection_set_context(connection->driver.connection, connection);
+    pn_transport_t *transport = connection->driver.transport;
+    pn_transport_set_server(transport);
+    pn_transport_set_max_frame(transport, AMQP_FRAME_MAX);
+    pn_transport_set_channel_max(transport, CHANNELS);
+    pn_transport_set_idle_timeout(transport, IDLE_MS);
+    amqp_sasl_init(connection);
+    pn_connection_driver_bind(&connection->driver);
+    return STATUS_OK;
+}
+
+static void session_refuse(void *context, enum status why)
+{
+    amqp_end(context, amqp_condition_of(why), status_text(why));
+}
+
+static void session_close(void *context)
+{
+    struct amqp_connection *connection = context;
+    connection->state = AMQP_DOWN;
+    loop_timer_stop(amqp_loop(connection), &connection->timer);
+    loop_task_cancel(amqp_loop(connection), &connection->flush);
+    amqp_links_close(connection);
+    client_close(&connection->client);
+    amqp_waiting_free(connection);
+    amqp_topics_free(connection);
+    pn_connection_driver_destroy(&connection->driver);
+    heap_free(connection->user);
+    connection->user = NULL;
+    connection->stream = NULL;
+    metric_add(metrics.connections, -1);
+}
+
+const struct adapter amqp_adapter = {
+    .name = "amqp",
+    .session_size = sizeof(struct amqp_connection),
+    .open = session_open,
+    .input = connection_input,
+    .drained = connection_drained,
+    .refuse = session_refuse,
+    .close = session_close,
+};

@@ -1,0 +1,208 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* One AMQP connection, its links, and what the files of this folder share.
+ *
+ *   NEW --open, logged in--> UP --close, error, end--> CLOSING --all is said--> DOWN
+ *
+ * Proton's objects belong to the connection and are touched on its loop only. A link of ours
+ * outlives Proton's by what is still under way for it; then its pn is NULL. */
+#ifndef ADAPTERS_AMQP_CONNECTION_H
+#define ADAPTERS_AMQP_CONNECTION_H
+
+#include <proton/condition.h>
+#include <proton/connection.h>
+#include <proton/connection_driver.h>
+#include <proton/delivery.h>
+#include <proton/disposition.h>
+#include <proton/link.h>
+#include <proton/sasl.h>
+#include <proton/session.h>
+#include <proton/terminus.h>
+#include <proton/transport.h>
+
+#include "adapters/amqp/amqp.h"
+#include "adapters/amqp/view.h"
+#include "core/base/check.h"
+#include "core/base/heap.h"
+#include "core/base/limits.h"
+#include "core/broker/consume.h"
+#include "core/broker/metrics.h"
+#include "core/queue/selector.h"
+
+enum {
+    AMQP_FRAME_MAX = 16 * 1024,
+    AMQP_SCRATCH = 64 * 1024,
+    AMQP_CREDIT = 1000,    /* what a sender may have under way on one link */
+    AMQP_LEASE_MS = 30000, /* of sources that do not name another */
+    AMQP_ADDRESS_MAX = 1024
+};
+
+enum amqp_state { AMQP_NEW, AMQP_UP, AMQP_CLOSING, AMQP_DOWN };
+
+enum amqp_kind {
+    AMQP_LINK_NONE, /* not decided yet, or refused */
+    AMQP_TO_QUEUE,
+    AMQP_TO_TOPIC,
+    AMQP_TO_ANYWHERE, /* the anonymous relay */
+    AMQP_FROM_GROUP,
+    AMQP_FROM_TOPIC,
+};
+
+struct amqp_connection;
+
+/* A parsed address; spans borrow from its text. */
+struct amqp_address {
+    enum { AMQP_AT_NOTHING, AMQP_AT_QUEUE, AMQP_AT_TOPIC, AMQP_AT_RELAY } at;
+    struct span queue, group, topic; /* group empty: the default one */
+    bool dead;
+};
+
+/* What a source's filter set asks for. */
+struct amqp_filter {
+    struct selector *selector; /* a reference; NULL: all */
+    bool no_local;
+};
+
+struct amqp_link {
+    struct amqp_connection *connection;
+    pn_link_t *pn;
+    pn_session_t *session; /* Proton's, to be compared only */
+    uint32_t refs;         /* being attached, requests and answers under way */
+    enum amqp_kind kind;
+    struct link of_connection;
+    uint64_t queue; /* id */
+    char *topic;    /* TO_TOPIC, FROM_TOPIC: name, filter */
+    bool settles;   /* deliveries leave settled */
+    /* Targets */
+    struct buf partial; /* a delivery that has not come whole */
+    uint32_t owed;      /* credit that the sender may have back */
+    bool oversized;     /* what is left of the delivery is thrown away */
+    /* Sources */
+    struct consumer *consumer;
+    char *group; /* its name */
+    struct amqp_filter filter;
+    uint32_t lease_ms;
+    bool dead;
+    struct link of_topic;
+    uint32_t unsettled; /* deliveries of a topic that took credit */
+    uint64_t tag;       /* of the next one */
+};
+
+/* One filter that links of this connection are subscribed to: the broker knows it once. */
+struct amqp_topic {
+    struct link of_connection;
+    struct list links;
+    uint32_t identifier;
+    char *filter;
+};
+
+/* A publish that waits for its answer; answers come in order. */
+struct amqp_waiting {
+    struct amqp_link *link;
+    pn_delivery_t *delivery;
+};
+
+struct amqp_login; /* sasl.c */
+
+struct amqp_connection {
+    struct client client; /* first: the broker gives it back */
+    struct stream *stream;
+    pn_connection_driver_t driver;
+    enum amqp_state state;
+    bool logged_in;
+    bool waits;  /* a login is under way: no event is looked at before it is done */
+    bool paused; /* the broker takes no more at the moment */
+    bool handling;
+    struct amqp_login *login;
+    char *user; /* Proton borrows it */
+    struct loop_task flush;
+    struct loop_timer timer;
+    struct list links, topics;
+    uint32_t link_count, topic_number;
+    struct amqp_waiting *waiting; /* a ring */
+    uint32_t waiting_capacity, waiting_first, waiting_count;
+    uint64_t answered; /* token of the first that waits */
+};
+
+static inline struct amqp_connection *amqp_connection_of(struct client *client)
+{
+    return (struct amqp_connection *)client;
+}
+static inline struct loop *amqp_loop(const struct amqp_connection *connection)
+{
+    return broker_loop(connection->client.worker);
+}
+
+extern struct amqp_options amqp_settings;
+
+/* connection.c */
+void amqp_wake(struct amqp_connection *connection); /* events and output at the end of this turn */
+/* Closes with the condition, once. */
+void amqp_end(struct amqp_connection *connection, const char *condition, const char *text);
+const char *amqp_condition_of(enum status status);
+void amqp_count_refusal(enum status why);
+/* After a login, of whatever kind: events go on, or the connection ends. */
+void amqp_logged_in(struct amqp_connection *connection, enum status status);
+
+/* sasl.c */
+void amqp_sasl_init(struct amqp_connection *connection);
+void amqp_login_anonymous(struct amqp_connection *connection); /* of one that came without SASL */
+
+/* link.c */
+void amqp_session_opened(struct amqp_connection *connection, pn_session_t *session);
+void amqp_session_closed(struct amqp_connection *connection, pn_session_t *session);
+void amqp_link_opened(struct amqp_connection *connection, pn_link_t *pn);
+void amqp_link_closed(pn_link_t *pn);
+void amqp_links_close(struct amqp_connection *connection);
+void amqp_link_unref(struct amqp_link *link);
+/* Answers the attach; refuse ends the link, attached or not, with a condition. */
+void amqp_link_accept(struct amqp_link *link);
+void amqp_link_refuse(struct amqp_link *link, const char *condition, const char *text);
+void amqp_link_refuse_status(struct amqp_link *link, enum status status);
+static inline struct amqp_link *amqp_link_of(pn_link_t *pn)
+{
+    return pn_link_get_context(pn);
+}
+
+/* address.c: is_topic: what the peer's capabilities say about an address without a prefix. */
+bool amqp_address_parse(struct span text, bool is_topic, struct amqp_address *address);
+
+/* filter.c: OK; INVALID with err for a selector that is none. What is not known is left out of the
+ * answer. */
+enum status amqp_filter_read(pn_terminus_t *remote, pn_terminus_t *local,
+                             struct amqp_filter *filter, struct err *err);
+void amqp_filter_deinit(struct amqp_filter *filter);
+
+/* target.c */
+void amqp_target_open(struct amqp_link *link, const struct amqp_address *address);
+void amqp_target_readable(struct amqp_link *link);
+void amqp_target_close(struct amqp_link *link);
+/* Makes a standard queue, then goes on with the attach. */
+void amqp_queue_make(struct amqp_link *link, struct span name);
+void amqp_answered(struct client *client, uint64_t token, enum status status, uint64_t partition,
+                   uint64_t offset);
+void amqp_waiting_free(struct amqp_connection *connection);
+
+/* source.c */
+void amqp_source_open(struct amqp_link *link, const struct amqp_address *address);
+/* The queue is there: consumes from the group that the link's address names. */
+void amqp_source_from(struct amqp_link *link, const struct queue *queue);
+void amqp_source_flow(struct amqp_link *link);
+void amqp_source_updated(struct amqp_link *link, pn_delivery_t *delivery);
+void amqp_source_close(struct amqp_link *link);
+/* Memory for one message on its way out, of this thread: room for size bytes, or NULL; release
+ * what was given. */
+uint8_t *amqp_scratch(size_t size);
+void amqp_scratch_release(uint8_t *scratch);
+
+/* topic.c */
+void amqp_topic_open(struct amqp_link *link, struct span filter, bool no_local);
+void amqp_topic_close(struct amqp_link *link);
+void amqp_topic_settled(struct amqp_link *link, pn_delivery_t *delivery);
+void amqp_topics_free(struct amqp_connection *connection);
+uint32_t amqp_variant(struct client *client, const struct subscription *subscription,
+                      const struct record *record);
+struct blob *amqp_encode(uint32_t variant, const struct record *record);
+void amqp_deliver(struct client *client, struct subscription *subscription, struct blob *frame,
+                  uint32_t variant, const struct record *record);
+
+#endif

@@ -1,0 +1,107 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Filter sets of sources: a map from names to described values, of which the descriptor says what
+ * they are. */
+#include "adapters/amqp/connection.h"
+
+enum { FILTER_BYTES_MAX = 16 * 1024 };
+
+enum filter_kind { FILTER_UNKNOWN, FILTER_SELECTOR, FILTER_NO_LOCAL };
+
+static enum filter_kind kind_of(const struct amqp_value *descriptor)
+{
+    static const struct {
+        uint64_t code;
+        const char *name;
+        enum filter_kind kind;
+    } kinds[] = {
+        {0x0000468C00000004, "apache.org:selector-filter:string", FILTER_SELECTOR},
+        {0x0000468C00000003, "apache.org:no-local-filter:list", FILTER_NO_LOCAL},
+    };
+    for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++)
+        if ((descriptor->type == AMQP_ULONG && descriptor->number == kinds[i].code) ||
+            (descriptor->type == AMQP_SYMBOL && span_is(descriptor->bytes, kinds[i].name)))
+            return kinds[i].kind;
+    return FILTER_UNKNOWN;
+}
+
+static enum status apply(enum filter_kind kind, const struct amqp_value *value,
+                         struct amqp_filter *filter, struct err *err)
+{
+    switch (kind) {
+    case FILTER_SELECTOR:
+        if (!amqp_is_text(value))
+            return err_set(err, STATUS_INVALID, "a selector is a text");
+        selector_unref(filter->selector);
+        filter->selector = NULL;
+        return selector_compile(value->bytes, &filter->selector, err);
+    case FILTER_NO_LOCAL:
+        filter->no_local = true;
+        return STATUS_OK;
+    case FILTER_UNKNOWN:
+        break;
+    }
+    return STATUS_OK;
+}
+
+/* The set as bytes, so that the one decoder there is looks at it; false: none, or too large. */
+static bool encode(pn_data_t *set, char *bytes, size_t *size)
+{
+    pn_data_rewind(set);
+    if (pn_data_size(set) == 0)
+        return false;
+    ssize_t encoded = pn_data_encode(set, bytes, *size);
+    pn_data_rewind(set);
+    *size = encoded > 0 ? (size_t)encoded : 0;
+    return encoded > 0;
+}
+
+enum status amqp_filter_read(pn_terminus_t *remote, pn_terminus_t *local,
+                             struct amqp_filter *filter, struct err *err)
+{
+    char bytes[FILTER_BYTES_MAX];
+    size_t size = sizeof bytes;
+    struct amqp_value set, key, item;
+    enum status status = STATUS_OK;
+    pn_data_t *echo = pn_terminus_filter(local);
+    pn_data_clear(echo);
+    if (pn_data_size(pn_terminus_filter(remote)) == 0)
+        return STATUS_OK;
+    if (!encode(pn_terminus_filter(remote), bytes, &size))
+        return err_set(err, STATUS_TOO_LARGE, "the filter set is too large");
+    struct reader at = reader_of(span_of(bytes, size));
+    if (!amqp_value_read(&at, &set) || set.type != AMQP_MAP)
+        return STATUS_OK; /* null */
+    at = reader_of(set.bytes);
+    /* What applies is answered in the same form. */
+    uint8_t again[FILTER_BYTES_MAX + 16];
+    struct amqp_writer writer = {.at = again};
+    uint8_t *began = amqp_open(&writer);
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < set.count && status == STATUS_OK; i += 2) {
+        const uint8_t *from = at.at;
+        struct amqp_value descriptor, value;
+        if (!amqp_value_read(&at, &key) || !amqp_value_read(&at, &item))
+            return err_set(err, STATUS_MALFORMED, "the filter set cannot be decoded");
+        if (item.type != AMQP_DESCRIBED)
+            continue;
+        struct reader inside = reader_of(item.bytes);
+        if (!amqp_value_read(&inside, &descriptor) || !amqp_value_read(&inside, &value))
+            continue;
+        enum filter_kind kind = kind_of(&descriptor);
+        if (kind == FILTER_UNKNOWN)
+            continue;
+        status = apply(kind, &value, filter, err);
+        amqp_write_raw(&writer, span_of(from, (size_t)(at.at - from)));
+        count += 2;
+    }
+    amqp_close(&writer, began, AMQP_MAP, count, false);
+    if (status == STATUS_OK && count > 0)
+        pn_data_decode(echo, (const char *)again, (size_t)(writer.at - again));
+    return status;
+}
+
+void amqp_filter_deinit(struct amqp_filter *filter)
+{
+    selector_unref(filter->selector);
+    filter->selector = NULL;
+}

@@ -1,0 +1,226 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Sessions and links: what an attach asks for, its answer, and the end. */
+#include <stdio.h>
+
+#include "adapters/amqp/connection.h"
+#include "core/base/rng.h"
+
+enum { LINKS_MAX = 1024, LINKS_REFUSED_MAX = 2 * LINKS_MAX };
+
+void amqp_link_unref(struct amqp_link *link)
+{
+    struct amqp_connection *connection = link->connection;
+    CHECK(link->refs > 0);
+    if (--link->refs > 0)
+        return;
+    CHECK(link->pn == NULL && link->consumer == NULL);
+    link_remove(&link->of_connection);
+    buf_deinit(&link->partial);
+    amqp_filter_deinit(&link->filter);
+    heap_free(link->group);
+    heap_free(link->topic);
+    heap_free(link);
+    connection_release(connection);
+}
+
+/* Proton's link is left to its own end; ours goes when nothing is under way for it. */
+static void link_leave(struct amqp_link *link)
+{
+    if (link->pn == NULL)
+        return;
+    pn_link_set_context(link->pn, NULL);
+    if (pn_link_is_receiver(link->pn))
+        amqp_target_close(link);
+    else
+        amqp_source_close(link);
+    link->pn = NULL;
+    link->kind = AMQP_LINK_NONE;
+    amqp_link_unref(link);
+}
+
+void amqp_links_close(struct amqp_connection *connection)
+{
+    list_each_safe(at, following, &connection->links)
+    {
+        struct amqp_link *link = container_of(at, struct amqp_link, of_connection);
+        link->refs++;
+        link_leave(link);
+        /* The next one in the list may not go with this one. */
+        amqp_link_unref(link);
+    }
+}
+
+/* ------------------------------------------------ sessions */
+
+void amqp_session_opened(struct amqp_connection *connection, pn_session_t *session)
+{
+    (void)connection;
+    pn_session_open(session);
+}
+
+void amqp_session_closed(struct amqp_connection *connection, pn_session_t *session)
+{
+    list_each_safe(at, following, &connection->links)
+    {
+        struct amqp_link *link = container_of(at, struct amqp_link, of_connection);
+        if (link->session == session)
+            link_leave(link);
+    }
+    pn_link_t *pn = pn_link_head(connection->driver.connection, 0);
+    while (pn != NULL) {
+        pn_link_t *next = pn_link_next(pn, 0);
+        if (pn_link_session(pn) == session) {
+            pn_link_free(pn);
+            connection->link_count--;
+        }
+        pn = next;
+    }
+    pn_session_close(session);
+    pn_session_free(session);
+    amqp_wake(connection);
+}
+
+/* ------------------------------------------------ attach */
+
+static void copy_ends(pn_link_t *pn)
+{
+    pn_terminus_copy(pn_link_source(pn), pn_link_remote_source(pn));
+    pn_terminus_copy(pn_link_target(pn), pn_link_remote_target(pn));
+    pn_link_set_snd_settle_mode(pn, pn_link_remote_snd_settle_mode(pn));
+    pn_link_set_rcv_settle_mode(pn, pn_link_remote_rcv_settle_mode(pn));
+    pn_link_set_max_message_size(pn, LIMIT_RECORD_BYTES);
+}
+
+void amqp_link_accept(struct amqp_link *link)
+{
+    pn_link_open(link->pn);
+    if (pn_link_is_receiver(link->pn))
+        pn_link_flow(link->pn, AMQP_CREDIT);
+    amqp_wake(link->connection);
+}
+
+/* A refused attach is answered without the terminus that there is not, and then ended (part 2,
+ * 2.6.3). */
+void amqp_link_refuse(struct amqp_link *link, const char *condition, const char *text)
+{
+    pn_link_t *pn = link->pn;
+    if (pn == NULL)
+        return;
+    if (pn_link_state(pn) & PN_LOCAL_UNINIT) {
+        pn_terminus_set_type(pn_link_is_receiver(pn) ? pn_link_target(pn) : pn_link_source(pn),
+                             PN_UNSPECIFIED);
+        pn_link_open(pn);
+    }
+    pn_condition_set_name(pn_link_condition(pn), condition);
+    pn_condition_set_description(pn_link_condition(pn), text);
+    pn_link_close(pn);
+    amqp_wake(link->connection);
+    link_leave(link);
+}
+
+void amqp_link_refuse_status(struct amqp_link *link, enum status status)
+{
+    amqp_count_refusal(status);
+    amqp_link_refuse(link, amqp_condition_of(status), status_text(status));
+}
+
+/* What clients of the JMS kind say about an address (queue, topic, temporary ones). */
+static bool wants_topic(pn_terminus_t *terminus)
+{
+    pn_data_t *capabilities = pn_terminus_capabilities(terminus);
+    bool topic = false;
+    pn_data_rewind(capabilities);
+    if (!pn_data_next(capabilities))
+        return false;
+    bool array = pn_data_type(capabilities) == PN_ARRAY;
+    if (array) {
+        pn_data_enter(capabilities);
+        if (!pn_data_next(capabilities))
+            return false;
+    }
+    do {
+        if (pn_data_type(capabilities) == PN_SYMBOL) {
+            pn_bytes_t symbol = pn_data_get_symbol(capabilities);
+            topic |= span_is(span_of(symbol.start, symbol.size), "topic");
+        }
+    } while (array && pn_data_next(capabilities));
+    pn_data_rewind(capabilities);
+    return topic;
+}
+
+static struct amqp_link *link_new(struct amqp_connection *connection, pn_link_t *pn)
+{
+    struct amqp_link *link = heap_new(sizeof *link);
+    link->connection = connection;
+    link->pn = pn;
+    link->session = pn_link_session(pn);
+    link->refs = 1;
+    link->lease_ms = AMQP_LEASE_MS;
+    buf_init(&link->partial, LIMIT_RECORD_BYTES);
+    list_push(&connection->links, &link->of_connection);
+    connection_hold(connection);
+    pn_link_set_context(pn, link);
+    return link;
+}
+
+/* A node of the client's own: a topic that nobody else can guess. */
+static void name_dynamic(pn_terminus_t *terminus)
+{
+    char address[64];
+    snprintf(address, sizeof address, "/topics/$reply/%016llx%016llx",
+             (unsigned long long)rng_u64(), (unsigned long long)rng_u64());
+    pn_terminus_set_address(terminus, address);
+}
+
+static void attach(struct amqp_link *link)
+{
+    pn_link_t *pn = link->pn;
+    bool target = pn_link_is_receiver(pn);
+    pn_terminus_t *remote = target ? pn_link_remote_target(pn) : pn_link_remote_source(pn);
+    pn_terminus_t *local = target ? pn_link_target(pn) : pn_link_source(pn);
+    struct amqp_address address;
+    if (pn_terminus_is_dynamic(remote))
+        name_dynamic(local);
+    const char *text = pn_terminus_get_address(local);
+    struct span name = text == NULL ? span_of("", 0) : span_from_text(text);
+    if (pn_terminus_get_type(remote) == PN_COORDINATOR) {
+        amqp_link_refuse_status(link, STATUS_UNSUPPORTED);
+    } else if (!amqp_address_parse(name, wants_topic(remote), &address) ||
+               (address.at == AMQP_AT_RELAY && !target)) {
+        amqp_link_refuse_status(link, STATUS_NOT_FOUND);
+    } else if (target) {
+        amqp_target_open(link, &address);
+    } else {
+        amqp_source_open(link, &address);
+    }
+}
+
+void amqp_link_opened(struct amqp_connection *connection, pn_link_t *pn)
+{
+    /* Refused ones count too until the peer has ended them. */
+    if (++connection->link_count > LINKS_REFUSED_MAX) {
+        amqp_count_refusal(STATUS_OVER_QUOTA);
+        amqp_end(connection, "amqp:resource-limit-exceeded", "too many links");
+        return;
+    }
+    struct amqp_link *link = link_new(connection, pn);
+    copy_ends(pn);
+    if (connection->link_count > LINKS_MAX)
+        amqp_link_refuse_status(link, STATUS_OVER_QUOTA);
+    else
+        attach(link);
+}
+
+void amqp_link_closed(pn_link_t *pn)
+{
+    struct amqp_link *link = amqp_link_of(pn);
+    pn_session_t *session = pn_link_session(pn);
+    struct amqp_connection *connection =
+        amqp_connection_of(pn_connection_get_context(pn_session_connection(session)));
+    if (link != NULL)
+        link_leave(link);
+    pn_link_close(pn);
+    pn_link_free(pn);
+    connection->link_count--;
+    amqp_wake(connection);
+}

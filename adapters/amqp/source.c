@@ -1,0 +1,343 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What clients receive from groups: attach, credit and drain, deliveries and their outcomes. */
+#include "adapters/amqp/connection.h"
+#include "core/base/clock.h"
+#include "core/base/pack.h"
+
+static const char DEFAULT_GROUP[] = "amqp";
+
+static _Thread_local uint8_t scratch_memory[AMQP_SCRATCH];
+
+uint8_t *amqp_scratch(size_t size)
+{
+    return size <= sizeof scratch_memory ? scratch_memory : heap_try(size);
+}
+
+void amqp_scratch_release(uint8_t *scratch)
+{
+    if (scratch != scratch_memory)
+        heap_free(scratch);
+}
+
+/* ------------------------------------------------ deliveries */
+
+/* The slot of a delivery's lease, which its context holds (plus one: none is NULL). */
+static void slot_set(pn_delivery_t *delivery, uint32_t slot)
+{
+    pn_delivery_set_context(delivery, (void *)((uintptr_t)slot + 1));
+}
+
+static bool slot_get(pn_delivery_t *delivery, uint32_t *slot)
+{
+    uintptr_t context = (uintptr_t)pn_delivery_get_context(delivery);
+    *slot = (uint32_t)(context - 1);
+    return context != 0;
+}
+
+/* A tag names the record, so that one that is offered again keeps it; after a failure the link may
+ * still know the old one. */
+static size_t tag_write(const struct group_item *item, uint8_t tag[20])
+{
+    store_u64(tag, item->receipt.offset);
+    store_u64(tag + 8, item->receipt.partition);
+    store_u32(tag + 16, item->receipt.delivery);
+    return item->failures > 0 ? 20 : 16;
+}
+
+static void give_back(struct consumer *consumer, uint32_t slot, enum settle_outcome outcome)
+{
+    consumer_settle(consumer, slot, outcome, 0, 0);
+}
+
+static void deliver(struct consumer *consumer, uint32_t slot, const struct group_item *item)
+{
+    struct amqp_link *link = consumer_context(consumer);
+    struct record record;
+    batch_record(item->batch, item->index, &record);
+    struct amqp_shown shown = {
+        .failures = item->failures,
+        .first_acquirer = item->failures == 0,
+        .positions = true,
+        .partition = item->receipt.partition,
+        .now_ms = clock_wall_ms(),
+    };
+    uint8_t *message = amqp_scratch(amqp_view_bound(&record));
+    if (message == NULL) {
+        give_back(consumer, slot, SETTLE_RELEASED);
+        return;
+    }
+    uint8_t tag[20];
+    size_t tag_size = tag_write(item, tag);
+    size_t size = amqp_view_write(&record, &shown, message);
+    pn_delivery_t *delivery = pn_delivery(link->pn, pn_dtag((const char *)tag, tag_size));
+    pn_link_send(link->pn, (const char *)message, size);
+    amqp_scratch_release(message);
+    if (link->settles) {
+        give_back(consumer, slot, SETTLE_DONE);
+        pn_delivery_settle(delivery);
+    } else {
+        slot_set(delivery, slot);
+    }
+    pn_link_advance(link->pn);
+    amqp_wake(link->connection);
+}
+
+static void drained(struct consumer *consumer)
+{
+    struct amqp_link *link = consumer_context(consumer);
+    pn_link_drained(link->pn);
+    amqp_wake(link->connection);
+}
+
+/* The receiver waits for the sender to settle: the token is the delivery. */
+static void settled(struct consumer *consumer, uint64_t token, enum status status)
+{
+    struct amqp_link *link = consumer_context(consumer);
+    pn_delivery_t *delivery = (pn_delivery_t *)(uintptr_t)token;
+    /* What came too late was not done. */
+    pn_delivery_update(delivery, status == STATUS_OK ? pn_delivery_remote_state(delivery)
+                                                     : (uint64_t)PN_RELEASED);
+    pn_delivery_settle(delivery);
+    amqp_wake(link->connection);
+}
+
+static void ended(struct consumer *consumer, enum status why)
+{
+    struct amqp_link *link = consumer_context(consumer);
+    if (why == STATUS_SHUTTING_DOWN)
+        return; /* the connection is told */
+    if (why == STATUS_NOT_FOUND)
+        amqp_link_refuse(link, "amqp:resource-deleted", "the queue or its group has gone");
+    else
+        amqp_link_refuse_status(link, why);
+}
+
+static const struct consumer_ops consumer_ops = {
+    .deliver = deliver,
+    .drained = drained,
+    .settled = settled,
+    .ended = ended,
+};
+
+/* ------------------------------------------------ outcomes */
+
+/* x-opt-delivery-delay among the annotations of a modified outcome. */
+static uint32_t delay_of(pn_disposition_t *disposition)
+{
+    pn_data_t *annotations = pn_disposition_annotations(disposition);
+    uint32_t delay_ms = 0;
+    pn_data_rewind(annotations);
+    if (pn_data_next(annotations) && pn_data_type(annotations) == PN_MAP) {
+        size_t count = pn_data_get_map(annotations);
+        pn_data_enter(annotations);
+        for (size_t i = 0; i + 1 < count && pn_data_next(annotations); i += 2) {
+            pn_type_t type = pn_data_type(annotations);
+            pn_bytes_t key = type == PN_SYMBOL   ? pn_data_get_symbol(annotations)
+                             : type == PN_STRING ? pn_data_get_string(annotations)
+                                                 : pn_bytes(0, NULL);
+            bool ours = span_is(span_of(key.start, key.size), "x-opt-delivery-delay");
+            if (!pn_data_next(annotations))
+                break;
+            int64_t value = 0;
+            switch (pn_data_type(annotations)) {
+            case PN_INT:
+                value = pn_data_get_int(annotations);
+                break;
+            case PN_UINT:
+                value = pn_data_get_uint(annotations);
+                break;
+            case PN_LONG:
+                value = pn_data_get_long(annotations);
+                break;
+            case PN_ULONG:
+                value = (int64_t)(pn_data_get_ulong(annotations) & INT64_MAX);
+                break;
+            default:
+                break;
+            }
+            if (ours && value > 0)
+                delay_ms = value > (int64_t)LIMIT_DELAY_MS ? LIMIT_DELAY_MS : (uint32_t)value;
+        }
+    }
+    pn_data_rewind(annotations);
+    return delay_ms;
+}
+
+/* What the receiver's state means for the record. Not deliverable here counts as a failure: the
+ * same consumer would get it again and again otherwise. False: no outcome yet. */
+static bool outcome_of(pn_delivery_t *delivery, enum settle_outcome *outcome, uint32_t *delay_ms)
+{
+    pn_disposition_t *remote = pn_delivery_remote(delivery);
+    *delay_ms = 0;
+    switch (pn_delivery_remote_state(delivery)) {
+    case PN_ACCEPTED:
+        *outcome = SETTLE_DONE;
+        return true;
+    case PN_REJECTED:
+        *outcome = SETTLE_REJECTED;
+        return true;
+    case PN_RELEASED:
+        *outcome = SETTLE_RELEASED;
+        return true;
+    case PN_MODIFIED:
+        *outcome = pn_disposition_is_failed(remote) || pn_disposition_is_undeliverable(remote)
+                       ? SETTLE_FAILED
+                       : SETTLE_RELEASED;
+        *delay_ms = delay_of(remote);
+        return true;
+    default:
+        /* Settled without a word: as if it had never come. */
+        *outcome = SETTLE_RELEASED;
+        return pn_delivery_settled(delivery);
+    }
+}
+
+static void group_updated(struct amqp_link *link, pn_delivery_t *delivery)
+{
+    enum settle_outcome outcome;
+    uint32_t delay_ms, slot;
+    if (!outcome_of(delivery, &outcome, &delay_ms) || !slot_get(delivery, &slot))
+        return;
+    pn_delivery_set_context(delivery, NULL);
+    bool answered = !pn_delivery_settled(delivery);
+    consumer_settle(link->consumer, slot, outcome, delay_ms,
+                    answered ? (uint64_t)(uintptr_t)delivery : 0);
+    if (!answered)
+        pn_delivery_settle(delivery);
+}
+
+void amqp_source_updated(struct amqp_link *link, pn_delivery_t *delivery)
+{
+    if (link->kind == AMQP_FROM_TOPIC)
+        amqp_topic_settled(link, delivery);
+    else if (link->consumer != NULL)
+        group_updated(link, delivery);
+    pn_delivery_clear(delivery);
+}
+
+void amqp_source_flow(struct amqp_link *link)
+{
+    int credit = pn_link_credit(link->pn);
+    bool drain = pn_link_get_drain(link->pn);
+    if (link->kind == AMQP_FROM_GROUP && link->consumer != NULL)
+        consumer_credit(link->consumer, credit > 0 ? (uint32_t)credit : 0, drain);
+    else if (link->kind == AMQP_FROM_TOPIC && drain && pn_link_queued(link->pn) == 0)
+        pn_link_drained(link->pn);
+    amqp_wake(link->connection);
+}
+
+/* ------------------------------------------------ attach */
+
+static void consume(struct amqp_link *link, const struct group_spec *group)
+{
+    struct amqp_connection *connection = link->connection;
+    const char *name = pn_link_name(link->pn);
+    struct consumer_options options = {
+        .group = group,
+        .selector = link->filter.selector,
+        .lease_ms = link->lease_ms,
+        .dead = link->dead,
+        .name = connection->client.id.size > 0 ? connection->client.id : span_from_text(name),
+    };
+    link->kind = AMQP_FROM_GROUP;
+    link->settles = pn_link_remote_snd_settle_mode(link->pn) == PN_SND_SETTLED;
+    link->consumer = consumer_open(&connection->client, &consumer_ops, link, &options);
+    amqp_link_accept(link);
+    amqp_source_flow(link);
+}
+
+struct grouping {
+    struct broker_admin admin;
+    struct amqp_link *link;
+};
+
+static void grouped(struct request *request, enum status status)
+{
+    struct grouping *grouping = container_of(request, struct grouping, admin.request);
+    struct amqp_link *link = grouping->link;
+    const struct group_spec *group = NULL;
+    if (link->pn != NULL)
+        group = catalog_group_by_text(broker_catalog(link->connection->client.worker), link->queue,
+                                      span_from_text(link->group));
+    if (link->pn != NULL && group != NULL)
+        consume(link, group);
+    else if (link->pn != NULL)
+        amqp_link_refuse_status(link, status == STATUS_OK ? STATUS_INTERNAL : status);
+    group_spec_unref(grouping->admin.group);
+    heap_free(grouping);
+    amqp_link_unref(link);
+}
+
+/* A group begins with whoever names it first. */
+static void group_make(struct amqp_link *link)
+{
+    struct grouping *grouping = heap_new(sizeof *grouping);
+    grouping->link = link;
+    grouping->admin = (struct broker_admin){
+        .client = &link->connection->client,
+        .action = ADMIN_GROUP_CREATE,
+        .name = span_from_text(link->group),
+        .id = link->queue,
+        .start = GROUP_EARLIEST,
+        .by_use = true,
+    };
+    request_init(&grouping->admin.request, amqp_loop(link->connection), grouped);
+    link->refs++;
+    broker_administer(&grouping->admin);
+}
+
+void amqp_source_from(struct amqp_link *link, const struct queue *queue)
+{
+    struct client *client = &link->connection->client;
+    enum status status = broker_check(client, ACTION_CONSUME, false, span_from_text(queue->name));
+    if (status != STATUS_OK) {
+        amqp_link_refuse_status(link, status);
+        return;
+    }
+    link->queue = queue->id;
+    const struct group_spec *group = catalog_group_by_text(broker_catalog(client->worker),
+                                                           queue->id, span_from_text(link->group));
+    if (group == NULL && link->dead)
+        amqp_link_refuse_status(link, STATUS_NOT_FOUND);
+    else if (group == NULL)
+        group_make(link);
+    else
+        consume(link, group);
+}
+
+void amqp_source_open(struct amqp_link *link, const struct amqp_address *address)
+{
+    struct client *client = &link->connection->client;
+    struct err err = {0};
+    enum status status = amqp_filter_read(pn_link_remote_source(link->pn), pn_link_source(link->pn),
+                                          &link->filter, &err);
+    if (status != STATUS_OK) {
+        amqp_count_refusal(status);
+        amqp_link_refuse(link, amqp_condition_of(status), err.text);
+        return;
+    }
+    if (address->at == AMQP_AT_TOPIC) {
+        amqp_topic_open(link, address->topic, link->filter.no_local);
+        return;
+    }
+    link->dead = address->dead;
+    link->group = address->group.size > 0
+                      ? heap_text((const char *)address->group.data, address->group.size)
+                      : heap_text(DEFAULT_GROUP, sizeof DEFAULT_GROUP - 1);
+    const struct queue *queue =
+        catalog_queue_by_text(broker_catalog(client->worker), client->tenant, address->queue);
+    if (queue != NULL)
+        amqp_source_from(link, queue);
+    else if (amqp_settings.auto_create && address->group.size == 0)
+        amqp_queue_make(link, address->queue);
+    else
+        amqp_link_refuse_status(link, STATUS_NOT_FOUND);
+}
+
+void amqp_source_close(struct amqp_link *link)
+{
+    if (link->kind == AMQP_FROM_TOPIC)
+        amqp_topic_close(link);
+    consumer_close(link->consumer, true);
+    link->consumer = NULL;
+}

@@ -1,0 +1,317 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What clients send: deliveries to the broker, their outcomes when it has answered. */
+#include "adapters/amqp/connection.h"
+#include "core/broker/topic.h"
+
+enum { ARENA_MAX = 3 * LIMIT_RECORD_BYTES, WAITING_FIRST = 64 };
+
+/* ------------------------------------------------ answers */
+
+static void waiting_push(struct amqp_connection *connection, struct amqp_link *link,
+                         pn_delivery_t *delivery)
+{
+    uint32_t capacity = connection->waiting_capacity;
+    if (connection->waiting_count == capacity) {
+        uint32_t more = capacity == 0 ? WAITING_FIRST : 2 * capacity;
+        struct amqp_waiting *ring = heap_array(more, sizeof *ring);
+        for (uint32_t i = 0; i < capacity; i++)
+            ring[i] = connection->waiting[(connection->waiting_first + i) % capacity];
+        heap_free(connection->waiting);
+        connection->waiting = ring;
+        connection->waiting_capacity = capacity = more;
+        connection->waiting_first = 0;
+    }
+    uint32_t at = (connection->waiting_first + connection->waiting_count++) % capacity;
+    connection->waiting[at] = (struct amqp_waiting){link, delivery};
+    link->refs++;
+}
+
+void amqp_waiting_free(struct amqp_connection *connection)
+{
+    for (uint32_t i = 0; i < connection->waiting_count; i++)
+        amqp_link_unref(
+            connection->waiting[(connection->waiting_first + i) % connection->waiting_capacity]
+                .link);
+    heap_free(connection->waiting);
+    connection->waiting = NULL;
+    connection->waiting_count = connection->waiting_capacity = 0;
+}
+
+/* Half of the credit at once: a flow for each message would be dear. */
+static void give_back(struct amqp_link *link)
+{
+    if (++link->owed < AMQP_CREDIT / 2)
+        return;
+    pn_link_flow(link->pn, (int)link->owed);
+    link->owed = 0;
+}
+
+static void settle(struct amqp_link *link, pn_delivery_t *delivery, enum status status,
+                   const char *text)
+{
+    if (!pn_delivery_settled(delivery)) {
+        if (status == STATUS_OK) {
+            pn_delivery_update(delivery, PN_ACCEPTED);
+        } else if (status == STATUS_SHUTTING_DOWN) { /* nothing was done: to be sent again */
+            pn_delivery_update(delivery, PN_RELEASED);
+        } else {
+            pn_condition_t *condition = pn_disposition_condition(pn_delivery_local(delivery));
+            pn_condition_set_name(condition, amqp_condition_of(status));
+            pn_condition_set_description(condition, text);
+            pn_delivery_update(delivery, PN_REJECTED);
+        }
+    }
+    pn_delivery_settle(delivery);
+    give_back(link);
+    amqp_wake(link->connection);
+}
+
+void amqp_answered(struct client *client, uint64_t token, enum status status, uint64_t partition,
+                   uint64_t offset)
+{
+    struct amqp_connection *connection = amqp_connection_of(client);
+    (void)partition;
+    (void)offset;
+    CHECK(connection->waiting_count > 0 && token == connection->answered);
+    struct amqp_waiting waiting = connection->waiting[connection->waiting_first];
+    connection->waiting_first = (connection->waiting_first + 1) % connection->waiting_capacity;
+    connection->waiting_count--;
+    connection->answered++;
+    if (waiting.link->pn != NULL)
+        settle(waiting.link, waiting.delivery, status, status_text(status));
+    amqp_link_unref(waiting.link);
+}
+
+/* ------------------------------------------------ one message */
+
+/* Where the relay's message goes. */
+static enum status find_destination(struct amqp_link *link, struct span to, struct publish *publish)
+{
+    struct amqp_connection *connection = link->connection;
+    const struct catalog *catalog = broker_catalog(connection->client.worker);
+    struct amqp_address address = {.at = AMQP_AT_NOTHING};
+    switch (link->kind) {
+    case AMQP_TO_QUEUE:
+        publish->queue = catalog_queue(catalog, link->queue);
+        return publish->queue == NULL ? STATUS_NOT_FOUND : STATUS_OK;
+    case AMQP_TO_TOPIC:
+        publish->topic = span_from_text(link->topic);
+        return STATUS_OK;
+    default:
+        break;
+    }
+    if (to.size == 0 || !amqp_address_parse(to, false, &address) || address.group.size > 0)
+        return STATUS_NOT_FOUND;
+    publish->topic = address.topic;
+    if (address.at == AMQP_AT_QUEUE)
+        publish->queue = catalog_queue_by_text(catalog, connection->client.tenant, address.queue);
+    return address.at == AMQP_AT_TOPIC || publish->queue != NULL ? STATUS_OK : STATUS_NOT_FOUND;
+}
+
+/* A topic or a queue decides what becomes of the property `to`, so the destination is known before
+ * the rest of the message is read; the relay reads it twice. */
+static enum status read_message(struct amqp_link *link, struct arena *arena, struct span bytes,
+                                struct publish *publish, struct err *err)
+{
+    struct span to = {0};
+    if (link->kind == AMQP_TO_ANYWHERE) {
+        struct amqp_message message;
+        if (amqp_message_read(bytes, &message) != STATUS_OK)
+            return err_set(err, STATUS_MALFORMED, "the message cannot be decoded");
+        to = message.properties[AMQP_TO].bytes;
+    }
+    enum status status = find_destination(link, to, publish);
+    if (status != STATUS_OK)
+        return err_set(err, status, "there is no such node");
+    return amqp_view_read(arena, bytes, publish, &to, err);
+}
+
+static void publish_message(struct amqp_link *link, pn_delivery_t *delivery, struct span bytes)
+{
+    struct amqp_connection *connection = link->connection;
+    bool settled = pn_delivery_settled(delivery);
+    struct arena arena;
+    struct err err = {0};
+    struct publish publish = {
+        .guarantee = settled ? GUARANTEE_AT_MOST_ONCE : GUARANTEE_AT_LEAST_ONCE,
+        .answer = !settled,
+    };
+    arena_init(&arena, ARENA_MAX);
+    enum status status = read_message(link, &arena, bytes, &publish, &err);
+    if (status != STATUS_OK)
+        amqp_count_refusal(status);
+    if (status == STATUS_OK && !settled) {
+        publish.token = connection->answered + connection->waiting_count;
+        waiting_push(connection, link, delivery);
+    }
+    if (status == STATUS_OK)
+        broker_publish(&connection->client, &publish);
+    if (settled || status != STATUS_OK)
+        settle(link, delivery, status, err.text);
+    arena_deinit(&arena);
+}
+
+/* ------------------------------------------------ deliveries, whole or in pieces */
+
+/* Too large: by the book the link ends, and with it what it had sent. */
+static bool take_piece(struct amqp_link *link, pn_delivery_t *delivery)
+{
+    uint8_t scratch[AMQP_FRAME_MAX];
+    ssize_t size;
+    while ((size = pn_link_recv(link->pn, (char *)scratch, sizeof scratch)) > 0) {
+        if (buf_append(&link->partial, scratch, (size_t)size) != STATUS_OK) {
+            amqp_link_refuse_status(link, STATUS_TOO_LARGE);
+            return false;
+        }
+    }
+    (void)delivery;
+    return true;
+}
+
+static void take_whole(struct amqp_link *link, pn_delivery_t *delivery)
+{
+    uint8_t small[AMQP_FRAME_MAX];
+    size_t pending = pn_delivery_pending(delivery);
+    struct span bytes;
+    if (link->partial.size == 0 && pending <= sizeof small) {
+        ssize_t size = pn_link_recv(link->pn, (char *)small, sizeof small);
+        bytes = span_of(small, size > 0 ? (size_t)size : 0);
+    } else {
+        if (!take_piece(link, delivery))
+            return;
+        bytes = buf_span(&link->partial);
+    }
+    pn_link_advance(link->pn);
+    publish_message(link, delivery, bytes);
+    buf_deinit(&link->partial);
+}
+
+/* Everything that has come, in order; stops where the broker takes no more. */
+void amqp_target_readable(struct amqp_link *link)
+{
+    struct amqp_connection *connection = link->connection;
+    pn_delivery_t *delivery;
+    while (link->pn != NULL && (delivery = pn_link_current(link->pn)) != NULL) {
+        if (pn_delivery_aborted(delivery)) {
+            buf_deinit(&link->partial);
+            pn_link_advance(link->pn);
+            pn_delivery_settle(delivery);
+            give_back(link);
+            continue;
+        }
+        if (!pn_delivery_readable(delivery))
+            return;
+        if (pn_delivery_partial(delivery)) {
+            take_piece(link, delivery);
+            return;
+        }
+        if (!broker_may_publish(&connection->client)) {
+            connection->paused = true;
+            stream_pause(connection->stream);
+            return;
+        }
+        take_whole(link, delivery);
+    }
+}
+
+/* ------------------------------------------------ attach */
+
+struct making {
+    struct broker_admin admin;
+    struct amqp_link *link;
+    char *name;
+};
+
+static void queue_target(struct amqp_link *link, const struct queue *queue)
+{
+    enum status status =
+        broker_check(&link->connection->client, ACTION_PUBLISH, false, span_from_text(queue->name));
+    if (status != STATUS_OK) {
+        amqp_link_refuse_status(link, status);
+        return;
+    }
+    link->kind = AMQP_TO_QUEUE;
+    link->queue = queue->id;
+    amqp_link_accept(link);
+}
+
+static void made(struct request *request, enum status status)
+{
+    struct making *making = container_of(request, struct making, admin.request);
+    struct amqp_link *link = making->link;
+    const struct queue *queue = NULL;
+    if (link->pn != NULL)
+        queue =
+            catalog_queue_by_text(broker_catalog(link->connection->client.worker),
+                                  link->connection->client.tenant, span_from_text(making->name));
+    if (link->pn != NULL && queue == NULL)
+        amqp_link_refuse_status(link, status == STATUS_OK ? STATUS_INTERNAL : status);
+    else if (link->pn != NULL && pn_link_is_receiver(link->pn))
+        queue_target(link, queue);
+    else if (link->pn != NULL)
+        amqp_source_from(link, queue);
+    queue_unref(making->admin.queue);
+    heap_free(making->name);
+    heap_free(making);
+    amqp_link_unref(link);
+}
+
+void amqp_queue_make(struct amqp_link *link, struct span name)
+{
+    struct making *making = heap_new(sizeof *making);
+    making->link = link;
+    making->name = heap_text((const char *)name.data, name.size);
+    making->admin = (struct broker_admin){
+        .client = &link->connection->client,
+        .action = ADMIN_QUEUE_CREATE,
+        .name = span_of(making->name, name.size),
+    };
+    request_init(&making->admin.request, amqp_loop(link->connection), made);
+    link->refs++;
+    broker_administer(&making->admin);
+}
+
+void amqp_target_open(struct amqp_link *link, const struct amqp_address *address)
+{
+    struct client *client = &link->connection->client;
+    const struct queue *queue;
+    enum status status;
+    switch (address->at) {
+    case AMQP_AT_RELAY:
+        link->kind = AMQP_TO_ANYWHERE;
+        amqp_link_accept(link);
+        break;
+    case AMQP_AT_TOPIC:
+        status = topic_name_is_valid(address->topic)
+                     ? broker_check(client, ACTION_PUBLISH, true, address->topic)
+                     : STATUS_INVALID;
+        if (status != STATUS_OK) {
+            amqp_link_refuse_status(link, status);
+            return;
+        }
+        link->kind = AMQP_TO_TOPIC;
+        link->topic = heap_text((const char *)address->topic.data, address->topic.size);
+        amqp_link_accept(link);
+        break;
+    case AMQP_AT_QUEUE:
+        queue =
+            catalog_queue_by_text(broker_catalog(client->worker), client->tenant, address->queue);
+        if (address->group.size > 0)
+            amqp_link_refuse(link, "amqp:not-allowed", "a group is a source only");
+        else if (queue != NULL)
+            queue_target(link, queue);
+        else if (amqp_settings.auto_create)
+            amqp_queue_make(link, address->queue);
+        else
+            amqp_link_refuse_status(link, STATUS_NOT_FOUND);
+        break;
+    case AMQP_AT_NOTHING:
+        amqp_link_refuse_status(link, STATUS_NOT_FOUND);
+        break;
+    }
+}
+
+void amqp_target_close(struct amqp_link *link)
+{
+    buf_deinit(&link->partial);
+}

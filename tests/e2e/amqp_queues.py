@@ -1,0 +1,337 @@
+# SPDX-License-Identifier: Apache-2.0
+"""AMQP 1.0 to and from queues, with Qpid Proton's own client: attach, outcomes, credit, drain, what a message keeps."""
+import threading
+import uuid
+
+from proton import (Delivery, Described, Message, SSLDomain, decimal64, float32, int32, symbol, timestamp, ubyte, uint,
+                    ulong, Endpoint)
+from proton.handlers import MessagingHandler
+from proton.reactor import AtLeastOnce, AtMostOnce, Container, Filter, LinkOption, Selector
+from proton.utils import BlockingConnection, LinkDetached
+
+import gateway
+from gateway import run, until
+
+SECONDS = 20
+
+
+def connect(running, **options):
+    return BlockingConnection(f"amqp://127.0.0.1:{running.amqp_port}", timeout=SECONDS, **options)
+
+
+def queue(running, name, **fields):
+    status, answer = running.call("POST", "/v1/default/queues", {"name": name, **fields})
+    assert status in (200, 201), answer
+
+
+def send(connection, address, *messages):
+    sender = connection.create_sender(address)
+    for message in messages:
+        sender.send(message)
+    sender.close()
+
+
+def receive(connection, address, count, outcome="accept", **options):
+    receiver = connection.create_receiver(address, credit=count, **options)
+    messages = []
+    for _ in range(count):
+        messages.append(receiver.receive(timeout=SECONDS))
+        getattr(receiver, outcome)()
+    receiver.close()
+    return messages
+
+
+def refused(call, condition):
+    try:
+        call()
+    except LinkDetached as error:
+        assert error.condition == condition, error
+        return
+    raise AssertionError(f"not refused with {condition}")
+
+
+def what_is_sent_is_received_in_order(running):
+    queue(running, "orders")
+    connection = connect(running)
+    send(connection, "orders", *[Message(body=f"b{i}", id=i) for i in range(50)])
+    assert [m.body for m in receive(connection, "/queues/orders", 50)] == [f"b{i}" for i in range(50)]
+    # Accepted is done: nothing comes again, and another group begins at the first record.
+    assert [m.id for m in receive(connection, "/queues/orders/groups/other", 50)] == list(range(50))
+    connection.close()
+
+
+def every_type_keeps_its_value(running):
+    queue(running, "types")
+    connection = connect(running)
+    sent = Message(
+        id=uuid.UUID(int=5), user_id=b"me", address="somewhere", subject="subject", reply_to="types",
+        correlation_id=ulong(2 ** 63), content_type="text/plain", content_encoding="gzip", expiry_time=0,
+        creation_time=12.5, group_id="group", group_sequence=7, reply_to_group_id="back", priority=9, durable=True,
+        annotations={symbol("x-own"): [1, {"a": "b"}], symbol("x-opt-partition-key"): "key"},
+        instructions={symbol("x-hop"): 1},
+        properties={"text": "ä", "true": True, "int": int32(-5), "long": 2 ** 40, "uint": uint(70000), "null": None,
+                    "ulong": ulong(1), "ubyte": ubyte(3), "double": 2.5, "float": float32(0.5), "bytes": b"text",
+                    "raw": b"\xff", "uuid": uuid.UUID(int=9), "time": timestamp(123), "symbol": symbol("s"),
+                    "subject": "mine", "topic": "mine too", "decimal": decimal64(77)},
+        body={"list": [1, 2.5, None, "x"], "described": Described(symbol("d"), [True])})
+    send(connection, "types", sent)
+    got, = receive(connection, "types", 1)
+    for field in ("id", "user_id", "address", "subject", "reply_to", "correlation_id", "content_type",
+                  "content_encoding", "creation_time", "group_id", "group_sequence", "reply_to_group_id", "priority",
+                  "durable", "body", "instructions"):
+        assert getattr(got, field) == getattr(sent, field), (field, getattr(got, field))
+        assert type(getattr(got, field)) is type(getattr(sent, field)), field
+    for name in {*got.properties, *sent.properties}:
+        assert got.properties.get(name) == sent.properties.get(name), (name, got.properties.get(name))
+    assert got.properties.keys() == sent.properties.keys()
+    for name, value in sent.properties.items():
+        assert type(got.properties[name]) is type(value), (name, type(got.properties[name]))
+    assert got.annotations[symbol("x-own")] == [1, {"a": "b"}]
+    assert got.annotations[symbol("x-opt-partition-key")] == "key"
+    assert got.annotations[symbol("x-opt-offset")] == 0
+    connection.close()
+
+
+def bodies_are_what_they_were(running):
+    queue(running, "bodies")
+    connection = connect(running)
+    bodies = ["text", b"bytes", "", b"", None, 5, [1, "two"], {"a": {"b": [None]}}, "x" * 1000, b"y" * 1000, True,
+              uuid.UUID(int=1), "z" * 300000]
+    send(connection, "bodies", *[Message(body=body, inferred=isinstance(body, bytes)) for body in bodies])
+    for body, got in zip(bodies, receive(connection, "bodies", len(bodies))):
+        assert got.body == body and type(got.body) is type(body), (got.body, body)
+    connection.close()
+
+
+def outcomes_decide(running):
+    queue(running, "work", redrive_policy="enable", max_consume_count=2)
+    connection = connect(running)
+    send(connection, "work", Message(body="a"))
+    receiver = connection.create_receiver("work", credit=1)
+    first = receiver.receive(timeout=SECONDS)
+    assert first.delivery_count == 0 and first.first_acquirer
+    receiver.release(delivered=False)
+    receiver.flow(1)
+    again = receiver.receive(timeout=SECONDS)
+    assert again.body == "a" and again.delivery_count == 0
+    receiver.fetcher.unsettled[-1].local.failed = True
+    receiver.settle(Delivery.MODIFIED)
+    receiver.flow(1)
+    third = receiver.receive(timeout=SECONDS)
+    assert third.delivery_count == 1 and not third.first_acquirer
+    receiver.reject()
+    receiver.close()
+    dead, = receive(connection, "/queues/work/groups/amqp/deadletters", 1)
+    assert dead.body == "a"
+    connection.close()
+
+
+def what_was_not_settled_is_offered_again(running):
+    queue(running, "again")
+    connection = connect(running)
+    send(connection, "again", *[Message(body=i) for i in range(3)])
+    receiver = connection.create_receiver("again", credit=3)
+    tags = []
+    for _ in range(3):
+        receiver.receive(timeout=SECONDS)
+        tags.append(receiver.fetcher.unsettled[-1].tag)
+    receiver.close()
+    other = connect(running)
+    receiver = other.create_receiver("again", credit=3)
+    got = [receiver.receive(timeout=SECONDS).body for _ in range(3)]
+    assert got == [0, 1, 2]
+    assert [delivery.tag for delivery in receiver.fetcher.unsettled] == tags
+    other.close()
+    connection.close()
+
+
+def settled_both_ways(running):
+    queue(running, "settled")
+    connection = connect(running)
+    sender = connection.create_sender("settled", options=AtMostOnce())
+    for i in range(10):
+        sender.send(Message(body=i))
+    assert [m.body for m in receive_settled(connection, "settled", 10)] == list(range(10))
+    connection.close()
+    # Done as soon as they had left.
+    drainer = Drainer(f"127.0.0.1:{running.amqp_port}", "settled", 5)
+    Container(drainer).run()
+    assert drainer.bodies == []
+
+
+def receive_settled(connection, address, count):
+    receiver = connection.create_receiver(address, credit=count, options=AtMostOnce())
+    messages = [receiver.receive(timeout=SECONDS) for _ in range(count)]
+    receiver.close()
+    return messages
+
+
+class Drainer(MessagingHandler):
+    """Takes what there is, with a drain, and says how much came before it was over."""
+
+    def __init__(self, url, address, credit):
+        super().__init__(prefetch=0, auto_accept=True)
+        self.url, self.address, self.credit = url, address, credit
+        self.bodies, self.drained = [], False
+
+    def on_start(self, event):
+        self.connection = event.container.connect(self.url, allowed_mechs="ANONYMOUS")
+        self.receiver = event.container.create_receiver(self.connection, self.address)
+
+    def on_link_opened(self, event):
+        self.receiver.drain(self.credit)
+
+    def on_message(self, event):
+        self.bodies.append(event.message.body)
+        self.look()
+
+    def on_link_flow(self, event):
+        self.look()
+
+    def look(self):
+        if self.receiver.credit == 0 and not self.drained and self.receiver.queued == 0:
+            self.drained = True
+            self.connection.close()
+
+
+def a_drain_ends_with_what_there_is(running):
+    queue(running, "drained")
+    connection = connect(running)
+    send(connection, "drained", *[Message(body=i) for i in range(7)])
+    connection.close()
+    drainer = Drainer(f"127.0.0.1:{running.amqp_port}", "drained", 20)
+    Container(drainer).run()
+    assert drainer.bodies == list(range(7)) and drainer.drained
+
+
+def a_large_message_in_many_transfers(running):
+    queue(running, "large")
+    connection = connect(running)
+    body = bytes(range(256)) * 20000  # 5 MB
+    send(connection, "large", Message(body=body))
+    got, = receive(connection, "large", 1)
+    assert got.body == body
+    refused(lambda: send(connection, "large", Message(body=b"x" * (11 << 20))), "amqp:link:message-size-exceeded")
+    connection.close()
+
+
+def addresses_that_lead_nowhere(running):
+    queue(running, "here")
+    connection = connect(running)
+    refused(lambda: connection.create_sender("nowhere"), "amqp:not-found")
+    refused(lambda: connection.create_receiver("nowhere"), "amqp:not-found")
+    refused(lambda: connection.create_receiver("/queues/here/groups/none/deadletters"), "amqp:not-found")
+    refused(lambda: connection.create_sender("/queues/here/groups/g"), "amqp:not-allowed")
+    refused(lambda: connection.create_sender("/topics/a/+"), "amqp:invalid-field")
+    refused(lambda: connection.create_receiver("/strange/here"), "amqp:not-found")
+    connection.close()
+
+
+def queues_are_made_on_demand():
+    running = gateway.Gateway(None, "amqp.auto_create=true")
+    connection = connect(running)
+    send(connection, "made", Message(body="x"))
+    assert receive(connection, "made", 1)[0].body == "x"
+    assert receive_nothing(connection, "made by reading".replace(" ", "-"))
+    connection.close()
+    assert running.stop() == 0
+
+
+def receive_nothing(connection, address):
+    receiver = connection.create_receiver(address, credit=1)
+    receiver.close()
+    return True
+
+
+def selectors_choose(running):
+    queue(running, "chosen")
+    connection = connect(running)
+    send(connection, "chosen", *[Message(body=i, properties={"n": i, "color": "red" if i % 2 else "blue"})
+                                 for i in range(10)])
+    odd = receive(connection, "chosen", 3, options=Selector("color = 'red' AND n > 3"))
+    assert [m.body for m in odd] == [5, 7, 9]
+    rest = receive(connection, "chosen", 7)
+    assert [m.body for m in rest] == [0, 1, 2, 3, 4, 6, 8]
+    refused(lambda: connection.create_receiver("chosen", options=Selector("color = = 1")), "amqp:invalid-field")
+    connection.close()
+
+
+def delays_and_expiry(running):
+    queue(running, "later")
+    connection = connect(running)
+    send(connection, "later",
+         Message(body="second", annotations={symbol("x-opt-delivery-delay"): uint(700)}),
+         Message(body="first"),
+         Message(body="never", ttl=0.001))
+    got = receive(connection, "later", 2)
+    assert [m.body for m in got] == ["first", "second"]
+    connection.close()
+
+
+def the_relay_sends_anywhere(running):
+    queue(running, "one")
+    queue(running, "two")
+    connection = connect(running)
+    sender = connection.create_sender(None)
+    sender.send(Message(address="one", body=1))
+    sender.send(Message(address="/queues/two", body=2))
+    try:
+        sender.send(Message(address="three", body=3))
+        raise AssertionError("sent to nowhere")
+    except Exception as error:
+        assert "not-found" in str(error) or "REJECTED" in str(error), error
+    assert receive(connection, "one", 1)[0].body == 1
+    assert receive(connection, "two", 1)[0].body == 2
+    connection.close()
+
+
+def a_queue_that_goes_ends_its_links(running):
+    queue(running, "going")
+    connection = connect(running)
+    receiver = connection.create_receiver("going", credit=1)
+    sender = connection.create_sender("going")
+    running.call("DELETE", "/v1/default/queues/going")
+    refused(lambda: receiver.receive(timeout=SECONDS), "amqp:resource-deleted")
+    try:
+        sender.send(Message(body="x"))
+        raise AssertionError("sent to what is gone")
+    except Exception as error:
+        assert "REJECTED" in str(error) or "not-found" in str(error), error
+    connection.close()
+
+
+def users_log_in():
+    running = gateway.Gateway(None)
+    status, answer = running.call("PUT", "/v1/default/users/ann", {"password": "secret"})
+    assert status in (200, 201, 204), answer
+    for options in ({"user": "ann", "password": "secret", "allowed_mechs": "PLAIN"},):
+        connection = connect(running, **options)
+        connection.close()
+    for options in ({"user": "ann", "password": "wrong", "allowed_mechs": "PLAIN"}, {"allowed_mechs": "ANONYMOUS"}):
+        try:
+            connect(running, **options)
+            raise AssertionError(f"let in with {options}")
+        except Exception as error:
+            assert "unauthorized-access" in str(error), error
+    assert running.stop() == 0
+
+
+def an_end_says_so(running):
+    queue(running, "end")
+    connection = connect(running)
+    receiver = connection.create_receiver("end", credit=1)
+    stopping = threading.Thread(target=running.stop)
+    stopping.start()
+    try:
+        receiver.receive(timeout=SECONDS)
+        raise AssertionError("received from an ended gateway")
+    except Exception as error:
+        assert "forced" in str(error) or "amqp" in str(error), error
+    stopping.join()
+
+
+if __name__ == "__main__":
+    run(what_is_sent_is_received_in_order, every_type_keeps_its_value, bodies_are_what_they_were, outcomes_decide,
+        what_was_not_settled_is_offered_again, settled_both_ways, a_drain_ends_with_what_there_is,
+        a_large_message_in_many_transfers, addresses_that_lead_nowhere, queues_are_made_on_demand, selectors_choose,
+        delays_and_expiry, the_relay_sends_anywhere, a_queue_that_goes_ends_its_links, users_log_in, an_end_says_so)

@@ -75,6 +75,7 @@ static bool fits(unsigned name, struct span value)
     case AMQP_CONTENT_ENCODING:
     case AMQP_GROUP_ID:
     case AMQP_REPLY_TO_GROUP_ID:
+    case TOPIC:
         return utf8_is_valid(value);
     case AMQP_GROUP_SEQUENCE:
         return is_number(value, UINT32_MAX);

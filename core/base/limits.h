@@ -53,6 +53,8 @@
 #define LIMIT_PRODUCERS         100000u    /* with sequences, in the partitions of one worker */
 #define LIMIT_LOOK_AHEAD        65536u     /* skipped records of one fifo group and partition */
 #define LIMIT_HTTP_BODY         (12u * 1024 * 1024)
+#define LIMIT_FOLLOWERS         100u                /* per client */
+#define LIMIT_FOLLOW_PARTITIONS 1024u               /* of one follower */
 #define LIMIT_WEBSOCKET_MESSAGE (16u * 1024 * 1024) /* one message or frame, inflated */
 #define LIMIT_WEBSOCKET_IDLE_MS 30000u              /* of silence, then a ping; twice: the end */
 #define LIMIT_CONNECT_MS        10000u /* from accept to a complete CONNECT or request */

@@ -308,6 +308,7 @@ static void apply_queues(struct broker_worker *worker, const struct catalog *old
             delayed_forget(worker, queue);
             deduped_forget(worker, queue);
             deliver_forget(worker, queue);
+            follow_forget(worker, queue);
         }
     }
     for (size_t i = 0; i < catalog_queue_count(new); i++) {
@@ -381,6 +382,7 @@ void administer_apply(struct broker_worker *worker, struct catalog *catalog)
     apply_queues(worker, old, catalog);
     if (old != NULL) {
         apply_principals(worker, old, catalog);
+        follow_recheck(worker);
     } else {
         delayed_open(worker);
         deduped_open(worker);

@@ -17,6 +17,7 @@ static void worker_init(struct broker_worker *worker, struct broker *broker, uns
     list_init(&worker->clients);
     list_init(&worker->home_groups);
     map_init(&worker->seen);
+    follow_init(worker);
     map_init(&worker->groups);
     publish_init(worker);
     delayed_init(worker);
@@ -37,6 +38,7 @@ static void worker_deinit(struct broker_worker *worker)
     deduped_deinit(worker);
     retained_deinit(worker);
     deliver_deinit(worker);
+    follow_deinit(worker);
     share_deinit(worker);
     map_deinit(&worker->groups);
     topic_trie_free(worker->trie);

@@ -114,7 +114,9 @@ struct client {
     char *publisher;              /* header value */
     uint32_t publisher_size;
     struct broker_login *login; /* running */
-    struct catch_up *catch_up;  /* read in flight */
+    struct list followers;      /* readers without leases: follow.h */
+    uint32_t follower_count;
+    struct catch_up *catch_up; /* read in flight */
     bool open;
 };
 

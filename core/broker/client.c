@@ -5,6 +5,7 @@
 #include "core/base/hash.h"
 #include "core/base/heap.h"
 #include "core/broker/consume.h"
+#include "core/broker/follow.h"
 
 enum { CREDENTIAL_MS = 5 * 60 * 1000 };
 
@@ -18,6 +19,7 @@ void client_init(struct client *client, struct broker_worker *worker, const stru
     list_init(&client->lags);
     list_init(&client->consumers);
     list_init(&client->walks);
+    list_init(&client->followers);
     link_init(&client->waiting);
     client->figures = figures_of(worker, ops->protocol);
     list_push(&worker->clients, &client->link);
@@ -34,6 +36,7 @@ void client_close(struct client *client)
     worker->client_count--;
     client->open = false;
     consumers_close(client);
+    followers_close(client);
     if (client->login != NULL)
         client->login->client = NULL;
     catch_up_close(client);
@@ -63,6 +66,8 @@ void client_settled(struct client *client, uint32_t count)
 void client_drained(struct client *client)
 {
     consumers_go_on(client);
+    if (client->follower_count > 0)
+        followers_go_on(client);
     if (!list_is_empty(&client->lags))
         catch_up_go_on(client);
     if (!list_is_empty(&client->seats))

@@ -15,7 +15,7 @@ struct notice {
     unsigned from;
     struct batch *batch;
     uint64_t queue;
-    bool stored, for_groups;
+    bool stored, for_groups, for_followers;
     size_t bytes; /* charged to the worker it goes to */
     uint32_t count, capacity;
     uint32_t *records; /* numbers of those that match somebody there */
@@ -81,6 +81,12 @@ bool deliver_topic(const struct record *record, int64_t now_ms, struct span *top
         }
     }
     return found;
+}
+
+bool deliver_has_expired(const struct record *record, int64_t now_ms)
+{
+    struct span expires_at;
+    return record_find(record, HEADER_EXPIRES_AT, &expires_at) && has_passed(expires_at, now_ms);
 }
 
 static bool is_own(const struct client *client, const struct record *record)
@@ -262,6 +268,8 @@ static void notice_deliver(struct mail *mail)
     uint64_t partition = notice->batch->partition;
     if (notice->stored && dead_partition_group(partition) == 0)
         seen_of(worker, partition)->end = batch_end(notice->batch);
+    if (notice->for_followers)
+        follow_notice(worker, partition, notice->batch);
     if (notice->for_groups)
         groups_notice(worker, notice->queue, partition, notice->batch);
     notice_free(notice);
@@ -353,6 +361,15 @@ static void deliver_dead(struct broker_worker *worker, uint64_t partition, struc
     post_notices(worker);
 }
 
+static void deliver_followers(struct broker_worker *worker, uint64_t partition, struct batch *batch)
+{
+    uint64_t workers = follow_workers(worker, partition), own = 1ULL << worker->index;
+    for (uint64_t others = workers & ~own; others != 0; others &= others - 1)
+        notice_for(worker, (unsigned)__builtin_ctzll(others), batch, true)->for_followers = true;
+    if ((workers & own) != 0)
+        follow_notice(worker, partition, batch);
+}
+
 void deliver_committed(void *context, uint64_t partition, struct batch *batch)
 {
     struct broker_worker *worker = context;
@@ -363,6 +380,7 @@ void deliver_committed(void *context, uint64_t partition, struct batch *batch)
     const struct queue *queue = catalog_queue_of_partition(worker->catalog, partition);
     deliver_batch(worker, batch, true);
     seen_of(worker, partition)->end = batch_end(batch);
+    deliver_followers(worker, partition, batch);
     if (queue != NULL) {
         bool here = false;
         for (size_t i = 0; i < catalog_group_count(worker->catalog, queue->id); i++) {

@@ -124,6 +124,10 @@ struct broker_worker {
     struct loop_task parcel_task;
     uint64_t share_members, share_seats; /* that live here */
 
+    struct map followed; /* partition -> who follows it; of those owned here: follow_watch.c */
+    struct map watches;  /* partition -> struct watch: those followed here */
+    struct list followers;
+
     struct map groups; /* id -> struct home_group */
     struct list home_groups;
 
@@ -215,6 +219,19 @@ enum deliver_result deliver_to(struct subscription *subscription, const struct r
 /* A stored record: as above, and the subscription remembers that it was served it, or skipped. */
 enum deliver_result deliver_stored(struct subscription *subscription, uint64_t partition,
                                    const struct record *record, struct frame_cache *cache);
+
+/* No topic is asked for. */
+bool deliver_has_expired(const struct record *record, int64_t now_ms);
+
+/* follow.c, follow_watch.c, follow_home.c */
+uint64_t follow_workers(struct broker_worker *owner, uint64_t partition);
+/* A batch of a partition that is followed on this worker. */
+void follow_notice(struct broker_worker *worker, uint64_t partition, struct batch *batch);
+void follow_init(struct broker_worker *worker);
+/* The catalog is another one. */
+void follow_recheck(struct broker_worker *worker);
+void follow_forget(struct broker_worker *worker, const struct queue *queue);
+void follow_deinit(struct broker_worker *worker);
 
 /* subscribe.c */
 /* One of those that a subscribe waits for has come: at the last one it is done. */

@@ -68,6 +68,9 @@ static bool has_answer(enum mqtt_version version, enum status status)
      * end of the server a refusal would keep the client from sending again. */
     if (status == STATUS_STORAGE_FAILED || status == STATUS_SHUTTING_DOWN)
         return false;
+    /* Only of settlements: the lease had run out, which a delivery to somebody tells as well. */
+    if (status == STATUS_STALE)
+        return true;
     /* 3.x has no negative answer, and a positive one would be a promise (3.3.5-2 leaves the
      * choice). */
     return version == MQTT_5;
@@ -128,23 +131,36 @@ static enum mqtt_reason resolve_alias(struct mqtt_session *session, struct mqtt_
     return MQTT_REASON_SUCCESS;
 }
 
-/* A queue that does not exist, or an address that nothing can be published to, is refused. */
-static enum status find_address(struct mqtt_session *session, struct publish *publish)
+/* What an address of ours says. A queue that does not exist, or an address that nothing can be
+ * published to, is refused. */
+static enum status find_address(struct mqtt_session *session, const struct mqtt_address *address,
+                                struct publish *publish)
 {
-    struct mqtt_address address;
-    if (publish->topic.size == 0 || publish->topic.data[0] != '$')
-        return STATUS_OK; /* the broker's to judge */
-    mqtt_address_of_topic(publish->topic, &address);
-    if (address.delayed)
-        publish->delay_ms = address.delay_ms;
-    publish->topic = address.topic;
-    if (address.kind == MQTT_ADDRESS_TOPIC)
+    if (address->delayed)
+        publish->delay_ms = address->delay_ms;
+    publish->topic = address->topic;
+    if (address->kind == MQTT_ADDRESS_TOPIC)
         return STATUS_OK;
-    if (address.kind != MQTT_ADDRESS_QUEUE)
+    if (address->kind == MQTT_ADDRESS_BAD)
         return STATUS_INVALID;
     publish->queue = catalog_queue_by_text(broker_catalog(session->client.worker),
-                                           session->client.tenant, address.queue);
+                                           session->client.tenant, address->queue);
     return publish->queue == NULL ? STATUS_NOT_FOUND : STATUS_OK;
+}
+
+/* Of a topic that begins with '$'. */
+static void to_address(struct mqtt_session *session, struct publish *publish)
+{
+    struct mqtt_address address;
+    mqtt_address_of_topic(publish->topic, &address);
+    enum status status = find_address(session, &address, publish);
+    if (status == STATUS_OK &&
+        (address.kind == MQTT_ADDRESS_NACK || address.kind == MQTT_ADDRESS_EXTEND))
+        mqtt_settle_publish(session, &address, publish);
+    else if (status == STATUS_OK)
+        broker_publish(&session->client, publish);
+    else if (publish->answer)
+        broker_refuse(&session->client, publish->token, status);
 }
 
 static void to_broker(struct mqtt_session *session, const struct mqtt_publish *packet)
@@ -166,11 +182,10 @@ static void to_broker(struct mqtt_session *session, const struct mqtt_publish *p
         mqtt_end(session, reason);
         return;
     }
-    enum status status = find_address(session, &publish);
-    if (status == STATUS_OK)
+    if (publish.topic.size > 0 && publish.topic.data[0] == '$')
+        to_address(session, &publish);
+    else
         broker_publish(&session->client, &publish);
-    else if (publish.answer)
-        broker_refuse(&session->client, publish.token, status);
 }
 
 bool mqtt_handle_publish(struct mqtt_session *session, uint8_t header, struct span body)

@@ -1,33 +1,52 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Deliveries that somebody else may get if this client does not answer: what each outgoing
- * identifier stands for. */
+ * identifier stands for, and what an answer means. */
 #include "adapters/mqtt/session.h"
 #include "core/base/heap.h"
+#include "core/base/limits.h"
 
-struct mqtt_lease {
-    struct subscription *subscription; /* shared; NULL: nothing to settle */
-    uint32_t number;
-};
-
-static struct mqtt_lease *lease_at(struct mqtt_session *session, uint16_t id)
+void mqtt_lease_put(struct mqtt_session *session, uint16_t id, const struct mqtt_lease *lease)
 {
     if (session->leases == NULL)
         session->leases = heap_array(session->client.credit_max + 1u, sizeof *session->leases);
-    return &session->leases[id];
+    session->leases[id] = *lease;
 }
 
-void mqtt_lease_shared(struct mqtt_session *session, uint16_t id, struct subscription *subscription)
+struct mqtt_lease *mqtt_lease_at(struct mqtt_session *session, uint16_t id)
 {
-    *lease_at(session, id) =
-        (struct mqtt_lease){.subscription = subscription, .number = subscription->lease};
+    return session->leases != NULL && id <= session->client.credit_max ? &session->leases[id]
+                                                                       : NULL;
 }
 
-void mqtt_lease_end(struct mqtt_session *session, uint16_t id)
+/* In ms, of a negative answer; what is no number asks for none. */
+static uint32_t delay_of(const struct mqtt_ack *ack)
 {
-    struct mqtt_lease lease = session->leases[id];
-    session->leases[id] = (struct mqtt_lease){0};
-    if (lease.subscription != NULL)
-        broker_share_settled(lease.subscription, lease.number);
+    struct span list = ack->properties.list;
+    struct mqtt_pair pair;
+    uint64_t delay_ms;
+    while (mqtt_user_next(&list, &pair))
+        if (span_is(pair.name, "delay") && mqtt_parse_number(pair.value, &delay_ms))
+            return delay_ms < LIMIT_DELAY_MS ? (uint32_t)delay_ms : LIMIT_DELAY_MS;
+    return 0;
+}
+
+void mqtt_lease_end(struct mqtt_session *session, uint16_t id, const struct mqtt_ack *ack)
+{
+    struct mqtt_lease *at = mqtt_lease_at(session, id);
+    if (at == NULL)
+        return;
+    struct mqtt_lease lease = *at;
+    *at = (struct mqtt_lease){0};
+    if (lease.subscription != NULL) {
+        broker_share_settled(lease.subscription, lease.number); /* also a refusal (4.8.2-6) */
+    } else if (lease.queue != NULL) {
+        enum settle_outcome outcome = ack->reason < MQTT_REASON_UNSPECIFIED ? SETTLE_DONE
+                                      : ack->reason == MQTT_REASON_PAYLOAD_FORMAT_INVALID
+                                          ? SETTLE_REJECTED
+                                          : SETTLE_FAILED;
+        mqtt_queue_settle(lease.queue, lease.number, outcome,
+                          outcome == SETTLE_FAILED ? delay_of(ack) : 0);
+    }
 }
 
 void mqtt_leases_free(struct mqtt_session *session)

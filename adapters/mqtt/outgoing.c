@@ -7,8 +7,7 @@
 
 enum { COPY_BYTES = 4096 };
 
-/* An identifier that is not in use; there is one as long as credit is not used up. */
-static uint16_t take_id(struct mqtt_session *session, enum mqtt_owed owed)
+uint16_t mqtt_take_id(struct mqtt_session *session, enum mqtt_owed owed)
 {
     uint32_t count = session->client.credit_max;
     if (session->owed == NULL)
@@ -43,10 +42,12 @@ void mqtt_deliver(struct client *client, struct subscription *subscription, stru
         stream_write_blob(session->stream, frame, 0, frame->size);
         return;
     }
-    uint16_t id =
-        take_id(session, (frame->bytes[0] & 0x06) == 0x02 ? MQTT_OWED_PUBACK : MQTT_OWED_PUBREC);
+    uint16_t id = mqtt_take_id(session, (frame->bytes[0] & 0x06) == 0x02 ? MQTT_OWED_PUBACK
+                                                                         : MQTT_OWED_PUBREC);
     if (subscription->shared)
-        mqtt_lease_shared(session, id, subscription);
+        mqtt_lease_put(
+            session, id,
+            &(struct mqtt_lease){.subscription = subscription, .number = subscription->lease});
     if (frame->size <= COPY_BYTES) {
         uint8_t *to = stream_reserve(session->stream, frame->size);
         memcpy(to, frame->bytes, frame->size);
@@ -58,12 +59,12 @@ void mqtt_deliver(struct client *client, struct subscription *subscription, stru
     stream_write_blob(session->stream, frame, at + 2, frame->size - at - 2);
 }
 
-static void settle(struct mqtt_session *session, uint16_t id)
+static void settle(struct mqtt_session *session, uint16_t id, const struct mqtt_ack *ack)
 {
     session->owed[id] = MQTT_OWED_NOTHING;
     session->settled++;
     if (session->leases != NULL)
-        mqtt_lease_end(session, id);
+        mqtt_lease_end(session, id, ack);
 }
 
 static void released(struct mqtt_session *session, uint16_t id, enum mqtt_reason reason)
@@ -99,13 +100,15 @@ void mqtt_handle_ack(struct mqtt_session *session, uint8_t header, struct span b
             released(session, id, MQTT_REASON_PACKET_ID_NOT_FOUND);
     } else if (type == MQTT_PUBREC && owed != MQTT_OWED_PUBACK) {
         if (ack.reason >= MQTT_REASON_UNSPECIFIED) {
-            settle(session, id);
+            settle(session, id, &ack);
         } else {
             session->owed[id] = MQTT_OWED_PUBCOMP;
             released(session, id, MQTT_REASON_SUCCESS);
         }
     } else if (owed == answer_owed(type)) {
-        settle(session, id);
+        if (type == MQTT_PUBCOMP)
+            ack.reason = MQTT_REASON_SUCCESS; /* it has it, whatever it remembers */
+        settle(session, id, &ack);
     } else if (owed != MQTT_OWED_NOTHING) { /* an answer, but not to what was sent (4.3) */
         mqtt_end(session, MQTT_REASON_PROTOCOL_ERROR);
     }

@@ -115,6 +115,7 @@ enum mqtt_reason mqtt_reason_on(enum status status, uint32_t packets)
                              : status == STATUS_SHUTTING_DOWN   ? MQTT_REASON_SERVER_UNAVAILABLE
                              : status == STATUS_BUSY            ? MQTT_REASON_SERVER_BUSY
                              : status == STATUS_UNAUTHENTICATED ? MQTT_REASON_NOT_AUTHORIZED
+                             : status == STATUS_MALFORMED       ? MQTT_REASON_PAYLOAD_FORMAT_INVALID
                                                                 : MQTT_REASON_UNSPECIFIED;
     return mqtt_reason_allowed((uint8_t)other, packets) ? other : MQTT_REASON_UNSPECIFIED;
 }
@@ -292,8 +293,10 @@ static enum status session_input(void *context, struct span bytes, size_t *used)
     }
     metric_add(metrics.received, packets);
     *used = session->state == MQTT_DOWN ? bytes.size : at;
-    if (session->settled > 0 && session->state == MQTT_UP)
+    if (session->settled > 0 && session->state == MQTT_UP) {
         client_settled(&session->client, session->settled);
+        mqtt_queues_credit(session);
+    }
     return STATUS_OK;
 }
 
@@ -304,6 +307,8 @@ static enum status session_open(void *context, struct stream *stream, struct bro
     struct mqtt_session *session = context;
     client_init(&session->client, worker, &mqtt_client_ops);
     session->stream = stream;
+    list_init(&session->queues);
+    list_init(&session->settlings);
     session->packet_max = UINT32_MAX;
     session->receive_max = mqtt_settings.receive_max;
     session->timer.fired = timer_fired;
@@ -334,6 +339,7 @@ static void session_close(void *context)
     mqtt_will_free(session);
     mqtt_give_name_back(session);
     client_close(&session->client);
+    mqtt_queues_close(session);
     mqtt_incoming_free(session);
     heap_free(session->owed);
     mqtt_leases_free(session);

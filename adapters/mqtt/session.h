@@ -10,6 +10,7 @@
 #include "adapters/mqtt/address.h"
 #include "adapters/mqtt/encode.h"
 #include "adapters/mqtt/mqtt.h"
+#include "core/broker/consume.h"
 
 enum mqtt_state { MQTT_WAIT_CONNECT, MQTT_LOGIN, MQTT_UP, MQTT_DOWN };
 
@@ -40,6 +41,9 @@ struct mqtt_session {
     struct loop_timer timer;   /* until CONNECT, then keep alive */
     uint8_t *owed;             /* enum mqtt_owed by outgoing identifier; NULL until the first */
     struct mqtt_lease *leases; /* by outgoing identifier; NULL until the first */
+    struct list queues;        /* subscriptions to them */
+    uint32_t queue_count;
+    struct list settlings; /* answers owed to what was published to settle */
     struct mqtt_aliases *aliases;
     struct mqtt_received *received; /* incoming QoS 2 identifiers */
     struct mqtt_kept_will *will;
@@ -82,14 +86,59 @@ void mqtt_deliver(struct client *client, struct subscription *subscription, stru
                   uint32_t variant, const struct record *record);
 void mqtt_handle_ack(struct mqtt_session *session, uint8_t header, struct span body);
 
+/* An identifier that is not in use; there is one while there is credit. */
+uint16_t mqtt_take_id(struct mqtt_session *session, enum mqtt_owed owed);
+
 /* lease.c: deliveries that are not over when they are sent, by outgoing identifier. */
-void mqtt_lease_shared(struct mqtt_session *session, uint16_t id,
-                       struct subscription *subscription);
-/* The client has answered, however. */
-void mqtt_lease_end(struct mqtt_session *session, uint16_t id);
+struct mqtt_queue;
+struct mqtt_lease {
+    struct subscription *subscription; /* shared; or */
+    struct mqtt_queue *queue;          /* NULL with the other: nothing to settle */
+    uint32_t number;                   /* what they call it */
+};
+void mqtt_lease_put(struct mqtt_session *session, uint16_t id, const struct mqtt_lease *lease);
+/* NULL: there never was one of that identifier. */
+struct mqtt_lease *mqtt_lease_at(struct mqtt_session *session, uint16_t id);
+/* The client has answered with this reason; properties are those of its answer. */
+void mqtt_lease_end(struct mqtt_session *session, uint16_t id, const struct mqtt_ack *ack);
 void mqtt_leases_free(struct mqtt_session *session);
 
+/* queue.c: subscriptions to queues and dead letters, as consumers of groups. */
+/* What a SUBSCRIBE asks for in user properties, for all its filters. */
+enum { MQTT_LEASE_MS = 30000 }; /* unless asked otherwise */
+struct mqtt_asked {
+    bool receipt, offset; /* show=receipt, show=offset */
+    uint32_t lease_ms;    /* lease */
+    bool replayed;        /* replay */
+    struct mqtt_position from;
+};
+struct mqtt_subscribing;
+/* The reason, or MQTT_PENDING: then mqtt_subscribed() follows for that place. */
+uint8_t mqtt_queue_subscribe(struct mqtt_session *session, const struct mqtt_filter *filter,
+                             const struct mqtt_address *address, const struct mqtt_asked *asked,
+                             uint32_t identifier, struct mqtt_subscribing *subscribing,
+                             uint16_t place);
+enum status mqtt_queue_unsubscribe(struct mqtt_session *session, struct span filter);
+void mqtt_queues_credit(struct mqtt_session *session);
+void mqtt_queues_close(struct mqtt_session *session); /* after client_close() */
+bool mqtt_queue_is_of(const struct mqtt_queue *queue, uint64_t id);
+void mqtt_queue_settle(struct mqtt_queue *queue, uint32_t slot, enum settle_outcome outcome,
+                       uint32_t delay_ms);
+
+/* settle.c: what is published to $nack and $extend. */
+void mqtt_settle_publish(struct mqtt_session *session, const struct mqtt_address *address,
+                         const struct publish *publish);
+struct mqtt_settling;
+/* Likewise, with an answer: settled() of the consumer gets the token. A number of ms that is 0:
+ * what the queue's subscription says. */
+void mqtt_queue_settle_asked(struct mqtt_queue *queue, uint32_t slot, enum mqtt_address_kind kind,
+                             uint32_t ms, struct mqtt_settling *settling);
+void mqtt_settling_done(struct mqtt_settling *settling, enum status status);
+void mqtt_settlings_close(struct mqtt_session *session); /* their consumers are closed */
+
 /* subscribe.c */
+enum { MQTT_PENDING = 0xff };
+void mqtt_subscribed(struct mqtt_subscribing *subscribing, uint16_t place, uint8_t reason);
 void mqtt_handle_subscribe(struct mqtt_session *session, uint8_t header, struct span body);
 void mqtt_handle_unsubscribe(struct mqtt_session *session, uint8_t header, struct span body);
 
@@ -98,6 +147,9 @@ uint32_t mqtt_variant(struct client *client, const struct subscription *subscrip
                       const struct record *record);
 struct blob *mqtt_encode_record(uint32_t variant, const struct record *record);
 enum { MQTT_HEADERS_MAX = 64 };
+/* A record's headers as properties; room for LIMIT_HEADERS users, borrowed as the record is. */
+void mqtt_show_headers(const struct record *record, struct mqtt_properties *properties,
+                       struct mqtt_pair *users);
 /* Fills the headers (at most LIMIT_HEADERS, in room for that many), expiry and delay of publish
  * from the properties. text holds numbers made into text. */
 enum mqtt_reason mqtt_publish_fill(const struct mqtt_properties *properties,

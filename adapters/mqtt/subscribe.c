@@ -5,20 +5,22 @@
 #include "core/base/heap.h"
 #include "core/base/limits.h"
 
-struct subscribing {
+struct mqtt_subscribing {
     struct broker_subscribe request;
     struct mqtt_session *session;
     uint16_t packet_id;
     uint16_t count;   /* filters in the packet; request.count of them went to the broker */
-    uint8_t *reasons; /* per filter; PENDING where the broker decides */
+    uint32_t pending; /* what it waits for: the request, and filters that are told one by one */
+    uint8_t *reasons; /* per filter */
+    uint16_t *places; /* of the items */
     struct subscribe_item *items;
     uint8_t *bytes;
 };
-enum { PENDING = 0xff };
 
-static void subscribing_free(struct subscribing *subscribing)
+static void subscribing_free(struct mqtt_subscribing *subscribing)
 {
     heap_free(subscribing->reasons);
+    heap_free(subscribing->places);
     heap_free(subscribing->items);
     heap_free(subscribing->bytes);
     heap_free(subscribing);
@@ -35,7 +37,7 @@ static uint8_t reason_of(const struct subscribe_item *item)
     return (uint8_t)mqtt_reason_on(item->status, MQTT_ON_SUBACK);
 }
 
-static void send_suback(struct mqtt_session *session, const struct subscribing *subscribing)
+static void send_suback(struct mqtt_session *session, const struct mqtt_subscribing *subscribing)
 {
     struct mqtt_suback suback = {
         .packet_id = subscribing->packet_id,
@@ -47,16 +49,12 @@ static void send_suback(struct mqtt_session *session, const struct subscribing *
         mqtt_encode_suback(session->version, &suback, stream_reserve(session->stream, size));
 }
 
-static void subscribe_done(struct request *request, enum status status)
+static void settle_one(struct mqtt_subscribing *subscribing)
 {
-    struct subscribing *subscribing = container_of(request, struct subscribing, request.request);
     struct mqtt_session *session = subscribing->session;
-    (void)status;
+    if (--subscribing->pending > 0)
+        return;
     if (session->state == MQTT_UP) {
-        const struct subscribe_item *item = subscribing->items;
-        for (uint16_t i = 0; i < subscribing->count; i++)
-            if (subscribing->reasons[i] == PENDING)
-                subscribing->reasons[i] = reason_of(item++);
         send_suback(session, subscribing);
         session->subscribes--;
         stream_resume(session->stream);
@@ -65,9 +63,26 @@ static void subscribe_done(struct request *request, enum status status)
     connection_release(session);
 }
 
-static void add_item(struct subscribing *subscribing, const struct mqtt_address *address,
-                     const struct mqtt_filter *filter, uint32_t identifier)
+void mqtt_subscribed(struct mqtt_subscribing *subscribing, uint16_t place, uint8_t reason)
 {
+    subscribing->reasons[place] = reason;
+    settle_one(subscribing);
+}
+
+static void subscribe_done(struct request *request, enum status status)
+{
+    struct mqtt_subscribing *subscribing =
+        container_of(request, struct mqtt_subscribing, request.request);
+    (void)status;
+    for (uint32_t i = 0; i < subscribing->request.count; i++)
+        subscribing->reasons[subscribing->places[i]] = reason_of(&subscribing->items[i]);
+    settle_one(subscribing);
+}
+
+static void add_item(struct mqtt_subscribing *subscribing, const struct mqtt_address *address,
+                     const struct mqtt_filter *filter, uint32_t identifier, uint16_t place)
+{
+    subscribing->places[subscribing->request.count] = place;
     subscribing->items[subscribing->request.count++] = (struct subscribe_item){
         .filter = address->topic,
         .share = address->group,
@@ -81,17 +96,47 @@ static void add_item(struct subscribing *subscribing, const struct mqtt_address 
     };
 }
 
-/* The reason that is known at once, or PENDING. Addresses that have a meaning of their own and are
- * not built yet are refused, not taken for topics. */
-static uint8_t subscribe_one(struct subscribing *subscribing, const struct mqtt_filter *filter,
-                             uint32_t identifier)
+/* What the user properties of a SUBSCRIBE ask for; false: it cannot be had. */
+static bool read_asked(const struct mqtt_properties *properties, struct mqtt_asked *asked)
+{
+    struct span list = properties->list;
+    struct mqtt_pair pair;
+    *asked = (struct mqtt_asked){.lease_ms = MQTT_LEASE_MS};
+    while (mqtt_user_next(&list, &pair)) {
+        uint64_t number;
+        if (span_is(pair.name, "show") && span_is(pair.value, "receipt")) {
+            asked->receipt = true;
+        } else if (span_is(pair.name, "show") && span_is(pair.value, "offset")) {
+            asked->offset = true;
+        } else if (span_is(pair.name, "lease")) {
+            if (!mqtt_parse_number(pair.value, &number) || number == 0 || number > LIMIT_LEASE_MS)
+                return false;
+            asked->lease_ms = (uint32_t)number;
+        } else if (span_is(pair.name, "replay")) {
+            asked->replayed = true;
+            if (!mqtt_position_parse(pair.value, &asked->from))
+                return false;
+        }
+    }
+    return true;
+}
+
+/* The reason that is known at once, or MQTT_PENDING. */
+static uint8_t subscribe_one(struct mqtt_subscribing *subscribing, const struct mqtt_filter *filter,
+                             const struct mqtt_asked *asked, uint32_t identifier, uint16_t place)
 {
     struct mqtt_address address;
     mqtt_address_of_filter(filter->filter, &address);
-    if (address.kind != MQTT_ADDRESS_TOPIC || address.replayed)
-        return MQTT_REASON_FILTER_INVALID;
-    add_item(subscribing, &address, filter, identifier);
-    return PENDING;
+    if (address.kind == MQTT_ADDRESS_BAD || address.replayed || asked->replayed)
+        return MQTT_REASON_FILTER_INVALID; /* what is replayed is not built yet */
+    if (address.kind == MQTT_ADDRESS_TOPIC) {
+        add_item(subscribing, &address, filter, identifier, place);
+        return MQTT_PENDING;
+    }
+    uint8_t reason = mqtt_queue_subscribe(subscribing->session, filter, &address, asked, identifier,
+                                          subscribing, place);
+    subscribing->pending += reason == MQTT_PENDING;
+    return reason;
 }
 
 /* A share with no local is a protocol error (MQTT-3.8.3-4). */
@@ -109,6 +154,8 @@ static enum status unsubscribe_one(struct mqtt_session *session, struct span fil
 {
     struct mqtt_address address;
     mqtt_address_of_filter(filter, &address);
+    if (address.kind == MQTT_ADDRESS_QUEUE || address.kind == MQTT_ADDRESS_DEAD)
+        return mqtt_queue_unsubscribe(session, filter);
     if (address.kind != MQTT_ADDRESS_TOPIC || address.replayed)
         return mqtt_filter_valid(filter) ? STATUS_NOT_FOUND : STATUS_INVALID;
     return address.group.size > 0
@@ -118,7 +165,7 @@ static enum status unsubscribe_one(struct mqtt_session *session, struct span fil
 
 void mqtt_handle_subscribe(struct mqtt_session *session, uint8_t header, struct span body)
 {
-    struct subscribing *subscribing = heap_new(sizeof *subscribing);
+    struct mqtt_subscribing *subscribing = heap_new(sizeof *subscribing);
     struct mqtt_subscribe packet;
     /* The filters are borrowed until the broker answers: decode a copy. */
     subscribing->bytes = heap_resize(NULL, body.size + 1);
@@ -140,10 +187,15 @@ void mqtt_handle_subscribe(struct mqtt_session *session, uint8_t header, struct 
     subscribing->count = packet.count;
     subscribing->reasons = heap_new(packet.count);
     subscribing->items = heap_array(packet.count, sizeof *subscribing->items);
+    subscribing->places = heap_array(packet.count, sizeof *subscribing->places);
+    subscribing->pending = 1;
     struct mqtt_filter filter;
+    struct mqtt_asked asked;
+    bool possible = read_asked(&packet.properties, &asked);
     for (uint16_t i = 0; i < packet.count && mqtt_filter_next(&packet, &filter); i++)
-        subscribing->reasons[i] =
-            subscribe_one(subscribing, &filter, packet.properties.subscription_id);
+        subscribing->reasons[i] = possible ? subscribe_one(subscribing, &filter, &asked,
+                                                           packet.properties.subscription_id, i)
+                                           : MQTT_REASON_IMPLEMENTATION_ERROR;
     session->subscribes++;
     connection_hold(session);
     subscribing->request.client = &session->client;

@@ -121,8 +121,8 @@ static void show_header(const struct header *header, unsigned *seen,
         users[properties->user_count++] = (struct mqtt_pair){header->name, header->value};
 }
 
-static void show_headers(const struct record *record, struct mqtt_properties *properties,
-                         struct mqtt_pair *users)
+void mqtt_show_headers(const struct record *record, struct mqtt_properties *properties,
+                       struct mqtt_pair *users)
 {
     struct reader at = reader_of(record->headers);
     struct header header;
@@ -157,7 +157,7 @@ struct blob *mqtt_encode_record(uint32_t variant, const struct record *record)
     if (variant & VARIANT_MQTT_5) {
         version = MQTT_5;
         publish.properties = mqtt_properties_none;
-        show_headers(record, &publish.properties, users);
+        mqtt_show_headers(record, &publish.properties, users);
         uint32_t identifier = variant >> VARIANT_IDENTIFIER_SHIFT;
         if (identifier != 0) {
             publish.properties.subscription_id = identifier;

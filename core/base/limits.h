@@ -14,6 +14,7 @@
 #define LIMIT_SUBSCRIPTIONS    1000u                /* per client */
 #define LIMIT_FILTERS_PER_CALL 1000u                /* in one SUBSCRIBE */
 #define LIMIT_SHARES           100u                 /* shared subscriptions of one client */
+#define LIMIT_LEASE_MS         43200000u            /* 12 hours */
 #define LIMIT_SHARE_MEMBERS    10000u               /* of one shared subscription */
 #define LIMIT_SHARE_NAME       256u                 /* bytes */
 #define LIMIT_PUBLISH_PENDING  65535u               /* unanswered publishes per client */

@@ -128,6 +128,9 @@ void client_close(struct client *client);
 /* For protocols that learn it after the login, and before the first publish: id as %c in grants and
  * in the publisher of records; at most LIMIT_CLIENT_ID_BYTES. */
 void client_set_id(struct client *client, struct span id);
+/* One credit for a delivery that the adapter makes by itself, from a consumer; false: there is none
+ * now. */
+bool client_spend(struct client *client);
 /* Settled deliveries give their credit back, and a client that lags reads on. */
 void client_settled(struct client *client, uint32_t count);
 void client_set_credit(struct client *client, uint32_t credit_max); /* before the first subscribe */
@@ -363,6 +366,22 @@ struct broker_admin {
     struct link link;
 };
 void broker_administer(struct broker_admin *admin);
+
+/* The group of that name which a consumer asks for, made when there is none. Needs ACTION_CONSUME
+ * on the queue. Done when the group's position is durable: what is published later is the group's.
+ * Ends with NOT_FOUND, INVALID (no name for a group), DENIED, OVER_QUOTA, or what storage says. */
+struct broker_join {
+    struct request request; /* home: the client's loop */
+    struct client *client;
+    uint64_t queue;           /* id */
+    struct span name;         /* of the group; borrowed until done() */
+    enum group_start start;   /* of a new one */
+    struct group_spec *group; /* out: a reference */
+    /* Below: the broker's. */
+    struct broker_admin admin;
+    struct group_explain explain;
+};
+void broker_join(struct broker_join *join);
 
 /* Everything that the queue holds when this begins is gone for readers at once, and for ever when
  * done; for groups it is done. Delayed records stay. Needs ACTION_MANAGE on the queue. */

@@ -55,6 +55,14 @@ void client_set_credit(struct client *client, uint32_t credit_max)
     client->credit = client->credit_max = credit_max;
 }
 
+bool client_spend(struct client *client)
+{
+    if (client->credit == 0)
+        return false;
+    client->credit--;
+    return true;
+}
+
 void client_settled(struct client *client, uint32_t count)
 {
     client->credit += count;

@@ -367,6 +367,7 @@ static void hand_over(struct consumer *consumer, bool wanted)
             settle_receipt(consumer, &item->receipt, &back, 0);
         } else {
             consumer->credit--;
+            consumer->client->figures->delivered_now++;
             consumer->ops->deliver(consumer, lease_add(consumer, &item->receipt), item);
         }
         batch_unref(item->batch);
@@ -381,6 +382,7 @@ static void take_back(struct request *request, enum status status)
     if (status == STATUS_OK && consumer->take.count > 0 && !consumer->closed)
         status = still_allowed(consumer);
     hand_over(consumer, status == STATUS_OK);
+    figures_flush(consumer->worker);
     if (consumer->closed) {
         pieces_send(consumer);
     } else if (status != STATUS_OK && status != STATUS_CANCELED) {

@@ -8,7 +8,7 @@
 #include "adapters/rest/view.h"
 #include "core/base/check.h"
 
-enum { DMS_TAKE_MAX = 10, TAKE_BYTES = 512 * 1024, CODE_FAILED = 10542204 };
+enum { DMS_TAKE_MAX = 10, TAKE_BYTES = 512 * 1024, CODE_FAILED = 10542204, CODE_QUERY = 10540014 };
 
 struct consume {
     struct call call;
@@ -85,7 +85,10 @@ static void answer(struct consume *consume)
 
 static void refuse(struct consume *consume, enum status status)
 {
-    if (status == STATUS_INVALID)
+    if (status == STATUS_INVALID && consume->group->mode == GROUP_BROADCAST)
+        call_refuse(&consume->call, 400, CODE_QUERY,
+                    "Who asks? Of a broadcast group consumer is wanted, a name like a group's.");
+    else if (status == STATUS_INVALID)
         call_refuse(&consume->call, 400, CODE_FAILED,
                     "Failed to consume messages due to labels that are not those the group began "
                     "with.");
@@ -149,6 +152,7 @@ static void take(struct call *call, bool dead)
         .items = arena_alloc(&call->arena, max * sizeof *consume->take.items),
     };
     CHECK(consume->take.items != NULL);
+    http_query(call->exchange, "consumer", &consume->take.consumer);
     request_init(&consume->take.request, call_loop(call), take_done);
     consume->taking = true;
     call_hold(call);

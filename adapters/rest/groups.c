@@ -188,6 +188,7 @@ static void write_group(const struct group_spec *group, const struct list_option
         json_put(to, group->start == GROUP_LATEST ? ",\"start\":\"latest\""
                                                   : ",\"start\":\"earliest\"");
         json_put(to, group->mode == GROUP_BROADCAST ? ",\"mode\":\"broadcast\""
+                     : group->parent != 0           ? ",\"mode\":\"consumer\""
                                                     : ",\"mode\":\"shared\"");
     }
     json_put(to, "}");

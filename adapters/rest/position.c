@@ -72,7 +72,8 @@ static void seek_done(struct request *request, enum status status)
     if (status == STATUS_OK)
         call_answer(&position->call, 204);
     else if (status == STATUS_UNSUPPORTED)
-        call_refuse(&position->call, 400, CODE_BODY, "A broadcast group has no position.");
+        call_refuse(&position->call, 400, CODE_BODY,
+                    "A broadcast group has none of that; its consumers have: GROUP/CONSUMER.");
     else if (status == STATUS_OUT_OF_RANGE)
         call_refuse(&position->call, 400, CODE_QUERY, "The partition does not reach that offset.");
     else

@@ -40,7 +40,7 @@ static bool read_receipt(struct settle *settle, const json_t *handler, uint32_t 
 {
     struct receipt *receipt = &settle->receipts[index];
     if (json_is_string(handler) && receipt_parse(json_span(handler), receipt) &&
-        receipt->group == settle->group->id)
+        broker_is_receipt(settle->call.client, settle->group, receipt))
         return true;
     call_refuse(&settle->call, 400, CODE_HANDLER,
                 "The handler of entry %u does not exist: it cannot be read, or is another group's.",

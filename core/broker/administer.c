@@ -14,6 +14,8 @@ static void change_finish(struct broker *broker, struct broker_admin *admin, enu
 {
     for (unsigned i = 0; i < 4; i++)
         buf_deinit(&admin->buffers[i]);
+    heap_free(admin->many);
+    admin->many = NULL;
     catalog_unref(admin->next);
     admin->next = NULL;
     principal_unref(admin->principal);
@@ -91,7 +93,7 @@ static void change_next(struct broker *broker)
             continue;
         }
         request_init(&admin->rows.request, broker->workers[0].loop, change_stored);
-        admin->rows.rows = admin->row;
+        admin->rows.rows = admin->many != NULL ? admin->many : admin->row;
         admin->rows.append.durability = DURABLE_SYNC;
         log_rows_write(broker->log, &admin->rows);
     }
@@ -197,6 +199,7 @@ void broker_administer(struct broker_admin *admin)
     admin->err.text[0] = '\0';
     for (unsigned i = 0; i < 4; i++)
         buf_init(&admin->buffers[i], 0);
+    admin->many = NULL;
     admin->next = NULL;
     admin->principal = NULL;
     admin->queue = NULL;

@@ -274,13 +274,20 @@ void broker_share_settled(struct subscription *subscription, uint32_t lease);
 
 /* request.home of a take or settlement must be the client's loop; rights are checked here. DENIED
  * and NOT_FOUND come through done(). */
+/* Of a broadcast group take->consumer says who asks: a valid group's name, INVALID otherwise. It
+ * begins where the group does, or at its first take if that is the end. Settlements of one call are
+ * of one consumer; those of others are STALE. */
 void broker_take(struct client *client, const struct group_spec *group, struct group_take *take);
+/* Is it a receipt of this group, or of one of its consumers? */
+bool broker_is_receipt(const struct client *client, const struct group_spec *group,
+                       const struct receipt *receipt);
 void broker_take_cancel(struct client *client, const struct group_spec *group,
                         struct group_take *take);
 void broker_settle(struct client *client, const struct group_spec *group,
                    struct group_settle *settle);
 /* Carried to the group likewise; group.h says what they do. seek and redrive need ACTION_MANAGE on
- * the queue, explain ACTION_CONSUME. */
+ * the queue, explain ACTION_CONSUME. UNSUPPORTED: a broadcast group; its consumers have all that.
+ */
 void broker_seek(struct client *client, const struct group_spec *group, struct group_seek *seek);
 void broker_redrive(struct client *client, const struct group_spec *group,
                     struct group_redrive *redrive);
@@ -341,8 +348,9 @@ struct broker_admin {
     /* ADMIN_GROUP_CREATE */
     enum group_start start;
     enum group_mode mode;
-    bool dms;    /* counts in the limit per queue */
-    bool by_use; /* by one who is about to consume: the right to do that is enough */
+    bool dms;        /* counts in the limit per queue */
+    bool by_use;     /* by one who is about to consume: the right to do that is enough */
+    uint64_t parent; /* a consumer of this broadcast group, called name; 0: a group */
     /* ADMIN_USER_SET, ADMIN_GRANTS_SET, ADMIN_KEY_DELETE */
     struct span password;
     const struct grant *grants;
@@ -360,6 +368,7 @@ struct broker_admin {
     struct log_rows rows;
     struct storage_row row[4];
     struct buf buffers[4];
+    struct storage_row *many; /* instead of row; NULL: none */
     struct catalog *next;
     struct principal *principal;
     uint32_t confirms;

@@ -243,27 +243,46 @@ static enum status queue_delete(struct broker *broker, struct broker_admin *admi
     return STATUS_OK;
 }
 
+/* Of a consumer of a broadcast group with the group's own before it. */
+static char *group_name(const struct group_spec *parent, struct span name)
+{
+    size_t before = parent == NULL ? 0 : strlen(parent->name) + 1;
+    char *text = heap_new(before + name.size + 1);
+    if (parent != NULL) {
+        memcpy(text, parent->name, before - 1);
+        text[before - 1] = '/';
+    }
+    memcpy(text + before, name.data, name.size);
+    return text;
+}
+
 static enum status group_create(struct broker *broker, struct broker_admin *admin,
                                 struct catalog *next)
 {
     const struct queue *queue = catalog_queue(next, admin->id);
-    if (queue == NULL)
+    const struct group_spec *parent = catalog_group(next, admin->parent);
+    if (queue == NULL || (parent == NULL && admin->parent != 0))
         return STATUS_NOT_FOUND;
     if (!queue_name_is_valid(admin->name, LIMIT_GROUP_NAME))
         return err_set(&admin->err, STATUS_INVALID,
                        "a group's name is 1 to %u of A-Z a-z 0-9 - _ .", LIMIT_GROUP_NAME);
-    if (catalog_group_by_text(next, queue->id, admin->name) != NULL)
+    char *name = group_name(parent, admin->name);
+    if (catalog_group_by_text(next, queue->id, span_from_text(name)) != NULL) {
+        heap_free(name);
         return err_set(&admin->err, STATUS_EXISTS, "group %.*s exists already",
                        (int)admin->name.size, (const char *)admin->name.data);
+    }
     uint32_t counted = 0;
     size_t count = catalog_group_count(next, queue->id);
     for (size_t i = 0; i < count; i++)
         counted += catalog_group_at(next, queue->id, i)->counts;
     uint32_t limit = broker->options.group_limit_dms == 0 ? 3 : broker->options.group_limit_dms;
-    if (count >= LIMIT_GROUPS_PER_QUEUE || (admin->dms && counted >= limit))
+    if (count >= LIMIT_GROUPS_PER_QUEUE || (admin->dms && counted >= limit)) {
+        heap_free(name);
         return err_set(&admin->err, STATUS_OVER_QUOTA,
                        "the queue has %u groups already, as many as allowed",
                        admin->dms ? limit : LIMIT_GROUPS_PER_QUEUE);
+    }
     struct group_spec *group = heap_new(sizeof *group);
     atomic_init(&group->refs, 1);
     group->tenant = queue->tenant;
@@ -272,8 +291,9 @@ static enum status group_create(struct broker *broker, struct broker_admin *admi
     group->uuid[0] = 'g';
     group->uuid[1] = '-';
     rng_uuid(group->uuid + 2);
-    group->name = heap_text((const char *)admin->name.data, admin->name.size);
-    group->start = admin->start;
+    group->name = name;
+    group->parent = admin->parent;
+    group->start = parent != NULL ? parent->start : admin->start;
     group->mode = admin->mode;
     if (group->mode == GROUP_SHARED)
         group->dead_partition = dead_partition_of(group->id);
@@ -289,6 +309,28 @@ static enum status group_create(struct broker *broker, struct broker_admin *admi
     return STATUS_OK;
 }
 
+/* The consumers of a broadcast group; one place in many is left for the group itself. */
+static void consumers_delete(struct broker_admin *admin, const struct group_spec *group,
+                             struct catalog *next)
+{
+    size_t count = catalog_group_count(next, group->queue);
+    admin->many = heap_array(count, sizeof *admin->many);
+    admin->rows.row_count = 0;
+    buf_init(&admin->buffers[1], (count + 1) * KEY_LIMIT);
+    CHECK(buf_reserve(&admin->buffers[1], count * KEY_LIMIT) == STATUS_OK);
+    for (size_t i = count; i-- > 0;) {
+        const struct group_spec *consumer = catalog_group_at(next, group->queue, i);
+        if (consumer->parent != group->id)
+            continue;
+        size_t before = admin->buffers[1].size;
+        struct span keys = key_of(&admin->buffers[1], TABLE_GROUP,
+                                  (uint64_t[]){group->tenant, group->queue, consumer->id}, 3);
+        admin->many[admin->rows.row_count++] = (struct storage_row){
+            .change = STORAGE_DELETE, .key = span_from(keys, before), .offset_at = -1};
+        catalog_remove_group(next, consumer->id);
+    }
+}
+
 static enum status group_delete(struct broker *broker, struct broker_admin *admin,
                                 struct catalog *next)
 {
@@ -296,9 +338,13 @@ static enum status group_delete(struct broker *broker, struct broker_admin *admi
     const struct group_spec *group = catalog_group(next, admin->id);
     if (group == NULL)
         return STATUS_NOT_FOUND;
+    if (group->mode == GROUP_BROADCAST)
+        consumers_delete(admin, group, next);
+    uint32_t count = admin->rows.row_count = admin->many == NULL ? 1 : admin->rows.row_count + 1;
     put_row(admin, 0, STORAGE_DELETE, TABLE_GROUP,
             (uint64_t[]){group->tenant, group->queue, group->id}, 3, NULL);
-    admin->rows.row_count = 1;
+    if (admin->many != NULL)
+        admin->many[count - 1] = admin->row[0];
     catalog_remove_group(next, group->id);
     return STATUS_OK;
 }

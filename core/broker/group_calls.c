@@ -26,7 +26,8 @@ static struct call *call_new(struct client *client, const struct group_spec *gro
     struct broker_worker *worker = client->worker;
     CHECK(loop_is_home(worker->loop) && request->home == worker->loop);
     const struct queue *queue = catalog_queue(worker->catalog, group->queue);
-    enum status status = queue == NULL ? STATUS_NOT_FOUND
+    enum status status = queue == NULL                    ? STATUS_NOT_FOUND
+                         : group->mode == GROUP_BROADCAST ? STATUS_UNSUPPORTED
                          : worker->ending
                              ? STATUS_SHUTTING_DOWN
                              : broker_check(client, action, false, span_from_text(queue->name));

@@ -8,7 +8,7 @@
 void groups_open(struct broker_worker *worker, const struct queue *queue,
                  const struct group_spec *group)
 {
-    if (broker_home(worker->broker, group->id) != worker)
+    if (broker_home(worker->broker, group->id) != worker || group->mode == GROUP_BROADCAST)
         return;
     struct home_group *home = heap_new(sizeof *home);
     home->id = group->id;
@@ -93,7 +93,10 @@ uint64_t groups_undone(void *context, uint64_t partition)
     const struct queue *queue = catalog_queue_of_partition(worker->catalog, partition);
     uint64_t lowest = UINT64_MAX;
     for (size_t i = 0; queue != NULL && i < catalog_group_count(worker->catalog, queue->id); i++) {
-        const struct group_stat *stat = catalog_group_at(worker->catalog, queue->id, i)->stat;
+        const struct group_spec *group = catalog_group_at(worker->catalog, queue->id, i);
+        const struct group_stat *stat = group->stat;
+        if (group->mode == GROUP_BROADCAST)
+            continue;
         uint64_t index = partition - queue->first_partition;
         uint64_t undone = index >= stat->partition_count
                               ? 0
@@ -187,9 +190,14 @@ void broker_take(struct client *client, const struct group_spec *group, struct g
     CHECK(loop_is_home(worker->loop) && take->request.home == worker->loop);
     take->count = 0;
     take->carrier = NULL;
+    take->joining = false;
     enum status status = check(client, group);
     if (status != STATUS_OK) {
         request_complete(&take->request, status);
+        return;
+    }
+    if (group->mode == GROUP_BROADCAST) {
+        broadcast_take(client, group, take);
         return;
     }
     struct carried_take *carried = heap_new(sizeof *carried);
@@ -232,6 +240,10 @@ void broker_take_cancel(struct client *client, const struct group_spec *group,
 {
     (void)group;
     CHECK(loop_is_home(client->worker->loop));
+    if (take->joining) {
+        broadcast_cancel(take);
+        return;
+    }
     struct carried_take *carried = take->carrier;
     if (carried == NULL || carried->canceled)
         return;
@@ -282,6 +294,14 @@ void groups_settle(struct broker_worker *worker, const struct group_spec *group,
                    struct group_settle *settle)
 {
     CHECK(loop_is_home(worker->loop) && settle->request.home == worker->loop);
+    if (group->mode == GROUP_BROADCAST)
+        group = broadcast_settled(worker, group, settle);
+    if (group == NULL) {
+        for (uint32_t i = 0; i < settle->count; i++)
+            settle->results[i] = STATUS_STALE;
+        request_complete(&settle->request, STATUS_OK);
+        return;
+    }
     struct broker_worker *home = broker_home(worker->broker, group->id);
     settle->carrier = worker;
     settle->group_id = group->id;

@@ -267,6 +267,15 @@ void groups_settle(struct broker_worker *worker, const struct group_spec *group,
 void groups_look(struct broker_worker *worker, uint64_t queue);
 log_undone groups_undone;
 
+/* broadcast.c */
+/* On the client's worker, rights are checked. */
+void broadcast_take(struct client *client, const struct group_spec *group, struct group_take *take);
+void broadcast_cancel(struct group_take *take);
+/* Whose receipts these are; NULL: no consumer's of that group. */
+const struct group_spec *broadcast_settled(const struct broker_worker *worker,
+                                           const struct group_spec *group,
+                                           const struct group_settle *settle);
+
 /* change.c, on worker 0: what each action does to the next snapshot, and the rows it stores. */
 enum status change_make(struct broker *broker, struct broker_admin *admin, struct catalog *next);
 /* The built-in queue of an empty store. */

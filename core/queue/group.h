@@ -61,7 +61,7 @@ struct group_take {
     /* The group's choice of labels (empty: none): what does not match is settled as done for the
      * group. Once given it must be the same at every take: INVALID otherwise. */
     struct label_filter labels;
-    struct span consumer;     /* broadcast groups: who asks; borrowed until done() */
+    struct span consumer; /* of a broadcast group: who asks (broker_take); borrowed until done() */
     struct group_item *items; /* caller's array of max_records */
     uint32_t count;           /* out */
     /* Below: the group's. */
@@ -71,6 +71,7 @@ struct group_take {
     struct lane *lane;
     /* The broker's, for the way to the home worker. */
     void *carrier;
+    bool joining; /* carrier makes the consumer */
 };
 enum { GROUP_TAKE_MAX = 1000 };
 /* OK with count 0 after wait_ms without a record. Waiters are served in turn. */

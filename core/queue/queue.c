@@ -10,7 +10,8 @@
 #include "core/base/pack.h"
 #include "core/base/reader.h"
 
-enum { ROW_VERSION = 2 }; /* 1 ended before overflow, and before a group's mode */
+/* Of queues 1 ended before overflow; of groups 1 before the mode, 2 before the parent. */
+enum { QUEUE_VERSION = 2, GROUP_VERSION = 3 };
 enum { QUEUE_BUILT_IN = 1, QUEUE_DESCRIBED = 2, QUEUE_REDRIVE = 4 }; /* flags of a queue's row */
 enum { GROUP_COUNTS = 1 };
 
@@ -100,7 +101,7 @@ struct group_stat *group_stat_new(uint32_t partitions)
 enum status queue_encode(const struct queue *queue, struct buf *to)
 {
     struct pack pack = pack_into(to);
-    pack_u8(&pack, ROW_VERSION);
+    pack_u8(&pack, QUEUE_VERSION);
     unsigned flags = (queue->built_in ? QUEUE_BUILT_IN : 0) |
                      (queue->description != NULL ? QUEUE_DESCRIBED : 0) |
                      (queue->redrive ? QUEUE_REDRIVE : 0);
@@ -128,11 +129,12 @@ enum status queue_encode(const struct queue *queue, struct buf *to)
 }
 
 /* Starts reading a row; a version that a later gateway wrote is not guessed at. */
-static enum status row_open(struct span row, struct reader *reader, uint8_t *version)
+static enum status row_open(struct span row, struct reader *reader, uint8_t newest,
+                            uint8_t *version)
 {
     *reader = reader_of(row);
     *version = reader_u8(reader);
-    if (*version > ROW_VERSION)
+    if (*version > newest)
         return STATUS_UNSUPPORTED;
     return *version != 0 ? STATUS_OK : STATUS_MALFORMED;
 }
@@ -158,7 +160,7 @@ enum status queue_decode(struct span row, struct queue **decoded)
 {
     struct reader reader;
     uint8_t version;
-    enum status status = row_open(row, &reader, &version);
+    enum status status = row_open(row, &reader, QUEUE_VERSION, &version);
     if (status != STATUS_OK)
         return status;
     struct queue *queue = heap_new(sizeof *queue);
@@ -208,7 +210,7 @@ enum status queue_decode(struct span row, struct queue **decoded)
 enum status group_spec_encode(const struct group_spec *group, struct buf *to)
 {
     struct pack pack = pack_into(to);
-    pack_u8(&pack, ROW_VERSION);
+    pack_u8(&pack, GROUP_VERSION);
     pack_u8(&pack, group->counts ? GROUP_COUNTS : 0);
     pack_uvarint(&pack, group->tenant);
     pack_uvarint(&pack, group->queue);
@@ -218,6 +220,7 @@ enum status group_spec_encode(const struct group_spec *group, struct buf *to)
     pack_u8(&pack, (uint8_t)group->start);
     pack_varint(&pack, group->created_ms);
     pack_u8(&pack, (uint8_t)group->mode);
+    pack_uvarint(&pack, group->parent);
     return pack.status;
 }
 
@@ -225,7 +228,7 @@ enum status group_spec_decode(struct span row, struct group_spec **decoded)
 {
     struct reader reader;
     uint8_t version;
-    enum status status = row_open(row, &reader, &version);
+    enum status status = row_open(row, &reader, GROUP_VERSION, &version);
     if (status != STATUS_OK)
         return status;
     struct group_spec *group = heap_new(sizeof *group);
@@ -241,6 +244,7 @@ enum status group_spec_decode(struct span row, struct group_spec **decoded)
     group->created_ms = reader_varint(&reader);
     uint8_t mode = version > 1 ? reader_u8(&reader) : GROUP_SHARED;
     group->mode = (enum group_mode)mode;
+    group->parent = version > 2 ? reader_uvarint(&reader) : 0;
     group->dead_partition = mode == GROUP_SHARED ? dead_partition_of(group->id) : 0;
     if (reader.failed || reader_left(&reader) != 0 || start > GROUP_LATEST ||
         mode > GROUP_BROADCAST) {

@@ -63,7 +63,9 @@ static inline uint64_t dead_partition_group(uint64_t partition)
 enum { DEAD_RETENTION_HOURS = 72 };
 
 enum group_start { GROUP_EARLIEST, GROUP_LATEST };
-enum group_mode { GROUP_SHARED, GROUP_BROADCAST }; /* broadcast: every consumer gets every record */
+/* Broadcast: every consumer gets every record. Each is a group of its own then, made when its name
+ * is first heard; the broadcast group itself holds no state. */
+enum group_mode { GROUP_SHARED, GROUP_BROADCAST };
 
 struct group_stat {
     atomic_uint refs;
@@ -84,8 +86,9 @@ struct group_stat {
 struct group_spec { /* "spec": the description; the living group is struct group */
     atomic_uint refs;
     uint64_t tenant, queue, id;
-    char uuid[39]; /* "g-" + uuid */
-    char *name;
+    uint64_t parent; /* of a consumer of a broadcast group: that group; 0: of nobody */
+    char uuid[39];   /* "g-" + uuid */
+    char *name;      /* of a consumer: GROUP/CONSUMER */
     enum group_start start;
     enum group_mode mode;
     bool counts;             /* made through a DMS call: counts in the limit per queue */

@@ -191,6 +191,8 @@ static enum outcome consume_once(struct cli *cli, json_int_t most, json_int_t wa
     path = cli_query_number(path, "time_wait", wait);
     if (cli_option(cli, "dead", 0) != NULL)
         path = cli_query(path, "dead", "true");
+    if (cli_option(cli, "consumer", 0) != NULL)
+        path = cli_query(path, "consumer", cli_option(cli, "consumer", 0));
     path = cli_query_filter(path, cli);
     json_t *messages;
     enum outcome outcome = cli_call(cli, "GET", path, NULL, &messages);
@@ -321,6 +323,7 @@ static const struct cli_option consume_options[] = {
     {"no-ack", NULL, "leave them to come again when their lease runs out"},
     {"topics", NULL, "show the topic before each message"},
     {"dead", NULL, "the group's dead letters"},
+    {"consumer", "NAME", "who asks, of a broadcast group"},
     CLI_FILTER_OPTIONS,
     {NULL, NULL, NULL},
 };

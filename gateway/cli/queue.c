@@ -128,9 +128,11 @@ static enum outcome group_list(struct cli *cli)
 static enum outcome group_create(struct cli *cli)
 {
     const char *start = cli_option(cli, "start", 0);
+    bool broadcast = cli_option(cli, "broadcast", 0) != NULL;
     return cli_change(cli, "POST", cli_path("/v1/default/queues/%s/groups", cli->words[0]),
-                      json_pack("{s:[{s:s, s:s}]}", "groups", "name", cli->words[1], "start",
-                                start != NULL ? start : "earliest"));
+                      json_pack("{s:[{s:s, s:s, s:s}]}", "groups", "name", cli->words[1], "start",
+                                start != NULL ? start : "earliest", "mode",
+                                broadcast ? "broadcast" : "shared"));
 }
 
 static enum outcome seek_body(const struct cli *cli, json_t *body)
@@ -232,6 +234,7 @@ static const struct cli_option set_options[] = {
 
 static const struct cli_option group_options[] = {
     {"start", "WHERE", "earliest (default) or latest"},
+    {"broadcast", NULL, "every consumer gets every message: consume --consumer NAME"},
     {NULL, NULL, NULL},
 };
 

@@ -4,7 +4,7 @@ import threading
 import time
 
 from gateway import exchange, run, until
-from rest import DMS, V1, bodies, good, group_numbers, group_path, handlers, make, publish, refused, settle, take
+from rest import DMS, V1, add_group, bodies, good, group_numbers, group_path, handlers, make, publish, refused, settle, take
 
 
 def selectors(gateway):
@@ -77,6 +77,78 @@ def fifo(gateway):
     assert bodies(take(gateway, "g")) == ["a0", "a1", "a2"]
 
 
+def broadcast(gateway):
+    """Every consumer gets every message, under leases of its own, and goes on where it was after a crash."""
+    make(gateway, group=None, partitions=2, redrive_policy="enable", max_consume_count=1)
+    add_group(gateway, "q", "all", mode="broadcast")
+    add_group(gateway, "q", "new", mode="broadcast", start="latest")
+    publish(gateway, *({"body": i, "key": str(i)} for i in range(20)))
+
+    def everything(consumer, group="all", count=20):
+        items = []
+        while len(items) < count:
+            more = take(gateway, group=group, consumer=consumer, max_msgs=20, time_wait=3)
+            assert more, (consumer, bodies(items))
+            items += more
+        return items
+
+    assert take(gateway, group="new", consumer="late", time_wait=0) == []
+    got = {name: everything(name) for name in ("ann", "ben")}
+    for items in got.values():
+        assert sorted(bodies(items)) == list(range(20))
+    assert take(gateway, group="all", consumer="ann", time_wait=0) == []
+    for name, fine in (("ann", 20), ("ben", 5)):
+        answer = good(settle(gateway, "ack", handlers(got[name])[:fine], group="all"))
+        assert answer["success"] == fine, answer
+    # Receipts of two consumers in one call: those of the first are settled.
+    mixed = [got["ben"][5]["handler"], got["ann"][0]["handler"]]
+    assert settle(gateway, "ack", mixed, group="all")[1]["success"] == 1
+    refused(gateway.call("GET", group_path(group="all", tail="/messages?time_wait=0")), 400, 10540014, "consumer")
+    refused(gateway.call("GET", group_path(group="all", tail="/messages?time_wait=0&consumer=a%2Fb")), 400, 10540014, "consumer")
+    refused(gateway.call("POST", group_path(group="all", tail="/seek"), {"to": "earliest"}), 400, 10540010)
+    gateway.kill9()
+    gateway.restart()
+    assert sorted(bodies(everything("ben", count=14))) == sorted(bodies(got["ben"])[6:])
+    assert take(gateway, group="all", consumer="ann", time_wait=0) == []
+    publish(gateway, {"body": 20, "key": "x"})
+    assert bodies(everything("ann", count=1)) == bodies(everything("late", group="new", count=1)) == [20]
+    # What a consumer rejects is its own dead letter; it stands elsewhere when it seeks.
+    again = everything("cid", count=21)
+    good(settle(gateway, "reject", handlers(again)[:1], group="all"))
+    assert bodies(take(gateway, group="all%2Fcid", dead="true", time_wait=5)) == bodies(again)[:1]
+    listed = {one["name"]: one["mode"] for one in good(gateway.call("GET", f"{V1}/queues/q/groups"))["groups"]}
+    assert listed == {"all": "broadcast", "new": "broadcast", "all/ann": "consumer", "all/ben": "consumer",
+                      "all/cid": "consumer", "new/late": "consumer"}, listed
+    assert gateway.call("DELETE", group_path(group="all%2Fben"))[0] == 204
+    assert sorted(bodies(everything("ben", count=21))) == list(range(21))      # it is new again
+    assert gateway.call("DELETE", group_path(group="all"))[0] == 204
+    gateway.kill9()
+    gateway.restart()
+    listed = [one["name"] for one in good(gateway.call("GET", f"{V1}/queues/q/groups"))["groups"]]
+    assert listed == ["new", "new/late"], listed
+
+
+def broadcast_at_once(gateway):
+    """The same new consumer from many connections at the same moment is one."""
+    make(gateway, group=None)
+    add_group(gateway, "q", "g", mode="broadcast")
+    publish(gateway, *range(200))
+    got, lock = [], threading.Lock()
+
+    def consume(name):
+        while items := take(gateway, consumer=name, max_msgs=7, time_wait=1):
+            with lock:
+                got.extend((name, body) for body in bodies(items))
+            good(settle(gateway, "ack", handlers(items)))
+
+    threads = [threading.Thread(target=consume, args=(name,)) for name in ("a", "b") * 4]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(got) == [(name, body) for name in ("a", "b") for body in range(200)], len(got)
+
+
 def deleted_under_load(gateway):
     """Publishers, consumers and waiters of a queue that goes: each is told, none hangs, nothing crashes."""
     stop = threading.Event()
@@ -122,4 +194,4 @@ def deleted_under_load(gateway):
     assert bodies(take(gateway)) == ["alone"]
 
 
-run(selectors, many_selectors, fifo, deleted_under_load)
+run(selectors, many_selectors, fifo, broadcast, broadcast_at_once, deleted_under_load)

@@ -114,6 +114,7 @@ static void test_group_spec_rows(void **state)
         .tenant = 1,
         .queue = 77,
         .id = 1ULL << 40,
+        .parent = 300,
         .uuid = "g-0f1e2d3c-4b5a-4978-8695-a4b3c2d1e0f9",
         .name = heap_text("billing", 7),
         .start = GROUP_LATEST,
@@ -131,6 +132,7 @@ static void test_group_spec_rows(void **state)
     assert_string_equal(copy->uuid, spec->uuid);
     assert_string_equal(copy->name, "billing");
     assert_int_equal(copy->id, 1ULL << 40);
+    assert_int_equal(copy->parent, 300);
     assert_int_equal(copy->start, GROUP_LATEST);
     assert_int_equal(copy->mode, GROUP_BROADCAST);
     assert_int_equal(copy->dead_partition, 0);
@@ -138,11 +140,18 @@ static void test_group_spec_rows(void **state)
     assert_int_equal(copy->created_ms, -1);
     struct group_spec *none, *older;
     row.data[0] = 1;
-    assert_int_equal(group_spec_decode(span_of(row.data, row.size - 1), &older), STATUS_OK);
+    assert_int_equal(group_spec_decode(span_of(row.data, row.size - 3), &older), STATUS_OK);
     assert_int_equal(older->mode, GROUP_SHARED);
     assert_int_equal(dead_partition_group(older->dead_partition), 1ULL << 40);
     group_spec_unref(older);
-    row.data[0] = 2;
+    row.data[0] = 2; /* ended before the parent, which is two bytes */
+    assert_int_equal(group_spec_decode(span_of(row.data, row.size - 2), &older), STATUS_OK);
+    assert_int_equal(older->mode, GROUP_BROADCAST);
+    assert_int_equal(older->parent, 0);
+    group_spec_unref(older);
+    row.data[0] = 4;
+    assert_int_equal(group_spec_decode(buf_span(&row), &none), STATUS_UNSUPPORTED);
+    row.data[0] = 3;
     for (size_t size = 0; size < row.size; size++)
         assert_int_equal(group_spec_decode(span_of(row.data, size), &none), STATUS_MALFORMED);
     group_spec_unref(copy);

@@ -1,0 +1,110 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Broadcast groups: every consumer is a group of its own, with positions, leases and dead letters
+ * as any, called GROUP/CONSUMER. It is made, durably, at the first take under its name, and goes
+ * with the broadcast group, or by itself when it is deleted. */
+#include "core/base/heap.h"
+#include "core/broker/worker.h"
+
+/* A take that waits for its consumer to be made. */
+struct join {
+    struct broker_admin admin;
+    struct client *client; /* valid until the take is canceled */
+    struct group_take *take;
+    uint64_t group;
+    char name[LIMIT_GROUP_NAME]; /* who cancels may take its own along */
+    bool canceled;
+};
+
+/* NULL: there is none yet. */
+static const struct group_spec *find(const struct broker_worker *worker,
+                                     const struct group_spec *group, struct span consumer)
+{
+    char name[2 * LIMIT_GROUP_NAME + 2];
+    size_t size = strlen(group->name);
+    CHECK(size <= LIMIT_GROUP_NAME && consumer.size <= LIMIT_GROUP_NAME);
+    memcpy(name, group->name, size);
+    name[size++] = '/';
+    memcpy(name + size, consumer.data, consumer.size);
+    return catalog_group_by_text(worker->catalog, group->queue,
+                                 span_of(name, size + consumer.size));
+}
+
+static void made(struct request *request, enum status status)
+{
+    struct broker_admin *admin = container_of(request, struct broker_admin, request);
+    struct join *join = container_of(admin, struct join, admin);
+    struct broker_worker *worker = admin->worker;
+    struct group_take *take = join->take;
+    group_spec_unref(admin->group);
+    take->joining = false;
+    take->carrier = NULL;
+    const struct group_spec *group = catalog_group(worker->catalog, join->group);
+    const struct group_spec *consumer = group == NULL ? NULL : find(worker, group, admin->name);
+    if (join->canceled)
+        take->request.done(&take->request, STATUS_CANCELED);
+    else if (consumer != NULL) /* somebody else may have made it */
+        broker_take(join->client, consumer, take);
+    else
+        take->request.done(&take->request, status == STATUS_OK ? STATUS_NOT_FOUND : status);
+    heap_free(join);
+}
+
+void broadcast_take(struct client *client, const struct group_spec *group, struct group_take *take)
+{
+    struct broker_worker *worker = client->worker;
+    if (!queue_name_is_valid(take->consumer, LIMIT_GROUP_NAME)) {
+        request_complete(&take->request, STATUS_INVALID);
+        return;
+    }
+    const struct group_spec *consumer = find(worker, group, take->consumer);
+    if (consumer != NULL) {
+        broker_take(client, consumer, take);
+        return;
+    }
+    struct join *join = heap_new(sizeof *join);
+    join->client = client;
+    join->take = take;
+    join->group = group->id;
+    memcpy(join->name, take->consumer.data, take->consumer.size);
+    join->admin = (struct broker_admin){
+        .client = client,
+        .action = ADMIN_GROUP_CREATE,
+        .id = group->queue,
+        .parent = group->id,
+        .by_use = true,
+        .name = span_of(join->name, take->consumer.size),
+    };
+    take->joining = true;
+    take->carrier = join;
+    request_init(&join->admin.request, worker->loop, made);
+    broker_administer(&join->admin);
+}
+
+void broadcast_cancel(struct group_take *take)
+{
+    struct join *join = take->carrier;
+    join->canceled = true;
+}
+
+/* The consumer of group whose receipt it is; NULL: of none. */
+static const struct group_spec *consumer_of(const struct broker_worker *worker,
+                                            const struct group_spec *group,
+                                            const struct receipt *receipt)
+{
+    const struct group_spec *consumer = catalog_group(worker->catalog, receipt->group);
+    return consumer != NULL && consumer->parent == group->id ? consumer : NULL;
+}
+
+bool broker_is_receipt(const struct client *client, const struct group_spec *group,
+                       const struct receipt *receipt)
+{
+    return group->mode == GROUP_BROADCAST ? consumer_of(client->worker, group, receipt) != NULL
+                                          : receipt->group == group->id;
+}
+
+const struct group_spec *broadcast_settled(const struct broker_worker *worker,
+                                           const struct group_spec *group,
+                                           const struct group_settle *settle)
+{
+    return settle->count == 0 ? NULL : consumer_of(worker, group, &settle->receipts[0]);
+}

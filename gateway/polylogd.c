@@ -72,6 +72,7 @@ static const struct storage_ops *const engines[] = {
 static const struct websocket_protocol websocket_protocols[] = {
     {.name = "mqtt", .adapter = &mqtt_adapter},
     {.name = "mqttv3.1", .adapter = &mqtt_adapter},
+    {.name = "amqp", .adapter = &amqp_adapter},
 };
 
 /* ------------------------------------------------ connections */

@@ -390,6 +390,7 @@ static void session_close(void *context)
     amqp_waiting_free(connection);
     amqp_topics_free(connection);
     pn_connection_driver_destroy(&connection->driver);
+    amqp_exchange_free(connection);
     heap_free(connection->user);
     connection->user = NULL;
     connection->stream = NULL;

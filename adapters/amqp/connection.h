@@ -102,6 +102,7 @@ struct amqp_waiting {
 };
 
 struct amqp_login; /* sasl.c */
+struct amqp_exchange;
 
 struct amqp_connection {
     struct client client; /* first: the broker gives it back */
@@ -113,7 +114,8 @@ struct amqp_connection {
     bool paused; /* the broker takes no more at the moment */
     bool handling;
     struct amqp_login *login;
-    char *user; /* Proton borrows it */
+    struct amqp_exchange *exchange; /* of SASL messages; NULL: none */
+    char *user;                     /* Proton borrows it */
     struct loop_task flush;
     struct loop_timer timer;
     struct list links, topics;
@@ -145,6 +147,7 @@ void amqp_logged_in(struct amqp_connection *connection, enum status status);
 
 /* sasl.c */
 void amqp_sasl_init(struct amqp_connection *connection);
+void amqp_exchange_free(struct amqp_connection *connection);
 void amqp_login_anonymous(struct amqp_connection *connection); /* of one that came without SASL */
 
 /* link.c */

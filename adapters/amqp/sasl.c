@@ -4,12 +4,20 @@
 #include <proton/sasl_plugin.h>
 
 #include "adapters/amqp/connection.h"
+#include "core/broker/scram.h"
 
 struct amqp_login {
     struct broker_login login;
     struct amqp_connection *connection;
     bool by_sasl;
     char *user, *password;
+};
+
+/* An exchange of several messages; Proton borrows what it is to send until it has. */
+struct amqp_exchange {
+    struct scram scram;
+    struct buf answer;
+    bool proven; /* the server's own proof is out; the client's empty answer ends it */
 };
 
 static struct amqp_connection *connection_of(pn_transport_t *transport)
@@ -55,6 +63,16 @@ static void logged_in(struct request *request, enum status status)
     connection_release(connection);
 }
 
+static void start(struct amqp_login *login)
+{
+    struct amqp_connection *connection = login->connection;
+    login->login.client = &connection->client;
+    request_init(&login->login.request, amqp_loop(connection), logged_in);
+    connection->login = login;
+    connection_hold(connection);
+    broker_login(&login->login);
+}
+
 /* user and password are copied; password may be empty. */
 static void begin(struct amqp_connection *connection, bool by_sasl, struct span user,
                   struct span password, const char *subject)
@@ -67,15 +85,11 @@ static void begin(struct amqp_connection *connection, bool by_sasl, struct span 
     login->password =
         heap_text(password.size > 0 ? (const char *)password.data : "", password.size);
     login->login = (struct broker_login){
-        .client = &connection->client,
         .user = span_of(login->user, user.size),
         .password = span_of(login->password, password.size),
         .certificate_subject = subject,
     };
-    request_init(&login->login.request, amqp_loop(connection), logged_in);
-    connection->login = login;
-    connection_hold(connection);
-    broker_login(&login->login);
+    start(login);
 }
 
 /* Without SASL there is no name: only a gateway without users takes that. */
@@ -99,8 +113,9 @@ static const char *list_mechanisms(pn_transport_t *transport)
         return certificate ? "EXTERNAL PLAIN ANONYMOUS" : "PLAIN ANONYMOUS";
     bool anonymous = amqp_settings.anonymous != NULL;
     if (certificate)
-        return anonymous ? "EXTERNAL PLAIN ANONYMOUS" : "EXTERNAL PLAIN";
-    return anonymous ? "PLAIN ANONYMOUS" : "PLAIN";
+        return anonymous ? "EXTERNAL SCRAM-SHA-256 PLAIN ANONYMOUS"
+                         : "EXTERNAL SCRAM-SHA-256 PLAIN";
+    return anonymous ? "SCRAM-SHA-256 PLAIN ANONYMOUS" : "SCRAM-SHA-256 PLAIN";
 }
 
 /* authzid NUL authcid NUL password (RFC 4616); to act as somebody else is not offered. */
@@ -126,19 +141,85 @@ static void refuse(pn_transport_t *transport)
     finish(transport, STATUS_UNAUTHENTICATED);
 }
 
+/* ------------------------------------------------ SCRAM */
+
+void amqp_exchange_free(struct amqp_connection *connection)
+{
+    struct amqp_exchange *exchange = connection->exchange;
+    if (exchange == NULL)
+        return;
+    scram_deinit(&exchange->scram);
+    buf_deinit(&exchange->answer);
+    heap_free(exchange);
+    connection->exchange = NULL;
+}
+
+static void challenge(struct amqp_connection *connection, enum status status)
+{
+    pn_transport_t *transport = connection->driver.transport;
+    struct amqp_exchange *exchange = connection->exchange;
+    if (status != STATUS_OK) {
+        refuse(transport);
+        return;
+    }
+    pnx_sasl_set_bytes_out(transport,
+                           pn_bytes(exchange->answer.size, (const char *)exchange->answer.data));
+    pnx_sasl_set_desired_state(transport, SASL_POSTED_CHALLENGE);
+}
+
+static void scram_begin(struct amqp_connection *connection, struct span message)
+{
+    struct amqp_exchange *exchange = connection->exchange = heap_new(sizeof *exchange);
+    scram_init(&exchange->scram);
+    buf_init(&exchange->answer, 4 * SCRAM_MESSAGE_MAX);
+    challenge(connection,
+              scram_first(&exchange->scram, &connection->client, message, &exchange->answer));
+}
+
+static void scram_end(struct amqp_connection *connection)
+{
+    struct principal *principal = connection->exchange->scram.principal;
+    struct amqp_login *login = heap_new(sizeof *login);
+    login->connection = connection;
+    login->by_sasl = true;
+    login->user = heap_text(principal->name, strlen(principal->name));
+    login->login.proven = principal; /* the exchange lives as long as the connection */
+    start(login);
+}
+
+static void process_response(pn_transport_t *transport, const pn_bytes_t *bytes)
+{
+    struct amqp_connection *connection = connection_of(transport);
+    struct amqp_exchange *exchange = connection->exchange;
+    if (exchange == NULL || connection->login != NULL || connection->logged_in) {
+        refuse(transport);
+    } else if (exchange->proven) {
+        scram_end(connection);
+    } else {
+        buf_clear(&exchange->answer);
+        enum status status =
+            scram_final(&exchange->scram, span_of(bytes->start, bytes->size), &exchange->answer);
+        exchange->proven = status == STATUS_OK;
+        challenge(connection, status);
+    }
+}
+
 static void process_init(pn_transport_t *transport, const char *mechanism, const pn_bytes_t *bytes)
 {
     struct amqp_connection *connection = connection_of(transport);
     struct span message = span_of(bytes->start, bytes->size), user, password;
     struct span none = span_of(NULL, 0);
     const char *subject = stream_certificate_subject(connection->stream);
-    if (connection->login != NULL || connection->logged_in) { /* a second init */
+    if (connection->login != NULL || connection->exchange != NULL || connection->logged_in) {
+        /* A second one. */
         refuse(transport);
     } else if (strcmp(mechanism, "PLAIN") == 0) {
         if (split_plain(message, &user, &password))
             begin(connection, true, user, password, NULL);
         else
             refuse(transport);
+    } else if (strcmp(mechanism, "SCRAM-SHA-256") == 0 && !is_protected(connection)) {
+        scram_begin(connection, message);
     } else if (strcmp(mechanism, "EXTERNAL") == 0 && subject != NULL) {
         begin(connection, true, none, none, subject);
     } else if (strcmp(mechanism, "ANONYMOUS") == 0 &&
@@ -147,12 +228,6 @@ static void process_init(pn_transport_t *transport, const char *mechanism, const
     } else {
         refuse(transport);
     }
-}
-
-static void process_response(pn_transport_t *transport, const pn_bytes_t *bytes)
-{
-    (void)bytes;
-    refuse(transport);
 }
 
 /* ------------------------------------------------ what a server does not do, and Proton asks for

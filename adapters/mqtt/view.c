@@ -108,6 +108,11 @@ static bool show_standard(unsigned standard, struct span value, struct mqtt_prop
     }
 }
 
+static bool is_gateways(struct span name)
+{
+    return name.size >= 3 && memcmp(name.data, "pl-", 3) == 0;
+}
+
 static void show_header(const struct header *header, unsigned *seen,
                         struct mqtt_properties *properties, struct mqtt_pair *users)
 {
@@ -117,6 +122,8 @@ static void show_header(const struct header *header, unsigned *seen,
         if (header->value.data == NULL || show_standard(standard, header->value, properties))
             return;
     }
+    if (is_gateways(header->name)) /* how other protocols write the same record */
+        return;
     if (properties->user_count < LIMIT_HEADERS && fits(header->name) && fits(header->value))
         users[properties->user_count++] = (struct mqtt_pair){header->name, header->value};
 }

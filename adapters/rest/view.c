@@ -1,9 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Messages to and from JSON.
- *
- * The header pl-types remembers what was not text: one line "CODE OCCURRENCE NAME" per header, with
- * AMQP's type codes (56 boolean, 81 long, 82 double, 40 null), so that a number comes back as a
- * number. */
+/* Messages to and from JSON. The header pl-types (core/log/types.h) remembers what was not text, so
+ * that a number comes back as a number. */
 #include "adapters/rest/view.h"
 
 #include <stdio.h>
@@ -13,6 +10,7 @@
 #include "core/base/clock.h"
 #include "core/base/limits.h"
 #include "core/base/utf8.h"
+#include "core/log/types.h"
 #include "core/queue/label.h"
 
 enum {
@@ -21,7 +19,6 @@ enum {
     ATTRIBUTE_NAME_MAX = 1024,
     OWN_HEADERS = 16
 };
-enum { TYPE_NULL = 0x40, TYPE_BOOLEAN = 0x56, TYPE_LONG = 0x81, TYPE_DOUBLE = 0x82 };
 
 static const char KEY[] = "key";
 static const char JSON_TYPE[] = "application/json";
@@ -101,8 +98,10 @@ static unsigned add_typed(struct reading *reading, struct span name, const json_
     struct span text = type == TYPE_NULL ? (struct span){0} : dump(reading->arena, value);
     if (type != TYPE_NULL && text.data == NULL)
         return fail(reading, "An attribute is too large.");
-    buf_printf(&reading->types, "%x %u %.*s\n", type, occurrence_of(reading, name), (int)name.size,
-               (const char *)name.data);
+    struct pack pack = pack_into(&reading->types);
+    uint32_t occurrence = occurrence_of(reading, name);
+    if (occurrence <= UINT8_MAX)
+        types_add(&pack, &(struct typed_name){(uint8_t)type, (uint8_t)occurrence, name});
     return add_header(reading, name, text);
 }
 
@@ -423,29 +422,42 @@ static void write_body(const struct record *record, struct buf *to)
     }
 }
 
-/* The line of pl-types for the n-th header of that name; 0: text. */
+/* What pl-types says of the n-th header of that name; 0: text. */
 static unsigned type_of(struct span types, struct span name, uint32_t occurrence)
 {
-    size_t at = 0;
-    while (at < types.size) {
-        const uint8_t *line_end = memchr(types.data + at, '\n', types.size - at);
-        size_t end = line_end == NULL ? types.size : (size_t)(line_end - types.data);
-        char line[32] = "";
-        size_t head = end - at < sizeof line - 1 ? end - at : sizeof line - 1;
-        memcpy(line, types.data + at, head);
-        unsigned code, number;
-        int used = 0;
-        if (sscanf(line, "%x %u %n", &code, &number, &used) == 2 && number == occurrence &&
-            span_equal(span_of(types.data + at + used, end - at - (size_t)used), name))
-            return code;
-        at = end + 1;
-    }
+    struct reader at = reader_of(types);
+    struct typed_name typed;
+    while (types_next(&at, &typed))
+        if (typed.occurrence == occurrence && span_equal(typed.name, name))
+            return typed.code;
     return 0;
+}
+
+/* Types whose text is JSON as it is. */
+static bool is_number_or_truth(unsigned type)
+{
+    switch (type) {
+    case TYPE_BOOLEAN:
+    case TYPE_UBYTE:
+    case TYPE_BYTE:
+    case TYPE_USHORT:
+    case TYPE_SHORT:
+    case TYPE_UINT:
+    case TYPE_INT:
+    case TYPE_ULONG:
+    case TYPE_LONG:
+    case TYPE_FLOAT:
+    case TYPE_DOUBLE:
+    case TYPE_TIMESTAMP:
+        return true;
+    default:
+        return false;
+    }
 }
 
 static void write_value(struct buf *to, struct span value, unsigned type)
 {
-    bool typed = type == TYPE_BOOLEAN || type == TYPE_LONG || type == TYPE_DOUBLE;
+    bool typed = is_number_or_truth(type);
     if (value.data == NULL && value.size == 0 && type == TYPE_NULL) {
         json_put(to, "null");
     } else if (typed && utf8_is_valid(value) && json_is_value(value)) {

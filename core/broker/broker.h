@@ -145,6 +145,7 @@ struct broker_login {
     struct client *client;
     struct span user, password, client_id;
     const char *certificate_subject;
+    const struct principal *proven; /* has shown by other means who it is (scram.h); or NULL */
     /* Below: the broker's. */
     struct broker_worker *worker;
     struct offload offload;

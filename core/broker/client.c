@@ -215,6 +215,12 @@ void broker_login(struct broker_login *login)
     } else if (login->client_id.size > LIMIT_CLIENT_ID_BYTES ||
                login->user.size > LIMIT_USER_NAME || login->password.size > LIMIT_PASSWORD) {
         login_end(login, STATUS_UNAUTHENTICATED);
+    } else if (login->proven != NULL) {
+        /* Not if it was changed or removed meanwhile. */
+        bool same = catalog_principal(worker->catalog, login->proven->id) == login->proven;
+        if (same)
+            log_in(client, principal_ref(login->proven), login->client_id);
+        login_end(login, same ? STATUS_OK : STATUS_UNAUTHENTICATED);
     } else if (catalog_is_protected(worker->catalog)) {
         log_in(client, NULL, login->client_id);
         login_end(login, STATUS_OK);

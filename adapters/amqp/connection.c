@@ -178,10 +178,30 @@ static void delivery_event(pn_delivery_t *delivery)
     }
 }
 
+/* Proton takes frames before an open; the book does not. */
+static bool is_too_early(const struct amqp_connection *connection, pn_event_t *event)
+{
+    if (connection->state != AMQP_NEW)
+        return false;
+    switch (pn_event_type(event)) {
+    case PN_SESSION_REMOTE_OPEN:
+    case PN_LINK_REMOTE_OPEN:
+    case PN_DELIVERY:
+        return true;
+    default:
+        return false;
+    }
+}
+
 static void handle(struct amqp_connection *connection, pn_event_t *event)
 {
     pn_link_t *pn = pn_event_link(event);
     struct amqp_link *link;
+    if (is_too_early(connection, event)) {
+        amqp_count_refusal(STATUS_MALFORMED);
+        amqp_end(connection, "amqp:illegal-state", "a frame before open");
+        return;
+    }
     switch (pn_event_type(event)) {
     case PN_CONNECTION_REMOTE_OPEN:
         open_event(connection);

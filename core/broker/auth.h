@@ -10,6 +10,8 @@
 #include "core/base/buf.h"
 #include "core/net/offload.h"
 
+enum { SCRAM_ITERATIONS = 15000 }; /* of keys made from now on */
+
 enum action { ACTION_PUBLISH = 1, ACTION_CONSUME = 2, ACTION_MANAGE = 4 };
 
 /* "topic:FILTER" or "queue:PATTERN" ('*' any run of characters); %u and %c stand for user and

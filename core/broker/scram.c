@@ -12,7 +12,7 @@
 #include "core/base/rng.h"
 #include "core/broker/worker.h"
 
-enum { KEY_SIZE = 32, SALT_SIZE = 16, NONCE_BYTES = 18, ITERATIONS = 4096 };
+enum { KEY_SIZE = 32, SALT_SIZE = 16, NONCE_BYTES = 18 };
 
 void scram_init(struct scram *scram)
 {
@@ -132,7 +132,7 @@ enum status scram_first(struct scram *scram, const struct client *client, struct
     encode(salt, sizeof salt, text);
     size_t before = answer->size;
     enum status status = buf_printf(answer, "r=%s,s=%s,i=%u", scram->nonce, text,
-                                    principal == NULL ? ITERATIONS : principal->scram_iterations);
+                                    principal == NULL ? SCRAM_ITERATIONS : principal->scram_iterations);
     if (status == STATUS_OK)
         status = buf_append(&scram->text, bare.data, bare.size);
     if (status == STATUS_OK)

@@ -1,0 +1,184 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What no AMQP client should send: refused in the protocol's own words, counted, and nobody else feels it."""
+import base64
+import hashlib
+import hmac
+import os
+import random
+import struct
+
+import gateway
+from amqpwire import (AMQP, ATTACH, BEGIN, CHALLENGE, CLOSE, DETACH, DISPOSITION, END, FLOW, INIT, MECHANISMS, OPEN,
+                      OUTCOME, RESPONSE, SASL, TRANSFER, Described, Symbol, Ulong, Wire, frame)
+from gateway import run, until
+
+MB = 1 << 20
+
+
+def queue(running, name):
+    status, answer = running.call("POST", "/v1/default/queues", {"name": name})
+    assert status in (200, 201), answer
+
+
+def counted(running, reason):
+    for line in running.call("GET", "/metrics")[1].splitlines():
+        if line.startswith(f'polylog_refused_total{{protocol="amqp",reason="{reason}"}}'):
+            return int(line.split()[-1])
+    return 0
+
+
+def serves(running):
+    """Somebody else is served as ever."""
+    with Wire(running.amqp_port) as wire:
+        wire.open("other")
+
+
+def garbage_ends_the_connection(running):
+    choose = random.Random(5)
+    beginnings = [b"", AMQP, SASL, AMQP + frame(OPEN, ["x"]), SASL + frame(INIT, [Symbol("PLAIN"), b""], kind=1)]
+    for i in range(60):
+        with Wire(running.amqp_port) as wire:
+            wire.send(choose.choice(beginnings) + choose.randbytes(choose.choice((9, 100, 5000))))
+            wire.socket.shutdown(1)
+            wire.until_end()
+    assert counted(running, "malformed") > 0
+    serves(running)
+
+
+def frames_out_of_turn(running):
+    """Before open, on a session or link that is not there, of a kind that is not there."""
+    queue(running, "q")
+    turns = [
+        AMQP + frame(BEGIN, [None, 0, 10, 10]),
+        AMQP + frame(TRANSFER, [0, 0, b"t", 0]),
+        AMQP + frame(OPEN, ["c"]) + frame(ATTACH, ["l", 0, False]),
+        AMQP + frame(OPEN, ["c"]) + frame(BEGIN, [None, 0, 10, 10]) + frame(TRANSFER, [7, 0, b"t", 0], b"x"),
+        AMQP + frame(OPEN, ["c"]) + frame(BEGIN, [None, 0, 10, 10]) + frame(0x19, []),
+        AMQP + frame(OPEN, ["c"]) + frame(BEGIN, [None, 0, 10, 10], channel=60000),
+        AMQP + frame(OPEN, ["c"]) + struct.pack(">IBBH", 100 * MB, 2, 0, 0),
+        AMQP + struct.pack(">IBBH", 3, 2, 0, 0),
+        AMQP + frame(OPEN, ["c" * 5000]),
+    ]
+    for data in turns:
+        with Wire(running.amqp_port) as wire:
+            wire.send(data)
+            said = wire.until_end()
+            assert b"amqp:" in said, (data[:60], said)
+    serves(running)
+
+
+def a_message_that_is_none_is_rejected(running):
+    queue(running, "q")
+    with Wire(running.amqp_port) as wire:
+        wire.open()
+        wire.attach("s", 0, "q")
+        wire.send(frame(TRANSFER, [0, 0, b"1", 0], b"\x00\x53\x75\xa0\xff"))
+        state = wire.expect(DISPOSITION)
+        assert b"amqp:decode-error" in state, state
+        wire.send(frame(TRANSFER, [0, 1, b"2", 0], b"\x00\x53\x75\xa0\x01x"))
+        assert b"\x00\x53\x24" in wire.expect(DISPOSITION)
+    assert counted(running, "malformed") == 1
+
+
+def a_message_without_end_is_cut_off(running):
+    queue(running, "q")
+    with Wire(running.amqp_port, 30) as wire:
+        wire.open()
+        wire.attach("s", 0, "q")
+        piece = b"\x00\x53\x75\xb0" + struct.pack(">I", 100 * MB) + b"x" * 16000
+        try:
+            for i in range(1200):
+                wire.send(frame(TRANSFER, [0, 0, b"1", 0, False, True], piece))
+                piece = b"x" * 16000
+        except (BrokenPipeError, ConnectionResetError):
+            pass
+        assert b"amqp:link:message-size-exceeded" in wire.expect(DETACH)
+    assert until(lambda: counted(running, "limit") == 1)
+    serves(running)
+
+
+def links_have_a_limit(running):
+    queue(running, "q")
+    with Wire(running.amqp_port, 30) as wire:
+        wire.open()
+        wire.send(b"".join(frame(ATTACH, [f"l{i}", i, False, None, None, Described(0x28, [None]),
+                                          Described(0x29, ["q"]), None, None, 0]) for i in range(2100)))
+        said = wire.until_end()
+        assert b"amqp:resource-limit-exceeded" in said
+    serves(running)
+
+
+def credit_beyond_measure(running):
+    """All the credit there is, and never a settlement: it gets what is there, and holds no more than a lease."""
+    queue(running, "q")
+    with Wire(running.amqp_port, 30) as wire:
+        wire.open()
+        wire.attach("s", 0, "q")
+        for i in range(200):
+            wire.send(frame(TRANSFER, [0, i, struct.pack(">I", i), 0, True], b"\x00\x53\x75\xa0\x01x"))
+        wire.attach("r", 1, "q", receiver=True)
+        wire.send(frame(FLOW, [0, 1000000, 0, 1000000, 1, 0, 0x7fffffff]))
+        for _ in range(200):
+            wire.expect(TRANSFER)
+    serves(running)
+
+
+def sasl(wire, mechanism, first):
+    wire.header(SASL)
+    mechanisms = wire.expect(MECHANISMS)
+    wire.send(frame(INIT, [Symbol(mechanism), first], kind=1))
+    return mechanisms
+
+
+def scram(running, user, password, spoil=b""):
+    """True: let in. The proof of the server is looked at."""
+    with Wire(running.amqp_port) as wire:
+        nonce = base64.b64encode(os.urandom(9)).decode()
+        bare = f"n={user},r={nonce}"
+        assert b"SCRAM-SHA-256" in sasl(wire, "SCRAM-SHA-256", ("n,," + bare).encode())
+        answer = wire.expect(CHALLENGE)
+        server_first = answer[answer.index(b"r="):].decode()
+        fields = dict(part.split("=", 1) for part in server_first.split(","))
+        salted = hashlib.pbkdf2_hmac("sha256", password.encode(), base64.b64decode(fields["s"]), int(fields["i"]))
+        key = hmac.digest(salted, b"Client Key", "sha256")
+        without_proof = f"c=biws,r={fields['r']}"
+        signed = f"{bare},{server_first},{without_proof}".encode()
+        signature = hmac.digest(hashlib.sha256(key).digest(), signed, "sha256")
+        proof = base64.b64encode(bytes(a ^ b for a, b in zip(key, signature))).decode()
+        wire.send(frame(RESPONSE, [f"{without_proof},p={proof}".encode() + spoil], kind=1))
+        code = wire.next_frame()
+        if code[2] == OUTCOME:
+            assert b"\x50\x01" in code, code
+            return False
+        server_key = hmac.digest(salted, b"Server Key", "sha256")
+        assert base64.b64encode(hmac.digest(server_key, signed, "sha256")) in code, code
+        wire.send(frame(RESPONSE, [b""], kind=1))
+        assert b"\x50\x00" in wire.expect(OUTCOME)
+        wire.open()
+        return True
+
+
+def passwords_are_proven_without_being_sent():
+    running = gateway.Gateway()
+    assert running.call("PUT", "/v1/default/users/ann", {"password": "secret"})[0] == 201
+    assert scram(running, "ann", "secret")
+    assert not scram(running, "ann", "wrong")
+    assert not scram(running, "eve", "secret")
+    assert not scram(running, "ann", "secret", b",more")
+    for mechanism, first in (("PLAIN", b""), ("PLAIN", b"\0ann"), ("PLAIN", b"bob\0ann\0secret"), ("PLAIN", b"\0\0\0"),
+                             ("EXTERNAL", b""), ("ANONYMOUS", b""), ("NONSENSE", b"x"), ("SCRAM-SHA-256", b"n,,"),
+                             ("PLAIN", b"\0" + b"a" * 5000 + b"\0" + b"b" * 5000)):
+        with Wire(running.amqp_port) as wire:
+            sasl(wire, mechanism, first)
+            assert b"\x50\x01" in wire.expect(OUTCOME), mechanism
+    with Wire(running.amqp_port) as wire:  # without SASL at all
+        wire.send(AMQP + frame(OPEN, ["x"]))
+        assert b"amqp:" in wire.until_end()
+    assert counted(running, "rights") > 0 or running.call("GET", "/metrics")[0] == 401
+    assert running.stop() == 0
+
+
+if __name__ == "__main__":
+    run(garbage_ends_the_connection, frames_out_of_turn, a_message_that_is_none_is_rejected,
+        a_message_without_end_is_cut_off, links_have_a_limit, credit_beyond_measure,
+        passwords_are_proven_without_being_sent)

@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: Apache-2.0
+"""AMQP 1.0 by hand, for what a well-behaved client library would never send."""
+import socket
+import struct
+
+AMQP, SASL = b"AMQP\x00\x01\x00\x00", b"AMQP\x03\x01\x00\x00"
+OPEN, BEGIN, ATTACH, FLOW, TRANSFER, DISPOSITION, DETACH, END, CLOSE = range(0x10, 0x19)
+MECHANISMS, INIT, CHALLENGE, RESPONSE, OUTCOME = range(0x40, 0x45)
+
+
+class Symbol(str):
+    pass
+
+
+class Ulong(int):
+    pass
+
+
+class Described:
+    def __init__(self, code, value):
+        self.code, self.value = code, value
+
+
+def encode(value):
+    if value is None:
+        return b"\x40"
+    if value is True or value is False:
+        return b"\x41" if value else b"\x42"
+    if isinstance(value, Ulong):
+        return b"\x80" + struct.pack(">Q", value)
+    if isinstance(value, int):
+        return b"\x70" + struct.pack(">I", value)
+    if isinstance(value, Symbol):
+        return b"\xb3" + struct.pack(">I", len(value)) + value.encode()
+    if isinstance(value, str):
+        return b"\xb1" + struct.pack(">I", len(value.encode())) + value.encode()
+    if isinstance(value, bytes):
+        return b"\xb0" + struct.pack(">I", len(value)) + value
+    if isinstance(value, Described):
+        return b"\x00\x53" + bytes([value.code]) + encode(value.value)
+    items = b"".join(encode(item) for item in value)
+    return b"\xd0" + struct.pack(">II", len(items) + 4, len(value)) + items
+
+
+def frame(code, fields, payload=b"", channel=0, kind=0):
+    body = encode(Described(code, fields)) + payload
+    return struct.pack(">IBBH", 8 + len(body), 2, kind, channel) + body
+
+
+class Wire:
+    """A connection: header() and frames go out as they are; expect() waits for a frame of a kind and gives its bytes."""
+
+    def __init__(self, port, seconds=10):
+        self.socket = socket.create_connection(("127.0.0.1", port))
+        self.socket.settimeout(seconds)
+        self.received = b""
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.socket.close()
+
+    def send(self, data):
+        self.socket.sendall(data)
+
+    def take(self, size):
+        while len(self.received) < size:
+            piece = self.socket.recv(65536)
+            if not piece:
+                raise EOFError
+            self.received += piece
+        taken, self.received = self.received[:size], self.received[size:]
+        return taken
+
+    def next_frame(self):
+        size, = struct.unpack(">I", self.take(4))
+        return self.take(size - 4)[4:]
+
+    def expect(self, code):
+        while True:
+            body = self.next_frame()
+            if not body:
+                continue  # keeps alive
+            assert body[:2] == b"\x00\x53", body
+            if body[2] == code:
+                return body[3:]
+
+    def until_end(self):
+        """Everything that comes until the other side closes."""
+        data, self.received = self.received, b""
+        try:
+            while True:
+                piece = self.socket.recv(65536)
+                if not piece:
+                    return data
+                data += piece
+        except ConnectionResetError:
+            return data
+
+    def header(self, header=AMQP):
+        self.send(header)
+        assert self.take(8) == header
+
+    def open(self, container="wire"):
+        self.header()
+        self.send(frame(OPEN, [container]) + frame(BEGIN, [None, 0, 1000, 1000]))
+        self.expect(OPEN)
+        self.expect(BEGIN)
+        return self
+
+    def attach(self, name, handle, address, receiver=False, **more):
+        source = Described(0x28, [address if receiver else None])
+        target = Described(0x29, [None if receiver else address])
+        fields = [name, handle, receiver, more.get("snd"), more.get("rcv"), source, target]
+        if not receiver:
+            fields += [None, None, 0]
+        self.send(frame(ATTACH, fields))
+        return self.expect(ATTACH)

@@ -88,8 +88,15 @@ void amqp_end(struct amqp_connection *connection, const char *condition, const c
 {
     if (connection->state >= AMQP_CLOSING)
         return;
+    bool is_new = connection->state == AMQP_NEW;
     connection->state = AMQP_CLOSING;
     pn_connection_t *pn = connection->driver.connection;
+    if (is_new && condition != NULL) { /* Proton would wait for the other open */
+        pn_connection_driver_errorf(&connection->driver, condition, "%s", text);
+        pn_connection_driver_read_close(&connection->driver);
+        amqp_wake(connection);
+        return;
+    }
     if (condition != NULL) {
         pn_condition_set_name(pn_connection_condition(pn), condition);
         pn_condition_set_description(pn_connection_condition(pn), text);
@@ -258,6 +265,7 @@ static void say_all(struct amqp_connection *connection)
         if (bytes.size == 0)
             break;
         stream_write(connection->stream, span_of(bytes.start, bytes.size));
+        connection->said = true;
         pn_connection_driver_write_done(&connection->driver, bytes.size);
         handle_events(connection);
     }
@@ -275,6 +283,9 @@ static void flush_task(struct loop_task *task)
     bool all_said = pn_connection_driver_write_closed(&connection->driver) ||
                     pn_transport_head_closed(connection->driver.transport);
     if (all_said || pn_connection_driver_finished(&connection->driver)) {
+        /* Another protocol than wanted, or none at all, is answered with the one that is (2.2). */
+        if (!connection->said && connection->state == AMQP_NEW)
+            stream_write(connection->stream, span_of("AMQP\x03\x01\x00\x00", 8));
         connection->state = AMQP_CLOSING;
         stream_close(connection->stream);
     }

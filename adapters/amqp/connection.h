@@ -112,7 +112,7 @@ struct amqp_connection {
     bool logged_in;
     bool waits;  /* a login is under way: no event is looked at before it is done */
     bool paused; /* the broker takes no more at the moment */
-    bool handling;
+    bool said;   /* something has been sent */
     struct amqp_login *login;
     struct amqp_exchange *exchange; /* of SASL messages; NULL: none */
     char *user;                     /* Proton borrows it */

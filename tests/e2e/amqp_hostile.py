@@ -46,14 +46,13 @@ def garbage_ends_the_connection(running):
 
 
 def frames_out_of_turn(running):
-    """Before open, on a session or link that is not there, of a kind that is not there."""
+    """Before open, on a session or link that is not there, on a channel or of a size beyond what was agreed."""
     queue(running, "q")
     turns = [
         AMQP + frame(BEGIN, [None, 0, 10, 10]),
         AMQP + frame(TRANSFER, [0, 0, b"t", 0]),
         AMQP + frame(OPEN, ["c"]) + frame(ATTACH, ["l", 0, False]),
         AMQP + frame(OPEN, ["c"]) + frame(BEGIN, [None, 0, 10, 10]) + frame(TRANSFER, [7, 0, b"t", 0], b"x"),
-        AMQP + frame(OPEN, ["c"]) + frame(BEGIN, [None, 0, 10, 10]) + frame(0x19, []),
         AMQP + frame(OPEN, ["c"]) + frame(BEGIN, [None, 0, 10, 10], channel=60000),
         AMQP + frame(OPEN, ["c"]) + struct.pack(">IBBH", 100 * MB, 2, 0, 0),
         AMQP + struct.pack(">IBBH", 3, 2, 0, 0),
@@ -62,7 +61,10 @@ def frames_out_of_turn(running):
     for data in turns:
         with Wire(running.amqp_port) as wire:
             wire.send(data)
-            said = wire.until_end()
+            try:
+                said = wire.until_end()
+            except TimeoutError:
+                raise AssertionError((data[:80], wire.received))
             assert b"amqp:" in said, (data[:60], said)
     serves(running)
 
@@ -173,8 +175,7 @@ def passwords_are_proven_without_being_sent():
             assert b"\x50\x01" in wire.expect(OUTCOME), mechanism
     with Wire(running.amqp_port) as wire:  # without SASL at all
         wire.send(AMQP + frame(OPEN, ["x"]))
-        assert b"amqp:" in wire.until_end()
-    assert counted(running, "rights") > 0 or running.call("GET", "/metrics")[0] == 401
+        assert wire.until_end() == SASL, wire.received
     assert running.stop() == 0
 
 

@@ -88,15 +88,14 @@ class Wire:
 
     def until_end(self):
         """Everything that comes until the other side closes."""
-        data, self.received = self.received, b""
         try:
             while True:
                 piece = self.socket.recv(65536)
                 if not piece:
-                    return data
-                data += piece
+                    return self.received
+                self.received += piece
         except ConnectionResetError:
-            return data
+            return self.received
 
     def header(self, header=AMQP):
         self.send(header)

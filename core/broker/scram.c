@@ -131,8 +131,9 @@ enum status scram_first(struct scram *scram, const struct client *client, struct
              (const char *)client_nonce.data, text);
     encode(salt, sizeof salt, text);
     size_t before = answer->size;
-    enum status status = buf_printf(answer, "r=%s,s=%s,i=%u", scram->nonce, text,
-                                    principal == NULL ? SCRAM_ITERATIONS : principal->scram_iterations);
+    enum status status =
+        buf_printf(answer, "r=%s,s=%s,i=%u", scram->nonce, text,
+                   principal == NULL ? SCRAM_ITERATIONS : principal->scram_iterations);
     if (status == STATUS_OK)
         status = buf_append(&scram->text, bare.data, bare.size);
     if (status == STATUS_OK)

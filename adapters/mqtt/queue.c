@@ -2,15 +2,12 @@
 /* Subscriptions to queues: each is a consumer of a group, whose leases last until the client
  * answers or their time is over. All of a client's subscriptions live on its one credit; a record
  * that comes when there is none goes back to the group. */
-#include <stdio.h>
-
 #include "adapters/mqtt/session.h"
 #include "core/base/heap.h"
 #include "core/base/limits.h"
-#include "core/base/pack.h"
 
 static const char DEFAULT_GROUP[] = "mqtt";
-enum { AT_MOST_ONCE_CREDIT = 128, TAKE_RECORDS = 64, EXTRA_USERS = 8, COPY_BYTES = 4096 };
+enum { AT_MOST_ONCE_CREDIT = 128, TAKE_RECORDS = 64 };
 
 struct mqtt_queue {
     struct mqtt_session *session;
@@ -55,82 +52,6 @@ bool mqtt_queue_is_of(const struct mqtt_queue *queue, uint64_t id)
     return queue->queue == id;
 }
 
-/* ------------------------------------------------ a record as a PUBLISH */
-
-struct shown {
-    struct mqtt_publish publish;
-    struct mqtt_pair users[LIMIT_HEADERS + EXTRA_USERS];
-    char receipt[RECEIPT_TEXT_SIZE], failures[12], offset[24], partition[24];
-};
-
-static void add_user(struct shown *shown, const char *name, struct span value)
-{
-    shown->users[shown->publish.properties.user_count++] =
-        (struct mqtt_pair){span_from_text(name), value};
-}
-
-static void add_number(struct shown *shown, const char *name, uint64_t number, char *text,
-                       size_t size)
-{
-    snprintf(text, size, "%llu", (unsigned long long)number);
-    add_user(shown, name, span_from_text(text));
-}
-
-static void show_properties(const struct mqtt_queue *queue, const struct group_item *item,
-                            const struct record *record, struct shown *shown)
-{
-    struct mqtt_properties *properties = &shown->publish.properties;
-    struct span topic;
-    *properties = mqtt_properties_none;
-    mqtt_show_headers(record, properties, shown->users);
-    if (record_find(record, HEADER_TOPIC, &topic) && topic.data != NULL)
-        add_user(shown, "topic", topic);
-    if (item->failures > 0)
-        add_number(shown, "delivery-count", item->failures, shown->failures,
-                   sizeof shown->failures);
-    if (queue->asked.receipt) {
-        receipt_format(&item->receipt, shown->receipt);
-        add_user(shown, "receipt", span_from_text(shown->receipt));
-    }
-    if (queue->asked.offset) {
-        add_number(shown, "offset", record->offset, shown->offset, sizeof shown->offset);
-        if (!queue->dead)
-            add_number(shown, "partition", item->receipt.partition - queue->first_partition,
-                       shown->partition, sizeof shown->partition);
-    }
-    if (queue->identifier != 0) {
-        properties->subscription_id = queue->identifier;
-        properties->present |= MQTT_HAS(SUBSCRIPTION_ID);
-    }
-}
-
-static void show(const struct mqtt_queue *queue, const struct group_item *item, struct shown *shown)
-{
-    struct record record;
-    batch_record(item->batch, item->index, &record);
-    shown->publish = (struct mqtt_publish){
-        .qos = queue->qos,
-        .topic = span_of(queue->topic, queue->topic_size),
-        .payload = record.value,
-        .packet_id = 1, /* until there is one */
-    };
-    if (queue->session->version == MQTT_5)
-        show_properties(queue, item, &record, shown);
-}
-
-static void send_shown(struct mqtt_session *session, const struct shown *shown, size_t size)
-{
-    if (size <= COPY_BYTES) {
-        mqtt_encode_publish(session->version, &shown->publish,
-                            stream_reserve(session->stream, size));
-        return;
-    }
-    struct blob *frame = blob_new(size);
-    mqtt_encode_publish(session->version, &shown->publish, frame->bytes);
-    stream_write_blob(session->stream, frame, 0, size);
-    blob_unref(frame);
-}
-
 /* ------------------------------------------------ as a consumer */
 
 static void deliver(struct consumer *consumer, uint32_t slot, const struct group_item *item)
@@ -141,14 +62,26 @@ static void deliver(struct consumer *consumer, uint32_t slot, const struct group
         consumer_settle(consumer, slot, SETTLE_RELEASED, 0, 0);
         return;
     }
-    struct shown shown;
-    show(queue, item, &shown);
-    size_t size = mqtt_publish_size(session->version, &shown.publish);
+    struct record record;
+    batch_record(item->batch, item->index, &record);
+    struct mqtt_shown shown = {
+        .topic = span_of(queue->topic, queue->topic_size),
+        .qos = queue->qos,
+        .identifier = queue->identifier,
+        .tells_topic = true,
+        .failures = item->failures,
+        .receipt = queue->asked.receipt ? &item->receipt : NULL,
+        .tells_offset = queue->asked.offset,
+        .partition = (int64_t)(item->receipt.partition - queue->first_partition),
+    };
+    if (queue->dead)
+        shown.partition = -1;
+    size_t size = mqtt_show(session, &record, &shown);
     if (size == 0 || size > session->packet_max) {
         /* Nobody but the queue's dead letters may want it. */
         consumer_settle(consumer, slot, SETTLE_REJECTED, 0, 0);
     } else if (queue->qos == 0) {
-        send_shown(session, &shown, size);
+        mqtt_send_shown(session, &shown, size);
         consumer_settle(consumer, slot, SETTLE_DONE, 0, 0);
         if (consumer_credit_left(consumer) == 0)
             consumer_credit(consumer, AT_MOST_ONCE_CREDIT, false);
@@ -160,7 +93,7 @@ static void deliver(struct consumer *consumer, uint32_t slot, const struct group
             mqtt_take_id(session, queue->qos == 1 ? MQTT_OWED_PUBACK : MQTT_OWED_PUBREC);
         mqtt_lease_put(session, shown.publish.packet_id,
                        &(struct mqtt_lease){.queue = queue, .number = slot});
-        send_shown(session, &shown, size);
+        mqtt_send_shown(session, &shown, size);
     }
 }
 

@@ -296,6 +296,7 @@ static enum status session_input(void *context, struct span bytes, size_t *used)
     if (session->settled > 0 && session->state == MQTT_UP) {
         client_settled(&session->client, session->settled);
         mqtt_queues_credit(session);
+        mqtt_replays_credit(session);
     }
     return STATUS_OK;
 }
@@ -308,6 +309,8 @@ static enum status session_open(void *context, struct stream *stream, struct bro
     client_init(&session->client, worker, &mqtt_client_ops);
     session->stream = stream;
     list_init(&session->queues);
+    list_init(&session->replays);
+    list_init(&session->replayed);
     list_init(&session->settlings);
     session->packet_max = UINT32_MAX;
     session->receive_max = mqtt_settings.receive_max;
@@ -338,6 +341,7 @@ static void session_close(void *context)
         mqtt_will_publish(session);
     mqtt_will_free(session);
     mqtt_give_name_back(session);
+    mqtt_replays_close(session);
     client_close(&session->client);
     mqtt_queues_close(session);
     mqtt_incoming_free(session);

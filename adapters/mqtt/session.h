@@ -10,6 +10,7 @@
 #include "adapters/mqtt/address.h"
 #include "adapters/mqtt/encode.h"
 #include "adapters/mqtt/mqtt.h"
+#include "core/base/limits.h"
 #include "core/broker/consume.h"
 
 enum mqtt_state { MQTT_WAIT_CONNECT, MQTT_LOGIN, MQTT_UP, MQTT_DOWN };
@@ -43,6 +44,9 @@ struct mqtt_session {
     struct mqtt_lease *leases; /* by outgoing identifier; NULL until the first */
     struct list queues;        /* subscriptions to them */
     uint32_t queue_count;
+    struct list replays; /* subscriptions to what was */
+    uint32_t replay_count;
+    struct list replayed;  /* records that wait for credit */
     struct list settlings; /* answers owed to what was published to settle */
     struct mqtt_aliases *aliases;
     struct mqtt_received *received; /* incoming QoS 2 identifiers */
@@ -102,6 +106,37 @@ struct mqtt_lease *mqtt_lease_at(struct mqtt_session *session, uint16_t id);
 /* The client has answered with this reason; properties are those of its answer. */
 void mqtt_lease_end(struct mqtt_session *session, uint16_t id, const struct mqtt_ack *ack);
 void mqtt_leases_free(struct mqtt_session *session);
+
+/* show.c: a record as a PUBLISH that tells more than the record says, to one client. */
+struct mqtt_shown {
+    struct span topic;
+    uint8_t qos;
+    bool retain;
+    uint32_t identifier; /* of the subscription; 0: none */
+    bool tells_topic;    /* the one it was published to */
+    uint32_t failures;
+    const struct receipt *receipt; /* NULL: not told */
+    bool tells_offset;
+    int64_t partition; /* number within the queue; negative: not told */
+    /* Below: what is made of it. */
+    struct mqtt_publish publish; /* packet_id is to be set before it is sent */
+    struct mqtt_pair users[LIMIT_HEADERS + 5];
+    char receipt_text[RECEIPT_TEXT_SIZE], number_text[3][24];
+};
+/* The size of the packet; 0: it cannot be shown. Borrows from record and shown. */
+size_t mqtt_show(const struct mqtt_session *session, const struct record *record,
+                 struct mqtt_shown *shown);
+void mqtt_send_shown(struct mqtt_session *session, const struct mqtt_shown *shown, size_t size);
+
+/* replay.c: subscriptions that read a queue, or what matches a filter, from a position on. */
+struct mqtt_asked;
+uint8_t mqtt_replay_subscribe(struct mqtt_session *session, const struct mqtt_filter *filter,
+                              const struct mqtt_address *address, const struct mqtt_asked *asked,
+                              uint32_t identifier);
+/* NOT_FOUND: there is no such subscription. */
+enum status mqtt_replay_unsubscribe(struct mqtt_session *session, struct span filter);
+void mqtt_replays_credit(struct mqtt_session *session);
+void mqtt_replays_close(struct mqtt_session *session); /* before client_close() */
 
 /* queue.c: subscriptions to queues and dead letters, as consumers of groups. */
 /* What a SUBSCRIBE asks for in user properties, for all its filters. */

@@ -121,14 +121,35 @@ static bool read_asked(const struct mqtt_properties *properties, struct mqtt_ask
     return true;
 }
 
+static enum status unsubscribe_one(struct mqtt_session *session, struct span filter)
+{
+    struct mqtt_address address;
+    if (mqtt_replay_unsubscribe(session, filter) == STATUS_OK)
+        return STATUS_OK;
+    mqtt_address_of_filter(filter, &address);
+    if (address.kind == MQTT_ADDRESS_QUEUE || address.kind == MQTT_ADDRESS_DEAD)
+        return mqtt_queue_unsubscribe(session, filter);
+    if (address.kind != MQTT_ADDRESS_TOPIC || address.replayed)
+        return mqtt_filter_valid(filter) ? STATUS_NOT_FOUND : STATUS_INVALID;
+    return address.group.size > 0
+               ? broker_unsubscribe_shared(&session->client, address.group, address.topic)
+               : broker_unsubscribe(&session->client, address.topic);
+}
+
 /* The reason that is known at once, or MQTT_PENDING. */
 static uint8_t subscribe_one(struct mqtt_subscribing *subscribing, const struct mqtt_filter *filter,
                              const struct mqtt_asked *asked, uint32_t identifier, uint16_t place)
 {
     struct mqtt_address address;
     mqtt_address_of_filter(filter->filter, &address);
-    if (address.kind == MQTT_ADDRESS_BAD || address.replayed || asked->replayed)
-        return MQTT_REASON_FILTER_INVALID; /* what is replayed is not built yet */
+    if (address.kind == MQTT_ADDRESS_BAD)
+        return MQTT_REASON_FILTER_INVALID;
+    /* One filter, one subscription: of whichever kind was asked for last. */
+    if (asked->replayed && !address.replayed)
+        unsubscribe_one(subscribing->session, filter->filter);
+    if (asked->replayed || address.replayed)
+        return mqtt_replay_subscribe(subscribing->session, filter, &address, asked, identifier);
+    mqtt_replay_unsubscribe(subscribing->session, filter->filter);
     if (address.kind == MQTT_ADDRESS_TOPIC) {
         add_item(subscribing, &address, filter, identifier, place);
         return MQTT_PENDING;
@@ -148,19 +169,6 @@ static bool has_local_share(struct mqtt_subscribe packet)
         if (filter.no_local && mqtt_share_split(filter.filter, &name, &rest))
             return true;
     return false;
-}
-
-static enum status unsubscribe_one(struct mqtt_session *session, struct span filter)
-{
-    struct mqtt_address address;
-    mqtt_address_of_filter(filter, &address);
-    if (address.kind == MQTT_ADDRESS_QUEUE || address.kind == MQTT_ADDRESS_DEAD)
-        return mqtt_queue_unsubscribe(session, filter);
-    if (address.kind != MQTT_ADDRESS_TOPIC || address.replayed)
-        return mqtt_filter_valid(filter) ? STATUS_NOT_FOUND : STATUS_INVALID;
-    return address.group.size > 0
-               ? broker_unsubscribe_shared(&session->client, address.group, address.topic)
-               : broker_unsubscribe(&session->client, address.topic);
 }
 
 void mqtt_handle_subscribe(struct mqtt_session *session, uint8_t header, struct span body)

@@ -65,6 +65,7 @@ struct group_take {
     struct group_item *items; /* caller's array of max_records */
     uint32_t count;           /* out */
     /* Below: the group's. */
+    uint64_t bytes; /* of its items */
     struct link link;
     struct loop_timer timer;
     struct group *group;
@@ -74,7 +75,8 @@ struct group_take {
     bool joining; /* carrier makes the consumer */
 };
 enum { GROUP_TAKE_MAX = 1000 };
-/* OK with count 0 after wait_ms without a record. Waiters are served in turn. */
+/* OK with count 0 after wait_ms without a record. Those who wait at the same time are served in
+ * turn, record by record. */
 void group_take(struct group *group, struct group_take *take);
 /* On the group's home loop: ends a waiting take with CANCELED (later, through done); harmless
  * otherwise. */

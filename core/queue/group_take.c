@@ -60,6 +60,7 @@ void group_take(struct group *group, struct group_take *take)
     CHECK(group->state != GROUP_CLOSING);
     CHECK(take->max_records >= 1 && take->max_records <= GROUP_TAKE_MAX);
     take->count = 0;
+    take->bytes = 0;
     take->group = group;
     take->timer = (struct loop_timer){.fired = take_timed_out};
     struct lane *lane = take->lane = lane_for(group, take);
@@ -105,19 +106,22 @@ static void hand_out(struct part *part, struct group_take *take, const struct fi
         fifo_take(part->fifo, find->offset, group->fills);
 }
 
-/* Fills the take from one partition. LATER: there would be more when its bytes have come. */
+/* Fills the take up to count records from one partition. LATER: there would be more when its bytes
+ * have come. */
 static enum feed fill_from(struct lane *lane, struct part *part, struct group_take *take,
-                           int64_t wall_ms, uint64_t *bytes)
+                           uint32_t count, int64_t wall_ms)
 {
-    while (take->count < take->max_records) {
+    while (take->count < count) {
         struct find find;
         enum feed found = feed_next(lane, part, wall_ms, &find);
         if (found != FEED_RECORD)
             return found;
         uint64_t size = find.record.key.size + find.record.value.size + find.record.headers.size;
-        if (take->count > 0 && *bytes + size > take->max_bytes)
+        if (take->count > 0 && take->bytes + size > take->max_bytes) {
+            take->max_records = take->count; /* full */
             return FEED_RECORD;
-        *bytes += size;
+        }
+        take->bytes += size;
         hand_out(part, take, &find);
     }
     return FEED_RECORD;
@@ -125,23 +129,23 @@ static enum feed fill_from(struct lane *lane, struct part *part, struct group_ta
 
 /* RECORD: something was found. Partitions take turns, so that a full one does not hide the others.
  */
-static enum feed fill(struct lane *lane, struct group_take *take, int64_t wall_ms)
+static enum feed fill(struct lane *lane, struct group_take *take, uint32_t count, int64_t wall_ms)
 {
-    uint64_t bytes = 0;
     bool later = false;
+    uint32_t had = take->count;
     uint32_t first = lane->turn;
     take->group->fills++;
     for (uint32_t i = 0; i < lane->part_count; i++) {
         uint32_t at = (first + i) % lane->part_count;
         uint32_t before = take->count;
-        enum feed found = fill_from(lane, &lane->parts[at], take, wall_ms, &bytes);
+        enum feed found = fill_from(lane, &lane->parts[at], take, count, wall_ms);
         if (take->count > before)
             lane->turn = (at + 1) % lane->part_count;
         if (found == FEED_RECORD)
             return FEED_RECORD;
         later |= found == FEED_LATER;
     }
-    return take->count > 0 ? FEED_RECORD : later ? FEED_LATER : FEED_NOTHING;
+    return take->count > had ? FEED_RECORD : later ? FEED_LATER : FEED_NOTHING;
 }
 
 static bool look(struct lane *lane)
@@ -176,6 +180,31 @@ static uint32_t set_budget(struct group *group, const struct lane *lane)
     return spare;
 }
 
+/* What they have got is all that there is for now. */
+static void answer_filled(struct group *group, struct lane *lane)
+{
+    list_each_safe(link, following, &lane->takes)
+    {
+        struct group_take *take = container_of(link, struct group_take, link);
+        if (take->count > 0)
+            take_answer(group, take, STATUS_OK);
+    }
+}
+
+/* One record at a time while others wait, who then have their turn; records of a key that follow
+ * each other stay together. */
+static enum feed serve_turn(struct lane *lane, struct group_take *take, int64_t wall_ms)
+{
+    bool alone = take->link.next == &lane->takes.head || lane->parts[0].fifo != NULL;
+    enum feed found = fill(lane, take, alone ? take->max_records : take->count + 1, wall_ms);
+    if (found == FEED_RECORD && !alone && take->count < take->max_records) {
+        link_remove(&take->link);
+        list_push(&lane->takes, &take->link);
+        return FEED_SKIPPED;
+    }
+    return found;
+}
+
 static void lane_serve(struct group *group, struct lane *lane, int64_t wall_ms)
 {
     bool looked = false;
@@ -186,14 +215,17 @@ static void lane_serve(struct group *group, struct lane *lane, int64_t wall_ms)
             take_answer(group, take, STATUS_INVALID);
             continue;
         }
-        switch (fill(lane, take, wall_ms)) {
+        switch (serve_turn(lane, take, wall_ms)) {
         case FEED_RECORD:
             take_answer(group, take, STATUS_OK);
             break;
-        case FEED_SKIPPED: /* stays inside of the feed */
+        case FEED_SKIPPED: /* the next one's turn */
+            break;
         case FEED_LATER:
+            answer_filled(group, lane);
             return;
         case FEED_NOTHING:
+            answer_filled(group, lane);
             /* A notice may have passed before the group was known to its sender. */
             if (!looked && look(lane)) {
                 looked = true;

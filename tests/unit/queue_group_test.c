@@ -187,6 +187,21 @@ static void test_group_waiters_take_turns(void **state)
         take_drop(&takes[0]);
         take_drop(&takes[1]);
     }
+    /* Those who would take more get one each in turn, until one has enough. */
+    take_start(&takes[0], 100, 5000, 30000);
+    take_start(&takes[1], 2, 5000, 30000);
+    take_start(&takes[2], 100, 5000, 30000);
+    run_ms(2);
+    publish(0, 100, 9, NULL);
+    static const unsigned expected[3][4] = {{100, 103, 106, 108}, {101, 104}, {102, 105, 107}};
+    static const unsigned counts[3] = {4, 2, 3};
+    for (unsigned i = 0; i < 3; i++) {
+        take_wait(&takes[i]);
+        assert_int_equal(takes[i].take.count, counts[i]);
+        for (unsigned k = 0; k < counts[i]; k++)
+            assert_int_equal(number_of(&takes[i].items[k]), expected[i][k]);
+        take_drop(&takes[i]);
+    }
     rig_close();
 }
 

@@ -213,7 +213,7 @@ struct reading {
     struct broker_worker *worker;
     uint64_t queue;
     uint32_t index;
-    bool final;
+    show_record *show;
     unsigned *left;
 };
 
@@ -238,10 +238,7 @@ static void read_done(struct request *request, enum status status)
             batch_record(read->batches[i], k, &record);
             if (record.offset < read->offset)
                 continue;
-            if (reading->final)
-                history_final(read->partition, record.offset, record.value);
-            else
-                history_read(read->partition, record.offset, record.value);
+            reading->show(read->partition, record.offset, record.value);
         }
         read->offset = batch_end(read->batches[i]);
         batch_unref(read->batches[i]);
@@ -272,7 +269,7 @@ static void reading_begin(void *context)
     broker_login(&reading->login);
 }
 
-void read_everything(struct broker_worker *worker, const struct queue *queue, bool final,
+void read_everything(struct broker_worker *worker, const struct queue *queue, show_record *show,
                      unsigned *left)
 {
     *left = queue->partition_count;
@@ -281,7 +278,7 @@ void read_everything(struct broker_worker *worker, const struct queue *queue, bo
         reading->worker = worker;
         reading->queue = queue->id;
         reading->index = i;
-        reading->final = final;
+        reading->show = show;
         reading->left = left;
         sim_on(broker_loop(worker), reading_begin, reading);
     }

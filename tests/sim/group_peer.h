@@ -14,9 +14,9 @@ struct consumer;
 struct consumer *consumer_new(struct broker_worker *worker, uint64_t group, bool polite, bool dead);
 void consumer_stop(struct consumer *consumer);
 
-/* Reads all partitions of a queue from their start; final: reports to history_final. *left falls to
- * 0. */
-void read_everything(struct broker_worker *worker, const struct queue *queue, bool final,
+/* Reads all partitions of a queue from their start and shows every record. *left falls to 0. */
+typedef void show_record(uint64_t partition, uint64_t offset, struct span payload);
+void read_everything(struct broker_worker *worker, const struct queue *queue, show_record *show,
                      unsigned *left);
 
 #endif

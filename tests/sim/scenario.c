@@ -11,6 +11,7 @@
 #include "tests/sim/group_peer.h"
 #include "tests/sim/history.h"
 #include "tests/sim/mqtt_peer.h"
+#include "tests/sim/repeat_peer.h"
 #include "tests/sim/sim.h"
 
 enum {
@@ -160,12 +161,28 @@ static const struct queue *built_in(struct broker_worker *worker)
     return catalog_queue_by_text(broker_catalog(worker), TENANT_DEFAULT, span_from_text("mqtt"));
 }
 
+static void queue_made(struct request *request, enum status status)
+{
+    (void)request;
+    if (status != STATUS_OK)
+        history_fail("no queue: %s", status_text(status));
+    queue_unref(maker.admin.queue);
+    maker.done = true;
+}
+
 static void queue_changed(struct request *request, enum status status)
 {
     (void)request;
     if (status != STATUS_OK)
         history_fail("the queue does not change: %s", status_text(status));
-    maker.done = true;
+    maker.admin = (struct broker_admin){
+        .client = &maker.client,
+        .action = ADMIN_QUEUE_CREATE,
+        .name = span_from_text(REPEAT_QUEUE),
+        .partitions = 3,
+    };
+    request_init(&maker.admin.request, broker_loop(maker.client.worker), queue_made);
+    broker_administer(&maker.admin);
 }
 
 static void group_made(struct request *request, enum status status)
@@ -234,6 +251,7 @@ static void start_consumers(void)
 /* ------------------------------------------------ the run */
 
 static unsigned left;
+static uint64_t repeats;
 
 static bool is_read(void *context)
 {
@@ -241,17 +259,26 @@ static bool is_read(void *context)
     return left == 0;
 }
 
+struct read_call {
+    const char *queue;
+    show_record *show;
+};
+
 static void begin_read(void *context)
 {
-    bool *final = context;
-    read_everything(broker_worker(gateway.broker, 0), built_in(broker_worker(gateway.broker, 0)),
-                    *final, &left);
+    const struct read_call *call = context;
+    struct broker_worker *worker = broker_worker(gateway.broker, 0);
+    read_everything(
+        worker,
+        catalog_queue_by_text(broker_catalog(worker), TENANT_DEFAULT, span_from_text(call->queue)),
+        call->show, &left);
 }
 
-static void read_all(bool final)
+static void read_all(const char *queue, show_record *show)
 {
+    struct read_call call = {queue, show};
     left = 1;
-    sim_on(gateway.loops[0], begin_read, &final);
+    sim_on(gateway.loops[0], begin_read, &call);
     if (!sim_run(is_read, NULL, 10 * MINUTE_MS))
         history_fail("reading the log never ends");
 }
@@ -289,13 +316,14 @@ static void trouble(void)
                 sim_disk_fail_sync(disk);
                 sim_run(NULL, NULL, 300);
             } else if (sim_chance(30)) {
-                read_all(false);
+                read_all("mqtt", history_read);
             }
             crash();
             boot();
             start_consumers();
+            repeat_start(any_worker);
             if (sim_chance(50))
-                read_all(false);
+                read_all("mqtt", history_read);
         }
     }
 }
@@ -304,6 +332,7 @@ static void run(uint64_t seed)
 {
     sim_begin(seed);
     history_begin(seed);
+    repeat_begin();
     disk = sim_disk_new();
     polite = false;
     memset(&maker, 0, sizeof maker);
@@ -320,6 +349,7 @@ static void run(uint64_t seed)
         subscriber_start(subscribers[i]);
     }
     start_consumers();
+    repeat_start(any_worker);
 
     trouble();
 
@@ -329,8 +359,12 @@ static void run(uint64_t seed)
     sim_run(NULL, NULL, MINUTE_MS);
     for (unsigned i = 0; i < SUBSCRIBERS; i++)
         subscriber_finish(subscribers[i]);
-    read_all(true);
+    repeat_stop();
+    read_all("mqtt", history_final);
     history_check_final();
+    sim_run(NULL, NULL, MINUTE_MS);
+    read_all(REPEAT_QUEUE, repeat_final);
+    repeats += repeat_check_final();
     crash();
     boot();
     polite = true;
@@ -357,9 +391,9 @@ int main(int argc, char **argv)
         dead += history_dead_count();
     }
     printf("%llu seeds from %llu: %llu records, %llu of them acknowledged, %llu dead letters, "
-           "nothing wrong\n",
+           "%llu said several times and stored once, nothing wrong\n",
            (unsigned long long)count, (unsigned long long)first, (unsigned long long)records,
-           (unsigned long long)acknowledged, (unsigned long long)dead);
+           (unsigned long long)acknowledged, (unsigned long long)dead, (unsigned long long)repeats);
     printf("%llu passed, 0 failed\n", (unsigned long long)count);
     return 0;
 }

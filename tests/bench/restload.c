@@ -27,6 +27,7 @@ enum { CONNECTIONS_MAX = 256, BYTES_MAX = 4 << 20, HEAD = 512, PIECE_MAX = 4096 
 static struct {
     const char *host, *queue, *group;
     long port, pid, connections, batch, size, messages, delay_ms;
+    bool ids;
 } options = {.host = "127.0.0.1",
              .queue = "bench",
              .group = "bench",
@@ -110,6 +111,8 @@ static void ask_publish(struct connection *connection)
         put(&at, "%s{\"body\":\"%0*ld\"", i > 0 ? "," : "", (int)options.size, asked + i);
         if (options.delay_ms > 0)
             put(&at, ",\"delay_ms\":%ld", options.delay_ms);
+        if (options.ids)
+            put(&at, ",\"dedup_id\":\"%ld\"", asked + i);
         *at++ = '}';
     }
     put(&at, "]}");
@@ -231,7 +234,7 @@ static void usage(void)
 {
     fputs("usage: restload publish|consume --port N [--host ADDRESS] [--pid N] [--queue NAME] "
           "[--group NAME]\n       [--connections N] [--batch N] [--size N] [--messages N] "
-          "[--delay-ms N]\n",
+          "[--delay-ms N] [--ids]\n",
           stderr);
     exit(2);
 }
@@ -242,7 +245,7 @@ int main(int argc, char **argv)
         {"host", 1, NULL, 'h'},  {"port", 1, NULL, 'p'},     {"pid", 1, NULL, 'P'},
         {"queue", 1, NULL, 'q'}, {"group", 1, NULL, 'g'},    {"connections", 1, NULL, 'c'},
         {"batch", 1, NULL, 'b'}, {"messages", 1, NULL, 'n'}, {"delay-ms", 1, NULL, 'd'},
-        {"size", 1, NULL, 's'},  {NULL, 0, NULL, 0},
+        {"ids", 0, NULL, 'i'},   {"size", 1, NULL, 's'},     {NULL, 0, NULL, 0},
     };
     for (int c; (c = getopt_long(argc, argv, "", names, NULL)) != -1;) {
         long number = optarg == NULL ? 0 : strtol(optarg, NULL, 10);
@@ -273,6 +276,9 @@ int main(int argc, char **argv)
             break;
         case 'n':
             options.messages = number;
+            break;
+        case 'i':
+            options.ids = true;
             break;
         case 'd':
             options.delay_ms = number;

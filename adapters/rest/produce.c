@@ -286,13 +286,16 @@ static void run_publish(struct call *call)
         !read_target(call, &queue, &topic))
         return;
     produce->ours = produce->with_ids = true;
-    if (json_is_true(json_object_get(call->body, "retain"))) {
-        call_refuse(call, 400, 10540010, "Retained messages are not supported yet.");
+    bool retain = json_is_true(json_object_get(call->body, "retain"));
+    if (retain && queue != NULL) {
+        call_refuse(call, 400, 10540010, "Only messages of a topic can be retained.");
         return;
     }
     const json_t *key = json_object_get(call->body, "key");
     if (!read_messages(produce, queue, topic, OWN_MESSAGES_MAX, LIMIT_HTTP_BODY))
         return;
+    for (uint32_t i = 0; i < produce->count; i++)
+        produce->publishes[i].retain = retain;
     for (uint32_t i = 0; json_is_string(key) && i < produce->count; i++) {
         if (produce->publishes[i].key.data == NULL)
             produce->publishes[i].key = json_span(key);

@@ -11,6 +11,7 @@
 #include "adapters/rest/position.h"
 #include "adapters/rest/produce.h"
 #include "adapters/rest/queues.h"
+#include "adapters/rest/retained.h"
 #include "adapters/rest/upkeep.h"
 #include "core/base/heap.h"
 
@@ -125,6 +126,7 @@ const struct http_route rest_routes[] = {
     OURS(GET, GROUP "/redrive", position_show_redrive),
     OURS(GET, GROUP "/explain", position_explain),
     OURS(POST, "/backup", upkeep_backup),
+    OURS(GET, "/retained", retained_list),
     OURS(GET, "/routes", routes_list),
     OURS(GET, "/routes/{filter*}", routes_show),
     OURS(PUT, "/routes/{filter*}", routes_set),

@@ -271,6 +271,17 @@ enum status broker_unsubscribe_shared(struct client *client, struct span share, 
  * Its credit comes back with client_settled(), as always, which must follow. */
 void broker_share_settled(struct subscription *subscription, uint32_t lease);
 
+/* The retained records that match filter, behind that of topic after: show() comes for each, in no
+ * particular but always the same order, until it answers false; then done(). The client must stay.
+ * Ends with OK, INVALID, DENIED, SHUTTING_DOWN, STORAGE_FAILED. */
+struct broker_retained {
+    struct request request; /* home: the client's loop */
+    struct client *client;
+    struct span filter, after; /* borrowed until done(); after may be empty */
+    bool (*show)(struct broker_retained *list, struct span topic, const struct record *record);
+};
+void broker_list_retained(struct broker_retained *list);
+
 /* ---------------------------------------------------------------- groups */
 
 /* request.home of a take or settlement must be the client's loop; rights are checked here. DENIED

@@ -196,17 +196,10 @@ struct retained_walk *retained_walk_of(struct link *link)
     return container_of(link, struct retained_walk, link);
 }
 
-static bool is_past_end(const struct retained_walk *walk)
-{
-    size_t size = walk->next.size < walk->end.size ? walk->next.size : walk->end.size;
-    int order = memcmp(walk->next.key, walk->end.key, size);
-    return order > 0 || (order == 0 && walk->next.size >= walk->end.size);
-}
-
 static void walk_queue(struct retained_walk *walk)
 {
     struct broker_worker *worker = walk->worker;
-    if (is_past_end(walk)) {
+    if (!retained_place_is_before(&walk->next, &walk->end)) {
         retained_walk_end(walk->subscription);
         return;
     }

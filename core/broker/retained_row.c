@@ -94,6 +94,12 @@ static void place_end(struct retained_place *place, uint8_t *at, uint8_t mark)
     place->size = (size_t)(at + 1 - place->key);
 }
 
+bool retained_place_is_before(const struct retained_place *a, const struct retained_place *b)
+{
+    int order = memcmp(a->key, b->key, a->size < b->size ? a->size : b->size);
+    return order < 0 || (order == 0 && a->size < b->size);
+}
+
 /* The levels before the first wildcard bound the range. */
 static void filter_bounds(const struct retained_filter *filter, struct span text,
                           struct retained_place *first, struct retained_place *end)

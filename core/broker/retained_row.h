@@ -44,6 +44,7 @@ static inline struct span retained_place_span(const struct retained_place *place
 {
     return span_of(place->key, place->size);
 }
+bool retained_place_is_before(const struct retained_place *a, const struct retained_place *b);
 
 /* filter is valid. All rows that may match lie in [first, end). */
 void retained_filter_init(struct retained_filter *filter, uint64_t tenant, struct span text,

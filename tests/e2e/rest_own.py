@@ -3,6 +3,7 @@
 import json
 import subprocess
 import time
+import urllib.parse
 
 from gateway import run, until
 
@@ -92,9 +93,39 @@ def publish_refusals(gateway):
                     {"body": {}, "body_encoding": "base64"}, {"body": "x", "key": 1},
                     {"body": "x", "content_type": []}, {"body": "x", "expiry_ms": -1}, {"body": "x", "expires_at": "x"}):
         refused(gateway.call("POST", path, {"topic": "a", "messages": [message]}), 400, 10540001)
-    refused(gateway.call("POST", path, {"topic": "a", "retain": True, "messages": one}), 400, 10540010)
+    refused(gateway.call("POST", path, {"queue": "mqtt", "retain": True, "messages": one}), 400, 10540010)
     # Nothing of a refused call was published.
     assert gateway.call("GET", f"{V1}/queues/mqtt/records")[1]["records"] == []
+
+
+def retained(gateway):
+    topics = [f"r/{i % 3}/{i}" for i in range(300)] + ["r/x", "other"]
+    for topic in topics:
+        publish(gateway, topic=topic, retain=True, messages=[{"body": "old"}, {"body": topic}])
+    publish(gateway, topic="r/x", messages=[{"body": "not retained"}])
+
+    def listed(**query):
+        status, body = gateway.call("GET", f"{V1}/retained?" + urllib.parse.urlencode(query))
+        assert status == 200, body
+        return body["retained"], body["next"]
+
+    records, following = listed(limit=1000)
+    assert following is None and sorted(record["body"] for record in records) == sorted(topics)
+    assert all(record["attributes"]["topic"] == record["body"] and record["publish_time"] for record in records)
+    assert [record["body"] for record in listed(filter="r/x")[0]] == ["r/x"]
+    assert listed(filter="r/x/#") == (listed(filter="r/x")[0], None) and listed(filter="none/+") == ([], None)
+    pages, after = [], ""
+    while after is not None:
+        page, after = listed(filter="r/1/+", limit=30, after=after)
+        assert len(page) == 30 or after is None
+        pages += [record["body"] for record in page]
+    assert sorted(pages) == sorted(topic for topic in topics if topic.startswith("r/1/"))
+    publish(gateway, topic="r/x", retain=True, messages=[{"body": ""}])
+    publish(gateway, topic="r/y", retain=True, messages=[{"body": "x", "expiry_ms": 1}])
+    time.sleep(0.01)
+    assert listed(filter="r/+") == ([], None)
+    for query in ("filter=a%2Fb%2B", "after=%23", "limit=0", "limit=1001"):
+        refused(gateway.call("GET", f"{V1}/retained?{query}"), 400, 10540014)
 
 
 def routes(gateway):
@@ -214,4 +245,4 @@ def counted(gateway):
     assert until(lambda: refusals(gateway.call("GET", "/metrics")[1]) == refusals(before) + 1)
 
 
-run(mqtt_into_rest, rest_into_mqtt, publish_fields, publish_refusals, routes, own_queues, records, settle, health, counted)
+run(mqtt_into_rest, rest_into_mqtt, publish_fields, publish_refusals, retained, routes, own_queues, records, settle, health, counted)

@@ -16,6 +16,7 @@
 #include "adapters/http/websocket.h"
 #include "adapters/mqtt/mqtt.h"
 #include "adapters/rest/rest.h"
+#include "adapters/ws/ws.h"
 #include "core/base/check.h"
 #include "core/net/listener.h"
 #include "core/net/tls.h"
@@ -72,6 +73,7 @@ static const struct storage_ops *const engines[] = {
 static const struct websocket_protocol websocket_protocols[] = {
     {.name = "mqtt", .adapter = &mqtt_adapter},
     {.name = "mqttv3.1", .adapter = &mqtt_adapter},
+    {.name = "polylog.v1", .adapter = &ws_adapter, .messages = true},
     {.name = "amqp", .adapter = &amqp_adapter},
 };
 
@@ -242,6 +244,7 @@ static void open_places(struct gateway *gateway)
         place->http = http_open(place->worker, &options);
         http_serve_websockets(place->http, websocket_protocols,
                               sizeof websocket_protocols / sizeof *websocket_protocols);
+        events_serve(place->http, place->worker);
         if (gateway->config.http_echo)
             http_serve_echo(place->http);
         place->rest = rest_open(place->http, gateway->broker, place->worker);

@@ -241,7 +241,7 @@ static size_t write_head(struct exchange *exchange, unsigned code, const char *c
         size += put_text(to + size, "\r\nContent-Type: ");
         size += put_text(to + size, content_type);
     }
-    if (code != 204) {
+    if (code != 204 && !exchange->endless) {
         size += put_text(to + size, "\r\nContent-Length: ");
         size += put_number(to + size, exchange->base.answer.size);
     }
@@ -266,6 +266,19 @@ static void allow_origin(struct exchange *exchange)
     origin[asked.size] = 0;
     http_header(&exchange->base, "Access-Control-Allow-Origin", origin);
     http_header(&exchange->base, "Vary", "Origin");
+}
+
+struct stream *http_answer_stream(struct http_exchange *base, const char *content_type)
+{
+    struct exchange *exchange = exchange_of(base);
+    struct stream *stream = exchange->line->stream;
+    char head[HEAD_MAX];
+    exchange->close = exchange->endless = true;
+    if (exchange->allow_origin)
+        allow_origin(exchange);
+    stream_write(stream, span_of(head, write_head(exchange, 200, content_type, head)));
+    line_hand_over(exchange);
+    return stream;
 }
 
 void http_answer(struct http_exchange *base, unsigned code, const char *content_type)

@@ -96,6 +96,9 @@ struct http_exchange {
 bool http_query(const struct http_exchange *exchange, const char *name, struct span *value);
 /* A header of the answer; name and value are copied. At most 1 KiB in all. */
 void http_header(struct http_exchange *exchange, const char *name, const char *value);
+/* Sends 200 and the headers of an answer whose body only ends with the connection, which is the
+ * caller's from now on: he hands it over before he returns. The exchange is invalid afterwards. */
+struct stream *http_answer_stream(struct http_exchange *exchange, const char *content_type);
 /* Sends code, headers and exchange->answer. The exchange is invalid afterwards. content_type NULL:
  * the answer has no body. */
 void http_answer(struct http_exchange *exchange, unsigned code, const char *content_type);

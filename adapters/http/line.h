@@ -51,7 +51,8 @@ struct exchange {
     struct http_exchange base;
     struct line *line;
     bool handling;
-    bool close; /* the connection ends after it */
+    bool close;   /* the connection ends after it */
+    bool endless; /* the answer has no length */
     bool allow_origin;
     struct http_chunks chunks;
     size_t charged;  /* of body_bytes */
@@ -76,8 +77,8 @@ void exchange_refuse(struct exchange *exchange, unsigned code);
 /* server.c */
 /* The exchange has been answered and freed: the connection reads on, or ends. */
 void line_answered(struct line *line, bool close);
-/* Ends HTTP on the connection of a request that is being handled, before its handler returns: the
- * caller has handed the stream over. The exchange is freed. */
+/* Ends HTTP on the connection of a request that is being handled: the caller hands the stream over
+ * before he returns. The exchange is freed. */
 void line_hand_over(struct exchange *exchange);
 /* The last connection may have gone. */
 void http_left(struct http *http);

@@ -212,10 +212,15 @@ static void line_free(struct line *line)
 void line_hand_over(struct exchange *exchange)
 {
     struct line *line = exchange->line;
-    CHECK(line->reading && !line->held && exchange->handling);
+    struct stream *stream = line->stream;
+    CHECK(exchange->handling);
     line->exchange = NULL;
     line->stream = NULL;
     exchange_free(exchange);
+    if (line->held)
+        stream_resume(stream);
+    if (!line->reading)
+        line_free(line);
 }
 
 static void input(void *context, struct span bytes, size_t *used)

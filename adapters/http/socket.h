@@ -6,11 +6,11 @@
 #include "adapters/http/line.h"
 #include "adapters/http/websocket.h"
 
-/* websocket.c: what comes on the stream, which is started, is frames from here on. authorization
- * and token are copied. */
+/* websocket.c: what comes on the stream, which is started, is frames from here on. authorization is
+ * copied. */
 void websocket_start(struct http *http, struct stream *below,
                      const struct websocket_protocol *protocol, const struct deflate_terms *terms,
-                     struct span authorization, struct span token);
+                     struct span authorization);
 
 void websocket_abort_all(struct http *http);
 

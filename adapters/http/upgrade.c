@@ -105,11 +105,10 @@ static void upgrade(struct http_exchange *exchange, const struct websocket_proto
     if (protocol->messages)
         negotiate(&exchange->head.extensions, &terms);
     size_t size = write_answer(&exchange->head, name, &terms, answer);
-    struct span authorization = exchange->head.authorization, token = exchange->head.auth_token;
     struct exchange *own = exchange_of(exchange);
     struct stream *stream = own->line->stream;
     stream_write(stream, span_of(answer, size));
-    websocket_start(http, stream, protocol, &terms, authorization, token);
+    websocket_start(http, stream, protocol, &terms, exchange->head.authorization);
     line_hand_over(own);
 }
 

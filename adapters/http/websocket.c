@@ -26,7 +26,7 @@ struct websocket {
     struct http *http;
     struct link link; /* of http->sockets */
     const struct websocket_protocol *protocol;
-    char *authorization, *token;
+    char *authorization;
 
     struct frame frame; /* the data frame whose payload is coming */
     uint64_t left;      /* of it */
@@ -310,11 +310,18 @@ static void write_head(struct websocket *socket, enum frame_kind kind, bool comp
     stream_write(&socket->stream, span_of(head, head_size));
 }
 
-bool websocket_compresses(const struct stream *stream, size_t tail_size)
+bool websocket_takes_deflated(const struct stream *stream)
 {
     const struct deflate_terms *terms = &socket_look(stream)->terms;
-    return terms->agreed && tail_size >= COMPRESS_MIN &&
-           (terms->server_window_bits == 15 || tail_size <= (size_t)1 << terms->server_window_bits);
+    return terms->agreed && terms->server_window_bits == 15;
+}
+
+/* What is no larger than a window reaches back no further. */
+static bool compresses(const struct websocket *socket, size_t size)
+{
+    const struct deflate_terms *terms = &socket->terms;
+    return terms->agreed && size >= COMPRESS_MIN &&
+           (terms->server_window_bits == 15 || size <= (size_t)1 << terms->server_window_bits);
 }
 
 static bool send_compressed(struct websocket *socket, enum frame_kind kind, struct span head,
@@ -345,7 +352,7 @@ void websocket_send(struct stream *stream, enum frame_kind kind, struct span hea
     struct websocket *socket = socket_of(stream);
     size_t size = head.size + (tail != NULL ? tail->size : 0);
     CHECK(socket->protocol->messages);
-    if (websocket_compresses(stream, size) && send_compressed(socket, kind, head, tail))
+    if (compresses(socket, size) && send_compressed(socket, kind, head, tail))
         return;
     write_head(socket, kind, false, size);
     stream_write(stream, head);
@@ -410,9 +417,8 @@ static void below_closed(void *context, enum status why)
     loop_timer_stop(socket->stream.loop, &socket->timer);
     message_drop(socket);
     heap_free(socket->authorization);
-    heap_free(socket->token);
     link_remove(&socket->link);
-    socket->authorization = socket->token = NULL;
+    socket->authorization = NULL;
     metric_add(http->websockets, -1);
     stream_gone(&socket->stream);
     http_left(http);
@@ -453,14 +459,9 @@ static const struct stream_events below_events = {
     .closed = below_closed,
 };
 
-static char *kept_text(struct span text)
-{
-    return text.size == 0 ? NULL : heap_text((const char *)text.data, text.size);
-}
-
 void websocket_start(struct http *http, struct stream *below,
                      const struct websocket_protocol *protocol, const struct deflate_terms *terms,
-                     struct span authorization, struct span token)
+                     struct span authorization)
 {
     struct websocket *socket = heap_new(sizeof *socket);
     stream_init(&socket->stream, http->loop, &socket_ops);
@@ -469,10 +470,8 @@ void websocket_start(struct http *http, struct stream *below,
     socket->http = http;
     socket->protocol = protocol;
     socket->terms = *terms;
-    if (protocol->messages) {
-        socket->authorization = kept_text(authorization);
-        socket->token = kept_text(token);
-    }
+    if (protocol->messages && authorization.size > 0)
+        socket->authorization = heap_text((const char *)authorization.data, authorization.size);
     socket->message_max = LIMIT_WEBSOCKET_MESSAGE;
     buf_init(&socket->message, socket->message_max);
     socket->timer.fired = timer_fired;
@@ -504,19 +503,10 @@ void websocket_set_message_max(struct stream *stream, size_t size)
     socket->message.limit = size;
 }
 
-static struct span text_or_nothing(const char *text)
-{
-    return text == NULL ? (struct span){0} : span_from_text(text);
-}
-
 struct span websocket_authorization(const struct stream *stream)
 {
-    return text_or_nothing(socket_look(stream)->authorization);
-}
-
-struct span websocket_auth_token(const struct stream *stream)
-{
-    return text_or_nothing(socket_look(stream)->token);
+    const char *text = socket_look(stream)->authorization;
+    return text == NULL ? (struct span){0} : span_from_text(text);
 }
 
 void websocket_end(struct stream *stream, enum close_code code)

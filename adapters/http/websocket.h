@@ -24,18 +24,15 @@ bool websocket_is_text(const struct stream *stream);
 /* Messages above it end the connection; LIMIT_WEBSOCKET_MESSAGE at first. */
 void websocket_set_message_max(struct stream *stream, size_t size);
 
-/* What the handshake brought as credentials, "Basic ..." or a token; size 0: nothing. Valid as long
- * as the stream. */
+/* The Authorization of the handshake; size 0: none. Valid as long as the stream. */
 struct span websocket_authorization(const struct stream *stream);
-struct span websocket_auth_token(const struct stream *stream);
 
 /* One message: head, then all of tail (NULL: none), which is shared where it is large. */
 void websocket_send(struct stream *stream, enum frame_kind kind, struct span head,
                     struct blob *tail);
-/* Whether messages to this peer may be compressed, and a tail of this size would be: then tail may
- * be what websocket_deflate() made of it, shared by all peers. */
-bool websocket_compresses(const struct stream *stream, size_t tail_size);
-/* tail in a form that any peer for whom websocket_compresses() can read behind any head. */
+/* Tails for this peer may come compressed, from websocket_deflate(), once for all such peers. */
+bool websocket_takes_deflated(const struct stream *stream);
+/* NULL: out of memory. */
 struct blob *websocket_deflate(struct span tail);
 void websocket_send_deflated(struct stream *stream, enum frame_kind kind, struct span head,
                              struct blob *deflated);

@@ -6,7 +6,7 @@
 #define ADAPTERS_REST_CALL_H
 
 #include "adapters/http/http.h"
-#include "adapters/rest/json.h"
+#include "adapters/http/json.h"
 #include "core/base/arena.h"
 #include "core/base/limits.h"
 

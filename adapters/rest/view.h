@@ -4,7 +4,7 @@
 #ifndef ADAPTERS_REST_VIEW_H
 #define ADAPTERS_REST_VIEW_H
 
-#include "adapters/rest/json.h"
+#include "adapters/http/json.h"
 #include "core/base/arena.h"
 #include "core/broker/broker.h"
 

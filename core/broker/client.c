@@ -137,6 +137,17 @@ static void log_in(struct client *client, struct principal *principal, struct sp
     client->open = true;
 }
 
+void client_fork(struct client *client, const struct client_ops *ops, const struct client *of,
+                 uint32_t credit)
+{
+    CHECK(of->open);
+    client_init(client, of->worker, ops);
+    client->tenant = of->tenant;
+    log_in(client, of->principal == NULL ? NULL : principal_ref(of->principal), of->id);
+    client->credit_max = UINT32_MAX / 2;
+    client->credit = credit < client->credit_max ? credit : client->credit_max;
+}
+
 static void login_end(struct broker_login *login, enum status status)
 {
     if (login->client != NULL) {

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Writing JSON. */
-#include "adapters/rest/json.h"
+#include "adapters/http/json.h"
 
 void json_put(struct buf *to, const char *text)
 {

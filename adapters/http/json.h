@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* JSON written straight into a buf. Reading is jansson's. A buf that reaches its limit stays there;
  * whoever sends it looks at that once. */
-#ifndef ADAPTERS_REST_JSON_H
-#define ADAPTERS_REST_JSON_H
+#ifndef ADAPTERS_HTTP_JSON_H
+#define ADAPTERS_HTTP_JSON_H
 
 #include <jansson.h>
 

@@ -1,0 +1,20 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A record as JSON (docs/mapping.md, column WebSocket). */
+#ifndef ADAPTERS_WS_VIEW_H
+#define ADAPTERS_WS_VIEW_H
+
+#include "adapters/http/json.h"
+#include "core/log/record.h"
+
+/* Where the record lies; queue NULL: not known. */
+struct ws_view_place {
+    const char *queue;
+    uint32_t partition;
+};
+
+/* Appends the members of an object, without its brackets: "body" last. binary: the body follows as
+ * a frame of its own, "body_frame":true stands for it. */
+void ws_view_write(const struct record *record, const struct ws_view_place *place, bool binary,
+                   struct buf *to);
+
+#endif

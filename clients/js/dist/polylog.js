@@ -1,0 +1,560 @@
+// SPDX-License-Identifier: Apache-2.0
+// Client of the Polylog gateway: the WebSocket subprotocol polylog.v1 (docs/websocket.md) in one file
+// without dependencies, for browsers and Node. Promises for what is answered, async iteration for what comes.
+/** A refusal: code as in docs/websocket.md; retry: trying again later can help. */
+export class PolylogError extends Error {
+    constructor(code, text, retry = false) {
+        super(text);
+        this.code = code;
+        this.retry = retry;
+        this.name = "PolylogError";
+    }
+}
+const PROTOCOL = "polylog.v1";
+const BUFFERED_MAX = 4 * 1024 * 1024;
+const CREDIT = 100;
+function fromBase64(text) {
+    const plain = atob(text);
+    const bytes = new Uint8Array(plain.length);
+    for (let i = 0; i < plain.length; i++)
+        bytes[i] = plain.charCodeAt(i);
+    return bytes;
+}
+/** A message that came. Its fields are those of docs/websocket.md. */
+export class Message {
+    /** @internal */
+    constructor(client, fields, bytes) {
+        Object.assign(this, fields);
+        if (bytes !== undefined)
+            this.body = bytes;
+        else if (fields.body_encoding === "base64")
+            this.body = fromBase64(fields.body);
+        Object.defineProperty(this, "client", { value: client, enumerable: false });
+    }
+    /** The body as text. */
+    text() {
+        if (this.body instanceof Uint8Array)
+            return new TextDecoder().decode(this.body);
+        return typeof this.body === "string" ? this.body : JSON.stringify(this.body);
+    }
+    /** First property of that name. */
+    property(name) {
+        return this.properties?.find((pair) => pair[0] === name)?.[1];
+    }
+    /** Done: it never comes again. */
+    ack() {
+        return this.settle("ack", {});
+    }
+    /** It failed: again, now or after a delay; too many failures make a dead letter. */
+    nack(delay_ms = 0) {
+        return this.settle("nack", { delay_ms });
+    }
+    /** Never again: a dead letter where the queue keeps them. */
+    reject() {
+        return this.settle("reject", {});
+    }
+    /** More time: so many seconds from now. */
+    extend(seconds) {
+        return this.settle("extend", { seconds });
+    }
+    /** Answers a request. */
+    reply(body, fields = {}) {
+        if (this.reply_to === undefined)
+            return Promise.reject(new PolylogError("invalid", "no reply is asked for"));
+        return this.client.publish({ topic: this.reply_to }, body, { ...fields, correlation_id: this.correlation_id });
+    }
+    async settle(op, more) {
+        if (this.receipt === undefined)
+            throw new PolylogError("invalid", "the message is not leased");
+        await this.client.ask({ op, receipt: this.receipt, ...more });
+    }
+}
+/** Messages of one subscription, in order: for await (const message of subscription). */
+export class Subscription {
+    /** @internal */
+    constructor(client, name, options) {
+        this.client = client;
+        this.name = name;
+        this.options = options;
+        this.waiting = [];
+        this.takers = [];
+        this.taken = 0;
+        this.begun = false;
+        this.credit = options.credit ?? CREDIT;
+        this.ready = client.start(() => this.begin(true));
+        this.ready.catch((why) => this.end(why));
+    }
+    /** @internal Also after each new connection. */
+    async begin(first = false) {
+        if (this.ended !== undefined || (!first && !this.begun))
+            return;
+        this.begun = true;
+        const { resume, ...asked } = this.options;
+        const frame = { op: "subscribe", sub: this.name, ...asked, credit: Math.max(this.credit - this.waiting.length, 0) };
+        const followed = asked.group === undefined && (asked.from !== undefined || asked.queue !== undefined || resume === true);
+        if (followed) {
+            frame.positions = true;
+            frame.from = this.position !== undefined ? { position: this.position } : asked.from ?? "latest";
+        }
+        this.taken = 0;
+        const answer = await this.client.ask(frame);
+        if (this.position === undefined && answer.position !== undefined)
+            this.position = answer.position;
+    }
+    /** @internal */
+    deliver(message) {
+        if (this.ended !== undefined)
+            return;
+        if (message.position !== undefined)
+            this.position = message.position;
+        const taker = this.takers.shift();
+        if (taker === undefined) {
+            this.waiting.push(message);
+            return;
+        }
+        this.took();
+        taker.resolve({ value: message, done: false });
+    }
+    /** @internal */
+    end(why) {
+        if (this.ended !== undefined)
+            return;
+        this.ended = why;
+        for (const taker of this.takers.splice(0)) {
+            if (why === "closed")
+                taker.resolve({ value: undefined, done: true });
+            else
+                taker.reject(why);
+        }
+    }
+    took() {
+        if (++this.taken * 2 < this.credit)
+            return;
+        const credit = this.taken;
+        this.taken = 0;
+        this.client.tell({ op: "credit", sub: this.name, credit });
+    }
+    /** The next message; done when the subscription is closed. Rejects when the gateway ended it. */
+    next() {
+        const message = this.waiting.shift();
+        if (message !== undefined) {
+            this.took();
+            return Promise.resolve({ value: message, done: false });
+        }
+        if (this.ended === "closed")
+            return Promise.resolve({ value: undefined, done: true });
+        if (this.ended !== undefined)
+            return Promise.reject(this.ended);
+        return new Promise((resolve, reject) => this.takers.push({ resolve, reject }));
+    }
+    async return() {
+        await this.close();
+        return { value: undefined, done: true };
+    }
+    [Symbol.asyncIterator]() {
+        return this;
+    }
+    /** Nothing comes any more; what is leased and not settled goes to others. */
+    async close() {
+        const first = this.ended === undefined;
+        this.end("closed");
+        this.waiting = [];
+        if (first)
+            await this.client.leave(this);
+    }
+}
+export class Polylog {
+    constructor(options) {
+        this.options = options;
+        this.pending = new Map();
+        this.subscriptions = new Map();
+        this.nextId = 1;
+        this.nextName = 1;
+        this.publishing = 0;
+        this.room = [];
+        this.attempts = 0;
+        this.closing = false;
+        this.current = "closed";
+    }
+    get state() {
+        return this.current;
+    }
+    become(state, why) {
+        this.current = state;
+        this.onstate?.(state, why);
+    }
+    /** Resolves when the gateway has let us in; rejects when it refuses, or cannot be reached and reconnect is false. */
+    connect() {
+        if (this.opening === undefined) {
+            this.closing = false;
+            this.expectOpen();
+            void this.attempt();
+        }
+        return this.opening;
+    }
+    expectOpen() {
+        this.opening = new Promise((resolve, reject) => {
+            this.opened = resolve;
+            this.failed = reject;
+        });
+        this.opening.catch(() => undefined);
+    }
+    async attempt() {
+        this.become("connecting");
+        try {
+            const Socket = this.options.WebSocket ?? globalThis.WebSocket ?? (await nodeSocket());
+            if (this.closing)
+                return;
+            const socket = new Socket(this.options.url, [PROTOCOL]);
+            this.socket = socket;
+            socket.binaryType = "arraybuffer";
+            socket.onopen = () => void this.login(socket);
+            socket.onmessage = (event) => this.receive(socket, event.data);
+            socket.onerror = () => undefined;
+            socket.onclose = (event) => this.lost(socket, new PolylogError("closed", `the connection ended (${event?.code ?? 1006})`, true));
+        }
+        catch (why) {
+            this.lost(this.socket, why);
+        }
+    }
+    async login(socket) {
+        try {
+            const { user, password, clientId } = this.options;
+            await this.ask({ op: "connect", user, password, client_id: clientId }, socket);
+        }
+        catch (why) {
+            if (why.code === "unauthenticated") {
+                this.finish(why);
+                socket.close();
+            }
+            return;
+        }
+        this.attempts = 0;
+        this.become("open");
+        for (const subscription of this.subscriptions.values())
+            subscription.begin().catch((why) => {
+                if (why.code !== "closed") {
+                    this.subscriptions.delete(subscription.name);
+                    subscription.end(why);
+                }
+            });
+        this.opened?.();
+    }
+    /** The connection is gone: what waited for an answer will not get it. */
+    lost(socket, why) {
+        if (socket !== this.socket || this.current === "closed")
+            return;
+        this.socket = undefined;
+        this.partial = undefined;
+        for (const [id, one] of this.pending) {
+            clearTimeout(one.timer);
+            this.pending.delete(id);
+            one.reject(why);
+        }
+        const reconnect = this.options.reconnect;
+        if (this.closing || reconnect === false) {
+            this.finish(why);
+            return;
+        }
+        const max = reconnect?.max_ms ?? 30000;
+        const wait = Math.min((reconnect?.min_ms ?? 200) * 2 ** this.attempts++, max);
+        if (this.current === "open")
+            this.expectOpen();
+        this.become("waiting", why);
+        this.retry = setTimeout(() => void this.attempt(), wait * (0.5 + Math.random() / 2));
+    }
+    finish(why) {
+        this.failed?.(why);
+        this.opening = undefined;
+        for (const subscription of this.subscriptions.values())
+            subscription.end(this.closing ? "closed" : why);
+        this.subscriptions.clear();
+        this.become("closed", why);
+    }
+    /** Says goodbye; what is under way is rejected. */
+    async close() {
+        this.closing = true;
+        clearTimeout(this.retry);
+        const socket = this.socket;
+        if (socket !== undefined)
+            socket.close(1000);
+        this.lost(socket, new PolylogError("closed", "closed"));
+        if (this.current !== "closed")
+            this.finish(new PolylogError("closed", "closed"));
+    }
+    /* ---- frames */
+    receive(socket, data) {
+        if (socket !== this.socket)
+            return;
+        if (typeof data !== "string") {
+            const frame = this.partial;
+            this.partial = undefined;
+            if (frame !== undefined)
+                this.deliver(frame, data instanceof Uint8Array ? data : new Uint8Array(data));
+            return;
+        }
+        const frame = JSON.parse(data);
+        if (frame.op === "deliver") {
+            if (frame.body_frame === true)
+                this.partial = frame;
+            else
+                this.deliver(frame);
+        }
+        else if (frame.op === "closing") {
+            if (frame.sub !== undefined) {
+                const subscription = this.subscriptions.get(frame.sub);
+                this.subscriptions.delete(frame.sub);
+                subscription?.end(new PolylogError(frame.code, frame.text));
+            }
+        }
+        else if (frame.op === "ok" || frame.op === "error") {
+            const one = this.pending.get(frame.id);
+            if (one === undefined)
+                return;
+            this.pending.delete(frame.id);
+            clearTimeout(one.timer);
+            if (frame.op === "ok")
+                one.resolve(frame);
+            else
+                one.reject(new PolylogError(frame.code, frame.text, frame.retry === true));
+        }
+    }
+    deliver(frame, bytes) {
+        this.subscriptions.get(frame.sub)?.deliver(new Message(this, frame, bytes));
+    }
+    /** @internal Sends a frame and waits for its answer. */
+    ask(frame, socket = this.current === "open" ? this.socket : undefined, body, wait_ms = 0) {
+        if (socket === undefined)
+            return Promise.reject(new PolylogError("closed", "there is no connection", true));
+        const id = this.nextId++;
+        return new Promise((resolve, reject) => {
+            const timer = setTimeout(() => {
+                this.pending.delete(id);
+                reject(new PolylogError("timed_out", "no answer came", true));
+            }, (this.options.timeout_ms ?? 30000) + wait_ms);
+            this.pending.set(id, { resolve, reject, timer });
+            socket.send(JSON.stringify({ ...frame, id }));
+            if (body !== undefined)
+                socket.send(body);
+        });
+    }
+    /** @internal Without an answer; nothing when there is no connection. */
+    tell(frame) {
+        if (this.current === "open")
+            this.socket?.send(JSON.stringify(frame));
+    }
+    /** @internal */
+    async start(begin) {
+        while (this.current !== "open")
+            await this.connect();
+        await begin();
+    }
+    /** @internal */
+    async leave(subscription) {
+        if (this.subscriptions.get(subscription.name) !== subscription)
+            return;
+        this.subscriptions.delete(subscription.name);
+        if (this.current === "open")
+            await this.ask({ op: "unsubscribe", sub: subscription.name }).catch(() => undefined);
+    }
+    /* ---- what people do */
+    static message(target, body, fields) {
+        if (body instanceof Uint8Array)
+            return [{ ...target, ...fields, body_frame: true }, body];
+        return [{ ...target, ...fields, body }, undefined];
+    }
+    /** Resolves when the message is stored. Waits while too much is under way, here or in the socket. */
+    async publish(target, body, fields = {}) {
+        const max = this.options.maxPending ?? 1000;
+        while (this.publishing >= max || (this.socket?.bufferedAmount ?? 0) > BUFFERED_MAX) {
+            if (this.publishing >= max)
+                await new Promise((resolve) => this.room.push(resolve));
+            else
+                await new Promise((resolve) => setTimeout(resolve, 5));
+        }
+        this.publishing++;
+        try {
+            const [frame, bytes] = Polylog.message(target, body, { op: "publish", ...fields });
+            const { op, id, ...place } = await this.ask(frame, this.current === "open" ? this.socket : undefined, bytes);
+            return place;
+        }
+        finally {
+            this.publishing--;
+            this.room.shift()?.();
+        }
+    }
+    /** Publishes again after a lost connection until it is stored, once: the gateway knows it by its dedup_id. */
+    async publishOnce(target, body, fields = {}) {
+        const dedup_id = fields.dedup_id ?? randomId();
+        for (;;) {
+            try {
+                await this.connect();
+                return await this.publish(target, body, { ...fields, dedup_id });
+            }
+            catch (why) {
+                const error = why;
+                if (this.closing || !(error.code === "closed" || error.retry))
+                    throw why;
+                await new Promise((resolve) => setTimeout(resolve, 50));
+            }
+        }
+    }
+    /** Messages come from now on, also after a new connection. */
+    subscribe(options) {
+        const name = `s${this.nextName++}`;
+        const subscription = new Subscription(this, name, options);
+        this.subscriptions.set(name, subscription);
+        return subscription;
+    }
+    /** Publishes with a reply address and resolves with the reply. */
+    async request(target, body, fields = {}) {
+        const [frame, bytes] = Polylog.message(target, body, { op: "request", ...fields });
+        const { op, id, ...reply } = await this.ask(frame, this.current === "open" ? this.socket : undefined, bytes, fields.timeout_ms ?? 30000);
+        const message = reply;
+        return new Message(this, message);
+    }
+    /** One page of a partition; leases nothing. */
+    async fetch(queue, options) {
+        const { records, next, start, end } = await this.ask({ op: "fetch", queue, ...options });
+        return { records: records.map((record) => new Message(this, record)), next, start, end };
+    }
+    async ping() {
+        await this.ask({ op: "ping" });
+    }
+}
+function randomId() {
+    let text = "";
+    for (let i = 0; i < 4; i++)
+        text += Math.floor(Math.random() * 0x100000000).toString(16).padStart(8, "0");
+    return text;
+}
+/* ---- WebSocket of Node versions that have none (before 22): what this file needs, on node:http. */
+let loaded;
+function nodeSocket() {
+    loaded ?? (loaded = (async () => {
+        const names = ["node:http", "node:https", "node:crypto"];
+        const [http, https, crypto] = await Promise.all(names.map((name) => import(name)));
+        return class NodeSocket {
+            constructor(url, protocols) {
+                this.binaryType = "arraybuffer";
+                this.onopen = null;
+                this.onmessage = null;
+                this.onclose = null;
+                this.onerror = null;
+                this.parts = [];
+                this.kind = 0;
+                this.over = false;
+                this.code = 1006;
+                const secure = url.startsWith("wss:");
+                this.request = (secure ? https : http).request(url.replace(/^ws/, "http"), {
+                    headers: {
+                        Connection: "Upgrade",
+                        Upgrade: "websocket",
+                        "Sec-WebSocket-Key": crypto.randomBytes(16).toString("base64"),
+                        "Sec-WebSocket-Version": "13",
+                        "Sec-WebSocket-Protocol": protocols.join(", "),
+                    },
+                });
+                this.request.on("upgrade", (_response, stream, head) => {
+                    this.stream = stream;
+                    this.input = head;
+                    stream.setNoDelay(true);
+                    stream.on("data", (data) => this.take(data));
+                    stream.on("close", () => this.end());
+                    stream.on("error", () => this.end());
+                    this.onopen?.({});
+                    this.take(undefined);
+                });
+                this.request.on("response", () => this.request.destroy());
+                this.request.on("error", () => this.end());
+                this.request.on("close", () => this.stream === undefined && this.end());
+                this.request.end();
+            }
+            get bufferedAmount() {
+                return this.stream?.writableLength ?? 0;
+            }
+            end() {
+                if (this.over)
+                    return;
+                this.over = true;
+                this.stream?.destroy();
+                this.onclose?.({ code: this.code });
+            }
+            take(data) {
+                const B = globalThis.Buffer;
+                if (data !== undefined)
+                    this.input = this.input.length > 0 ? B.concat([this.input, data]) : data;
+                while (this.input.length >= 2 && !this.over) {
+                    let size = this.input[1] & 127;
+                    let at = 2;
+                    if (size === 126)
+                        (size = this.input.length >= 4 ? this.input.readUInt16BE(2) : Infinity), (at = 4);
+                    else if (size === 127)
+                        (size = this.input.length >= 10 ? Number(this.input.readBigUInt64BE(2)) : Infinity), (at = 10);
+                    if (this.input.length < at + size)
+                        return;
+                    const first = this.input[0];
+                    const payload = this.input.subarray(at, at + size);
+                    this.input = this.input.subarray(at + size);
+                    this.frame(first & 15, (first & 128) !== 0, payload);
+                }
+            }
+            frame(kind, last, payload) {
+                if (kind === 9)
+                    this.write(10, payload);
+                else if (kind === 8) {
+                    this.code = payload.length >= 2 ? payload.readUInt16BE(0) : 1005;
+                    this.write(8, payload.subarray(0, 2));
+                    this.stream.end();
+                }
+                else if (kind < 3) {
+                    if (kind !== 0)
+                        this.kind = kind;
+                    this.parts.push(payload);
+                    if (!last)
+                        return;
+                    const whole = globalThis.Buffer.concat(this.parts.splice(0));
+                    this.onmessage?.({ data: this.kind === 1 ? whole.toString() : new Uint8Array(whole) });
+                }
+            }
+            write(kind, payload) {
+                const B = globalThis.Buffer;
+                if (this.over || this.stream === undefined || this.stream.destroyed || this.stream.writableEnded)
+                    return;
+                const size = payload.length;
+                const head = B.alloc(size < 126 ? 6 : size < 65536 ? 8 : 14);
+                head[0] = 128 | kind;
+                if (size < 126)
+                    head[1] = 128 | size;
+                else if (size < 65536)
+                    (head[1] = 254), head.writeUInt16BE(size, 2);
+                else
+                    (head[1] = 255), head.writeBigUInt64BE(BigInt(size), 2);
+                const mask = crypto.randomBytes(4);
+                mask.copy(head, head.length - 4);
+                const body = B.from(payload);
+                for (let i = 0; i < size; i++)
+                    body[i] ^= mask[i & 3];
+                this.stream.write(B.concat([head, body]));
+            }
+            send(data) {
+                const B = globalThis.Buffer;
+                if (typeof data === "string")
+                    this.write(1, B.from(data));
+                else
+                    this.write(2, data);
+            }
+            close(code = 1000) {
+                if (this.stream === undefined) {
+                    this.request.destroy();
+                    return;
+                }
+                const payload = globalThis.Buffer.alloc(2);
+                payload.writeUInt16BE(code, 0);
+                this.write(8, payload);
+                this.stream.end();
+            }
+        };
+    })());
+    return loaded;
+}

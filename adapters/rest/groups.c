@@ -233,10 +233,15 @@ static void run_list(struct call *call)
         json_put(to, queue->redrive ? ",\"redrive_policy\":\"enable\""
                                     : ",\"redrive_policy\":\"disable\"");
     json_put(to, ",\"groups\":[");
+    bool begun = false;
     for (size_t i = first; i < end; i++) {
-        if (i > first)
+        const struct group_spec *group = catalog_group_at(call_catalog(call), queue->id, i);
+        if (group->parent != 0 && !options.ours)
+            continue; /* DMS knows no consumers of broadcast groups */
+        if (begun)
             json_put(to, ",");
-        write_group(catalog_group_at(call_catalog(call), queue->id, i), &options, to);
+        begun = true;
+        write_group(group, &options, to);
     }
     json_put(to, "]}");
     call_answer(call, 200);

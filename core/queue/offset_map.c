@@ -8,7 +8,7 @@
 #include "core/base/hash.h"
 #include "core/base/heap.h"
 
-enum { CAPACITY_MIN = 16 };
+enum { CAPACITY_MIN = 16, TOGETHER = 8 };
 
 void offset_map_init(struct offset_map *map)
 {
@@ -21,9 +21,11 @@ void offset_map_deinit(struct offset_map *map)
     offset_map_init(map);
 }
 
+/* Offsets come and go in runs: a few that follow each other lie together, so that they share cache
+ * lines; the runs are scattered, whatever the distance between offsets is. */
 static uint32_t home_of(const struct offset_map *map, uint64_t offset)
 {
-    return (uint32_t)hash_u64(offset) & (map->capacity - 1);
+    return (uint32_t)(hash_u64(offset / TOGETHER) + offset % TOGETHER) & (map->capacity - 1);
 }
 
 /* The entry of offset, or the free one where it would go. */

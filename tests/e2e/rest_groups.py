@@ -119,6 +119,7 @@ def broadcast(gateway):
     listed = {one["name"]: one["mode"] for one in good(gateway.call("GET", f"{V1}/queues/q/groups"))["groups"]}
     assert listed == {"all": "broadcast", "new": "broadcast", "all/ann": "consumer", "all/ben": "consumer",
                       "all/cid": "consumer", "new/late": "consumer"}, listed
+    assert [one["name"] for one in good(gateway.call("GET", f"{DMS}/queues/q/groups"))["groups"]] == ["all", "new"]
     assert gateway.call("DELETE", group_path(group="all%2Fben"))[0] == 204
     assert sorted(bodies(everything("ben", count=21))) == list(range(21))      # it is new again
     assert gateway.call("DELETE", group_path(group="all"))[0] == 204

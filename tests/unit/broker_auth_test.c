@@ -9,8 +9,8 @@
 #include <openssl/hmac.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <time.h>
 
-#include "core/base/clock.h"
 #include "core/base/heap.h"
 #include "core/base/limits.h"
 #include "core/base/rng.h"
@@ -48,12 +48,20 @@ static bool may(const struct principal *principal, enum action action, const cha
 
 /* ---------------------------------------------------------------- passwords */
 
+/* Of this thread: what others do on the machine does not count. */
+static uint64_t cpu_ns(void)
+{
+    struct timespec time;
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
+    return (uint64_t)time.tv_sec * 1000000000 + (uint64_t)time.tv_nsec;
+}
+
 static uint64_t verify_ns(const struct principal *principal, const char *password,
                           enum status expected)
 {
-    uint64_t start = clock_monotonic_ns();
+    uint64_t start = cpu_ns();
     assert_int_equal(principal_verify(principal, span_from_text(password)), expected);
-    return clock_monotonic_ns() - start;
+    return cpu_ns() - start;
 }
 
 static void passwords_are_verified(void **state)

@@ -122,9 +122,9 @@ static void join_announced(struct request *request, enum status status)
     CHECK(status == STATUS_OK);
     join->status = join->announced_item.status;
     member->able = true;
-    share_join_return(join);
     take_turns(member);
     share_go_on(member->share);
+    share_join_return(join); /* last: its client may have gone, and then the member goes as well */
 }
 
 static enum status member_new(struct share_join *join)

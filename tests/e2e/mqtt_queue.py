@@ -66,8 +66,8 @@ def test_publish_and_subscribe(gateway):
             # Refusals come in the order of the publishes.
             for i, address in enumerate(("$queue/orders", "$queue/none", "$queue/orders", "$queue/orders/$nack", "a/b")):
                 reader.send(publish(5, address, b"x", 1, packet_id=i + 1))
-            answers = [reader._receive() for _ in range(6)]
-            answers = [(a.id, a.reason) for a in answers if a.type == PUBACK][:5]
+            answers = [reader.expect(PUBACK) for _ in range(5)]
+            answers = [(answer.id, answer.reason) for answer in answers]
             assert answers == [(1, 0), (2, 0x90), (3, 0), (4, 0x99), (5, 0)], answers
 
 

@@ -36,6 +36,8 @@ static struct {
 static uint64_t final_count, done_count, dead_count;
 static struct seen_run *runs;
 
+static void share_begin(void);
+
 void history_begin(uint64_t seed)
 {
     seed_now = seed;
@@ -49,6 +51,7 @@ void history_begin(uint64_t seed)
     for (unsigned i = 0; i < TOPICS; i++)
         final[i].count = 0;
     final_count = done_count = dead_count = 0;
+    share_begin();
     while (runs != NULL) {
         struct seen_run *next = runs->next;
         heap_free(runs->attempts);
@@ -224,6 +227,84 @@ void history_seen(struct seen_run *run, struct message message)
     }
     run->attempts[run->count++] = message.attempt;
 }
+
+/* ------------------------------------------------ a share */
+
+static struct seen_member *members;
+static unsigned confirmed_members;
+static uint32_t share_since;                      /* attempts from here on are the share's */
+static struct seen_member *seen_by[ATTEMPTS_MAX]; /* by attempt: who got it last */
+static bool acked[ATTEMPTS_MAX];                  /* by that one */
+static uint64_t share_count;
+
+static void share_begin(void)
+{
+    while (members != NULL) {
+        struct seen_member *member = members;
+        members = member->next;
+        heap_free(member);
+    }
+    memset(seen_by, 0, sizeof seen_by);
+    memset(acked, 0, sizeof acked);
+    confirmed_members = 0;
+    share_since = UINT32_MAX;
+    share_count = 0;
+}
+
+struct seen_member *history_member(void)
+{
+    struct seen_member *member = heap_new(sizeof *member);
+    member->next = members;
+    members = member;
+    return member;
+}
+
+void history_member_confirmed(struct seen_member *member)
+{
+    member->confirmed = true;
+    if (confirmed_members++ == 0)
+        share_since = attempt_count;
+}
+
+void history_member_gone(struct seen_member *member)
+{
+    if (member->confirmed && !member->gone && --confirmed_members == 0)
+        share_since = UINT32_MAX;
+    member->gone = true;
+}
+
+void history_member_seen(struct seen_member *member, struct message message)
+{
+    struct seen_member **last = &seen_by[message.attempt];
+    if (fates[message.attempt] == FATE_REFUSED)
+        history_fail("attempt %u was refused and goes to a member", message.attempt);
+    if (*last != NULL && !(*last)->gone)
+        history_fail("attempt %u goes to two members", message.attempt);
+    *last = member;
+    acked[message.attempt] = false;
+    share_count++;
+}
+
+void history_member_acks(struct message message)
+{
+    acked[message.attempt] = true;
+}
+
+void history_share_check(void)
+{
+    for (uint32_t i = share_since; i < attempt_count; i++)
+        if (fates[i] == FATE_ACKNOWLEDGED &&
+            (seen_by[i] == NULL || (seen_by[i]->gone && !acked[i])))
+            history_fail("attempt %u was acknowledged and no member %s it", i,
+                         seen_by[i] == NULL ? "saw" : "settled");
+}
+
+uint64_t history_share_count(void)
+{
+    return share_count;
+}
+
+/* ------------------------------------------------ leases */
 
 void history_handed_out(uint64_t partition, uint64_t offset, uint32_t failures, uint64_t until_ms)
 {

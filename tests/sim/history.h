@@ -50,6 +50,22 @@ struct seen_run *history_run(unsigned topic);
 void history_confirmed(struct seen_run *run);
 void history_seen(struct seen_run *run, struct message message);
 
+/* A share's members, each with QoS 1. There is a share from the first confirmed member on until the
+ * last has gone; what began in its time and was acknowledged must have been seen by some member, at
+ * the end, by two only when the first one had gone. */
+struct seen_member {
+    bool confirmed;
+    bool gone; /* its connection has ended */
+    struct seen_member *next;
+};
+struct seen_member *history_member(void); /* a new connection */
+void history_member_confirmed(struct seen_member *member);
+void history_member_seen(struct seen_member *member, struct message message);
+void history_member_acks(struct message message); /* what it saw last: sent, perhaps lost */
+void history_member_gone(struct seen_member *member);
+void history_share_check(void);
+uint64_t history_share_count(void); /* seen by members */
+
 /* Leases. */
 void history_handed_out(uint64_t partition, uint64_t offset, uint32_t failures, uint64_t until_ms);
 void history_settling(uint64_t partition, uint64_t offset); /* as done: sent, not answered yet */

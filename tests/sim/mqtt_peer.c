@@ -329,7 +329,97 @@ struct subscriber *subscriber_new(peer_dial *dial)
     return subscriber;
 }
 
-/* ------------------------------------------------ both */
+/* ------------------------------------------------ member of a share */
+
+struct member {
+    struct mqtt_peer peer;    /* first */
+    struct seen_member *seen; /* of this connection; NULL: there is none */
+};
+
+static unsigned members;
+
+static void member_up(struct mqtt_peer *peer)
+{
+    struct member *member = (struct member *)peer;
+    struct mqtt_packet packet = {.type = MQTT_SUBSCRIBE};
+    struct mqtt_filter filter = {.filter = span_from_text("$share/s/t/+"), .qos = 1};
+    packet.subscribe = (struct mqtt_subscribe){
+        .packet_id = 1,
+        .count = 1,
+        .filters = &filter,
+        .properties = mqtt_properties_none,
+    };
+    member->seen = history_member();
+    send_packet(peer, &packet);
+}
+
+struct member_ack {
+    struct member *member;
+    uint64_t generation;
+    uint16_t id;
+    struct message message;
+};
+
+static void member_ack_now(void *context)
+{
+    struct member_ack *late = context;
+    struct mqtt_peer *peer = &late->member->peer;
+    if (peer->generation == late->generation && peer->connected) {
+        history_member_acks(late->message);
+        send_ack(peer, MQTT_PUBACK, late->id);
+    }
+    heap_free(late);
+}
+
+static void member_packet(struct mqtt_peer *peer, const struct mqtt_packet *packet)
+{
+    struct member *member = (struct member *)peer;
+    struct message message;
+    if (packet->type == MQTT_SUBACK) {
+        if (packet->suback.reasons.size != 1 || packet->suback.reasons.data[0] != 1)
+            history_fail("a share is refused");
+        history_member_confirmed(member->seen);
+        return;
+    }
+    if (packet->type != MQTT_PUBLISH || packet->publish.qos != 1 || packet->publish.duplicate ||
+        !history_parse(packet->publish.payload, &message))
+        history_fail("member: unexpected packet %d", packet->type);
+    history_member_seen(member->seen, message);
+    struct member_ack *late = heap_new(sizeof *late);
+    *late = (struct member_ack){member, peer->generation, packet->publish.packet_id, message};
+    sim_after(sim_below(sim_chance(5) ? 20 * SLOW_MS_MAX : SLOW_MS_MAX), member_ack_now, late);
+}
+
+static void member_down(struct mqtt_peer *peer)
+{
+    struct member *member = (struct member *)peer;
+    if (member->seen != NULL)
+        history_member_gone(member->seen);
+    member->seen = NULL;
+}
+
+struct member *member_new(peer_dial *dial)
+{
+    struct member *member = heap_new(sizeof *member);
+    peer_init(&member->peer, dial, "mem", members++);
+    member->peer.up = member_up;
+    member->peer.packet = member_packet;
+    member->peer.down = member_down;
+    return member;
+}
+
+void member_start(struct member *member)
+{
+    member->peer.wanted = true;
+    peer_connect(&member->peer);
+}
+
+void member_hang_up(struct member *member)
+{
+    sim_disconnect(&member->peer.peer);
+}
+
+/* ------------------------------------------------ all */
 
 void mqtt_peer_dialed(struct sim_peer *peer)
 {

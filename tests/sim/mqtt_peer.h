@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Scripted MQTT clients: publishers that send again until acknowledged, subscribers that take their
- * time. */
+/* Scripted MQTT clients: publishers that send again until acknowledged, subscribers and members
+ * of a share that take their time. */
 #ifndef TESTS_SIM_MQTT_PEER_H
 #define TESTS_SIM_MQTT_PEER_H
 
@@ -25,5 +25,11 @@ void subscriber_start(struct subscriber *subscriber);
 void subscriber_hang_up(struct subscriber *subscriber);
 /* At the end: what is connected now must have seen everything. */
 void subscriber_finish(struct subscriber *subscriber);
+
+/* Of a shared subscription to all topics, with QoS 1. */
+struct member;
+struct member *member_new(peer_dial *dial);
+void member_start(struct member *member);
+void member_hang_up(struct member *member);
 
 #endif

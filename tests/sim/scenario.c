@@ -17,6 +17,7 @@
 enum {
     WORKERS_MAX = 3,
     SUBSCRIBERS = 3,
+    MEMBERS = 3,
     CONSUMERS = 4 /* one of dead letters */,
     CRASHES_MAX = 5,
     MINUTE_MS = 60 * 1000
@@ -36,6 +37,7 @@ static struct {
 static struct sim_disk *disk;
 static struct publisher *publishers[TOPICS];
 static struct subscriber *subscribers[SUBSCRIBERS];
+static struct member *members[MEMBERS];
 static bool polite;
 
 /* ------------------------------------------------ the gateway's life */
@@ -310,6 +312,8 @@ static void trouble(void)
             publisher_hang_up(publishers[sim_below(TOPICS)]);
         if (sim_chance(40))
             subscriber_hang_up(subscribers[sim_below(SUBSCRIBERS)]);
+        if (sim_chance(40))
+            member_hang_up(members[sim_below(MEMBERS)]);
         if (crashes > 0 && sim_chance(30)) {
             crashes--;
             if (sim_chance(20)) {
@@ -348,6 +352,10 @@ static void run(uint64_t seed)
         subscribers[i] = subscriber_new(dial);
         subscriber_start(subscribers[i]);
     }
+    for (unsigned i = 0; i < MEMBERS; i++) {
+        members[i] = member_new(dial);
+        member_start(members[i]);
+    }
     start_consumers();
     repeat_start(any_worker);
 
@@ -359,6 +367,7 @@ static void run(uint64_t seed)
     sim_run(NULL, NULL, MINUTE_MS);
     for (unsigned i = 0; i < SUBSCRIBERS; i++)
         subscriber_finish(subscribers[i]);
+    history_share_check();
     repeat_stop();
     read_all("mqtt", history_final);
     history_check_final();
@@ -383,17 +392,19 @@ int main(int argc, char **argv)
     /* Refusing writes after a failed sync is expected here, and would fill the screen. */
     trace_set_level(argc > 3 ? TRACE_DEBUG : (enum trace_level)(TRACE_ERROR + 1));
     mqtt_configure(&(struct mqtt_options){.topic_alias_max = 10});
-    uint64_t records = 0, acknowledged = 0, dead = 0;
+    uint64_t records = 0, acknowledged = 0, dead = 0, shared = 0;
     for (uint64_t i = 0; i < count; i++) {
         run(first + i);
         records += history_final_count();
         acknowledged += history_acknowledged_count();
         dead += history_dead_count();
+        shared += history_share_count();
     }
     printf("%llu seeds from %llu: %llu records, %llu of them acknowledged, %llu dead letters, "
-           "%llu said several times and stored once, nothing wrong\n",
+           "%llu said several times and stored once, %llu to members of a share, nothing wrong\n",
            (unsigned long long)count, (unsigned long long)first, (unsigned long long)records,
-           (unsigned long long)acknowledged, (unsigned long long)dead, (unsigned long long)repeats);
+           (unsigned long long)acknowledged, (unsigned long long)dead, (unsigned long long)repeats,
+           (unsigned long long)shared);
     printf("%llu passed, 0 failed\n", (unsigned long long)count);
     return 0;
 }

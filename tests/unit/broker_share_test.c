@@ -410,6 +410,42 @@ static void test_come_and_go(void **state)
     rig_close();
 }
 
+struct hasty_call {
+    struct subscribe_call call;
+    struct peer *peer;
+};
+
+static void join_and_go_run(void *context)
+{
+    struct hasty_call *hasty = context;
+    broker_subscribe(&hasty->call.subscribe);
+    peer_close_run(hasty->peer);
+}
+
+/* A client that goes before it knows that it is a member. */
+static void test_gone_while_joining(void **state)
+{
+    open_rig(state);
+    struct peer *writer = peer_new(0, "w");
+    for (unsigned i = 0; i < 6; i++) {
+        struct hasty_call hasty = {.peer = peer_new(i, "h")};
+        struct subscribe_call *call = &hasty.call;
+        call->item = (struct subscribe_item){.filter = span_from_text("t"),
+                                             .share = span_from_text(i % 2 ? "g" : "h"),
+                                             .guarantee = GUARANTEE_AT_LEAST_ONCE};
+        call->subscribe = (struct broker_subscribe){.client = &hasty.peer->client, .count = 1};
+        call->subscribe.items = &call->item;
+        request_init(&call->subscribe.request, rig.loops[hasty.peer->worker], subscribe_call_done);
+        on(hasty.peer->worker, join_and_go_run, &hasty);
+        rig_await(&call->done);
+        publish_many(writer, "t", GUARANTEE_AT_LEAST_ONCE, i, 1);
+        rig_calm();
+        peer_free(hasty.peer);
+    }
+    peer_close(writer);
+    rig_close();
+}
+
 /* Everybody is told to go while records and mails are on their way. */
 static void test_shut_down(void **state)
 {
@@ -432,19 +468,13 @@ int main(void)
     static unsigned one = 1, three = 3;
 #define BOTH(test) cmocka_unit_test_prestate(test, &one), cmocka_unit_test_prestate(test, &three)
     const struct CMUnitTest tests[] = {
-        BOTH(test_members_take_turns),
-        BOTH(test_one_member_sees_the_order),
-        BOTH(test_slow_member_stops_nobody),
-        BOTH(test_credit_is_the_clients),
-        BOTH(test_nobody_can_take_it),
-        BOTH(test_at_most_once),
-        BOTH(test_exactly_once_stays),
-        BOTH(test_unsubscribe),
-        BOTH(test_settled_from_inside),
-        BOTH(test_limits_and_rights),
-        BOTH(test_rights_that_go),
-        BOTH(test_come_and_go),
-        BOTH(test_shut_down),
+        BOTH(test_members_take_turns),       BOTH(test_one_member_sees_the_order),
+        BOTH(test_slow_member_stops_nobody), BOTH(test_credit_is_the_clients),
+        BOTH(test_nobody_can_take_it),       BOTH(test_at_most_once),
+        BOTH(test_exactly_once_stays),       BOTH(test_unsubscribe),
+        BOTH(test_settled_from_inside),      BOTH(test_limits_and_rights),
+        BOTH(test_rights_that_go),           BOTH(test_come_and_go),
+        BOTH(test_gone_while_joining),       BOTH(test_shut_down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

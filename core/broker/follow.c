@@ -58,6 +58,8 @@ static struct blob *frame_for(struct follow_frames *frames, struct follower *fol
 static bool is_wanted(const struct follower *follower, const struct record *record)
 {
     struct span topic;
+    if (follower->over != STATUS_OK)
+        return false; /* its right may have gone: not even what comes live */
     if (follower->filter.size > 0) {
         if (!deliver_topic(record, worker_wall_ms(follower->worker), &topic) ||
             !topic_matches(follower->filter, topic))

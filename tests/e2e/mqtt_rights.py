@@ -90,6 +90,33 @@ def test_denied():
     assert gateway.stop() == 0
 
 
+def test_queues_and_shares():
+    """Consuming makes a group where there is none; a share is allowed as its filter is; a receipt is no right."""
+    gateway = prepare()
+    administer(gateway, "queue", "create", "jobs")
+    administer(gateway, "queue", "create", "other")
+    user(gateway, "worker", "consume", "queue:jobs", "consume", "topic:w/#")
+    with connected(gateway, "worker", "secret-worker") as worker, connected(gateway, *ADMIN) as admin:
+        reasons = worker.subscribe(("$queue/jobs", 1), ("$share/g/$queue/jobs", 1), ("$queue/other", 1),
+                                   ("$share/g/$queue/other", 1), ("$share/g/w/+", 1), ("$share/g/#", 1), ("$replay/0/#", 1),
+                                   ("$replay/0/$queue/other", 1), ("$replay/0/w/+", 1))
+        assert reasons == [1, 1, 0x87, 0x87, 1, 0x87, 0x87, 0x87, 1], reasons
+        assert worker.publish("$queue/jobs", "x", 1) == 0x87
+        assert admin.publish("w/1", "shared", 1) == 0
+        assert sorted(worker.delivery().topic for _ in range(2)) == ["$replay/0/w/1", "w/1"]
+        admin.subscribe(("$queue/other", 1), props=[(USER, ("show", "receipt"))])
+        assert admin.publish("$queue/other", "mine", 1) == 0
+        receipt = dict(admin.expect(PUBLISH).users())["receipt"]
+        assert worker.publish("$queue/other/$nack", receipt, 1) == 0x87
+        assert worker.publish("$queue/jobs/$nack", receipt, 1) == 0x80
+        administer(gateway, "grant", "set", "worker", "consume", "topic:x")
+        worker.ping()
+        for topic in ("$queue/jobs", "w/1"):
+            assert admin.publish(topic, "late", 1) == 0
+        worker.expect_silence(0.3)
+    assert gateway.stop() == 0
+
+
 def test_changes_reach_the_connected():
     gateway = prepare()
     user(gateway, "app", "publish,consume", "topic:a/#")

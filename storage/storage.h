@@ -81,6 +81,9 @@ struct storage_row {
      * computes the row's CRC. */
     int32_t offset_at; /* -1: no patch */
     uint32_t patch_batch, patch_record;
+    /* PUT: where > 0, the engine puts the big-endian commit sequence of this append there, eight
+     * bytes in the key or in the value. */
+    uint32_t commit_in_key, commit_in_value;
 };
 
 struct storage_append {

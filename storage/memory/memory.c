@@ -207,8 +207,18 @@ static void row_put(struct memory *memory, const struct storage_append *append,
         store_u64(value->bytes + row->offset_at,
                   append->batches[row->patch_batch].base_offset + row->patch_record);
     }
-    size_t at = row_search(memory, row->key);
-    if (at < memory->row_count && span_equal(blob_span(memory->rows[at].key), row->key)) {
+    struct blob *key = blob_copy(row->key);
+    if (row->commit_in_key > 0) {
+        CHECK(row->commit_in_key + 8 <= key->size);
+        store_u64(key->bytes + row->commit_in_key, append->commit);
+    }
+    if (row->commit_in_value > 0) {
+        CHECK(row->commit_in_value + 8 <= value->size);
+        store_u64(value->bytes + row->commit_in_value, append->commit);
+    }
+    size_t at = row_search(memory, blob_span(key));
+    if (at < memory->row_count && span_equal(blob_span(memory->rows[at].key), blob_span(key))) {
+        blob_unref(key);
         blob_unref(memory->rows[at].value);
         memory->rows[at].value = value;
         return;
@@ -219,7 +229,7 @@ static void row_put(struct memory *memory, const struct storage_append *append,
     }
     memmove(memory->rows + at + 1, memory->rows + at,
             (memory->row_count - at) * sizeof *memory->rows);
-    memory->rows[at] = (struct row){.key = blob_copy(row->key), .value = value};
+    memory->rows[at] = (struct row){.key = key, .value = value};
     memory->row_count++;
 }
 
@@ -244,11 +254,11 @@ static void row_apply(struct memory *memory, const struct storage_append *append
 static void append_apply(struct memory *memory, struct storage_append *append)
 {
     int64_t now_ms = clock_wall_ms();
+    append->commit = ++memory->commit;
     for (uint32_t i = 0; i < append->batch_count; i++)
         partition_append(memory, &append->batches[i], now_ms);
     for (uint32_t i = 0; i < append->row_count; i++)
         row_apply(memory, append, &append->rows[i]);
-    append->commit = ++memory->commit;
 }
 
 static bool append_hits_removed(const struct memory *memory, const struct storage_append *append)

@@ -162,20 +162,36 @@ static void callers_key(struct engine *engine, struct span key)
     CHECK(buf_append(&engine->key_scratch, key.data, key.size) == STATUS_OK);
 }
 
-/* Encodes the row with the offset in place: the value is the caller's, so the patched one is a
- * copy. */
+/* The value with offset and commit sequence in place, in to. */
+static void patch_value(const struct storage_append *append, const struct storage_row *row,
+                        struct buf *to)
+{
+    struct span value = row->value;
+    size_t at = row->offset_at >= 0 ? (size_t)row->offset_at : 0;
+    CHECK(buf_append(to, value.data, value.size) == STATUS_OK);
+    if (row->offset_at >= 0) {
+        CHECK(at + 8 <= value.size && row->patch_batch < append->batch_count);
+        store_u64(to->data + at, append->batches[row->patch_batch].base_offset + row->patch_record);
+    }
+    if (row->commit_in_value > 0) {
+        CHECK(row->commit_in_value + 8 <= value.size);
+        store_u64(to->data + row->commit_in_value, append->commit);
+    }
+}
+
+/* Encodes the row: the value is the caller's, so a patched one is a copy. */
 static void put_row(struct engine *engine, const struct storage_append *append,
                     const struct storage_row *row)
 {
     struct buf *scratch = &engine->scratch;
     struct span value = row->value;
     buf_clear(scratch);
-    if (row->offset_at >= 0) {
-        size_t at = (size_t)row->offset_at;
-        CHECK(at + 8 <= value.size && row->patch_batch < append->batch_count);
-        CHECK(buf_append(scratch, value.data, value.size) == STATUS_OK);
-        store_u64(scratch->data + at,
-                  append->batches[row->patch_batch].base_offset + row->patch_record);
+    if (row->commit_in_key > 0) {
+        CHECK(row->commit_in_key + 8 <= row->key.size);
+        store_u64(engine->key_scratch.data + 1 + row->commit_in_key, append->commit);
+    }
+    if (row->offset_at >= 0 || row->commit_in_value > 0) {
+        patch_value(append, row, scratch);
         CHECK(buf_reserve(scratch, value.size + ROW_OVERHEAD) == STATUS_OK);
         value = buf_span(scratch);
     }

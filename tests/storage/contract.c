@@ -133,6 +133,41 @@ static void rows_and_batches_go_together(void **state)
                         "a3=xx\\00\\00\\00\\00\\00\\00\\00\\03yy");
 }
 
+static void rows_carry_the_commit_sequence(void **state)
+{
+    struct fixture *fixture = *state;
+    uint64_t last = 0;
+    for (unsigned i = 0; i < 3; i++) {
+        struct op *op = op_new(fixture);
+        op_batch(op, 1, 2, 10, i);
+        op_put(op, "c12345678", "v12345678");
+        op->rows[0].commit_in_key = op->rows[0].commit_in_value = 1;
+        op_put(op, "c2", "x12345678"); /* with an offset in another row of it */
+        op->rows[1].offset_at = 1;
+        assert_int_equal(op_run(fixture, op), STATUS_OK);
+        assert_true(op->append.commit > last);
+        last = op->append.commit;
+        op_free(op);
+        if (fixture_keeps(fixture))
+            fixture_reopen(fixture);
+    }
+    /* Three rows, as their keys differ, and the last is that of the last append. */
+    struct storage_scan scan = {.first = span_from_text("c"), .end = span_from_text("c1")};
+    scan_run(fixture, &scan);
+    assert_int_equal(scan.count, 3);
+    size_t at = 0;
+    struct span key, value;
+    uint64_t before = 0;
+    while (storage_scan_next(&scan, &at, &key, &value)) {
+        assert_int_equal(key.size, 9);
+        assert_memory_equal(key.data + 1, value.data + 1, 8);
+        assert_true(load_u64(key.data + 1) > before);
+        before = load_u64(key.data + 1);
+    }
+    assert_true(before == last);
+    blob_unref(scan.rows);
+}
+
 static void units_are_all_or_nothing(void **state)
 {
     struct fixture *fixture = *state;
@@ -678,6 +713,7 @@ static const struct CMUnitTest contract_tests[] = {
     cmocka_unit_test(the_engine_writes_offset_and_epoch),
     cmocka_unit_test(footers_come_back),
     cmocka_unit_test(rows_and_batches_go_together),
+    cmocka_unit_test(rows_carry_the_commit_sequence),
     cmocka_unit_test(units_are_all_or_nothing),
     cmocka_unit_test(an_empty_append_and_a_refused_unit),
     cmocka_unit_test(reads_by_offset),

@@ -370,6 +370,14 @@ static size_t print_bytes(char *text, size_t at, size_t room, struct span bytes)
     return at;
 }
 
+void scan_run(struct fixture *fixture, struct storage_scan *scan)
+{
+    begin(fixture, &scan->request);
+    fixture->storage->ops->scan(fixture->storage, scan);
+    wait_all(fixture);
+    assert_int_equal(scan->request.status, STATUS_OK);
+}
+
 const char *scan_text(struct fixture *fixture, const char *first, const char *end, uint32_t limit)
 {
     static char text[65536];

@@ -80,6 +80,8 @@ void trim_start(struct fixture *fixture, uint64_t partition, uint64_t start); /*
 enum status trim_run(struct fixture *fixture, uint64_t partition, uint64_t start, bool remove);
 /* "key=value,key=value" of the rows in [first, end), with "+" behind when there are more, bytes
  * that do not print as \\xx, or the name of the status. Static memory. */
+/* Keys and limit are set; it succeeds. */
+void scan_run(struct fixture *fixture, struct storage_scan *scan);
 const char *scan_text(struct fixture *fixture, const char *first, const char *end, uint32_t limit);
 
 /* Wall time under the tests' control (0: the real one again). */

@@ -30,6 +30,7 @@ void batch_unref(struct batch *batch)
         return;
     blob_unref(batch->bytes);
     blob_unref(batch->plain);
+    heap_free(batch->notes);
     heap_free(batch);
 }
 

@@ -23,6 +23,7 @@ struct batch {
     uint64_t base_offset;
     int64_t append_time_ms;
     uint64_t cumulative_bytes;
+    uint64_t commit;        /* sequence of its append; 0: it was read back */
     struct blob *bytes;     /* as stored: header and (maybe compressed) records */
     struct blob *plain;     /* decompressed records, or NULL when bytes holds them plain */
     const uint8_t *records; /* the first record's first byte, in bytes or plain */
@@ -32,6 +33,10 @@ struct batch {
                           * none,  or not known */
     bool unlabelled;     /* no record carries a label */
     bool retains;        /* built here, and some record is to be retained */
+    /* For whoever derives rows from a batch on its way to storage: what its maker says beside the
+     * records. On the heap; the batch's. */
+    uint8_t *notes;
+    uint32_t notes_size;
     struct link in_tail; /* the tail cache's */
 };
 

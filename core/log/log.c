@@ -38,6 +38,7 @@ struct log_worker *log_worker_new(struct log *log, unsigned index, struct loop *
     list_init(&worker->tail);
     list_init(&worker->limited);
     list_init(&worker->due);
+    list_init(&worker->held);
     retention_init(worker);
     log->workers[index] = worker;
     return worker;
@@ -51,6 +52,23 @@ void log_worker_ask(struct log_worker *worker, log_undone *undone)
 void log_worker_derive(struct log_worker *worker, log_derive *derive)
 {
     worker->derive = derive;
+}
+
+void log_worker_prepare(struct log_worker *worker, log_prepare *prepare)
+{
+    worker->prepare = prepare;
+}
+
+void log_prepared(struct log_worker *worker)
+{
+    CHECK(loop_is_home(worker->loop));
+    struct list held;
+    list_init(&held);
+    struct link *link;
+    while ((link = list_pop(&worker->held)) != NULL)
+        list_push(&held, link);
+    while ((link = list_pop(&held)) != NULL)
+        partition_unhold(container_of(link, struct log_partition, held_link));
 }
 
 void log_worker_free(struct log_worker *worker)
@@ -134,6 +152,7 @@ static void batch_committed(struct log_partition *partition, struct log_append *
     batch->base_offset = append->stored.base_offset;
     batch->append_time_ms = append->stored.append_time_ms;
     batch->cumulative_bytes = partition->end_bytes;
+    batch->commit = append->append.commit;
     partition->end = batch_end(batch);
     if (partition->first_time_ms == 0)
         partition->first_time_ms = batch->append_time_ms;
@@ -158,13 +177,30 @@ static void append_stored(struct request *request, enum status status)
     worker_complete(worker, &append->request, status);
 }
 
+/* What comes behind one that waits stays behind it. */
+static bool is_held(struct log_partition *partition, struct log_append *append)
+{
+    const struct log_worker *worker = partition->worker;
+    if (append->batch == NULL || worker->prepare == NULL)
+        return false;
+    if (partition->held == NULL &&
+        worker->prepare(worker->context, partition->spec.id, append->batch))
+        return false;
+    append->request.mail.next = NULL;
+    *partition->held_last = &append->request.mail;
+    partition->held_last = &append->request.mail.next;
+    if (!link_is_linked(&partition->held_link))
+        list_push(&partition->worker->held, &partition->held_link);
+    return true;
+}
+
 static void append_arrive(struct mail *mail)
 {
     struct log_append *append = container_of(mail, struct log_append, request.mail);
     CHECK(loop_is_home(append->owner->loop));
     struct log_partition *partition =
         partition_admit(append->owner, append->partition, &append->request);
-    if (partition != NULL)
+    if (partition != NULL && !is_held(partition, append))
         append_start(partition, append);
 }
 

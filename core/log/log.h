@@ -80,6 +80,11 @@ static inline uint8_t *log_derived_value(const struct storage_row *row)
 typedef void log_derive(void *context, uint64_t partition, const struct batch *batch,
                         struct log_derived *derived);
 
+/* On the owner's loop, for each batch before derive is asked, in the order of a partition's
+ * appends. False: it must wait, and with it what comes behind it in its partition, until
+ * log_prepared(). */
+typedef bool log_prepare(void *context, uint64_t partition, const struct batch *batch);
+
 struct log *log_new(struct storage *storage, unsigned workers);
 void log_free(struct log *log);
 /* Once per worker, before its loop runs. */
@@ -89,6 +94,10 @@ struct log_worker *log_worker_new(struct log *log, unsigned index, struct loop *
 void log_worker_ask(struct log_worker *worker, log_undone *undone);
 /* Whom each append asks; context as the observer's. */
 void log_worker_derive(struct log_worker *worker, log_derive *derive);
+/* Who may make an append wait; context as the observer's. */
+void log_worker_prepare(struct log_worker *worker, log_prepare *prepare);
+/* On the owner's loop: whoever waits is asked again. */
+void log_prepared(struct log_worker *worker);
 /* After the loop has stopped, before it is freed; nothing may be on its way in storage (close it
  * first). */
 void log_worker_free(struct log_worker *worker);

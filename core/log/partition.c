@@ -50,6 +50,15 @@ static void waiting_arrive(struct log_partition *partition)
     mailbox_deliver(first);
 }
 
+void partition_unhold(struct log_partition *partition)
+{
+    struct mail *first = partition->held;
+    link_remove(&partition->held_link);
+    partition->held = NULL;
+    partition->held_last = &partition->held;
+    mailbox_deliver(first);
+}
+
 void partition_publish(struct log_partition *partition)
 {
     struct partition_stat *stat = partition->stat;
@@ -111,6 +120,7 @@ void log_partition_open(struct log_worker *worker, const struct partition_spec *
     partition->worker = worker;
     retention_limit(partition);
     partition->waiting_last = &partition->waiting;
+    partition->held_last = &partition->held;
     map_put(&worker->partitions, id_span(&partition->spec.id), partition);
     partition->in_flight = 1;
     partition->bounds = (struct storage_bounds){.partition = spec->id, .class = spec->class};
@@ -176,6 +186,7 @@ void log_partition_close(struct log_worker *worker, uint64_t id, bool remove)
     link_remove(&partition->due_link);
     link_remove(&partition->limited_link);
     waiting_arrive(partition);
+    partition_unhold(partition);
     if (partition->in_flight == 0)
         partition_finish(partition);
 }

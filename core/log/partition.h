@@ -24,6 +24,7 @@ struct log_worker {
     log_observer *observer;
     log_undone *undone;
     log_derive *derive;
+    log_prepare *prepare;
     void *context;
     struct map partitions; /* id -> struct log_partition, all but closed ones */
     struct list closed;    /* partitions that wait for their last operation */
@@ -31,6 +32,7 @@ struct log_worker {
     size_t tail_bytes;
     struct list limited;             /* partitions with a limit by bytes or records */
     struct list due;                 /* partitions that retention will look at */
+    struct list held;                /* partitions whose appends wait for prepare */
     struct log_partition *retaining; /* the one it looks at now */
     struct loop_timer retention_timer, limit_timer;
 };
@@ -58,8 +60,10 @@ struct log_partition {
     int64_t first_time_ms;           /* append time of the oldest record; 0: empty */
     struct mail *waiting;            /* operations that came while OPENING, in order */
     struct mail **waiting_last;
+    struct mail *held; /* appends that wait for prepare, in order */
+    struct mail **held_last;
     struct tail tail;
-    struct link closed_link, due_link, limited_link;
+    struct link closed_link, due_link, limited_link, held_link;
     uint64_t wanted; /* what lies below is too much */
     struct storage_bounds bounds;
     struct storage_floor floor;
@@ -74,6 +78,8 @@ struct log_partition *partition_admit(struct log_worker *worker, uint64_t id,
 void partition_publish(struct log_partition *partition); /* its bounds into stat */
 void partition_take_bounds(
     struct log_partition *partition); /* bytes and first time as storage has them */
+/* Appends that waited for prepare arrive once more. */
+void partition_unhold(struct log_partition *partition);
 /* An operation is back: a closed partition goes with the last one. */
 void partition_release(struct log_partition *partition);
 void partition_free(struct log_partition *partition);

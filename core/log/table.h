@@ -20,6 +20,12 @@ enum table {
     TABLE_GROUP_CONSUMER = 0x24, /* group, number of the consumer: of broadcast groups */
     TABLE_GROUP_FILTER = 0x27,   /* group: the labels it wants */
     TABLE_RETAINED = 0x38,       /* tenant, topic: see core/broker/retained_row.h */
+    TABLE_SESSION = 0x30,        /* tenant, hash of the name: see core/broker/session_rows.h */
+    TABLE_SESSION_STATE = 0x31,  /* session, kind, ... */
+    TABLE_SESSION_DUE = 0x32,    /* due, tenant, hash of the name: when it ends */
+    TABLE_FILTER_HOLDER = 0x33,  /* filter, session */
+    TABLE_FILTER_INDEX = 0x34,   /* filter, commit sequence: records that match it */
+    TABLE_FILTER_META = 0x35,    /* 'k': key of filters' ids; 's', shape: filters of it may exist */
 };
 
 #endif

@@ -4,7 +4,7 @@
 #include "core/broker/answer.h"
 
 #include "core/base/heap.h"
-#include "core/broker/worker.h"
+#include "core/broker/session.h"
 
 enum { RING_FIRST = 16, RING_KEEP = 64 };
 enum { ANSWER_PENDING = -1 };
@@ -16,7 +16,8 @@ struct ring_slot {
 };
 
 struct answer_ring {
-    struct client *client; /* NULL once it has gone */
+    struct client *client;   /* NULL once it has gone */
+    struct session *session; /* waits until no answer is owed */
     struct protocol_figures *figures;
     struct ring_slot *slots;
     uint32_t capacity;   /* a power of two */
@@ -151,6 +152,11 @@ void answers_return(const struct answer *answers, uint32_t count)
     for (uint32_t i = 0; i < count; i++) {
         struct answer_ring *ring = answers[i].ring;
         ring->in_flight--;
+        if (ring->in_flight == 0 && ring->session != NULL) {
+            struct session *session = ring->session;
+            ring->session = NULL;
+            session_published(session);
+        }
         if (i + 1 == count || answers[i + 1].ring != ring)
             ring_pop(ring);
     }
@@ -189,6 +195,15 @@ bool answers_are_full(const struct client *client)
     const struct answer_ring *ring = client->ring;
     return ring != NULL && (ring->bytes >= LIMIT_CLIENT_IN_BYTES ||
                             ring->tail - ring->head >= LIMIT_PUBLISH_PENDING);
+}
+
+bool answers_watch(struct client *client, struct session *session)
+{
+    struct answer_ring *ring = client->ring;
+    if (ring == NULL || ring->in_flight == 0)
+        return false;
+    ring->session = session;
+    return true;
 }
 
 void answers_close(struct client *client)

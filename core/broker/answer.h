@@ -6,6 +6,7 @@
 
 #include "core/broker/broker.h"
 
+struct session;
 struct answer_ring; /* unanswered publishes of one client; outlives it while answers are owed */
 
 /* An answer that records on their way owe. */
@@ -40,6 +41,8 @@ void answers_return(const struct answer *answers, uint32_t count);
 void answer_refuse(struct client *client, uint64_t token, enum status status);
 /* No more room for unanswered publishes. */
 bool answers_are_full(const struct client *client);
+/* The session hears session_published() when no answer is owed any more; false: none is. */
+bool answers_watch(struct client *client, struct session *session);
 /* The client goes. */
 void answers_close(struct client *client);
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The broker as a whole: it opens over a store, becomes ready, shows its figures, and ends in
  * order. */
+#include "core/broker/session.h"
 #include "core/broker/share.h"
 
 #include "core/base/hash.h"
@@ -8,6 +9,24 @@
 #include "core/base/trace.h"
 
 enum { READY_POLL_MS = 2, END_POLL_MS = 2, GOODBYE_MS = 8000 };
+
+static bool prepare(void *context, uint64_t partition, const struct batch *batch)
+{
+    return filter_index_prepare(context, partition, batch);
+}
+
+/* What is stored with a batch beside its records. */
+static void derive(void *context, uint64_t partition, const struct batch *batch,
+                   struct log_derived *derived)
+{
+    retained_derive(context, partition, batch, derived);
+    filter_index_derive(context, partition, derived);
+    for (uint32_t at = 0; at < batch->notes_size; at += SESSION_STATE_KEY) {
+        struct storage_row *row = log_derived_add(derived, STORAGE_PUT, SESSION_STATE_KEY, 1);
+        memcpy(log_derived_key(row), batch->notes + at, SESSION_STATE_KEY);
+        *log_derived_value(row) = 1;
+    }
+}
 
 static void worker_init(struct broker_worker *worker, struct broker *broker, unsigned index)
 {
@@ -27,8 +46,10 @@ static void worker_init(struct broker_worker *worker, struct broker *broker, uns
     share_init(worker);
     worker->trie = topic_trie_new(sizeof(struct interest));
     worker->log = log_worker_new(broker->log, index, worker->loop, deliver_committed, worker);
+    filter_index_init(worker);
     log_worker_ask(worker->log, groups_undone);
-    log_worker_derive(worker->log, retained_derive);
+    log_worker_prepare(worker->log, prepare);
+    log_worker_derive(worker->log, derive);
 }
 
 static void worker_deinit(struct broker_worker *worker)
@@ -39,6 +60,7 @@ static void worker_deinit(struct broker_worker *worker)
     retained_deinit(worker);
     deliver_deinit(worker);
     follow_deinit(worker);
+    filter_index_deinit(worker);
     share_deinit(worker);
     map_deinit(&worker->groups);
     topic_trie_free(worker->trie);
@@ -60,6 +82,8 @@ struct broker *broker_open(const struct broker_options *options, struct err *err
     broker->log = log_new(options->storage, options->workers);
     broker->workers = heap_array(options->workers, sizeof *broker->workers);
     list_init(&broker->changes);
+    filter_shapes_init(&broker->shapes);
+    session_names_init(&broker->names);
     broker->metrics = (struct broker_metrics){
         .dropped_slow = metric_counter("dropped_total", "Records not delivered", "reason=\"slow\""),
         .dropped_retention =
@@ -96,6 +120,9 @@ void broker_free(struct broker *broker)
     for (unsigned i = 0; i < broker->worker_count; i++)
         worker_deinit(&broker->workers[i]);
     log_free(broker->log);
+    session_sweep_free(broker);
+    session_names_deinit(&broker->names);
+    filter_shapes_deinit(&broker->shapes);
     heap_free(broker->workers);
     heap_free(broker);
 }
@@ -147,6 +174,8 @@ static void ready_check(struct broker_worker *worker)
         return;
     }
     atomic_fetch_add(&worker->broker->ready_workers, 1);
+    if (worker->index == 0)
+        session_sweep_start(worker);
     ready_answer(worker);
 }
 
@@ -239,6 +268,7 @@ static void end_deliver(struct mail *mail)
 {
     struct broker_worker *worker = container_of(mail, struct broker_worker, stop);
     worker->ending = true;
+    session_sweep_stop(worker);
     groups_close_all(worker);
     delayed_close(worker);
     deduped_close(worker);

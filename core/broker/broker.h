@@ -57,6 +57,7 @@ enum status broker_metrics(struct broker_worker *worker, struct buf *to);
 /* ---------------------------------------------------------------- clients */
 
 struct client;
+struct session;
 struct subscription;
 
 /* What a protocol supplies. All calls on the client's loop. variant(), encode(), deliver() and
@@ -81,8 +82,15 @@ struct client_ops {
      * is borrowed. */
     void (*deliver)(struct client *client, struct subscription *subscription, struct blob *frame,
                     uint32_t variant, const struct record *record);
-    size_t (*queued)(struct client *client); /* bytes that wait in its stream */
-    void (*resume)(struct client *client);   /* broker_may_publish() is true again */
+    /* For clients that attach to sessions. A delivery with a number, which broker_settled() gives
+     * back; again: it may have been sent before. False: it is too large for the client. */
+    bool (*deliver_kept)(struct client *client, struct blob *frame, uint32_t number, bool again);
+    /* An exactly-once delivery that broker_taken() was called for may be forgotten by the client;
+     * also when it is not known what the client knows. Settled by broker_settled(). */
+    void (*release)(struct client *client, uint32_t number);
+    void (*forgotten)(struct client *client, uint32_t number); /* after broker_forget() */
+    size_t (*queued)(struct client *client);                   /* bytes that wait in its stream */
+    void (*resume)(struct client *client); /* broker_may_publish() is true again */
     void (*end)(struct client *client,
                 enum status why); /* say goodbye and close: SHUTTING_DOWN, DENIED, ... */
 };
@@ -111,6 +119,7 @@ struct client {
     struct list lags;             /* partitions it must catch up on */
     struct list consumers;        /* of groups: consume.h */
     struct list walks;            /* through retained records */
+    struct session *session;      /* NULL: not attached */
     char *publisher;              /* header value */
     uint32_t publisher_size;
     struct broker_login *login; /* running */
@@ -162,6 +171,41 @@ void broker_login(struct broker_login *login);
 enum status broker_check(const struct client *client, enum action action, bool is_topic,
                          struct span address);
 
+/* ---------------------------------------------------------------- sessions */
+
+/* Gives the client, which has logged in, the name client->id for itself: whoever holds it ends with
+ * STALE. What the name subscribed to, and what it was not shown or has not settled, outlives its
+ * client for expiry_s seconds, durably; deliveries of it then come through ops->deliver_kept, those
+ * of at most once through ops->deliver. Once per client, before the first subscribe. */
+struct broker_attach {
+    struct request request;
+    struct client *client;
+    bool clean;        /* nothing of an earlier session */
+    uint32_t expiry_s; /* 0: it ends with the client; UINT32_MAX: never */
+    /* Out. CANCELED: the client was closed, or lost the name; STORAGE_FAILED and the like. */
+    bool present;       /* an earlier session goes on */
+    uint32_t *received; /* its numbers of publishes that were not forgotten: the caller frees it */
+    uint32_t received_count;
+};
+void broker_attach(struct broker_attach *attach);
+/* After it is done and the client knows: what waits for the client comes now. */
+void broker_session_begin(struct client *client);
+bool broker_session_is_kept(const struct client *client);             /* it outlives the client */
+void broker_session_expiry(struct client *client, uint32_t expiry_s); /* another one; if kept */
+/* A delivery with a number is over; its credit comes back with client_settled(). */
+void broker_settled(struct client *client, uint32_t number);
+/* The client has taken an exactly-once delivery: ops->release follows when that is durable. */
+void broker_taken(struct client *client, uint32_t number);
+/* For publish.number: ops->forgotten follows when that is durable. */
+void broker_forget(struct client *client, uint32_t number);
+/* Completes when what the client unsubscribed from is forgotten for ever. */
+struct broker_flush {
+    struct request request;
+    struct client *client;
+    struct link link; /* the broker's */
+};
+void broker_flush(struct broker_flush *flush);
+
 /* ---------------------------------------------------------------- publishing */
 
 /* One message. All spans borrowed for the call. Exactly one of topic and queue. */
@@ -186,6 +230,8 @@ struct publish {
      * Not with a key for a queue of several partitions (INVALID). */
     struct span producer;
     int32_t producer_epoch, sequence; /* 0 to 32767; 0 to INT32_MAX, then 0 again */
+    uint32_t number; /* not 0, of a kept session, not with delay_ms: stored with the record until
+                      * broker_forget() */
     bool answer; /* answered() will come exactly once, in order; else refusals are only counted */
     uint64_t token; /* given back in answered() */
 };
@@ -236,6 +282,8 @@ struct subscription {
     uint64_t asleep; /* workers, by bit, at which it does not hold yet */
     struct link of_subscribe;
     struct retained_walk *walk;
+    uint64_t index; /* of a session: filter id of its index rows; 0: none are kept */
+    uint64_t since; /* it holds behind this commit sequence; 0: it is not known yet */
 };
 
 /* Which subscribers get the retained records that match. */

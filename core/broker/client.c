@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Clients: from accept over login to the end, and what each may do. */
 #include "core/broker/share.h"
+#include "core/broker/session.h"
 
 #include "core/base/hash.h"
 #include "core/base/heap.h"
@@ -39,6 +40,7 @@ void client_close(struct client *client)
     followers_close(client);
     if (client->login != NULL)
         client->login->client = NULL;
+    session_detach(client);
     catch_up_close(client);
     subscribe_close(client);
     share_seats_close(client);
@@ -82,6 +84,8 @@ void client_drained(struct client *client)
         share_seats_go_on(client);
     if (!list_is_empty(&client->walks))
         retained_go_on(client);
+    if (session_is_kept(client))
+        session_go_on(client->session);
 }
 
 /* ------------------------------------------------ login */

@@ -3,6 +3,7 @@
  * serves its own clients, and sends every other worker concerned one notice per batch with the
  * numbers of the records. */
 #include "core/broker/share.h"
+#include "core/broker/session.h"
 
 #include <stdlib.h>
 
@@ -31,9 +32,8 @@ void frame_cache_clear(struct frame_cache *cache)
     cache->count = 0;
 }
 
-/* The frame for a variant, encoded when no slot has it. Borrowed from the cache. */
-static struct blob *frame_of(struct frame_cache *cache, const struct client_ops *ops,
-                             uint32_t variant, const struct record *record)
+struct blob *deliver_frame(struct frame_cache *cache, const struct client_ops *ops,
+                           uint32_t variant, const struct record *record)
 {
     unsigned used = cache->count < 8 ? cache->count : 8;
     for (unsigned i = 0; i < used; i++)
@@ -89,7 +89,7 @@ bool deliver_has_expired(const struct record *record, int64_t now_ms)
     return record_find(record, HEADER_EXPIRES_AT, &expires_at) && has_passed(expires_at, now_ms);
 }
 
-static bool is_own(const struct client *client, const struct record *record)
+bool deliver_is_own(const struct client *client, const struct record *record)
 {
     struct span publisher;
     return record_find(record, HEADER_PUBLISHER, &publisher) &&
@@ -102,7 +102,7 @@ enum deliver_result deliver_to(struct subscription *subscription, const struct r
     struct client *client = subscription->client;
     if (share_is_reader(client))
         return share_offer(subscription, record, cache);
-    if (subscription->no_local && is_own(client, record))
+    if (subscription->no_local && deliver_is_own(client, record))
         return DELIVER_SKIPPED;
     bool at_most_once = subscription->guarantee == GUARANTEE_AT_MOST_ONCE ||
                         record_guarantee(record) == GUARANTEE_AT_MOST_ONCE;
@@ -114,7 +114,7 @@ enum deliver_result deliver_to(struct subscription *subscription, const struct r
     if (!at_most_once && (over || client->credit == 0))
         return DELIVER_FULL;
     uint32_t variant = client->ops->variant(client, subscription, record);
-    struct blob *frame = frame_of(cache, client->ops, variant, record);
+    struct blob *frame = deliver_frame(cache, client->ops, variant, record);
     if (frame == NULL) {
         metric_add(client->worker->broker->metrics.dropped_encode, 1);
         return DELIVER_SKIPPED;
@@ -141,6 +141,7 @@ enum deliver_result deliver_stored(struct subscription *subscription, uint64_t p
 
 struct run {
     struct broker_worker *worker;
+    uint32_t index; /* of the record */
     const struct record *record;
     struct span topic;
     uint64_t partition;
@@ -165,6 +166,10 @@ static void matched(void *context, struct topic_entry *entry)
             retained_overtake(subscription->walk, run->partition, run->record->offset, run->topic);
         if (!run->stored) /* at most once, so never in need of catching up */
             deliver_to(subscription, run->record, &run->frames);
+        else if (session_is_kept(client) && subscription->guarantee != GUARANTEE_AT_MOST_ONCE &&
+                 record_guarantee(run->record) != GUARANTEE_AT_MOST_ONCE)
+            session_pass(client->session, run->worker->shown, run->index, run->record,
+                         &run->frames);
         else if ((list_is_empty(&client->lags) || !catch_up_lags(client, run->partition)) &&
                  deliver_stored(subscription, run->partition, run->record, &run->frames) ==
                      DELIVER_FULL)
@@ -173,9 +178,10 @@ static void matched(void *context, struct topic_entry *entry)
 }
 
 /* Serves this worker's subscribers; returns which other workers have some. */
-static uint64_t deliver_record(struct run *run, const struct record *record)
+static uint64_t deliver_record(struct run *run, uint32_t index, const struct record *record)
 {
     run->others = 0;
+    run->index = index;
     if (!deliver_topic(record, worker_wall_ms(run->worker), &run->topic))
         return 0;
     run->record = record;
@@ -263,7 +269,7 @@ static void notice_deliver(struct mail *mail)
     for (uint32_t i = 0; i < notice->count; i++) {
         struct record record;
         batch_record(notice->batch, notice->records[i], &record);
-        deliver_record(&run, &record);
+        deliver_record(&run, notice->records[i], &record);
     }
     uint64_t partition = notice->batch->partition;
     if (notice->stored && dead_partition_group(partition) == 0)
@@ -315,7 +321,7 @@ static void deliver_batch(struct broker_worker *worker, struct batch *batch, boo
     for (uint32_t i = 0; i < batch->record_count; i++) {
         struct record record;
         batch_record(batch, i, &record);
-        uint64_t others = deliver_record(&run, &record);
+        uint64_t others = deliver_record(&run, i, &record);
         while (others != 0) {
             unsigned to = (unsigned)__builtin_ctzll(others);
             others &= others - 1;
@@ -398,4 +404,6 @@ void deliver_committed(void *context, uint64_t partition, struct batch *batch)
             groups_notice(worker, queue->id, partition, batch);
     }
     post_notices(worker);
+    if (queue != NULL && queue->durability == DURABLE_SYNC)
+        worker_synced(worker, batch->commit);
 }

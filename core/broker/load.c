@@ -19,6 +19,15 @@ static void scan_done(struct request *request, enum status status)
     loop_stop(load->loop);
 }
 
+/* Of sessions nothing is loaded; whether there are any says whether a name has to be looked up. */
+static enum status load_filter_meta(struct broker *broker, struct catalog *catalog, struct span key,
+                                    struct span value)
+{
+    (void)catalog;
+    atomic_store(&broker->sessions_kept, true);
+    return filter_shapes_load(&broker->shapes, key, value);
+}
+
 typedef enum status load_row(struct broker *broker, struct catalog *catalog, struct span key,
                              struct span value);
 
@@ -190,9 +199,12 @@ enum status administer_load(struct broker *broker, struct err *err)
         load_row *row;
         const char *what;
     } tables[] = {
-        {TABLE_META, load_counters, "counters"},    {TABLE_QUEUE, load_queue, "queues"},
-        {TABLE_GROUP, load_group, "groups"},        {TABLE_ROUTE, load_route, "routes"},
+        {TABLE_META, load_counters, "counters"},
+        {TABLE_QUEUE, load_queue, "queues"},
+        {TABLE_GROUP, load_group, "groups"},
+        {TABLE_ROUTE, load_route, "routes"},
         {TABLE_PRINCIPAL, load_principal, "users"},
+        {TABLE_FILTER_META, load_filter_meta, "filters"},
     };
     struct catalog *catalog = catalog_new();
     enum status status = STATUS_OK;

@@ -3,12 +3,12 @@
  * of one loop turn share a batch per partition. */
 #include "core/broker/answer.h"
 #include "core/broker/topic.h"
-#include "core/broker/worker.h"
+#include "core/broker/session.h"
 
 #include "core/base/hash.h"
 #include "core/base/heap.h"
 
-enum { ADDRESSES = 16, WAKE_MS = 2 };
+enum { ADDRESSES = 16, WAKE_MS = 2, NOTES_BYTES = LIMIT_BATCH_RECORDS * SESSION_STATE_KEY };
 
 /* ------------------------------------------------ addresses */
 
@@ -35,6 +35,7 @@ static struct outbox *outbox_of(struct broker_worker *worker, uint64_t partition
     outbox->partition = partition;
     outbox->worker = worker;
     batch_builder_init(&outbox->builder);
+    buf_init(&outbox->notes, NOTES_BYTES);
     link_init(&outbox->dirty);
     map_put(&worker->outboxes, span_of(&outbox->partition, sizeof outbox->partition), outbox);
     return outbox;
@@ -42,6 +43,7 @@ static struct outbox *outbox_of(struct broker_worker *worker, uint64_t partition
 
 static void outbox_free(struct outbox *outbox)
 {
+    buf_deinit(&outbox->notes);
     batch_builder_deinit(&outbox->builder);
     deduped_items_deinit(&outbox->items);
     answers_deinit(&outbox->answers);
@@ -273,6 +275,9 @@ static void outbox_submit(struct outbox *outbox)
     struct batch *batch = batch_builder_seal(&outbox->builder);
     if (batch == NULL)
         return;
+    batch->notes = outbox->notes.data;
+    batch->notes_size = (uint32_t)outbox->notes.size;
+    buf_init(&outbox->notes, NOTES_BYTES);
     size_t answers = outbox->answers.count * sizeof(struct answer);
     struct job *job = heap_resize(NULL, sizeof *job + answers);
     memset(job, 0, sizeof *job);
@@ -457,6 +462,11 @@ static enum status publish_stored(struct client *client, const struct publish *p
         return status;
     if (publish_is_deduped(publish))
         deduped_items_add(&outbox->items, client, publish, outbox->builder.record_count);
+    if (publish->number != 0 && session_is_kept(client)) {
+        uint8_t key[SESSION_STATE_KEY];
+        session_kind_key(client->session->id, SESSION_KIND_RECEIVED, publish->number, key);
+        CHECK(buf_append(&outbox->notes, key, sizeof key) == STATUS_OK);
+    }
     outbox->bytes += size;
     worker->in_bytes += size;
     worker->stored_now++;

@@ -2,6 +2,7 @@
 /* Subscriptions to topic filters. The first subscriber of a filter on a worker announces it to all
  * other workers and is confirmed when each of them has taken it in: from then on every owner
  * matches it. */
+#include "core/broker/session.h"
 #include "core/broker/share.h"
 #include "core/broker/topic.h"
 
@@ -120,7 +121,7 @@ static void put_filter(struct buf *filters, struct span filter)
 
 /* ------------------------------------------------ subscriptions */
 
-static struct subscription *subscription_of(const struct client *client, struct span filter)
+struct subscription *subscription_of(const struct client *client, struct span filter)
 {
     struct topic_entry *entry = topic_trie_get(client->worker->trie, filter);
     if (entry == NULL)
@@ -140,6 +141,8 @@ static void subscription_end(struct subscription *subscription)
     struct broker_worker *worker = client->worker;
     struct interest *interest = (struct interest *)subscription->entry;
     CHECK(!worker->delivering);
+    if (session_is_kept(client))
+        session_unsubscribed(subscription);
     link_remove(&subscription->of_client);
     link_remove(&subscription->of_entry);
     link_remove(&subscription->of_subscribe);
@@ -157,7 +160,7 @@ static void subscription_end(struct subscription *subscription)
     subscription_free(subscription);
 }
 
-static enum status check_item(struct client *client, const struct subscribe_item *item)
+enum status subscribe_check(struct client *client, const struct subscribe_item *item)
 {
     if (share_is_reader(client))
         return STATUS_OK; /* its members were checked */
@@ -219,6 +222,14 @@ static void sleep_elsewhere(struct broker_subscribe *subscribe)
 
 void broker_subscribe(struct broker_subscribe *subscribe)
 {
+    if (session_is_kept(subscribe->client))
+        session_subscribe(subscribe);
+    else
+        subscribe_live(subscribe);
+}
+
+void subscribe_live(struct broker_subscribe *subscribe)
+{
     struct client *client = subscribe->client;
     struct broker_worker *worker = client->worker;
     CHECK(loop_is_home(worker->loop));
@@ -232,7 +243,7 @@ void broker_subscribe(struct broker_subscribe *subscribe)
     list_init(&subscribe->walks);
     for (uint32_t i = 0; i < subscribe->count; i++) {
         struct subscribe_item *item = &subscribe->items[i];
-        item->status = worker->ending ? STATUS_SHUTTING_DOWN : check_item(client, item);
+        item->status = worker->ending ? STATUS_SHUTTING_DOWN : subscribe_check(client, item);
         if (item->status == STATUS_OK && item->share.size > 0) {
             if (share_subscribe(subscribe, item))
                 subscribe->confirms++;

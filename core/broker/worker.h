@@ -12,8 +12,10 @@
 #include "core/broker/broker.h"
 #include "core/broker/deduped.h"
 #include "core/broker/delayed.h"
+#include "core/broker/filter_index.h"
 #include "core/broker/metrics.h"
 #include "core/broker/retained.h"
+#include "core/broker/session_names.h"
 #include "core/broker/topic_trie.h"
 
 /* What waits at one partition of the publishing worker until the turn ends: records and who is
@@ -25,6 +27,7 @@ struct outbox {
     struct answers answers;
     struct deduped_items items; /* from the first record with an id on; empty: there is none */
     uint32_t deduping;          /* batches that have not come back from being deduplicated */
+    struct buf notes;           /* keys of rows that go with records: see batch.notes */
     uint64_t bytes;
     uint32_t pending_records; /* let in by queue_admit() */
     uint64_t pending_bytes;
@@ -123,6 +126,10 @@ struct broker_worker {
     struct share_parcel *parcels[LIMIT_WORKERS]; /* records for members there, in this turn */
     struct loop_task parcel_task;
     uint64_t share_members, share_seats; /* that live here */
+    struct filter_index filters;
+    uint64_t synced;            /* commit sequence of the last sync that this worker has heard of */
+    uint64_t handled;           /* up to here every notice for this worker has been processed */
+    struct worker_fence *fence; /* under way */
 
     struct map followed; /* partition -> who follows it; of those owned here: follow_watch.c */
     struct map watches;  /* partition -> struct watch: those followed here */
@@ -152,8 +159,12 @@ struct broker {
     bool changing;
     uint64_t next_id, next_partition; /* worker 0 */
     struct broker_metrics metrics;
-    _Atomic bool retained_any; /* somebody has ever retained something */
-    _Atomic unsigned crowded;  /* workers with more than LIMIT_NOTICE_BYTES on their way to them */
+    struct filter_shapes shapes;
+    struct session_names names;
+    _Atomic bool sessions_kept;  /* there may be stored ones */
+    struct session_sweep *sweep; /* worker 0 */
+    _Atomic bool retained_any;   /* somebody has ever retained something */
+    _Atomic unsigned crowded; /* workers with more than LIMIT_NOTICE_BYTES on their way to them */
     /* when_ready and shut_down */
     _Atomic unsigned ready_workers, answered_workers, ended_workers;
     struct request *ready, *down;
@@ -213,6 +224,10 @@ struct frame_cache {
     unsigned count;
 };
 void frame_cache_clear(struct frame_cache *cache);
+/* The frame for a variant, borrowed from the cache; NULL: the record cannot be shown. */
+struct blob *deliver_frame(struct frame_cache *cache, const struct client_ops *ops,
+                           uint32_t variant, const struct record *record);
+bool deliver_is_own(const struct client *client, const struct record *record);
 /* FULL: credit or budget is used up; the caller decides what becomes of the record. */
 enum deliver_result deliver_to(struct subscription *subscription, const struct record *record,
                                struct frame_cache *cache);
@@ -233,9 +248,17 @@ void follow_recheck(struct broker_worker *worker);
 void follow_forget(struct broker_worker *worker, const struct queue *queue);
 void follow_deinit(struct broker_worker *worker);
 
+/* barrier.c: a commit up to which nothing is on its way to this worker any more. */
+void worker_synced(struct broker_worker *worker, uint64_t commit); /* a sync write is done */
+void worker_barrier(struct broker_worker *worker); /* handled moves up to what is synced now */
+
 /* subscribe.c */
 /* One of those that a subscribe waits for has come: at the last one it is done. */
 void subscribe_confirmed(struct broker_subscribe *subscribe);
+/* What holds as long as the client is there. */
+void subscribe_live(struct broker_subscribe *subscribe);
+enum status subscribe_check(struct client *client, const struct subscribe_item *item);
+struct subscription *subscription_of(const struct client *client, struct span filter);
 void subscribe_close(struct client *client);
 void subscribe_recheck(struct client *client);
 

@@ -1,0 +1,555 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* From a batch to the rows of the durable filters that match its records. */
+#include "core/broker/filter_index.h"
+
+#include <stdlib.h>
+
+#include "core/base/heap.h"
+#include "core/base/pack.h"
+#include "core/base/reader.h"
+#include "core/base/rng.h"
+#include "core/broker/topic.h"
+#include "core/broker/worker.h"
+#include "core/log/table.h"
+
+/* Whether some session holds the filter; what is held is asked for again now and then, because
+ * nobody says when the last one lets go. */
+enum { FILTER_ABSENT = 1, FILTER_HELD, FILTER_ASKED };
+enum { HELD_S = 600, SLOTS_MAX = 65536, SLOTS_FIRST = 256, VALUE_HEAD = 16, OFFSET_AT = 8 };
+
+/* ------------------------------------------------ shapes */
+
+static bool shape_is(const struct filter_shape *a, const struct filter_shape *b)
+{
+    return a->levels == b->levels && a->rest == b->rest &&
+           memcmp(a->plus, b->plus, sizeof a->plus) == 0;
+}
+
+static struct filter_shape shape_of(struct span filter)
+{
+    struct filter_shape shape = {0};
+    size_t at = 0;
+    while (at <= filter.size) {
+        const uint8_t *slash = memchr(filter.data + at, '/', filter.size - at);
+        size_t size = (slash == NULL ? filter.size : (size_t)(slash - filter.data)) - at;
+        uint8_t first = size == 1 ? filter.data[at] : 0;
+        if (first == '#') {
+            shape.rest = true;
+            break;
+        }
+        if (first == '+')
+            shape.plus[shape.levels / 64] |= 1ULL << shape.levels % 64;
+        shape.levels++;
+        at += size + 1;
+    }
+    return shape;
+}
+
+void filter_shapes_init(struct filter_shapes *shapes)
+{
+    *shapes = (struct filter_shapes){0};
+    CHECK(pthread_mutex_init(&shapes->lock, NULL) == 0);
+    shapes->key = (struct hash_key){.k0 = rng_u64(), .k1 = rng_u64()};
+}
+
+void filter_shapes_deinit(struct filter_shapes *shapes)
+{
+    pthread_mutex_destroy(&shapes->lock);
+}
+
+/* False: there is no room for another one. */
+static bool shape_add(struct filter_shapes *shapes, const struct filter_shape *shape,
+                      unsigned limit)
+{
+    pthread_mutex_lock(&shapes->lock);
+    unsigned count = atomic_load_explicit(&shapes->count, memory_order_relaxed);
+    bool there = false;
+    for (unsigned i = 0; i < count && !there; i++)
+        there = shape_is(&shapes->items[i], shape);
+    if (!there && count < limit) {
+        shapes->items[count] = *shape;
+        atomic_store_explicit(&shapes->count, count + 1, memory_order_release);
+        there = true;
+    }
+    pthread_mutex_unlock(&shapes->lock);
+    return there;
+}
+
+static void shape_encode(const struct filter_shape *shape, uint8_t to[FILTER_SHAPE_BYTES])
+{
+    to[0] = shape->levels;
+    to[1] = shape->rest;
+    for (unsigned i = 0; i < LIMIT_TOPIC_LEVELS / 64; i++)
+        store_u64(to + 2 + i * 8, shape->plus[i]);
+}
+
+enum status filter_shapes_load(struct filter_shapes *shapes, struct span key, struct span value)
+{
+    struct reader reader = reader_of(span_from(key, 1));
+    uint8_t kind = reader_u8(&reader);
+    if (kind == 'k') {
+        struct reader at = reader_of(value);
+        shapes->key.k0 = reader_u64(&at);
+        shapes->key.k1 = reader_u64(&at);
+        return at.failed ? STATUS_CORRUPT : STATUS_OK;
+    }
+    if (kind != 's')
+        return STATUS_UNSUPPORTED;
+    struct filter_shape shape = {.levels = reader_u8(&reader), .rest = reader_u8(&reader) != 0};
+    for (unsigned i = 0; i < LIMIT_TOPIC_LEVELS / 64; i++)
+        shape.plus[i] = reader_u64(&reader);
+    if (reader.failed || shape.levels > LIMIT_TOPIC_LEVELS)
+        return STATUS_CORRUPT;
+    if (!shape_add(shapes, &shape, LIMIT_FILTER_SHAPES))
+        return STATUS_CORRUPT;
+    atomic_store(&shapes->stored, atomic_load(&shapes->count));
+    return STATUS_OK;
+}
+
+uint32_t filter_shapes_rows(struct filter_shapes *shapes, struct storage_row *rows,
+                            uint8_t **memory)
+{
+    unsigned count = atomic_load_explicit(&shapes->count, memory_order_acquire);
+    uint8_t *at = *memory = heap_new(32 + count * (2 + FILTER_SHAPE_BYTES));
+    uint32_t used = 0;
+    at[0] = TABLE_FILTER_META;
+    at[1] = 'k';
+    store_u64(at + 8, shapes->key.k0);
+    store_u64(at + 16, shapes->key.k1);
+    rows[used++] =
+        (struct storage_row){.key = span_of(at, 2), .value = span_of(at + 8, 16), .offset_at = -1};
+    at += 32;
+    for (unsigned i = 0; i < count; i++, at += 2 + FILTER_SHAPE_BYTES) {
+        at[0] = TABLE_FILTER_META;
+        at[1] = 's';
+        shape_encode(&shapes->items[i], at + 2);
+        rows[used++] = (struct storage_row){
+            .key = span_of(at, 2 + FILTER_SHAPE_BYTES), .value = span_of(at, 1), .offset_at = -1};
+    }
+    return used;
+}
+
+/* ------------------------------------------------ ids */
+
+static uint64_t id_of(const struct filter_shapes *shapes, struct buf *text)
+{
+    uint64_t id = hash_keyed(&shapes->key, buf_span(text));
+    return id == 0 ? 1 : id;
+}
+
+static void text_begin(struct buf *text, uint64_t tenant)
+{
+    buf_clear(text);
+    CHECK(buf_append(text, &tenant, sizeof tenant) == STATUS_OK);
+}
+
+/* The last two places are kept for what is broad enough to stand for any filter: '#', and for names
+ * out of its reach '$name/#'. */
+uint64_t filter_index_id(struct broker *broker, uint64_t tenant, struct span filter)
+{
+    struct filter_shapes *shapes = &broker->shapes;
+    struct filter_shape shape = shape_of(filter);
+    struct buf text;
+    buf_init(&text, sizeof tenant + LIMIT_TOPIC_BYTES);
+    text_begin(&text, tenant);
+    if (shape_add(shapes, &shape, LIMIT_FILTER_SHAPES - 2)) {
+        CHECK(buf_append(&text, filter.data, filter.size) == STATUS_OK);
+    } else if (filter.data[0] == '$') {
+        const uint8_t *slash = memchr(filter.data, '/', filter.size);
+        size_t size = slash == NULL ? filter.size : (size_t)(slash - filter.data);
+        shape = (struct filter_shape){.levels = 1, .rest = true};
+        CHECK(shape_add(shapes, &shape, LIMIT_FILTER_SHAPES));
+        CHECK(buf_append(&text, filter.data, size) == STATUS_OK);
+        CHECK(buf_append_text(&text, "/#") == STATUS_OK);
+    } else {
+        shape = (struct filter_shape){.rest = true};
+        CHECK(shape_add(shapes, &shape, LIMIT_FILTER_SHAPES));
+        CHECK(buf_append_text(&text, "#") == STATUS_OK);
+    }
+    uint64_t id = id_of(shapes, &text);
+    buf_deinit(&text);
+    return id;
+}
+
+/* A topic cut at its slashes. */
+struct levels {
+    struct span topic;
+    uint32_t count;
+    uint32_t end[LIMIT_TOPIC_LEVELS]; /* of each level */
+};
+
+static bool levels_cut(struct levels *levels, struct span topic)
+{
+    levels->topic = topic;
+    levels->count = 0;
+    size_t at = 0;
+    while (at <= topic.size) {
+        if (levels->count == LIMIT_TOPIC_LEVELS)
+            return false;
+        const uint8_t *slash = memchr(topic.data + at, '/', topic.size - at);
+        size_t end = slash == NULL ? topic.size : (size_t)(slash - topic.data);
+        levels->end[levels->count++] = (uint32_t)end;
+        at = end + 1;
+    }
+    return true;
+}
+
+/* The one filter of that shape that matches the topic, as text behind the tenant; false: none. */
+static bool candidate(const struct filter_shape *shape, const struct levels *levels,
+                      uint64_t tenant, struct buf *text)
+{
+    if (shape->rest ? levels->count < shape->levels : levels->count != shape->levels)
+        return false;
+    bool leading_wildcard = shape->levels == 0 || (shape->plus[0] & 1) != 0;
+    if (levels->topic.data[0] == '$' && leading_wildcard)
+        return false;
+    text_begin(text, tenant);
+    size_t from = 0;
+    bool fits = true;
+    for (uint32_t i = 0; i < shape->levels; i++) {
+        size_t end = levels->end[i];
+        bool plus = shape->plus[i / 64] >> i % 64 & 1;
+        struct span level =
+            plus ? span_from_text("+") : span_of(levels->topic.data + from, end - from);
+        if (i > 0)
+            fits &= buf_append_text(text, "/") == STATUS_OK;
+        fits &= buf_append(text, level.data, level.size) == STATUS_OK;
+        from = end + 1;
+    }
+    if (shape->rest)
+        fits &= buf_append_text(text, shape->levels > 0 ? "/#" : "#") == STATUS_OK;
+    return fits; /* else longer than any filter */
+}
+
+/* ------------------------------------------------ what is known of a filter */
+
+static struct filter_slot *slot_find(const struct filter_slots *table, uint64_t id)
+{
+    if (table->capacity == 0)
+        return NULL;
+    uint32_t at = (uint32_t)id & (table->capacity - 1);
+    while (table->slots[at].id != 0 && table->slots[at].id != id)
+        at = (at + 1) & (table->capacity - 1);
+    return &table->slots[at];
+}
+
+static struct filter_slot *slot_put(struct filter_slots *table, uint64_t id)
+{
+    if (table->count * 2 >= table->capacity) {
+        struct filter_slots grown = {.capacity =
+                                         table->capacity == 0 ? SLOTS_FIRST : table->capacity * 2};
+        grown.slots = heap_array(grown.capacity, sizeof *grown.slots);
+        grown.count = table->count;
+        for (uint32_t i = 0; i < table->capacity; i++)
+            if (table->slots[i].id != 0)
+                *slot_find(&grown, table->slots[i].id) = table->slots[i];
+        heap_free(table->slots);
+        *table = grown;
+    }
+    struct filter_slot *slot = slot_find(table, id);
+    if (slot->id == 0) {
+        slot->id = id;
+        table->count++;
+    }
+    return slot;
+}
+
+static uint32_t now_s(const struct broker_worker *worker)
+{
+    return (uint32_t)(loop_now_ms(worker->loop) / 1000);
+}
+
+static void filter_set(struct broker_worker *worker, uint64_t id, uint32_t state)
+{
+    struct filter_slot *slot = slot_put(&worker->filters.young, id);
+    slot->state = state;
+    slot->until_s = now_s(worker) + HELD_S;
+}
+
+/* The slot, moved to the young ones; NULL: nothing is known. */
+static struct filter_slot *filter_known(struct broker_worker *worker, uint64_t id)
+{
+    struct filter_index *index = &worker->filters;
+    struct filter_slot *slot = slot_find(&index->young, id);
+    if (slot == NULL || slot->id == 0) {
+        const struct filter_slot *old = slot_find(&index->old, id);
+        if (old == NULL || old->id == 0)
+            return NULL;
+        slot = slot_put(&index->young, id);
+        *slot = *old;
+    }
+    if (slot->state == FILTER_HELD && slot->until_s < now_s(worker))
+        return NULL;
+    return slot;
+}
+
+static void grow_old(struct filter_index *index)
+{
+    if (index->lookups > 0 || index->young.count < SLOTS_MAX)
+        return;
+    heap_free(index->old.slots);
+    index->old = index->young;
+    index->young = (struct filter_slots){0};
+}
+
+/* ------------------------------------------------ looking a filter up */
+
+void filter_index_key(uint64_t id, uint64_t commit, uint8_t key[FILTER_INDEX_KEY])
+{
+    key[0] = TABLE_FILTER_INDEX;
+    store_u64(key + 1, id);
+    store_u64(key + 9, commit);
+}
+
+void filter_holder_key(uint64_t id, uint64_t session, uint8_t key[FILTER_HOLDER_KEY])
+{
+    key[0] = TABLE_FILTER_HOLDER;
+    store_u64(key + 1, id);
+    store_u64(key + 9, session);
+}
+
+struct lookup {
+    struct storage_scan scan;
+    struct broker_worker *worker;
+    uint64_t id;
+    uint8_t first[FILTER_HOLDER_KEY], end[FILTER_HOLDER_KEY];
+};
+
+/* When in doubt the filter is indexed: rows too many do no harm. Who registered it meanwhile knows
+ * better than a scan that began before. */
+static void looked_up(struct request *request, enum status status)
+{
+    struct lookup *lookup = container_of(request, struct lookup, scan.request);
+    struct broker_worker *worker = lookup->worker;
+    const struct filter_slot *slot = slot_find(&worker->filters.young, lookup->id);
+    bool held = status != STATUS_OK || lookup->scan.count > 0;
+    if (slot == NULL || slot->id == 0 || slot->state != FILTER_HELD || held)
+        filter_set(worker, lookup->id, held ? FILTER_HELD : FILTER_ABSENT);
+    if (status == STATUS_OK)
+        blob_unref(lookup->scan.rows);
+    heap_free(lookup);
+    worker->calls--;
+    if (--worker->filters.lookups == 0)
+        log_prepared(worker->log);
+}
+
+static void look_up(struct broker_worker *worker, uint64_t id)
+{
+    struct lookup *lookup = heap_new(sizeof *lookup);
+    lookup->worker = worker;
+    lookup->id = id;
+    filter_holder_key(id, 0, lookup->first);
+    filter_holder_key(id, UINT64_MAX, lookup->end);
+    request_init(&lookup->scan.request, worker->loop, looked_up);
+    lookup->scan.first = span_of(lookup->first, sizeof lookup->first);
+    lookup->scan.end = span_of(lookup->end, sizeof lookup->end);
+    lookup->scan.limit = 1;
+    filter_set(worker, id, FILTER_ASKED);
+    worker->filters.lookups++;
+    worker->calls++;
+    log_rows_scan(worker->broker->log, &lookup->scan);
+}
+
+/* ------------------------------------------------ registration */
+
+struct registration {
+    struct request *request;
+    struct broker_worker *from;
+    uint32_t confirms;
+    uint32_t count;
+    struct registration_mail {
+        struct mail mail;
+        struct registration *of;
+        struct broker_worker *to;
+    } mails[LIMIT_WORKERS];
+    uint64_t ids[];
+};
+
+static void register_here(struct broker_worker *worker, const struct registration *registration)
+{
+    for (uint32_t i = 0; i < registration->count; i++)
+        filter_set(worker, registration->ids[i], FILTER_HELD);
+}
+
+static void registration_confirm(struct mail *mail)
+{
+    struct registration_mail *part = container_of(mail, struct registration_mail, mail);
+    struct registration *registration = part->of;
+    if (--registration->confirms > 0)
+        return;
+    registration->from->calls--;
+    request_complete(registration->request, STATUS_OK);
+    heap_free(registration);
+}
+
+static void registration_deliver(struct mail *mail)
+{
+    struct registration_mail *part = container_of(mail, struct registration_mail, mail);
+    register_here(part->to, part->of);
+    mail->deliver = registration_confirm;
+    mailbox_post(part->of->from->loop, mail);
+}
+
+void filter_index_register(struct broker_worker *worker, const uint64_t *ids, uint32_t count,
+                           struct request *request)
+{
+    struct registration *registration = heap_new(sizeof *registration + count * sizeof *ids);
+    registration->request = request;
+    registration->from = worker;
+    registration->count = count;
+    if (count > 0)
+        memcpy(registration->ids, ids, count * sizeof *ids);
+    register_here(worker, registration);
+    registration->confirms = worker->broker->worker_count - 1;
+    if (registration->confirms == 0) {
+        request_complete(request, STATUS_OK);
+        heap_free(registration);
+        return;
+    }
+    worker->calls++;
+    for (unsigned i = 0; i < worker->broker->worker_count; i++) {
+        if (i == worker->index)
+            continue;
+        struct registration_mail *part = &registration->mails[i];
+        part->of = registration;
+        part->to = &worker->broker->workers[i];
+        part->mail.deliver = registration_deliver;
+        mailbox_post(part->to->loop, &part->mail);
+    }
+}
+
+/* ------------------------------------------------ a batch */
+
+static void add_pair(struct filter_index *index, uint64_t id, uint32_t record)
+{
+    if (index->pair_count == index->pair_capacity) {
+        index->pair_capacity = index->pair_capacity == 0 ? 64 : index->pair_capacity * 2;
+        index->pairs = heap_resize(index->pairs, index->pair_capacity * sizeof *index->pairs);
+    }
+    index->pairs[index->pair_count++] = (struct filter_pair){.id = id, .record = record};
+}
+
+/* False: some filter has to be looked up first. */
+static bool match(struct broker_worker *worker, uint64_t tenant, const struct levels *levels,
+                  uint32_t record)
+{
+    struct filter_index *index = &worker->filters;
+    const struct filter_shapes *shapes = &worker->broker->shapes;
+    unsigned count = atomic_load_explicit(&shapes->count, memory_order_acquire);
+    bool known = true;
+    for (unsigned i = 0; i < count; i++) {
+        if (!candidate(&shapes->items[i], levels, tenant, &index->text))
+            continue;
+        uint64_t id = id_of(shapes, &index->text);
+        const struct filter_slot *slot = filter_known(worker, id);
+        if (slot == NULL)
+            look_up(worker, id);
+        if (slot == NULL || slot->state == FILTER_ASKED)
+            known = false;
+        else if (slot->state == FILTER_HELD)
+            add_pair(index, id, record);
+    }
+    return known;
+}
+
+bool filter_index_prepare(struct broker_worker *worker, uint64_t partition,
+                          const struct batch *batch)
+{
+    struct filter_index *index = &worker->filters;
+    index->pair_count = 0;
+    if (atomic_load_explicit(&worker->broker->shapes.count, memory_order_acquire) == 0 ||
+        dead_partition_group(partition) != 0)
+        return true;
+    const struct queue *queue = catalog_queue_of_partition(worker->catalog, partition);
+    uint64_t tenant = queue == NULL ? TENANT_DEFAULT : queue->tenant;
+    bool known = true;
+    grow_old(index);
+    for (uint32_t i = 0; i < batch->record_count; i++) {
+        struct record record;
+        struct levels levels;
+        struct span topic;
+        batch_record(batch, i, &record);
+        if (record_guarantee(&record) != GUARANTEE_AT_MOST_ONCE &&
+            deliver_topic(&record, INT64_MIN, &topic) && levels_cut(&levels, topic))
+            known &= match(worker, tenant, &levels, i);
+    }
+    return known;
+}
+
+static int by_filter(const void *a, const void *b)
+{
+    const struct filter_pair *x = a, *y = b;
+    if (x->id != y->id)
+        return x->id < y->id ? -1 : 1;
+    return x->record < y->record ? -1 : x->record > y->record;
+}
+
+/* The records of one filter as runs. */
+static void encode_runs(const struct filter_pair *pairs, uint32_t count, struct pack *pack)
+{
+    uint32_t next = 0;
+    for (uint32_t i = 0; i < count;) {
+        uint32_t first = pairs[i].record, size = 1;
+        while (i + size < count && pairs[i + size].record == first + size)
+            size++;
+        pack_uvarint(pack, first - next);
+        pack_uvarint(pack, size);
+        next = first + size;
+        i += size;
+    }
+}
+
+void filter_index_derive(struct broker_worker *worker, uint64_t partition,
+                         struct log_derived *derived)
+{
+    struct filter_index *index = &worker->filters;
+    if (index->pair_count == 0)
+        return;
+    qsort(index->pairs, index->pair_count, sizeof *index->pairs, by_filter);
+    struct buf runs;
+    buf_init(&runs, (size_t)LIMIT_BATCH_RECORDS * 16);
+    for (uint32_t i = 0, count; i < index->pair_count; i += count) {
+        const struct filter_pair *pairs = &index->pairs[i];
+        for (count = 1; i + count < index->pair_count && pairs[count].id == pairs->id; count++)
+            continue;
+        struct pack pack = pack_into(&runs);
+        buf_clear(&runs);
+        encode_runs(pairs, count, &pack);
+        CHECK(pack.status == STATUS_OK);
+        struct storage_row *row =
+            log_derived_add(derived, STORAGE_PUT, FILTER_INDEX_KEY, VALUE_HEAD + runs.size);
+        filter_index_key(pairs->id, 0, log_derived_key(row));
+        store_u64(log_derived_value(row), partition);
+        store_u64(log_derived_value(row) + OFFSET_AT, 0);
+        memcpy(log_derived_value(row) + VALUE_HEAD, runs.data, runs.size);
+        row->offset_at = OFFSET_AT;
+        row->commit_in_key = 9;
+    }
+    buf_deinit(&runs);
+    index->pair_count = 0;
+}
+
+bool filter_row_decode(struct span key, struct span value, struct filter_row *row)
+{
+    if (key.size != FILTER_INDEX_KEY || value.size < VALUE_HEAD)
+        return false;
+    row->commit = load_u64(key.data + 9);
+    row->partition = load_u64(value.data);
+    row->base = load_u64(value.data + OFFSET_AT);
+    row->runs = span_from(value, VALUE_HEAD);
+    return true;
+}
+
+void filter_index_init(struct broker_worker *worker)
+{
+    buf_init(&worker->filters.text, sizeof(uint64_t) + LIMIT_TOPIC_BYTES);
+}
+
+void filter_index_deinit(struct broker_worker *worker)
+{
+    struct filter_index *index = &worker->filters;
+    buf_deinit(&index->text);
+    heap_free(index->young.slots);
+    heap_free(index->old.slots);
+    heap_free(index->pairs);
+}

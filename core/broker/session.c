@@ -1,0 +1,571 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* From a name to its session and back: attaching a client, and what is left when it goes. */
+#include "core/broker/session.h"
+
+#include "core/base/heap.h"
+#include "core/base/pack.h"
+#include "core/base/reader.h"
+#include "core/base/rng.h"
+#include "core/base/trace.h"
+#include "core/log/table.h"
+
+enum { NAME_ROW_BYTES = 64 + LIMIT_CLIENT_ID_BYTES, READ_BYTES_FIRST = 4096 };
+
+/* What is read of a stored session. */
+struct attaching {
+    struct storage_scan scan;
+    struct session *session;
+    struct session_name_row row; /* name borrowed from the scan: not used after it */
+    uint64_t old;                /* id of the session found; 0: none */
+    uint8_t name_first[SESSION_KEY], name_end[SESSION_KEY + 1];
+    uint8_t first[SESSION_STATE_KEY], end[SESSION_STATE_KEY];
+    struct broker_subscribe live;
+    struct session_filter_row *filters; /* spans into the blobs */
+    uint32_t filter_count;
+    struct blob **blobs;
+    uint32_t blob_count;
+};
+
+/* ------------------------------------------------ its memory */
+
+static void session_free(struct session *session)
+{
+    session_free_frames(session);
+    for (uint32_t i = 0; i < session->batch_count; i++)
+        batch_unref(session->batches[i]);
+    buf_deinit(&session->write_value);
+    heap_free(session->flights);
+    heap_free(session->marks);
+    heap_free(session->forget);
+    heap_free(session->held);
+    heap_free((void *)(uintptr_t)session->text.data);
+    heap_free(session);
+}
+
+static void session_may_go(struct session *session)
+{
+    if (session->client == NULL && session->claim == NULL && session->calls == 0)
+        session_free(session);
+}
+
+bool session_back(struct session *session)
+{
+    session->calls--;
+    session->worker->calls--;
+    if (session->client != NULL)
+        return true;
+    session_end_go_on(session);
+    return false;
+}
+
+static void session_let_go(struct session *session)
+{
+    if (session->claim != NULL)
+        name_release(&session->worker->broker->names, session->claim);
+    session->claim = NULL;
+}
+
+/* ------------------------------------------------ attaching */
+
+static void attached(struct session *session, enum status status)
+{
+    struct broker_attach *attach = session->attach;
+    session->attach = NULL;
+    attach->present = session->present;
+    if (status == STATUS_OK)
+        session->phase = SESSION_ATTACHED;
+    request_complete(&attach->request, status);
+    if (status != STATUS_OK && session->client != NULL)
+        session_detach(session->client);
+}
+
+static void attaching_free(struct attaching *attaching)
+{
+    for (uint32_t i = 0; i < attaching->blob_count; i++)
+        blob_unref(attaching->blobs[i]);
+    heap_free(attaching->blobs);
+    heap_free(attaching->filters);
+    heap_free(attaching->live.items);
+    heap_free(attaching);
+}
+
+/* False: the client has gone meanwhile, and everything of the attempt with it. */
+static bool goes_on(struct attaching *attaching)
+{
+    struct session *session = attaching->session;
+    if (session_back(session))
+        return true;
+    attaching_free(attaching);
+    return false;
+}
+
+static void hold(struct session *session)
+{
+    session->calls++;
+    session->worker->calls++;
+}
+
+static void attach_end(struct attaching *attaching, enum status status)
+{
+    struct session *session = attaching->session;
+    attaching_free(attaching);
+    attached(session, status);
+}
+
+static void live_again(struct request *request, enum status status)
+{
+    struct attaching *attaching = container_of(request, struct attaching, live.request);
+    struct session *session = attaching->session;
+    (void)status;
+    if (!goes_on(attaching))
+        return;
+    for (uint32_t i = 0; i < attaching->filter_count; i++) {
+        const struct session_filter_row *row = &attaching->filters[i];
+        struct subscription *subscription = attaching->live.items[i].status == STATUS_OK
+                                                ? subscription_of(session->client, row->filter)
+                                                : NULL;
+        if (subscription == NULL)
+            continue;
+        subscription->index = row->index;
+        subscription->since = row->since;
+    }
+    attach_end(attaching, STATUS_OK);
+}
+
+/* Rights are looked at once more: what is not allowed any longer is not kept either. */
+static void drop_denied(struct attaching *attaching)
+{
+    struct session *session = attaching->session;
+    struct session_rows *rows = NULL;
+    for (uint32_t i = 0; i < attaching->filter_count; i++) {
+        const struct session_filter_row *row = &attaching->filters[i];
+        uint8_t key[SESSION_STATE_KEY], holder[FILTER_HOLDER_KEY];
+        if (broker_check(session->client, ACTION_CONSUME, true, row->filter) == STATUS_OK)
+            continue;
+        if (rows == NULL)
+            rows = session_rows_new(session);
+        session_kind_key(session->id, SESSION_KIND_FILTER, hash_stable(row->filter), key);
+        session_rows_add(rows, STORAGE_DELETE, span_of(key, sizeof key), (struct span){0});
+        filter_holder_key(row->index, session->id, holder);
+        session_rows_add(rows, STORAGE_DELETE, span_of(holder, sizeof holder), (struct span){0});
+    }
+    if (rows != NULL)
+        session_rows_send(rows, NULL, NULL);
+}
+
+static void subscribe_again(struct attaching *attaching)
+{
+    struct session *session = attaching->session;
+    uint32_t count = attaching->filter_count;
+    drop_denied(attaching);
+    attaching->live.client = session->client;
+    attaching->live.items = heap_array(count + 1, sizeof *attaching->live.items);
+    attaching->live.count = count;
+    for (uint32_t i = 0; i < count; i++) {
+        const struct session_filter_row *row = &attaching->filters[i];
+        attaching->live.items[i] = (struct subscribe_item){
+            .filter = row->filter,
+            .guarantee = row->guarantee,
+            .identifier = row->identifier,
+            .no_local = row->no_local,
+            .retain_as_published = row->retain_as_published,
+            .retained = RETAINED_NEVER,
+        };
+    }
+    hold(session);
+    request_init(&attaching->live.request, session->worker->loop, live_again);
+    subscribe_live(&attaching->live);
+}
+
+/* ------------------------------------------------ its first row */
+
+static void created(void *context, enum status status, uint64_t commit)
+{
+    struct attaching *attaching = context;
+    struct session *session = attaching->session;
+    (void)commit;
+    if (status == STATUS_OK)
+        atomic_store(&session->worker->broker->sessions_kept, true);
+    if (!goes_on(attaching))
+        return;
+    if (status != STATUS_OK || !session->present)
+        attach_end(attaching, status);
+    else
+        subscribe_again(attaching);
+}
+
+static void put_name(struct session_rows *rows, const struct session *session, int64_t ended_ms)
+{
+    struct session_name_row row = {
+        .session = session->id,
+        .expiry_s = session->expiry_s,
+        .ended_ms = ended_ms,
+        .due_ms = session->due_ms,
+        .name = session->text,
+    };
+    uint8_t key[SESSION_KEY], due[SESSION_DUE_KEY];
+    struct buf value;
+    buf_init(&value, NAME_ROW_BYTES);
+    CHECK(session_name_encode(&row, &value) == STATUS_OK);
+    session_key(&session->name, key);
+    session_rows_add(rows, STORAGE_PUT, span_of(key, sizeof key), buf_span(&value));
+    buf_deinit(&value);
+    if (row.due_ms == 0)
+        return;
+    session_due_key(row.due_ms, &session->name, due);
+    session_rows_add(rows, STORAGE_PUT, span_of(due, sizeof due), span_of("\1", 1));
+}
+
+static void drop_due(struct session_rows *rows, struct session *session)
+{
+    uint8_t due[SESSION_DUE_KEY];
+    if (session->due_ms == 0)
+        return;
+    session_due_key(session->due_ms, &session->name, due);
+    session_rows_add(rows, STORAGE_DELETE, span_of(due, sizeof due), (struct span){0});
+    session->due_ms = 0;
+}
+
+/* Everything of the session with that id, whose filters are listed, but its name. */
+static void erase(struct session_rows *rows, uint64_t id, const uint64_t *held, uint32_t count)
+{
+    uint8_t first[SESSION_STATE_KEY], end[SESSION_STATE_KEY], holder[FILTER_HOLDER_KEY];
+    session_state_key(id, first);
+    session_state_key(id + 1, end);
+    session_rows_add(rows, STORAGE_DELETE_RANGE, span_of(first, sizeof first),
+                     span_of(end, sizeof end));
+    for (uint32_t i = 0; i < count; i++) {
+        filter_holder_key(held[i], id, holder);
+        session_rows_add(rows, STORAGE_DELETE, span_of(holder, sizeof holder), (struct span){0});
+    }
+}
+
+/* The first session brings the key of filters' ids, which also says that there are sessions. */
+static void put_shapes(struct session_rows *rows, struct broker *broker)
+{
+    if (atomic_load(&broker->sessions_kept))
+        return;
+    struct storage_row shapes[LIMIT_FILTER_SHAPES + 1];
+    uint8_t *memory;
+    uint32_t count = filter_shapes_rows(&broker->shapes, shapes, &memory);
+    for (uint32_t i = 0; i < count; i++)
+        session_rows_add(rows, STORAGE_PUT, shapes[i].key, shapes[i].value);
+    heap_free(memory);
+}
+
+/* What was found has been read: the session goes on, or a new one begins, or none is kept. */
+static void begin(struct attaching *attaching)
+{
+    struct session *session = attaching->session;
+    const struct broker_attach *attach = session->attach;
+    bool found = attaching->old != 0;
+    session->present = found && !attach->clean;
+    if (!found && session->expiry_s == 0) {
+        attach_end(attaching, STATUS_OK);
+        return;
+    }
+    struct session_rows *rows = session_rows_new(session);
+    if (found)
+        session->due_ms = attaching->row.due_ms;
+    drop_due(rows, session);
+    if (found && !session->present) {
+        uint64_t *held = heap_array(attaching->filter_count + 1, sizeof *held);
+        for (uint32_t i = 0; i < attaching->filter_count; i++)
+            held[i] = attaching->filters[i].index;
+        erase(rows, attaching->old, held, attaching->filter_count);
+        heap_free(held);
+    }
+    if (session->present || session->expiry_s > 0) {
+        session->id = session->present ? attaching->old : rng_u64() >> 1 | 1;
+        put_name(rows, session, 0);
+        put_shapes(rows, session->worker->broker);
+    } else {
+        uint8_t key[SESSION_KEY];
+        session_key(&session->name, key);
+        session_rows_add(rows, STORAGE_DELETE, span_of(key, sizeof key), (struct span){0});
+    }
+    hold(session);
+    session_rows_send(rows, created, attaching);
+}
+
+/* ------------------------------------------------ reading what there is */
+
+static enum status load_position(struct session *session, struct span value)
+{
+    struct session_position position;
+    struct session_mark mark;
+    enum status status = session_position_decode(value, &position);
+    if (status != STATUS_OK)
+        return status;
+    session->position = position.position;
+    session->marks = heap_array(position.mark_count + 1, sizeof *session->marks);
+    session->mark_capacity = position.mark_count + 1;
+    while (session_mark_next(&position, &mark))
+        session->marks[session->mark_count++] = mark;
+    return session_flights_load(session, &position);
+}
+
+static enum status load_row(struct attaching *attaching, struct span key, struct span value)
+{
+    struct session *session = attaching->session;
+    struct broker_attach *attach = session->attach;
+    if (key.size != SESSION_STATE_KEY)
+        return STATUS_CORRUPT;
+    switch (key.data[9]) {
+    case SESSION_KIND_FILTER: {
+        if (attaching->filter_count % 16 == 0)
+            attaching->filters = heap_resize(attaching->filters, (attaching->filter_count + 16) *
+                                                                     sizeof *attaching->filters);
+        return session_filter_decode(value, &attaching->filters[attaching->filter_count++]);
+    }
+    case SESSION_KIND_POSITION:
+        return attach->clean ? STATUS_OK : load_position(session, value);
+    case SESSION_KIND_RECEIVED:
+        if (attach->clean)
+            return STATUS_OK;
+        if (attach->received_count % 16 == 0)
+            attach->received = heap_resize(attach->received, (attach->received_count + 16) *
+                                                                 sizeof *attach->received);
+        attach->received[attach->received_count++] = (uint32_t)load_u64(key.data + 10);
+        return STATUS_OK;
+    default:
+        return STATUS_CORRUPT;
+    }
+}
+
+static void scan_state(struct attaching *attaching);
+
+static void state_scanned(struct request *request, enum status status)
+{
+    struct attaching *attaching = container_of(request, struct attaching, scan.request);
+    if (status == STATUS_OK) {
+        attaching->blobs =
+            heap_resize(attaching->blobs, (attaching->blob_count + 1) * sizeof *attaching->blobs);
+        attaching->blobs[attaching->blob_count++] = attaching->scan.rows;
+    }
+    if (!goes_on(attaching))
+        return;
+    struct span key, value;
+    for (size_t at = 0;
+         status == STATUS_OK && storage_scan_next(&attaching->scan, &at, &key, &value);) {
+        status = load_row(attaching, key, value);
+        memcpy(attaching->first, key.data,
+               key.size < SESSION_STATE_KEY ? key.size : SESSION_STATE_KEY);
+    }
+    if (status != STATUS_OK) {
+        trace(TRACE_ERROR, "session %llx cannot be read: %s", (unsigned long long)attaching->old,
+              status_text(status));
+        attach_end(attaching, status);
+    } else if (attaching->scan.more) {
+        store_u64(attaching->first + 10, load_u64(attaching->first + 10) + 1);
+        scan_state(attaching);
+    } else {
+        begin(attaching);
+    }
+}
+
+static void scan_state(struct attaching *attaching)
+{
+    hold(attaching->session);
+    attaching->scan = (struct storage_scan){
+        .first = span_of(attaching->first, SESSION_STATE_KEY),
+        .end = span_of(attaching->end, SESSION_STATE_KEY),
+    };
+    request_init(&attaching->scan.request, attaching->session->worker->loop, state_scanned);
+    log_rows_scan(attaching->session->worker->broker->log, &attaching->scan);
+}
+
+static void name_scanned(struct request *request, enum status status)
+{
+    struct attaching *attaching = container_of(request, struct attaching, scan.request);
+    struct session *session = attaching->session;
+    struct blob *rows = status == STATUS_OK ? attaching->scan.rows : NULL;
+    struct span key, value;
+    size_t at = 0;
+    bool found = rows != NULL && storage_scan_next(&attaching->scan, &at, &key, &value);
+    if (found)
+        status = session_name_decode(value, &attaching->row);
+    if (found && status == STATUS_OK && !span_equal(attaching->row.name, session->text))
+        status = STATUS_INTERNAL; /* another name of the same hash */
+    attaching->row.name = (struct span){0};
+    blob_unref(rows);
+    if (!goes_on(attaching))
+        return;
+    if (status != STATUS_OK) {
+        attach_end(attaching, status);
+    } else if (!found) {
+        begin(attaching);
+    } else {
+        attaching->old = attaching->row.session;
+        session_state_key(attaching->old, attaching->first);
+        session_state_key(attaching->old + 1, attaching->end);
+        scan_state(attaching);
+    }
+}
+
+/* The name is ours. */
+static void granted(void *owner)
+{
+    struct session *session = owner;
+    struct broker *broker = session->worker->broker;
+    struct attaching *attaching = heap_new(sizeof *attaching);
+    attaching->session = session;
+    if (!atomic_load(&broker->sessions_kept)) {
+        begin(attaching); /* there are none */
+        return;
+    }
+    hold(session);
+    session_key(&session->name, attaching->name_first);
+    session_key(&session->name, attaching->name_end); /* and a zero: the next key there is */
+    attaching->scan = (struct storage_scan){
+        .first = span_of(attaching->name_first, SESSION_KEY),
+        .end = span_of(attaching->name_end, SESSION_KEY + 1),
+        .limit = 1,
+    };
+    request_init(&attaching->scan.request, session->worker->loop, name_scanned);
+    log_rows_scan(broker->log, &attaching->scan);
+}
+
+/* Somebody else wants the name. */
+static void replaced(void *owner)
+{
+    struct session *session = owner;
+    struct client *client = session->client;
+    if (client == NULL)
+        return;
+    client->ops->end(client, STATUS_STALE);
+    if (session->client == client)
+        session_detach(client);
+}
+
+void broker_attach(struct broker_attach *attach)
+{
+    struct client *client = attach->client;
+    struct broker_worker *worker = client->worker;
+    CHECK(loop_is_home(worker->loop));
+    CHECK(client->open && client->session == NULL);
+    struct session *session = heap_new(sizeof *session);
+    session->worker = worker;
+    session->client = client;
+    session->attach = attach;
+    session->expiry_s = attach->expiry_s;
+    session->text =
+        span_of(heap_text((const char *)client->id.data, client->id.size), client->id.size);
+    session->name = session_name_of(client->tenant, client->id);
+    session->read_bytes = READ_BYTES_FIRST;
+    list_init(&session->subscribing);
+    session_write_init(session);
+    attach->received = NULL;
+    attach->received_count = 0;
+    client->session = session;
+    session->claim = name_claim(&worker->broker->names, worker->loop, client->tenant, session->text,
+                                session, granted, replaced);
+}
+
+void broker_session_begin(struct client *client)
+{
+    struct session *session = client->session;
+    CHECK(session != NULL && session->phase == SESSION_ATTACHED);
+    session->phase = SESSION_RESENDING;
+    session_go_on(session);
+}
+
+void broker_session_expiry(struct client *client, uint32_t expiry_s)
+{
+    if (session_is_kept(client))
+        client->session->expiry_s = expiry_s;
+}
+
+bool broker_session_is_kept(const struct client *client)
+{
+    return session_is_kept(client);
+}
+
+/* ------------------------------------------------ the end */
+
+static void ended(void *context, enum status status, uint64_t commit)
+{
+    struct session *session = context;
+    (void)status; /* what could not be stored is as it was stored last */
+    (void)commit;
+    session_let_go(session);
+}
+
+/* What was never attached is left as it was, but for its time. */
+static void write_end(struct session *session)
+{
+    struct session_rows *rows = session_rows_new(session);
+    uint8_t key[SESSION_STATE_KEY], name[SESSION_KEY];
+    int64_t now_ms = clock_wall_ms();
+    session->ended = true;
+    drop_due(rows, session);
+    if (session->expiry_s == 0 && session->phase == SESSION_ENDING) {
+        erase(rows, session->id, session->held, session->held_count);
+        session_key(&session->name, name);
+        session_rows_add(rows, STORAGE_DELETE, span_of(name, sizeof name), (struct span){0});
+    } else {
+        if (session->expiry_s != UINT32_MAX)
+            session->due_ms = (uint64_t)now_ms + session->expiry_s * 1000ULL;
+        put_name(rows, session, now_ms);
+    }
+    if (session->expiry_s > 0 && session->phase == SESSION_ENDING) {
+        session_encode(session, &session->write_value);
+        session_kind_key(session->id, SESSION_KIND_POSITION, 0, key);
+        session_rows_add(rows, STORAGE_PUT, span_of(key, sizeof key),
+                         buf_span(&session->write_value));
+    }
+    session_rows_send(rows, ended, session);
+}
+
+/* Everything that might still change a row has to be back before the name goes on to the next. */
+void session_end_go_on(struct session *session)
+{
+    if (session->client != NULL)
+        return;
+    bool quiet = !session->writing && session->publishing == 0 && session->row_writes == 0 &&
+                 list_is_empty(&session->subscribing);
+    if (quiet && session->id == 0)
+        session_let_go(session);
+    else if (quiet && !session->ended)
+        write_end(session);
+    session_may_go(session);
+}
+
+void session_published(struct session *session)
+{
+    session->publishing = 0;
+    session_end_go_on(session);
+}
+
+void session_detach(struct client *client)
+{
+    struct session *session = client->session;
+    if (session == NULL)
+        return;
+    struct broker_worker *worker = session->worker;
+    bool was_attached = session->phase != SESSION_ATTACHING;
+    if (was_attached && session->id != 0)
+        session_handled(session);
+    client->session = NULL;
+    session->client = NULL;
+    loop_task_cancel(worker->loop, &session->write_task);
+    loop_task_cancel(worker->loop, &session->forget_task);
+    loop_timer_stop(worker->loop, &session->save_timer);
+    session_read_end(session);
+    if (session->attach != NULL) {
+        request_complete(&session->attach->request, STATUS_CANCELED);
+        session->attach = NULL;
+    }
+    if (was_attached && session->id != 0) {
+        session->held = heap_array(client->subscription_count + 1, sizeof *session->held);
+        list_each(link, &client->subscriptions)
+        {
+            uint64_t index = container_of(link, struct subscription, of_client)->index;
+            if (index != 0)
+                session->held[session->held_count++] = index;
+        }
+        session->phase = SESSION_ENDING;
+        session->publishing = answers_watch(client, session) ? 1 : 0;
+    }
+    session_end_go_on(session);
+}

@@ -1,0 +1,156 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A session as the worker of its client holds it: in memory only while a client is there. Offline
+ * it is rows: its filters, a position in the commit sequence, and what is in flight. What was
+ * published meanwhile is found through the rows of its filters (filter_index.h), in commit order.
+ *
+ *   ATTACHING --rows read, filters announced--> ATTACHED --broker_session_begin()--> RESENDING
+ *     --all that was in flight is out again--> BEHIND --nothing left in the index--> LIVE
+ *       LIVE --no credit, or too much queued--> BEHIND          any --client gone--> ENDING
+ * --stored--> freed
+ *
+ * BEHIND reads rounds. A round begins with the filters' rows from the position on; what is
+ * committed while it runs is noted as it passes by (struct passing) and shown at its end, so that
+ * the last round leaves no gap. Marks keep what the index and the notices both name from being
+ * shown twice. Internal to core/broker. */
+#ifndef CORE_BROKER_SESSION_H
+#define CORE_BROKER_SESSION_H
+
+#include "core/broker/session_names.h"
+#include "core/broker/session_rows.h"
+#include "core/broker/worker.h"
+
+enum session_phase {
+    SESSION_ATTACHING,
+    SESSION_ATTACHED,
+    SESSION_RESENDING,
+    SESSION_BEHIND,
+    SESSION_LIVE,
+    SESSION_ENDING
+};
+
+struct flight {
+    struct session_flight at; /* at.number is its place; state FREE: unused */
+    struct blob *frame;       /* HELD */
+    uint16_t previous, next;  /* in the order of sending, or of free ones */
+    bool covered;             /* by the write under way */
+    bool again;               /* to be sent again */
+};
+
+struct session_round;
+
+struct session {
+    struct broker_worker *worker;
+    struct client *client; /* NULL: it has gone */
+    struct name_claim *claim;
+    struct session_name name;
+    struct span text; /* the name; bytes are the session's */
+    uint64_t id;      /* 0: nothing is kept of it */
+    uint32_t expiry_s;
+    uint64_t due_ms; /* of its due row; 0: there is none */
+    enum session_phase phase;
+    bool present;        /* there was one before */
+    bool ended;          /* its last rows are written, or being written */
+    uint32_t calls;      /* under way, and pointing here */
+    uint32_t publishing; /* records with a number, under way */
+    struct broker_attach *attach;
+
+    /* What is in flight: flights[1..flight_count], flights[0] heads the order. */
+    struct flight *flights;
+    uint16_t flight_count, flight_capacity, free_first;
+    uint32_t in_flight;
+    uint64_t position;
+    struct session_mark *marks;
+    uint32_t mark_count, mark_capacity;
+
+    /* The row of position and flights. */
+    struct log_rows write;
+    struct storage_row write_row;
+    uint8_t write_key[SESSION_STATE_KEY];
+    struct buf write_value;
+    bool writing, dirty, urgent;
+    uint32_t holding; /* flights that are HELD */
+    uint32_t settled; /* since the last write */
+    struct loop_task write_task;
+    struct loop_timer save_timer;
+
+    /* Incoming numbers to forget. */
+    struct loop_task forget_task;
+    uint32_t *forget;
+    uint32_t forget_count, forget_capacity;
+
+    struct list subscribing; /* the first is under way */
+    uint32_t row_writes;     /* of subscriptions, under way */
+    struct list flushes;     /* who waits for them */
+
+    struct session_round *round;
+    struct batch *batches[LOG_READ_MAX]; /* of the last read */
+    uint32_t batch_count;
+    uint32_t read_bytes;
+    bool reading;
+    bool lost; /* what was wanted is not there any more */
+    struct loop_timer retry_timer;
+
+    uint64_t *held; /* ids of filters, when it ends */
+    uint32_t held_count;
+};
+
+/* session.c */
+void session_detach(struct client *client); /* harmless without a session */
+void session_end_go_on(struct session *session);
+/* A call that pointed to the session is back; true: it is alive. */
+bool session_back(struct session *session);
+/* A record with a number is stored, or refused. */
+void session_published(struct session *session);
+
+/* session_write.c */
+void session_write_init(struct session *session);
+void session_touch(struct session *session); /* position or flights changed: stored in a while */
+void session_write_now(struct session *session); /* at the end of the turn */
+/* Encodes position and flights. */
+void session_encode(struct session *session, struct buf *to);
+void session_free_frames(struct session *session);
+/* Rows of its own memory: whoever flushes waits for them. */
+struct session_rows *session_rows_new(struct session *session);
+struct storage_row *session_rows_add(struct session_rows *rows, enum storage_change change,
+                                     struct span key, struct span value);
+void session_rows_send(struct session_rows *rows,
+                       void (*done)(void *context, enum status status, uint64_t commit),
+                       void *context);
+
+/* session_subscribe.c */
+void session_subscribe(struct broker_subscribe *subscribe);
+void session_unsubscribed(struct subscription *subscription);
+
+/* session_show.c */
+struct flight *session_flight_new(struct session *session);
+void session_flight_end(struct session *session, struct flight *flight);
+/* Of a new session: what was in flight when it was stored. */
+enum status session_flights_load(struct session *session, struct session_position *position);
+/* A stored record to all subscriptions of the session that take it, or to none: FULL. frames is the
+ * caller's. */
+enum deliver_result session_show(struct session *session, uint64_t partition, uint64_t commit,
+                                 const struct record *record, struct frame_cache *frames);
+/* A record that was committed just now and matches a subscription of the session. */
+void session_pass(struct session *session, struct batch *batch, uint32_t index,
+                  const struct record *record, struct frame_cache *frames);
+void session_handled(struct session *session); /* moves the position of one that is live */
+
+/* session_read.c */
+void session_go_on(struct session *session);
+/* Its subscriptions have changed. While they change, which ends before any record behind the change
+ * has been shown, nothing is read. */
+void session_read_anew(struct session *session);
+void session_note(struct session *session, struct batch *batch, uint32_t index);
+void session_read_end(struct session *session);
+
+/* session_sweep.c */
+void session_sweep_start(struct broker_worker *worker); /* worker 0, when it is ready */
+void session_sweep_stop(struct broker_worker *worker);
+void session_sweep_free(struct broker *broker);
+
+static inline bool session_is_kept(const struct client *client)
+{
+    return client->session != NULL && client->session->id != 0;
+}
+
+#endif

@@ -1,0 +1,139 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Names and their holders. */
+#include "core/broker/session_names.h"
+
+#include "core/base/check.h"
+#include "core/base/heap.h"
+#include "core/base/list.h"
+#include "core/net/loop.h"
+
+struct name_claim {
+    struct mail grant, replace;
+    struct session_names *names;
+    struct loop *loop;
+    void *owner; /* NULL: released; used on its loop only */
+    void (*granted)(void *owner);
+    void (*replaced)(void *owner);
+    bool held; /* used on its loop only */
+    /* Under the lock: */
+    struct name_claim *successor;
+    bool let_go;
+    /* The mail that tells of the successor was delivered: it is before the claim goes. */
+    bool told;
+    struct span key; /* bytes below */
+    uint8_t bytes[];
+};
+
+void session_names_init(struct session_names *names)
+{
+    CHECK(pthread_mutex_init(&names->lock, NULL) == 0);
+    map_init(&names->claims);
+}
+
+void session_names_deinit(struct session_names *names)
+{
+    struct map_slot *slot;
+    for (size_t i = 0; (slot = map_next(&names->claims, &i)) != NULL;)
+        heap_free(slot->value);
+    map_deinit(&names->claims);
+    pthread_mutex_destroy(&names->lock);
+}
+
+static void let_go(struct name_claim *claim)
+{
+    struct session_names *names = claim->names;
+    pthread_mutex_lock(&names->lock);
+    struct name_claim *successor = claim->successor;
+    claim->let_go = true;
+    if (successor == NULL)
+        map_remove(&names->claims, claim->key);
+    pthread_mutex_unlock(&names->lock);
+    if (successor != NULL)
+        mailbox_post(successor->loop, &successor->grant);
+    if (successor == NULL || claim->told)
+        heap_free(claim);
+}
+
+static void grant_deliver(struct mail *mail)
+{
+    struct name_claim *claim = container_of(mail, struct name_claim, grant);
+    claim->held = true;
+    if (claim->owner == NULL)
+        let_go(claim);
+    else
+        claim->granted(claim->owner);
+}
+
+static void replace_deliver(struct mail *mail)
+{
+    struct name_claim *claim = container_of(mail, struct name_claim, replace);
+    claim->told = true;
+    pthread_mutex_lock(&claim->names->lock);
+    bool gone = claim->let_go;
+    pthread_mutex_unlock(&claim->names->lock);
+    if (gone)
+        heap_free(claim);
+    else if (claim->owner != NULL)
+        claim->replaced(claim->owner);
+}
+
+static struct name_claim *claim_new(struct session_names *names, struct loop *loop, uint64_t tenant,
+                                    struct span name, void *owner, void (*granted)(void *owner),
+                                    void (*replaced)(void *owner))
+{
+    struct name_claim *claim = heap_new(sizeof *claim + sizeof tenant + name.size);
+    claim->names = names;
+    claim->loop = loop;
+    claim->owner = owner;
+    claim->granted = granted;
+    claim->replaced = replaced;
+    claim->grant.deliver = grant_deliver;
+    claim->replace.deliver = replace_deliver;
+    memcpy(claim->bytes, &tenant, sizeof tenant);
+    if (name.size > 0)
+        memcpy(claim->bytes + sizeof tenant, name.data, name.size);
+    claim->key = span_of(claim->bytes, sizeof tenant + name.size);
+    return claim;
+}
+
+struct name_claim *name_claim(struct session_names *names, struct loop *loop, uint64_t tenant,
+                              struct span name, void *owner, void (*granted)(void *owner),
+                              void (*replaced)(void *owner))
+{
+    struct name_claim *claim = claim_new(names, loop, tenant, name, owner, granted, replaced);
+    pthread_mutex_lock(&names->lock);
+    struct name_claim *older = map_put(&names->claims, claim->key, claim);
+    if (older != NULL) {
+        older->successor = claim;
+        mailbox_post(older->loop, &older->replace);
+    }
+    pthread_mutex_unlock(&names->lock);
+    if (older == NULL)
+        mailbox_post(loop, &claim->grant);
+    return claim;
+}
+
+struct name_claim *name_claim_free(struct session_names *names, struct loop *loop, uint64_t tenant,
+                                   struct span name, void *owner, void (*replaced)(void *owner))
+{
+    struct name_claim *claim = claim_new(names, loop, tenant, name, owner, NULL, replaced);
+    claim->held = true;
+    pthread_mutex_lock(&names->lock);
+    bool taken = map_get(&names->claims, claim->key) != NULL;
+    if (!taken)
+        map_put(&names->claims, claim->key, claim);
+    pthread_mutex_unlock(&names->lock);
+    if (taken) {
+        heap_free(claim);
+        return NULL;
+    }
+    return claim;
+}
+
+void name_release(struct session_names *names, struct name_claim *claim)
+{
+    CHECK(claim->names == names && claim->owner != NULL);
+    claim->owner = NULL;
+    if (claim->held)
+        let_go(claim);
+}

@@ -1,0 +1,101 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What is stored of a session, and in which form. Everything of one session but its name and its
+ * due time lies together under its id, so that one scan reads it and one range delete ends it:
+ *
+ *   TABLE_SESSION        tenant, hash of the name      -> struct session_name_row
+ *   TABLE_SESSION_STATE  session, 'f', hash of filter  -> struct session_filter_row
+ *                        session, 'p'                  -> struct session_position
+ *                        session, 'r', number          -> incoming exactly-once number in use
+ *   TABLE_SESSION_DUE    due time, tenant, hash of the name
+ *   TABLE_FILTER_HOLDER  filter id, session            (core/broker/filter_index.h)
+ *
+ * Pure: decoders take any bytes. */
+#ifndef CORE_BROKER_SESSION_ROWS_H
+#define CORE_BROKER_SESSION_ROWS_H
+
+#include "core/base/buf.h"
+#include "core/log/record.h"
+
+enum {
+    SESSION_KEY = 1 + 8 + 16,
+    SESSION_STATE_KEY = 1 + 8 + 1 + 8, /* the longest */
+    SESSION_DUE_KEY = 1 + 8 + 8 + 16,
+    SESSION_FILTER_SINCE = 8, /* where the commit sequence goes in a filter's value */
+};
+enum session_kind {
+    SESSION_KIND_FILTER = 'f',
+    SESSION_KIND_POSITION = 'p',
+    SESSION_KIND_RECEIVED = 'r'
+};
+
+struct session_name {
+    uint64_t tenant;
+    uint64_t hash[2];
+};
+struct session_name session_name_of(uint64_t tenant, struct span name);
+void session_key(const struct session_name *name, uint8_t key[SESSION_KEY]);
+/* Of the first row of that session, or with id + 1 what its rows end before. */
+void session_state_key(uint64_t session, uint8_t key[SESSION_STATE_KEY]);
+/* Of one row; returns its size. */
+size_t session_kind_key(uint64_t session, enum session_kind kind, uint64_t number,
+                        uint8_t key[SESSION_STATE_KEY]);
+void session_due_key(uint64_t due_ms, const struct session_name *name,
+                     uint8_t key[SESSION_DUE_KEY]);
+
+struct session_name_row {
+    uint64_t session;
+    uint32_t expiry_s; /* after its client has gone; UINT32_MAX: never */
+    int64_t ended_ms;  /* when it went; 0: it has not, or not in order */
+    uint64_t due_ms;   /* of its row in TABLE_SESSION_DUE; 0: none */
+    struct span name;
+};
+enum status session_name_encode(const struct session_name_row *row, struct buf *to);
+enum status session_name_decode(struct span value, struct session_name_row *row);
+
+struct session_filter_row {
+    enum guarantee guarantee;
+    bool no_local, retain_as_published;
+    uint32_t identifier;
+    uint64_t since; /* records behind this commit sequence; encoded as 0, for the engine to fill */
+    uint64_t index; /* filter id under which they are found; 0: none are kept for it */
+    struct span filter;
+};
+enum status session_filter_encode(const struct session_filter_row *row, struct buf *to);
+enum status session_filter_decode(struct span value, struct session_filter_row *row);
+
+/* Everything up to position was handed out, and of a partition with a mark everything below next as
+ * well: settled, or in flight. */
+struct session_mark {
+    uint64_t partition, next;
+    uint64_t commit; /* of the record before next: the mark says nothing new from there on */
+};
+enum flight_state {
+    FLIGHT_FREE,
+    FLIGHT_HELD,    /* exactly once, or behind such: its row is being written */
+    FLIGHT_SENT,    /* waits for the client's answer */
+    FLIGHT_TAKEN,   /* exactly once: the client has it; the row that says so is being written */
+    FLIGHT_RELEASED /* and was told to forget it */
+};
+struct session_flight {
+    uint64_t partition, offset;
+    uint32_t number; /* the client's word for it */
+    uint32_t identifier;
+    uint8_t state; /* stored as SENT or RELEASED */
+    uint8_t guarantee;
+    bool retain_as_published;
+};
+struct session_position {
+    uint64_t position;
+    uint32_t mark_count, flight_count;
+    struct span marks, flights; /* encoded, in order */
+};
+struct pack;
+void session_position_begin(struct pack *pack, uint64_t position, const struct session_mark *marks,
+                            uint32_t mark_count, uint32_t flight_count);
+void session_flight_encode(struct pack *pack, const struct session_flight *flight);
+enum status session_position_decode(struct span value, struct session_position *position);
+/* Take the next off the list; false at its end. */
+bool session_mark_next(struct session_position *position, struct session_mark *mark);
+bool session_flight_next(struct session_position *position, struct session_flight *flight);
+
+#endif

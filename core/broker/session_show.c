@@ -1,0 +1,277 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Records to the client of a session: each one once to all of its subscriptions that match, under
+ * numbers that the session remembers. */
+#include "core/broker/session.h"
+
+#include "core/base/heap.h"
+#include "core/broker/topic.h"
+
+enum { MARKS_MAX = 16, SETTLED_MAX = 256 };
+
+/* ------------------------------------------------ flights */
+
+static void unlink_flight(struct session *session, struct flight *flight)
+{
+    session->flights[flight->previous].next = flight->next;
+    session->flights[flight->next].previous = flight->previous;
+}
+
+struct flight *session_flight_new(struct session *session)
+{
+    if (session->free_first == 0) {
+        if (session->flight_count + 1 >= session->flight_capacity) {
+            session->flight_capacity =
+                session->flight_capacity == 0 ? 8 : (uint16_t)(session->flight_capacity * 2);
+            session->flights =
+                heap_resize(session->flights, session->flight_capacity * sizeof *session->flights);
+            if (session->flight_count == 0)
+                session->flights[0] = (struct flight){0};
+        }
+        uint16_t number = ++session->flight_count;
+        session->flights[number] = (struct flight){.at.number = number};
+        session->free_first = number;
+    }
+    struct flight *flight = &session->flights[session->free_first];
+    uint16_t number = (uint16_t)flight->at.number;
+    session->free_first = flight->next;
+    *flight = (struct flight){.at.number = number, .previous = session->flights[0].previous};
+    session->flights[flight->previous].next = number;
+    session->flights[0].previous = number;
+    session->in_flight++;
+    return flight;
+}
+
+void session_flight_end(struct session *session, struct flight *flight)
+{
+    blob_unref(flight->frame);
+    unlink_flight(session, flight);
+    *flight = (struct flight){.at.number = flight->at.number, .next = session->free_first};
+    session->free_first = (uint16_t)flight->at.number;
+    session->in_flight--;
+}
+
+enum status session_flights_load(struct session *session, struct session_position *position)
+{
+    struct session_flight stored;
+    struct session_position all = *position;
+    while (session_flight_next(&all, &stored))
+        if (stored.number > session->flight_count)
+            session->flight_count = (uint16_t)stored.number;
+    session->flight_capacity = (uint16_t)(session->flight_count + 1);
+    session->flights = heap_array(session->flight_capacity, sizeof *session->flights);
+    while (session_flight_next(position, &stored)) {
+        struct flight *flight = &session->flights[stored.number];
+        if (flight->at.state != FLIGHT_FREE)
+            return STATUS_CORRUPT;
+        *flight =
+            (struct flight){.at = stored, .again = true, .previous = session->flights[0].previous};
+        session->flights[flight->previous].next = (uint16_t)stored.number;
+        session->flights[0].previous = (uint16_t)stored.number;
+        session->in_flight++;
+    }
+    for (uint16_t i = session->flight_count; i > 0; i--) {
+        struct flight *flight = &session->flights[i];
+        if (flight->at.state != FLIGHT_FREE)
+            continue;
+        *flight = (struct flight){.at.number = i, .next = session->free_first};
+        session->free_first = i;
+    }
+    return STATUS_OK;
+}
+
+static struct flight *flight_of(struct session *session, uint32_t number)
+{
+    if (session == NULL || number == 0 || number > session->flight_count ||
+        session->flights[number].at.state == FLIGHT_FREE)
+        return NULL;
+    return &session->flights[number];
+}
+
+void broker_settled(struct client *client, uint32_t number)
+{
+    struct session *session = client->session;
+    struct flight *flight = flight_of(session, number);
+    if (flight == NULL)
+        return;
+    session_flight_end(session, flight);
+    session_touch(session);
+    if (++session->settled >= SETTLED_MAX)
+        session_write_now(session);
+}
+
+void broker_taken(struct client *client, uint32_t number)
+{
+    struct session *session = client->session;
+    struct flight *flight = flight_of(session, number);
+    if (flight == NULL)
+        return;
+    if (flight->at.state == FLIGHT_RELEASED) {
+        client->ops->release(client, number);
+    } else if (flight->at.state == FLIGHT_SENT) {
+        flight->at.state = FLIGHT_TAKEN;
+        flight->covered = false;
+        session_write_now(session);
+    }
+}
+
+/* ------------------------------------------------ marks */
+
+static struct session_mark *mark_of(const struct session *session, uint64_t partition)
+{
+    for (uint32_t i = 0; i < session->mark_count; i++)
+        if (session->marks[i].partition == partition)
+            return &session->marks[i];
+    return NULL;
+}
+
+static void prune_marks(struct session *session)
+{
+    uint32_t kept = 0;
+    for (uint32_t i = 0; i < session->mark_count; i++)
+        if (session->marks[i].commit > session->position)
+            session->marks[kept++] = session->marks[i];
+    session->mark_count = kept;
+}
+
+static void mark_set(struct session *session, uint64_t partition, uint64_t next, uint64_t commit)
+{
+    struct session_mark *mark = mark_of(session, partition);
+    if (mark == NULL) {
+        if (session->mark_count >= MARKS_MAX) {
+            session_handled(session);
+            prune_marks(session);
+        }
+        if (session->mark_count == session->mark_capacity) {
+            session->mark_capacity = session->mark_capacity == 0 ? 4 : session->mark_capacity * 2;
+            session->marks =
+                heap_resize(session->marks, session->mark_capacity * sizeof *session->marks);
+        }
+        mark = &session->marks[session->mark_count++];
+    }
+    *mark = (struct session_mark){.partition = partition, .next = next, .commit = commit};
+    session_touch(session);
+}
+
+/* Whatever this worker has been told of was shown to a session that is live. */
+void session_handled(struct session *session)
+{
+    if (session->phase == SESSION_LIVE && session->position < session->worker->handled)
+        session->position = session->worker->handled;
+    prune_marks(session);
+}
+
+/* ------------------------------------------------ one record */
+
+struct showing {
+    struct session *session;
+    uint64_t partition, commit;
+    const struct record *record;
+    struct span topic;
+};
+
+static bool is_at_most_once(const struct subscription *subscription, const struct record *record)
+{
+    return subscription->guarantee == GUARANTEE_AT_MOST_ONCE ||
+           record_guarantee(record) == GUARANTEE_AT_MOST_ONCE;
+}
+
+static bool takes(const struct showing *showing, const struct subscription *subscription)
+{
+    const struct record *record = showing->record;
+    struct span filter = span_of(subscription->entry->filter, subscription->entry->filter_size);
+    return subscription->index != 0 && showing->commit > subscription->since &&
+           !is_at_most_once(subscription, record) && topic_matches(filter, showing->topic) &&
+           !(subscription->shown_partition == showing->partition &&
+             subscription->shown_offset == record->offset) &&
+           !(subscription->no_local && deliver_is_own(subscription->client, record));
+}
+
+static enum guarantee lower(const struct subscription *subscription, const struct record *record)
+{
+    return subscription->guarantee == GUARANTEE_EXACTLY_ONCE &&
+                   record_guarantee(record) == GUARANTEE_EXACTLY_ONCE
+               ? GUARANTEE_EXACTLY_ONCE
+               : GUARANTEE_AT_LEAST_ONCE;
+}
+
+static void send(const struct showing *showing, struct subscription *subscription,
+                 struct frame_cache *frames)
+{
+    struct session *session = showing->session;
+    struct client *client = session->client;
+    const struct record *record = showing->record;
+    subscription->shown_partition = showing->partition;
+    subscription->shown_offset = record->offset;
+    uint32_t variant = client->ops->variant(client, subscription, record);
+    struct blob *frame = deliver_frame(frames, client->ops, variant, record);
+    if (frame == NULL) {
+        metric_add(client->worker->broker->metrics.dropped_encode, 1);
+        return;
+    }
+    struct flight *flight = session_flight_new(session);
+    flight->at.partition = showing->partition;
+    flight->at.offset = record->offset;
+    flight->at.identifier = subscription->identifier;
+    flight->at.retain_as_published = subscription->retain_as_published;
+    flight->at.guarantee = (uint8_t)lower(subscription, record);
+    client->credit--;
+    client->figures->delivered_now++;
+    /* What comes behind one that is held is held too, so that they keep their order. */
+    if (flight->at.guarantee == GUARANTEE_EXACTLY_ONCE || session->holding > 0) {
+        flight->at.state = FLIGHT_HELD;
+        flight->frame = blob_ref(frame);
+        session->holding++;
+        session_write_now(session);
+        return;
+    }
+    flight->at.state = FLIGHT_SENT;
+    if (!client->ops->deliver_kept(client, frame, flight->at.number, false)) {
+        session_flight_end(session, flight); /* too large for this client: as if it had it */
+        client->credit++;
+    }
+}
+
+enum deliver_result session_show(struct session *session, uint64_t partition, uint64_t commit,
+                                 const struct record *record, struct frame_cache *frames)
+{
+    struct client *client = session->client;
+    const struct session_mark *mark = mark_of(session, partition);
+    if (commit <= session->position || (mark != NULL && record->offset < mark->next))
+        return DELIVER_SKIPPED;
+    struct showing showing = {
+        .session = session, .partition = partition, .commit = commit, .record = record};
+    uint32_t count = 0;
+    if (deliver_topic(record, worker_wall_ms(session->worker), &showing.topic))
+        list_each(link, &client->subscriptions) count +=
+            takes(&showing, container_of(link, struct subscription, of_client));
+    if (count > 0) {
+        /* All of them at once, where there can be so much credit. */
+        uint32_t needed = count < client->credit_max ? count : client->credit_max;
+        if (client->credit < needed || client->ops->queued(client) >= LIMIT_CLIENT_OUT_BYTES)
+            return DELIVER_FULL;
+        list_each(link, &client->subscriptions)
+        {
+            struct subscription *subscription = container_of(link, struct subscription, of_client);
+            if (!takes(&showing, subscription))
+                continue;
+            if (client->credit == 0)
+                return DELIVER_FULL;
+            send(&showing, subscription, frames);
+        }
+    }
+    mark_set(session, partition, record->offset + 1, commit);
+    return count > 0 ? DELIVERED : DELIVER_SKIPPED;
+}
+
+void session_pass(struct session *session, struct batch *batch, uint32_t index,
+                  const struct record *record, struct frame_cache *frames)
+{
+    if (session->phase != SESSION_LIVE) {
+        session_note(session, batch, index);
+        return;
+    }
+    if (session_show(session, batch->partition, batch->commit, record, frames) == DELIVER_FULL) {
+        session_handled(session);
+        session->phase = SESSION_BEHIND;
+    }
+}

@@ -1,0 +1,244 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Subscriptions that outlive their client. One holds from a definite commit sequence on, that of
+ * its own row:
+ *
+ *   rows of the filters' holders durable -> every owner writes index rows -> live as any other
+ *     -> row of the subscription, which gets the commit sequence S -> done
+ *
+ * What was appended before an owner knew the filter has a sequence below S; what comes behind S has
+ * an index row. */
+#include "core/broker/session.h"
+
+#include "core/base/heap.h"
+#include "core/log/table.h"
+
+enum { FILTER_ROW_BYTES = 64 + LIMIT_TOPIC_BYTES };
+
+struct subscribing {
+    struct broker_subscribe inner; /* the live part */
+    struct broker_subscribe *outer;
+    struct session *session;
+    struct request registered;
+    struct link link; /* one after the other, so that the second finds what the first did */
+    uint64_t *ids;    /* of the new ones, for the owners */
+    uint32_t id_count;
+    unsigned shapes; /* that the first rows make durable */
+};
+
+static void begin(struct subscribing *subscribing);
+
+static void finish(struct subscribing *subscribing)
+{
+    struct session *session = subscribing->session;
+    link_remove(&subscribing->link);
+    request_complete(&subscribing->outer->request, STATUS_OK);
+    heap_free(subscribing->ids);
+    heap_free(subscribing);
+    struct link *next = list_first(&session->subscribing);
+    if (next != NULL)
+        begin(container_of(next, struct subscribing, link));
+    if (session_back(session))
+        session_read_anew(session);
+}
+
+/* The client went meanwhile, or the store refuses: nothing holds. */
+static void fail(struct subscribing *subscribing, enum status status)
+{
+    struct broker_subscribe *outer = subscribing->outer;
+    for (uint32_t i = 0; i < outer->count; i++)
+        if (outer->items[i].status == STATUS_OK)
+            outer->items[i].status = status;
+    finish(subscribing);
+}
+
+static void stored(void *context, enum status status, uint64_t commit)
+{
+    struct subscribing *subscribing = context;
+    struct broker_subscribe *outer = subscribing->outer;
+    struct client *client = subscribing->session->client;
+    if (client == NULL) {
+        fail(subscribing, STATUS_CANCELED);
+        return;
+    }
+    for (uint32_t i = 0; i < outer->count; i++) {
+        struct subscribe_item *item = &outer->items[i];
+        struct subscription *subscription = item->status == STATUS_OK && item->share.size == 0
+                                                ? subscription_of(client, item->filter)
+                                                : NULL;
+        if (subscription == NULL)
+            continue;
+        if (status != STATUS_OK) {
+            item->status = status;
+            if (!item->existed)
+                broker_unsubscribe(client, item->filter);
+        } else if (subscription->index != 0 && subscription->since == 0) {
+            subscription->since = commit;
+        }
+    }
+    finish(subscribing);
+}
+
+static void add_row(struct session_rows *rows, const struct session *session,
+                    const struct subscription *subscription)
+{
+    struct session_filter_row row = {
+        .guarantee = subscription->guarantee,
+        .no_local = subscription->no_local,
+        .retain_as_published = subscription->retain_as_published,
+        .identifier = subscription->identifier,
+        .since = subscription->since,
+        .index = subscription->index,
+        .filter = span_of(subscription->entry->filter, subscription->entry->filter_size),
+    };
+    struct buf value;
+    uint8_t key[SESSION_STATE_KEY];
+    buf_init(&value, FILTER_ROW_BYTES);
+    session_kind_key(session->id, SESSION_KIND_FILTER, hash_stable(row.filter), key);
+    CHECK(session_filter_encode(&row, &value) == STATUS_OK);
+    struct storage_row *put =
+        session_rows_add(rows, STORAGE_PUT, span_of(key, sizeof key), buf_span(&value));
+    if (row.index != 0 && row.since == 0)
+        put->commit_in_value = SESSION_FILTER_SINCE;
+    buf_deinit(&value);
+}
+
+static void is_live(struct request *request, enum status status)
+{
+    struct subscribing *subscribing = container_of(request, struct subscribing, inner.request);
+    struct broker_subscribe *outer = subscribing->outer;
+    struct session *session = subscribing->session;
+    struct client *client = session->client;
+    (void)status;
+    if (client == NULL) {
+        fail(subscribing, STATUS_CANCELED);
+        return;
+    }
+    struct session_rows *rows = session_rows_new(session);
+    for (uint32_t i = 0; i < outer->count; i++) {
+        const struct subscribe_item *item = &outer->items[i];
+        struct subscription *subscription = item->status == STATUS_OK && item->share.size == 0
+                                                ? subscription_of(client, item->filter)
+                                                : NULL;
+        if (subscription == NULL)
+            continue;
+        if (subscription->index == 0 && subscription->guarantee != GUARANTEE_AT_MOST_ONCE) {
+            subscription->index =
+                filter_index_id(session->worker->broker, client->tenant, item->filter);
+            subscription->since = 0;
+        }
+        add_row(rows, session, subscription);
+    }
+    session_rows_send(rows, stored, subscribing);
+}
+
+static void registered(struct request *request, enum status status)
+{
+    struct subscribing *subscribing = container_of(request, struct subscribing, registered);
+    struct broker_subscribe *outer = subscribing->outer;
+    struct client *client = subscribing->session->client;
+    if (client == NULL || status != STATUS_OK) {
+        fail(subscribing, STATUS_CANCELED);
+        return;
+    }
+    subscribing->inner.client = client;
+    subscribing->inner.items = outer->items;
+    subscribing->inner.count = outer->count;
+    request_init(&subscribing->inner.request, subscribing->session->worker->loop, is_live);
+    subscribe_live(&subscribing->inner);
+}
+
+static void held(void *context, enum status status, uint64_t commit)
+{
+    struct subscribing *subscribing = context;
+    struct session *session = subscribing->session;
+    (void)commit;
+    if (status != STATUS_OK || session->client == NULL) {
+        fail(subscribing, status == STATUS_OK ? STATUS_CANCELED : status);
+        return;
+    }
+    atomic_store(&session->worker->broker->shapes.stored, subscribing->shapes);
+    request_init(&subscribing->registered, session->worker->loop, registered);
+    filter_index_register(session->worker, subscribing->ids, subscribing->id_count,
+                          &subscribing->registered);
+}
+
+/* Will this subscription be found offline, and is it not yet? */
+static bool is_new(struct client *client, const struct subscribe_item *item)
+{
+    if (item->status != STATUS_OK || item->share.size > 0 ||
+        item->guarantee == GUARANTEE_AT_MOST_ONCE)
+        return false;
+    const struct subscription *subscription = subscription_of(client, item->filter);
+    return subscription == NULL || subscription->index == 0;
+}
+
+static void begin(struct subscribing *subscribing)
+{
+    struct broker_subscribe *outer = subscribing->outer;
+    struct session *session = subscribing->session;
+    struct broker *broker = session->worker->broker;
+    struct client *client = session->client;
+    if (client == NULL) {
+        fail(subscribing, STATUS_CANCELED);
+        return;
+    }
+    struct session_rows *rows = session_rows_new(session);
+    subscribing->ids = heap_array(outer->count + 1, sizeof *subscribing->ids);
+    for (uint32_t i = 0; i < outer->count; i++) {
+        struct subscribe_item *item = &outer->items[i];
+        item->status = subscribe_check(client, item);
+        if (!is_new(client, item))
+            continue;
+        uint8_t key[FILTER_HOLDER_KEY];
+        uint64_t id = filter_index_id(broker, client->tenant, item->filter);
+        subscribing->ids[subscribing->id_count++] = id;
+        filter_holder_key(id, session->id, key);
+        session_rows_add(rows, STORAGE_PUT, span_of(key, sizeof key), span_of("\1", 1));
+    }
+    struct storage_row shape_rows[LIMIT_FILTER_SHAPES + 1];
+    uint8_t *memory = NULL;
+    subscribing->shapes = atomic_load(&broker->shapes.count);
+    uint32_t count = subscribing->shapes == atomic_load(&broker->shapes.stored)
+                         ? 0
+                         : filter_shapes_rows(&broker->shapes, shape_rows, &memory);
+    for (uint32_t i = 0; i < count; i++)
+        session_rows_add(rows, STORAGE_PUT, shape_rows[i].key, shape_rows[i].value);
+    heap_free(memory);
+    session_rows_send(rows, held, subscribing);
+}
+
+void session_subscribe(struct broker_subscribe *subscribe)
+{
+    struct session *session = subscribe->client->session;
+    struct subscribing *subscribing = heap_new(sizeof *subscribing);
+    subscribing->outer = subscribe;
+    subscribing->session = session;
+    session->calls++;
+    session->worker->calls++;
+    bool first = list_is_empty(&session->subscribing);
+    list_push(&session->subscribing, &subscribing->link);
+    if (first)
+        begin(subscribing);
+}
+
+void session_unsubscribed(struct subscription *subscription)
+{
+    struct client *client = subscription->client;
+    struct session *session = client->session;
+    struct session_rows *rows = session_rows_new(session);
+    struct span filter = span_of(subscription->entry->filter, subscription->entry->filter_size);
+    uint8_t key[SESSION_STATE_KEY], holder[FILTER_HOLDER_KEY];
+    session_kind_key(session->id, SESSION_KIND_FILTER, hash_stable(filter), key);
+    session_rows_add(rows, STORAGE_DELETE, span_of(key, sizeof key), (struct span){0});
+    bool shared = false;
+    list_each(link, &client->subscriptions)
+    {
+        const struct subscription *other = container_of(link, struct subscription, of_client);
+        shared |= other != subscription && other->index == subscription->index;
+    }
+    if (subscription->index != 0 && !shared) {
+        filter_holder_key(subscription->index, session->id, holder);
+        session_rows_add(rows, STORAGE_DELETE, span_of(holder, sizeof holder), (struct span){0});
+    }
+    session_rows_send(rows, NULL, NULL);
+}

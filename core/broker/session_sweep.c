@@ -1,0 +1,483 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Sessions whose time is over, and index rows that nobody can need any more; on worker 0, one thing
+ * at a time, beside everything else.
+ *
+ *   every second         rows of TABLE_SESSION_DUE that are due -> the session and all its rows go
+ *   once after the start sessions that a crash left without an end -> they end now, and get a due
+ * row every ten minutes    filters' index rows: those of records that are gone, and of filters that
+ *                        no session holds
+ *
+ * A session is only touched while its name is claimed, so nobody can attach to it meanwhile. */
+#include "core/broker/session.h"
+
+#include "core/base/heap.h"
+#include "core/base/pack.h"
+#include "core/log/table.h"
+
+enum {
+    DUE_MS = 1000,
+    CLEAN_MS = 600 * 1000,
+    PAGE = 64,
+    KEY_MAX = 40,
+    NAME_BYTES = 64 + LIMIT_CLIENT_ID_BYTES,
+};
+
+struct session_sweep {
+    struct broker_worker *worker;
+    struct loop_timer timer;
+    bool closed;
+    uint64_t clean_ms; /* when index rows are looked at next */
+    struct storage_scan scan;
+    struct log_rows write;
+    struct storage_row rows[4];
+    uint8_t first[KEY_MAX], end[KEY_MAX];
+    void (*scanned)(struct session_sweep *sweep, enum status status);
+
+    /* The page being worked through: due rows, or names. */
+    bool crashed; /* names */
+    bool done_crashed;
+    struct blob *page;
+    struct storage_scan page_scan;
+    size_t page_at;
+    uint8_t page_next[KEY_MAX];
+    size_t page_next_size;
+
+    /* The session in hand. */
+    uint64_t due_ms;
+    struct session_name name;
+    struct name_claim *claim;
+    struct session_name_row row; /* without its name */
+    uint8_t keys[4][KEY_MAX];
+    struct buf value;
+
+    /* The filter in hand. */
+    uint64_t filter, upto;
+    bool finished;
+};
+
+static void next_session(struct session_sweep *sweep);
+static void next_filter(struct session_sweep *sweep);
+
+/* ------------------------------------------------ scans and writes */
+
+static void pause_for(struct session_sweep *sweep, uint64_t delay_ms)
+{
+    if (!sweep->closed)
+        loop_timer_start(sweep->worker->loop, &sweep->timer, delay_ms);
+}
+
+static void scan_done(struct request *request, enum status status)
+{
+    struct session_sweep *sweep = container_of(request, struct session_sweep, scan.request);
+    sweep->worker->calls--;
+    sweep->scanned(sweep, status);
+}
+
+static void scan(struct session_sweep *sweep, size_t first, size_t end, uint32_t limit,
+                 void (*scanned)(struct session_sweep *sweep, enum status status))
+{
+    sweep->scanned = scanned;
+    sweep->scan = (struct storage_scan){
+        .first = span_of(sweep->first, first), .end = span_of(sweep->end, end), .limit = limit};
+    request_init(&sweep->scan.request, sweep->worker->loop, scan_done);
+    sweep->worker->calls++;
+    log_rows_scan(sweep->worker->broker->log, &sweep->scan);
+}
+
+static void write_done(struct request *request, enum status status)
+{
+    struct session_sweep *sweep = container_of(request, struct session_sweep, write.request);
+    sweep->worker->calls--;
+    sweep->scanned(sweep, status);
+}
+
+static void write_rows(struct session_sweep *sweep, uint32_t count,
+                       void (*written)(struct session_sweep *sweep, enum status status))
+{
+    sweep->scanned = written;
+    sweep->write = (struct log_rows){.rows = sweep->rows, .row_count = count};
+    request_init(&sweep->write.request, sweep->worker->loop, write_done);
+    sweep->write.append.durability = DURABLE_SYNC;
+    sweep->worker->calls++;
+    log_rows_write(sweep->worker->broker->log, &sweep->write);
+}
+
+static struct storage_row row_of(enum storage_change change, struct span key, struct span value)
+{
+    return (struct storage_row){.change = change, .key = key, .value = value, .offset_at = -1};
+}
+
+/* ------------------------------------------------ one session */
+
+static void let_go(struct session_sweep *sweep)
+{
+    if (sweep->claim != NULL)
+        name_release(&sweep->worker->broker->names, sweep->claim);
+    sweep->claim = NULL;
+}
+
+static void session_over(struct session_sweep *sweep, enum status status)
+{
+    (void)status; /* it is found again */
+    let_go(sweep);
+    next_session(sweep);
+}
+
+static struct span due_key(struct session_sweep *sweep, uint64_t due_ms, uint8_t key[KEY_MAX])
+{
+    session_due_key(due_ms, &sweep->name, key);
+    return span_of(key, SESSION_DUE_KEY);
+}
+
+static void erase_on(struct session_sweep *sweep);
+
+/* The last page of its filters: name, due row and everything else go in one write. */
+static void erase_rest(struct session_sweep *sweep)
+{
+    session_key(&sweep->name, sweep->keys[0]);
+    session_state_key(sweep->row.session, sweep->keys[1]);
+    session_state_key(sweep->row.session + 1, sweep->keys[2]);
+    sweep->rows[0] = row_of(STORAGE_DELETE, span_of(sweep->keys[0], SESSION_KEY), (struct span){0});
+    sweep->rows[1] = row_of(STORAGE_DELETE_RANGE, span_of(sweep->keys[1], SESSION_STATE_KEY),
+                            span_of(sweep->keys[2], SESSION_STATE_KEY));
+    sweep->rows[2] =
+        row_of(STORAGE_DELETE, due_key(sweep, sweep->due_ms, sweep->keys[3]), (struct span){0});
+    write_rows(sweep, 3, session_over);
+}
+
+/* One filter after the other: its holder's row and its own. */
+static void filter_gone(struct session_sweep *sweep, enum status status)
+{
+    if (status != STATUS_OK)
+        session_over(sweep, status);
+    else
+        erase_on(sweep);
+}
+
+static void filter_found(struct session_sweep *sweep, enum status status)
+{
+    struct session_filter_row row = {0};
+    struct span key, value;
+    size_t at = 0;
+    bool found = status == STATUS_OK && storage_scan_next(&sweep->scan, &at, &key, &value);
+    if (found && session_filter_decode(value, &row) == STATUS_OK) {
+        memcpy(sweep->keys[0], key.data, SESSION_STATE_KEY);
+        filter_holder_key(row.index, sweep->row.session, sweep->keys[1]);
+    }
+    if (status == STATUS_OK)
+        blob_unref(sweep->scan.rows);
+    if (status != STATUS_OK) {
+        session_over(sweep, status);
+    } else if (!found) {
+        erase_rest(sweep);
+    } else {
+        sweep->rows[0] =
+            row_of(STORAGE_DELETE, span_of(sweep->keys[0], SESSION_STATE_KEY), (struct span){0});
+        sweep->rows[1] =
+            row_of(STORAGE_DELETE, span_of(sweep->keys[1], FILTER_HOLDER_KEY), (struct span){0});
+        write_rows(sweep, 2, filter_gone);
+    }
+}
+
+static void erase_on(struct session_sweep *sweep)
+{
+    session_kind_key(sweep->row.session, SESSION_KIND_FILTER, 0, sweep->first);
+    session_kind_key(sweep->row.session, SESSION_KIND_FILTER, UINT64_MAX, sweep->end);
+    scan(sweep, SESSION_STATE_KEY, SESSION_STATE_KEY, 1, filter_found);
+}
+
+/* A crash left it without an end: it ends now. */
+static void end_crashed(struct session_sweep *sweep)
+{
+    struct session_name_row *row = &sweep->row;
+    row->ended_ms = clock_wall_ms();
+    row->due_ms = (uint64_t)row->ended_ms + row->expiry_s * 1000ULL;
+    buf_clear(&sweep->value);
+    CHECK(session_name_encode(row, &sweep->value) == STATUS_OK);
+    session_key(&sweep->name, sweep->keys[0]);
+    sweep->rows[0] =
+        row_of(STORAGE_PUT, span_of(sweep->keys[0], SESSION_KEY), buf_span(&sweep->value));
+    sweep->rows[1] =
+        row_of(STORAGE_PUT, due_key(sweep, row->due_ms, sweep->keys[1]), span_of("\1", 1));
+    write_rows(sweep, 2, session_over);
+}
+
+static bool decode_name(struct session_sweep *sweep)
+{
+    struct span key, value;
+    size_t at = 0;
+    return storage_scan_next(&sweep->scan, &at, &key, &value) &&
+           session_name_decode(value, &sweep->row) == STATUS_OK;
+}
+
+/* Its row as it is now that nobody can change it. */
+static void claimed_row(struct session_sweep *sweep, enum status status)
+{
+    bool found = status == STATUS_OK && decode_name(sweep);
+    struct blob *rows = status == STATUS_OK ? sweep->scan.rows : NULL;
+    if (status != STATUS_OK) {
+        session_over(sweep, status);
+    } else if (sweep->crashed) {
+        if (found && sweep->row.ended_ms == 0 && sweep->row.expiry_s != UINT32_MAX)
+            end_crashed(sweep);
+        else
+            session_over(sweep, STATUS_OK);
+    } else if (found && sweep->row.due_ms == sweep->due_ms) {
+        erase_on(sweep);
+    } else { /* a due row that was left behind */
+        sweep->rows[0] =
+            row_of(STORAGE_DELETE, due_key(sweep, sweep->due_ms, sweep->keys[0]), (struct span){0});
+        write_rows(sweep, 1, session_over);
+    }
+    blob_unref(rows);
+}
+
+static void scan_name(struct session_sweep *sweep,
+                      void (*scanned)(struct session_sweep *sweep, enum status status))
+{
+    session_key(&sweep->name, sweep->first);
+    session_key(&sweep->name, sweep->end);
+    sweep->end[SESSION_KEY] = 0; /* the next key there is */
+    scan(sweep, SESSION_KEY, SESSION_KEY + 1, 1, scanned);
+}
+
+static void not_replaced(void *owner)
+{
+    (void)owner; /* the name is let go soon anyway */
+}
+
+static void named(struct session_sweep *sweep, enum status status)
+{
+    bool found = status == STATUS_OK && decode_name(sweep);
+    struct blob *rows = status == STATUS_OK ? sweep->scan.rows : NULL;
+    if (found)
+        sweep->claim = name_claim_free(&sweep->worker->broker->names, sweep->worker->loop,
+                                       sweep->name.tenant, sweep->row.name, sweep, not_replaced);
+    blob_unref(rows);
+    if (status == STATUS_OK && !found) {
+        sweep->rows[0] =
+            row_of(STORAGE_DELETE, due_key(sweep, sweep->due_ms, sweep->keys[0]), (struct span){0});
+        write_rows(sweep, 1, session_over);
+    } else if (sweep->claim == NULL) {
+        session_over(sweep, status); /* its client is there */
+    } else {
+        scan_name(sweep, claimed_row);
+    }
+}
+
+/* ------------------------------------------------ pages of them */
+
+static void next_page(struct session_sweep *sweep);
+
+static void next_session(struct session_sweep *sweep)
+{
+    struct span key, value;
+    bool more =
+        !sweep->closed && storage_scan_next(&sweep->page_scan, &sweep->page_at, &key, &value);
+    if (!more) {
+        blob_unref(sweep->page);
+        sweep->page = NULL;
+        if (sweep->page_scan.more && !sweep->closed) {
+            next_page(sweep);
+            return;
+        }
+        sweep->done_crashed |= sweep->crashed;
+        pause_for(sweep, DUE_MS);
+        return;
+    }
+    CHECK(key.size < KEY_MAX);
+    memcpy(sweep->page_next, key.data, key.size);
+    sweep->page_next[key.size] = 0;
+    sweep->page_next_size = key.size + 1;
+    size_t at = sweep->crashed ? 1 : 9;
+    sweep->due_ms = sweep->crashed ? 0 : load_u64(key.data + 1);
+    sweep->name = (struct session_name){
+        .tenant = load_u64(key.data + at),
+        .hash = {load_u64(key.data + at + 8), load_u64(key.data + at + 16)},
+    };
+    struct session_name_row row;
+    if (sweep->crashed && (session_name_decode(value, &row) != STATUS_OK || row.ended_ms != 0 ||
+                           row.expiry_s == UINT32_MAX))
+        next_session(sweep);
+    else
+        scan_name(sweep, named);
+}
+
+static void page_scanned(struct session_sweep *sweep, enum status status)
+{
+    if (status != STATUS_OK || sweep->closed) {
+        if (status == STATUS_OK)
+            blob_unref(sweep->scan.rows);
+        pause_for(sweep, DUE_MS);
+        return;
+    }
+    sweep->page_scan = sweep->scan;
+    sweep->page = sweep->scan.rows;
+    sweep->page_at = 0;
+    next_session(sweep);
+}
+
+static void next_page(struct session_sweep *sweep)
+{
+    size_t end = 1;
+    memcpy(sweep->first, sweep->page_next, sweep->page_next_size);
+    sweep->end[0] = sweep->crashed ? TABLE_SESSION + 1 : TABLE_SESSION_DUE;
+    if (!sweep->crashed) {
+        store_u64(sweep->end + 1, (uint64_t)clock_wall_ms() + 1);
+        end = 9;
+    }
+    scan(sweep, sweep->page_next_size, end, PAGE, page_scanned);
+}
+
+static void sessions_begin(struct session_sweep *sweep, bool crashed)
+{
+    sweep->crashed = crashed;
+    sweep->page_next[0] = crashed ? TABLE_SESSION : TABLE_SESSION_DUE;
+    sweep->page_next_size = 1;
+    next_page(sweep);
+}
+
+/* ------------------------------------------------ index rows */
+
+/* Can no reader find it any more? A batch is as long as LIMIT_BATCH_RECORDS at most. */
+static bool is_dead(const struct broker_worker *worker, const struct filter_row *row)
+{
+    const struct queue *queue = catalog_queue_of_partition(worker->catalog, row->partition);
+    if (queue == NULL)
+        return true;
+    const struct partition_stat *stat =
+        &queue->stat->partitions[row->partition - queue->first_partition];
+    uint64_t start = atomic_load(&stat->start);
+    return row->base + LIMIT_BATCH_RECORDS <= start ||
+           (row->base < start && start == atomic_load(&stat->end));
+}
+
+static void filter_cleaned(struct session_sweep *sweep, enum status status)
+{
+    if (status != STATUS_OK)
+        pause_for(sweep, DUE_MS);
+    else
+        next_filter(sweep);
+}
+
+/* Everything of the filter up to there: rows that come later belong to whoever came later. */
+static void clean_upto(struct session_sweep *sweep, uint64_t commit)
+{
+    filter_index_key(sweep->filter, 0, sweep->keys[0]);
+    filter_index_key(sweep->filter, commit + 1, sweep->keys[1]);
+    sweep->rows[0] = row_of(STORAGE_DELETE_RANGE, span_of(sweep->keys[0], FILTER_INDEX_KEY),
+                            span_of(sweep->keys[1], FILTER_INDEX_KEY));
+    write_rows(sweep, 1, filter_cleaned);
+}
+
+static void holder_scanned(struct session_sweep *sweep, enum status status)
+{
+    bool held = status != STATUS_OK || sweep->scan.count > 0;
+    if (status == STATUS_OK)
+        blob_unref(sweep->scan.rows);
+    if (held) {
+        sweep->finished = true;
+        next_filter(sweep);
+    } else {
+        sweep->finished = false;
+        clean_upto(sweep, sweep->upto);
+    }
+}
+
+static void filter_scanned(struct session_sweep *sweep, enum status status)
+{
+    struct span key, value;
+    struct filter_row row;
+    uint64_t dead = 0;
+    size_t at = 0;
+    bool any = false, alive = false;
+    while (status == STATUS_OK && !alive && storage_scan_next(&sweep->scan, &at, &key, &value)) {
+        uint64_t filter = key.size == FILTER_INDEX_KEY ? load_u64(key.data + 1) : 0;
+        if (any && filter != sweep->filter)
+            break;
+        any = true;
+        sweep->filter = filter;
+        sweep->upto = load_u64(key.data + 9);
+        if (filter_row_decode(key, value, &row) && is_dead(sweep->worker, &row))
+            dead = row.commit;
+        else
+            alive = true;
+    }
+    if (status == STATUS_OK)
+        blob_unref(sweep->scan.rows);
+    if (status != STATUS_OK || !any || sweep->closed) {
+        sweep->clean_ms = loop_now_ms(sweep->worker->loop) + CLEAN_MS;
+        pause_for(sweep, DUE_MS);
+    } else if (dead != 0) {
+        sweep->finished = alive;
+        clean_upto(sweep, dead);
+    } else {
+        filter_holder_key(sweep->filter, 0, sweep->first);
+        filter_holder_key(sweep->filter, UINT64_MAX, sweep->end);
+        scan(sweep, FILTER_HOLDER_KEY, FILTER_HOLDER_KEY, 1, holder_scanned);
+    }
+}
+
+/* The one in hand once more, or the next that has rows. */
+static void next_filter(struct session_sweep *sweep)
+{
+    if (sweep->finished && sweep->filter == UINT64_MAX) {
+        sweep->clean_ms = loop_now_ms(sweep->worker->loop) + CLEAN_MS;
+        pause_for(sweep, DUE_MS);
+        return;
+    }
+    filter_index_key(sweep->filter + sweep->finished, 0, sweep->first);
+    sweep->finished = false;
+    sweep->end[0] = TABLE_FILTER_INDEX + 1;
+    scan(sweep, FILTER_INDEX_KEY, 1, PAGE, filter_scanned);
+}
+
+/* ------------------------------------------------ time */
+
+static void tick(struct loop_timer *timer)
+{
+    struct session_sweep *sweep = container_of(timer, struct session_sweep, timer);
+    struct broker_worker *worker = sweep->worker;
+    if (!atomic_load(&worker->broker->sessions_kept)) {
+        sweep->done_crashed = true;
+        pause_for(sweep, DUE_MS);
+        return;
+    }
+    if (!sweep->done_crashed) {
+        sessions_begin(sweep, true);
+    } else if (loop_now_ms(worker->loop) >= sweep->clean_ms) {
+        sweep->filter = 0;
+        sweep->finished = false;
+        next_filter(sweep);
+    } else {
+        sessions_begin(sweep, false);
+    }
+}
+
+void session_sweep_start(struct broker_worker *worker)
+{
+    struct session_sweep *sweep = worker->broker->sweep = heap_new(sizeof *sweep);
+    sweep->worker = worker;
+    sweep->timer.fired = tick;
+    sweep->clean_ms = loop_now_ms(worker->loop) + CLEAN_MS;
+    buf_init(&sweep->value, NAME_BYTES);
+    loop_timer_start(worker->loop, &sweep->timer, DUE_MS);
+}
+
+void session_sweep_stop(struct broker_worker *worker)
+{
+    struct session_sweep *sweep = worker->broker->sweep;
+    if (sweep == NULL || sweep->worker != worker)
+        return;
+    sweep->closed = true;
+    loop_timer_stop(worker->loop, &sweep->timer);
+}
+
+void session_sweep_free(struct broker *broker)
+{
+    if (broker->sweep == NULL)
+        return;
+    blob_unref(broker->sweep->page);
+    buf_deinit(&broker->sweep->value);
+    heap_free(broker->sweep);
+}

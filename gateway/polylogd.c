@@ -222,6 +222,7 @@ static void configure_mqtt(const struct config *config)
         .receive_max = (uint16_t)config->mqtt_receive_max,
         .topic_alias_max = (uint16_t)config->mqtt_topic_alias_max,
         .keep_alive_max = (uint16_t)config->mqtt_keep_alive_max,
+        .session_expiry_max = (uint32_t)config->mqtt_session_expiry_max,
         .server_reference = config->mqtt_server_reference,
     });
 }

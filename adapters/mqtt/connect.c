@@ -10,6 +10,7 @@
 /* The login under way, with copies of what the request borrows. */
 struct login {
     struct broker_login request;
+    struct broker_attach attach;
     struct mqtt_session *session;
     uint16_t asked_keep_alive;
     uint8_t bytes[];
@@ -23,10 +24,15 @@ struct mqtt_kept_will {
 };
 
 /* False: the client does not take a packet of that size. */
-static bool send_connack(struct mqtt_session *session, enum mqtt_reason reason,
+static bool send_connack(struct mqtt_session *session, enum mqtt_reason reason, bool present,
                          const struct mqtt_properties *properties)
 {
-    struct mqtt_connack connack = {.reason = reason, .properties = *properties};
+    /* MQTT 3.1 has no such flag. */
+    struct mqtt_connack connack = {
+        .session_present = present && session->version != MQTT_3_1,
+        .reason = reason,
+        .properties = *properties,
+    };
     size_t size = mqtt_connack_size(session->version, &connack);
     if (size == 0 || size > session->packet_max)
         return false;
@@ -43,11 +49,11 @@ static bool is_answered(enum mqtt_version version, enum mqtt_reason reason)
            reason != MQTT_REASON_PROTOCOL_ERROR && reason != MQTT_REASON_TOPIC_INVALID;
 }
 
-static void refuse(struct mqtt_session *session, enum mqtt_reason reason)
+void mqtt_refuse(struct mqtt_session *session, enum mqtt_reason reason)
 {
     mqtt_count_refusal(reason);
     if (is_answered(session->version, reason))
-        send_connack(session, reason, &mqtt_properties_none);
+        send_connack(session, reason, false, &mqtt_properties_none);
     session->state = MQTT_DOWN;
     stream_close(session->stream);
 }
@@ -65,11 +71,10 @@ static void accept_client(struct mqtt_session *session, const struct login *logi
         }
         properties.maximum_packet = mqtt_settings.max_packet;
         properties.topic_alias_maximum = mqtt_settings.topic_alias_max;
-        /* Not yet built, and said so: sessions that stay. */
         properties.shared_available = 1;
-        if (session->asked_expiry) {
+        if (session->expiry != session->asked_expiry) {
             properties.present |= MQTT_HAS(SESSION_EXPIRY);
-            properties.session_expiry = 0;
+            properties.session_expiry = session->expiry;
         }
         if (session->assigned_id) {
             properties.present |= MQTT_HAS(ASSIGNED_CLIENT_ID);
@@ -80,12 +85,14 @@ static void accept_client(struct mqtt_session *session, const struct login *logi
             properties.server_keep_alive = session->keep_alive;
         }
     }
-    if (!send_connack(session, MQTT_REASON_SUCCESS, &properties)) {
-        refuse(session, MQTT_REASON_PACKET_TOO_LARGE);
+    if (!send_connack(session, MQTT_REASON_SUCCESS, login->attach.present, &properties)) {
+        mqtt_refuse(session, MQTT_REASON_PACKET_TOO_LARGE);
         return;
     }
     session->state = MQTT_UP;
-    mqtt_claim_name(session);
+    if (broker_session_is_kept(&session->client))
+        session->id_base = LIMIT_CLIENT_CREDIT;
+    mqtt_incoming_known(session, login->attach.received, login->attach.received_count);
     struct loop *loop = broker_loop(session->client.worker);
     session->heard_ms = loop_now_ms(loop);
     if (session->keep_alive > 0)
@@ -93,22 +100,43 @@ static void accept_client(struct mqtt_session *session, const struct login *logi
     else
         loop_timer_stop(loop, &session->timer);
     stream_resume(session->stream);
+    broker_session_begin(&session->client);
+}
+
+static void login_end(struct login *login, enum status status)
+{
+    struct mqtt_session *session = login->session;
+    if (session->state == MQTT_LOGIN) {
+        if (status == STATUS_OK)
+            accept_client(session, login);
+        else
+            mqtt_refuse(session, status == STATUS_BUSY ? MQTT_REASON_SERVER_BUSY
+                                                       : mqtt_reason_on(status, MQTT_ON_CONNACK));
+    }
+    heap_free(login->attach.received);
+    heap_free(login);
+    connection_release(session);
+}
+
+static void attach_done(struct request *request, enum status status)
+{
+    login_end(container_of(request, struct login, attach.request), status);
 }
 
 static void login_done(struct request *request, enum status status)
 {
     struct login *login = container_of(request, struct login, request.request);
     struct mqtt_session *session = login->session;
-    if (session->state == MQTT_LOGIN) {
-        if (status == STATUS_OK)
-            accept_client(session, login);
-        else
-            refuse(session, status == STATUS_BUSY ? MQTT_REASON_SERVER_BUSY
-                                                  : mqtt_reason_on(status, MQTT_ON_CONNACK));
-    }
     explicit_bzero(login->bytes, login->request.password.size);
-    heap_free(login);
-    connection_release(session);
+    if (session->state != MQTT_LOGIN || status != STATUS_OK) {
+        login_end(login, status);
+        return;
+    }
+    login->attach.client = &session->client;
+    login->attach.clean = session->clean;
+    login->attach.expiry_s = session->expiry;
+    request_init(&login->attach.request, broker_loop(session->client.worker), attach_done);
+    broker_attach(&login->attach);
 }
 
 static struct span keep(uint8_t **at, struct span bytes)
@@ -161,13 +189,19 @@ static void keep_will(struct mqtt_session *session, const struct mqtt_will *will
     mqtt_properties_decode(list, MQTT_LIST_WILL, &kept->will.properties);
 }
 
+uint32_t mqtt_expiry_granted(uint32_t asked)
+{
+    uint32_t max = mqtt_settings.session_expiry_max;
+    return max > 0 && asked > max ? max : asked;
+}
+
 void mqtt_handle_connect(struct mqtt_session *session, uint8_t header, struct span body)
 {
     struct mqtt_connect connect;
     enum mqtt_reason reason = mqtt_decode_connect(header, body, &connect);
     session->version = connect.version;
     if (reason != MQTT_REASON_SUCCESS) {
-        refuse(session, reason);
+        mqtt_refuse(session, reason);
         return;
     }
     const struct mqtt_properties *properties = &connect.properties;
@@ -175,14 +209,18 @@ void mqtt_handle_connect(struct mqtt_session *session, uint8_t header, struct sp
                           ? properties->receive_maximum
                           : LIMIT_CLIENT_CREDIT;
     session->packet_max = properties->maximum_packet;
-    session->asked_expiry = properties->session_expiry > 0;
+    session->clean = connect.clean;
+    session->asked_expiry = connect.version == MQTT_5 ? properties->session_expiry
+                            : connect.clean           ? 0
+                                                      : UINT32_MAX;
+    session->expiry = mqtt_expiry_granted(session->asked_expiry);
     if (properties->present & MQTT_HAS(AUTH_METHOD)) {
-        refuse(session, MQTT_REASON_BAD_AUTH_METHOD);
+        mqtt_refuse(session, MQTT_REASON_BAD_AUTH_METHOD);
         return;
     }
     if (connect.client_id.size > LIMIT_CLIENT_ID_BYTES ||
         (connect.client_id.size == 0 && connect.version == MQTT_3_1)) {
-        refuse(session, MQTT_REASON_CLIENT_ID_INVALID);
+        mqtt_refuse(session, MQTT_REASON_CLIENT_ID_INVALID);
         return;
     }
     client_set_credit(&session->client, credit);

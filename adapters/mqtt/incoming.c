@@ -17,7 +17,7 @@ struct mqtt_aliases {
 struct mqtt_received {
     uint8_t states[65536 / 4];
 };
-enum { RECEIVED_NOT, RECEIVED_PENDING, RECEIVED_STORED };
+enum { RECEIVED_NOT, RECEIVED_PENDING, RECEIVED_STORED, RECEIVED_FORGETTING };
 
 static unsigned received_get(const struct mqtt_session *session, uint16_t id)
 {
@@ -42,6 +42,13 @@ void mqtt_incoming_free(struct mqtt_session *session)
     heap_free(session->received);
     session->aliases = NULL;
     session->received = NULL;
+}
+
+void mqtt_incoming_known(struct mqtt_session *session, const uint32_t *ids, uint32_t count)
+{
+    for (uint32_t i = 0; i < count; i++)
+        received_set(session, (uint16_t)ids[i], RECEIVED_STORED);
+    session->unanswered = (uint16_t)count;
 }
 
 static void send_ack(struct mqtt_session *session, enum mqtt_type type, uint16_t id,
@@ -176,6 +183,7 @@ static void to_broker(struct mqtt_session *session, const struct mqtt_publish *p
         .retain = packet->retain,
         .answer = packet->qos > 0,
         .token = token_of(packet),
+        .number = packet->qos == 2 ? packet->packet_id : 0,
     };
     enum mqtt_reason reason = mqtt_publish_fill(&packet->properties, &publish, headers, text);
     if (reason != MQTT_REASON_SUCCESS) {
@@ -203,7 +211,7 @@ bool mqtt_handle_publish(struct mqtt_session *session, uint8_t header, struct sp
     }
     if (publish.qos == 2 && received_get(session, publish.packet_id) != RECEIVED_NOT) {
         /* Sent again: it is answered once it is stored, and never published twice (4.3.3-10). */
-        if (received_get(session, publish.packet_id) == RECEIVED_STORED)
+        if (received_get(session, publish.packet_id) != RECEIVED_PENDING)
             send_ack(session, MQTT_PUBREC, publish.packet_id, MQTT_REASON_SUCCESS);
         return true;
     }
@@ -233,10 +241,22 @@ void mqtt_handle_pubrel(struct mqtt_session *session, uint8_t header, struct spa
         mqtt_end(session, MQTT_REASON_PROTOCOL_ERROR);
         return;
     }
-    if (state == RECEIVED_STORED) {
-        received_set(session, ack.packet_id, RECEIVED_NOT);
-        session->unanswered--;
+    if (state == RECEIVED_NOT) {
+        send_ack(session, MQTT_PUBCOMP, ack.packet_id, MQTT_REASON_PACKET_ID_NOT_FOUND);
+    } else if (state == RECEIVED_STORED && broker_session_is_kept(&session->client)) {
+        received_set(session, ack.packet_id, RECEIVED_FORGETTING);
+        broker_forget(&session->client, ack.packet_id);
+    } else if (state == RECEIVED_STORED) {
+        mqtt_forgotten(&session->client, ack.packet_id);
     }
-    send_ack(session, MQTT_PUBCOMP, ack.packet_id,
-             state == RECEIVED_STORED ? MQTT_REASON_SUCCESS : MQTT_REASON_PACKET_ID_NOT_FOUND);
+}
+
+void mqtt_forgotten(struct client *client, uint32_t number)
+{
+    struct mqtt_session *session = mqtt_session_of(client);
+    if (session->state != MQTT_UP)
+        return;
+    received_set(session, (uint16_t)number, RECEIVED_NOT);
+    session->unanswered--;
+    send_ack(session, MQTT_PUBCOMP, (uint16_t)number, MQTT_REASON_SUCCESS);
 }

@@ -8,14 +8,13 @@
 void mqtt_lease_put(struct mqtt_session *session, uint16_t id, const struct mqtt_lease *lease)
 {
     if (session->leases == NULL)
-        session->leases = heap_array(session->client.credit_max + 1u, sizeof *session->leases);
+        session->leases = heap_array(mqtt_id_count(session), sizeof *session->leases);
     session->leases[id] = *lease;
 }
 
 struct mqtt_lease *mqtt_lease_at(struct mqtt_session *session, uint16_t id)
 {
-    return session->leases != NULL && id <= session->client.credit_max ? &session->leases[id]
-                                                                       : NULL;
+    return session->leases != NULL && id < mqtt_id_count(session) ? &session->leases[id] : NULL;
 }
 
 /* In ms, of a negative answer; what is no number asks for none. */

@@ -10,6 +10,7 @@ struct mqtt_options {
     uint16_t receive_max;         /* unanswered QoS 1 and 2 publishes of a client; 0: 65535 */
     uint16_t topic_alias_max;     /* aliases a client may set */
     uint16_t keep_alive_max;      /* seconds; 0: as the client asks */
+    uint32_t session_expiry_max;  /* seconds; 0: as the client asks */
     const char *server_reference; /* where clients shall go when this server ends; NULL: nowhere */
 };
 

@@ -180,10 +180,13 @@ static void disconnected(struct mqtt_session *session, uint8_t header, struct sp
         mqtt_end(session, reason);
         return;
     }
-    if (disconnect.properties.session_expiry > 0 && !session->asked_expiry) {
+    if (disconnect.properties.session_expiry > 0 && session->asked_expiry == 0) {
         mqtt_end(session, MQTT_REASON_PROTOCOL_ERROR); /* 3.14.2.2.2 */
         return;
     }
+    if (disconnect.properties.present & MQTT_HAS(SESSION_EXPIRY))
+        broker_session_expiry(&session->client,
+                              mqtt_expiry_granted(disconnect.properties.session_expiry));
     session->ended_well = disconnect.reason != MQTT_REASON_DISCONNECT_WITH_WILL;
     mqtt_end(session, MQTT_REASON_SUCCESS);
 }
@@ -235,8 +238,7 @@ static bool handle(struct mqtt_session *session, uint8_t header, struct span bod
         mqtt_handle_subscribe(session, header, body);
         return true;
     case MQTT_UNSUBSCRIBE:
-        mqtt_handle_unsubscribe(session, header, body);
-        return true;
+        return mqtt_handle_unsubscribe(session, header, body);
     case MQTT_PINGREQ:
         ping(session, header, body);
         return true;
@@ -340,7 +342,6 @@ static void session_close(void *context)
     if (!session->ended_well)
         mqtt_will_publish(session);
     mqtt_will_free(session);
-    mqtt_give_name_back(session);
     mqtt_replays_close(session);
     client_close(&session->client);
     mqtt_queues_close(session);
@@ -363,7 +364,13 @@ static void client_resume(struct client *client)
 
 static void client_end(struct client *client, enum status why)
 {
-    mqtt_end(mqtt_session_of(client), mqtt_reason_on(why, MQTT_ON_DISCONNECT_SERVER));
+    struct mqtt_session *session = mqtt_session_of(client);
+    if (why != STATUS_STALE)
+        mqtt_end(session, mqtt_reason_on(why, MQTT_ON_DISCONNECT_SERVER));
+    else if (session->state == MQTT_LOGIN) /* the name went to a newer one before it was given */
+        mqtt_refuse(session, MQTT_REASON_SERVER_BUSY);
+    else
+        mqtt_end(session, MQTT_REASON_SESSION_TAKEN_OVER);
 }
 
 const struct client_ops mqtt_client_ops = {
@@ -372,6 +379,9 @@ const struct client_ops mqtt_client_ops = {
     .variant = mqtt_variant,
     .encode = mqtt_encode_record,
     .deliver = mqtt_deliver,
+    .deliver_kept = mqtt_deliver_kept,
+    .release = mqtt_release,
+    .forgotten = mqtt_forgotten,
     .queued = client_queued,
     .resume = client_resume,
     .end = client_end,

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* One MQTT connection and its session, which here ends with the connection. Shared by the files of
- * this folder only.
+/* One MQTT connection; what of its session outlives it is the broker's. Shared by the files of this
+ * folder only.
  *
- *   WAIT_CONNECT --CONNECT--> LOGIN --ok--> UP --DISCONNECT, error, end--> DOWN
+ *   WAIT_CONNECT --CONNECT--> LOGIN --ok, attached--> UP --DISCONNECT, error, end--> DOWN
  */
 #ifndef ADAPTERS_MQTT_SESSION_H
 #define ADAPTERS_MQTT_SESSION_H
@@ -21,7 +21,6 @@ enum mqtt_owed { MQTT_OWED_NOTHING, MQTT_OWED_PUBACK, MQTT_OWED_PUBREC, MQTT_OWE
 struct mqtt_aliases;
 struct mqtt_received;
 struct mqtt_kept_will;
-struct mqtt_claim;
 struct mqtt_lease;
 
 struct mqtt_session {
@@ -33,11 +32,13 @@ struct mqtt_session {
     uint16_t receive_max; /* what the client may have unanswered */
     uint16_t unanswered;  /* what it has */
     uint16_t next_id;     /* where the search for a free outgoing identifier begins */
+    uint16_t id_base;     /* identifiers up to here are those of the kept session's deliveries */
     uint32_t packet_max;  /* what the client takes; UINT32_MAX: anything */
     uint32_t settled;     /* outgoing deliveries settled during this input */
     uint16_t subscribes;  /* SUBSCRIBEs under way */
-    bool assigned_id, asked_expiry, ended_well;
-    bool held; /* input waits for the broker, so silence is not the client's */
+    bool assigned_id, ended_well, clean;
+    uint32_t asked_expiry, expiry; /* seconds; what the client asked for, and what it got */
+    bool held;                     /* input waits for the broker, so silence is not the client's */
     uint64_t heard_ms;
     struct loop_timer timer;   /* until CONNECT, then keep alive */
     uint8_t *owed;             /* enum mqtt_owed by outgoing identifier; NULL until the first */
@@ -51,12 +52,17 @@ struct mqtt_session {
     struct mqtt_aliases *aliases;
     struct mqtt_received *received; /* incoming QoS 2 identifiers */
     struct mqtt_kept_will *will;
-    struct mqtt_claim *claim; /* to its client identifier */
 };
 
 static inline struct mqtt_session *mqtt_session_of(struct client *client)
 {
     return (struct mqtt_session *)client;
+}
+
+/* Outgoing identifiers are below this. */
+static inline uint32_t mqtt_id_count(const struct mqtt_session *session)
+{
+    return session->id_base + session->client.credit_max + 1u;
 }
 
 extern struct mqtt_options mqtt_settings;
@@ -69,13 +75,13 @@ enum mqtt_reason mqtt_reason_on(enum status status, uint32_t packets);
 void mqtt_count_refusal(enum mqtt_reason reason); /* in /metrics */
 
 /* connect.c */
+/* How long a session is kept of what the client asks for, in seconds. */
+uint32_t mqtt_expiry_granted(uint32_t asked);
 void mqtt_handle_connect(struct mqtt_session *session, uint8_t header, struct span body);
+/* CONNACK with the reason, where there is one, then close. */
+void mqtt_refuse(struct mqtt_session *session, enum mqtt_reason reason);
 void mqtt_will_publish(struct mqtt_session *session);
 void mqtt_will_free(struct mqtt_session *session);
-
-/* takeover.c: from CONNACK to the end; an older connection of the same name ends. */
-void mqtt_claim_name(struct mqtt_session *session);
-void mqtt_give_name_back(struct mqtt_session *session);
 
 /* incoming.c: PUBLISH and PUBREL of the client, answers to it. False: it must wait, nothing was
  * taken. */
@@ -83,11 +89,16 @@ bool mqtt_handle_publish(struct mqtt_session *session, uint8_t header, struct sp
 void mqtt_handle_pubrel(struct mqtt_session *session, uint8_t header, struct span body);
 void mqtt_answered(struct client *client, uint64_t token, enum status status, uint64_t partition,
                    uint64_t offset);
+/* Identifiers of an earlier connection of the session, of publishes that are stored. */
+void mqtt_incoming_known(struct mqtt_session *session, const uint32_t *ids, uint32_t count);
+void mqtt_forgotten(struct client *client, uint32_t number);
 void mqtt_incoming_free(struct mqtt_session *session);
 
 /* outgoing.c: deliveries, and the client's answers to them. */
 void mqtt_deliver(struct client *client, struct subscription *subscription, struct blob *frame,
                   uint32_t variant, const struct record *record);
+bool mqtt_deliver_kept(struct client *client, struct blob *frame, uint32_t number, bool again);
+void mqtt_release(struct client *client, uint32_t number);
 void mqtt_handle_ack(struct mqtt_session *session, uint8_t header, struct span body);
 
 /* An identifier that is not in use; there is one while there is credit. */
@@ -175,7 +186,8 @@ void mqtt_settlings_close(struct mqtt_session *session); /* their consumers are 
 enum { MQTT_PENDING = 0xff };
 void mqtt_subscribed(struct mqtt_subscribing *subscribing, uint16_t place, uint8_t reason);
 void mqtt_handle_subscribe(struct mqtt_session *session, uint8_t header, struct span body);
-void mqtt_handle_unsubscribe(struct mqtt_session *session, uint8_t header, struct span body);
+/* False: it must wait, nothing was taken. */
+bool mqtt_handle_unsubscribe(struct mqtt_session *session, uint8_t header, struct span body);
 
 /* view.c: a record as a PUBLISH, and a PUBLISH as a record (MAPPING). */
 uint32_t mqtt_variant(struct client *client, const struct subscription *subscription,

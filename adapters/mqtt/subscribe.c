@@ -213,31 +213,61 @@ void mqtt_handle_subscribe(struct mqtt_session *session, uint8_t header, struct 
     broker_subscribe(&subscribing->request);
 }
 
-void mqtt_handle_unsubscribe(struct mqtt_session *session, uint8_t header, struct span body)
+/* The answer to an UNSUBSCRIBE, when it holds for ever. */
+struct unsubscribing {
+    struct broker_flush flush;
+    struct mqtt_session *session;
+    uint16_t packet_id, count;
+    uint8_t reasons[];
+};
+
+static void unsubscribe_done(struct request *request, enum status status)
+{
+    struct unsubscribing *unsubscribing =
+        container_of(request, struct unsubscribing, flush.request);
+    struct mqtt_session *session = unsubscribing->session;
+    struct mqtt_suback unsuback = {
+        .packet_id = unsubscribing->packet_id,
+        .reasons = span_of(unsubscribing->reasons, unsubscribing->count),
+        .properties = mqtt_properties_none,
+    };
+    size_t size = mqtt_unsuback_size(session->version, &unsuback);
+    if (session->state == MQTT_UP && status != STATUS_OK)
+        mqtt_end(session, mqtt_reason_on(status, MQTT_ON_DISCONNECT_SERVER));
+    else if (session->state == MQTT_UP && size > 0 && size <= session->packet_max)
+        mqtt_encode_unsuback(session->version, &unsuback, stream_reserve(session->stream, size));
+    heap_free(unsubscribing);
+    connection_release(session);
+}
+
+bool mqtt_handle_unsubscribe(struct mqtt_session *session, uint8_t header, struct span body)
 {
     struct mqtt_subscribe packet;
+    if (session->subscribes > 0) /* what it takes back may not be there yet */
+        return false;
     enum mqtt_reason reason = mqtt_decode_unsubscribe(session->version, header, body, &packet);
     if (reason == MQTT_REASON_SUCCESS && packet.count > LIMIT_FILTERS_PER_CALL)
         reason = MQTT_REASON_QUOTA_EXCEEDED;
     if (reason != MQTT_REASON_SUCCESS) {
         mqtt_end(session, reason);
-        return;
+        return true;
     }
-    uint8_t reasons[LIMIT_FILTERS_PER_CALL];
-    uint16_t count = 0;
+    struct unsubscribing *unsubscribing = heap_new(sizeof *unsubscribing + packet.count);
+    unsubscribing->session = session;
+    unsubscribing->packet_id = packet.packet_id;
     struct span filter;
-    while (count < packet.count && mqtt_unsubscribe_next(&packet, &filter)) {
+    for (uint16_t left = packet.count; left > 0 && mqtt_unsubscribe_next(&packet, &filter);
+         left--) {
         enum status status = unsubscribe_one(session, filter);
-        reasons[count++] = status == STATUS_INVALID ? MQTT_REASON_FILTER_INVALID
-                           : status == STATUS_OK    ? MQTT_REASON_SUCCESS
-                                                    : MQTT_REASON_NO_SUBSCRIPTION_EXISTED;
+        unsubscribing->reasons[unsubscribing->count++] =
+            status == STATUS_INVALID ? MQTT_REASON_FILTER_INVALID
+            : status == STATUS_OK    ? MQTT_REASON_SUCCESS
+                                     : MQTT_REASON_NO_SUBSCRIPTION_EXISTED;
     }
-    struct mqtt_suback unsuback = {
-        .packet_id = packet.packet_id,
-        .reasons = span_of(reasons, count),
-        .properties = mqtt_properties_none,
-    };
-    size_t size = mqtt_unsuback_size(session->version, &unsuback);
-    if (size > 0 && size <= session->packet_max)
-        mqtt_encode_unsuback(session->version, &unsuback, stream_reserve(session->stream, size));
+    connection_hold(session);
+    unsubscribing->flush.client = &session->client;
+    request_init(&unsubscribing->flush.request, broker_loop(session->client.worker),
+                 unsubscribe_done);
+    broker_flush(&unsubscribing->flush);
+    return true;
 }

@@ -49,7 +49,15 @@ void filter_shapes_init(struct filter_shapes *shapes)
 {
     *shapes = (struct filter_shapes){0};
     CHECK(pthread_mutex_init(&shapes->lock, NULL) == 0);
-    shapes->key = (struct hash_key){.k0 = rng_u64(), .k1 = rng_u64()};
+}
+
+/* Before the first id, and before anybody can look for one. */
+static void key_draw(struct filter_shapes *shapes)
+{
+    pthread_mutex_lock(&shapes->lock);
+    if (shapes->key.k0 == 0 && shapes->key.k1 == 0)
+        shapes->key = (struct hash_key){.k0 = rng_u64(), .k1 = rng_u64()};
+    pthread_mutex_unlock(&shapes->lock);
 }
 
 void filter_shapes_deinit(struct filter_shapes *shapes)
@@ -110,6 +118,7 @@ uint32_t filter_shapes_rows(struct filter_shapes *shapes, struct storage_row *ro
                             uint8_t **memory)
 {
     unsigned count = atomic_load_explicit(&shapes->count, memory_order_acquire);
+    key_draw(shapes);
     uint8_t *at = *memory = heap_new(32 + count * (2 + FILTER_SHAPE_BYTES));
     uint32_t used = 0;
     at[0] = TABLE_FILTER_META;
@@ -149,6 +158,7 @@ uint64_t filter_index_id(struct broker *broker, uint64_t tenant, struct span fil
 {
     struct filter_shapes *shapes = &broker->shapes;
     struct filter_shape shape = shape_of(filter);
+    key_draw(shapes);
     struct buf text;
     buf_init(&text, sizeof tenant + LIMIT_TOPIC_BYTES);
     text_begin(&text, tenant);

@@ -142,7 +142,7 @@ static void take_done(struct request *request, enum status status)
         consumer->receipts[at] = item->receipt;
         consumer->stale[at] = !consumer->polite && sim_chance(5);
         if (consumer->stale[at])
-            consumer->receipts[at].delivery++;
+            consumer->receipts[at].delivery += 1u << 20; /* the next one may come to be */
     }
     if (status == STATUS_NOT_FOUND || status == STATUS_SHUTTING_DOWN || consumer->stopped)
         return;

@@ -201,7 +201,7 @@ enum parameter {
 static bool take_parameter(struct span text, unsigned *seen, struct deflate_terms *terms)
 {
     struct span value = text, name = cut(&value, '=');
-    bool has_value = memchr(text.data, '=', text.size) != NULL;
+    bool has_value = text.size > 0 && memchr(text.data, '=', text.size) != NULL;
     unsigned parameter = named(name, "server_no_context_takeover")   ? NO_SERVER_CONTEXT
                          : named(name, "client_no_context_takeover") ? NO_CLIENT_CONTEXT
                          : named(name, "server_max_window_bits")     ? SERVER_WINDOW

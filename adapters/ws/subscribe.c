@@ -33,6 +33,7 @@ struct sub {
     struct consumer *consumer;
     struct broker_subscribe subscribe;
     struct subscribe_item item;
+    struct broker_join join;
     struct consumer_options options; /* until the group is there */
     uint32_t credit;
     char *address;    /* filter, or name of the group */
@@ -353,18 +354,41 @@ static const struct consumer_ops group_ops = {
     .ended = group_ended,
 };
 
-static void group_begin(struct sub *sub, const struct queue *queue)
+static void group_joined(struct request *request, enum status status)
 {
-    struct client *client = &sub->session->client;
-    sub->options.group = catalog_group_by_text(broker_catalog(client->worker), queue->id,
-                                               span_from_text(sub->address));
-    if (sub->options.group == NULL) {
-        sub_refuse(sub, STATUS_NOT_FOUND);
-        return;
+    struct sub *sub = container_of(request, struct sub, join.request);
+    struct ws_session *session = sub->session;
+    struct group_spec *group = sub->join.group;
+    sub->pending = false;
+    if (sub->closed) {
+        sub_free(sub);
+    } else if (status != STATUS_OK) {
+        sub_refuse(sub, status);
+    } else {
+        sub->options.group = group;
+        sub->consumer = consumer_open(&session->client, &group_ops, sub, &sub->options);
+        sub_holds(sub);
+        consumer_credit(sub->consumer, sub->unlimited ? CREDIT_MAX : sub->credit, false);
     }
-    sub->consumer = consumer_open(client, &group_ops, sub, &sub->options);
-    sub_holds(sub);
-    consumer_credit(sub->consumer, sub->unlimited ? CREDIT_MAX : sub->credit, false);
+    if (group != NULL)
+        group_spec_unref(group);
+    connection_release(session);
+}
+
+/* A group that is new begins at from. */
+static void group_begin(struct sub *sub, const struct queue *queue, enum seek_to from)
+{
+    struct ws_session *session = sub->session;
+    sub->join = (struct broker_join){
+        .client = &session->client,
+        .queue = queue->id,
+        .name = span_from_text(sub->address),
+        .start = from == SEEK_LATEST ? GROUP_LATEST : GROUP_EARLIEST,
+    };
+    request_init(&sub->join.request, broker_loop(session->client.worker), group_joined);
+    sub->pending = true;
+    connection_hold(session); /* the join looks at its client when it is back */
+    broker_join(&sub->join);
 }
 
 /* ---------------------------------------------------------------- what a frame asks for */
@@ -553,7 +577,7 @@ void ws_subscribe(struct ws_session *session, json_t *frame, uint64_t id)
     if (wanted.group.size > 0) {
         sub->kind = KIND_GROUP;
         keep_options(sub, &wanted, frame);
-        group_begin(sub, wanted.queue);
+        group_begin(sub, wanted.queue, wanted.from ? wanted.options.from : SEEK_EARLIEST);
         return;
     }
     if (wanted.queue == NULL && !wanted.from && !filtered) {

@@ -8,9 +8,18 @@ import os
 import threading
 import time
 
+try:
+    import jsonschema
+except ImportError:
+    raise SystemExit("python3-jsonschema is missing: script/bootstrap names what is needed") from None
+
 from gateway import Gateway, run, until
 from websocket import BINARY, TEXT, Refused, Socket, deflated, frame, RSV1
 from wire import Client
+
+
+with open(os.path.join(os.path.dirname(__file__), "../../docs/websocket.schema.json"), encoding="utf-8") as schema:
+    SCHEMA = jsonschema.Draft202012Validator(json.load(schema))
 
 
 class Link:
@@ -34,7 +43,11 @@ class Link:
 
     def receive(self):
         kind, payload = self.socket.receive_message()
-        return json.loads(payload) if kind == TEXT else payload
+        if kind != TEXT:
+            return payload
+        frame = json.loads(payload)
+        SCHEMA.validate(frame)  # what the gateway sends is what the specification says
+        return frame
 
     def begin(self, op, **members):
         self.next_id += 1
@@ -54,6 +67,7 @@ class Link:
     def ok(self, op, **members):
         got = self.ask(op, **members)
         assert got["op"] == "ok", (op, members, got)
+        SCHEMA.validate({"op": op, "id": 1, **members})  # and what it takes
         return got
 
     def fails(self, code, op, **members):
@@ -241,6 +255,20 @@ def settling(gateway):
         link.ok("subscribe", sub="s", queue="q", group="g")
         got = link.delivery()
         assert got["body"] == "left" and got["delivery_count"] == 0, got
+        link.ok("ack", receipt=got["receipt"])
+        # A group that is new is made, and begins at the earliest record, or where it is told to.
+        with Link(gateway) as other:
+            other.ok("subscribe", sub="late", queue="q", group="late", **{"from": "latest"})
+            other.ok("subscribe", sub="early", queue="q", group="early")
+            assert other.delivery()["body"] == "done"
+            other.ok("unsubscribe", sub="early")
+            other.aside = []
+            other.ok("publish", queue="q", body="new")
+            got = other.delivery()
+            assert (got["sub"], got["body"]) == ("late", "new"), got
+            other.ok("ack", receipt=got["receipt"])
+            other.fails("invalid", "subscribe", sub="bad", queue="q", group="a b")
+        got = link.delivery()
         link.ok("ack", receipt=got["receipt"])
         status, shown = gateway.call("GET", f"/v1.0/default/queues/{queue}/groups")
         assert shown["groups"][0]["available_messages"] == 0, shown

@@ -8,7 +8,7 @@ import re
 import sys
 
 ROOT = os.path.abspath(os.path.join(os.path.dirname(__file__), "..", ".."))
-OUTSIDE = {".git", "build", "data", "__pycache__"}
+OUTSIDE = {".git", "build", "data", "__pycache__", "node_modules"}
 
 # Folder -> folders whose headers it may include, itself apart. A name with .h stands for that file only.
 # Storage is called by the two modules that own the log and its groups, and by nobody above them.

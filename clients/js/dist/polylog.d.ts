@@ -216,7 +216,7 @@ export declare class Polylog {
     /** The connection is gone: what waited for an answer will not get it. */
     private lost;
     private finish;
-    /** Says goodbye; what is under way is rejected. */
+    /** Waits a little for answers that are under way, and says goodbye; what is left is rejected. */
     close(): Promise<void>;
     private receive;
     private deliver;

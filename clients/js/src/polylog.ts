@@ -418,10 +418,13 @@ export class Polylog {
     this.become("closed", why);
   }
 
-  /** Says goodbye; what is under way is rejected. */
+  /** Waits a little for answers that are under way, and says goodbye; what is left is rejected. */
   async close(): Promise<void> {
     this.closing = true;
     clearTimeout(this.retry);
+    for (const subscription of this.subscriptions.values()) subscription.end("closed");
+    for (let waited = 0; this.current === "open" && this.pending.size > 0 && waited < 2000; waited += 10)
+      await new Promise((resolve) => setTimeout(resolve, 10));
     const socket = this.socket;
     if (socket !== undefined) socket.close(1000);
     this.lost(socket, new PolylogError("closed", "closed"));

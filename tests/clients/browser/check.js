@@ -109,7 +109,9 @@ async function main() {
     executablePath: process.env.CHROMIUM || '/usr/bin/chromium',
     headless: true,
     args: ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking',
-      '--disable-component-update', '--disable-sync'],
+      '--disable-component-update', '--disable-sync',
+      // A page that playwright supplies has no address, and would be kept from loopback.
+      '--disable-features=LocalNetworkAccessChecks'],
   })
   try {
     const page = await context.newPage()

@@ -389,6 +389,7 @@ static void exchange_init(struct exchange *exchange, const struct options *optio
         subscriber->streams = zeroed(subscriber->count, sizeof(struct stream));
     }
     hub_init(&exchange->hub, &exchange_handler, exchange, options->host, options->port);
+    exchange->hub.websocket = options->websocket;
 }
 
 static struct client *exchange_client(struct exchange *exchange, uint32_t index)

@@ -89,6 +89,7 @@ int idle_run(const struct options *options)
     if (links == NULL)
         abort();
     hub_init(&idle.hub, &idle_handler, &idle, options->host, options->port);
+    idle.hub.websocket = options->websocket;
     uint64_t before_kb = process_rss_kb(options->pid), server_ns = process_cpu_ns(options->pid);
     uint64_t from_ns = clock_ns();
     idle_connect(&idle, links);

@@ -99,6 +99,10 @@ static void link_drop(struct link *link)
     link->held = link->out = NULL;
     link->held_length = link->held_room = 0;
     link->out_start = link->out_end = link->out_room = 0;
+    link->framed = 0;
+    link->in_frame = 0;
+    link->held_framed = 0;
+    link->upgrading = false;
 }
 
 static void link_lost(struct link *link)
@@ -127,19 +131,41 @@ static bool link_write(struct link *link)
         link->blocked = true;
         return true;
     }
-    link->out_start = link->out_end = 0;
+    link->out_start = link->out_end = link->framed = 0;
     if (link->blocked)
         link_watch(link, EPOLL_CTL_MOD, EPOLLIN);
     link->blocked = false;
     return true;
 }
 
+/* What was written since the last flush becomes one frame, masked with zeros: the server pays the
+ * same, and this program does not measure itself. */
+static void link_frame(struct link *link)
+{
+    uint32_t size = link->out_end - link->framed;
+    if (!link->hub->websocket || link->upgrading || size == 0)
+        return;
+    uint32_t head = size < 126 ? 6 : size < 65536 ? 8 : 14;
+    link_reserve(link, head);
+    uint8_t *at = link->out + link->framed;
+    memmove(at + head, at, link->out_end - link->framed);
+    memset(at, 0, head);
+    at[0] = 0x82;
+    at[1] = (uint8_t)(0x80 | (size < 126 ? size : size < 65536 ? 126 : 127));
+    for (uint32_t i = 2; i < head - 4; i++)
+        at[i] = (uint8_t)((uint64_t)size >> 8 * (head - 5 - i));
+    link->out_end += head;
+    link->framed = link->out_end;
+}
+
 void link_close(struct link *link)
 {
     if (link->fd < 0)
         return;
-    if (!link->connecting)
+    if (!link->connecting) {
+        link_frame(link);
         link_write(link);
+    }
     link_drop(link);
 }
 
@@ -150,6 +176,7 @@ uint8_t *link_reserve(struct link *link, uint32_t length)
     uint32_t pending = link->out_end - link->out_start;
     if (link->out_start > 0)
         memmove(link->out, link->out + link->out_start, pending);
+    link->framed -= link->framed < link->out_start ? link->framed : link->out_start;
     link->out_start = 0;
     link->out_end = pending;
     if (link->out_room - pending < length) {
@@ -185,6 +212,8 @@ void hub_flush(struct hub *hub)
     for (uint32_t i = 0; i < hub->dirty_count; i++) {
         struct link *link = hub->dirty[i];
         link->dirty = false;
+        if (link->fd >= 0 && !link->connecting)
+            link_frame(link);
         if (link->fd >= 0 && !link->connecting && !link->blocked && !link_write(link))
             link_lost(link);
     }
@@ -204,10 +233,70 @@ static void link_hold(struct link *link, const uint8_t *rest, uint32_t length)
     link->held_length = length;
 }
 
+/* Payloads of frames next to each other, from new bytes on; returns how many bytes they are. What
+ * is left of a head that is cut stays behind them: *cut bytes. */
+static uint32_t unframe(struct link *link, uint8_t *bytes, uint32_t size, uint32_t *cut)
+{
+    uint32_t from = 0, to = 0;
+    while (from < size) {
+        if (link->in_frame == 0) {
+            uint32_t left = size - from, head = 2;
+            uint64_t length = left > 1 ? bytes[from + 1] & 127u : 0;
+            head += left > 1 && length == 126 ? 2 : left > 1 && length == 127 ? 8 : 0;
+            if (left < head)
+                break;
+            if (head > 2)
+                length = 0;
+            for (uint32_t i = 2; i < head; i++)
+                length = length << 8 | bytes[from + i];
+            link->in_frame = length;
+            from += head;
+            continue;
+        }
+        uint32_t part = size - from;
+        if (part > link->in_frame)
+            part = (uint32_t)link->in_frame;
+        memmove(bytes + to, bytes + from, part);
+        link->in_frame -= part;
+        from += part;
+        to += part;
+    }
+    *cut = size - from;
+    memmove(bytes + to, bytes + from, *cut);
+    return to;
+}
+
+static void link_upgraded(struct link *link)
+{
+    char answer[1024];
+    ssize_t n = recv(link->fd, answer, sizeof answer - 1, 0);
+    if (n < 12 || memcmp(answer, "HTTP/1.1 101", 12) != 0) {
+        link_lost(link);
+        return;
+    }
+    link->upgrading = false;
+    link->hub->handler->opened(link);
+}
+
+static void link_upgrade(struct link *link)
+{
+    static const char request[] =
+        "GET /mqtt HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
+        "Sec-WebSocket-Protocol: mqtt\r\n\r\n";
+    link->upgrading = true;
+    if (send(link->fd, request, sizeof request - 1, MSG_NOSIGNAL) != sizeof request - 1)
+        link_lost(link);
+}
+
 static void link_read(struct link *link)
 {
     struct hub *hub = link->hub;
-    uint32_t length = link->held_length, at = 0;
+    if (link->upgrading) {
+        link_upgraded(link);
+        return;
+    }
+    uint32_t length = link->held_length, at = 0, cut = 0, framed = link->held_framed;
     if (length > 0)
         memcpy(hub->input, link->held, length);
     ssize_t n = recv(link->fd, hub->input + length, INPUT_BYTES - length, 0);
@@ -219,6 +308,10 @@ static void link_read(struct link *link)
     }
     hub->now_ns = clock_ns();
     length += (uint32_t)n;
+    if (hub->websocket) {
+        uint32_t plain = length - (uint32_t)n - framed;
+        length = plain + unframe(link, hub->input + plain, framed + (uint32_t)n, &cut);
+    }
     uint32_t generation = link->generation;
     while (at < length) {
         struct frame frame;
@@ -234,7 +327,8 @@ static void link_read(struct link *link)
         if (link->generation != generation)
             return;
     }
-    link_hold(link, hub->input + at, length - at);
+    link_hold(link, hub->input + at, length - at + cut);
+    link->held_framed = cut;
 }
 
 static void link_connected(struct link *link)
@@ -248,7 +342,10 @@ static void link_connected(struct link *link)
     }
     link->connecting = false;
     link_watch(link, EPOLL_CTL_MOD, EPOLLIN);
-    link->hub->handler->opened(link);
+    if (link->hub->websocket)
+        link_upgrade(link);
+    else
+        link->hub->handler->opened(link);
 }
 
 void hub_turn(struct hub *hub, uint64_t timeout_ns)

@@ -20,6 +20,7 @@ struct link_handler {
 
 struct hub {
     const struct link_handler *handler;
+    bool websocket; /* bytes travel in frames; set after hub_init() */
     void *context;
     struct sockaddr_in server;
     int epoll;
@@ -39,6 +40,10 @@ struct link {
     uint32_t held_length, held_room;
     uint8_t *out;
     uint32_t out_start, out_end, out_room;
+    uint32_t framed;      /* output before it is in frames */
+    uint32_t held_framed; /* bytes at the end of held that are the start of a frame's head */
+    uint64_t in_frame;    /* of a WebSocket frame: bytes that are still to come */
+    bool upgrading;       /* the answer to the handshake is awaited */
 };
 
 /* Caller owns the hub; handler and context live longer. Exits with a message when the host is no

@@ -27,6 +27,7 @@ static const char usage_text[] =
     "  --window N (10; latency 1000): messages per publisher neither acknowledged nor delivered\n"
     "  --publishers N  --subscribers N  --rate PER_SECOND (latency 10000)\n"
     "  --seconds S (1.5)  --warmup S (0.3)  --count N (stored 1000000)  --slices N (20)\n"
+    "  --ws: MQTT over WebSocket, on the HTTP port\n"
     "  --connections N (10000)  --parallel N (connect 32, idle 64)\n"
     "exit status: 0 fine; 1 loss at QoS 1 or 2, duplicates at QoS 2, or errors; 2 no run\n";
 
@@ -103,6 +104,7 @@ enum choice {
     CHOICE_SLICES,
     CHOICE_CONNECTIONS,
     CHOICE_PARALLEL,
+    CHOICE_WS,
 };
 
 static const struct option choices[] = {
@@ -123,6 +125,7 @@ static const struct option choices[] = {
     {"slices", required_argument, NULL, CHOICE_SLICES},
     {"connections", required_argument, NULL, CHOICE_CONNECTIONS},
     {"parallel", required_argument, NULL, CHOICE_PARALLEL},
+    {"ws", no_argument, NULL, CHOICE_WS},
     {NULL, 0, NULL, 0},
 };
 
@@ -180,6 +183,9 @@ static void options_set(struct options *options, enum choice choice, const char 
         break;
     case CHOICE_PARALLEL:
         options->parallel = (uint32_t)number(name, text, 1, 10000);
+        break;
+    case CHOICE_WS:
+        options->websocket = true;
         break;
     }
 }

@@ -5,6 +5,7 @@
 #ifndef TESTS_BENCH_MQTTLOAD_H
 #define TESTS_BENCH_MQTTLOAD_H
 
+#include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
 
@@ -25,6 +26,7 @@ struct options {
     pid_t pid; /* of the server, 0: its CPU and memory are not measured */
     int protocol, qos;
     uint32_t size, window, publishers, subscribers, connections, parallel, slices;
+    bool websocket;
     uint64_t rate; /* messages per second in all, 0: closed loop */
     uint64_t count;
     double seconds, warmup_seconds;

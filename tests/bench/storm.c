@@ -100,6 +100,7 @@ int storm_run(const struct options *options)
         storm.slots[i].link.fd = -1;
     }
     hub_init(&storm.hub, &storm_handler, &storm, options->host, options->port);
+    storm.hub.websocket = options->websocket;
     storm_go(&storm, options->warmup_seconds);
     uint64_t from_ns = clock_ns(), server_ns = process_cpu_ns(options->pid);
     storm.measuring = true;

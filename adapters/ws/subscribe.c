@@ -2,6 +2,7 @@
 /* Subscriptions of three kinds. Topics without "from": live, with a client of its own each, so that
  * each has its own credit. Topics or queues with "from", and queues without a group: followed.
  * Queues with a group: leases. */
+#include "adapters/ws/lease_clock.h"
 #include "adapters/ws/session.h"
 #include "adapters/ws/view.h"
 #include "core/base/heap.h"
@@ -12,7 +13,8 @@ enum {
     SHARED_MIN = 512, /* bodies from here on are compressed once for all who take it */
     LEASE_DEFAULT_S = 30,
     LEASE_MAX_S = 300,
-    CREDIT_MAX = 1000000
+    CREDIT_MAX = 1000000,
+    LATE_MS = 100 /* the group's own clock comes first */
 };
 enum { VARIANT_BINARY = 1, VARIANT_DEFLATED = 2 };
 
@@ -31,6 +33,8 @@ struct sub {
     uint64_t id; /* of the frame that is not answered yet */
     struct follower *follower;
     struct consumer *consumer;
+    struct lease_clock leases;
+    struct loop_timer timer; /* for the first of them */
     struct broker_subscribe subscribe;
     struct subscribe_item item;
     struct broker_join join;
@@ -45,6 +49,7 @@ struct sub {
 static void sub_free(struct sub *sub)
 {
     selector_unref(sub->options.selector);
+    lease_clock_deinit(&sub->leases);
     heap_free(sub->label_text);
     heap_free(sub->address);
     heap_free(sub);
@@ -61,6 +66,7 @@ static void sub_close(struct sub *sub)
     session->sub_count--;
     if (sub->consumer != NULL)
         ws_settlements_close(session, sub->consumer);
+    loop_timer_stop(broker_loop(session->client.worker), &sub->timer);
     consumer_close(sub->consumer, true);
     follower_close(sub->follower);
     if (sub->kind == KIND_LIVE)
@@ -104,6 +110,8 @@ static void sub_ended(struct sub *sub, enum status why)
     buf_deinit(&text);
     sub_close(sub);
 }
+
+static void leases_look(struct loop_timer *timer);
 
 /* ---------------------------------------------------------------- frames */
 
@@ -309,6 +317,65 @@ static void follow_begin(struct sub *sub, struct follow_options *options)
 
 /* ---------------------------------------------------------------- groups */
 
+/* The member is told of leases that are over: what it settles of them now is stale. */
+static void lease_expired(struct sub *sub, uint32_t slot)
+{
+    static const char op[] = "{\"op\":\"deliver\"";
+    const struct receipt *receipt = consumer_lease(sub->consumer, slot);
+    struct buf text;
+    buf_init(&text, 4096);
+    json_put(&text, "{\"op\":\"expired\"");
+    buf_append(&text, sub->head + sizeof op - 1, sub->head_size - sizeof op + 1);
+    json_put(&text, "\"receipt\":\"");
+    ws_receipt_put(&text, sub->number, slot, receipt);
+    json_put(&text, "\"}");
+    if (sub->session->state == WS_UP)
+        websocket_send(sub->session->stream, FRAME_TEXT, buf_span(&text), NULL);
+    buf_deinit(&text);
+    /* If the group has not noticed yet, this is what it would do. */
+    consumer_settle(sub->consumer, slot, SETTLE_FAILED, 0, 0);
+}
+
+static void leases_look(struct loop_timer *timer)
+{
+    struct sub *sub = container_of(timer, struct sub, timer);
+    struct loop *loop = broker_loop(sub->session->client.worker);
+    uint64_t now_ms = loop_now_ms(loop), deadline_ms;
+    uint32_t slot;
+    while ((slot = lease_clock_first(&sub->leases, &deadline_ms)) != LEASE_CLOCK_NONE) {
+        if (deadline_ms > now_ms) {
+            loop_timer_start(loop, timer, deadline_ms - now_ms);
+            return;
+        }
+        lease_clock_remove(&sub->leases, slot);
+        lease_expired(sub, slot);
+    }
+}
+
+static void lease_runs(struct sub *sub, uint32_t slot, uint32_t lease_ms)
+{
+    struct loop *loop = broker_loop(sub->session->client.worker);
+    lease_clock_set(&sub->leases, slot, loop_now_ms(loop) + lease_ms + LATE_MS);
+    if (!loop_timer_is_running(&sub->timer))
+        loop_timer_start(loop, &sub->timer, lease_ms + LATE_MS);
+}
+
+void ws_lease_renewed(struct consumer *consumer, uint32_t slot, uint32_t lease_ms)
+{
+    struct sub *sub = consumer_context(consumer);
+    struct loop *loop = broker_loop(sub->session->client.worker);
+    uint64_t first_ms;
+    lease_runs(sub, slot, lease_ms);
+    if (lease_clock_first(&sub->leases, &first_ms) == slot) /* it may be sooner than the others */
+        loop_timer_start(loop, &sub->timer, lease_ms + LATE_MS);
+}
+
+void ws_lease_over(struct consumer *consumer, uint32_t slot)
+{
+    struct sub *sub = consumer_context(consumer);
+    lease_clock_remove(&sub->leases, slot);
+}
+
 static void group_deliver(struct consumer *consumer, uint32_t slot, const struct group_item *item)
 {
     struct sub *sub = consumer_context(consumer);
@@ -333,6 +400,7 @@ static void group_deliver(struct consumer *consumer, uint32_t slot, const struct
     json_put(&text, ",");
     ws_view_write(&record, &place, sub->binary, &text);
     json_put(&text, "}");
+    lease_runs(sub, slot, sub->options.lease_ms);
     if (sub->session->state == WS_UP) {
         websocket_send(sub->session->stream, FRAME_TEXT, buf_span(&text), NULL);
         if (sub->binary)
@@ -476,6 +544,8 @@ static struct sub *sub_new(struct ws_session *session, struct span name, struct 
     sub->session = session;
     sub->id = id;
     sub->number = ++session->next_sub;
+    sub->timer.fired = leases_look;
+    lease_clock_init(&sub->leases);
     sub->address = heap_text((const char *)address.data, address.size);
     list_push(&session->subs, &sub->link);
     session->sub_count++;

@@ -274,6 +274,26 @@ def settling(gateway):
         assert shown["groups"][0]["available_messages"] == 0, shown
 
 
+def leases_run_out(gateway):
+    make_queue(gateway, "q", "g")
+    with Link(gateway) as link, Link(gateway) as other:
+        for i in range(4):
+            link.ok("publish", queue="q", body=str(i))
+        link.ok("subscribe", sub="s", queue="q", group="g", lease_seconds=1, credit=4)
+        got = [link.delivery() for _ in range(4)]
+        link.ok("extend", receipt=got[1]["receipt"], seconds=30)
+        link.ok("ack", receipt=got[3]["receipt"])
+        other.ok("subscribe", sub="t", queue="q", group="g", credit=10)
+        expired = [link.receive() for _ in range(2)]
+        assert [(one["op"], one["sub"]) for one in expired] == [("expired", "s")] * 2, expired
+        assert {one["receipt"] for one in expired} == {got[0]["receipt"], got[2]["receipt"]}
+        link.fails("stale", "ack", receipt=got[0]["receipt"])
+        again = [other.delivery() for _ in range(2)]
+        assert {one["body"] for one in again} == {"0", "2"} and all(one["delivery_count"] == 1 for one in again), again
+        link.ok("ack", receipt=got[1]["receipt"])
+        other.ok("ack", receipts=[one["receipt"] for one in again])
+
+
 def replay_and_fetch(gateway):
     make_queue(gateway, "q")
     with Link(gateway) as link:
@@ -526,5 +546,5 @@ def events(gateway):
 
 
 if __name__ == "__main__":
-    run(every_field_comes_through, binary_frames, credit_and_order, settling, replay_and_fetch, request_and_reply, refusals, users,
+    run(every_field_comes_through, binary_frames, credit_and_order, settling, leases_run_out, replay_and_fetch, request_and_reply, refusals, users,
         compressed, a_slow_reader, events)

@@ -15,7 +15,7 @@
 /* Whether some session holds the filter; what is held is asked for again now and then, because
  * nobody says when the last one lets go. */
 enum { FILTER_ABSENT = 1, FILTER_HELD, FILTER_ASKED };
-enum { HELD_S = 600, SLOTS_MAX = 65536, SLOTS_FIRST = 256, VALUE_HEAD = 16, OFFSET_AT = 8 };
+enum { HELD_S = 600, SLOTS_MAX = 65536, SLOTS_FIRST = 256, OFFSET_AT = 8 };
 
 /* ------------------------------------------------ shapes */
 
@@ -304,20 +304,6 @@ static void grow_old(struct filter_index *index)
 
 /* ------------------------------------------------ looking a filter up */
 
-void filter_index_key(uint64_t id, uint64_t commit, uint8_t key[FILTER_INDEX_KEY])
-{
-    key[0] = TABLE_FILTER_INDEX;
-    store_u64(key + 1, id);
-    store_u64(key + 9, commit);
-}
-
-void filter_holder_key(uint64_t id, uint64_t session, uint8_t key[FILTER_HOLDER_KEY])
-{
-    key[0] = TABLE_FILTER_HOLDER;
-    store_u64(key + 1, id);
-    store_u64(key + 9, session);
-}
-
 struct lookup {
     struct storage_scan scan;
     struct broker_worker *worker;
@@ -527,27 +513,16 @@ void filter_index_derive(struct broker_worker *worker, uint64_t partition,
         encode_runs(pairs, count, &pack);
         CHECK(pack.status == STATUS_OK);
         struct storage_row *row =
-            log_derived_add(derived, STORAGE_PUT, FILTER_INDEX_KEY, VALUE_HEAD + runs.size);
+            log_derived_add(derived, STORAGE_PUT, FILTER_INDEX_KEY, FILTER_ROW_HEAD + runs.size);
         filter_index_key(pairs->id, 0, log_derived_key(row));
         store_u64(log_derived_value(row), partition);
         store_u64(log_derived_value(row) + OFFSET_AT, 0);
-        memcpy(log_derived_value(row) + VALUE_HEAD, runs.data, runs.size);
+        memcpy(log_derived_value(row) + FILTER_ROW_HEAD, runs.data, runs.size);
         row->offset_at = OFFSET_AT;
         row->commit_in_key = 9;
     }
     buf_deinit(&runs);
     index->pair_count = 0;
-}
-
-bool filter_row_decode(struct span key, struct span value, struct filter_row *row)
-{
-    if (key.size != FILTER_INDEX_KEY || value.size < VALUE_HEAD)
-        return false;
-    row->commit = load_u64(key.data + 9);
-    row->partition = load_u64(value.data);
-    row->base = load_u64(value.data + OFFSET_AT);
-    row->runs = span_from(value, VALUE_HEAD);
-    return true;
 }
 
 void filter_index_init(struct broker_worker *worker)

@@ -16,6 +16,7 @@
 #include "core/base/buf.h"
 #include "core/base/hash.h"
 #include "core/base/limits.h"
+#include "core/broker/session_rows.h"
 #include "core/log/log.h"
 
 struct broker;
@@ -85,18 +86,5 @@ bool filter_index_prepare(struct broker_worker *worker, uint64_t partition,
 /* Of the batch that was prepared just now. */
 void filter_index_derive(struct broker_worker *worker, uint64_t partition,
                          struct log_derived *derived);
-
-/* Key of a filter's row: of the first after commit when all lie behind it. */
-enum { FILTER_INDEX_KEY = 17 };
-void filter_index_key(uint64_t id, uint64_t commit, uint8_t key[FILTER_INDEX_KEY]);
-enum { FILTER_HOLDER_KEY = 17 };
-void filter_holder_key(uint64_t id, uint64_t session, uint8_t key[FILTER_HOLDER_KEY]);
-
-/* One row: the records of a batch that match. */
-struct filter_row {
-    uint64_t commit, partition, base;
-    struct span runs; /* {uvarint skipped, uvarint records}, repeated */
-};
-bool filter_row_decode(struct span key, struct span value, struct filter_row *row);
 
 #endif

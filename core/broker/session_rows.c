@@ -220,3 +220,28 @@ bool session_flight_next(struct session_position *position, struct session_fligh
     position->flights = span_of(reader.at, reader_left(&reader));
     return there;
 }
+
+void filter_index_key(uint64_t id, uint64_t commit, uint8_t key[FILTER_INDEX_KEY])
+{
+    key[0] = TABLE_FILTER_INDEX;
+    store_u64(key + 1, id);
+    store_u64(key + 9, commit);
+}
+
+void filter_holder_key(uint64_t id, uint64_t session, uint8_t key[FILTER_HOLDER_KEY])
+{
+    key[0] = TABLE_FILTER_HOLDER;
+    store_u64(key + 1, id);
+    store_u64(key + 9, session);
+}
+
+bool filter_row_decode(struct span key, struct span value, struct filter_row *row)
+{
+    if (key.size != FILTER_INDEX_KEY || value.size < FILTER_ROW_HEAD)
+        return false;
+    row->commit = load_u64(key.data + 9);
+    row->partition = load_u64(value.data);
+    row->base = load_u64(value.data + 8);
+    row->runs = span_from(value, FILTER_ROW_HEAD);
+    return true;
+}

@@ -7,7 +7,8 @@
  *                        session, 'p'                  -> struct session_position
  *                        session, 'r', number          -> incoming exactly-once number in use
  *   TABLE_SESSION_DUE    due time, tenant, hash of the name
- *   TABLE_FILTER_HOLDER  filter id, session            (core/broker/filter_index.h)
+ *   TABLE_FILTER_HOLDER  filter id, session
+ *   TABLE_FILTER_INDEX   filter id, commit sequence    -> struct filter_row
  *
  * Pure: decoders take any bytes. */
 #ifndef CORE_BROKER_SESSION_ROWS_H
@@ -97,5 +98,19 @@ enum status session_position_decode(struct span value, struct session_position *
 /* Take the next off the list; false at its end. */
 bool session_mark_next(struct session_position *position, struct session_mark *mark);
 bool session_flight_next(struct session_position *position, struct session_flight *flight);
+
+/* Key of a filter's row: of the first after commit when all lie behind it. */
+enum { FILTER_INDEX_KEY = 17 };
+void filter_index_key(uint64_t id, uint64_t commit, uint8_t key[FILTER_INDEX_KEY]);
+enum { FILTER_HOLDER_KEY = 17 };
+void filter_holder_key(uint64_t id, uint64_t session, uint8_t key[FILTER_HOLDER_KEY]);
+
+/* One row: the records of a batch that match. */
+enum { FILTER_ROW_HEAD = 16 }; /* partition and base offset, before the runs */
+struct filter_row {
+    uint64_t commit, partition, base;
+    struct span runs; /* {uvarint skipped, uvarint records}, repeated */
+};
+bool filter_row_decode(struct span key, struct span value, struct filter_row *row);
 
 #endif

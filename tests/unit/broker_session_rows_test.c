@@ -1,0 +1,177 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Rows of sessions and their keys; names and who holds them. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include "core/base/hash.h"
+#include "core/base/limits.h"
+#include "core/base/pack.h"
+#include "core/broker/session_names.h"
+#include "core/broker/session_rows.h"
+#include "core/net/loop.h"
+
+static void keys_lie_together(void **state)
+{
+    (void)state;
+    uint8_t first[SESSION_STATE_KEY], end[SESSION_STATE_KEY], key[SESSION_STATE_KEY];
+    session_state_key(7, first);
+    session_state_key(8, end);
+    const enum session_kind kinds[] = {SESSION_KIND_FILTER, SESSION_KIND_POSITION,
+                                       SESSION_KIND_RECEIVED};
+    for (unsigned i = 0; i < 3; i++) {
+        session_kind_key(7, kinds[i], UINT64_MAX, key);
+        assert_true(memcmp(first, key, sizeof key) < 0 && memcmp(key, end, sizeof key) < 0);
+    }
+    struct session_name a = session_name_of(1, span_from_text("a"));
+    struct session_name b = session_name_of(2, span_from_text("a"));
+    uint8_t one[SESSION_KEY], other[SESSION_KEY];
+    session_key(&a, one);
+    session_key(&b, other);
+    assert_memory_not_equal(one, other, sizeof one);
+}
+
+static void positions(void **state)
+{
+    (void)state;
+    struct session_mark marks[] = {{1, 2, 3}, {4, 5, UINT64_MAX}};
+    struct session_flight flights[] = {
+        {.partition = 1,
+         .offset = 9,
+         .number = 1,
+         .guarantee = GUARANTEE_AT_LEAST_ONCE,
+         .state = FLIGHT_SENT},
+        {.partition = 2,
+         .offset = 8,
+         .number = LIMIT_CLIENT_CREDIT,
+         .identifier = UINT32_MAX,
+         .guarantee = GUARANTEE_EXACTLY_ONCE,
+         .state = FLIGHT_TAKEN,
+         .retain_as_published = true},
+    };
+    struct buf row;
+    buf_init(&row, 4096);
+    struct pack pack = pack_into(&row);
+    session_position_begin(&pack, 77, marks, 2, 2);
+    for (unsigned i = 0; i < 2; i++)
+        session_flight_encode(&pack, &flights[i]);
+    assert_int_equal(pack.status, STATUS_OK);
+    struct session_position position;
+    assert_int_equal(session_position_decode(buf_span(&row), &position), STATUS_OK);
+    assert_int_equal(position.position, 77);
+    struct session_mark mark;
+    struct session_flight flight;
+    for (unsigned i = 0; i < 2; i++) {
+        assert_true(session_mark_next(&position, &mark));
+        assert_memory_equal(&mark, &marks[i], sizeof mark);
+    }
+    assert_false(session_mark_next(&position, &mark));
+    assert_true(session_flight_next(&position, &flight));
+    assert_int_equal(flight.state, FLIGHT_SENT);
+    assert_true(session_flight_next(&position, &flight));
+    /* The client has it: that is what must not be forgotten. */
+    assert_int_equal(flight.state, FLIGHT_RELEASED);
+    assert_int_equal(flight.number, LIMIT_CLIENT_CREDIT);
+    assert_true(flight.retain_as_published && flight.identifier == UINT32_MAX);
+    assert_false(session_flight_next(&position, &flight));
+    for (size_t size = 0; size < row.size; size++)
+        assert_int_not_equal(session_position_decode(span_of(row.data, size), &position),
+                             STATUS_OK);
+    /* A number that no client can have been given. */
+    buf_clear(&row);
+    pack = pack_into(&row);
+    flights[0].number = LIMIT_CLIENT_CREDIT + 1;
+    session_position_begin(&pack, 1, NULL, 0, 1);
+    session_flight_encode(&pack, &flights[0]);
+    assert_int_equal(session_position_decode(buf_span(&row), &position), STATUS_CORRUPT);
+    buf_deinit(&row);
+}
+
+/* ------------------------------------------------ names */
+
+struct holder {
+    struct name_claim *claim;
+    unsigned granted, replaced;
+};
+
+static void granted(void *owner)
+{
+    ((struct holder *)owner)->granted++;
+}
+
+static void replaced(void *owner)
+{
+    ((struct holder *)owner)->replaced++;
+}
+
+struct rig {
+    struct loop *loop;
+    struct loop_timer timer;
+};
+static struct rig rig;
+
+static void stop_loop(struct loop_timer *timer)
+{
+    (void)timer;
+    loop_stop(rig.loop);
+}
+
+static void turn(void)
+{
+    rig.timer.fired = stop_loop;
+    loop_timer_start(rig.loop, &rig.timer, 1);
+    loop_run(rig.loop);
+}
+
+static void claim(struct session_names *names, struct holder *holder)
+{
+    *holder = (struct holder){0};
+    holder->claim =
+        name_claim(names, rig.loop, 1, span_from_text("name"), holder, granted, replaced);
+}
+
+static void the_newest_holds_the_name(void **state)
+{
+    (void)state;
+    hash_init();
+    struct session_names names;
+    session_names_init(&names);
+    rig = (struct rig){.loop = loop_new()};
+    struct holder a, b, c, d;
+    claim(&names, &a);
+    assert_int_equal(a.granted, 0); /* never from inside the call */
+    turn();
+    assert_true(a.granted == 1 && a.replaced == 0);
+    claim(&names, &b);
+    claim(&names, &c);
+    turn();
+    assert_true(a.replaced == 1 && b.replaced == 1 && b.granted == 0 && c.granted == 0);
+    name_release(&names, b.claim); /* it gives up while it waits */
+    turn();
+    assert_int_equal(c.granted, 0);
+    name_release(&names, a.claim);
+    turn();
+    assert_true(b.granted == 0 && c.granted == 1 && c.replaced == 0);
+    assert_null(name_claim_free(&names, rig.loop, 1, span_from_text("name"), &d, replaced));
+    name_release(&names, c.claim);
+    d = (struct holder){0};
+    d.claim = name_claim_free(&names, rig.loop, 1, span_from_text("name"), &d, replaced);
+    assert_non_null(d.claim);
+    name_release(&names, d.claim);
+    turn();
+    assert_int_equal(names.claims.count, 0);
+    session_names_deinit(&names);
+    loop_free(rig.loop);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(keys_lie_together),
+        cmocka_unit_test(positions),
+        cmocka_unit_test(the_newest_holds_the_name),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

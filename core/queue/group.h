@@ -122,8 +122,8 @@ struct group_seek {
 };
 void group_seek(struct group *group, struct group_seek *seek);
 
-/* Dead letters back to the queue they came from, each appended with dedup id (group, partition,
- * offset) and settled among the dead letters in one unit. One at a time per group: BUSY. */
+/* Dead letters back to the queue they came from, each appended there and settled among the dead
+ * letters in one unit, so that none can come twice. One at a time per group: BUSY. */
 struct group_redrive {
     struct request request;
     bool all;

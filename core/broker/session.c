@@ -31,8 +31,6 @@ struct attaching {
 static void session_free(struct session *session)
 {
     session_free_frames(session);
-    for (uint32_t i = 0; i < session->batch_count; i++)
-        batch_unref(session->batches[i]);
     buf_deinit(&session->write_value);
     heap_free(session->flights);
     heap_free(session->marks);

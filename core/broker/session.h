@@ -83,7 +83,7 @@ struct session {
     struct list flushes;     /* who waits for them */
 
     struct session_round *round;
-    struct batch *batches[LOG_READ_MAX]; /* of the last read */
+    struct batch **batches; /* of the last read; room for LOG_READ_MAX; NULL until there is one */
     uint32_t batch_count;
     uint32_t read_bytes;
     bool reading;

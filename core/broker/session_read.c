@@ -90,6 +90,8 @@ static void batches_drop(struct session *session)
     for (uint32_t i = 0; i < session->batch_count; i++)
         batch_unref(session->batches[i]);
     session->batch_count = 0;
+    heap_free(session->batches);
+    session->batches = NULL;
 }
 
 static void read_done(struct request *request, enum status status);
@@ -143,6 +145,7 @@ static void take_batches(struct session *session, struct log_read *read)
     if (session->batch_count > 1 && session->read_bytes > READ_BYTES_MIN)
         session->read_bytes /= 2;
     batches_drop(session);
+    session->batches = heap_array(LOG_READ_MAX, sizeof(struct batch *));
     for (uint32_t i = 0; i < read->count; i++)
         session->batches[i] = read->batches[i];
     session->batch_count = read->count;

@@ -390,6 +390,7 @@ static enum status session_open(void *context, struct stream *stream, struct bro
     connection->timer.fired = timer_fired;
     list_init(&connection->links);
     list_init(&connection->topics);
+    list_init(&connection->transactions);
     metric_add(metrics.connections, 1);
     loop_timer_start(amqp_loop(connection), &connection->timer, LIMIT_CONNECT_MS);
     if (pn_connection_driver_init(&connection->driver, NULL, NULL) != 0)
@@ -417,6 +418,7 @@ static void session_close(void *context)
     loop_timer_stop(amqp_loop(connection), &connection->timer);
     loop_task_cancel(amqp_loop(connection), &connection->flush);
     amqp_links_close(connection);
+    amqp_transactions_free(connection);
     client_close(&connection->client);
     amqp_waiting_free(connection);
     amqp_topics_free(connection);

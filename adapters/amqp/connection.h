@@ -43,6 +43,7 @@ enum amqp_kind {
     AMQP_TO_QUEUE,
     AMQP_TO_TOPIC,
     AMQP_TO_ANYWHERE, /* the anonymous relay */
+    AMQP_TO_COORDINATOR,
     AMQP_FROM_GROUP,
     AMQP_FROM_TOPIC,
 };
@@ -54,6 +55,13 @@ struct amqp_address {
     enum { AMQP_AT_NOTHING, AMQP_AT_QUEUE, AMQP_AT_TOPIC, AMQP_AT_RELAY } at;
     struct span queue, group, topic; /* group empty: the default one */
     bool dead;
+};
+
+/* Where what a link sends goes. */
+struct amqp_place {
+    enum amqp_kind kind;
+    uint64_t queue; /* id */
+    const char *topic;
 };
 
 /* What a source's filter set asks for. */
@@ -95,10 +103,14 @@ struct amqp_topic {
     char *filter;
 };
 
-/* A publish that waits for its answer; answers come in order. */
+struct amqp_transaction; /* transaction.c */
+
+/* A publish that waits for its answer; answers come in order. It is a link's, with its delivery, or
+ * part of a commit. */
 struct amqp_waiting {
     struct amqp_link *link;
     pn_delivery_t *delivery;
+    struct amqp_transaction *transaction;
 };
 
 struct amqp_login; /* sasl.c */
@@ -118,8 +130,9 @@ struct amqp_connection {
     char *user;                     /* Proton borrows it */
     struct loop_task flush;
     struct loop_timer timer;
-    struct list links, topics;
-    uint32_t link_count, topic_number;
+    struct list links, topics, transactions;
+    uint32_t link_count, topic_number, transaction_count;
+    uint64_t transaction_number;
     struct amqp_waiting *waiting; /* a ring */
     uint32_t waiting_capacity, waiting_first, waiting_count;
     uint64_t answered; /* token of the first that waits */
@@ -181,6 +194,9 @@ void amqp_target_readable(struct amqp_link *link);
 void amqp_target_close(struct amqp_link *link);
 /* Makes a standard queue, then goes on with the attach. */
 void amqp_queue_make(struct amqp_link *link, struct span name);
+/* A message of a transaction that commits; amqp_transaction_answered() follows, once. */
+void amqp_publish_part(struct amqp_connection *connection, const struct amqp_place *place,
+                       struct span bytes, struct amqp_transaction *transaction);
 void amqp_answered(struct client *client, uint64_t token, enum status status, uint64_t partition,
                    uint64_t offset);
 void amqp_waiting_free(struct amqp_connection *connection);
@@ -192,10 +208,23 @@ void amqp_source_from(struct amqp_link *link, const struct queue *queue);
 void amqp_source_flow(struct amqp_link *link);
 void amqp_source_updated(struct amqp_link *link, pn_delivery_t *delivery);
 void amqp_source_close(struct amqp_link *link);
+/* The slot of a delivery's lease is kept with it. */
+void amqp_slot_set(pn_delivery_t *delivery, uint32_t slot);
 /* Memory for one message on its way out, of this thread: room for size bytes, or NULL; release
  * what was given. */
 uint8_t *amqp_scratch(size_t size);
 void amqp_scratch_release(uint8_t *scratch);
+
+/* transaction.c */
+enum { AMQP_TRANSACTIONAL = 0x34, AMQP_TOKEN_TRANSACTION = 1 };
+void amqp_coordinate(struct amqp_link *link, pn_delivery_t *delivery, struct span bytes);
+void amqp_coordinator_close(struct amqp_link *link);
+enum status amqp_transaction_send(struct amqp_link *link, pn_delivery_t *delivery,
+                                  const struct amqp_place *place, struct span bytes,
+                                  struct err *err);
+void amqp_transaction_settle(struct amqp_link *link, pn_delivery_t *delivery, uint32_t slot);
+void amqp_transaction_answered(struct amqp_transaction *transaction, enum status status);
+void amqp_transactions_free(struct amqp_connection *connection);
 
 /* topic.c */
 void amqp_topic_open(struct amqp_link *link, struct span filter, bool no_local);

@@ -183,8 +183,9 @@ static void attach(struct amqp_link *link)
         name_dynamic(local);
     const char *text = pn_terminus_get_address(local);
     struct span name = text == NULL ? span_of("", 0) : span_from_text(text);
-    if (pn_terminus_get_type(remote) == PN_COORDINATOR) {
-        amqp_link_refuse_status(link, STATUS_UNSUPPORTED);
+    if (target && pn_terminus_get_type(remote) == PN_COORDINATOR) {
+        link->kind = AMQP_TO_COORDINATOR;
+        amqp_link_accept(link);
     } else if (!amqp_address_parse(name, wants_topic(remote), &address) ||
                (address.at == AMQP_AT_RELAY && !target)) {
         amqp_link_refuse_status(link, STATUS_NOT_FOUND);

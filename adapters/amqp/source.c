@@ -21,8 +21,8 @@ void amqp_scratch_release(uint8_t *scratch)
 
 /* ------------------------------------------------ deliveries */
 
-/* The slot of a delivery's lease, which its context holds (plus one: none is NULL). */
-static void slot_set(pn_delivery_t *delivery, uint32_t slot)
+/* In its context, plus one: none is NULL. */
+void amqp_slot_set(pn_delivery_t *delivery, uint32_t slot)
 {
     pn_delivery_set_context(delivery, (void *)((uintptr_t)slot + 1));
 }
@@ -76,7 +76,7 @@ static void deliver(struct consumer *consumer, uint32_t slot, const struct group
         give_back(consumer, slot, SETTLE_DONE);
         pn_delivery_settle(delivery);
     } else {
-        slot_set(delivery, slot);
+        amqp_slot_set(delivery, slot);
     }
     pn_link_advance(link->pn);
     amqp_wake(link->connection);
@@ -89,10 +89,17 @@ static void drained(struct consumer *consumer)
     amqp_wake(link->connection);
 }
 
-/* The receiver waits for the sender to settle: the token is the delivery. */
+/* The receiver waits for the sender to settle, and the token is the delivery; or it was settled by
+ * a transaction. */
 static void settled(struct consumer *consumer, uint64_t token, enum status status)
 {
     struct amqp_link *link = consumer_context(consumer);
+    if (token & AMQP_TOKEN_TRANSACTION) {
+        amqp_transaction_answered(
+            (struct amqp_transaction *)(uintptr_t)(token & ~(uint64_t)AMQP_TOKEN_TRANSACTION),
+            status);
+        return;
+    }
     pn_delivery_t *delivery = (pn_delivery_t *)(uintptr_t)token;
     /* What came too late was not done. */
     pn_delivery_update(delivery, status == STATUS_OK ? pn_delivery_remote_state(delivery)
@@ -196,6 +203,13 @@ static void group_updated(struct amqp_link *link, pn_delivery_t *delivery)
 {
     enum settle_outcome outcome;
     uint32_t delay_ms, slot;
+    if (pn_delivery_remote_state(delivery) == AMQP_TRANSACTIONAL) {
+        if (slot_get(delivery, &slot)) {
+            pn_delivery_set_context(delivery, NULL);
+            amqp_transaction_settle(link, delivery, slot);
+        }
+        return;
+    }
     if (!outcome_of(delivery, &outcome, &delay_ms) || !slot_get(delivery, &slot))
         return;
     pn_delivery_set_context(delivery, NULL);
@@ -208,11 +222,11 @@ static void group_updated(struct amqp_link *link, pn_delivery_t *delivery)
 
 void amqp_source_updated(struct amqp_link *link, pn_delivery_t *delivery)
 {
+    pn_delivery_clear(delivery);
     if (link->kind == AMQP_FROM_TOPIC)
         amqp_topic_settled(link, delivery);
     else if (link->consumer != NULL)
         group_updated(link, delivery);
-    pn_delivery_clear(delivery);
 }
 
 void amqp_source_flow(struct amqp_link *link)

@@ -7,8 +7,7 @@ enum { ARENA_MAX = 3 * LIMIT_RECORD_BYTES, WAITING_FIRST = 64 };
 
 /* ------------------------------------------------ answers */
 
-static void waiting_push(struct amqp_connection *connection, struct amqp_link *link,
-                         pn_delivery_t *delivery)
+static void waiting_push(struct amqp_connection *connection, struct amqp_waiting waiting)
 {
     uint32_t capacity = connection->waiting_capacity;
     if (connection->waiting_count == capacity) {
@@ -22,16 +21,18 @@ static void waiting_push(struct amqp_connection *connection, struct amqp_link *l
         connection->waiting_first = 0;
     }
     uint32_t at = (connection->waiting_first + connection->waiting_count++) % capacity;
-    connection->waiting[at] = (struct amqp_waiting){link, delivery};
-    link->refs++;
+    connection->waiting[at] = waiting;
+    if (waiting.link != NULL)
+        waiting.link->refs++;
 }
 
 void amqp_waiting_free(struct amqp_connection *connection)
 {
-    for (uint32_t i = 0; i < connection->waiting_count; i++)
-        amqp_link_unref(
-            connection->waiting[(connection->waiting_first + i) % connection->waiting_capacity]
-                .link);
+    for (uint32_t i = 0; i < connection->waiting_count; i++) {
+        uint32_t at = (connection->waiting_first + i) % connection->waiting_capacity;
+        if (connection->waiting[at].link != NULL)
+            amqp_link_unref(connection->waiting[at].link);
+    }
     heap_free(connection->waiting);
     connection->waiting = NULL;
     connection->waiting_count = connection->waiting_capacity = 0;
@@ -77,6 +78,10 @@ void amqp_answered(struct client *client, uint64_t token, enum status status, ui
     connection->waiting_first = (connection->waiting_first + 1) % connection->waiting_capacity;
     connection->waiting_count--;
     connection->answered++;
+    if (waiting.transaction != NULL) {
+        amqp_transaction_answered(waiting.transaction, status);
+        return;
+    }
     if (waiting.link->pn != NULL)
         settle(waiting.link, waiting.delivery, status, status_text(status));
     amqp_link_unref(waiting.link);
@@ -84,18 +89,19 @@ void amqp_answered(struct client *client, uint64_t token, enum status status, ui
 
 /* ------------------------------------------------ one message */
 
-/* Where the relay's message goes. */
-static enum status find_destination(struct amqp_link *link, struct span to, struct publish *publish)
+/* Where the message goes; the relay's says it itself. */
+static enum status find_destination(struct amqp_connection *connection,
+                                    const struct amqp_place *place, struct span to,
+                                    struct publish *publish)
 {
-    struct amqp_connection *connection = link->connection;
     const struct catalog *catalog = broker_catalog(connection->client.worker);
     struct amqp_address address = {.at = AMQP_AT_NOTHING};
-    switch (link->kind) {
+    switch (place->kind) {
     case AMQP_TO_QUEUE:
-        publish->queue = catalog_queue(catalog, link->queue);
+        publish->queue = catalog_queue(catalog, place->queue);
         return publish->queue == NULL ? STATUS_NOT_FOUND : STATUS_OK;
     case AMQP_TO_TOPIC:
-        publish->topic = span_from_text(link->topic);
+        publish->topic = span_from_text(place->topic);
         return STATUS_OK;
     default:
         break;
@@ -110,25 +116,54 @@ static enum status find_destination(struct amqp_link *link, struct span to, stru
 
 /* A topic or a queue decides what becomes of the property `to`, so the destination is known before
  * the rest of the message is read; the relay reads it twice. */
-static enum status read_message(struct amqp_link *link, struct arena *arena, struct span bytes,
-                                struct publish *publish, struct err *err)
+static enum status read_message(struct amqp_connection *connection, const struct amqp_place *place,
+                                struct arena *arena, struct span bytes, struct publish *publish,
+                                struct err *err)
 {
     struct span to = {0};
-    if (link->kind == AMQP_TO_ANYWHERE) {
+    if (place->kind == AMQP_TO_ANYWHERE) {
         struct amqp_message message;
         if (amqp_message_read(bytes, &message) != STATUS_OK)
             return err_set(err, STATUS_MALFORMED, "the message cannot be decoded");
         to = message.properties[AMQP_TO].bytes;
     }
-    enum status status = find_destination(link, to, publish);
+    enum status status = find_destination(connection, place, to, publish);
     if (status != STATUS_OK)
         return err_set(err, status, "there is no such node");
     return amqp_view_read(arena, bytes, publish, &to, err);
 }
 
+static struct amqp_place place_of(const struct amqp_link *link)
+{
+    return (struct amqp_place){link->kind, link->queue, link->topic};
+}
+
+/* A transaction takes what can be published as far as can be said now. */
+static void publish_later(struct amqp_link *link, pn_delivery_t *delivery, struct span bytes)
+{
+    struct amqp_place place = place_of(link);
+    struct arena arena;
+    struct err err = {0};
+    struct publish publish = {0};
+    arena_init(&arena, ARENA_MAX);
+    enum status status = read_message(link->connection, &place, &arena, bytes, &publish, &err);
+    arena_deinit(&arena);
+    if (status == STATUS_OK)
+        status = amqp_transaction_send(link, delivery, &place, bytes, &err);
+    if (status != STATUS_OK) {
+        amqp_count_refusal(status);
+        settle(link, delivery, status, err.text);
+        return;
+    }
+    pn_delivery_settle(delivery);
+    give_back(link);
+    amqp_wake(link->connection);
+}
+
 static void publish_message(struct amqp_link *link, pn_delivery_t *delivery, struct span bytes)
 {
     struct amqp_connection *connection = link->connection;
+    struct amqp_place place = place_of(link);
     bool settled = pn_delivery_settled(delivery);
     struct arena arena;
     struct err err = {0};
@@ -137,18 +172,46 @@ static void publish_message(struct amqp_link *link, pn_delivery_t *delivery, str
         .answer = !settled,
     };
     arena_init(&arena, ARENA_MAX);
-    enum status status = read_message(link, &arena, bytes, &publish, &err);
+    enum status status = read_message(connection, &place, &arena, bytes, &publish, &err);
     if (status != STATUS_OK)
         amqp_count_refusal(status);
     if (status == STATUS_OK && !settled) {
         publish.token = connection->answered + connection->waiting_count;
-        waiting_push(connection, link, delivery);
+        waiting_push(connection, (struct amqp_waiting){.link = link, .delivery = delivery});
     }
     if (status == STATUS_OK)
         broker_publish(&connection->client, &publish);
     if (settled || status != STATUS_OK)
         settle(link, delivery, status, err.text);
     arena_deinit(&arena);
+}
+
+void amqp_publish_part(struct amqp_connection *connection, const struct amqp_place *place,
+                       struct span bytes, struct amqp_transaction *transaction)
+{
+    struct arena arena;
+    struct err err = {0};
+    struct publish publish = {.answer = true};
+    arena_init(&arena, ARENA_MAX);
+    enum status status = read_message(connection, place, &arena, bytes, &publish, &err);
+    if (status == STATUS_OK) {
+        publish.token = connection->answered + connection->waiting_count;
+        waiting_push(connection, (struct amqp_waiting){.transaction = transaction});
+        broker_publish(&connection->client, &publish);
+    } else {
+        amqp_transaction_answered(transaction, status);
+    }
+    arena_deinit(&arena);
+}
+
+static void take_message(struct amqp_link *link, pn_delivery_t *delivery, struct span bytes)
+{
+    if (link->kind == AMQP_TO_COORDINATOR)
+        amqp_coordinate(link, delivery, bytes);
+    else if (pn_delivery_remote_state(delivery) == AMQP_TRANSACTIONAL)
+        publish_later(link, delivery, bytes);
+    else
+        publish_message(link, delivery, bytes);
 }
 
 /* ------------------------------------------------ deliveries, whole or in pieces */
@@ -182,7 +245,7 @@ static void take_whole(struct amqp_link *link, pn_delivery_t *delivery)
         bytes = buf_span(&link->partial);
     }
     pn_link_advance(link->pn);
-    publish_message(link, delivery, bytes);
+    take_message(link, delivery, bytes);
     buf_deinit(&link->partial);
 }
 
@@ -313,5 +376,7 @@ void amqp_target_open(struct amqp_link *link, const struct amqp_address *address
 
 void amqp_target_close(struct amqp_link *link)
 {
+    if (link->kind == AMQP_TO_COORDINATOR)
+        amqp_coordinator_close(link);
     buf_deinit(&link->partial);
 }

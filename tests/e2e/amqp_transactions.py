@@ -1,0 +1,197 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Local transactions over AMQP: what is sent and accepted within one happens at its commit, or not at all."""
+from proton import Message
+from proton.handlers import MessagingHandler, TransactionHandler
+from proton.reactor import Container
+from proton.utils import BlockingConnection
+
+from amqpwire import (DISPOSITION, TRANSFER, Described, Ulong, Wire, encode, frame)
+from gateway import run
+
+SECONDS = 20
+
+
+def queue(running, name, **fields):
+    status, answer = running.call("POST", "/v1/default/queues", {"name": name, **fields})
+    assert status in (200, 201), answer
+
+
+def bodies(running, address):
+    """Everything that is there now, and is accepted by that."""
+    got = []
+    container = Container(Emptier(f"127.0.0.1:{running.amqp_port}", address, got))
+    container.run()
+    return got
+
+
+class Emptier(MessagingHandler):
+    def __init__(self, url, address, got):
+        super().__init__(prefetch=0)
+        self.url, self.address, self.got, self.over = url, address, got, False
+
+    def on_start(self, event):
+        self.connection = event.container.connect(self.url, allowed_mechs="ANONYMOUS")
+        self.receiver = event.container.create_receiver(self.connection, self.address)
+
+    def on_link_opened(self, event):
+        self.receiver.drain(100)
+
+    def on_message(self, event):
+        self.got.append(event.message.body)
+
+    def on_link_flow(self, event):
+        if self.receiver.credit == 0 and self.receiver.queued == 0 and not self.over:
+            self.over = True
+            self.connection.close()
+
+
+class Sender(MessagingHandler, TransactionHandler):
+    """Sends count messages to each address in one transaction, and ends it as said."""
+
+    def __init__(self, url, addresses, count, commit):
+        super().__init__()
+        self.url, self.addresses, self.count, self.commits = url, addresses, count, commit
+        self.result = None
+
+    def on_start(self, event):
+        self.container = event.container
+        self.connection = event.container.connect(self.url, allowed_mechs="ANONYMOUS")
+        self.senders = [event.container.create_sender(self.connection, address) for address in self.addresses]
+        self.container.declare_transaction(self.connection, handler=self)
+
+    def on_transaction_declared(self, event):
+        for i in range(self.count):
+            for sender in self.senders:
+                event.transaction.send(sender, Message(body=i))
+        event.transaction.commit() if self.commits else event.transaction.abort()
+
+    def on_transaction_committed(self, event):
+        self.end("committed")
+
+    def on_transaction_aborted(self, event):
+        self.end("aborted")
+
+    def on_transaction_commit_failed(self, event):
+        self.end("failed")
+
+    def end(self, result):
+        self.result = result
+        self.connection.close()
+
+
+class Worker(MessagingHandler, TransactionHandler):
+    """Takes count messages, accepts each and sends its double, all in one transaction."""
+
+    def __init__(self, url, source, target, count, commit):
+        super().__init__(prefetch=0, auto_accept=False)
+        self.url, self.source, self.target, self.count, self.commits = url, source, target, count, commit
+        self.done, self.result, self.transaction = 0, None, None
+
+    def on_start(self, event):
+        self.connection = event.container.connect(self.url, allowed_mechs="ANONYMOUS")
+        self.receiver = event.container.create_receiver(self.connection, self.source)
+        self.sender = event.container.create_sender(self.connection, self.target)
+        event.container.declare_transaction(self.connection, handler=self, settle_before_discharge=True)
+
+    def on_transaction_declared(self, event):
+        self.transaction = event.transaction
+        self.receiver.flow(self.count)
+
+    def on_message(self, event):
+        self.transaction.accept(event.delivery)
+        self.transaction.send(self.sender, Message(body=2 * event.message.body))
+        self.done += 1
+        if self.done == self.count:
+            self.transaction.commit() if self.commits else self.transaction.abort()
+
+    def on_transaction_committed(self, event):
+        self.result = "committed"
+        self.connection.close()
+
+    def on_transaction_aborted(self, event):
+        self.result = "aborted"
+        self.connection.close()
+
+
+def send_in_transaction(running, addresses, count, commit):
+    sender = Sender(f"127.0.0.1:{running.amqp_port}", addresses, count, commit)
+    Container(sender).run()
+    return sender.result
+
+
+def a_commit_shows_all_and_a_rollback_nothing(running):
+    queue(running, "one")
+    queue(running, "two")
+    assert send_in_transaction(running, ["one", "two"], 5, False) == "aborted"
+    assert bodies(running, "one") == []
+    assert send_in_transaction(running, ["one", "two"], 5, True) == "committed"
+    assert bodies(running, "one") == list(range(5))
+    assert bodies(running, "two") == list(range(5))
+
+
+def settlements_belong_to_it(running):
+    queue(running, "in")
+    queue(running, "out")
+    connection = BlockingConnection(f"amqp://127.0.0.1:{running.amqp_port}", timeout=SECONDS)
+    sender = connection.create_sender("in")
+    for i in range(4):
+        sender.send(Message(body=i))
+    connection.close()
+    url = f"127.0.0.1:{running.amqp_port}"
+    worker = Worker(url, "in", "out", 4, False)
+    Container(worker).run()
+    assert worker.result == "aborted"
+    assert bodies(running, "out") == []
+    worker = Worker(url, "in", "out", 4, True)  # all come again
+    Container(worker).run()
+    assert worker.result == "committed"
+    assert bodies(running, "in") == []
+    assert bodies(running, "out") == [0, 2, 4, 6]
+
+
+def a_commit_that_cannot_be_is_refused(running):
+    queue(running, "going")
+    queue(running, "staying")
+    wire = Wire(running.amqp_port)
+    wire.open()
+    wire.attach("s", 0, "going")
+    coordinate(wire)
+    identity = declare(wire, 0)
+    state = Described(0x34, [identity, None])
+    wire.send(frame(TRANSFER, [0, 1, b"m", 0, False, False, None, state], b"\x00\x53\x75\xa0\x01x"))
+    wire.expect(DISPOSITION)
+    running.call("DELETE", "/v1/default/queues/going")
+    wire.send(frame(TRANSFER, [1, 2, b"d2", 0], b"\x00\x53\x77" + encode(Described(0x32, [identity, False]))))
+    assert b"amqp:transaction:rollback" in wire.expect(DISPOSITION)
+    wire.send(frame(TRANSFER, [1, 3, b"d3", 0], b"\x00\x53\x77" + encode(Described(0x32, [b"12345678", False]))))
+    assert b"amqp:transaction:unknown-id" in wire.expect(DISPOSITION)
+    wire.send(frame(TRANSFER, [1, 4, b"d4", 0], b"\x00\x53\x77\x40"))
+    assert b"amqp:decode-error" in wire.expect(DISPOSITION)
+    for i in range(64):
+        declare(wire, 5 + i)
+    wire.send(frame(TRANSFER, [1, 69, b"last", 0], b"\x00\x53\x77" + encode(Described(0x31, [None]))))
+    assert b"amqp:resource-limit-exceeded" in wire.expect(DISPOSITION)
+    # Of a transaction that there is not.
+    wire.attach("t", 2, "staying")
+    wire.send(frame(TRANSFER, [2, 70, b"n", 0, False, False, None, Described(0x34, [b"12345678", None])],
+                    b"\x00\x53\x75\xa0\x01x"))
+    assert b"amqp:not-found" in wire.expect(DISPOSITION)
+    wire.socket.close()
+
+
+def coordinate(wire):
+    wire.send(frame(0x12, ["tx", 1, False, None, None, Described(0x28, [None]), Described(0x30, []), None, None, 0]))
+    wire.expect(0x12)
+
+
+def declare(wire, number):
+    wire.send(frame(TRANSFER, [1, number, str(number).encode(), 0],
+                    b"\x00\x53\x77" + encode(Described(0x31, [None]))))
+    answer = wire.expect(DISPOSITION)
+    assert b"\x00\x53\x33" in answer, answer
+    at = answer.index(b"\xa0\x08") + 2
+    return answer[at:at + 8]
+
+
+if __name__ == "__main__":
+    run(a_commit_shows_all_and_a_rollback_nothing, settlements_belong_to_it, a_commit_that_cannot_be_is_refused)

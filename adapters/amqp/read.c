@@ -320,6 +320,7 @@ static enum status read_annotation(struct reading *reading, struct span key,
     } else if (span_is(key, "x-opt-retain") && value->type == AMQP_BOOLEAN) {
         publish->retain = value->number != 0;
     } else if (!span_is(key, "x-opt-offset") && !span_is(key, "x-opt-partition") &&
+               !span_is(key, "x-opt-topic") &&
                !span_is(key, "x-opt-enqueued-time")) { /* positions are those of another queue */
         *is_ours = false;
     }

@@ -539,7 +539,8 @@ static uint32_t items_of(struct span items)
 }
 
 static void write_annotations(struct amqp_writer *writer, const struct record *record,
-                              const struct showing *showing, const struct amqp_shown *shown)
+                              const struct showing *showing, const struct amqp_shown *shown,
+                              unsigned flags)
 {
     uint32_t count = 0;
     struct amqp_writer before = *writer;
@@ -556,6 +557,12 @@ static void write_annotations(struct amqp_writer *writer, const struct record *r
     if (record->attributes & RECORD_RETAIN) {
         write_key(writer, "x-opt-retain");
         amqp_write_boolean(writer, true);
+        count += 2;
+    }
+    /* Where the property `to` may not say it. */
+    if (showing->first[TOPIC] != NULL && (flags & AMQP_EXACT)) {
+        write_key(writer, "x-opt-topic");
+        amqp_write_bytes(writer, AMQP_STRING, showing->first[TOPIC]->value);
         count += 2;
     }
     if (showing->has_users)
@@ -642,7 +649,7 @@ size_t amqp_view_write(const struct record *record, const struct amqp_shown *sho
     write_head(&writer, &showing, shown, kept.flags);
     if (kept.flags & AMQP_KEEPS_DELIVERY)
         write_kept_map(&writer, AMQP_SECTION_DELIVERY_ANNOTATIONS, kept.delivery);
-    write_annotations(&writer, record, &showing, shown);
+    write_annotations(&writer, record, &showing, shown, kept.flags);
     if (kept.flags & AMQP_KEEPS_BARE) {
         amqp_write_raw(&writer, kept.bare);
     } else {

@@ -241,7 +241,7 @@ void mqtt_will_publish(struct mqtt_session *session)
         return;
     const struct mqtt_will *will = &session->will->will;
     struct header headers[LIMIT_HEADERS];
-    char text[24];
+    char text[MQTT_FILL_TEXT];
     struct publish publish = {
         .topic = will->topic,
         .body = will->payload,

@@ -173,7 +173,7 @@ static void to_address(struct mqtt_session *session, struct publish *publish)
 static void to_broker(struct mqtt_session *session, const struct mqtt_publish *packet)
 {
     struct header headers[LIMIT_HEADERS];
-    char text[24];
+    char text[MQTT_FILL_TEXT];
     struct publish publish = {
         .topic = packet->topic,
         .body = packet->payload,

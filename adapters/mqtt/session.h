@@ -197,9 +197,14 @@ enum { MQTT_HEADERS_MAX = 64 };
 /* A record's headers as properties; room for LIMIT_HEADERS users, borrowed as the record is. */
 void mqtt_show_headers(const struct record *record, struct mqtt_properties *properties,
                        struct mqtt_pair *users);
+enum {
+    MQTT_EXPIRY_TEXT = 24,
+    MQTT_FILL_TEXT = MQTT_EXPIRY_TEXT + LABELS_MAX * (LABEL_SIZE_MAX + 1)
+};
 /* Fills the headers (at most LIMIT_HEADERS, in room for that many), expiry and delay of publish
  * from the properties. text holds numbers made into text. */
 enum mqtt_reason mqtt_publish_fill(const struct mqtt_properties *properties,
-                                   struct publish *publish, struct header *headers, char text[24]);
+                                   struct publish *publish, struct header *headers,
+                                   char text[MQTT_FILL_TEXT]);
 
 #endif

@@ -9,6 +9,7 @@
 
 /* A payload that its publisher declared to be UTF-8 text. */
 #define HEADER_PAYLOAD_TEXT "pl-text"
+#define PROPERTY_LABEL      "label"
 #define PROPERTY_KEY        "key"
 #define PROPERTY_DELAY      "delay" /* ms */
 #define PROPERTY_DEDUP      "dedup-id"
@@ -113,6 +114,23 @@ static bool is_gateways(struct span name)
     return name.size >= 3 && memcmp(name.data, "pl-", 3) == 0;
 }
 
+/* Each is a user property; those that a client of ours has given are there already. */
+static void show_labels(const struct record *record, struct span labels,
+                        struct mqtt_properties *properties, struct mqtt_pair *users)
+{
+    struct span given;
+    if (record_find(record, PROPERTY_LABEL, &given))
+        return;
+    while (labels.size > 0 && properties->user_count < LIMIT_HEADERS) {
+        const uint8_t *comma = memchr(labels.data, ',', labels.size);
+        size_t size = comma == NULL ? labels.size : (size_t)(comma - labels.data);
+        if (size > 0 && size <= UINT16_MAX)
+            users[properties->user_count++] =
+                (struct mqtt_pair){span_from_text(PROPERTY_LABEL), span_of(labels.data, size)};
+        labels = span_from(labels, size + 1);
+    }
+}
+
 static void show_header(const struct header *header, unsigned *seen,
                         struct mqtt_properties *properties, struct mqtt_pair *users)
 {
@@ -133,15 +151,19 @@ void mqtt_show_headers(const struct record *record, struct mqtt_properties *prop
 {
     struct reader at = reader_of(record->headers);
     struct header header;
-    bool topic_seen = false, publisher_seen = false;
+    bool topic_seen = false, publisher_seen = false, labels_seen = false;
     unsigned seen = 0;
     while (record_next_header(&at, &header)) {
-        if (!topic_seen && span_is(header.name, HEADER_TOPIC))
+        if (!labels_seen && span_is(header.name, HEADER_LABELS)) {
+            labels_seen = true;
+            show_labels(record, header.value, properties, users);
+        } else if (!topic_seen && span_is(header.name, HEADER_TOPIC)) {
             topic_seen = true; /* the first is the gateway's own */
-        else if (!publisher_seen && span_is(header.name, HEADER_PUBLISHER))
+        } else if (!publisher_seen && span_is(header.name, HEADER_PUBLISHER)) {
             publisher_seen = true;
-        else
+        } else {
             show_header(&header, &seen, properties, users);
+        }
     }
     if (record->key.data != NULL && properties->user_count < LIMIT_HEADERS)
         users[properties->user_count++] =
@@ -195,7 +217,7 @@ static void put(struct filling *filling, unsigned standard, struct span value)
 }
 
 static void put_properties(struct filling *filling, const struct mqtt_properties *properties,
-                           char text[24])
+                           char *text)
 {
     if (properties->present & MQTT_HAS(CONTENT_TYPE))
         put(filling, CONTENT_TYPE, properties->content_type);
@@ -208,7 +230,8 @@ static void put_properties(struct filling *filling, const struct mqtt_properties
     if (properties->present & MQTT_HAS(MESSAGE_EXPIRY)) {
         filling->publish->expires_at_ms =
             clock_wall_ms() + (int64_t)properties->message_expiry * 1000;
-        int size = snprintf(text, 24, "%lld", (long long)filling->publish->expires_at_ms);
+        int size =
+            snprintf(text, MQTT_EXPIRY_TEXT, "%lld", (long long)filling->publish->expires_at_ms);
         put(filling, EXPIRES_AT, span_of(text, (size_t)size));
     }
 }
@@ -222,9 +245,29 @@ static void ask(struct publish *publish, const struct mqtt_pair *pair)
         publish->dedup_id = pair->value;
 }
 
-enum mqtt_reason mqtt_publish_fill(const struct mqtt_properties *properties,
-                                   struct publish *publish, struct header *headers, char text[24])
+/* The labels so far, with commas; what is no label, or one too many, is a user property only. */
+struct labels {
+    char *text;
+    size_t size;
+    unsigned count;
+};
+
+static void take_label(struct labels *labels, const struct mqtt_pair *pair)
 {
+    if (!span_is(pair->name, PROPERTY_LABEL) || labels->count == LABELS_MAX ||
+        !label_is_valid(pair->value))
+        return;
+    if (labels->count++ > 0)
+        labels->text[labels->size++] = ',';
+    memcpy(labels->text + labels->size, pair->value.data, pair->value.size);
+    labels->size += pair->value.size;
+}
+
+enum mqtt_reason mqtt_publish_fill(const struct mqtt_properties *properties,
+                                   struct publish *publish, struct header *headers,
+                                   char text[MQTT_FILL_TEXT])
+{
+    struct labels labels = {.text = text + MQTT_EXPIRY_TEXT};
     struct filling filling = {.publish = publish, .headers = headers};
     publish->headers = headers;
     if (properties->present == 0 && properties->user_count == 0)
@@ -237,14 +280,18 @@ enum mqtt_reason mqtt_publish_fill(const struct mqtt_properties *properties,
             publish->key = pair.value;
             continue;
         }
-        /* The core adds two headers of its own. */
-        if (publish->header_count > LIMIT_HEADERS - 4)
+        /* The core adds two headers of its own, and labels may come. */
+        if (publish->header_count > LIMIT_HEADERS - 5)
             return MQTT_REASON_QUOTA_EXCEEDED;
         unsigned standard = standard_of(pair.name);
         if (standard < STANDARD_NAMES && !(filling.seen >> standard & 1))
             put(&filling, standard, span_of(NULL, 0));
         ask(publish, &pair);
+        take_label(&labels, &pair);
         headers[publish->header_count++] = (struct header){pair.name, pair.value};
     }
+    if (labels.count > 0)
+        headers[publish->header_count++] =
+            (struct header){span_from_text(HEADER_LABELS), span_of(labels.text, labels.size)};
     return MQTT_REASON_SUCCESS;
 }

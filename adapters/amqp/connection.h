@@ -25,6 +25,7 @@
 #include "core/base/heap.h"
 #include "core/base/limits.h"
 #include "core/broker/consume.h"
+#include "core/broker/follow.h"
 #include "core/broker/metrics.h"
 #include "core/queue/selector.h"
 
@@ -46,6 +47,7 @@ enum amqp_kind {
     AMQP_TO_COORDINATOR,
     AMQP_FROM_GROUP,
     AMQP_FROM_TOPIC,
+    AMQP_FROM_LOG, /* reads along, and takes nothing */
 };
 
 struct amqp_connection;
@@ -68,6 +70,11 @@ struct amqp_place {
 struct amqp_filter {
     struct selector *selector; /* a reference; NULL: all */
     bool no_local;
+    bool has_position; /* where to begin reading along */
+    enum seek_to from;
+    uint64_t offset;
+    int64_t time_ms;
+    bool last; /* the last record there is */
 };
 
 struct amqp_link {
@@ -86,6 +93,8 @@ struct amqp_link {
     bool oversized;     /* what is left of the delivery is thrown away */
     /* Sources */
     struct consumer *consumer;
+    struct follower *follower;
+    bool draining;
     char *group; /* its name */
     struct amqp_filter filter;
     uint32_t lease_ms;
@@ -214,6 +223,10 @@ void amqp_slot_set(pn_delivery_t *delivery, uint32_t slot);
  * what was given. */
 uint8_t *amqp_scratch(size_t size);
 void amqp_scratch_release(uint8_t *scratch);
+
+/* browse.c */
+void amqp_browse_open(struct amqp_link *link, const struct queue *queue, struct span filter);
+void amqp_browse_flow(struct amqp_link *link, uint32_t credit, bool drain);
 
 /* transaction.c */
 enum { AMQP_TRANSACTIONAL = 0x34, AMQP_TOKEN_TRANSACTION = 1 };

@@ -5,7 +5,7 @@
 
 enum { FILTER_BYTES_MAX = 16 * 1024 };
 
-enum filter_kind { FILTER_UNKNOWN, FILTER_SELECTOR, FILTER_NO_LOCAL };
+enum filter_kind { FILTER_UNKNOWN, FILTER_SELECTOR, FILTER_NO_LOCAL, FILTER_POSITION };
 
 static enum filter_kind kind_of(const struct amqp_value *descriptor)
 {
@@ -16,12 +16,41 @@ static enum filter_kind kind_of(const struct amqp_value *descriptor)
     } kinds[] = {
         {0x0000468C00000004, "apache.org:selector-filter:string", FILTER_SELECTOR},
         {0x0000468C00000003, "apache.org:no-local-filter:list", FILTER_NO_LOCAL},
+        {UINT64_MAX, "rabbitmq:stream-offset-spec", FILTER_POSITION},
     };
     for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++)
         if ((descriptor->type == AMQP_ULONG && descriptor->number == kinds[i].code) ||
             (descriptor->type == AMQP_SYMBOL && span_is(descriptor->bytes, kinds[i].name)))
             return kinds[i].kind;
     return FILTER_UNKNOWN;
+}
+
+/* first, last, next, an offset, or a time. */
+static enum status apply_position(const struct amqp_value *value, struct amqp_filter *filter,
+                                  struct err *err)
+{
+    filter->has_position = true;
+    filter->last = false;
+    if (amqp_is_text(value) && span_is(value->bytes, "first")) {
+        filter->from = SEEK_EARLIEST;
+    } else if (amqp_is_text(value) && span_is(value->bytes, "next")) {
+        filter->from = SEEK_LATEST;
+    } else if (amqp_is_text(value) && span_is(value->bytes, "last")) {
+        filter->from = SEEK_LATEST;
+        filter->last = true;
+    } else if (value->type == AMQP_TIMESTAMP) {
+        filter->from = SEEK_TIME;
+        filter->time_ms = (int64_t)value->number;
+    } else if (value->type == AMQP_ULONG || value->type == AMQP_UINT ||
+               ((value->type == AMQP_LONG || value->type == AMQP_INT) &&
+                (int64_t)value->number >= 0)) {
+        filter->from = SEEK_OFFSET;
+        filter->offset = value->number;
+    } else {
+        return err_set(err, STATUS_INVALID,
+                       "a position is first, last, next, an offset, or a timestamp");
+    }
+    return STATUS_OK;
 }
 
 static enum status apply(enum filter_kind kind, const struct amqp_value *value,
@@ -37,6 +66,8 @@ static enum status apply(enum filter_kind kind, const struct amqp_value *value,
     case FILTER_NO_LOCAL:
         filter->no_local = true;
         return STATUS_OK;
+    case FILTER_POSITION:
+        return apply_position(value, filter, err);
     case FILTER_UNKNOWN:
         break;
     }

@@ -223,7 +223,9 @@ static void group_updated(struct amqp_link *link, pn_delivery_t *delivery)
 void amqp_source_updated(struct amqp_link *link, pn_delivery_t *delivery)
 {
     pn_delivery_clear(delivery);
-    if (link->kind == AMQP_FROM_TOPIC)
+    if (link->kind == AMQP_FROM_LOG)
+        pn_delivery_settle(delivery); /* whatever was made of it */
+    else if (link->kind == AMQP_FROM_TOPIC)
         amqp_topic_settled(link, delivery);
     else if (link->consumer != NULL)
         group_updated(link, delivery);
@@ -235,6 +237,8 @@ void amqp_source_flow(struct amqp_link *link)
     bool drain = pn_link_get_drain(link->pn);
     if (link->kind == AMQP_FROM_GROUP && link->consumer != NULL)
         consumer_credit(link->consumer, credit > 0 ? (uint32_t)credit : 0, drain);
+    else if (link->kind == AMQP_FROM_LOG)
+        amqp_browse_flow(link, credit > 0 ? (uint32_t)credit : 0, drain);
     else if (link->kind == AMQP_FROM_TOPIC && drain && pn_link_queued(link->pn) == 0)
         pn_link_drained(link->pn);
     amqp_wake(link->connection);
@@ -300,6 +304,14 @@ static void group_make(struct amqp_link *link)
     broker_administer(&grouping->admin);
 }
 
+/* Nothing is taken from the log: to browse, from a position, or since a stream is read so. */
+static bool reads_along(struct amqp_link *link, const struct queue *queue)
+{
+    pn_terminus_t *source = pn_link_remote_source(link->pn);
+    bool copies = pn_terminus_get_distribution_mode(source) == PN_DIST_MODE_COPY;
+    return !link->dead && (copies || link->filter.has_position || queue->type == QUEUE_STREAM);
+}
+
 void amqp_source_from(struct amqp_link *link, const struct queue *queue)
 {
     struct client *client = &link->connection->client;
@@ -309,6 +321,10 @@ void amqp_source_from(struct amqp_link *link, const struct queue *queue)
         return;
     }
     link->queue = queue->id;
+    if (reads_along(link, queue)) {
+        amqp_browse_open(link, queue, span_of(NULL, 0));
+        return;
+    }
     const struct group_spec *group = catalog_group_by_text(broker_catalog(client->worker),
                                                            queue->id, span_from_text(link->group));
     if (group == NULL && link->dead)
@@ -328,6 +344,10 @@ void amqp_source_open(struct amqp_link *link, const struct amqp_address *address
     if (status != STATUS_OK) {
         amqp_count_refusal(status);
         amqp_link_refuse(link, amqp_condition_of(status), err.text);
+        return;
+    }
+    if (address->at == AMQP_AT_TOPIC && link->filter.has_position) {
+        amqp_browse_open(link, NULL, address->topic);
         return;
     }
     if (address->at == AMQP_AT_TOPIC) {
@@ -354,4 +374,6 @@ void amqp_source_close(struct amqp_link *link)
         amqp_topic_close(link);
     consumer_close(link->consumer, true);
     link->consumer = NULL;
+    follower_close(link->follower);
+    link->follower = NULL;
 }

@@ -458,6 +458,11 @@ void follower_credit(struct follower *follower, uint32_t credit)
     follower_wake(follower);
 }
 
+bool follower_is_behind(const struct follower *follower)
+{
+    return !follower->told_caught_up;
+}
+
 uint32_t follower_credit_left(const struct follower *follower)
 {
     return follower->credit;

@@ -72,6 +72,8 @@ struct client *follower_client(const struct follower *follower);
  * stops where its client's output is over budget, until client_drained(). */
 void follower_credit(struct follower *follower, uint32_t credit);
 uint32_t follower_credit_left(const struct follower *follower);
+/* There is something that it has not shown yet, or may be: caught_up() will come. */
+bool follower_is_behind(const struct follower *follower);
 /* Appends where it is, as text without blanks, quotes and line ends: of all partitions, behind the
  * last record shown. */
 enum status follower_position(const struct follower *follower, struct buf *to);

@@ -1,0 +1,139 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Sources that read along: browsers, streams, topics from a position on. Nothing is leased, and
+ * what the receiver makes of a delivery changes nothing. */
+#include "adapters/amqp/connection.h"
+#include "core/base/clock.h"
+#include "core/base/pack.h"
+
+static struct blob *encode(uint32_t variant, const struct follow_place *place,
+                           const struct record *record)
+{
+    struct amqp_shown shown = {
+        .first_acquirer = true,
+        .positions = true,
+        .partition = place->partition,
+        .now_ms = clock_wall_ms(),
+    };
+    (void)variant;
+    uint8_t *message = amqp_scratch(amqp_view_bound(record));
+    if (message == NULL)
+        return NULL;
+    size_t size = amqp_view_write(record, &shown, message);
+    struct blob *frame = blob_copy(span_of(message, size));
+    amqp_scratch_release(message);
+    return frame;
+}
+
+static void deliver(struct follower *follower, struct blob *frame, const struct follow_place *place,
+                    const struct record *record)
+{
+    struct amqp_link *link = follower_context(follower);
+    uint8_t tag[8];
+    (void)place;
+    (void)record;
+    store_u64(tag, link->tag++);
+    pn_delivery_t *delivery = pn_delivery(link->pn, pn_dtag((const char *)tag, sizeof tag));
+    pn_link_send(link->pn, (const char *)frame->bytes, frame->size);
+    if (link->settles)
+        pn_delivery_settle(delivery);
+    pn_link_advance(link->pn);
+    if (follower_credit_left(follower) == 0)
+        link->draining = false;
+    amqp_wake(link->connection);
+}
+
+static void drained(struct amqp_link *link)
+{
+    link->draining = false;
+    follower_credit(link->follower, 0);
+    pn_link_drained(link->pn);
+    amqp_wake(link->connection);
+}
+
+static void caught_up(struct follower *follower)
+{
+    struct amqp_link *link = follower_context(follower);
+    if (link->draining)
+        drained(link);
+}
+
+static void ended(struct follower *follower, enum status why)
+{
+    struct amqp_link *link = follower_context(follower);
+    if (why == STATUS_SHUTTING_DOWN)
+        return; /* the connection is told */
+    if (why == STATUS_NOT_FOUND)
+        amqp_link_refuse(link, "amqp:resource-deleted", "the queue has gone");
+    else
+        amqp_link_refuse_status(link, why);
+}
+
+static const struct follow_ops follow_ops = {
+    .encode = encode,
+    .deliver = deliver,
+    .caught_up = caught_up,
+    .ended = ended,
+};
+
+void amqp_browse_flow(struct amqp_link *link, uint32_t credit, bool drain)
+{
+    link->draining = drain && credit > 0;
+    follower_credit(link->follower, credit);
+    if (link->draining && !follower_is_behind(link->follower))
+        drained(link);
+}
+
+/* A browser sees what its group has not done yet. */
+static uint64_t undone(const struct amqp_link *link, const struct queue *queue)
+{
+    const struct catalog *catalog = broker_catalog(link->connection->client.worker);
+    const struct group_spec *group =
+        catalog_group_by_text(catalog, queue->id, span_from_text(link->group));
+    return group == NULL || group->stat->partition_count == 0
+               ? 0
+               : atomic_load_explicit(&group->stat->undone[0], memory_order_relaxed);
+}
+
+static void begin_at(const struct amqp_link *link, const struct queue *queue,
+                     struct follow_options *options)
+{
+    const struct amqp_filter *filter = &link->filter;
+    bool single = queue != NULL && queue->partition_count == 1;
+    if (filter->has_position) {
+        options->from = filter->from;
+        options->offset = filter->offset;
+        options->time_ms = filter->time_ms;
+    } else if (queue != NULL && queue->type == QUEUE_STREAM) {
+        options->from = SEEK_LATEST;
+    } else if (single) {
+        options->from = SEEK_OFFSET;
+        options->offset = undone(link, queue);
+    }
+    uint64_t end = single ? atomic_load(&queue->stat->partitions[0].end) : 0;
+    if (filter->last && end > 0) {
+        options->from = SEEK_OFFSET;
+        options->offset = end - 1;
+    }
+}
+
+void amqp_browse_open(struct amqp_link *link, const struct queue *queue, struct span filter)
+{
+    struct follow_options options = {
+        .queue = queue,
+        .filter = filter,
+        .partition = FOLLOW_ALL_PARTITIONS,
+        .from = SEEK_EARLIEST,
+        .selector = link->filter.selector,
+    };
+    begin_at(link, queue, &options);
+    enum status status =
+        follower_open(&link->connection->client, &follow_ops, link, &options, &link->follower);
+    if (status != STATUS_OK) {
+        amqp_link_refuse_status(link, status);
+        return;
+    }
+    link->kind = AMQP_FROM_LOG;
+    link->settles = pn_link_remote_snd_settle_mode(link->pn) == PN_SND_SETTLED;
+    amqp_link_accept(link);
+    amqp_source_flow(link);
+}

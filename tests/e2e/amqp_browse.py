@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: Apache-2.0
+"""AMQP sources that read along: browsers, positions in a queue, streams, topics from their past on."""
+import time
+
+from proton import Described, Message, symbol, timestamp, ulong
+from proton.reactor import Copy, Filter
+from proton.utils import BlockingConnection, LinkDetached
+
+from gateway import run
+
+SECONDS = 20
+
+
+class From(Filter):
+    """rabbitmq:stream-offset-spec"""
+
+    def __init__(self, position):
+        name = symbol("rabbitmq:stream-offset-spec")
+        super().__init__({name: Described(name, position)})
+
+
+def connect(running):
+    return BlockingConnection(f"amqp://127.0.0.1:{running.amqp_port}", timeout=SECONDS)
+
+
+def queue(running, name, **fields):
+    status, answer = running.call("POST", "/v1/default/queues", {"name": name, **fields})
+    assert status in (200, 201), answer
+
+
+def send(connection, address, *bodies):
+    sender = connection.create_sender(address)
+    for body in bodies:
+        sender.send(Message(body=body))
+    sender.close()
+
+
+def take(connection, address, count, *options, accept=True):
+    receiver = connection.create_receiver(address, credit=count, options=list(options))
+    got = []
+    for _ in range(count):
+        got.append(receiver.receive(timeout=SECONDS).body)
+        if accept:
+            receiver.accept()
+    receiver.close()
+    return got
+
+
+def a_browser_takes_nothing(running):
+    queue(running, "looked-at")
+    connection = connect(running)
+    send(connection, "looked-at", *range(5))
+    assert take(connection, "looked-at", 5, Copy()) == list(range(5))
+    assert take(connection, "looked-at", 2) == [0, 1]
+    assert take(connection, "looked-at", 3, Copy()) == [2, 3, 4]  # what is done is not seen
+    assert take(connection, "looked-at", 3) == [2, 3, 4]
+    connection.close()
+
+
+def positions_of_a_queue(running):
+    queue(running, "kept")
+    connection = connect(running)
+    send(connection, "kept", *range(5))
+    assert take(connection, "kept", 5) == list(range(5))  # done, and still there for who reads along
+    assert take(connection, "kept", 5, From("first")) == list(range(5))
+    assert take(connection, "kept", 2, From(ulong(3))) == [3, 4]
+    assert take(connection, "kept", 1, From("last")) == [4]
+    receiver = connection.create_receiver("kept", credit=10, options=From("next"))
+    time.sleep(0.01)
+    now = timestamp(int(time.time() * 1000))
+    send(connection, "kept", 5, 6)
+    assert [receiver.receive(timeout=SECONDS).body for _ in range(2)] == [5, 6]
+    receiver.close()
+    assert take(connection, "kept", 2, From(now)) == [5, 6]
+    try:
+        connection.create_receiver("kept", options=From("somewhere"))
+        raise AssertionError("a position that is none")
+    except LinkDetached as error:
+        assert error.condition == "amqp:invalid-field", error
+    connection.close()
+
+
+def a_stream_is_read_from_its_end_on(running):
+    queue(running, "events", type="stream")
+    connection = connect(running)
+    send(connection, "events", "before")
+    receiver = connection.create_receiver("events", credit=10)
+    send(connection, "events", "after")
+    assert receiver.receive(timeout=SECONDS).body == "after"
+    receiver.close()
+    assert take(connection, "events", 2, From("first"))[0] in ("before", "after")
+    connection.close()
+
+
+def a_topic_and_its_past(running):
+    connection = connect(running)
+    send(connection, "/topics/past/1", "a")
+    send(connection, "/topics/other", "x")
+    send(connection, "/topics/past/2", "b")
+    got = take(connection, "/topics/past/+", 2, From("first"))
+    assert sorted(got) == ["a", "b"]
+    connection.close()
+
+
+if __name__ == "__main__":
+    run(a_browser_takes_nothing, positions_of_a_queue, a_stream_is_read_from_its_end_on, a_topic_and_its_past)

@@ -4,6 +4,7 @@ module polylog.test/clients
 go 1.19
 
 require (
+	github.com/Azure/go-amqp v1.0.5
 	github.com/eclipse/paho.golang v0.12.0
 	github.com/eclipse/paho.mqtt.golang v1.4.3
 )

@@ -1,0 +1,146 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Azure's Go client for AMQP 1.0: amqp HOST PORT. The gateway makes queues on demand.
+package main
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+
+	amqp "github.com/Azure/go-amqp"
+
+	. "polylog.test/clients/checks"
+)
+
+func within() context.Context {
+	ctx, cancel := context.WithTimeout(context.Background(), Wait)
+	_ = cancel // the program is short
+	return ctx
+}
+
+type session struct{ *amqp.Session }
+
+func (s session) send(address string, messages ...*amqp.Message) {
+	sender, err := s.NewSender(within(), address, nil)
+	Done(err)
+	for _, message := range messages {
+		Done(sender.Send(within(), message, nil))
+	}
+	Done(sender.Close(within()))
+}
+
+func (s session) receiver(address string, options *amqp.ReceiverOptions) *amqp.Receiver {
+	receiver, err := s.NewReceiver(within(), address, options)
+	Done(err)
+	return receiver
+}
+
+func next(receiver *amqp.Receiver) *amqp.Message {
+	message, err := receiver.Receive(within(), nil)
+	Done(err)
+	return message
+}
+
+func (s session) take(address string, count int) []string {
+	receiver := s.receiver(address, &amqp.ReceiverOptions{Credit: 50})
+	var bodies []string
+	for len(bodies) < count {
+		message := next(receiver)
+		bodies = append(bodies, string(message.GetData()))
+		Done(receiver.AcceptMessage(within(), message))
+	}
+	Done(receiver.Close(within()))
+	return bodies
+}
+
+func run() int {
+	check := Checks{Client: "go-amqp"}
+	var connection *amqp.Conn
+	var s session
+
+	check.Check("connect", func() {
+		var err error
+		connection, err = amqp.Dial(within(), "amqp://"+Address(),
+			&amqp.ConnOptions{SASLType: amqp.SASLTypeAnonymous()})
+		Done(err)
+		s.Session, err = connection.NewSession(within(), nil)
+		Done(err)
+	})
+	if check.Failed > 0 {
+		return check.Failed
+	}
+
+	check.Check(fmt.Sprintf("%d messages in order, each once", Ordered), func() {
+		var messages []*amqp.Message
+		for _, number := range Numbers() {
+			messages = append(messages, amqp.NewMessage([]byte(number)))
+		}
+		s.send("go.order", messages...)
+		Same(s.take("go.order", Ordered), Numbers())
+	})
+
+	check.Check("1 MiB", func() {
+		s.send("go.large", amqp.NewMessage(Payload(1<<20)))
+		SamePayload([]byte(s.take("go.large", 1)[0]), Payload(1<<20))
+	})
+
+	check.Check("properties and types", func() {
+		id, subject := "id", "s"
+		s.send("go.types", &amqp.Message{
+			Properties:            &amqp.MessageProperties{MessageID: id, Subject: &subject},
+			ApplicationProperties: map[string]interface{}{"n": int32(-5), "yes": true, "text": "ä"},
+			Value:                 map[string]interface{}{"list": []interface{}{int64(1), "two", nil}},
+		})
+		receiver := s.receiver("go.types", nil)
+		message := next(receiver)
+		Same(message.Properties.MessageID, id)
+		Same(*message.Properties.Subject, subject)
+		Same(message.ApplicationProperties, map[string]interface{}{"n": int32(-5), "yes": true, "text": "ä"})
+		Same(message.Value, map[string]interface{}{"list": []interface{}{int64(1), "two", nil}})
+		Done(receiver.AcceptMessage(within(), message))
+		Done(receiver.Close(within()))
+	})
+
+	check.Check("released, modified and rejected; settled by the second side", func() {
+		s.send("go.outcomes", amqp.NewMessage([]byte("x")))
+		receiver := s.receiver("go.outcomes",
+			&amqp.ReceiverOptions{SettlementMode: amqp.ReceiverSettleModeSecond.Ptr()})
+		Done(receiver.ReleaseMessage(within(), next(receiver)))
+		Done(receiver.ModifyMessage(within(), next(receiver), &amqp.ModifyMessageOptions{DeliveryFailed: true}))
+		message := next(receiver)
+		Same(message.Header.DeliveryCount, uint32(1))
+		Done(receiver.RejectMessage(within(), message, nil))
+		Done(receiver.Close(within()))
+	})
+
+	check.Check("a selector", func() {
+		for _, color := range []string{"red", "blue"} {
+			s.send("go.selector", &amqp.Message{Data: [][]byte{[]byte(color)},
+				ApplicationProperties: map[string]interface{}{"color": color}})
+		}
+		receiver := s.receiver("go.selector",
+			&amqp.ReceiverOptions{Filters: []amqp.LinkFilter{amqp.NewSelectorFilter("color = 'blue'")}})
+		message := next(receiver)
+		Same(string(message.GetData()), "blue")
+		Done(receiver.AcceptMessage(within(), message))
+		Done(receiver.Close(within()))
+	})
+
+	check.Check("an address that leads nowhere", func() {
+		_, err := s.NewSender(within(), "/nowhere/at/all", nil)
+		if err == nil {
+			Fail("a sender to nowhere")
+		}
+	})
+
+	check.Check("close", func() { Done(connection.Close()) })
+	return check.Failed
+}
+
+func main() {
+	if _, err := net.ResolveTCPAddr("tcp", Address()); err != nil || run() > 0 {
+		os.Exit(1)
+	}
+}

@@ -1,0 +1,264 @@
+// SPDX-License-Identifier: Apache-2.0
+import jakarta.jms.BytesMessage;
+import jakarta.jms.Connection;
+import jakarta.jms.ConnectionFactory;
+import jakarta.jms.DeliveryMode;
+import jakarta.jms.JMSException;
+import jakarta.jms.MapMessage;
+import jakarta.jms.Message;
+import jakarta.jms.MessageConsumer;
+import jakarta.jms.MessageProducer;
+import jakarta.jms.ObjectMessage;
+import jakarta.jms.Queue;
+import jakarta.jms.QueueBrowser;
+import jakarta.jms.Session;
+import jakarta.jms.TemporaryQueue;
+import jakarta.jms.TextMessage;
+import jakarta.jms.Topic;
+import java.util.Collections;
+import java.util.HashMap;
+import java.util.Map;
+import org.apache.qpid.jms.JmsConnectionFactory;
+
+/** Apache Qpid JMS over AMQP 1.0: java Jms HOST PORT. The gateway makes queues on demand. */
+public final class Jms {
+    private static final long WAIT_MS = 15000;
+    /** Long enough for a message that must not come to come. */
+    private static final long QUIET_MS = 500;
+
+    private final Connection connection;
+    private int failed;
+
+    private interface Body {
+        void run() throws Exception;
+    }
+
+    private Jms(Connection connection) {
+        this.connection = connection;
+    }
+
+    private void check(String what, Body body) {
+        long began = System.nanoTime();
+        try {
+            body.run();
+            System.out.printf("ok      qpid-jms: %s (%.2f s)%n", what, (System.nanoTime() - began) / 1e9);
+        } catch (Exception | AssertionError error) {
+            failed++;
+            error.printStackTrace();
+            System.out.printf("failed  qpid-jms: %s: %.200s%n", what, error);
+        }
+    }
+
+    private static void same(Object got, Object want) {
+        if (got == null ? want != null : !got.equals(want)) {
+            throw new AssertionError(String.format("got %.90s, want %.90s", got, want));
+        }
+    }
+
+    private static void nothing(MessageConsumer consumer) throws JMSException {
+        same(consumer.receive(QUIET_MS), null);
+    }
+
+    private static String text(MessageConsumer consumer) throws JMSException {
+        Message message = consumer.receive(WAIT_MS);
+        return message == null ? null : ((TextMessage) message).getText();
+    }
+
+    private Session session(int mode) throws JMSException {
+        return connection.createSession(mode);
+    }
+
+    private void kinds() throws Exception {
+        Session session = session(Session.AUTO_ACKNOWLEDGE);
+        Queue queue = session.createQueue("jms.kinds");
+        MessageProducer producer = session.createProducer(queue);
+        MessageConsumer consumer = session.createConsumer(queue);
+        TextMessage text = session.createTextMessage("käse");
+        text.setJMSCorrelationID("c");
+        text.setJMSType("type");
+        text.setJMSReplyTo(queue);
+        text.setStringProperty("s", "x");
+        text.setIntProperty("i", -5);
+        text.setLongProperty("l", 1L << 40);
+        text.setDoubleProperty("d", 2.5);
+        text.setBooleanProperty("b", true);
+        producer.send(text, DeliveryMode.PERSISTENT, 7, 60000);
+        TextMessage got = (TextMessage) consumer.receive(WAIT_MS);
+        same(got.getText(), "käse");
+        same(got.getJMSMessageID(), text.getJMSMessageID());
+        same(got.getJMSCorrelationID(), "c");
+        same(got.getJMSType(), "type");
+        same(got.getJMSPriority(), 7);
+        same(got.getJMSDeliveryMode(), DeliveryMode.PERSISTENT);
+        same(got.getJMSDestination(), queue);
+        same(got.getJMSReplyTo(), queue);
+        same(got.getJMSExpiration(), text.getJMSExpiration());
+        same(got.getStringProperty("s"), "x");
+        same(got.getIntProperty("i"), -5);
+        same(got.getLongProperty("l"), 1L << 40);
+        same(got.getDoubleProperty("d"), 2.5);
+        same(got.getBooleanProperty("b"), true);
+        BytesMessage bytes = session.createBytesMessage();
+        bytes.writeBytes(new byte[1 << 20]);
+        producer.send(bytes);
+        same(((BytesMessage) consumer.receive(WAIT_MS)).getBodyLength(), 1L << 20);
+        MapMessage map = session.createMapMessage();
+        map.setInt("n", 1);
+        map.setString("t", "x");
+        producer.send(map);
+        MapMessage mapped = (MapMessage) consumer.receive(WAIT_MS);
+        same(mapped.getInt("n"), 1);
+        same(mapped.getString("t"), "x");
+        ObjectMessage object = session.createObjectMessage(new HashMap<>(Map.of("k", "v")));
+        producer.send(object);
+        same(((ObjectMessage) consumer.receive(WAIT_MS)).getObject(), Map.of("k", "v"));
+        session.close();
+    }
+
+    private void order() throws Exception {
+        Session session = session(Session.AUTO_ACKNOWLEDGE);
+        Queue queue = session.createQueue("jms.order");
+        MessageProducer producer = session.createProducer(queue);
+        for (int i = 0; i < 200; i++) {
+            producer.send(session.createTextMessage("" + i));
+        }
+        MessageConsumer consumer = session.createConsumer(queue);
+        for (int i = 0; i < 200; i++) {
+            same(text(consumer), "" + i);
+        }
+        nothing(consumer);
+        session.close();
+    }
+
+    private void acknowledge() throws Exception {
+        Session session = session(Session.CLIENT_ACKNOWLEDGE);
+        Queue queue = session.createQueue("jms.client");
+        MessageProducer producer = session.createProducer(queue);
+        for (int i = 0; i < 3; i++) {
+            producer.send(session.createTextMessage("" + i));
+        }
+        MessageConsumer consumer = session.createConsumer(queue);
+        same(text(consumer), "0");
+        Message second = consumer.receive(WAIT_MS);
+        second.acknowledge();
+        same(text(consumer), "2");
+        session.recover();
+        Message again = consumer.receive(WAIT_MS);
+        same(((TextMessage) again).getText(), "2");
+        same(again.getJMSRedelivered(), true);
+        again.acknowledge();
+        session.close();
+    }
+
+    private void transactions() throws Exception {
+        Session session = session(Session.SESSION_TRANSACTED);
+        Queue in = session.createQueue("jms.tx.in");
+        Queue out = session.createQueue("jms.tx.out");
+        Session other = session(Session.AUTO_ACKNOWLEDGE);
+        other.createProducer(in).send(other.createTextMessage("work"));
+        MessageConsumer outcome = other.createConsumer(out);
+        MessageProducer producer = session.createProducer(out);
+        MessageConsumer consumer = session.createConsumer(in);
+        same(text(consumer), "work");
+        producer.send(session.createTextMessage("first"));
+        session.rollback();
+        nothing(outcome);
+        same(text(consumer), "work");
+        producer.send(session.createTextMessage("second"));
+        session.commit();
+        same(text(outcome), "second");
+        nothing(consumer);
+        session.close();
+        other.close();
+    }
+
+    private void selectors() throws Exception {
+        Session session = session(Session.AUTO_ACKNOWLEDGE);
+        Queue queue = session.createQueue("jms.selectors");
+        MessageProducer producer = session.createProducer(queue);
+        for (int i = 0; i < 6; i++) {
+            Message message = session.createTextMessage("" + i);
+            message.setIntProperty("n", i);
+            producer.send(message);
+        }
+        MessageConsumer consumer = session.createConsumer(queue, "n > 3");
+        same(text(consumer), "4");
+        same(text(consumer), "5");
+        nothing(consumer);
+        session.close();
+    }
+
+    private void topics() throws Exception {
+        Session session = session(Session.AUTO_ACKNOWLEDGE);
+        Topic topic = session.createTopic("jms/topic");
+        MessageConsumer one = session.createConsumer(topic);
+        MessageConsumer two = session.createConsumer(topic);
+        session.createProducer(topic).send(session.createTextMessage("news"));
+        same(text(one), "news");
+        same(text(two), "news");
+        session.close();
+    }
+
+    private void requests() throws Exception {
+        Session session = session(Session.AUTO_ACKNOWLEDGE);
+        Queue queue = session.createQueue("jms.requests");
+        TemporaryQueue replies = session.createTemporaryQueue();
+        MessageConsumer reply = session.createConsumer(replies);
+        MessageConsumer service = session.createConsumer(queue);
+        TextMessage request = session.createTextMessage("1 + 1");
+        request.setJMSReplyTo(replies);
+        session.createProducer(queue).send(request);
+        Message got = service.receive(WAIT_MS);
+        session.createProducer(null).send(got.getJMSReplyTo(), session.createTextMessage("2"));
+        same(text(reply), "2");
+        session.close();
+    }
+
+    private void browse() throws Exception {
+        Session session = session(Session.AUTO_ACKNOWLEDGE);
+        Queue queue = session.createQueue("jms.browsed");
+        MessageProducer producer = session.createProducer(queue);
+        for (int i = 0; i < 3; i++) {
+            producer.send(session.createTextMessage("" + i));
+        }
+        QueueBrowser browser = session.createBrowser(queue);
+        same(Collections.list(browser.getEnumeration()).size(), 3);
+        browser.close();
+        MessageConsumer consumer = session.createConsumer(queue);
+        same(text(consumer), "0");
+        session.close();
+    }
+
+    private void delays() throws Exception {
+        Session session = session(Session.AUTO_ACKNOWLEDGE);
+        Queue queue = session.createQueue("jms.delays");
+        MessageProducer producer = session.createProducer(queue);
+        producer.setDeliveryDelay(1000);
+        producer.send(session.createTextMessage("later"));
+        producer.setDeliveryDelay(0);
+        producer.send(session.createTextMessage("now"));
+        MessageConsumer consumer = session.createConsumer(queue);
+        same(text(consumer), "now");
+        same(text(consumer), "later");
+        session.close();
+    }
+
+    public static void main(String[] arguments) throws Exception {
+        String url = String.format("amqp://%s:%s?amqp.idleTimeout=30000", arguments[0], arguments[1]);
+        ConnectionFactory factory = new JmsConnectionFactory("", "", url);
+        Connection connection = factory.createConnection();
+        connection.start();
+        Jms jms = new Jms(connection);
+        jms.check("text, bytes, map and object with properties", jms::kinds);
+        jms.check("200 messages in order, each once", jms::order);
+        jms.check("acknowledged by the client; what was not comes again", jms::acknowledge);
+        jms.check("transactions: commit and rollback", jms::transactions);
+        jms.check("selectors", jms::selectors);
+        jms.check("topics", jms::topics);
+        jms.check("a request and its reply through a temporary queue", jms::requests);
+        jms.check("a browser leaves what it sees", jms::browse);
+        jms.check("delivery delay", jms::delays);
+        connection.close();
+        System.exit(jms.failed > 0 ? 1 : 0);
+    }
+}

@@ -1,0 +1,147 @@
+// SPDX-License-Identifier: Apache-2.0
+// rhea, AMQP 1.0: node check.js HOST PORT. The gateway makes queues on demand.
+'use strict'
+const assert = require('node:assert/strict')
+const rhea = require('rhea')
+
+const [host, port] = process.argv.slice(2)
+const WAIT_MS = 15000
+const ORDERED = 200
+let failed = 0
+
+function within(promise, what) {
+  let timer
+  const late = new Promise((_, reject) => {
+    timer = setTimeout(() => reject(new Error(`no ${what} within ${WAIT_MS} ms`)), WAIT_MS)
+  })
+  return Promise.race([promise, late]).finally(() => clearTimeout(timer))
+}
+
+async function check(what, body) {
+  const began = Date.now()
+  try {
+    await body()
+    console.log(`ok      rhea: ${what} (${((Date.now() - began) / 1000).toFixed(2)} s)`)
+  } catch (error) {
+    failed++
+    console.error(error)
+    console.log(`failed  rhea: ${what}: ${String(error).slice(0, 200)}`)
+  }
+}
+
+const once = (emitter, event) => within(new Promise((resolve) => emitter.once(event, resolve)), event)
+
+async function connect() {
+  const container = rhea.create_container()
+  const connection = container.connect({ host, port: Number(port), username: 'anonymous', reconnect: false })
+  await once(connection, 'connection_open')
+  return connection
+}
+
+async function send(connection, address, ...messages) {
+  const sender = connection.open_sender(address)
+  await once(sender, 'sendable')
+  let settled = 0
+  const all = within(new Promise((resolve, reject) => {
+    sender.on('accepted', () => { if (++settled === messages.length) resolve() })
+    sender.on('rejected', (context) => reject(new Error(String(context.delivery.remote_state.error))))
+  }), 'outcome')
+  for (const message of messages) sender.send(message)
+  await all
+  sender.close()
+}
+
+// Takes count messages; settle(delivery) says what becomes of each.
+async function take(connection, source, count, settle = (delivery) => delivery.accept(), options = {}) {
+  const receiver = connection.open_receiver({ source, credit_window: 0, autoaccept: false, ...options })
+  const messages = []
+  const all = within(new Promise((resolve) => {
+    receiver.on('message', (context) => {
+      messages.push(context.message)
+      settle(context.delivery, context.message)
+      if (messages.length === count) resolve()
+    })
+  }), `${count} messages`)
+  receiver.add_credit(count)
+  await all
+  receiver.close()
+  await once(receiver, 'receiver_close')
+  return messages
+}
+
+async function main() {
+  const connection = await connect()
+
+  await check(`${ORDERED} messages in order, each once`, async () => {
+    const numbers = Array.from({ length: ORDERED }, (_, i) => i)
+    await send(connection, 'rhea.order', ...numbers.map((body) => ({ body })))
+    assert.deepEqual((await take(connection, 'rhea.order', ORDERED)).map((message) => message.body), numbers)
+  })
+
+  await check('properties, types and bodies', async () => {
+    const sent = {
+      message_id: 'id', correlation_id: 'c', subject: 's', reply_to: 'rhea.types', content_type: 'text/plain',
+      group_id: 'g', durable: true, priority: 6, ttl: 60000,
+      application_properties: { text: 'ä', number: rhea.types.wrap_int(-5), yes: true },
+      body: { list: [1, 'two', null], bytes: Buffer.from([0, 255]) },
+    }
+    await send(connection, 'rhea.types', sent)
+    const [got] = await take(connection, 'rhea.types', 1)
+    for (const name of ['message_id', 'correlation_id', 'subject', 'reply_to', 'content_type', 'group_id', 'durable',
+      'priority', 'body']) assert.deepEqual(got[name], sent[name], name)
+    assert.deepEqual(got.application_properties, { text: 'ä', number: -5, yes: true })
+    const data = rhea.message.data_section(Buffer.alloc(1 << 20, 'x'))
+    await send(connection, 'rhea.types', { body: data })
+    assert.equal((await take(connection, 'rhea.types', 1))[0].body.content.length, 1 << 20)
+  })
+
+  await check('released, modified and rejected', async () => {
+    await send(connection, 'rhea.outcomes', { body: 'x' })
+    await take(connection, 'rhea.outcomes', 1, (delivery) => delivery.release())
+    await take(connection, 'rhea.outcomes', 1, (delivery) => delivery.modified({ delivery_failed: true }))
+    const [again] = await take(connection, 'rhea.outcomes', 1, (delivery) => delivery.reject())
+    assert.equal(again.delivery_count, 1)
+  })
+
+  await check('a selector', async () => {
+    await send(connection, 'rhea.selector', ...['red', 'blue', 'red'].map((color) =>
+      ({ body: color, application_properties: { color } })))
+    const source = { address: 'rhea.selector', filter: rhea.filter.selector("color = 'blue'") }
+    assert.equal((await take(connection, source, 1))[0].body, 'blue')
+  })
+
+  await check('a topic with a wildcard', async () => {
+    const receiver = connection.open_receiver('/topics/rhea/+')
+    await once(receiver, 'receiver_open')
+    const message = once(receiver, 'message')
+    await send(connection, '/topics/rhea/x', { body: 'news' })
+    assert.equal((await message).message.body, 'news')
+    receiver.close()
+  })
+
+  await check('a request and its reply through a dynamic node', async () => {
+    const replies = connection.open_receiver({ source: { dynamic: true } })
+    await once(replies, 'receiver_open')
+    const reply = once(replies, 'message')
+    await send(connection, 'rhea.requests', { body: '1 + 1', reply_to: replies.source.address })
+    const [request] = await take(connection, 'rhea.requests', 1)
+    const relay = connection.open_sender({ target: {} })
+    await once(relay, 'sendable')
+    relay.send({ to: request.reply_to, body: '2' })
+    assert.equal((await reply).message.body, '2')
+  })
+
+  await check('an address that leads nowhere', async () => {
+    const sender = connection.open_sender('/nowhere/at/all')
+    await once(sender, 'sender_error')
+    assert.equal(sender.error.condition, 'amqp:not-found')
+  })
+
+  await check('close', async () => {
+    connection.close()
+    await once(connection, 'connection_close')
+  })
+  process.exit(failed > 0 ? 1 : 0)
+}
+
+main()

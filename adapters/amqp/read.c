@@ -42,7 +42,8 @@ struct reading {
     uint32_t count, capacity;
     struct buf types; /* the value of pl-types */
     struct err *err;
-    bool full; /* of memory, or of headers */
+    bool full;  /* of memory, or of headers */
+    bool dedup; /* the message-id names the message */
 };
 
 static struct span copy(struct reading *reading, const void *bytes, size_t size)
@@ -317,6 +318,8 @@ static enum status read_annotation(struct reading *reading, struct span key,
         publish->delay_ms = at == UINT64_MAX ? at : at > now ? at - now : 0;
     } else if (span_is(key, "x-opt-labels")) {
         return read_labels(reading, value);
+    } else if (span_is(key, "x-opt-dedup") && value->type == AMQP_BOOLEAN) {
+        reading->dedup = value->number != 0;
     } else if (span_is(key, "x-opt-retain") && value->type == AMQP_BOOLEAN) {
         publish->retain = value->number != 0;
     } else if (!span_is(key, "x-opt-offset") && !span_is(key, "x-opt-partition") &&
@@ -540,6 +543,8 @@ enum status amqp_view_read(struct arena *arena, struct span bytes, struct publis
     if (status == STATUS_OK)
         status = keep(&reading, &message);
     buf_deinit(&reading.types);
+    if (reading.dedup && message.properties[AMQP_MESSAGE_ID].type != AMQP_NULL)
+        publish->dedup_id = text_of(&reading, &message.properties[AMQP_MESSAGE_ID]);
     publish->headers = reading.headers;
     publish->header_count = reading.count;
     return status == STATUS_OK && reading.full

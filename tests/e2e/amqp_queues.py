@@ -268,6 +268,16 @@ def delays_and_expiry(running):
     connection.close()
 
 
+def a_message_that_comes_twice_is_stored_once(running):
+    queue(running, "once")
+    connection = connect(running)
+    on_request = {symbol("x-opt-dedup"): True}
+    send(connection, "once", *[Message(id=name, body=i, annotations=on_request) for i, name in enumerate("abab")],
+         Message(id="a", body=4), Message(body=5))
+    assert [m.body for m in receive(connection, "once", 4)] == [0, 1, 4, 5]
+    connection.close()
+
+
 def the_relay_sends_anywhere(running):
     queue(running, "one")
     queue(running, "two")
@@ -334,4 +344,4 @@ if __name__ == "__main__":
     run(what_is_sent_is_received_in_order, every_type_keeps_its_value, bodies_are_what_they_were, outcomes_decide,
         what_was_not_settled_is_offered_again, settled_both_ways, a_drain_ends_with_what_there_is,
         a_large_message_in_many_transfers, addresses_that_lead_nowhere, queues_are_made_on_demand, selectors_choose,
-        delays_and_expiry, the_relay_sends_anywhere, a_queue_that_goes_ends_its_links, users_log_in, an_end_says_so)
+        delays_and_expiry, a_message_that_comes_twice_is_stored_once, the_relay_sends_anywhere, a_queue_that_goes_ends_its_links, users_log_in, an_end_says_so)

@@ -44,6 +44,10 @@ bool amqp_address_parse(struct span text, bool is_topic, struct amqp_address *ad
         address->at = AMQP_AT_RELAY;
         return true;
     }
+    if (span_is(text, "$management")) {
+        address->at = AMQP_AT_MANAGEMENT;
+        return true;
+    }
     if (take(&text, "/topics/") || is_topic) {
         address->at = AMQP_AT_TOPIC;
         address->topic = text;

@@ -45,16 +45,18 @@ enum amqp_kind {
     AMQP_TO_TOPIC,
     AMQP_TO_ANYWHERE, /* the anonymous relay */
     AMQP_TO_COORDINATOR,
+    AMQP_TO_MANAGEMENT,
     AMQP_FROM_GROUP,
     AMQP_FROM_TOPIC,
-    AMQP_FROM_LOG, /* reads along, and takes nothing */
+    AMQP_FROM_MANAGEMENT, /* answers; its topic is the target that requests name */
+    AMQP_FROM_LOG,        /* reads along, and takes nothing */
 };
 
 struct amqp_connection;
 
 /* A parsed address; spans borrow from its text. */
 struct amqp_address {
-    enum { AMQP_AT_NOTHING, AMQP_AT_QUEUE, AMQP_AT_TOPIC, AMQP_AT_RELAY } at;
+    enum { AMQP_AT_NOTHING, AMQP_AT_QUEUE, AMQP_AT_TOPIC, AMQP_AT_RELAY, AMQP_AT_MANAGEMENT } at;
     struct span queue, group, topic; /* group empty: the default one */
     bool dead;
 };
@@ -223,6 +225,9 @@ void amqp_slot_set(pn_delivery_t *delivery, uint32_t slot);
  * what was given. */
 uint8_t *amqp_scratch(size_t size);
 void amqp_scratch_release(uint8_t *scratch);
+
+/* manage.c: OK: the request will be answered by a message. */
+enum status amqp_manage(struct amqp_link *link, struct span bytes, struct err *err);
 
 /* browse.c */
 void amqp_browse_open(struct amqp_link *link, const struct queue *queue, struct span filter);

@@ -346,6 +346,13 @@ void amqp_source_open(struct amqp_link *link, const struct amqp_address *address
         amqp_link_refuse(link, amqp_condition_of(status), err.text);
         return;
     }
+    if (address->at == AMQP_AT_MANAGEMENT) {
+        const char *target = pn_terminus_get_address(pn_link_remote_target(link->pn));
+        link->kind = AMQP_FROM_MANAGEMENT;
+        link->topic = heap_text(target == NULL ? "" : target, target == NULL ? 0 : strlen(target));
+        amqp_link_accept(link);
+        return;
+    }
     if (address->at == AMQP_AT_TOPIC && link->filter.has_position) {
         amqp_browse_open(link, NULL, address->topic);
         return;

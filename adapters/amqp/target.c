@@ -204,10 +204,21 @@ void amqp_publish_part(struct amqp_connection *connection, const struct amqp_pla
     arena_deinit(&arena);
 }
 
+static void take_request(struct amqp_link *link, pn_delivery_t *delivery, struct span bytes)
+{
+    struct err err = {0};
+    enum status status = amqp_manage(link, bytes, &err);
+    if (status != STATUS_OK)
+        amqp_count_refusal(status);
+    settle(link, delivery, status, err.text);
+}
+
 static void take_message(struct amqp_link *link, pn_delivery_t *delivery, struct span bytes)
 {
     if (link->kind == AMQP_TO_COORDINATOR)
         amqp_coordinate(link, delivery, bytes);
+    else if (link->kind == AMQP_TO_MANAGEMENT)
+        take_request(link, delivery, bytes);
     else if (pn_delivery_remote_state(delivery) == AMQP_TRANSACTIONAL)
         publish_later(link, delivery, bytes);
     else
@@ -367,6 +378,10 @@ void amqp_target_open(struct amqp_link *link, const struct amqp_address *address
             amqp_queue_make(link, address->queue);
         else
             amqp_link_refuse_status(link, STATUS_NOT_FOUND);
+        break;
+    case AMQP_AT_MANAGEMENT:
+        link->kind = AMQP_TO_MANAGEMENT;
+        amqp_link_accept(link);
         break;
     case AMQP_AT_NOTHING:
         amqp_link_refuse_status(link, STATUS_NOT_FOUND);

@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The node $management: queues and groups made, read, changed, listed and removed over AMQP."""
+from proton import Message
+from proton.reactor import LinkOption
+from proton.utils import BlockingConnection
+
+from gateway import run
+
+SECONDS = 20
+
+
+class Target(LinkOption):
+    def apply(self, link):
+        link.target.address = "answers-here"
+
+    def test(self, link):
+        return link.is_receiver
+
+
+class Manager:
+    def __init__(self, running, reply_to=None):
+        self.connection = BlockingConnection(f"amqp://127.0.0.1:{running.amqp_port}", timeout=SECONDS)
+        if reply_to is None:
+            self.answers = self.connection.create_receiver("$management", credit=10, options=Target())
+            self.reply_to = "answers-here"
+        else:
+            self.answers = self.connection.create_receiver(None, credit=10, dynamic=True)
+            self.reply_to = self.answers.link.remote_source.address
+        self.sender = self.connection.create_sender("$management")
+        self.number = 0
+
+    def ask(self, operation, kind=None, name=None, body=None, **more):
+        self.number += 1
+        properties = {"operation": operation, **more}
+        if kind:
+            properties["type"] = kind
+        if name:
+            properties["name"] = name
+        self.sender.send(Message(id=self.number, reply_to=self.reply_to, properties=properties, body=body))
+        answer = self.answers.receive(timeout=SECONDS)
+        if self.answers.fetcher.unsettled:  # those of the node itself come settled
+            self.answers.accept()
+        assert answer.correlation_id == self.number, answer
+        return answer.properties["statusCode"], answer.body
+
+
+def lives(manager):
+    code, body = manager.ask("CREATE", "queue", "made", {"kind": "fifo", "max_consume_count": 3, "retention_ms": 60000})
+    assert code == 201 and body["name"] == "made" and body["kind"] == "fifo", (code, body)
+    assert manager.ask("CREATE", "queue", "made")[0] in (400, 409)
+    assert manager.ask("CREATE", "queue", "bad", {"kind": "odd"})[0] == 400
+    assert manager.ask("CREATE", "group", "made/groups/g")[0] == 201
+    assert manager.ask("CREATE", "group", "made/groups/g")[0] == 409
+    assert manager.ask("CREATE", "group", "none/groups/g")[0] == 404
+    manager.connection.create_sender("made").send(Message(body="x"))
+    code, body = manager.ask("READ", "queue", "made")
+    assert code == 200 and (body["records"], body["max_consume_count"]) == (1, 3), body
+    assert manager.ask("READ", "group", "made/groups/g")[1]["queue"] == "made"
+    code, body = manager.ask("UPDATE", "queue", "made", {"max_records": 7})
+    assert code == 200 and body["max_records"] == 7, (code, body)
+    assert manager.ask("UPDATE", "queue", "made", {"partitions": 7})[0] == 400
+    code, body = manager.ask("QUERY", entityType="queue")
+    at = body["attributeNames"].index("name")
+    assert code == 200 and {row[at] for row in body["results"]} == {"mqtt", "made"}, body
+    code, body = manager.ask("QUERY", entityType="group")
+    assert [row[0] for row in body["results"]] == ["g"], body
+    assert manager.ask("DELETE", "group", "made/groups/g")[0] == 204
+    assert manager.ask("READ", "group", "made/groups/g")[0] == 404
+    assert manager.ask("DELETE", "queue", "made")[0] == 204
+    assert manager.ask("DELETE", "queue", "made")[0] == 404
+    assert manager.ask("DANCE", "queue", "mqtt")[0] == 501
+    assert manager.ask("READ", "table", "mqtt")[0] == 400
+    assert manager.ask("READ", "group", "mqtt")[0] == 400
+    assert manager.ask("DELETE", "queue", "mqtt")[0] in (400, 403)
+    manager.connection.close()
+
+
+def answers_come_to_a_link_of_the_node(running):
+    lives(Manager(running))
+
+
+def answers_come_to_a_node_of_ones_own(running):
+    lives(Manager(running, "dynamic"))
+
+
+if __name__ == "__main__":
+    run(answers_come_to_a_link_of_the_node, answers_come_to_a_node_of_ones_own)

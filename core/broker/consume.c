@@ -9,6 +9,7 @@
 
 enum {
     BATCH_DEFAULT = 128,
+    BATCH_FIRST = 16, /* asked for until a take comes back full: who waits holds little memory */
     TAKE_BYTES = 256 * 1024,
     PIECE = 64,       /* settlements of one piece */
     SLOTS_FIRST = 16, /* slots of a new table */
@@ -44,7 +45,7 @@ struct consumer {
 
     struct group_take take;
     bool taking;
-    uint32_t item_capacity, batch_size;
+    uint32_t item_capacity, batch, batch_size; /* batch: asked for now, at most batch_size */
     char *name, *label_text;
     struct selector *selector;
 
@@ -75,6 +76,7 @@ struct consumer *consumer_open(struct client *client, const struct consumer_ops 
     consumer->context = context;
     consumer->group = group_spec_ref(options->group);
     consumer->batch_size = options->batch_size == 0 ? BATCH_DEFAULT : options->batch_size;
+    consumer->batch = consumer->batch_size < BATCH_FIRST ? consumer->batch_size : BATCH_FIRST;
     consumer->slot_free = NO_SLOT;
     consumer->work.run = consumer_work;
     consumer->look.fired = look_fired;
@@ -285,7 +287,7 @@ static void look_again(struct consumer *consumer)
 
 static void take(struct consumer *consumer)
 {
-    uint32_t most = consumer->batch_size;
+    uint32_t most = consumer->batch;
     if (most > consumer->credit)
         most = consumer->credit;
     if (most > LIMIT_CONSUMER_LEASES - consumer->lease_count)
@@ -379,6 +381,9 @@ static void take_back(struct request *request, enum status status)
     struct consumer *consumer = container_of(request, struct consumer, take.request);
     consumer->taking = false;
     consumer->delivering = true;
+    if (consumer->take.count == consumer->batch)
+        consumer->batch =
+            consumer->batch > consumer->batch_size / 4 ? consumer->batch_size : 4 * consumer->batch;
     if (status == STATUS_OK && consumer->take.count > 0 && !consumer->closed)
         status = still_allowed(consumer);
     hand_over(consumer, status == STATUS_OK);

@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 
-from publishers import JobConsumer, JobProducer, MqttPublisher, RestPublisher
+from publishers import AmqpPublisher, JobConsumer, JobProducer, MqttPublisher, RestPublisher
 from gateway import POLYLOGD, Gateway  # publishers has shown where it is
 
 RECORDS = os.environ.get("RECORDS", "build/release/records")
@@ -140,6 +140,7 @@ class Run:
         publishers = [MqttPublisher("%s-v%d-%d" % (name, version, i), gateway.mqtt_port, version, qos, window)
                       for i, (version, qos, window) in enumerate(
                           ((4, 1, 500), (4, 1, 20), (5, 1, 500), (5, 1, 1), (4, 2, 100), (5, 2, 300)))]
+        publishers += [AmqpPublisher("%s-amqp-%d" % (name, window), gateway.amqp_port, window) for window in (1, 300)]
         publishers += [RestPublisher("%s-rest-%d" % (name, i), gateway.http_port) for i in range(2)]
         for publisher in publishers:
             publisher.start()

@@ -13,6 +13,7 @@ import threading
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "e2e"))
+import amqpwire  # noqa: E402
 import wire  # noqa: E402
 
 TOPICS = 5  # of each publisher, in turn
@@ -106,6 +107,43 @@ class MqttPublisher(Publisher):
         self.acknowledged.add(number)
         if self.qos == 2:
             releases.append(wire.packet(wire.PUBREL, 2, body[:2]))
+
+
+class AmqpPublisher(Publisher):
+    """Unsettled deliveries over one link per topic, up to window without an outcome."""
+
+    def __init__(self, name, port, window=300):
+        super().__init__(name)
+        self.port, self.window, self.answered = port, window, 0
+
+    def work(self):
+        with amqpwire.Wire(self.port, 60) as client, contextlib.suppress(EOFError):
+            client.open(self.name)
+            for handle, topic in enumerate(self.topics):
+                client.attach(topic, handle, "/topics/" + topic)
+            while not self.closed:
+                self._send(client, self.window - (self.sent - self.answered))
+                self._take(client)
+            while self.answered < self.sent:
+                self._take(client)
+
+    def _send(self, client, room):
+        frames = []
+        for number in range(self.sent, self.sent + room):
+            text = b"%d" % number
+            frames.append(amqpwire.frame(amqpwire.TRANSFER, [number % TOPICS, number, text, 0],
+                                         b"\x00\x53\x75\xa0" + bytes([len(text)]) + text))
+        self.sent += room
+        try:
+            client.send(b"".join(frames))
+        except OSError:
+            self.closed = True  # what has come back is still read
+
+    def _take(self, client):
+        first, last, outcome = amqpwire.disposition(client.expect(amqpwire.DISPOSITION))
+        numbers = range(first, last + 1)
+        self.answered += len(numbers)
+        (self.acknowledged if outcome == amqpwire.ACCEPTED else self.refused).update(numbers)
 
 
 class RestPublisher(Publisher):

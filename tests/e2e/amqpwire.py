@@ -8,6 +8,9 @@ OPEN, BEGIN, ATTACH, FLOW, TRANSFER, DISPOSITION, DETACH, END, CLOSE = range(0x1
 MECHANISMS, INIT, CHALLENGE, RESPONSE, OUTCOME = range(0x40, 0x45)
 
 
+ACCEPTED, REJECTED, RELEASED, MODIFIED = range(0x24, 0x28)
+
+
 class Symbol(str):
     pass
 
@@ -116,3 +119,23 @@ class Wire:
             fields += [None, None, 0]
         self.send(frame(ATTACH, fields))
         return self.expect(ATTACH)
+
+
+def take_uint(data, at):
+    if data[at] == 0x43:
+        return 0, at + 1
+    if data[at] == 0x52:
+        return data[at + 1], at + 2
+    if data[at] == 0x70:
+        return struct.unpack_from(">I", data, at + 1)[0], at + 5
+    assert data[at] == 0x40, data[at]
+    return None, at + 1
+
+
+def disposition(body):
+    """first, last and the code of the outcome, of what expect(DISPOSITION) gave."""
+    at = (3 if body[0] == 0xc0 else 9) + 1  # behind the role
+    first, at = take_uint(body, at)
+    last, at = take_uint(body, at)
+    outcome = body.find(b"\x00\x53", at)
+    return first, first if last is None else last, body[outcome + 2] if outcome >= 0 else None

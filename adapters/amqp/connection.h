@@ -34,6 +34,8 @@ enum {
     AMQP_SCRATCH = 64 * 1024,
     AMQP_CREDIT = 1000,    /* what a sender may have under way on one link */
     AMQP_LEASE_MS = 30000, /* of sources that do not name another */
+    AMQP_LEASE_MIN_MS = 1000,
+    AMQP_LEASE_MAX_MS = 12 * 3600 * 1000,
     AMQP_ADDRESS_MAX = 1024
 };
 
@@ -198,6 +200,8 @@ bool amqp_address_parse(struct span text, bool is_topic, struct amqp_address *ad
 enum status amqp_filter_read(pn_terminus_t *remote, pn_terminus_t *local,
                              struct amqp_filter *filter, struct err *err);
 void amqp_filter_deinit(struct amqp_filter *filter);
+/* The link property x-opt-lease (ms), where it is set: INVALID out of bounds. */
+enum status amqp_lease_read(pn_data_t *properties, uint32_t *lease_ms);
 
 /* target.c */
 void amqp_target_open(struct amqp_link *link, const struct amqp_address *address);

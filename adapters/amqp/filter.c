@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Filter sets of sources: a map from names to described values, of which the descriptor says what
- * they are. */
+/* What an attach to a source says beside its address: how long leases shall last, and the filter
+ * set, a map from names to described values, of which the descriptor says what they are. */
 #include "adapters/amqp/connection.h"
 
 enum { FILTER_BYTES_MAX = 16 * 1024 };
@@ -129,6 +129,31 @@ enum status amqp_filter_read(pn_terminus_t *remote, pn_terminus_t *local,
     if (status == STATUS_OK && count > 0)
         pn_data_decode(echo, (const char *)again, (size_t)(writer.at - again));
     return status;
+}
+
+enum status amqp_lease_read(pn_data_t *properties, uint32_t *lease_ms)
+{
+    char bytes[FILTER_BYTES_MAX];
+    size_t size = sizeof bytes;
+    struct amqp_value map, key, value;
+    if (properties == NULL || !encode(properties, bytes, &size))
+        return STATUS_OK;
+    struct reader at = reader_of(span_of(bytes, size));
+    if (!amqp_value_read(&at, &map) || map.type != AMQP_MAP)
+        return STATUS_OK;
+    at = reader_of(map.bytes);
+    for (uint32_t i = 0; i < map.count; i += 2) {
+        if (!amqp_value_read(&at, &key) || !amqp_value_read(&at, &value))
+            return STATUS_MALFORMED;
+        if (!amqp_is_text(&key) || !span_is(key.bytes, "x-opt-lease"))
+            continue;
+        bool whole = value.type == AMQP_UINT || value.type == AMQP_ULONG ||
+                     value.type == AMQP_INT || value.type == AMQP_LONG;
+        if (!whole || value.number < AMQP_LEASE_MIN_MS || value.number > AMQP_LEASE_MAX_MS)
+            return STATUS_INVALID;
+        *lease_ms = (uint32_t)value.number;
+    }
+    return STATUS_OK;
 }
 
 void amqp_filter_deinit(struct amqp_filter *filter)

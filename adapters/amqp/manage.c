@@ -255,8 +255,7 @@ static enum status take_attribute(struct broker_admin *admin, struct span key,
         return STATUS_INVALID;
     }
     if (makes && span_is(key, "durability") && amqp_is_text(value)) {
-        admin->durability =
-            span_is(value->bytes, "interval") ? DURABLE_INTERVAL : DURABLE_SYNC;
+        admin->durability = span_is(value->bytes, "interval") ? DURABLE_INTERVAL : DURABLE_SYNC;
         return admin->durability == DURABLE_INTERVAL || span_is(value->bytes, "sync")
                    ? STATUS_OK
                    : STATUS_INVALID;

@@ -341,6 +341,11 @@ void amqp_source_open(struct amqp_link *link, const struct amqp_address *address
     struct err err = {0};
     enum status status = amqp_filter_read(pn_link_remote_source(link->pn), pn_link_source(link->pn),
                                           &link->filter, &err);
+    if (status == STATUS_OK) {
+        status = amqp_lease_read(pn_link_remote_properties(link->pn), &link->lease_ms);
+        if (status != STATUS_OK)
+            err_set(&err, status, "x-opt-lease is a number of ms, from a second to 12 hours");
+    }
     if (status != STATUS_OK) {
         amqp_count_refusal(status);
         amqp_link_refuse(link, amqp_condition_of(status), err.text);

@@ -145,6 +145,27 @@ def what_was_not_settled_is_offered_again(running):
     connection.close()
 
 
+class Lease(LinkOption):
+    def __init__(self, ms):
+        self.ms = ms
+
+    def apply(self, link):
+        link.properties = {symbol("x-opt-lease"): self.ms}
+
+
+def a_lease_lasts_as_long_as_asked(running):
+    queue(running, "leased")
+    connection, other = connect(running), connect(running)
+    send(connection, "leased", Message(body="x"))
+    holder = connection.create_receiver("leased", credit=1, options=Lease(uint(1000)))
+    assert holder.receive(timeout=SECONDS).delivery_count == 0
+    again = other.create_receiver("leased", credit=1).receive(timeout=SECONDS)  # the holder has not settled
+    assert again.delivery_count >= 1
+    refused(lambda: other.create_receiver("leased", name="l", options=Lease(uint(5))), "amqp:invalid-field")
+    connection.close()
+    other.close()
+
+
 def settled_both_ways(running):
     queue(running, "settled")
     connection = connect(running)
@@ -342,6 +363,6 @@ def an_end_says_so(running):
 
 if __name__ == "__main__":
     run(what_is_sent_is_received_in_order, every_type_keeps_its_value, bodies_are_what_they_were, outcomes_decide,
-        what_was_not_settled_is_offered_again, settled_both_ways, a_drain_ends_with_what_there_is,
+        what_was_not_settled_is_offered_again, a_lease_lasts_as_long_as_asked, settled_both_ways, a_drain_ends_with_what_there_is,
         a_large_message_in_many_transfers, addresses_that_lead_nowhere, queues_are_made_on_demand, selectors_choose,
         delays_and_expiry, a_message_that_comes_twice_is_stored_once, the_relay_sends_anywhere, a_queue_that_goes_ends_its_links, users_log_in, an_end_says_so)

@@ -146,6 +146,7 @@ struct amqp_connection {
     struct list links, topics, transactions;
     uint32_t link_count, topic_number, transaction_count;
     uint64_t transaction_number;
+    size_t partial_bytes;         /* of deliveries that have not come whole, all links */
     struct amqp_waiting *waiting; /* a ring */
     uint32_t waiting_capacity, waiting_first, waiting_count;
     uint64_t answered; /* token of the first that waits */

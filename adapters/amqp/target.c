@@ -3,7 +3,11 @@
 #include "adapters/amqp/connection.h"
 #include "core/broker/topic.h"
 
-enum { ARENA_MAX = 3 * LIMIT_RECORD_BYTES, WAITING_FIRST = 64 };
+enum {
+    ARENA_MAX = 3 * LIMIT_RECORD_BYTES,
+    WAITING_FIRST = 64,
+    PARTIAL_MAX = 4 * LIMIT_RECORD_BYTES /* of all links of a connection */
+};
 
 /* ------------------------------------------------ answers */
 
@@ -227,16 +231,26 @@ static void take_message(struct amqp_link *link, pn_delivery_t *delivery, struct
 
 /* ------------------------------------------------ deliveries, whole or in pieces */
 
+static void partial_drop(struct amqp_link *link)
+{
+    link->connection->partial_bytes -= link->partial.size;
+    buf_deinit(&link->partial);
+}
+
 /* Too large: by the book the link ends, and with it what it had sent. */
 static bool take_piece(struct amqp_link *link, pn_delivery_t *delivery)
 {
     uint8_t scratch[AMQP_FRAME_MAX];
     ssize_t size;
     while ((size = pn_link_recv(link->pn, (char *)scratch, sizeof scratch)) > 0) {
-        if (buf_append(&link->partial, scratch, (size_t)size) != STATUS_OK) {
-            amqp_link_refuse_status(link, STATUS_TOO_LARGE);
+        enum status status = link->connection->partial_bytes + (size_t)size > PARTIAL_MAX
+                                 ? STATUS_OVER_QUOTA
+                                 : buf_append(&link->partial, scratch, (size_t)size);
+        if (status != STATUS_OK) {
+            amqp_link_refuse_status(link, status);
             return false;
         }
+        link->connection->partial_bytes += (size_t)size;
     }
     (void)delivery;
     return true;
@@ -257,7 +271,7 @@ static void take_whole(struct amqp_link *link, pn_delivery_t *delivery)
     }
     pn_link_advance(link->pn);
     take_message(link, delivery, bytes);
-    buf_deinit(&link->partial);
+    partial_drop(link);
 }
 
 /* Everything that has come, in order; stops where the broker takes no more. */
@@ -267,7 +281,7 @@ void amqp_target_readable(struct amqp_link *link)
     pn_delivery_t *delivery;
     while (link->pn != NULL && (delivery = pn_link_current(link->pn)) != NULL) {
         if (pn_delivery_aborted(delivery)) {
-            buf_deinit(&link->partial);
+            partial_drop(link);
             pn_link_advance(link->pn);
             pn_delivery_settle(delivery);
             give_back(link);
@@ -393,5 +407,5 @@ void amqp_target_close(struct amqp_link *link)
 {
     if (link->kind == AMQP_TO_COORDINATOR)
         amqp_coordinator_close(link);
-    buf_deinit(&link->partial);
+    partial_drop(link);
 }

@@ -99,6 +99,21 @@ def a_message_without_end_is_cut_off(running):
     serves(running)
 
 
+def messages_that_never_end_have_a_limit_together(running):
+    queue(running, "q")
+    with Wire(running.amqp_port, 60) as wire:
+        wire.open()
+        for handle in range(6):
+            wire.attach(f"s{handle}", handle, "q")
+        begun = b"\x00\x53\x75\xb0" + struct.pack(">I", 9 * MB)
+        for handle in range(6):
+            for i in range(500):  # 8 MB of each, none of them too large by itself
+                wire.send(frame(TRANSFER, [handle, handle, b"%d" % handle, 0, False, True],
+                                (begun if i == 0 else b"") + b"x" * 16000))
+        assert b"amqp:resource-limit-exceeded" in wire.expect(DETACH)
+    serves(running)
+
+
 def links_have_a_limit(running):
     queue(running, "q")
     with Wire(running.amqp_port, 30) as wire:
@@ -181,5 +196,5 @@ def passwords_are_proven_without_being_sent():
 
 if __name__ == "__main__":
     run(garbage_ends_the_connection, frames_out_of_turn, a_message_that_is_none_is_rejected,
-        a_message_without_end_is_cut_off, links_have_a_limit, credit_beyond_measure,
+        a_message_without_end_is_cut_off, messages_that_never_end_have_a_limit_together, links_have_a_limit, credit_beyond_measure,
         passwords_are_proven_without_being_sent)

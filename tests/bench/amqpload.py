@@ -4,6 +4,7 @@
 each. Says what the server spent: CPU time per message, from its threads' schedstat. The load is made of ready frames, so that
 this program does not hold the server up much; the rates are lower bounds all the same.
 usage: amqpload.py SIZE COUNT [PID PORT ADDRESS]    without the last three: a polylogd of its own on RocksDB, one worker"""
+import contextlib
 import os
 import struct
 import sys
@@ -48,7 +49,7 @@ def send(port, address, frames, name):
 
 
 def receive(port, address, counts, at):
-    with amqpwire.Wire(port, 60).open(f"r{at}") as wire:
+    with amqpwire.Wire(port, 60).open(f"r{at}") as wire, contextlib.suppress(EOFError):
         wire.attach("r", 0, address, receiver=True)
         wire.send(amqpwire.frame(amqpwire.FLOW, [0, 1 << 20, 0, 1 << 20, 0, 0, CREDIT]))
         while True:

@@ -134,7 +134,6 @@ static uint32_t run_show(const struct share_parcel *parcel, uint32_t i, struct s
         const struct parcel_item *item = &parcel->items[i];
         if (item_show(item))
             continue;
-        slip.blocked = true;
         seat->settled++;
         if (item->stored)
             refs[slip.ref_count++] =
@@ -142,6 +141,8 @@ static uint32_t run_show(const struct share_parcel *parcel, uint32_t i, struct s
         else
             seat->worker->slow_now++;
     }
+    /* One that is only late is given back as well, but its seat has said ready since. */
+    slip.blocked = seat->blocked;
     slip.settled = seat->settled;
     seat->settled = 0;
     if (slip.settled > 0 || slip.blocked)

@@ -17,6 +17,7 @@ struct mqtt_peer {
     struct sim_peer peer; /* first */
     enum mqtt_version version;
     bool connected, wanted;
+    bool only_5;
     uint64_t generation; /* of the connection, so that late events do nothing */
     peer_dial *dial;
     struct buf input;
@@ -50,7 +51,7 @@ static void peer_connect(void *context)
     buf_clear(&peer->input);
     peer->connected = false;
     peer->generation++;
-    peer->version = sim_chance(50) ? MQTT_5 : MQTT_3_1_1;
+    peer->version = peer->only_5 || sim_chance(50) ? MQTT_5 : MQTT_3_1_1;
     peer->dial(&peer->peer);
 }
 
@@ -336,27 +337,39 @@ struct member {
     struct seen_member *seen; /* of this connection; NULL: there is none */
 };
 
+enum { SHARED = 1, OWN = 2 };
+
 static unsigned members;
 
-static void member_up(struct mqtt_peer *peer)
+static void member_subscribe(struct mqtt_peer *peer, uint32_t identifier, const char *text)
 {
-    struct member *member = (struct member *)peer;
     struct mqtt_packet packet = {.type = MQTT_SUBSCRIBE};
-    struct mqtt_filter filter = {.filter = span_from_text("$share/s/t/+"), .qos = 1};
+    struct mqtt_filter filter = {.filter = span_from_text(text), .qos = 1};
     packet.subscribe = (struct mqtt_subscribe){
-        .packet_id = 1,
+        .packet_id = (uint16_t)identifier,
         .count = 1,
         .filters = &filter,
         .properties = mqtt_properties_none,
     };
-    member->seen = history_member();
+    packet.subscribe.properties.present = MQTT_HAS(SUBSCRIPTION_ID);
+    packet.subscribe.properties.subscription_id = identifier;
     send_packet(peer, &packet);
+}
+
+static void member_up(struct mqtt_peer *peer)
+{
+    struct member *member = (struct member *)peer;
+    member->seen = history_member();
+    member_subscribe(peer, SHARED, "$share/s/t/+");
+    if (sim_chance(50)) /* which takes its part of the credit */
+        member_subscribe(peer, OWN, "t/+");
 }
 
 struct member_ack {
     struct member *member;
     uint64_t generation;
     uint16_t id;
+    bool shared;
     struct message message;
 };
 
@@ -365,7 +378,8 @@ static void member_ack_now(void *context)
     struct member_ack *late = context;
     struct mqtt_peer *peer = &late->member->peer;
     if (peer->generation == late->generation && peer->connected) {
-        history_member_acks(late->message);
+        if (late->shared)
+            history_member_acks(late->message);
         send_ack(peer, MQTT_PUBACK, late->id);
     }
     heap_free(late);
@@ -378,15 +392,19 @@ static void member_packet(struct mqtt_peer *peer, const struct mqtt_packet *pack
     if (packet->type == MQTT_SUBACK) {
         if (packet->suback.reasons.size != 1 || packet->suback.reasons.data[0] != 1)
             history_fail("a share is refused");
-        history_member_confirmed(member->seen);
+        if (packet->suback.packet_id == SHARED)
+            history_member_confirmed(member->seen);
         return;
     }
     if (packet->type != MQTT_PUBLISH || packet->publish.qos != 1 || packet->publish.duplicate ||
         !history_parse(packet->publish.payload, &message))
         history_fail("member: unexpected packet %d", packet->type);
-    history_member_seen(member->seen, message);
+    bool shared = packet->publish.properties.subscription_id == SHARED;
+    if (shared)
+        history_member_seen(member->seen, message);
     struct member_ack *late = heap_new(sizeof *late);
-    *late = (struct member_ack){member, peer->generation, packet->publish.packet_id, message};
+    *late =
+        (struct member_ack){member, peer->generation, packet->publish.packet_id, shared, message};
     sim_after(sim_below(sim_chance(5) ? 20 * SLOW_MS_MAX : SLOW_MS_MAX), member_ack_now, late);
 }
 
@@ -402,6 +420,7 @@ struct member *member_new(peer_dial *dial)
 {
     struct member *member = heap_new(sizeof *member);
     peer_init(&member->peer, dial, "mem", members++);
+    member->peer.only_5 = true;
     member->peer.up = member_up;
     member->peer.packet = member_packet;
     member->peer.down = member_down;
@@ -416,6 +435,12 @@ void member_start(struct member *member)
 
 void member_hang_up(struct member *member)
 {
+    sim_disconnect(&member->peer.peer);
+}
+
+void member_leave(struct member *member)
+{
+    member->peer.wanted = false;
     sim_disconnect(&member->peer.peer);
 }
 

@@ -31,5 +31,6 @@ struct member;
 struct member *member_new(peer_dial *dial);
 void member_start(struct member *member);
 void member_hang_up(struct member *member);
+void member_leave(struct member *member); /* for ever */
 
 #endif

@@ -3,6 +3,10 @@
 #include "adapters/mqtt/address.h"
 
 #include "core/base/limits.h"
+#include "core/base/pack.h"
+
+enum { KEPT_VERSION = 1 };
+enum { RETAIN_AS_PUBLISHED = 1, SHOW_RECEIPT = 2, SHOW_OFFSET = 4 };
 
 bool mqtt_parse_number(struct span text, uint64_t *value)
 {
@@ -174,4 +178,32 @@ bool mqtt_settlement_parse(struct span payload, struct mqtt_settlement *settleme
     }
     settlement->receipt = payload;
     return payload.size > 5 && payload.size <= LIMIT_QUEUE_NAME;
+}
+
+void mqtt_kept_encode(const struct mqtt_filter *filter, const struct mqtt_asked *asked,
+                      uint32_t identifier, uint8_t to[MQTT_KEPT_BYTES])
+{
+    to[0] = KEPT_VERSION;
+    to[1] = filter->qos;
+    to[2] = (uint8_t)((filter->retain_as_published ? RETAIN_AS_PUBLISHED : 0) |
+                      (asked->receipt ? SHOW_RECEIPT : 0) | (asked->offset ? SHOW_OFFSET : 0));
+    store_u32(to + 3, identifier);
+    store_u32(to + 7, asked->lease_ms);
+}
+
+bool mqtt_kept_decode(struct span kept, struct mqtt_filter *filter, struct mqtt_asked *asked,
+                      uint32_t *identifier)
+{
+    if (kept.size != MQTT_KEPT_BYTES || kept.data[0] != KEPT_VERSION || kept.data[1] > 2)
+        return false;
+    unsigned flags = kept.data[2];
+    filter->qos = kept.data[1];
+    filter->retain_as_published = (flags & RETAIN_AS_PUBLISHED) != 0;
+    *identifier = load_u32(kept.data + 3);
+    *asked = (struct mqtt_asked){
+        .receipt = (flags & SHOW_RECEIPT) != 0,
+        .offset = (flags & SHOW_OFFSET) != 0,
+        .lease_ms = load_u32(kept.data + 7),
+    };
+    return *identifier <= MQTT_VARINT_MAX && asked->lease_ms <= LIMIT_LEASE_MS;
 }

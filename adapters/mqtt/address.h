@@ -54,6 +54,23 @@ struct mqtt_settlement {
 };
 bool mqtt_settlement_parse(struct span payload, struct mqtt_settlement *settlement);
 
+/* What a SUBSCRIBE asks for in user properties, for all its filters. */
+enum { MQTT_LEASE_MS = 30000 }; /* unless asked otherwise */
+struct mqtt_asked {
+    bool receipt, offset; /* show=receipt, show=offset */
+    uint32_t lease_ms;    /* lease */
+    bool replayed;        /* replay */
+    struct mqtt_position from;
+};
+
+/* What a session keeps of a subscription beside its filter. */
+enum { MQTT_KEPT_BYTES = 11 };
+void mqtt_kept_encode(const struct mqtt_filter *filter, const struct mqtt_asked *asked,
+                      uint32_t identifier, uint8_t to[MQTT_KEPT_BYTES]);
+/* filter->filter is not touched. */
+bool mqtt_kept_decode(struct span kept, struct mqtt_filter *filter, struct mqtt_asked *asked,
+                      uint32_t *identifier);
+
 /* All of text is a decimal number of at most 18 digits. */
 bool mqtt_parse_number(struct span text, uint64_t *value);
 

@@ -8,7 +8,7 @@
 #include "core/base/rng.h"
 
 /* The login under way, with copies of what the request borrows. */
-struct login {
+struct mqtt_login {
     struct broker_login request;
     struct broker_attach attach;
     struct mqtt_session *session;
@@ -58,7 +58,7 @@ void mqtt_refuse(struct mqtt_session *session, enum mqtt_reason reason)
     stream_close(session->stream);
 }
 
-static void accept_client(struct mqtt_session *session, const struct login *login)
+static void accept_client(struct mqtt_session *session, const struct mqtt_login *login)
 {
     struct mqtt_properties properties = mqtt_properties_none;
     if (session->version == MQTT_5) {
@@ -101,9 +101,14 @@ static void accept_client(struct mqtt_session *session, const struct login *logi
         loop_timer_stop(loop, &session->timer);
     stream_resume(session->stream);
     broker_session_begin(&session->client);
+    if (session->withheld > 0) {
+        client_settled(&session->client, session->withheld);
+        session->withheld = 0;
+        mqtt_queues_credit(session);
+    }
 }
 
-static void login_end(struct login *login, enum status status)
+static void login_end(struct mqtt_login *login, enum status status)
 {
     struct mqtt_session *session = login->session;
     if (session->state == MQTT_LOGIN) {
@@ -114,18 +119,36 @@ static void login_end(struct login *login, enum status status)
                                                        : mqtt_reason_on(status, MQTT_ON_CONNACK));
     }
     heap_free(login->attach.received);
+    buf_deinit(&login->attach.notes);
     heap_free(login);
     connection_release(session);
 }
 
+void mqtt_subscribed_again(struct mqtt_session *session)
+{
+    struct mqtt_login *login = session->login;
+    session->login = NULL;
+    login_end(login, STATUS_OK);
+}
+
 static void attach_done(struct request *request, enum status status)
 {
-    login_end(container_of(request, struct login, attach.request), status);
+    struct mqtt_login *login = container_of(request, struct mqtt_login, attach.request);
+    struct mqtt_session *session = login->session;
+    if (status != STATUS_OK || session->state != MQTT_LOGIN || login->attach.notes.size == 0) {
+        login_end(login, status);
+        return;
+    }
+    /* CONNACK says that everything of the session is there; what is delivered comes behind it. */
+    while (client_spend(&session->client))
+        session->withheld++;
+    session->login = login;
+    mqtt_subscribe_again(session, buf_span(&login->attach.notes));
 }
 
 static void login_done(struct request *request, enum status status)
 {
-    struct login *login = container_of(request, struct login, request.request);
+    struct mqtt_login *login = container_of(request, struct mqtt_login, request.request);
     struct mqtt_session *session = login->session;
     explicit_bzero(login->bytes, login->request.password.size);
     if (session->state != MQTT_LOGIN || status != STATUS_OK) {
@@ -159,7 +182,7 @@ static void begin_login(struct mqtt_session *session, const struct mqtt_connect 
         snprintf(assigned, sizeof assigned, "auto-%s", uuid);
         client_id = span_from_text(assigned);
     }
-    struct login *login =
+    struct mqtt_login *login =
         heap_new(sizeof *login + connect->password.size + connect->user_name.size + client_id.size);
     uint8_t *at = login->bytes;
     login->session = session;

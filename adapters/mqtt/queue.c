@@ -142,8 +142,8 @@ static void set_credit(struct mqtt_queue *queue)
 {
     if (queue->consumer != NULL)
         consumer_credit(queue->consumer,
-                        queue->leaving    ? 0
-                        : queue->qos == 0 ? AT_MOST_ONCE_CREDIT
+                        queue->leaving || queue->session->state != MQTT_UP ? 0
+                        : queue->qos == 0                                  ? AT_MOST_ONCE_CREDIT
                                           : queue->session->client.credit,
                         false);
 }
@@ -186,7 +186,7 @@ static void joined(struct request *request, enum status status)
     struct mqtt_subscribing *subscribing = queue->subscribing;
     uint16_t place = queue->place;
     uint8_t reason = queue->qos;
-    if (status == STATUS_OK && (session->state != MQTT_UP || queue->leaving))
+    if (status == STATUS_OK && (session->state == MQTT_DOWN || queue->leaving))
         status = STATUS_CANCELED;
     if (status == STATUS_OK)
         consume(queue, queue->join.group);

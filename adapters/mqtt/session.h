@@ -22,6 +22,7 @@ struct mqtt_aliases;
 struct mqtt_received;
 struct mqtt_kept_will;
 struct mqtt_lease;
+struct mqtt_login;
 
 struct mqtt_session {
     struct client client; /* first: the broker gives it back */
@@ -34,8 +35,10 @@ struct mqtt_session {
     uint16_t next_id;     /* where the search for a free outgoing identifier begins */
     uint16_t id_base;     /* identifiers up to here are those of the kept session's deliveries */
     uint32_t packet_max;  /* what the client takes; UINT32_MAX: anything */
-    uint32_t settled;     /* outgoing deliveries settled during this input */
-    uint16_t subscribes;  /* SUBSCRIBEs under way */
+    uint32_t withheld;    /* credit, until CONNACK has gone out */
+    struct mqtt_login *login; /* while it subscribes again */
+    uint32_t settled;         /* outgoing deliveries settled during this input */
+    uint16_t subscribes;      /* SUBSCRIBEs under way */
     bool assigned_id, ended_well, clean;
     uint32_t asked_expiry, expiry; /* seconds; what the client asked for, and what it got */
     bool held;                     /* input waits for the broker, so silence is not the client's */
@@ -78,6 +81,7 @@ void mqtt_count_refusal(enum mqtt_reason reason); /* in /metrics */
 /* How long a session is kept of what the client asks for, in seconds. */
 uint32_t mqtt_expiry_granted(uint32_t asked);
 void mqtt_handle_connect(struct mqtt_session *session, uint8_t header, struct span body);
+void mqtt_subscribed_again(struct mqtt_session *session);
 /* CONNACK with the reason, where there is one, then close. */
 void mqtt_refuse(struct mqtt_session *session, enum mqtt_reason reason);
 void mqtt_will_publish(struct mqtt_session *session);
@@ -140,7 +144,6 @@ size_t mqtt_show(const struct mqtt_session *session, const struct record *record
 void mqtt_send_shown(struct mqtt_session *session, const struct mqtt_shown *shown, size_t size);
 
 /* replay.c: subscriptions that read a queue, or what matches a filter, from a position on. */
-struct mqtt_asked;
 uint8_t mqtt_replay_subscribe(struct mqtt_session *session, const struct mqtt_filter *filter,
                               const struct mqtt_address *address, const struct mqtt_asked *asked,
                               uint32_t identifier);
@@ -150,14 +153,6 @@ void mqtt_replays_credit(struct mqtt_session *session);
 void mqtt_replays_close(struct mqtt_session *session); /* before client_close() */
 
 /* queue.c: subscriptions to queues and dead letters, as consumers of groups. */
-/* What a SUBSCRIBE asks for in user properties, for all its filters. */
-enum { MQTT_LEASE_MS = 30000 }; /* unless asked otherwise */
-struct mqtt_asked {
-    bool receipt, offset; /* show=receipt, show=offset */
-    uint32_t lease_ms;    /* lease */
-    bool replayed;        /* replay */
-    struct mqtt_position from;
-};
 struct mqtt_subscribing;
 /* The reason, or MQTT_PENDING: then mqtt_subscribed() follows for that place. */
 uint8_t mqtt_queue_subscribe(struct mqtt_session *session, const struct mqtt_filter *filter,
@@ -170,6 +165,13 @@ void mqtt_queues_close(struct mqtt_session *session); /* after client_close() */
 bool mqtt_queue_is_of(const struct mqtt_queue *queue, uint64_t id);
 void mqtt_queue_settle(struct mqtt_queue *queue, uint32_t slot, enum settle_outcome outcome,
                        uint32_t delay_ms);
+
+/* kept.c: subscriptions to shares and queues, which the broker keeps as notes of the session. */
+bool mqtt_is_kept(const struct mqtt_address *address);
+/* True: mqtt_subscribed() follows for that place, when it is durable. */
+bool mqtt_keep(struct mqtt_session *session, const struct mqtt_filter *filter,
+               const struct mqtt_asked *asked, uint32_t identifier,
+               struct mqtt_subscribing *subscribing, uint16_t place);
 
 /* settle.c: what is published to $nack and $extend. */
 void mqtt_settle_publish(struct mqtt_session *session, const struct mqtt_address *address,
@@ -186,6 +188,9 @@ void mqtt_settlings_close(struct mqtt_session *session); /* their consumers are 
 enum { MQTT_PENDING = 0xff };
 void mqtt_subscribed(struct mqtt_subscribing *subscribing, uint16_t place, uint8_t reason);
 void mqtt_handle_subscribe(struct mqtt_session *session, uint8_t header, struct span body);
+/* What a session that goes on had subscribed to, before CONNACK; notes are borrowed for the call.
+ * mqtt_subscribed_again() follows. */
+void mqtt_subscribe_again(struct mqtt_session *session, struct span notes);
 /* False: it must wait, nothing was taken. */
 bool mqtt_handle_unsubscribe(struct mqtt_session *session, uint8_t header, struct span body);
 

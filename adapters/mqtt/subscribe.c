@@ -15,6 +15,10 @@ struct mqtt_subscribing {
     uint16_t *places; /* of the items */
     struct subscribe_item *items;
     uint8_t *bytes;
+    struct mqtt_subscribe packet; /* its filters lie in bytes; none of what is subscribed again */
+    struct mqtt_asked asked;
+    struct span notes; /* of what is subscribed again: in bytes likewise */
+    bool is_kept;      /* what has to be is with the session, or on its way there */
 };
 
 static void subscribing_free(struct mqtt_subscribing *subscribing)
@@ -49,12 +53,43 @@ static void send_suback(struct mqtt_session *session, const struct mqtt_subscrib
         mqtt_encode_suback(session->version, &suback, stream_reserve(session->stream, size));
 }
 
+/* What was granted and is not the broker's to keep goes with the session, before it is answered.
+ * True: there is something to wait for. */
+static bool keep(struct mqtt_subscribing *subscribing)
+{
+    struct mqtt_session *session = subscribing->session;
+    struct mqtt_subscribe packet = subscribing->packet;
+    struct mqtt_filter filter;
+    if (subscribing->is_kept || !broker_session_is_kept(&session->client))
+        return false;
+    subscribing->is_kept = true;
+    for (uint16_t i = 0; i < packet.count && mqtt_filter_next(&packet, &filter); i++)
+        if (subscribing->reasons[i] <= MQTT_REASON_GRANTED_QOS_2)
+            subscribing->pending += mqtt_keep(session, &filter, &subscribing->asked,
+                                              packet.properties.subscription_id, subscribing, i);
+    return subscribing->pending > 0;
+}
+
+/* What cannot be had any longer is not kept. */
+static void forget_refused(struct mqtt_subscribing *subscribing)
+{
+    struct span notes = subscribing->notes, filter, value;
+    for (uint16_t i = 0; i < subscribing->count && broker_note_next(&notes, &filter, &value); i++)
+        if (subscribing->reasons[i] > MQTT_REASON_GRANTED_QOS_2)
+            broker_note_forget(&subscribing->session->client, filter);
+}
+
 static void settle_one(struct mqtt_subscribing *subscribing)
 {
     struct mqtt_session *session = subscribing->session;
-    if (--subscribing->pending > 0)
+    if (--subscribing->pending > 0 || (session->state == MQTT_UP && keep(subscribing)))
         return;
-    if (session->state == MQTT_UP) {
+    if (subscribing->notes.size > 0) {
+        if (session->client.open)
+            forget_refused(subscribing);
+        session->subscribes--;
+        mqtt_subscribed_again(session);
+    } else if (session->state == MQTT_UP) {
         send_suback(session, subscribing);
         session->subscribes--;
         stream_resume(session->stream);
@@ -127,6 +162,8 @@ static enum status unsubscribe_one(struct mqtt_session *session, struct span fil
     if (mqtt_replay_unsubscribe(session, filter) == STATUS_OK)
         return STATUS_OK;
     mqtt_address_of_filter(filter, &address);
+    if (mqtt_is_kept(&address))
+        broker_note_forget(&session->client, filter);
     if (address.kind == MQTT_ADDRESS_QUEUE || address.kind == MQTT_ADDRESS_DEAD)
         return mqtt_queue_unsubscribe(session, filter);
     if (address.kind != MQTT_ADDRESS_TOPIC || address.replayed)
@@ -171,6 +208,22 @@ static bool has_local_share(struct mqtt_subscribe packet)
     return false;
 }
 
+static void begin(struct mqtt_subscribing *subscribing, uint16_t count)
+{
+    struct mqtt_session *session = subscribing->session;
+    subscribing->count = count;
+    subscribing->reasons = heap_new(count + 1u);
+    subscribing->items = heap_array(count + 1u, sizeof *subscribing->items);
+    subscribing->places = heap_array(count + 1u, sizeof *subscribing->places);
+    subscribing->pending = 1;
+    session->subscribes++;
+    connection_hold(session);
+    subscribing->request.client = &session->client;
+    subscribing->request.items = subscribing->items;
+    request_init(&subscribing->request.request, broker_loop(session->client.worker),
+                 subscribe_done);
+}
+
 void mqtt_handle_subscribe(struct mqtt_session *session, uint8_t header, struct span body)
 {
     struct mqtt_subscribing *subscribing = heap_new(sizeof *subscribing);
@@ -192,24 +245,38 @@ void mqtt_handle_subscribe(struct mqtt_session *session, uint8_t header, struct 
     }
     subscribing->session = session;
     subscribing->packet_id = packet.packet_id;
-    subscribing->count = packet.count;
-    subscribing->reasons = heap_new(packet.count);
-    subscribing->items = heap_array(packet.count, sizeof *subscribing->items);
-    subscribing->places = heap_array(packet.count, sizeof *subscribing->places);
-    subscribing->pending = 1;
+    subscribing->packet = packet;
+    begin(subscribing, packet.count);
     struct mqtt_filter filter;
-    struct mqtt_asked asked;
-    bool possible = read_asked(&packet.properties, &asked);
+    bool possible = read_asked(&packet.properties, &subscribing->asked);
     for (uint16_t i = 0; i < packet.count && mqtt_filter_next(&packet, &filter); i++)
-        subscribing->reasons[i] = possible ? subscribe_one(subscribing, &filter, &asked,
-                                                           packet.properties.subscription_id, i)
-                                           : MQTT_REASON_IMPLEMENTATION_ERROR;
-    session->subscribes++;
-    connection_hold(session);
-    subscribing->request.client = &session->client;
-    subscribing->request.items = subscribing->items;
-    request_init(&subscribing->request.request, broker_loop(session->client.worker),
-                 subscribe_done);
+        subscribing->reasons[i] = possible
+                                      ? subscribe_one(subscribing, &filter, &subscribing->asked,
+                                                      packet.properties.subscription_id, i)
+                                      : MQTT_REASON_IMPLEMENTATION_ERROR;
+    broker_subscribe(&subscribing->request);
+}
+
+void mqtt_subscribe_again(struct mqtt_session *session, struct span notes)
+{
+    struct mqtt_subscribing *subscribing = heap_new(sizeof *subscribing);
+    struct span rest = notes, key, value;
+    uint16_t count = 0;
+    while (count < UINT16_MAX && broker_note_next(&rest, &key, &value))
+        count++;
+    subscribing->bytes = heap_resize(NULL, notes.size + 1);
+    memcpy(subscribing->bytes, notes.data, notes.size);
+    subscribing->notes = rest = span_of(subscribing->bytes, notes.size);
+    subscribing->session = session;
+    begin(subscribing, count);
+    for (uint16_t i = 0; i < count && broker_note_next(&rest, &key, &value); i++) {
+        struct mqtt_filter filter = {.filter = key};
+        struct mqtt_asked asked;
+        uint32_t identifier;
+        subscribing->reasons[i] = mqtt_kept_decode(value, &filter, &asked, &identifier)
+                                      ? subscribe_one(subscribing, &filter, &asked, identifier, i)
+                                      : MQTT_REASON_IMPLEMENTATION_ERROR;
+    }
     broker_subscribe(&subscribing->request);
 }
 

@@ -11,18 +11,19 @@
 #define LIMIT_TOPIC_BYTES      65535u
 #define LIMIT_TOPIC_LEVELS     128u
 #define LIMIT_CLIENT_ID_BYTES  1024u
-#define LIMIT_SUBSCRIPTIONS    1000u     /* per client */
-#define LIMIT_FILTERS_PER_CALL 1000u     /* in one SUBSCRIBE */
-#define LIMIT_SHARES           100u      /* shared subscriptions of one client */
-#define LIMIT_LEASE_MS         43200000u /* 12 hours */
-#define LIMIT_SHARE_MEMBERS    10000u    /* of one shared subscription */
-#define LIMIT_SHARE_NAME       256u      /* bytes */
-#define LIMIT_PUBLISH_PENDING  65535u    /* unanswered publishes per client */
-#define LIMIT_SUBSCRIPTIONS    1000u     /* per client */
-#define LIMIT_FILTERS_PER_CALL 1000u     /* in one SUBSCRIBE */
-#define LIMIT_SHARES           100u      /* shared subscriptions of one client */
-#define LIMIT_SHARE_MEMBERS    10000u    /* of one shared subscription */
-#define LIMIT_SHARE_NAME       256u      /* bytes */
+#define LIMIT_SUBSCRIPTIONS    1000u                     /* per client */
+#define LIMIT_FILTERS_PER_CALL 1000u                     /* in one SUBSCRIBE */
+#define LIMIT_SHARES           100u                      /* shared subscriptions of one client */
+#define LIMIT_NOTE_BYTES       (LIMIT_TOPIC_BYTES + 512) /* key and value that go with a session */
+#define LIMIT_LEASE_MS         43200000u                 /* 12 hours */
+#define LIMIT_SHARE_MEMBERS    10000u                    /* of one shared subscription */
+#define LIMIT_SHARE_NAME       256u                      /* bytes */
+#define LIMIT_PUBLISH_PENDING  65535u                    /* unanswered publishes per client */
+#define LIMIT_SUBSCRIPTIONS    1000u                     /* per client */
+#define LIMIT_FILTERS_PER_CALL 1000u                     /* in one SUBSCRIBE */
+#define LIMIT_SHARES           100u                      /* shared subscriptions of one client */
+#define LIMIT_SHARE_MEMBERS    10000u                    /* of one shared subscription */
+#define LIMIT_SHARE_NAME       256u                      /* bytes */
 #define LIMIT_FILTER_SHAPES    64u    /* index rows of one record; see core/broker/filter_index.h */
 #define LIMIT_PUBLISH_PENDING  65535u /* unanswered publishes per client */
 #define LIMIT_CLIENT_IN_BYTES  (16u * 1024 * 1024)  /* published, not yet answered, per client */

@@ -186,6 +186,7 @@ struct broker_attach {
     bool present;       /* an earlier session goes on */
     uint32_t *received; /* its numbers of publishes that were not forgotten: the caller frees it */
     uint32_t received_count;
+    struct buf notes; /* broker_note_next() reads them; likewise */
 };
 void broker_attach(struct broker_attach *attach);
 /* After it is done and the client knows: what waits for the client comes now. */
@@ -198,6 +199,17 @@ void broker_settled(struct client *client, uint32_t number);
 void broker_taken(struct client *client, uint32_t number);
 /* For publish.number: ops->forgotten follows when that is durable. */
 void broker_forget(struct client *client, uint32_t number);
+/* What an adapter wants to find again with a kept session: a value under a key, durable when done.
+ * Nothing happens where no session is kept. */
+struct broker_note {
+    struct request request;
+    struct client *client;
+    struct span key, value; /* borrowed for the call; together at most LIMIT_NOTE_BYTES */
+};
+void broker_note(struct broker_note *note);
+void broker_note_forget(struct client *client, struct span key); /* broker_flush() waits for it */
+/* Takes the next off what attaching found; false at the end. */
+bool broker_note_next(struct span *notes, struct span *key, struct span *value);
 /* Completes when what the client unsubscribed from is forgotten for ever. */
 struct broker_flush {
     struct request request;

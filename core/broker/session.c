@@ -316,6 +316,8 @@ static enum status load_row(struct attaching *attaching, struct span key, struct
                                                                      sizeof *attaching->filters);
         return session_filter_decode(value, &attaching->filters[attaching->filter_count++]);
     }
+    case SESSION_KIND_NOTE:
+        return attach->clean ? STATUS_OK : session_note_load(value, &attach->notes);
     case SESSION_KIND_POSITION:
         return attach->clean ? STATUS_OK : load_position(session, value);
     case SESSION_KIND_RECEIVED:
@@ -455,6 +457,7 @@ void broker_attach(struct broker_attach *attach)
     session_write_init(session);
     attach->received = NULL;
     attach->received_count = 0;
+    buf_init(&attach->notes, (size_t)LIMIT_SUBSCRIPTIONS * LIMIT_NOTE_BYTES);
     client->session = session;
     session->claim = name_claim(&worker->broker->names, worker->loop, client->tenant, session->text,
                                 session, granted, replaced);

@@ -121,6 +121,9 @@ void session_rows_send(struct session_rows *rows,
 void session_subscribe(struct broker_subscribe *subscribe);
 void session_unsubscribed(struct subscription *subscription);
 
+/* session_note.c */
+enum status session_note_load(struct span row, struct buf *notes);
+
 /* session_show.c */
 struct flight *session_flight_new(struct session *session);
 void session_flight_end(struct session *session, struct flight *flight);

@@ -120,6 +120,25 @@ enum status session_filter_decode(struct span value, struct session_filter_row *
     return reader.failed || !guarantee_is_valid(flags) ? STATUS_CORRUPT : STATUS_OK;
 }
 
+enum status session_note_encode(struct span key, struct span value, struct buf *to)
+{
+    struct pack pack = pack_into(to);
+    pack_u8(&pack, ROW_VERSION);
+    pack_u32(&pack, (uint32_t)key.size);
+    pack_bytes(&pack, key);
+    pack_bytes(&pack, value);
+    return pack.status;
+}
+
+enum status session_note_decode(struct span row, struct span *key, struct span *value)
+{
+    struct reader reader = reader_of(row);
+    uint8_t version = reader_u8(&reader);
+    *key = reader_bytes(&reader, reader_u32(&reader));
+    *value = reader_bytes(&reader, reader_left(&reader));
+    return reader.failed || version != ROW_VERSION ? STATUS_CORRUPT : STATUS_OK;
+}
+
 void session_position_begin(struct pack *pack, uint64_t position, const struct session_mark *marks,
                             uint32_t mark_count, uint32_t flight_count)
 {

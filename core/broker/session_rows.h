@@ -4,6 +4,7 @@
  *
  *   TABLE_SESSION        tenant, hash of the name      -> struct session_name_row
  *   TABLE_SESSION_STATE  session, 'f', hash of filter  -> struct session_filter_row
+ *                        session, 'n', hash of key     -> version, size of key, key, value: a note
  *                        session, 'p'                  -> struct session_position
  *                        session, 'r', number          -> incoming exactly-once number in use
  *   TABLE_SESSION_DUE    due time, tenant, hash of the name
@@ -25,6 +26,7 @@ enum {
 };
 enum session_kind {
     SESSION_KIND_FILTER = 'f',
+    SESSION_KIND_NOTE = 'n',
     SESSION_KIND_POSITION = 'p',
     SESSION_KIND_RECEIVED = 'r'
 };
@@ -63,6 +65,9 @@ struct session_filter_row {
 };
 enum status session_filter_encode(const struct session_filter_row *row, struct buf *to);
 enum status session_filter_decode(struct span value, struct session_filter_row *row);
+
+enum status session_note_encode(struct span key, struct span value, struct buf *to);
+enum status session_note_decode(struct span row, struct span *key, struct span *value);
 
 /* Everything up to position was handed out, and of a partition with a mark everything below next as
  * well: settled, or in flight. */

@@ -6,6 +6,7 @@ import random
 import threading
 
 from gateway import Gateway, run, until
+from rest import make
 from wire import *  # noqa: F403 - the names of the protocol
 
 
@@ -205,5 +206,69 @@ def test_members_come_and_go(gateway):
     assert sorted(acknowledged) == list(range(count)), len(acknowledged)
 
 
-run(test_granted_and_taken_in_turn, test_options_of_each_member, test_session_ends_with_unacknowledged,
+def resumed(gateway, name, version, clean=False, present=True):
+    props = [(SESSION_EXPIRY, 1000)] if version == 5 else []
+    client = Client(gateway.mqtt_port, version).connect(name, clean=clean, props=props)
+    assert client.connack.body[0] == present, client.connack
+    return client
+
+
+def test_kept_sessions(gateway):
+    """Subscriptions to shares and queues belong to the session: they are there when it goes on, also after a kill -9."""
+    make(gateway, "q", None)
+    with connect(gateway, "writer") as writer:
+        for version in (4, 5):
+            name = "k%d" % version
+            with resumed(gateway, name, version, present=False) as client:
+                props = [(SUBSCRIPTION_ID, 5)] if version == 5 else []
+                assert client.subscribe(("$share/g/t", 1), ("$queue/q", 1), ("plain", 1), ("$queue/none", 1), props=props) \
+                    == [1, 1, 1, 0x80 if version == 4 else 0x8F]
+            for i in range(3):  # the group of the queue waits for its consumer, as the session does
+                assert writer.publish("$queue/q", "offline%d" % i, 1) == 0
+            for _ in range(2):
+                with resumed(gateway, name, version) as client:
+                    got = [client.delivery() for _ in range(3)]
+                    assert [d.payload for d in got] == [b"offline%d" % i for i in range(3)], got
+                    assert version == 4 or got[0].get(SUBSCRIPTION_ID) == 5
+                    client.ping()
+                    for topic in ("t", "plain", "$queue/q"):
+                        assert until(lambda name=topic: writer.publish(name, name, 1) == 0)
+                        found = client.delivery()
+                        assert (found.topic, found.payload.decode()) == (topic, topic)
+                    client.ping()
+                for i in range(3):
+                    assert writer.publish("$queue/q", "offline%d" % i, 1) == 0
+                if version == 5:
+                    break
+            with resumed(gateway, name, version) as client:
+                for _ in range(3):
+                    client.delivery()
+                gone = client.unsubscribe("$share/g/t", "$queue/q", "plain")
+                assert gone == ([0, 0, 0] if version == 5 else [])
+            with resumed(gateway, name, version) as client:
+                for topic in ("t", "plain", "$queue/q"):
+                    assert writer.publish(topic, topic, 1) == 0
+                client.expect_silence(0.2)
+            with connect(gateway, "drain") as drain:
+                drain.subscribe(("$queue/q", 1))
+                assert drain.delivery().payload == b"$queue/q"
+                drain.ping()
+        with resumed(gateway, "last", 5, present=False) as client:
+            client.subscribe(("$share/g/t", 1), ("$share/team/$queue/q", 1))
+    gateway.kill9()
+    gateway.restart()
+    with connect(gateway, "writer") as writer:
+        assert writer.publish("$queue/q", "x", 1) == 0
+        with resumed(gateway, "last", 5) as client:
+            assert client.delivery().payload == b"x"
+            client.ping()
+            assert writer.publish("t", "y", 1) == 0
+            assert client.delivery().payload == b"y"
+        with resumed(gateway, "last", 5, clean=True, present=False) as client:
+            for topic in ("t", "$queue/q"):
+                assert writer.publish(topic, "z", 1) == 0
+            client.expect_silence(0.2)
+
+
+run(test_kept_sessions, test_granted_and_taken_in_turn, test_options_of_each_member, test_session_ends_with_unacknowledged,
     test_negative_answers, test_slow_member, test_members_come_and_go)

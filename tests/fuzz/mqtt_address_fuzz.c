@@ -41,6 +41,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     CHECK(address.kind != MQTT_ADDRESS_TOPIC || mqtt_filter_valid(address.topic));
     CHECK(address.kind != MQTT_ADDRESS_NACK && address.kind != MQTT_ADDRESS_EXTEND);
     CHECK(!address.delayed);
+    struct mqtt_filter filter = {0};
+    struct mqtt_asked asked;
+    uint32_t identifier;
+    if (mqtt_kept_decode(text, &filter, &asked, &identifier)) {
+        uint8_t back[MQTT_KEPT_BYTES];
+        mqtt_kept_encode(&filter, &asked, identifier, back);
+        CHECK(memcmp(back, data, 2) == 0 && memcmp(back + 3, data + 3, sizeof back - 3) == 0);
+    }
     struct mqtt_settlement settlement;
     if (mqtt_settlement_parse(text, &settlement)) {
         check_within(settlement.receipt, text);

@@ -78,6 +78,16 @@ def test_options_of_each_member(gateway):
         a.expect_silence(0.1)
 
 
+def test_retained(gateway):
+    """Nothing retained is sent when a share is subscribed to (MQTT 5, 4.8.2); the flag stays where it was asked to."""
+    with connect(gateway, "writer") as writer, connect(gateway, "reader") as reader:
+        writer.publish("t", "x", 1, retain=True)
+        assert reader.subscribe(("$share/g/t", 1), ("$share/h/t", 1 | 8)) == [1, 1]
+        reader.expect_silence(0.2)
+        writer.publish("t", "y", 1, retain=True)
+        assert sorted((d.payload, d.flags & 1) for d in (reader.delivery(), reader.delivery())) == [(b"y", 0), (b"y", 1)]
+
+
 def test_session_ends_with_unacknowledged(gateway):
     """QoS 1 goes to another member when the session ends, QoS 2 to nobody else (MQTT-4.8.2-4 and 5)."""
     with connect(gateway, "b") as b, connect(gateway, "writer") as writer:
@@ -270,5 +280,5 @@ def test_kept_sessions(gateway):
             client.expect_silence(0.2)
 
 
-run(test_kept_sessions, test_granted_and_taken_in_turn, test_options_of_each_member, test_session_ends_with_unacknowledged,
+run(test_kept_sessions, test_granted_and_taken_in_turn, test_options_of_each_member, test_retained, test_session_ends_with_unacknowledged,
     test_negative_answers, test_slow_member, test_members_come_and_go)

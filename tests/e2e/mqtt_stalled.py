@@ -15,8 +15,9 @@ from wire import *  # noqa: F403 - the names of the protocol
 
 SIZE, TOPICS, STALLED, WINDOW = 1000, 7, 4, 2000
 with open(POLYLOGD, "rb") as binary:
-    # Sanitizers keep freed memory and a shadow of all of it: there the bound only ends what runs away.
-    RSS_MIB_MAX = 1600 if re.search(rb"__[at]san_init", binary.read()) else 400
+    SANITIZED = re.search(rb"__[at]san_init", binary.read()) is not None
+# Sanitizers keep freed memory and a shadow of all of it: there the bound only ends what runs away.
+RSS_MIB_MAX = 1600 if SANITIZED else 400
 
 
 def rss_mib(gateway):
@@ -109,7 +110,7 @@ class Stalled:
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split(":", maxsplit=1)[0])
-    parser.add_argument("--messages", type=int, default=200000)
+    parser.add_argument("--messages", type=int, default=40000 if SANITIZED else 200000)
     count = parser.parse_args().messages
     gateway = Gateway()
     stalled = [Stalled(gateway, i, 4 + i % 2) for i in range(STALLED)]

@@ -377,7 +377,7 @@ static void test_early(void **state)
     open_group();
     assert_int_equal(redrive(true, NULL, 0, ""), STATUS_OK);
     assert_int_equal(wait_for_redrive().moved, 10);
-    assert_int_equal(take_some(&take, 20, 20, 30000), 10);
+    assert_int_equal(take_some(&take, 20, 5000, 30000), 10);
     take_drop(&take);
 
     close_group(false);

@@ -174,6 +174,12 @@ enum status subscribe_check(struct client *client, const struct subscribe_item *
     return status;
 }
 
+bool subscribe_wants_retained(const struct subscribe_item *item)
+{
+    return item->retained == RETAINED_ALWAYS ||
+           (item->retained == RETAINED_WHEN_NEW && !item->existed);
+}
+
 /* Makes or changes one subscription; true when its filter is new on this worker. */
 static bool add(struct broker_subscribe *subscribe, struct subscribe_item *item)
 {
@@ -197,8 +203,7 @@ static bool add(struct broker_subscribe *subscribe, struct subscribe_item *item)
         list_push(&subscribe->waking, &subscription->of_subscribe);
         catch_up_floor(subscription);
     }
-    if (item->retained == RETAINED_ALWAYS ||
-        (item->retained == RETAINED_WHEN_NEW && !item->existed))
+    if (!session_is_kept(client) && subscribe_wants_retained(item))
         list_push(&subscribe->walks, retained_walk_link(retained_walk_new(subscription)));
     subscription->guarantee = item->guarantee;
     subscription->identifier = item->identifier;

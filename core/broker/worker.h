@@ -257,6 +257,7 @@ void worker_barrier(struct broker_worker *worker); /* handled moves up to what i
 void subscribe_confirmed(struct broker_subscribe *subscribe);
 /* What holds as long as the client is there. */
 void subscribe_live(struct broker_subscribe *subscribe);
+bool subscribe_wants_retained(const struct subscribe_item *item); /* after it was added */
 enum status subscribe_check(struct client *client, const struct subscribe_item *item);
 struct subscription *subscription_of(const struct client *client, struct span filter);
 void subscribe_close(struct client *client);

@@ -8,7 +8,7 @@
 #include "core/base/rng.h"
 
 /* The login under way, with copies of what the request borrows. */
-struct login {
+struct mqtt_login {
     struct broker_login request;
     struct broker_attach attach;
     struct mqtt_session *session;
@@ -58,7 +58,7 @@ void mqtt_refuse(struct mqtt_session *session, enum mqtt_reason reason)
     stream_close(session->stream);
 }
 
-static void accept_client(struct mqtt_session *session, const struct login *login)
+static void accept_client(struct mqtt_session *session, const struct mqtt_login *login)
 {
     struct mqtt_properties properties = mqtt_properties_none;
     if (session->version == MQTT_5) {
@@ -80,6 +80,8 @@ static void accept_client(struct mqtt_session *session, const struct login *logi
             properties.present |= MQTT_HAS(ASSIGNED_CLIENT_ID);
             properties.assigned_client_id = session->client.id;
         }
+        if (session->auth != NULL)
+            mqtt_auth_show(session, &properties);
         if (session->keep_alive != login->asked_keep_alive) {
             properties.present |= MQTT_HAS(SERVER_KEEP_ALIVE);
             properties.server_keep_alive = session->keep_alive;
@@ -90,6 +92,8 @@ static void accept_client(struct mqtt_session *session, const struct login *logi
         return;
     }
     session->state = MQTT_UP;
+    if (session->auth != NULL)
+        mqtt_auth_done(session);
     if (broker_session_is_kept(&session->client))
         session->id_base = LIMIT_CLIENT_CREDIT;
     mqtt_incoming_known(session, login->attach.received, login->attach.received_count);
@@ -103,7 +107,7 @@ static void accept_client(struct mqtt_session *session, const struct login *logi
     broker_session_begin(&session->client);
 }
 
-static void login_end(struct login *login, enum status status)
+static void login_end(struct mqtt_login *login, enum status status)
 {
     struct mqtt_session *session = login->session;
     if (session->state == MQTT_LOGIN) {
@@ -120,23 +124,27 @@ static void login_end(struct login *login, enum status status)
 
 static void attach_done(struct request *request, enum status status)
 {
-    login_end(container_of(request, struct login, attach.request), status);
+    login_end(container_of(request, struct mqtt_login, attach.request), status);
 }
 
-static void login_done(struct request *request, enum status status)
+static void attach(struct mqtt_login *login)
 {
-    struct login *login = container_of(request, struct login, request.request);
     struct mqtt_session *session = login->session;
-    explicit_bzero(login->bytes, login->request.password.size);
-    if (session->state != MQTT_LOGIN || status != STATUS_OK) {
-        login_end(login, status);
-        return;
-    }
     login->attach.client = &session->client;
     login->attach.clean = session->clean;
     login->attach.expiry_s = session->expiry;
     request_init(&login->attach.request, broker_loop(session->client.worker), attach_done);
     broker_attach(&login->attach);
+}
+
+static void login_done(struct request *request, enum status status)
+{
+    struct mqtt_login *login = container_of(request, struct mqtt_login, request.request);
+    explicit_bzero(login->bytes, login->request.password.size);
+    if (login->session->state == MQTT_LOGIN && status == STATUS_OK)
+        attach(login);
+    else
+        login_end(login, status);
 }
 
 static struct span keep(uint8_t **at, struct span bytes)
@@ -148,7 +156,8 @@ static struct span keep(uint8_t **at, struct span bytes)
     return kept;
 }
 
-static void begin_login(struct mqtt_session *session, const struct mqtt_connect *connect)
+static struct mqtt_login *login_new(struct mqtt_session *session,
+                                    const struct mqtt_connect *connect)
 {
     char assigned[48];
     struct span client_id = connect->client_id;
@@ -159,7 +168,7 @@ static void begin_login(struct mqtt_session *session, const struct mqtt_connect 
         snprintf(assigned, sizeof assigned, "auto-%s", uuid);
         client_id = span_from_text(assigned);
     }
-    struct login *login =
+    struct mqtt_login *login =
         heap_new(sizeof *login + connect->password.size + connect->user_name.size + client_id.size);
     uint8_t *at = login->bytes;
     login->session = session;
@@ -168,12 +177,61 @@ static void begin_login(struct mqtt_session *session, const struct mqtt_connect 
     login->request.password = keep(&at, connect->password); /* first, so that it can be wiped */
     login->request.user = keep(&at, connect->user_name);
     login->request.client_id = keep(&at, client_id);
+    return login;
+}
+
+static void begin_login(struct mqtt_login *login)
+{
+    struct mqtt_session *session = login->session;
     login->request.certificate_subject = stream_certificate_subject(session->stream);
     request_init(&login->request.request, broker_loop(session->client.worker), login_done);
     session->state = MQTT_LOGIN;
     connection_hold(session);
-    stream_pause(session->stream);
+    stream_pause(session->stream); /* until there is an answer */
     broker_login(&login->request);
+}
+
+void mqtt_login_free(struct mqtt_session *session)
+{
+    heap_free(session->login);
+    session->login = NULL;
+}
+
+/* One step of an exchange has been made. */
+static void authenticated(struct mqtt_session *session, enum status status)
+{
+    struct mqtt_login *login = session->login;
+    if (session->state == MQTT_DOWN || status == STATUS_BUSY)
+        return;
+    if (status != STATUS_OK) {
+        mqtt_refuse(session, status == STATUS_UNSUPPORTED
+                                 ? MQTT_REASON_BAD_AUTH_METHOD
+                                 : mqtt_reason_on(status, MQTT_ON_CONNACK));
+        return;
+    }
+    session->login = NULL;
+    login->request.proven = mqtt_auth_proven(session);
+    begin_login(login);
+}
+
+static void begin_auth(struct mqtt_login *login, const struct mqtt_properties *properties)
+{
+    struct mqtt_session *session = login->session;
+    session->login = login;
+    session->state = MQTT_AUTHENTICATING;
+    authenticated(session, mqtt_auth_begin(session, properties));
+}
+
+void mqtt_handle_connecting_auth(struct mqtt_session *session, uint8_t header, struct span body)
+{
+    enum status status = STATUS_OK;
+    enum mqtt_reason reason = MQTT_REASON_PROTOCOL_ERROR;
+    if (mqtt_type_of(header) == MQTT_AUTH)
+        reason = mqtt_auth_continue(session, header, body, &status);
+    if (reason != MQTT_REASON_SUCCESS)
+        mqtt_refuse(session, reason);
+    else
+        authenticated(session, status);
 }
 
 static void keep_will(struct mqtt_session *session, const struct mqtt_will *will)
@@ -214,10 +272,6 @@ void mqtt_handle_connect(struct mqtt_session *session, uint8_t header, struct sp
                             : connect.clean           ? 0
                                                       : UINT32_MAX;
     session->expiry = mqtt_expiry_granted(session->asked_expiry);
-    if (properties->present & MQTT_HAS(AUTH_METHOD)) {
-        mqtt_refuse(session, MQTT_REASON_BAD_AUTH_METHOD);
-        return;
-    }
     if (connect.client_id.size > LIMIT_CLIENT_ID_BYTES ||
         (connect.client_id.size == 0 && connect.version == MQTT_3_1)) {
         mqtt_refuse(session, MQTT_REASON_CLIENT_ID_INVALID);
@@ -230,7 +284,11 @@ void mqtt_handle_connect(struct mqtt_session *session, uint8_t header, struct sp
         session->keep_alive = mqtt_settings.keep_alive_max;
     if (connect.has_will)
         keep_will(session, &connect.will);
-    begin_login(session, &connect);
+    struct mqtt_login *login = login_new(session, &connect);
+    if (properties->present & MQTT_HAS(AUTH_METHOD))
+        begin_auth(login, properties);
+    else
+        begin_login(login);
 }
 
 /* ------------------------------------------------ will */

@@ -200,13 +200,6 @@ static void ping(struct mqtt_session *session, uint8_t header, struct span body)
         mqtt_encode_ping(MQTT_PINGRESP, stream_reserve(session->stream, MQTT_PING_BYTES));
 }
 
-/* Enhanced authentication comes with the sessions' issue; without a method in CONNECT an AUTH is an
- * error (4.12). */
-static void authenticated(struct mqtt_session *session)
-{
-    mqtt_end(session, MQTT_REASON_PROTOCOL_ERROR);
-}
-
 /* False: the packet must wait for room. */
 static bool handle(struct mqtt_session *session, uint8_t header, struct span body)
 {
@@ -219,6 +212,10 @@ static bool handle(struct mqtt_session *session, uint8_t header, struct span bod
             session->state = MQTT_DOWN;
             stream_close(session->stream);
         }
+        return true;
+    }
+    if (session->state == MQTT_AUTHENTICATING) {
+        mqtt_handle_connecting_auth(session, header, body);
         return true;
     }
     switch (type) {
@@ -246,7 +243,7 @@ static bool handle(struct mqtt_session *session, uint8_t header, struct span bod
         disconnected(session, header, body);
         return true;
     case MQTT_AUTH:
-        authenticated(session);
+        mqtt_handle_auth(session, header, body);
         return true;
     case MQTT_CONNECT:
     case MQTT_CONNACK:
@@ -273,7 +270,8 @@ static enum status session_input(void *context, struct span bytes, size_t *used)
     session->heard_ms = loop_now_ms(broker_loop(session->client.worker));
     session->settled = 0;
     session->held = false;
-    while (session->state == MQTT_WAIT_CONNECT || session->state == MQTT_UP) {
+    while (session->state == MQTT_WAIT_CONNECT || session->state == MQTT_AUTHENTICATING ||
+           session->state == MQTT_UP) {
         uint8_t header;
         struct span body;
         size_t size;
@@ -343,6 +341,8 @@ static void session_close(void *context)
         mqtt_will_publish(session);
     mqtt_will_free(session);
     mqtt_replays_close(session);
+    mqtt_login_free(session);
+    mqtt_auth_free(session);
     client_close(&session->client);
     mqtt_queues_close(session);
     mqtt_incoming_free(session);

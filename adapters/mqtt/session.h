@@ -3,6 +3,7 @@
  * folder only.
  *
  *   WAIT_CONNECT --CONNECT--> LOGIN --ok, attached--> UP --DISCONNECT, error, end--> DOWN
+ *        \--CONNECT with a method--> AUTHENTICATING --proof--^
  */
 #ifndef ADAPTERS_MQTT_SESSION_H
 #define ADAPTERS_MQTT_SESSION_H
@@ -13,7 +14,7 @@
 #include "core/base/limits.h"
 #include "core/broker/consume.h"
 
-enum mqtt_state { MQTT_WAIT_CONNECT, MQTT_LOGIN, MQTT_UP, MQTT_DOWN };
+enum mqtt_state { MQTT_WAIT_CONNECT, MQTT_AUTHENTICATING, MQTT_LOGIN, MQTT_UP, MQTT_DOWN };
 
 /* An outgoing packet identifier: what the client still owes for it. */
 enum mqtt_owed { MQTT_OWED_NOTHING, MQTT_OWED_PUBACK, MQTT_OWED_PUBREC, MQTT_OWED_PUBCOMP };
@@ -22,6 +23,8 @@ struct mqtt_aliases;
 struct mqtt_received;
 struct mqtt_kept_will;
 struct mqtt_lease;
+struct mqtt_auth;
+struct mqtt_login;
 
 struct mqtt_session {
     struct client client; /* first: the broker gives it back */
@@ -52,6 +55,8 @@ struct mqtt_session {
     struct mqtt_aliases *aliases;
     struct mqtt_received *received; /* incoming QoS 2 identifiers */
     struct mqtt_kept_will *will;
+    struct mqtt_auth *auth;   /* NULL: CONNECT named no method */
+    struct mqtt_login *login; /* while AUTHENTICATING */
 };
 
 static inline struct mqtt_session *mqtt_session_of(struct client *client)
@@ -77,11 +82,26 @@ void mqtt_count_refusal(enum mqtt_reason reason); /* in /metrics */
 /* connect.c */
 /* How long a session is kept of what the client asks for, in seconds. */
 uint32_t mqtt_expiry_granted(uint32_t asked);
+void mqtt_handle_connecting_auth(struct mqtt_session *session, uint8_t header, struct span body);
+void mqtt_login_free(struct mqtt_session *session);
 void mqtt_handle_connect(struct mqtt_session *session, uint8_t header, struct span body);
 /* CONNACK with the reason, where there is one, then close. */
 void mqtt_refuse(struct mqtt_session *session, enum mqtt_reason reason);
 void mqtt_will_publish(struct mqtt_session *session);
 void mqtt_will_free(struct mqtt_session *session);
+
+/* auth.c. CONNECT named a method: BUSY when the client has to say more, OK when somebody has proven
+ * who it is, UNSUPPORTED for a method that is not there. */
+enum status mqtt_auth_begin(struct mqtt_session *session, const struct mqtt_properties *properties);
+/* The client says more: the reason when it may not, else status as above. */
+enum mqtt_reason mqtt_auth_continue(struct mqtt_session *session, uint8_t header, struct span body,
+                                    enum status *status);
+const struct principal *mqtt_auth_proven(const struct mqtt_session *session);
+void mqtt_auth_done(struct mqtt_session *session); /* and forgotten */
+/* Method, and the last answer, for CONNACK. */
+void mqtt_auth_show(const struct mqtt_session *session, struct mqtt_properties *properties);
+void mqtt_handle_auth(struct mqtt_session *session, uint8_t header, struct span body);
+void mqtt_auth_free(struct mqtt_session *session);
 
 /* incoming.c: PUBLISH and PUBREL of the client, answers to it. False: it must wait, nothing was
  * taken. */

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* CONNECT to CONNACK, and the will that a client leaves with it. */
+/* CONNECT to CONNACK. */
 #include <stdio.h>
 
 #include "adapters/mqtt/session.h"
@@ -13,13 +13,6 @@ struct mqtt_login {
     struct broker_attach attach;
     struct mqtt_session *session;
     uint16_t asked_keep_alive;
-    uint8_t bytes[];
-};
-
-/* A will outlives the packet it came in: body is the encoded list of its properties and its parts,
- * copied. */
-struct mqtt_kept_will {
-    struct mqtt_will will;
     uint8_t bytes[];
 };
 
@@ -96,6 +89,7 @@ static void accept_client(struct mqtt_session *session, const struct mqtt_login 
         mqtt_auth_done(session);
     if (broker_session_is_kept(&session->client))
         session->id_base = LIMIT_CLIENT_CREDIT;
+    mqtt_will_resumed(session, login->attach.present);
     mqtt_incoming_known(session, login->attach.received, login->attach.received_count);
     struct loop *loop = broker_loop(session->client.worker);
     session->heard_ms = loop_now_ms(loop);
@@ -234,19 +228,6 @@ void mqtt_handle_connecting_auth(struct mqtt_session *session, uint8_t header, s
         authenticated(session, status);
 }
 
-static void keep_will(struct mqtt_session *session, const struct mqtt_will *will)
-{
-    size_t size = will->topic.size + will->payload.size + will->properties.list.size;
-    struct mqtt_kept_will *kept = session->will = heap_new(sizeof *kept + size);
-    uint8_t *at = kept->bytes;
-    kept->will = *will;
-    kept->will.topic = keep(&at, will->topic);
-    kept->will.payload = keep(&at, will->payload);
-    struct span list = keep(&at, will->properties.list);
-    /* It was checked before: decoding the copy only makes the spans point into it. */
-    mqtt_properties_decode(list, MQTT_LIST_WILL, &kept->will.properties);
-}
-
 uint32_t mqtt_expiry_granted(uint32_t asked)
 {
     uint32_t max = mqtt_settings.session_expiry_max;
@@ -283,37 +264,10 @@ void mqtt_handle_connect(struct mqtt_session *session, uint8_t header, struct sp
         (connect.keep_alive == 0 || connect.keep_alive > mqtt_settings.keep_alive_max))
         session->keep_alive = mqtt_settings.keep_alive_max;
     if (connect.has_will)
-        keep_will(session, &connect.will);
+        mqtt_will_keep(session, &connect.will);
     struct mqtt_login *login = login_new(session, &connect);
     if (properties->present & MQTT_HAS(AUTH_METHOD))
         begin_auth(login, properties);
     else
         begin_login(login);
-}
-
-/* ------------------------------------------------ will */
-
-void mqtt_will_publish(struct mqtt_session *session)
-{
-    if (session->will == NULL || !session->client.open)
-        return;
-    const struct mqtt_will *will = &session->will->will;
-    struct header headers[LIMIT_HEADERS];
-    char text[MQTT_FILL_TEXT];
-    struct publish publish = {
-        .topic = will->topic,
-        .body = will->payload,
-        .guarantee = will->qos == 0   ? GUARANTEE_AT_MOST_ONCE
-                     : will->qos == 1 ? GUARANTEE_AT_LEAST_ONCE
-                                      : GUARANTEE_EXACTLY_ONCE,
-        .retain = will->retain,
-    };
-    if (mqtt_publish_fill(&will->properties, &publish, headers, text) == MQTT_REASON_SUCCESS)
-        broker_publish(&session->client, &publish);
-}
-
-void mqtt_will_free(struct mqtt_session *session)
-{
-    heap_free(session->will);
-    session->will = NULL;
 }

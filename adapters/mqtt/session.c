@@ -171,6 +171,12 @@ static void timer_fired(struct loop_timer *timer)
 
 /* ------------------------------------------------ packets */
 
+static void set_expiry(struct mqtt_session *session, uint32_t asked)
+{
+    session->expiry = mqtt_expiry_granted(asked);
+    broker_session_expiry(&session->client, session->expiry);
+}
+
 static void disconnected(struct mqtt_session *session, uint8_t header, struct span body)
 {
     struct mqtt_disconnect disconnect;
@@ -185,8 +191,7 @@ static void disconnected(struct mqtt_session *session, uint8_t header, struct sp
         return;
     }
     if (disconnect.properties.present & MQTT_HAS(SESSION_EXPIRY))
-        broker_session_expiry(&session->client,
-                              mqtt_expiry_granted(disconnect.properties.session_expiry));
+        set_expiry(session, disconnect.properties.session_expiry);
     session->ended_well = disconnect.reason != MQTT_REASON_DISCONNECT_WITH_WILL;
     mqtt_end(session, MQTT_REASON_SUCCESS);
 }
@@ -338,7 +343,7 @@ static void session_close(void *context)
     session->state = MQTT_DOWN;
     loop_timer_stop(broker_loop(session->client.worker), &session->timer);
     if (!session->ended_well)
-        mqtt_will_publish(session);
+        mqtt_will_leave(session);
     mqtt_will_free(session);
     mqtt_replays_close(session);
     mqtt_login_free(session);
@@ -365,12 +370,17 @@ static void client_resume(struct client *client)
 static void client_end(struct client *client, enum status why)
 {
     struct mqtt_session *session = mqtt_session_of(client);
-    if (why != STATUS_STALE)
+    if (why != STATUS_STALE) {
         mqtt_end(session, mqtt_reason_on(why, MQTT_ON_DISCONNECT_SERVER));
-    else if (session->state == MQTT_LOGIN) /* the name went to a newer one before it was given */
+    } else if (session->state ==
+               MQTT_LOGIN) { /* the name went to a newer one before it was given */
         mqtt_refuse(session, MQTT_REASON_SERVER_BUSY);
-    else
+    } else {
+        if (!session->ended_well) /* before the newer one goes on with the session */
+            mqtt_will_leave(session);
+        mqtt_will_free(session);
         mqtt_end(session, MQTT_REASON_SESSION_TAKEN_OVER);
+    }
 }
 
 const struct client_ops mqtt_client_ops = {

@@ -87,7 +87,14 @@ void mqtt_login_free(struct mqtt_session *session);
 void mqtt_handle_connect(struct mqtt_session *session, uint8_t header, struct span body);
 /* CONNACK with the reason, where there is one, then close. */
 void mqtt_refuse(struct mqtt_session *session, enum mqtt_reason reason);
-void mqtt_will_publish(struct mqtt_session *session);
+
+/* will.c */
+void mqtt_will_keep(struct mqtt_session *session, const struct mqtt_will *will); /* of CONNECT */
+/* The connection has ended badly: published, now or after its delay. Before client_close(). */
+void mqtt_will_leave(struct mqtt_session *session);
+/* A client of that name is here: one that was put off is not due any more, or, when there is no
+ * session that goes on, is due now. */
+void mqtt_will_resumed(struct mqtt_session *session, bool present);
 void mqtt_will_free(struct mqtt_session *session);
 
 /* auth.c. CONNECT named a method: BUSY when the client has to say more, OK when somebody has proven

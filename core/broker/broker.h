@@ -132,7 +132,7 @@ struct client {
 /* After accept: the client exists but may do nothing before login. */
 void client_init(struct client *client, struct broker_worker *worker, const struct client_ops *ops);
 /* A second client of one that has logged in, with the same rights: for what needs credit of its
- * own. credit: deliveries until client_settled() gives more. It is closed before the first one. */
+ * own. credit: deliveries until client_settled() gives more. It may outlive the first one. */
 void client_fork(struct client *client, const struct client_ops *ops, const struct client *of,
                  uint32_t credit);
 /* No callbacks after it; outstanding publishes are still stored. Subscriptions end. Harmless twice.

@@ -6,6 +6,7 @@
 #include "core/base/heap.h"
 #include "core/base/limits.h"
 #include "core/base/rng.h"
+#include "core/broker/topic.h"
 
 /* The login under way, with copies of what the request borrows. */
 struct mqtt_login {
@@ -13,6 +14,7 @@ struct mqtt_login {
     struct broker_attach attach;
     struct mqtt_session *session;
     uint16_t asked_keep_alive;
+    bool asked_response_info;
     uint8_t bytes[];
 };
 
@@ -42,11 +44,34 @@ static bool is_answered(enum mqtt_version version, enum mqtt_reason reason)
            reason != MQTT_REASON_PROTOCOL_ERROR && reason != MQTT_REASON_TOPIC_INVALID;
 }
 
+static void send_refusal(struct mqtt_session *session, enum mqtt_reason reason)
+{
+    struct mqtt_properties properties = mqtt_properties_none;
+    if (reason != MQTT_REASON_UNSUPPORTED_VERSION) /* who knows what that client reads */
+        mqtt_explain(session, MQTT_CONNACK, reason, &properties);
+    if (!send_connack(session, reason, false, &properties))
+        send_connack(session, reason, false, &mqtt_properties_none);
+}
+
+/* Where answers to the client's requests may go: a part of the topics that it may read. */
+static void show_response_info(const struct mqtt_session *session, char *text, size_t size,
+                               struct mqtt_properties *properties)
+{
+    struct span id = session->client.id;
+    size_t used = (size_t)snprintf(text, size, "$reply/%.*s", (int)id.size, (const char *)id.data);
+    snprintf(text + used, size - used, "/#");
+    if (topic_filter_has_wildcard(span_of(text, used)) ||
+        broker_check(&session->client, ACTION_CONSUME, true, span_from_text(text)) != STATUS_OK)
+        return;
+    properties->present |= MQTT_HAS(RESPONSE_INFO);
+    properties->response_info = span_of(text, used);
+}
+
 void mqtt_refuse(struct mqtt_session *session, enum mqtt_reason reason)
 {
     mqtt_count_refusal(reason);
     if (is_answered(session->version, reason))
-        send_connack(session, reason, false, &mqtt_properties_none);
+        send_refusal(session, reason);
     session->state = MQTT_DOWN;
     stream_close(session->stream);
 }
@@ -54,6 +79,7 @@ void mqtt_refuse(struct mqtt_session *session, enum mqtt_reason reason)
 static void accept_client(struct mqtt_session *session, const struct mqtt_login *login)
 {
     struct mqtt_properties properties = mqtt_properties_none;
+    char response_info[LIMIT_CLIENT_ID_BYTES + 16];
     if (session->version == MQTT_5) {
         properties.present =
             MQTT_HAS(MAXIMUM_PACKET) | MQTT_HAS(TOPIC_ALIAS_MAXIMUM) | MQTT_HAS(SHARED_AVAILABLE);
@@ -73,6 +99,8 @@ static void accept_client(struct mqtt_session *session, const struct mqtt_login 
             properties.present |= MQTT_HAS(ASSIGNED_CLIENT_ID);
             properties.assigned_client_id = session->client.id;
         }
+        if (login->asked_response_info)
+            show_response_info(session, response_info, sizeof response_info, &properties);
         if (session->auth != NULL)
             mqtt_auth_show(session, &properties);
         if (session->keep_alive != login->asked_keep_alive) {
@@ -167,6 +195,7 @@ static struct mqtt_login *login_new(struct mqtt_session *session,
     uint8_t *at = login->bytes;
     login->session = session;
     login->asked_keep_alive = connect->keep_alive;
+    login->asked_response_info = connect->properties.request_response;
     login->request.client = &session->client;
     login->request.password = keep(&at, connect->password); /* first, so that it can be wiped */
     login->request.user = keep(&at, connect->user_name);
@@ -248,6 +277,8 @@ void mqtt_handle_connect(struct mqtt_session *session, uint8_t header, struct sp
                           ? properties->receive_maximum
                           : LIMIT_CLIENT_CREDIT;
     session->packet_max = properties->maximum_packet;
+    session->no_problem_info = !properties->request_problem;
+    mqtt_aliases_out(session, properties->topic_alias_maximum);
     session->clean = connect.clean;
     session->asked_expiry = connect.version == MQTT_5 ? properties->session_expiry
                             : connect.clean           ? 0

@@ -132,6 +132,9 @@ void mqtt_end(struct mqtt_session *session, enum mqtt_reason reason)
             disconnect.properties.present |= MQTT_HAS(SERVER_REFERENCE);
             disconnect.properties.server_reference = span_from_text(mqtt_settings.server_reference);
         }
+        mqtt_explain(session, MQTT_DISCONNECT, disconnect.reason, &disconnect.properties);
+        if (mqtt_disconnect_size(session->version, &disconnect) > session->packet_max)
+            disconnect.properties.present &= ~MQTT_HAS(REASON_STRING);
         size_t size = mqtt_disconnect_size(session->version, &disconnect);
         if (size > 0 && size <= session->packet_max)
             mqtt_encode_disconnect(session->version, &disconnect,
@@ -352,6 +355,8 @@ static void session_close(void *context)
     mqtt_queues_close(session);
     mqtt_incoming_free(session);
     heap_free(session->owed);
+    heap_free(session->out_aliases);
+    session->out_aliases = NULL;
     mqtt_leases_free(session);
     session->stream = NULL;
     metric_add(metrics.connections, -1);

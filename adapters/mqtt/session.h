@@ -20,6 +20,7 @@ enum mqtt_state { MQTT_WAIT_CONNECT, MQTT_AUTHENTICATING, MQTT_LOGIN, MQTT_UP, M
 enum mqtt_owed { MQTT_OWED_NOTHING, MQTT_OWED_PUBACK, MQTT_OWED_PUBREC, MQTT_OWED_PUBCOMP };
 
 struct mqtt_aliases;
+struct mqtt_out_aliases;
 struct mqtt_received;
 struct mqtt_kept_will;
 struct mqtt_lease;
@@ -40,6 +41,7 @@ struct mqtt_session {
     uint32_t settled;     /* outgoing deliveries settled during this input */
     uint16_t subscribes;  /* SUBSCRIBEs under way */
     bool assigned_id, ended_well, clean;
+    bool no_problem_info;          /* the client asks for no reason strings */
     uint32_t asked_expiry, expiry; /* seconds; what the client asked for, and what it got */
     bool held;                     /* input waits for the broker, so silence is not the client's */
     uint64_t heard_ms;
@@ -53,7 +55,8 @@ struct mqtt_session {
     struct list replayed;  /* records that wait for credit */
     struct list settlings; /* answers owed to what was published to settle */
     struct mqtt_aliases *aliases;
-    struct mqtt_received *received; /* incoming QoS 2 identifiers */
+    struct mqtt_out_aliases *out_aliases; /* NULL: the client takes none */
+    struct mqtt_received *received;       /* incoming QoS 2 identifiers */
     struct mqtt_kept_will *will;
     struct mqtt_auth *auth;   /* NULL: CONNECT named no method */
     struct mqtt_login *login; /* while AUTHENTICATING */
@@ -78,6 +81,20 @@ void mqtt_end(struct mqtt_session *session, enum mqtt_reason reason);
 /* A reason that packets of this kind (MQTT_ON_...) may carry. */
 enum mqtt_reason mqtt_reason_on(enum status status, uint32_t packets);
 void mqtt_count_refusal(enum mqtt_reason reason); /* in /metrics */
+
+/* explain.c: refusals in words. type: of the packet that carries the properties. */
+void mqtt_explain(const struct mqtt_session *session, enum mqtt_type type, enum mqtt_reason reason,
+                  struct mqtt_properties *properties);
+void mqtt_send_ack(struct mqtt_session *session, enum mqtt_type type, uint16_t id,
+                   enum mqtt_reason reason);
+/* SUBACK or UNSUBACK; a client that takes no packet of that size gets none. */
+void mqtt_send_suback(struct mqtt_session *session, enum mqtt_type type, uint16_t id,
+                      struct span reasons);
+
+/* alias.c. client_max: of CONNECT. */
+void mqtt_aliases_out(struct mqtt_session *session, uint16_t client_max);
+/* False: send it as it is. With aliases only; id 0: QoS 0. */
+bool mqtt_send_aliased(struct mqtt_session *session, struct blob *frame, uint16_t id, uint8_t flag);
 
 /* connect.c */
 /* How long a session is kept of what the client asks for, in seconds. */

@@ -37,25 +37,14 @@ static uint8_t reason_of(const struct subscribe_item *item)
     return (uint8_t)mqtt_reason_on(item->status, MQTT_ON_SUBACK);
 }
 
-static void send_suback(struct mqtt_session *session, const struct mqtt_subscribing *subscribing)
-{
-    struct mqtt_suback suback = {
-        .packet_id = subscribing->packet_id,
-        .reasons = span_of(subscribing->reasons, subscribing->count),
-        .properties = mqtt_properties_none,
-    };
-    size_t size = mqtt_suback_size(session->version, &suback);
-    if (size > 0 && size <= session->packet_max)
-        mqtt_encode_suback(session->version, &suback, stream_reserve(session->stream, size));
-}
-
 static void settle_one(struct mqtt_subscribing *subscribing)
 {
     struct mqtt_session *session = subscribing->session;
     if (--subscribing->pending > 0)
         return;
     if (session->state == MQTT_UP) {
-        send_suback(session, subscribing);
+        mqtt_send_suback(session, MQTT_SUBACK, subscribing->packet_id,
+                         span_of(subscribing->reasons, subscribing->count));
         session->subscribes--;
         stream_resume(session->stream);
     }
@@ -226,16 +215,11 @@ static void unsubscribe_done(struct request *request, enum status status)
     struct unsubscribing *unsubscribing =
         container_of(request, struct unsubscribing, flush.request);
     struct mqtt_session *session = unsubscribing->session;
-    struct mqtt_suback unsuback = {
-        .packet_id = unsubscribing->packet_id,
-        .reasons = span_of(unsubscribing->reasons, unsubscribing->count),
-        .properties = mqtt_properties_none,
-    };
-    size_t size = mqtt_unsuback_size(session->version, &unsuback);
     if (session->state == MQTT_UP && status != STATUS_OK)
         mqtt_end(session, mqtt_reason_on(status, MQTT_ON_DISCONNECT_SERVER));
-    else if (session->state == MQTT_UP && size > 0 && size <= session->packet_max)
-        mqtt_encode_unsuback(session->version, &unsuback, stream_reserve(session->stream, size));
+    else if (session->state == MQTT_UP)
+        mqtt_send_suback(session, MQTT_UNSUBACK, unsubscribing->packet_id,
+                         span_of(unsubscribing->reasons, unsubscribing->count));
     heap_free(unsubscribing);
     connection_release(session);
 }

@@ -132,7 +132,7 @@ def test_refused():
     token = base64.b64encode((USER_NAME + ":" + PASSWORD).encode()).decode()
     metrics = gateway.call("GET", "/metrics", headers={"Authorization": "Basic " + token})[1]
     refused = [line for line in metrics.splitlines()
-               if line.startswith("polylog_refused_total") and 'protocol="mqtt"' in line and 'unauthenticated' in line]
+               if line.startswith("polylog_refused_total") and 'protocol="mqtt",reason="rights"' in line]
     assert refused and float(refused[0].split()[-1]) >= 2, refused
     assert gateway.stop() == 0
 

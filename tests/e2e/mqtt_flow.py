@@ -319,6 +319,12 @@ def test_reasons_in_words(gateway):
             client.send(packet(SUBSCRIBE, 2, b"\0\1\0" + text("$delayed/1/x") + b"\0"))
             got = client.expect(SUBACK)
             assert got.reasons == [0x8F] and (got.get(REASON_STRING) is not None) == words, got
+            client.send(publish(5, "$queue/none", b"x", 2, 8))
+            got = client.expect(PUBREC)
+            assert got.id == 8 and got.reason == 0x90 and (got.get(REASON_STRING) is not None) == words, got
+            client.send(packet(PUBREC, 0, b"\0\x09"))
+            got = client.expect(PUBREL)
+            assert got.id == 9 and got.reason == 0x92 and (got.get(REASON_STRING) is not None) == words, got
             client.send(packet(PUBREL, 2, b"\0\7"))
             got = client.expect(PUBCOMP)
             assert got.reason == 0x92 and (got.get(REASON_STRING) is not None) == words, got
@@ -330,6 +336,10 @@ def test_reasons_in_words(gateway):
         client.connect("c", props=[(AUTH_METHOD, b"none"), (REQUEST_PROBLEM, 0)], accept=False)
         got = client.expect(CONNACK)
         assert got.reason == 0x8C and got.get(REASON_STRING), got
+    with Client(gateway.mqtt_port, 5) as client:
+        client.connect("c", props=[(AUTH_METHOD, b"none"), (MAXIMUM_PACKET, 20)], accept=False)
+        got = client.expect(CONNACK)
+        assert got.reason == 0x8C and got.properties == [], got
 
 
 def test_response_information(gateway):

@@ -273,9 +273,9 @@ void mqtt_handle_connect(struct mqtt_session *session, uint8_t header, struct sp
         return;
     }
     const struct mqtt_properties *properties = &connect.properties;
-    uint16_t credit = properties->receive_maximum < LIMIT_CLIENT_CREDIT
+    uint16_t credit = properties->receive_maximum < mqtt_settings.inflight_max
                           ? properties->receive_maximum
-                          : LIMIT_CLIENT_CREDIT;
+                          : mqtt_settings.inflight_max;
     session->packet_max = properties->maximum_packet;
     session->no_problem_info = !properties->request_problem;
     mqtt_aliases_out(session, properties->topic_alias_maximum);
@@ -284,6 +284,10 @@ void mqtt_handle_connect(struct mqtt_session *session, uint8_t header, struct sp
                             : connect.clean           ? 0
                                                       : UINT32_MAX;
     session->expiry = mqtt_expiry_granted(session->asked_expiry);
+    if (!broker_may_connect(session->client.worker)) {
+        mqtt_refuse(session, MQTT_REASON_CONNECTION_RATE_EXCEEDED);
+        return;
+    }
     if (connect.client_id.size > LIMIT_CLIENT_ID_BYTES ||
         (connect.client_id.size == 0 && connect.version == MQTT_3_1)) {
         mqtt_refuse(session, MQTT_REASON_CLIENT_ID_INVALID);

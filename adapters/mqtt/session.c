@@ -22,6 +22,8 @@ void mqtt_configure(const struct mqtt_options *options)
         mqtt_settings.max_packet = LIMIT_RECORD_BYTES + PACKET_OVERHEAD;
     if (mqtt_settings.receive_max == 0)
         mqtt_settings.receive_max = DEFAULT_RECEIVE_MAX;
+    if (mqtt_settings.inflight_max == 0)
+        mqtt_settings.inflight_max = LIMIT_CLIENT_CREDIT;
     metrics.connections = metric_gauge("connections", "Open connections", "protocol=\"mqtt\"");
     metrics.received =
         metric_counter("received_packets_total", "Packets received", "protocol=\"mqtt\"");
@@ -54,6 +56,7 @@ void mqtt_count_refusal(enum mqtt_reason reason)
     case MQTT_REASON_QUOTA_EXCEEDED:
     case MQTT_REASON_RECEIVE_MAXIMUM_EXCEEDED:
     case MQTT_REASON_SERVER_BUSY:
+    case MQTT_REASON_CONNECTION_RATE_EXCEEDED:
         metric_add(metrics.limit, 1);
         return;
     case MQTT_REASON_BAD_CREDENTIALS:

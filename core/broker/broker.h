@@ -7,6 +7,7 @@
 #ifndef CORE_BROKER_BROKER_H
 #define CORE_BROKER_BROKER_H
 
+#include "core/base/rate.h"
 #include "core/broker/catalog.h"
 #include "core/queue/dedup.h"
 #include "core/queue/delay.h"
@@ -19,12 +20,15 @@ struct protocol_figures;
 struct broker_options {
     struct storage *storage;
     unsigned workers;
-    struct loop *const *loops;  /* one per worker, not running yet */
-    const char *built_in_queue; /* home of every topic without a route */
-    uint32_t retention_hours;   /* of new queues: 0 means the default of 72 */
-    uint64_t retention_bytes;   /* of new queues; 0: no limit */
-    uint32_t queue_limit;       /* per tenant; 0: LIMIT_QUEUES */
-    uint32_t group_limit_dms;   /* groups per queue made through DMS calls; 0: 3 */
+    struct loop *const *loops;   /* one per worker, not running yet */
+    const char *built_in_queue;  /* home of every topic without a route */
+    uint32_t retention_hours;    /* of new queues: 0 means the default of 72 */
+    uint64_t retention_bytes;    /* of new queues; 0: no limit */
+    uint32_t queue_limit;        /* per tenant; 0: LIMIT_QUEUES */
+    uint32_t group_limit_dms;    /* groups per queue made through DMS calls; 0: 3 */
+    uint32_t subscription_limit; /* per client; 0: LIMIT_SUBSCRIPTIONS */
+    uint32_t publish_rate;       /* per second and client; what is more is refused. 0: no limit */
+    uint32_t connection_rate;    /* broker_may_connect() per second; 0: no limit */
 };
 
 /* Loads the catalog (blocking, before the loops run; a store of its own format that cannot be read
@@ -120,7 +124,8 @@ struct client {
     struct list consumers;        /* of groups: consume.h */
     struct list walks;            /* through retained records */
     struct session *session;      /* NULL: not attached */
-    char *publisher;              /* header value */
+    struct rate publishes;
+    char *publisher; /* header value */
     uint32_t publisher_size;
     struct broker_login *login; /* running */
     struct list followers;      /* readers without leases: follow.h */
@@ -149,6 +154,9 @@ void client_settled(struct client *client, uint32_t count);
 void client_set_credit(struct client *client, uint32_t credit_max); /* before the first subscribe */
 /* Output has drained: a client that lags reads on. */
 void client_drained(struct client *client);
+
+/* Once for each connection: false when there are too many at the moment. */
+bool broker_may_connect(struct broker_worker *worker);
 
 /* Login. user and password are borrowed until done(). In protected mode anything passes.
  * certificate_subject: of a verified client certificate, used when user is empty; may be NULL. Ends

@@ -503,10 +503,14 @@ static bool is_full(const struct queue *queue, uint64_t partition, size_t size)
 }
 
 /* What stands against it before its address is looked at. */
-static enum status may_publish_now(const struct broker_worker *worker)
+static enum status may_publish_now(struct client *client)
 {
+    struct broker_worker *worker = client->worker;
+    uint32_t rate = worker->broker->options.publish_rate;
     if (worker->ending)
         return STATUS_SHUTTING_DOWN;
+    if (rate > 0 && !rate_take(&client->publishes, loop_now_ms(worker->loop), rate))
+        return STATUS_OVER_QUOTA;
     /* Who asks broker_may_publish() first does not meet this. */
     return worker->in_bytes >= LIMIT_WORKER_IN_BYTES + LIMIT_CLIENT_IN_BYTES ? STATUS_BUSY
                                                                              : STATUS_OK;
@@ -515,7 +519,7 @@ static enum status may_publish_now(const struct broker_worker *worker)
 static enum status publish_now(struct client *client, const struct publish *publish)
 {
     struct broker_worker *worker = client->worker;
-    enum status status = may_publish_now(worker);
+    enum status status = may_publish_now(client);
     if (status != STATUS_OK)
         return status;
     const struct address *address = address_of(client, publish);

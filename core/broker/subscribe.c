@@ -160,6 +160,12 @@ static void subscription_end(struct subscription *subscription)
     subscription_free(subscription);
 }
 
+static uint32_t subscription_limit(const struct client *client)
+{
+    uint32_t limit = client->worker->broker->options.subscription_limit;
+    return limit == 0 ? LIMIT_SUBSCRIPTIONS : limit;
+}
+
 enum status subscribe_check(struct client *client, const struct subscribe_item *item)
 {
     if (share_is_reader(client))
@@ -168,7 +174,7 @@ enum status subscribe_check(struct client *client, const struct subscribe_item *
         return STATUS_INVALID;
     enum status status = broker_check(client, ACTION_CONSUME, true, item->filter);
     if (status == STATUS_OK && item->share.size == 0 &&
-        client->subscription_count >= LIMIT_SUBSCRIPTIONS &&
+        client->subscription_count >= subscription_limit(client) &&
         subscription_of(client, item->filter) == NULL)
         status = STATUS_OVER_QUOTA;
     return status;

@@ -144,6 +144,7 @@ struct broker_worker {
     uint64_t goodbye_until_ms; /* clients were told, and have until then to go; 0: not yet */
     struct mail start, stop;   /* from broker_when_ready() and broker_shut_down() */
     struct loop_timer timer;
+    struct rate connections;
     struct protocol_figures figures[PROTOCOLS];
     unsigned figure_count;
     int64_t stored_now, live_now, slow_now; /* as in protocol_figures */

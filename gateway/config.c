@@ -64,6 +64,7 @@ static const struct key keys[] = {
     {"mqtt.topic_alias_max", NUMBER, AT(mqtt_topic_alias_max), "16", RANGE(0, 65535), .text = "topic aliases a client may set"},
     {"mqtt.keep_alive_max", NUMBER, AT(mqtt_keep_alive_max), "0", RANGE(0, 65535), .text = "seconds; 0: as the client asks"},
     {"mqtt.session_expiry_max", NUMBER, AT(mqtt_session_expiry_max), "0", RANGE(0, UINT32_MAX), .text = "seconds that sessions are kept; 0: as the client asks"},
+    {"mqtt.sys_interval", NUMBER, AT(mqtt_sys_interval), "10", RANGE(0, 3600), .text = "seconds between statistics on $SYS; 0: none"},
     {"mqtt.server_reference", TEXT, AT(mqtt_server_reference), NULL, .text = "where clients shall go when this server ends"},
     {"http.port", PORT, AT(http_port), "8080", .text = "0 picks a free one; off: no listener"},
     {"http.tls_port", PORT, AT(http_tls_port), NULL, .text = "8443 when tls.cert is set, else off"},

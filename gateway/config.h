@@ -24,7 +24,7 @@ struct config {
 
     int64_t mqtt_port, mqtt_tls_port;
     int64_t mqtt_max_packet, mqtt_receive_max, mqtt_topic_alias_max, mqtt_keep_alive_max;
-    int64_t mqtt_session_expiry_max, mqtt_inflight_max;
+    int64_t mqtt_session_expiry_max, mqtt_inflight_max, mqtt_sys_interval;
     char *mqtt_server_reference;
 
     int64_t amqp_port, amqp_tls_port, amqp_auto_create;

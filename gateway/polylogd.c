@@ -202,6 +202,7 @@ static enum status open_broker(struct gateway *gateway, struct err *err)
         .retention_bytes = (uint64_t)gateway->config.retention_bytes,
         .subscription_limit = (uint32_t)gateway->config.limit_subscriptions,
         .publish_rate = (uint32_t)gateway->config.limit_publish_rate,
+        .reserved_topics = "$SYS/broker/",
         .connection_rate = (uint32_t)gateway->config.limit_connection_rate,
     };
     gateway->broker = broker_open(&options, err);
@@ -371,6 +372,8 @@ static enum status start(struct gateway *gateway, struct err *err)
         return status;
     configure_mqtt(config);
     configure_amqp(config);
+    mqtt_announce_statistics(broker_worker(gateway->broker, 0),
+                             (uint32_t)config->mqtt_sys_interval);
     open_places(gateway);
     crew_start(&gateway->crew);
     return serve(gateway, err);

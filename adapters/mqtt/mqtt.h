@@ -19,5 +19,8 @@ extern const struct adapter mqtt_adapter;
 
 /* Before the first connection; options are copied, the reference is borrowed for ever. */
 void mqtt_configure(const struct mqtt_options *options);
+/* Statistics of the gateway to who subscribes to $SYS, from this worker, which the caller keeps
+ * from others by broker_options.reserved_topics; interval_s 0: none. Before the loops run. */
+void mqtt_announce_statistics(struct broker_worker *worker, uint32_t interval_s);
 
 #endif

@@ -91,6 +91,9 @@ void mqtt_send_ack(struct mqtt_session *session, enum mqtt_type type, uint16_t i
 void mqtt_send_suback(struct mqtt_session *session, enum mqtt_type type, uint16_t id,
                       struct span reasons);
 
+/* statistics.c: what a subscription to $SYS gets at once. */
+void mqtt_show_statistics(struct mqtt_session *session, const struct subscribe_item *item);
+
 /* alias.c. client_max: of CONNECT. */
 void mqtt_aliases_out(struct mqtt_session *session, uint16_t client_max);
 /* False: send it as it is. With aliases only; id 0: QoS 0. */

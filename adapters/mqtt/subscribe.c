@@ -45,6 +45,8 @@ static void settle_one(struct mqtt_subscribing *subscribing)
     if (session->state == MQTT_UP) {
         mqtt_send_suback(session, MQTT_SUBACK, subscribing->packet_id,
                          span_of(subscribing->reasons, subscribing->count));
+        for (uint32_t i = 0; i < subscribing->request.count; i++)
+            mqtt_show_statistics(session, &subscribing->items[i]);
         session->subscribes--;
         stream_resume(session->stream);
     }

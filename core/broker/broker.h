@@ -28,6 +28,7 @@ struct broker_options {
     uint32_t group_limit_dms;    /* groups per queue made through DMS calls; 0: 3 */
     uint32_t subscription_limit; /* per client; 0: LIMIT_SUBSCRIPTIONS */
     uint32_t publish_rate;       /* per second and client; what is more is refused. 0: no limit */
+    const char *reserved_topics; /* topics that begin so are the gateway's to publish; NULL: none */
     uint32_t connection_rate;    /* broker_may_connect() per second; 0: no limit */
 };
 
@@ -260,6 +261,11 @@ struct owed_answer {
 };
 struct owed_answer broker_owe(struct client *client, uint64_t token);
 void broker_give(struct owed_answer owed, enum status status);
+/* What the gateway itself says to whoever has subscribed, once and unstored. On the worker's loop.
+ */
+void broker_announce(struct broker_worker *worker, struct span topic, struct span body);
+/* Records kept in all queues, and their bytes. */
+uint64_t broker_stored(const struct broker_worker *worker, uint64_t *bytes);
 /* False: too much in flight; stop taking input that publishes until ops->resume. */
 bool broker_may_publish(struct client *client);
 

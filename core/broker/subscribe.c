@@ -148,6 +148,7 @@ static void subscription_end(struct subscription *subscription)
     link_remove(&subscription->of_subscribe);
     retained_walk_end(subscription);
     client->subscription_count--;
+    metric_add(worker->broker->metrics.subscriptions, -1);
     if (--interest->count == 0) {
         struct buf filters;
         buf_init(&filters, LIMIT_TOPIC_BYTES + sizeof(uint32_t));
@@ -206,6 +207,7 @@ static bool add(struct broker_subscribe *subscribe, struct subscribe_item *item)
         list_push(&interest->subscriptions, &subscription->of_entry);
         list_push(&client->subscriptions, &subscription->of_client);
         client->subscription_count++;
+        metric_add(worker->broker->metrics.subscriptions, 1);
         list_push(&subscribe->waking, &subscription->of_subscribe);
         catch_up_floor(subscription);
     }

@@ -61,7 +61,7 @@ struct notice;
 
 struct broker_metrics {
     struct metric *dropped_slow, *dropped_retention, *dropped_encode, *dropped_storage,
-        *dropped_denied, *live_records, *stored_records, *duplicates;
+        *dropped_denied, *subscriptions, *live_records, *stored_records, *duplicates;
     struct metric_histogram *batch_records, *delay_lateness;
 };
 

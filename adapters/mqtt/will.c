@@ -72,12 +72,13 @@ void mqtt_will_free(struct mqtt_session *session)
 /* ------------------------------------------------ publishing */
 
 /* What expires counts from its publication. */
-static void put_off_expiry(struct publish *publish, struct header *headers, char text[24])
+static void put_off_expiry(struct publish *publish, struct header *headers,
+                           char text[MQTT_FILL_TEXT])
 {
     if (publish->expires_at_ms == 0)
         return;
     publish->expires_at_ms += (int64_t)publish->delay_ms;
-    int size = snprintf(text, 24, "%lld", (long long)publish->expires_at_ms);
+    int size = snprintf(text, MQTT_EXPIRY_TEXT, "%lld", (long long)publish->expires_at_ms);
     for (uint32_t i = 0; i < publish->header_count; i++)
         if (headers[i].value.data == (const uint8_t *)text)
             headers[i].value.size = (size_t)size;
@@ -86,7 +87,7 @@ static void put_off_expiry(struct publish *publish, struct header *headers, char
 static void publish_will(struct client *client, const struct mqtt_will *will, uint64_t delay_ms)
 {
     struct header headers[LIMIT_HEADERS];
-    char text[24];
+    char text[MQTT_FILL_TEXT];
     struct publish publish = {
         .topic = will->topic,
         .body = will->payload,

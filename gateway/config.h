@@ -19,11 +19,12 @@ struct config {
     int64_t log_level, log_format, engine;
     int64_t min_free_bytes;
     int64_t retention_hours, retention_bytes;
+    int64_t limit_subscriptions, limit_publish_rate, limit_connection_rate;
     char *tls_certificate, *tls_key, *tls_client_ca;
 
     int64_t mqtt_port, mqtt_tls_port;
     int64_t mqtt_max_packet, mqtt_receive_max, mqtt_topic_alias_max, mqtt_keep_alive_max;
-    int64_t mqtt_session_expiry_max;
+    int64_t mqtt_session_expiry_max, mqtt_inflight_max, mqtt_sys_interval;
     char *mqtt_server_reference;
 
     int64_t amqp_port, amqp_tls_port, amqp_auto_create;

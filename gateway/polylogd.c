@@ -200,6 +200,10 @@ static enum status open_broker(struct gateway *gateway, struct err *err)
         .built_in_queue = "mqtt",
         .retention_hours = (uint32_t)gateway->config.retention_hours,
         .retention_bytes = (uint64_t)gateway->config.retention_bytes,
+        .subscription_limit = (uint32_t)gateway->config.limit_subscriptions,
+        .publish_rate = (uint32_t)gateway->config.limit_publish_rate,
+        .reserved_topics = "$SYS/broker/",
+        .connection_rate = (uint32_t)gateway->config.limit_connection_rate,
     };
     gateway->broker = broker_open(&options, err);
     return gateway->broker == NULL ? STATUS_INVALID : STATUS_OK;
@@ -223,6 +227,7 @@ static void configure_mqtt(const struct config *config)
         .topic_alias_max = (uint16_t)config->mqtt_topic_alias_max,
         .keep_alive_max = (uint16_t)config->mqtt_keep_alive_max,
         .session_expiry_max = (uint32_t)config->mqtt_session_expiry_max,
+        .inflight_max = (uint16_t)config->mqtt_inflight_max,
         .server_reference = config->mqtt_server_reference,
     });
 }
@@ -367,6 +372,8 @@ static enum status start(struct gateway *gateway, struct err *err)
         return status;
     configure_mqtt(config);
     configure_amqp(config);
+    mqtt_announce_statistics(broker_worker(gateway->broker, 0),
+                             (uint32_t)config->mqtt_sys_interval);
     open_places(gateway);
     crew_start(&gateway->crew);
     return serve(gateway, err);

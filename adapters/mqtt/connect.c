@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* CONNECT to CONNACK, and the will that a client leaves with it. */
+/* CONNECT to CONNACK. */
 #include <stdio.h>
 
 #include "adapters/mqtt/session.h"
 #include "core/base/heap.h"
 #include "core/base/limits.h"
 #include "core/base/rng.h"
+#include "core/broker/topic.h"
 
 /* The login under way, with copies of what the request borrows. */
 struct mqtt_login {
@@ -13,13 +14,7 @@ struct mqtt_login {
     struct broker_attach attach;
     struct mqtt_session *session;
     uint16_t asked_keep_alive;
-    uint8_t bytes[];
-};
-
-/* A will outlives the packet it came in: body is the encoded list of its properties and its parts,
- * copied. */
-struct mqtt_kept_will {
-    struct mqtt_will will;
+    bool asked_response_info;
     uint8_t bytes[];
 };
 
@@ -49,11 +44,34 @@ static bool is_answered(enum mqtt_version version, enum mqtt_reason reason)
            reason != MQTT_REASON_PROTOCOL_ERROR && reason != MQTT_REASON_TOPIC_INVALID;
 }
 
+static void send_refusal(struct mqtt_session *session, enum mqtt_reason reason)
+{
+    struct mqtt_properties properties = mqtt_properties_none;
+    if (reason != MQTT_REASON_UNSUPPORTED_VERSION) /* who knows what that client reads */
+        mqtt_explain(session, MQTT_CONNACK, reason, &properties);
+    if (!send_connack(session, reason, false, &properties))
+        send_connack(session, reason, false, &mqtt_properties_none);
+}
+
+/* Where answers to the client's requests may go: a part of the topics that it may read. */
+static void show_response_info(const struct mqtt_session *session, char *text, size_t size,
+                               struct mqtt_properties *properties)
+{
+    struct span id = session->client.id;
+    size_t used = (size_t)snprintf(text, size, "$reply/%.*s", (int)id.size, (const char *)id.data);
+    snprintf(text + used, size - used, "/#");
+    if (topic_filter_has_wildcard(span_of(text, used)) ||
+        broker_check(&session->client, ACTION_CONSUME, true, span_from_text(text)) != STATUS_OK)
+        return;
+    properties->present |= MQTT_HAS(RESPONSE_INFO);
+    properties->response_info = span_of(text, used);
+}
+
 void mqtt_refuse(struct mqtt_session *session, enum mqtt_reason reason)
 {
     mqtt_count_refusal(reason);
     if (is_answered(session->version, reason))
-        send_connack(session, reason, false, &mqtt_properties_none);
+        send_refusal(session, reason);
     session->state = MQTT_DOWN;
     stream_close(session->stream);
 }
@@ -61,6 +79,7 @@ void mqtt_refuse(struct mqtt_session *session, enum mqtt_reason reason)
 static void accept_client(struct mqtt_session *session, const struct mqtt_login *login)
 {
     struct mqtt_properties properties = mqtt_properties_none;
+    char response_info[LIMIT_CLIENT_ID_BYTES + 16];
     if (session->version == MQTT_5) {
         properties.present =
             MQTT_HAS(MAXIMUM_PACKET) | MQTT_HAS(TOPIC_ALIAS_MAXIMUM) | MQTT_HAS(SHARED_AVAILABLE);
@@ -80,6 +99,10 @@ static void accept_client(struct mqtt_session *session, const struct mqtt_login 
             properties.present |= MQTT_HAS(ASSIGNED_CLIENT_ID);
             properties.assigned_client_id = session->client.id;
         }
+        if (login->asked_response_info)
+            show_response_info(session, response_info, sizeof response_info, &properties);
+        if (session->auth != NULL)
+            mqtt_auth_show(session, &properties);
         if (session->keep_alive != login->asked_keep_alive) {
             properties.present |= MQTT_HAS(SERVER_KEEP_ALIVE);
             properties.server_keep_alive = session->keep_alive;
@@ -90,8 +113,11 @@ static void accept_client(struct mqtt_session *session, const struct mqtt_login 
         return;
     }
     session->state = MQTT_UP;
+    if (session->auth != NULL)
+        mqtt_auth_done(session);
     if (broker_session_is_kept(&session->client))
         session->id_base = LIMIT_CLIENT_CREDIT;
+    mqtt_will_resumed(session, login->attach.present);
     mqtt_incoming_known(session, login->attach.received, login->attach.received_count);
     struct loop *loop = broker_loop(session->client.worker);
     session->heard_ms = loop_now_ms(loop);
@@ -126,8 +152,8 @@ static void login_end(struct mqtt_login *login, enum status status)
 
 void mqtt_subscribed_again(struct mqtt_session *session)
 {
-    struct mqtt_login *login = session->login;
-    session->login = NULL;
+    struct mqtt_login *login = session->resuming;
+    session->resuming = NULL;
     login_end(login, STATUS_OK);
 }
 
@@ -142,24 +168,28 @@ static void attach_done(struct request *request, enum status status)
     /* CONNACK says that everything of the session is there; what is delivered comes behind it. */
     while (client_spend(&session->client))
         session->withheld++;
-    session->login = login;
+    session->resuming = login;
     mqtt_subscribe_again(session, buf_span(&login->attach.notes));
 }
 
-static void login_done(struct request *request, enum status status)
+static void attach(struct mqtt_login *login)
 {
-    struct mqtt_login *login = container_of(request, struct mqtt_login, request.request);
     struct mqtt_session *session = login->session;
-    explicit_bzero(login->bytes, login->request.password.size);
-    if (session->state != MQTT_LOGIN || status != STATUS_OK) {
-        login_end(login, status);
-        return;
-    }
     login->attach.client = &session->client;
     login->attach.clean = session->clean;
     login->attach.expiry_s = session->expiry;
     request_init(&login->attach.request, broker_loop(session->client.worker), attach_done);
     broker_attach(&login->attach);
+}
+
+static void login_done(struct request *request, enum status status)
+{
+    struct mqtt_login *login = container_of(request, struct mqtt_login, request.request);
+    explicit_bzero(login->bytes, login->request.password.size);
+    if (login->session->state == MQTT_LOGIN && status == STATUS_OK)
+        attach(login);
+    else
+        login_end(login, status);
 }
 
 static struct span keep(uint8_t **at, struct span bytes)
@@ -171,7 +201,8 @@ static struct span keep(uint8_t **at, struct span bytes)
     return kept;
 }
 
-static void begin_login(struct mqtt_session *session, const struct mqtt_connect *connect)
+static struct mqtt_login *login_new(struct mqtt_session *session,
+                                    const struct mqtt_connect *connect)
 {
     char assigned[48];
     struct span client_id = connect->client_id;
@@ -187,29 +218,66 @@ static void begin_login(struct mqtt_session *session, const struct mqtt_connect 
     uint8_t *at = login->bytes;
     login->session = session;
     login->asked_keep_alive = connect->keep_alive;
+    login->asked_response_info = connect->properties.request_response;
     login->request.client = &session->client;
     login->request.password = keep(&at, connect->password); /* first, so that it can be wiped */
     login->request.user = keep(&at, connect->user_name);
     login->request.client_id = keep(&at, client_id);
+    return login;
+}
+
+static void begin_login(struct mqtt_login *login)
+{
+    struct mqtt_session *session = login->session;
     login->request.certificate_subject = stream_certificate_subject(session->stream);
     request_init(&login->request.request, broker_loop(session->client.worker), login_done);
     session->state = MQTT_LOGIN;
     connection_hold(session);
-    stream_pause(session->stream);
+    stream_pause(session->stream); /* until there is an answer */
     broker_login(&login->request);
 }
 
-static void keep_will(struct mqtt_session *session, const struct mqtt_will *will)
+void mqtt_login_free(struct mqtt_session *session)
 {
-    size_t size = will->topic.size + will->payload.size + will->properties.list.size;
-    struct mqtt_kept_will *kept = session->will = heap_new(sizeof *kept + size);
-    uint8_t *at = kept->bytes;
-    kept->will = *will;
-    kept->will.topic = keep(&at, will->topic);
-    kept->will.payload = keep(&at, will->payload);
-    struct span list = keep(&at, will->properties.list);
-    /* It was checked before: decoding the copy only makes the spans point into it. */
-    mqtt_properties_decode(list, MQTT_LIST_WILL, &kept->will.properties);
+    heap_free(session->login);
+    session->login = NULL;
+}
+
+/* One step of an exchange has been made. */
+static void authenticated(struct mqtt_session *session, enum status status)
+{
+    struct mqtt_login *login = session->login;
+    if (session->state == MQTT_DOWN || status == STATUS_BUSY)
+        return;
+    if (status != STATUS_OK) {
+        mqtt_refuse(session, status == STATUS_UNSUPPORTED
+                                 ? MQTT_REASON_BAD_AUTH_METHOD
+                                 : mqtt_reason_on(status, MQTT_ON_CONNACK));
+        return;
+    }
+    session->login = NULL;
+    login->request.proven = mqtt_auth_proven(session);
+    begin_login(login);
+}
+
+static void begin_auth(struct mqtt_login *login, const struct mqtt_properties *properties)
+{
+    struct mqtt_session *session = login->session;
+    session->login = login;
+    session->state = MQTT_AUTHENTICATING;
+    authenticated(session, mqtt_auth_begin(session, properties));
+}
+
+void mqtt_handle_connecting_auth(struct mqtt_session *session, uint8_t header, struct span body)
+{
+    enum status status = STATUS_OK;
+    enum mqtt_reason reason = MQTT_REASON_PROTOCOL_ERROR;
+    if (mqtt_type_of(header) == MQTT_AUTH)
+        reason = mqtt_auth_continue(session, header, body, &status);
+    if (reason != MQTT_REASON_SUCCESS)
+        mqtt_refuse(session, reason);
+    else
+        authenticated(session, status);
 }
 
 uint32_t mqtt_expiry_granted(uint32_t asked)
@@ -228,17 +296,19 @@ void mqtt_handle_connect(struct mqtt_session *session, uint8_t header, struct sp
         return;
     }
     const struct mqtt_properties *properties = &connect.properties;
-    uint16_t credit = properties->receive_maximum < LIMIT_CLIENT_CREDIT
+    uint16_t credit = properties->receive_maximum < mqtt_settings.inflight_max
                           ? properties->receive_maximum
-                          : LIMIT_CLIENT_CREDIT;
+                          : mqtt_settings.inflight_max;
     session->packet_max = properties->maximum_packet;
+    session->no_problem_info = !properties->request_problem;
+    mqtt_aliases_out(session, properties->topic_alias_maximum);
     session->clean = connect.clean;
     session->asked_expiry = connect.version == MQTT_5 ? properties->session_expiry
                             : connect.clean           ? 0
                                                       : UINT32_MAX;
     session->expiry = mqtt_expiry_granted(session->asked_expiry);
-    if (properties->present & MQTT_HAS(AUTH_METHOD)) {
-        mqtt_refuse(session, MQTT_REASON_BAD_AUTH_METHOD);
+    if (!broker_may_connect(session->client.worker)) {
+        mqtt_refuse(session, MQTT_REASON_CONNECTION_RATE_EXCEEDED);
         return;
     }
     if (connect.client_id.size > LIMIT_CLIENT_ID_BYTES ||
@@ -252,33 +322,10 @@ void mqtt_handle_connect(struct mqtt_session *session, uint8_t header, struct sp
         (connect.keep_alive == 0 || connect.keep_alive > mqtt_settings.keep_alive_max))
         session->keep_alive = mqtt_settings.keep_alive_max;
     if (connect.has_will)
-        keep_will(session, &connect.will);
-    begin_login(session, &connect);
-}
-
-/* ------------------------------------------------ will */
-
-void mqtt_will_publish(struct mqtt_session *session)
-{
-    if (session->will == NULL || !session->client.open)
-        return;
-    const struct mqtt_will *will = &session->will->will;
-    struct header headers[LIMIT_HEADERS];
-    char text[MQTT_FILL_TEXT];
-    struct publish publish = {
-        .topic = will->topic,
-        .body = will->payload,
-        .guarantee = will->qos == 0   ? GUARANTEE_AT_MOST_ONCE
-                     : will->qos == 1 ? GUARANTEE_AT_LEAST_ONCE
-                                      : GUARANTEE_EXACTLY_ONCE,
-        .retain = will->retain,
-    };
-    if (mqtt_publish_fill(&will->properties, &publish, headers, text) == MQTT_REASON_SUCCESS)
-        broker_publish(&session->client, &publish);
-}
-
-void mqtt_will_free(struct mqtt_session *session)
-{
-    heap_free(session->will);
-    session->will = NULL;
+        mqtt_will_keep(session, &connect.will);
+    struct mqtt_login *login = login_new(session, &connect);
+    if (properties->present & MQTT_HAS(AUTH_METHOD))
+        begin_auth(login, properties);
+    else
+        begin_login(login);
 }

@@ -51,14 +51,6 @@ void mqtt_incoming_known(struct mqtt_session *session, const uint32_t *ids, uint
     session->unanswered = (uint16_t)count;
 }
 
-static void send_ack(struct mqtt_session *session, enum mqtt_type type, uint16_t id,
-                     enum mqtt_reason reason)
-{
-    uint8_t bytes[MQTT_ACK_BYTES_MAX];
-    size_t size = mqtt_encode_ack(session->version, type, id, reason, bytes);
-    memcpy(stream_reserve(session->stream, size), bytes, size);
-}
-
 /* ------------------------------------------------ answers of the broker */
 
 static uint64_t token_of(const struct mqtt_publish *publish)
@@ -99,13 +91,13 @@ void mqtt_answered(struct client *client, uint64_t token, enum status status, ui
     }
     if (!exactly_once) {
         session->unanswered--;
-        send_ack(session, MQTT_PUBACK, id, mqtt_reason_on(status, MQTT_ON_PUBACK));
+        mqtt_send_ack(session, MQTT_PUBACK, id, mqtt_reason_on(status, MQTT_ON_PUBACK));
         return;
     }
     if (status != STATUS_OK)
         session->unanswered--; /* a refusal ends the exchange (4.3.3) */
     received_set(session, id, status == STATUS_OK ? RECEIVED_STORED : RECEIVED_NOT);
-    send_ack(session, MQTT_PUBREC, id, mqtt_reason_on(status, MQTT_ON_PUBREC));
+    mqtt_send_ack(session, MQTT_PUBREC, id, mqtt_reason_on(status, MQTT_ON_PUBREC));
 }
 
 /* ------------------------------------------------ PUBLISH */
@@ -212,7 +204,7 @@ bool mqtt_handle_publish(struct mqtt_session *session, uint8_t header, struct sp
     if (publish.qos == 2 && received_get(session, publish.packet_id) != RECEIVED_NOT) {
         /* Sent again: it is answered once it is stored, and never published twice (4.3.3-10). */
         if (received_get(session, publish.packet_id) != RECEIVED_PENDING)
-            send_ack(session, MQTT_PUBREC, publish.packet_id, MQTT_REASON_SUCCESS);
+            mqtt_send_ack(session, MQTT_PUBREC, publish.packet_id, MQTT_REASON_SUCCESS);
         return true;
     }
     if (publish.qos > 0) {
@@ -242,7 +234,7 @@ void mqtt_handle_pubrel(struct mqtt_session *session, uint8_t header, struct spa
         return;
     }
     if (state == RECEIVED_NOT) {
-        send_ack(session, MQTT_PUBCOMP, ack.packet_id, MQTT_REASON_PACKET_ID_NOT_FOUND);
+        mqtt_send_ack(session, MQTT_PUBCOMP, ack.packet_id, MQTT_REASON_PACKET_ID_NOT_FOUND);
     } else if (state == RECEIVED_STORED && broker_session_is_kept(&session->client)) {
         received_set(session, ack.packet_id, RECEIVED_FORGETTING);
         broker_forget(&session->client, ack.packet_id);
@@ -258,5 +250,5 @@ void mqtt_forgotten(struct client *client, uint32_t number)
         return;
     received_set(session, (uint16_t)number, RECEIVED_NOT);
     session->unanswered--;
-    send_ack(session, MQTT_PUBCOMP, (uint16_t)number, MQTT_REASON_SUCCESS);
+    mqtt_send_ack(session, MQTT_PUBCOMP, (uint16_t)number, MQTT_REASON_SUCCESS);
 }

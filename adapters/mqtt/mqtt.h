@@ -11,6 +11,7 @@ struct mqtt_options {
     uint16_t topic_alias_max;     /* aliases a client may set */
     uint16_t keep_alive_max;      /* seconds; 0: as the client asks */
     uint32_t session_expiry_max;  /* seconds; 0: as the client asks */
+    uint16_t inflight_max;        /* deliveries a client has not answered; 0: LIMIT_CLIENT_CREDIT */
     const char *server_reference; /* where clients shall go when this server ends; NULL: nowhere */
 };
 
@@ -18,5 +19,8 @@ extern const struct adapter mqtt_adapter;
 
 /* Before the first connection; options are copied, the reference is borrowed for ever. */
 void mqtt_configure(const struct mqtt_options *options);
+/* Statistics of the gateway to who subscribes to $SYS, from this worker, which the caller keeps
+ * from others by broker_options.reserved_topics; interval_s 0: none. Before the loops run. */
+void mqtt_announce_statistics(struct broker_worker *worker, uint32_t interval_s);
 
 #endif

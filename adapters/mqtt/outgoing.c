@@ -32,6 +32,8 @@ uint16_t mqtt_take_id(struct mqtt_session *session, enum mqtt_owed owed)
 static void send_publish(struct mqtt_session *session, struct blob *frame, size_t at, uint16_t id,
                          uint8_t flag)
 {
+    if (session->out_aliases != NULL && mqtt_send_aliased(session, frame, id, flag))
+        return;
     if (frame->size <= COPY_BYTES) {
         uint8_t *to = stream_reserve(session->stream, frame->size);
         memcpy(to, frame->bytes, frame->size);
@@ -62,7 +64,8 @@ void mqtt_deliver(struct client *client, struct subscription *subscription, stru
         return;
     }
     if (at == 0) {
-        stream_write_blob(session->stream, frame, 0, frame->size);
+        if (session->out_aliases == NULL || !mqtt_send_aliased(session, frame, 0, 0))
+            stream_write_blob(session->stream, frame, 0, frame->size);
         return;
     }
     uint16_t id = mqtt_take_id(session, (frame->bytes[0] & 0x06) == 0x02 ? MQTT_OWED_PUBACK
@@ -99,9 +102,7 @@ static void settle(struct mqtt_session *session, uint16_t id, const struct mqtt_
 
 static void released(struct mqtt_session *session, uint16_t id, enum mqtt_reason reason)
 {
-    uint8_t bytes[MQTT_ACK_BYTES_MAX];
-    size_t size = mqtt_encode_ack(session->version, MQTT_PUBREL, id, reason, bytes);
-    memcpy(stream_reserve(session->stream, size), bytes, size);
+    mqtt_send_ack(session, MQTT_PUBREL, id, reason);
 }
 
 void mqtt_release(struct client *client, uint32_t number)

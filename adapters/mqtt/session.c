@@ -22,6 +22,8 @@ void mqtt_configure(const struct mqtt_options *options)
         mqtt_settings.max_packet = LIMIT_RECORD_BYTES + PACKET_OVERHEAD;
     if (mqtt_settings.receive_max == 0)
         mqtt_settings.receive_max = DEFAULT_RECEIVE_MAX;
+    if (mqtt_settings.inflight_max == 0)
+        mqtt_settings.inflight_max = LIMIT_CLIENT_CREDIT;
     metrics.connections = metric_gauge("connections", "Open connections", "protocol=\"mqtt\"");
     metrics.received =
         metric_counter("received_packets_total", "Packets received", "protocol=\"mqtt\"");
@@ -54,6 +56,7 @@ void mqtt_count_refusal(enum mqtt_reason reason)
     case MQTT_REASON_QUOTA_EXCEEDED:
     case MQTT_REASON_RECEIVE_MAXIMUM_EXCEEDED:
     case MQTT_REASON_SERVER_BUSY:
+    case MQTT_REASON_CONNECTION_RATE_EXCEEDED:
         metric_add(metrics.limit, 1);
         return;
     case MQTT_REASON_BAD_CREDENTIALS:
@@ -132,6 +135,9 @@ void mqtt_end(struct mqtt_session *session, enum mqtt_reason reason)
             disconnect.properties.present |= MQTT_HAS(SERVER_REFERENCE);
             disconnect.properties.server_reference = span_from_text(mqtt_settings.server_reference);
         }
+        mqtt_explain(session, MQTT_DISCONNECT, disconnect.reason, &disconnect.properties);
+        if (mqtt_disconnect_size(session->version, &disconnect) > session->packet_max)
+            disconnect.properties.present &= ~MQTT_HAS(REASON_STRING);
         size_t size = mqtt_disconnect_size(session->version, &disconnect);
         if (size > 0 && size <= session->packet_max)
             mqtt_encode_disconnect(session->version, &disconnect,
@@ -171,6 +177,12 @@ static void timer_fired(struct loop_timer *timer)
 
 /* ------------------------------------------------ packets */
 
+static void set_expiry(struct mqtt_session *session, uint32_t asked)
+{
+    session->expiry = mqtt_expiry_granted(asked);
+    broker_session_expiry(&session->client, session->expiry);
+}
+
 static void disconnected(struct mqtt_session *session, uint8_t header, struct span body)
 {
     struct mqtt_disconnect disconnect;
@@ -185,8 +197,7 @@ static void disconnected(struct mqtt_session *session, uint8_t header, struct sp
         return;
     }
     if (disconnect.properties.present & MQTT_HAS(SESSION_EXPIRY))
-        broker_session_expiry(&session->client,
-                              mqtt_expiry_granted(disconnect.properties.session_expiry));
+        set_expiry(session, disconnect.properties.session_expiry);
     session->ended_well = disconnect.reason != MQTT_REASON_DISCONNECT_WITH_WILL;
     mqtt_end(session, MQTT_REASON_SUCCESS);
 }
@@ -198,13 +209,6 @@ static void ping(struct mqtt_session *session, uint8_t header, struct span body)
         mqtt_end(session, reason);
     else
         mqtt_encode_ping(MQTT_PINGRESP, stream_reserve(session->stream, MQTT_PING_BYTES));
-}
-
-/* Enhanced authentication comes with the sessions' issue; without a method in CONNECT an AUTH is an
- * error (4.12). */
-static void authenticated(struct mqtt_session *session)
-{
-    mqtt_end(session, MQTT_REASON_PROTOCOL_ERROR);
 }
 
 /* False: the packet must wait for room. */
@@ -219,6 +223,10 @@ static bool handle(struct mqtt_session *session, uint8_t header, struct span bod
             session->state = MQTT_DOWN;
             stream_close(session->stream);
         }
+        return true;
+    }
+    if (session->state == MQTT_AUTHENTICATING) {
+        mqtt_handle_connecting_auth(session, header, body);
         return true;
     }
     switch (type) {
@@ -246,7 +254,7 @@ static bool handle(struct mqtt_session *session, uint8_t header, struct span bod
         disconnected(session, header, body);
         return true;
     case MQTT_AUTH:
-        authenticated(session);
+        mqtt_handle_auth(session, header, body);
         return true;
     case MQTT_CONNECT:
     case MQTT_CONNACK:
@@ -273,7 +281,8 @@ static enum status session_input(void *context, struct span bytes, size_t *used)
     session->heard_ms = loop_now_ms(broker_loop(session->client.worker));
     session->settled = 0;
     session->held = false;
-    while (session->state == MQTT_WAIT_CONNECT || session->state == MQTT_UP) {
+    while (session->state == MQTT_WAIT_CONNECT || session->state == MQTT_AUTHENTICATING ||
+           session->state == MQTT_UP) {
         uint8_t header;
         struct span body;
         size_t size;
@@ -340,13 +349,17 @@ static void session_close(void *context)
     session->state = MQTT_DOWN;
     loop_timer_stop(broker_loop(session->client.worker), &session->timer);
     if (!session->ended_well)
-        mqtt_will_publish(session);
+        mqtt_will_leave(session);
     mqtt_will_free(session);
     mqtt_replays_close(session);
+    mqtt_login_free(session);
+    mqtt_auth_free(session);
     client_close(&session->client);
     mqtt_queues_close(session);
     mqtt_incoming_free(session);
     heap_free(session->owed);
+    heap_free(session->out_aliases);
+    session->out_aliases = NULL;
     mqtt_leases_free(session);
     session->stream = NULL;
     metric_add(metrics.connections, -1);
@@ -365,12 +378,17 @@ static void client_resume(struct client *client)
 static void client_end(struct client *client, enum status why)
 {
     struct mqtt_session *session = mqtt_session_of(client);
-    if (why != STATUS_STALE)
+    if (why != STATUS_STALE) {
         mqtt_end(session, mqtt_reason_on(why, MQTT_ON_DISCONNECT_SERVER));
-    else if (session->state == MQTT_LOGIN) /* the name went to a newer one before it was given */
+    } else if (session->state ==
+               MQTT_LOGIN) { /* the name went to a newer one before it was given */
         mqtt_refuse(session, MQTT_REASON_SERVER_BUSY);
-    else
+    } else {
+        if (!session->ended_well) /* before the newer one goes on with the session */
+            mqtt_will_leave(session);
+        mqtt_will_free(session);
         mqtt_end(session, MQTT_REASON_SESSION_TAKEN_OVER);
+    }
 }
 
 const struct client_ops mqtt_client_ops = {

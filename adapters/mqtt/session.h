@@ -3,6 +3,7 @@
  * folder only.
  *
  *   WAIT_CONNECT --CONNECT--> LOGIN --ok, attached--> UP --DISCONNECT, error, end--> DOWN
+ *        \--CONNECT with a method--> AUTHENTICATING --proof--^
  */
 #ifndef ADAPTERS_MQTT_SESSION_H
 #define ADAPTERS_MQTT_SESSION_H
@@ -13,15 +14,17 @@
 #include "core/base/limits.h"
 #include "core/broker/consume.h"
 
-enum mqtt_state { MQTT_WAIT_CONNECT, MQTT_LOGIN, MQTT_UP, MQTT_DOWN };
+enum mqtt_state { MQTT_WAIT_CONNECT, MQTT_AUTHENTICATING, MQTT_LOGIN, MQTT_UP, MQTT_DOWN };
 
 /* An outgoing packet identifier: what the client still owes for it. */
 enum mqtt_owed { MQTT_OWED_NOTHING, MQTT_OWED_PUBACK, MQTT_OWED_PUBREC, MQTT_OWED_PUBCOMP };
 
 struct mqtt_aliases;
+struct mqtt_out_aliases;
 struct mqtt_received;
 struct mqtt_kept_will;
 struct mqtt_lease;
+struct mqtt_auth;
 struct mqtt_login;
 
 struct mqtt_session {
@@ -36,10 +39,11 @@ struct mqtt_session {
     uint16_t id_base;     /* identifiers up to here are those of the kept session's deliveries */
     uint32_t packet_max;  /* what the client takes; UINT32_MAX: anything */
     uint32_t withheld;    /* credit, until CONNACK has gone out */
-    struct mqtt_login *login; /* while it subscribes again */
-    uint32_t settled;         /* outgoing deliveries settled during this input */
-    uint16_t subscribes;      /* SUBSCRIBEs under way */
+    struct mqtt_login *resuming; /* while it subscribes again */
+    uint32_t settled;            /* outgoing deliveries settled during this input */
+    uint16_t subscribes;         /* SUBSCRIBEs under way */
     bool assigned_id, ended_well, clean;
+    bool no_problem_info;          /* the client asks for no reason strings */
     uint32_t asked_expiry, expiry; /* seconds; what the client asked for, and what it got */
     bool held;                     /* input waits for the broker, so silence is not the client's */
     uint64_t heard_ms;
@@ -53,8 +57,11 @@ struct mqtt_session {
     struct list replayed;  /* records that wait for credit */
     struct list settlings; /* answers owed to what was published to settle */
     struct mqtt_aliases *aliases;
-    struct mqtt_received *received; /* incoming QoS 2 identifiers */
+    struct mqtt_out_aliases *out_aliases; /* NULL: the client takes none */
+    struct mqtt_received *received;       /* incoming QoS 2 identifiers */
     struct mqtt_kept_will *will;
+    struct mqtt_auth *auth;   /* NULL: CONNECT named no method */
+    struct mqtt_login *login; /* while AUTHENTICATING */
 };
 
 static inline struct mqtt_session *mqtt_session_of(struct client *client)
@@ -77,15 +84,54 @@ void mqtt_end(struct mqtt_session *session, enum mqtt_reason reason);
 enum mqtt_reason mqtt_reason_on(enum status status, uint32_t packets);
 void mqtt_count_refusal(enum mqtt_reason reason); /* in /metrics */
 
+/* explain.c: refusals in words. type: of the packet that carries the properties. */
+void mqtt_explain(const struct mqtt_session *session, enum mqtt_type type, enum mqtt_reason reason,
+                  struct mqtt_properties *properties);
+void mqtt_send_ack(struct mqtt_session *session, enum mqtt_type type, uint16_t id,
+                   enum mqtt_reason reason);
+/* SUBACK or UNSUBACK; a client that takes no packet of that size gets none. */
+void mqtt_send_suback(struct mqtt_session *session, enum mqtt_type type, uint16_t id,
+                      struct span reasons);
+
+/* statistics.c: what a subscription to $SYS gets at once. */
+void mqtt_show_statistics(struct mqtt_session *session, const struct subscribe_item *item);
+
+/* alias.c. client_max: of CONNECT. */
+void mqtt_aliases_out(struct mqtt_session *session, uint16_t client_max);
+/* False: send it as it is. With aliases only; id 0: QoS 0. */
+bool mqtt_send_aliased(struct mqtt_session *session, struct blob *frame, uint16_t id, uint8_t flag);
+
 /* connect.c */
 /* How long a session is kept of what the client asks for, in seconds. */
 uint32_t mqtt_expiry_granted(uint32_t asked);
+void mqtt_handle_connecting_auth(struct mqtt_session *session, uint8_t header, struct span body);
+void mqtt_login_free(struct mqtt_session *session);
 void mqtt_handle_connect(struct mqtt_session *session, uint8_t header, struct span body);
 void mqtt_subscribed_again(struct mqtt_session *session);
 /* CONNACK with the reason, where there is one, then close. */
 void mqtt_refuse(struct mqtt_session *session, enum mqtt_reason reason);
-void mqtt_will_publish(struct mqtt_session *session);
+
+/* will.c */
+void mqtt_will_keep(struct mqtt_session *session, const struct mqtt_will *will); /* of CONNECT */
+/* The connection has ended badly: published, now or after its delay. Before client_close(). */
+void mqtt_will_leave(struct mqtt_session *session);
+/* A client of that name is here: one that was put off is not due any more, or, when there is no
+ * session that goes on, is due now. */
+void mqtt_will_resumed(struct mqtt_session *session, bool present);
 void mqtt_will_free(struct mqtt_session *session);
+
+/* auth.c. CONNECT named a method: BUSY when the client has to say more, OK when somebody has proven
+ * who it is, UNSUPPORTED for a method that is not there. */
+enum status mqtt_auth_begin(struct mqtt_session *session, const struct mqtt_properties *properties);
+/* The client says more: the reason when it may not, else status as above. */
+enum mqtt_reason mqtt_auth_continue(struct mqtt_session *session, uint8_t header, struct span body,
+                                    enum status *status);
+const struct principal *mqtt_auth_proven(const struct mqtt_session *session);
+void mqtt_auth_done(struct mqtt_session *session); /* and forgotten */
+/* Method, and the last answer, for CONNACK. */
+void mqtt_auth_show(const struct mqtt_session *session, struct mqtt_properties *properties);
+void mqtt_handle_auth(struct mqtt_session *session, uint8_t header, struct span body);
+void mqtt_auth_free(struct mqtt_session *session);
 
 /* incoming.c: PUBLISH and PUBREL of the client, answers to it. False: it must wait, nothing was
  * taken. */

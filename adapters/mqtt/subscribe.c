@@ -41,18 +41,6 @@ static uint8_t reason_of(const struct subscribe_item *item)
     return (uint8_t)mqtt_reason_on(item->status, MQTT_ON_SUBACK);
 }
 
-static void send_suback(struct mqtt_session *session, const struct mqtt_subscribing *subscribing)
-{
-    struct mqtt_suback suback = {
-        .packet_id = subscribing->packet_id,
-        .reasons = span_of(subscribing->reasons, subscribing->count),
-        .properties = mqtt_properties_none,
-    };
-    size_t size = mqtt_suback_size(session->version, &suback);
-    if (size > 0 && size <= session->packet_max)
-        mqtt_encode_suback(session->version, &suback, stream_reserve(session->stream, size));
-}
-
 /* What was granted and is not the broker's to keep goes with the session, before it is answered.
  * True: there is something to wait for. */
 static bool keep(struct mqtt_subscribing *subscribing)
@@ -90,7 +78,10 @@ static void settle_one(struct mqtt_subscribing *subscribing)
         session->subscribes--;
         mqtt_subscribed_again(session);
     } else if (session->state == MQTT_UP) {
-        send_suback(session, subscribing);
+        mqtt_send_suback(session, MQTT_SUBACK, subscribing->packet_id,
+                         span_of(subscribing->reasons, subscribing->count));
+        for (uint32_t i = 0; i < subscribing->request.count; i++)
+            mqtt_show_statistics(session, &subscribing->items[i]);
         session->subscribes--;
         stream_resume(session->stream);
     }
@@ -293,16 +284,11 @@ static void unsubscribe_done(struct request *request, enum status status)
     struct unsubscribing *unsubscribing =
         container_of(request, struct unsubscribing, flush.request);
     struct mqtt_session *session = unsubscribing->session;
-    struct mqtt_suback unsuback = {
-        .packet_id = unsubscribing->packet_id,
-        .reasons = span_of(unsubscribing->reasons, unsubscribing->count),
-        .properties = mqtt_properties_none,
-    };
-    size_t size = mqtt_unsuback_size(session->version, &unsuback);
     if (session->state == MQTT_UP && status != STATUS_OK)
         mqtt_end(session, mqtt_reason_on(status, MQTT_ON_DISCONNECT_SERVER));
-    else if (session->state == MQTT_UP && size > 0 && size <= session->packet_max)
-        mqtt_encode_unsuback(session->version, &unsuback, stream_reserve(session->stream, size));
+    else if (session->state == MQTT_UP)
+        mqtt_send_suback(session, MQTT_UNSUBACK, unsubscribing->packet_id,
+                         span_of(unsubscribing->reasons, unsubscribing->count));
     heap_free(unsubscribing);
     connection_release(session);
 }

@@ -94,6 +94,7 @@ struct broker *broker_open(const struct broker_options *options, struct err *err
             metric_counter("dropped_total", "Records not delivered", "reason=\"storage\""),
         .dropped_denied =
             metric_counter("dropped_total", "Records not delivered", "reason=\"denied\""),
+        .subscriptions = metric_gauge("subscriptions", "Subscriptions to topic filters", ""),
         .live_records =
             metric_counter("live_records_total", "Records passed on without being stored", ""),
         .stored_records = metric_counter("stored_records_total", "Records handed to the log", ""),
@@ -296,6 +297,21 @@ static void write_queue(struct buf *to, const char *name, struct span queue, dou
     char label[256];
     metric_label(label, sizeof label, queue);
     buf_printf(to, "polylog_%s{queue=\"%s\"} %.0f\n", name, label, value);
+}
+
+uint64_t broker_stored(const struct broker_worker *worker, uint64_t *bytes)
+{
+    const struct catalog *catalog = worker->catalog;
+    uint64_t records = *bytes = 0;
+    for (size_t i = 0; i < catalog_queue_count(catalog); i++) {
+        const struct queue *queue = catalog_queue_at(catalog, i);
+        for (uint32_t k = 0; k < queue->partition_count; k++) {
+            const struct partition_stat *stat = &queue->stat->partitions[k];
+            records += atomic_load(&stat->end) - atomic_load(&stat->start);
+            *bytes += atomic_load(&stat->bytes);
+        }
+    }
+    return records;
 }
 
 static void write_queues(const struct catalog *catalog, struct buf *to)

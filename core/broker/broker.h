@@ -7,6 +7,7 @@
 #ifndef CORE_BROKER_BROKER_H
 #define CORE_BROKER_BROKER_H
 
+#include "core/base/rate.h"
 #include "core/broker/catalog.h"
 #include "core/queue/dedup.h"
 #include "core/queue/delay.h"
@@ -19,12 +20,16 @@ struct protocol_figures;
 struct broker_options {
     struct storage *storage;
     unsigned workers;
-    struct loop *const *loops;  /* one per worker, not running yet */
-    const char *built_in_queue; /* home of every topic without a route */
-    uint32_t retention_hours;   /* of new queues: 0 means the default of 72 */
-    uint64_t retention_bytes;   /* of new queues; 0: no limit */
-    uint32_t queue_limit;       /* per tenant; 0: LIMIT_QUEUES */
-    uint32_t group_limit_dms;   /* groups per queue made through DMS calls; 0: 3 */
+    struct loop *const *loops;   /* one per worker, not running yet */
+    const char *built_in_queue;  /* home of every topic without a route */
+    uint32_t retention_hours;    /* of new queues: 0 means the default of 72 */
+    uint64_t retention_bytes;    /* of new queues; 0: no limit */
+    uint32_t queue_limit;        /* per tenant; 0: LIMIT_QUEUES */
+    uint32_t group_limit_dms;    /* groups per queue made through DMS calls; 0: 3 */
+    uint32_t subscription_limit; /* per client; 0: LIMIT_SUBSCRIPTIONS */
+    uint32_t publish_rate;       /* per second and client; what is more is refused. 0: no limit */
+    const char *reserved_topics; /* topics that begin so are the gateway's to publish; NULL: none */
+    uint32_t connection_rate;    /* broker_may_connect() per second; 0: no limit */
 };
 
 /* Loads the catalog (blocking, before the loops run; a store of its own format that cannot be read
@@ -120,7 +125,8 @@ struct client {
     struct list consumers;        /* of groups: consume.h */
     struct list walks;            /* through retained records */
     struct session *session;      /* NULL: not attached */
-    char *publisher;              /* header value */
+    struct rate publishes;
+    char *publisher; /* header value */
     uint32_t publisher_size;
     struct broker_login *login; /* running */
     struct list followers;      /* readers without leases: follow.h */
@@ -132,7 +138,7 @@ struct client {
 /* After accept: the client exists but may do nothing before login. */
 void client_init(struct client *client, struct broker_worker *worker, const struct client_ops *ops);
 /* A second client of one that has logged in, with the same rights: for what needs credit of its
- * own. credit: deliveries until client_settled() gives more. It is closed before the first one. */
+ * own. credit: deliveries until client_settled() gives more. It may outlive the first one. */
 void client_fork(struct client *client, const struct client_ops *ops, const struct client *of,
                  uint32_t credit);
 /* No callbacks after it; outstanding publishes are still stored. Subscriptions end. Harmless twice.
@@ -149,6 +155,9 @@ void client_settled(struct client *client, uint32_t count);
 void client_set_credit(struct client *client, uint32_t credit_max); /* before the first subscribe */
 /* Output has drained: a client that lags reads on. */
 void client_drained(struct client *client);
+
+/* Once for each connection: false when there are too many at the moment. */
+bool broker_may_connect(struct broker_worker *worker);
 
 /* Login. user and password are borrowed until done(). In protected mode anything passes.
  * certificate_subject: of a verified client certificate, used when user is empty; may be NULL. Ends
@@ -264,6 +273,11 @@ struct owed_answer {
 };
 struct owed_answer broker_owe(struct client *client, uint64_t token);
 void broker_give(struct owed_answer owed, enum status status);
+/* What the gateway itself says to whoever has subscribed, once and unstored. On the worker's loop.
+ */
+void broker_announce(struct broker_worker *worker, struct span topic, struct span body);
+/* Records kept in all queues, and their bytes. */
+uint64_t broker_stored(const struct broker_worker *worker, uint64_t *bytes);
 /* False: too much in flight; stop taking input that publishes until ops->resume. */
 bool broker_may_publish(struct client *client);
 

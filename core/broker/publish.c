@@ -60,6 +60,12 @@ static void address_resolve(struct client *client, struct span topic, struct add
         address->status = STATUS_INVALID;
         return;
     }
+    const char *reserved = worker->broker->options.reserved_topics;
+    if (reserved != NULL && topic.size >= strlen(reserved) &&
+        memcmp(topic.data, reserved, strlen(reserved)) == 0) {
+        address->status = STATUS_DENIED;
+        return;
+    }
     address->status = broker_check(client, ACTION_PUBLISH, true, topic);
     if (address->status != STATUS_OK)
         return;
@@ -503,10 +509,14 @@ static bool is_full(const struct queue *queue, uint64_t partition, size_t size)
 }
 
 /* What stands against it before its address is looked at. */
-static enum status may_publish_now(const struct broker_worker *worker)
+static enum status may_publish_now(struct client *client)
 {
+    struct broker_worker *worker = client->worker;
+    uint32_t rate = worker->broker->options.publish_rate;
     if (worker->ending)
         return STATUS_SHUTTING_DOWN;
+    if (rate > 0 && !rate_take(&client->publishes, loop_now_ms(worker->loop), rate))
+        return STATUS_OVER_QUOTA;
     /* Who asks broker_may_publish() first does not meet this. */
     return worker->in_bytes >= LIMIT_WORKER_IN_BYTES + LIMIT_CLIENT_IN_BYTES ? STATUS_BUSY
                                                                              : STATUS_OK;
@@ -515,7 +525,7 @@ static enum status may_publish_now(const struct broker_worker *worker)
 static enum status publish_now(struct client *client, const struct publish *publish)
 {
     struct broker_worker *worker = client->worker;
-    enum status status = may_publish_now(worker);
+    enum status status = may_publish_now(client);
     if (status != STATUS_OK)
         return status;
     const struct address *address = address_of(client, publish);
@@ -553,6 +563,21 @@ void broker_publish(struct client *client, const struct publish *publish)
     }
     client->figures->received_now++;
     loop_defer(client->worker->loop, &client->worker->seal_task, LOOP_WORK);
+}
+
+void broker_announce(struct broker_worker *worker, struct span topic, struct span body)
+{
+    struct header header = {span_from_text(HEADER_TOPIC), topic};
+    struct record_input record = {
+        .timestamp_ms = worker_wall_ms(worker),
+        .attributes = GUARANTEE_AT_MOST_ONCE,
+        .value = body,
+        .headers = &header,
+        .header_count = 1,
+    };
+    CHECK(loop_is_home(worker->loop));
+    if (!worker->ending && publish_live(worker, &record, 64 + topic.size + body.size) == STATUS_OK)
+        loop_defer(worker->loop, &worker->seal_task, LOOP_WORK);
 }
 
 bool broker_may_publish(struct client *client)

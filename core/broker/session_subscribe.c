@@ -51,6 +51,19 @@ static void fail(struct subscribing *subscribing, enum status status)
     finish(subscribing);
 }
 
+/* A kept subscription holds behind its own row, so that what is retained is looked at only now. */
+static void walk_retained(struct client *client, const struct broker_subscribe *outer)
+{
+    for (uint32_t i = 0; i < outer->count && client->open; i++) {
+        const struct subscribe_item *item = &outer->items[i];
+        if (item->status != STATUS_OK || item->share.size > 0 || !subscribe_wants_retained(item))
+            continue;
+        struct subscription *subscription = subscription_of(client, item->filter);
+        if (subscription != NULL)
+            retained_walk_start(retained_walk_new(subscription));
+    }
+}
+
 static void stored(void *context, enum status status, uint64_t commit)
 {
     struct subscribing *subscribing = context;
@@ -76,6 +89,8 @@ static void stored(void *context, enum status status, uint64_t commit)
         }
     }
     finish(subscribing);
+    if (status == STATUS_OK)
+        walk_retained(client, outer);
 }
 
 static void add_row(struct session_rows *rows, const struct session *session,

@@ -148,6 +148,7 @@ static void subscription_end(struct subscription *subscription)
     link_remove(&subscription->of_subscribe);
     retained_walk_end(subscription);
     client->subscription_count--;
+    metric_add(worker->broker->metrics.subscriptions, -1);
     if (--interest->count == 0) {
         struct buf filters;
         buf_init(&filters, LIMIT_TOPIC_BYTES + sizeof(uint32_t));
@@ -160,6 +161,12 @@ static void subscription_end(struct subscription *subscription)
     subscription_free(subscription);
 }
 
+static uint32_t subscription_limit(const struct client *client)
+{
+    uint32_t limit = client->worker->broker->options.subscription_limit;
+    return limit == 0 ? LIMIT_SUBSCRIPTIONS : limit;
+}
+
 enum status subscribe_check(struct client *client, const struct subscribe_item *item)
 {
     if (share_is_reader(client))
@@ -168,10 +175,16 @@ enum status subscribe_check(struct client *client, const struct subscribe_item *
         return STATUS_INVALID;
     enum status status = broker_check(client, ACTION_CONSUME, true, item->filter);
     if (status == STATUS_OK && item->share.size == 0 &&
-        client->subscription_count >= LIMIT_SUBSCRIPTIONS &&
+        client->subscription_count >= subscription_limit(client) &&
         subscription_of(client, item->filter) == NULL)
         status = STATUS_OVER_QUOTA;
     return status;
+}
+
+bool subscribe_wants_retained(const struct subscribe_item *item)
+{
+    return item->retained == RETAINED_ALWAYS ||
+           (item->retained == RETAINED_WHEN_NEW && !item->existed);
 }
 
 /* Makes or changes one subscription; true when its filter is new on this worker. */
@@ -194,11 +207,11 @@ static bool add(struct broker_subscribe *subscribe, struct subscribe_item *item)
         list_push(&interest->subscriptions, &subscription->of_entry);
         list_push(&client->subscriptions, &subscription->of_client);
         client->subscription_count++;
+        metric_add(worker->broker->metrics.subscriptions, 1);
         list_push(&subscribe->waking, &subscription->of_subscribe);
         catch_up_floor(subscription);
     }
-    if (item->retained == RETAINED_ALWAYS ||
-        (item->retained == RETAINED_WHEN_NEW && !item->existed))
+    if (!session_is_kept(client) && subscribe_wants_retained(item))
         list_push(&subscribe->walks, retained_walk_link(retained_walk_new(subscription)));
     subscription->guarantee = item->guarantee;
     subscription->identifier = item->identifier;

@@ -61,7 +61,7 @@ struct notice;
 
 struct broker_metrics {
     struct metric *dropped_slow, *dropped_retention, *dropped_encode, *dropped_storage,
-        *dropped_denied, *live_records, *stored_records, *duplicates;
+        *dropped_denied, *subscriptions, *live_records, *stored_records, *duplicates;
     struct metric_histogram *batch_records, *delay_lateness;
 };
 
@@ -144,6 +144,7 @@ struct broker_worker {
     uint64_t goodbye_until_ms; /* clients were told, and have until then to go; 0: not yet */
     struct mail start, stop;   /* from broker_when_ready() and broker_shut_down() */
     struct loop_timer timer;
+    struct rate connections;
     struct protocol_figures figures[PROTOCOLS];
     unsigned figure_count;
     int64_t stored_now, live_now, slow_now; /* as in protocol_figures */
@@ -257,6 +258,7 @@ void worker_barrier(struct broker_worker *worker); /* handled moves up to what i
 void subscribe_confirmed(struct broker_subscribe *subscribe);
 /* What holds as long as the client is there. */
 void subscribe_live(struct broker_subscribe *subscribe);
+bool subscribe_wants_retained(const struct subscribe_item *item); /* after it was added */
 enum status subscribe_check(struct client *client, const struct subscribe_item *item);
 struct subscription *subscription_of(const struct client *client, struct span filter);
 void subscribe_close(struct client *client);

@@ -173,6 +173,28 @@ def test_paho_properties(gateway):
         assert got.SubscriptionIdentifier == [4711]
 
 
+def test_retained(gateway):
+    """Retained by one client, shown to another one: the newest of each topic, and none that was deleted."""
+    port = gateway.mqtt_port
+    for topic, payload in (("kept/1", "old"), ("kept/1", "new"), ("kept/2", "two"), ("kept/3", "three")):
+        assert mosquitto("mosquitto_pub", port, "-q", "1", "-r", "-t", topic, "-m", payload).wait(30) == 0
+    assert mosquitto("mosquitto_pub", port, "-q", "1", "-r", "-t", "kept/3", "-n").wait(30) == 0
+    for version in VERSIONS:
+        reader = mosquitto("mosquitto_sub", port, "-V", version, "-q", "1", "-t", "kept/#", "-F", "%r %t %p", "-C", "2")
+        assert sorted(lines_of(reader)) == ["1 kept/1 new", "1 kept/2 two"]
+    for version in VERSIONS.values():
+        with Paho(port, "reader", version) as reader:
+            reader.subscribe("kept/+", 2)
+            got = sorted((message.topic, message.payload, message.retain) for message in
+                         (reader.message(), reader.message()))
+            assert got == [("kept/1", b"new", 1), ("kept/2", b"two", 1)], got
+
+
+def test_statistics(gateway):
+    reader = mosquitto("mosquitto_sub", gateway.mqtt_port, "-t", "$SYS/broker/version", "-C", "1")
+    assert lines_of(reader)[0].startswith("polylog ")
+
+
 def test_paho_large(gateway):
     payload = os.urandom(5 * 1024 * 1024)
     with Paho(gateway.mqtt_port, "reader", paho.MQTTv311) as reader, Paho(gateway.mqtt_port, "writer", paho.MQTTv5) as writer:

@@ -53,7 +53,7 @@ def test_wildcards(gateway):
         ("a/#", ["a", "a/b", "a/b/c", "a/"], ["b", "ab"]),
         ("#", ["a", "/", "a/b/c"], ["$SYS/x"]),
         ("+/+/c", ["a/b/c", "//c"], ["a/b", "a/b/c/d"]),
-        ("$SYS/#", ["$SYS/x", "$SYS"], ["a"]),
+        ("$own/#", ["$own/x", "$own"], ["a"]),
         ("ü/+", ["ü/ö"], ["u/o"]),
     )
     with Client(gateway.mqtt_port, 5).connect("writer") as writer:
@@ -275,6 +275,88 @@ def test_topic_aliases():
         writer.send(publish(5, "", b"", props=[(ALIAS, 1)]))  # aliases end with the connection
         assert writer.expect_end() == 0x82
     assert gateway.stop() == 0
+
+
+def test_topic_aliases_to_the_client(gateway):
+    """A topic that comes again goes out once with its alias, then as its alias alone; never above the maximum."""
+    with Client(gateway.mqtt_port, 5).connect("reader", props=[(ALIAS_MAXIMUM, 2)]) as reader, \
+            Client(gateway.mqtt_port, 5).connect("one", props=[(ALIAS_MAXIMUM, 1)]) as one, \
+            Client(gateway.mqtt_port, 5).connect("none") as none, \
+            Client(gateway.mqtt_port, 5).connect("writer") as writer:
+        for client in (reader, one, none):
+            client.subscribe(("t/#", 2))
+        topics = ["t/a", "t/b", "t/a", "t/b", "t/a", "t/a", "t/b", "t/b", "t/c", "t/c", "t/c", "t/c", "t/a"] * 3
+        for number, topic in enumerate(topics):
+            size = 10000 if number % 5 == 0 else 5
+            writer.publish(topic, topic.ljust(size, "."), number % 3, props=[(USER, ("n", str(number)))])
+        for client, limit in ((reader, 2), (one, 1), (none, 0)):
+            known, short, longest = {}, 0, 0
+            for number, topic in enumerate(topics):
+                got = client.delivery()
+                alias = got.get(ALIAS)
+                assert alias is None or 1 <= alias <= limit, got
+                if got.topic:
+                    assert got.topic == topic
+                    known[alias] = topic
+                else:
+                    assert known[alias] == topic, (alias, known)
+                    short += 1
+                assert got.payload.rstrip(b".") == topic.encode() and got.users() == [("n", str(number))], got
+                assert got.qos == number % 3
+                longest = max(longest, len(got.payload))
+            assert (short > 0) == (limit > 0) and longest == 10000
+            client.ping()
+
+
+def test_reasons_in_words(gateway):
+    """Refusals carry a reason string, unless the client wants none or takes no packet of that size."""
+    for props, words in (((), True), ([(REQUEST_PROBLEM, 0)], False), ([(MAXIMUM_PACKET, 22)], False)):
+        with Client(gateway.mqtt_port, 5).connect("c", props=props) as client:
+            client.send(publish(5, "$queue/none", b"x", 1, 3))
+            got = client.expect(PUBACK)
+            assert got.id == 3 and got.reason == 0x90 and (got.get(REASON_STRING) is not None) == words, got
+            assert client.publish("t", "x", 1, packet_id=4) == 0
+            client.send(packet(SUBSCRIBE, 2, b"\0\1\0" + text("$delayed/1/x") + b"\0"))
+            got = client.expect(SUBACK)
+            assert got.reasons == [0x8F] and (got.get(REASON_STRING) is not None) == words, got
+            client.send(publish(5, "$queue/none", b"x", 2, 8))
+            got = client.expect(PUBREC)
+            assert got.id == 8 and got.reason == 0x90 and (got.get(REASON_STRING) is not None) == words, got
+            client.send(packet(PUBREC, 0, b"\0\x09"))
+            got = client.expect(PUBREL)
+            assert got.id == 9 and got.reason == 0x92 and (got.get(REASON_STRING) is not None) == words, got
+            client.send(packet(PUBREL, 2, b"\0\7"))
+            got = client.expect(PUBCOMP)
+            assert got.reason == 0x92 and (got.get(REASON_STRING) is not None) == words, got
+            client.send(packet(SUBSCRIBE, 2, b"\0\1\0"))  # no filter: DISCONNECT may always say why
+            got = client.receive()
+            assert got.type == DISCONNECT and got.reason == 0x81, got
+            assert (got.get(REASON_STRING) is not None) == (props != [(MAXIMUM_PACKET, 22)]), got
+    with Client(gateway.mqtt_port, 5) as client:
+        client.connect("c", props=[(AUTH_METHOD, b"none"), (REQUEST_PROBLEM, 0)], accept=False)
+        got = client.expect(CONNACK)
+        assert got.reason == 0x8C and got.get(REASON_STRING), got
+    with Client(gateway.mqtt_port, 5) as client:
+        client.connect("c", props=[(AUTH_METHOD, b"none"), (MAXIMUM_PACKET, 20)], accept=False)
+        got = client.expect(CONNACK)
+        assert got.reason == 0x8C and got.properties == [], got
+
+
+def test_response_information(gateway):
+    with Client(gateway.mqtt_port, 5).connect("asks", props=[(REQUEST_RESPONSE, 1)]) as asks, \
+            Client(gateway.mqtt_port, 5).connect("answers") as answers:
+        base = asks.connack.get(RESPONSE_INFO)
+        assert base == b"$reply/asks" and answers.connack.get(RESPONSE_INFO) is None
+        asks.subscribe((base.decode() + "/#", 1))
+        answers.subscribe(("question", 1))
+        asks.publish("question", "?", 1, props=[(RESPONSE_TOPIC, base + b"/1"), (CORRELATION, b"\0\1")])
+        question = answers.delivery()
+        assert question.get(RESPONSE_TOPIC) == base + b"/1"
+        answers.publish(question.get(RESPONSE_TOPIC).decode(), "!", 1, props=[(CORRELATION, question.get(CORRELATION))])
+        answer = asks.delivery()
+        assert answer.payload == b"!" and answer.get(CORRELATION) == b"\0\1"
+    with Client(gateway.mqtt_port, 5).connect("a/+", props=[(REQUEST_RESPONSE, 1)]) as client:
+        assert client.connack.get(RESPONSE_INFO) is None  # it would be no topic
 
 
 def test_wills(gateway):

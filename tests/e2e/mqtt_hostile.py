@@ -111,7 +111,7 @@ def test_refused_connects(gateway):
         (5, {"client_id": "x" * 1025}, 0x85),
         (4, {"client_id": "x" * 1025}, 2),
         (4, {"client_id": "", "clean": False}, 2),
-        (5, {"client_id": "a", "props": [(AUTH_METHOD, b"SCRAM-SHA-256")]}, 0x8C),
+        (5, {"client_id": "a", "props": [(AUTH_METHOD, b"SCRAM-SHA-1")]}, 0x8C),
         (6, {"client_id": "a"}, 0x84),
     )
     for version, options, reason in cases:

@@ -181,6 +181,27 @@ def test_will(gateway):
             writer.publish("will/%d" % version, "", 1, retain=True)
 
 
+def test_kept_session(gateway):
+    """A subscription that outlives its client gets what is retained when it is made, and not when it is resumed."""
+    count, keep = 50, [(SESSION_EXPIRY, 100), (RECEIVE_MAXIMUM, 5)]
+    with Client(gateway.mqtt_port, 4).connect("writer") as writer:
+        for i in range(count):
+            writer.publish("s/%d" % i, "%d" % i, 1, retain=True)
+        with Client(gateway.mqtt_port, 5).connect("kept", clean=False, props=keep) as reader:
+            reader.subscribe(("s/#", 1))
+            assert len(retained_of(reader, count)) == count
+            writer.publish("s/1", "live", 1, retain=True)
+            assert reader.delivery().flags & 1 == 0
+            reader.subscribe(("s/#", 1 | 0x10))  # not new
+            reader.ping()
+            reader.expect_silence(0.05)
+        with Client(gateway.mqtt_port, 5).connect("kept", clean=False, props=keep) as reader:
+            assert reader.connack.body[0] & 1
+            reader.subscribe(("s/2", 1))
+            assert retained_of(reader, 1)["s/2"].payload == b"2"
+            reader.expect_silence(0.05)
+
+
 def test_routed(gateway):
     """The home of a topic may move; what is retained does not."""
     project = "/v1/default/"
@@ -201,4 +222,4 @@ def test_routed(gateway):
 
 if __name__ == "__main__":
     run(test_last_value, test_options, test_properties_and_expiry, test_filters, test_kill, test_many, test_delayed,
-        test_will, test_routed)
+        test_will, test_kept_session, test_routed)

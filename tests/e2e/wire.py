@@ -9,12 +9,13 @@ SUBSCRIBE, SUBACK, UNSUBSCRIBE, UNSUBACK, PINGREQ, PINGRESP, DISCONNECT, AUTH = 
 
 PAYLOAD_FORMAT, MESSAGE_EXPIRY, CONTENT_TYPE, RESPONSE_TOPIC, CORRELATION = 1, 2, 3, 8, 9
 SUBSCRIPTION_ID, SESSION_EXPIRY, ASSIGNED_ID, SERVER_KEEP_ALIVE, AUTH_METHOD = 11, 17, 18, 19, 21
+AUTH_DATA, REQUEST_PROBLEM, WILL_DELAY, REQUEST_RESPONSE = 22, 23, 24, 25
 RESPONSE_INFO, SERVER_REFERENCE, REASON_STRING, RECEIVE_MAXIMUM = 26, 28, 31, 33
 ALIAS_MAXIMUM, ALIAS, MAXIMUM_QOS, RETAIN_AVAILABLE, USER, MAXIMUM_PACKET = 34, 35, 36, 37, 38, 39
 WILDCARDS, SUBSCRIPTION_IDS, SHARED = 40, 41, 42
-BYTES = {PAYLOAD_FORMAT, 23, 25, MAXIMUM_QOS, RETAIN_AVAILABLE, WILDCARDS, SUBSCRIPTION_IDS, SHARED}
+BYTES = {PAYLOAD_FORMAT, REQUEST_PROBLEM, REQUEST_RESPONSE, MAXIMUM_QOS, RETAIN_AVAILABLE, WILDCARDS, SUBSCRIPTION_IDS, SHARED}
 SHORTS = {SERVER_KEEP_ALIVE, RECEIVE_MAXIMUM, ALIAS_MAXIMUM, ALIAS}
-LONGS = {MESSAGE_EXPIRY, SESSION_EXPIRY, 24, MAXIMUM_PACKET}
+LONGS = {MESSAGE_EXPIRY, SESSION_EXPIRY, WILL_DELAY, MAXIMUM_PACKET}
 
 
 def varint(value):
@@ -125,12 +126,14 @@ class Packet:
         elif self.type in (PUBACK, PUBREC, PUBREL, PUBCOMP):
             self.id = struct.unpack_from(">H", body)[0]
             self.reason = body[2] if len(body) > 2 else 0
+            if len(body) > 3:
+                self.properties, at = take_properties(body, 3)
         elif self.type in (SUBACK, UNSUBACK):
             self.id, at = struct.unpack_from(">H", body)[0], 2
             if five:
                 self.properties, at = take_properties(body, at)
             self.reasons = list(body[at:])
-        elif self.type == DISCONNECT:
+        elif self.type in (DISCONNECT, AUTH):
             self.reason = body[0] if body else 0
             if len(body) > 1:
                 self.properties, at = take_properties(body, 1)

@@ -1,0 +1,111 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Limits of one client and of all: what is too much is refused in the protocol's words, counted, and no trouble to
+others."""
+
+from gateway import Gateway, run, until
+from wire import *  # noqa: F403 - the names of the protocol
+
+
+def figure(gateway, name, reason, protocol='protocol="mqtt",'):
+    text_ = gateway.call("GET", "/metrics")[1]
+    wanted = 'polylog_%s{%sreason="%s"} ' % (name, protocol, reason)
+    return sum(float(line[len(wanted):]) for line in text_.splitlines() if line.startswith(wanted))
+
+
+def limited(*settings):
+    return Gateway(None, *settings)
+
+
+def test_subscriptions():
+    gateway = limited("limit.subscriptions=3")
+    with Client(gateway.mqtt_port, 5).connect("s") as client:
+        assert client.subscribe("a", "b", "c", "d") == [0, 0, 0, 0x97]
+        assert client.subscribe("b", "e") == [0, 0x97]  # what is there may be changed
+        assert client.unsubscribe("a") == [0]
+        assert client.subscribe("d", "e") == [0, 0x97]
+        with Client(gateway.mqtt_port, 4).connect("other") as other:
+            assert other.subscribe("a", "b", "c", "d") == [0, 0, 0, 0x80]
+    assert gateway.stop() == 0
+
+
+def test_publish_rate():
+    gateway = limited("limit.publish_rate=50")
+    with Client(gateway.mqtt_port, 5).connect("fast") as fast, Client(gateway.mqtt_port, 5).connect("slow") as slow:
+        for i in range(200):
+            fast.send(publish(5, "r", b"%d" % i, 1, i + 1))
+        reasons = [fast.expect(PUBACK).reason for _ in range(200)]
+        assert reasons[:50] == [0] * 50 and reasons.count(0x97) > 50 and set(reasons) == {0, 0x97}, reasons
+        assert slow.publish("r", "x", 1) == 0  # another client has its own
+        assert until(lambda: fast.publish("r", "again", 1) == 0)
+        refused = figure(gateway, "refused_total", "over_quota")
+        assert refused >= reasons.count(0x97), refused
+        fast.send(publish(5, "r", b"x") * 300)  # QoS 0 has no answer: it is dropped and counted
+        fast.ping()
+        assert until(lambda: figure(gateway, "refused_total", "over_quota") > refused + 100)
+    with Client(gateway.mqtt_port, 4).connect("old") as old:  # 3.1.1 cannot be told
+        for i in range(200):
+            old.send(publish(4, "r", b"x", 1, i + 1))
+        while old.receive() is not None:
+            pass
+    assert gateway.stop() == 0
+
+
+def test_connection_rate():
+    gateway = limited("limit.connection_rate=10", "workers=1")
+    reasons = []
+    for _ in range(40):
+        with Client(gateway.mqtt_port, 5) as client:
+            client.connect("", accept=False)
+            reasons.append(client.expect(CONNACK).reason)
+    assert reasons[:10] == [0] * 10 and set(reasons) == {0, 0x9F}, reasons
+    assert figure(gateway, "refused_total", "limit") == reasons.count(0x9F)
+
+    def refused():
+        with Client(gateway.mqtt_port, 4) as client:
+            client.connect("x", accept=False)
+            return client.expect(CONNACK).reason == 3
+    assert until(refused, step=0)
+    assert until(lambda: Client(gateway.mqtt_port, 5).connect("", accept=False).expect(CONNACK).reason == 0)
+    assert gateway.stop() == 0
+
+
+def test_in_flight():
+    gateway = limited("mqtt.inflight_max=5")
+    with Client(gateway.mqtt_port, 4).connect("r") as reader, Client(gateway.mqtt_port, 5).connect("w") as writer:
+        reader.subscribe(("f", 1))
+        for i in range(20):
+            writer.publish("f", "%d" % i, 1, packet_id=i + 1)
+        first = [reader.expect(PUBLISH) for _ in range(5)]
+        reader.expect_silence(0.2)
+        for got in first:
+            reader.ack(PUBACK, got.id)
+        rest = [reader.delivery().payload for _ in range(15)]
+        assert [got.payload for got in first] + rest == [b"%d" % i for i in range(20)]
+    assert gateway.stop() == 0
+
+
+def test_slow_reader_of_qos_0(gateway):
+    """What a reader of QoS 0 does not take is dropped and counted; nobody waits for it."""
+    with Client(gateway.mqtt_port, 5, receive_buffer=4096).connect("slow") as slow, \
+            Client(gateway.mqtt_port, 5).connect("quick") as quick, Client(gateway.mqtt_port, 5).connect("w") as writer:
+        slow.subscribe(("z", 0))
+        quick.subscribe(("z", 1))
+        body = b"x" * 60000
+        for i in range(200):
+            writer.publish("z", body, 1, packet_id=i + 1)
+            assert len(quick.delivery().payload) == len(body)
+        assert until(lambda: figure(gateway, "dropped_total", "slow", "") > 0)
+        dropped = figure(gateway, "dropped_total", "slow", "")
+        seen = 0
+        slow.socket.settimeout(1)
+        try:
+            while slow.receive() is not None:
+                seen += 1
+        except TimeoutError:
+            pass
+        assert seen + dropped == 200, (seen, dropped)
+
+
+if __name__ == "__main__":
+    run(test_subscriptions, test_publish_rate, test_connection_rate, test_in_flight, test_slow_reader_of_qos_0)

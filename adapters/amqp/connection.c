@@ -355,12 +355,14 @@ static void client_resume(struct client *client)
 {
     struct amqp_connection *connection = amqp_connection_of(client);
     connection->paused = false;
-    list_each_safe(at, following, &connection->links)
+    amqp_links_hold(connection);
+    list_each(at, &connection->links)
     {
         struct amqp_link *link = container_of(at, struct amqp_link, of_connection);
         if (!connection->paused && link->pn != NULL && pn_link_is_receiver(link->pn))
             amqp_target_readable(link);
     }
+    amqp_links_release(connection);
     if (!connection->paused)
         stream_resume(connection->stream);
 }

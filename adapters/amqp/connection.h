@@ -183,6 +183,9 @@ void amqp_session_closed(struct amqp_connection *connection, pn_session_t *sessi
 void amqp_link_opened(struct amqp_connection *connection, pn_link_t *pn);
 void amqp_link_closed(pn_link_t *pn);
 void amqp_links_close(struct amqp_connection *connection);
+/* Around a walk over all links: one that has left may go when another one leaves. */
+void amqp_links_hold(struct amqp_connection *connection);
+void amqp_links_release(struct amqp_connection *connection);
 void amqp_link_unref(struct amqp_link *link);
 /* Answers the attach; refuse ends the link, attached or not, with a condition. */
 void amqp_link_accept(struct amqp_link *link);
@@ -247,6 +250,10 @@ enum status amqp_transaction_send(struct amqp_link *link, pn_delivery_t *deliver
                                   struct err *err);
 void amqp_transaction_settle(struct amqp_link *link, pn_delivery_t *delivery, uint32_t slot);
 void amqp_transaction_answered(struct amqp_transaction *transaction, enum status status);
+/* A settlement with such a token. */
+void amqp_transaction_settled(uint64_t token, enum status status);
+/* The source leaves: what it was asked to settle gets no answer any more. */
+void amqp_transactions_leave(struct amqp_link *link);
 void amqp_transactions_free(struct amqp_connection *connection);
 
 /* topic.c */

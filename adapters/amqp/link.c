@@ -38,16 +38,30 @@ static void link_leave(struct amqp_link *link)
     amqp_link_unref(link);
 }
 
-void amqp_links_close(struct amqp_connection *connection)
+void amqp_links_hold(struct amqp_connection *connection)
+{
+    list_each(at, &connection->links)
+    {
+        container_of(at, struct amqp_link, of_connection)->refs++;
+    }
+}
+
+void amqp_links_release(struct amqp_connection *connection)
 {
     list_each_safe(at, following, &connection->links)
     {
-        struct amqp_link *link = container_of(at, struct amqp_link, of_connection);
-        link->refs++;
-        link_leave(link);
-        /* The next one in the list may not go with this one. */
-        amqp_link_unref(link);
+        amqp_link_unref(container_of(at, struct amqp_link, of_connection));
     }
+}
+
+void amqp_links_close(struct amqp_connection *connection)
+{
+    amqp_links_hold(connection);
+    list_each(at, &connection->links)
+    {
+        link_leave(container_of(at, struct amqp_link, of_connection));
+    }
+    amqp_links_release(connection);
 }
 
 /* ------------------------------------------------ sessions */
@@ -60,12 +74,14 @@ void amqp_session_opened(struct amqp_connection *connection, pn_session_t *sessi
 
 void amqp_session_closed(struct amqp_connection *connection, pn_session_t *session)
 {
-    list_each_safe(at, following, &connection->links)
+    amqp_links_hold(connection);
+    list_each(at, &connection->links)
     {
         struct amqp_link *link = container_of(at, struct amqp_link, of_connection);
         if (link->session == session)
             link_leave(link);
     }
+    amqp_links_release(connection);
     pn_link_t *pn = pn_link_head(connection->driver.connection, 0);
     while (pn != NULL) {
         pn_link_t *next = pn_link_next(pn, 0);

@@ -132,7 +132,9 @@ static void send_answer(struct managing *managing, struct span bytes)
         publish_answer(connection, managing->reply_to, bytes);
         return;
     }
-    if (pn_link_queued(link->pn) >= WAITING_MAX) { /* asks, and takes no answers */
+    struct client *client = &connection->client;
+    if (pn_link_queued(link->pn) >= WAITING_MAX ||
+        client->ops->queued(client) >= LIMIT_CLIENT_IN_BYTES) { /* asks, and takes no answers */
         amqp_count_refusal(STATUS_OVER_QUOTA);
         return;
     }

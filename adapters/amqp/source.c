@@ -95,9 +95,7 @@ static void settled(struct consumer *consumer, uint64_t token, enum status statu
 {
     struct amqp_link *link = consumer_context(consumer);
     if (token & AMQP_TOKEN_TRANSACTION) {
-        amqp_transaction_answered(
-            (struct amqp_transaction *)(uintptr_t)(token & ~(uint64_t)AMQP_TOKEN_TRANSACTION),
-            status);
+        amqp_transaction_settled(token, status);
         return;
     }
     pn_delivery_t *delivery = (pn_delivery_t *)(uintptr_t)token;
@@ -384,6 +382,8 @@ void amqp_source_close(struct amqp_link *link)
 {
     if (link->kind == AMQP_FROM_TOPIC)
         amqp_topic_close(link);
+    if (link->consumer != NULL)
+        amqp_transactions_leave(link);
     consumer_close(link->consumer, true);
     link->consumer = NULL;
     follower_close(link->follower);

@@ -274,8 +274,7 @@ static void take_whole(struct amqp_link *link, pn_delivery_t *delivery)
     partial_drop(link);
 }
 
-/* Everything that has come, in order; stops where the broker takes no more. */
-void amqp_target_readable(struct amqp_link *link)
+static void take_all(struct amqp_link *link)
 {
     struct amqp_connection *connection = link->connection;
     pn_delivery_t *delivery;
@@ -300,6 +299,15 @@ void amqp_target_readable(struct amqp_link *link)
         }
         take_whole(link, delivery);
     }
+}
+
+/* Everything that has come, in order; stops where the broker takes no more. What is too large ends
+ * the link. */
+void amqp_target_readable(struct amqp_link *link)
+{
+    link->refs++;
+    take_all(link);
+    amqp_link_unref(link);
 }
 
 /* ------------------------------------------------ attach */

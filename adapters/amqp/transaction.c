@@ -24,6 +24,7 @@ enum {
 /* A message to be published, or a lease to be settled. */
 struct part {
     struct link of_transaction;
+    struct amqp_transaction *transaction;
     /* Messages: */
     struct amqp_place place;
     char *topic;
@@ -33,6 +34,7 @@ struct part {
     pn_delivery_t *delivery; /* still to be settled by us; NULL: the receiver has done it */
     uint32_t slot, delay_ms;
     enum settle_outcome outcome;
+    bool asked; /* the settlement is on its way; its token is this part */
 };
 
 struct amqp_transaction {
@@ -96,7 +98,7 @@ static void roll_back(struct amqp_transaction *transaction)
     list_each(at, &transaction->parts)
     {
         struct part *part = container_of(at, struct part, of_transaction);
-        if (part->link == NULL || part->link->consumer == NULL)
+        if (part->link == NULL || part->link->consumer == NULL || part->asked)
             continue;
         if (part->delivery == NULL)
             consumer_settle(part->link->consumer, part->slot, SETTLE_FAILED, 0, 0);
@@ -184,19 +186,24 @@ static void settle_parts(struct amqp_transaction *transaction)
 {
     transaction->settling = true;
     transaction->left = 1; /* so that it does not end before all are asked for */
-    list_each_safe(at, following, &transaction->parts)
+    list_each(at, &transaction->parts)
     {
         struct part *part = container_of(at, struct part, of_transaction);
-        if (part->link == NULL || part->link->consumer == NULL)
+        if (part->link == NULL)
             continue;
+        if (part->link->consumer == NULL) { /* it left meanwhile, and gave its leases back */
+            transaction->failure = STATUS_CLOSED;
+            continue;
+        }
         transaction->left++;
+        part->asked = true;
         consumer_settle(part->link->consumer, part->slot, part->outcome, part->delay_ms,
-                        (uint64_t)(uintptr_t)transaction | AMQP_TOKEN_TRANSACTION);
+                        (uint64_t)(uintptr_t)part | AMQP_TOKEN_TRANSACTION);
         if (part->delivery != NULL) {
             pn_delivery_update(part->delivery, pn_delivery_remote_state(part->delivery));
             pn_delivery_settle(part->delivery);
+            part->delivery = NULL;
         }
-        part_free(part);
     }
     amqp_transaction_answered(transaction, STATUS_OK);
 }
@@ -211,6 +218,36 @@ void amqp_transaction_answered(struct amqp_transaction *transaction, enum status
         settle_parts(transaction);
     else
         finish(transaction);
+}
+
+void amqp_transaction_settled(uint64_t token, enum status status)
+{
+    struct part *part = (struct part *)(uintptr_t)(token & ~(uint64_t)AMQP_TOKEN_TRANSACTION);
+    struct amqp_transaction *transaction = part->transaction;
+    part_free(part);
+    amqp_transaction_answered(transaction, status);
+}
+
+void amqp_transactions_leave(struct amqp_link *link)
+{
+    list_each_safe(at, following, &link->connection->transactions)
+    {
+        struct amqp_transaction *transaction =
+            container_of(at, struct amqp_transaction, of_connection);
+        if (!transaction->settling)
+            continue;
+        transaction->left++; /* so that it does not end within */
+        list_each_safe(other, next, &transaction->parts)
+        {
+            struct part *part = container_of(other, struct part, of_transaction);
+            if (part->link != link || !part->asked)
+                continue;
+            part_free(part);
+            transaction->left--;
+            transaction->failure = STATUS_CLOSED;
+        }
+        amqp_transaction_answered(transaction, STATUS_OK);
+    }
 }
 
 /* A link that has gone has given its leases back, so nothing can be settled through it. */
@@ -371,10 +408,22 @@ static struct part *part_new(struct amqp_transaction *transaction)
     if (transaction->part_count >= TRANSACTION_PARTS_MAX)
         return NULL;
     struct part *part = heap_new(sizeof *part);
+    part->transaction = transaction;
     buf_init(&part->bytes, LIMIT_RECORD_BYTES);
     list_push(&transaction->parts, &part->of_transaction);
     transaction->part_count++;
     return part;
+}
+
+/* Of the messages in all transactions. */
+static size_t bytes_kept(const struct amqp_connection *connection)
+{
+    size_t bytes = 0;
+    list_each(at, &connection->transactions)
+    {
+        bytes += container_of(at, struct amqp_transaction, of_connection)->bytes;
+    }
+    return bytes;
 }
 
 /* OK: kept, and the sender is told that it is accepted within the transaction. */
@@ -391,7 +440,7 @@ enum status amqp_transaction_send(struct amqp_link *link, pn_delivery_t *deliver
     if (transaction == NULL)
         return err_set(err, STATUS_NOT_FOUND, "there is no such transaction");
     struct part *part =
-        transaction->bytes + bytes.size > LIMIT_CLIENT_IN_BYTES ? NULL : part_new(transaction);
+        bytes_kept(connection) + bytes.size > LIMIT_CLIENT_IN_BYTES ? NULL : part_new(transaction);
     if (part == NULL)
         return err_set(err, STATUS_OVER_QUOTA, "the transaction is too large");
     transaction->bytes += bytes.size;

@@ -119,15 +119,12 @@ static uint8_t type_of(const struct showing *showing, const struct header *heade
         return 0;
     struct reader at = reader_of(showing->types);
     struct typed_name typed;
-    for (unsigned i = 0; i < LIMIT_HEADERS && types_next(&at, &typed); i++) {
-        if (!span_equal(typed.name, header->name))
-            continue;
-        unsigned occurrence = 0;
-        for (const struct header *before = showing->headers; before < header; before++)
-            occurrence += span_equal(before->name, header->name);
-        if (occurrence == typed.occurrence)
+    unsigned occurrence = 0;
+    for (const struct header *before = showing->headers; before < header; before++)
+        occurrence += span_equal(before->name, header->name);
+    for (unsigned i = 0; i < LIMIT_HEADERS && types_next(&at, &typed); i++)
+        if (typed.occurrence == occurrence && span_equal(typed.name, header->name))
             return typed.code;
-    }
     return 0;
 }
 

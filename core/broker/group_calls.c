@@ -8,6 +8,7 @@
 struct call {
     struct broker_worker *caller;
     uint64_t group;
+    uint64_t generation; /* of the catalog in which the caller found the group */
     void (*done)(struct request *request, enum status status);
 };
 
@@ -38,6 +39,7 @@ static struct call *call_new(struct client *client, const struct group_spec *gro
     struct call *call = heap_new(sizeof *call);
     call->caller = worker;
     call->group = group->id;
+    call->generation = catalog_generation(worker->catalog);
     call->done = request->done;
     worker->calls++;
     return call;
@@ -48,13 +50,18 @@ static void call_go(struct call *call, struct request *request)
     mailbox_post(broker_home(call->caller->broker, call->group)->loop, &request->mail);
 }
 
-/* On the home worker; NULL: the answer is on its way. */
+/* On the home worker; NULL: the answer is on its way, or the call comes here once more. */
 static struct group *call_group(const struct call *call, struct request *request)
 {
     const struct broker_worker *home = broker_home(call->caller->broker, call->group);
     struct home_group *found = map_get(&home->groups, span_of(&call->group, sizeof call->group));
     if (found != NULL)
         return found->group;
+    if (!home->ending && catalog_generation(home->catalog) < call->generation) {
+        /* The snapshot with the group is on its way here. */
+        mailbox_post(home->loop, &request->mail);
+        return NULL;
+    }
     request_complete(request, home->ending ? STATUS_SHUTTING_DOWN : STATUS_NOT_FOUND);
     return NULL;
 }

@@ -99,6 +99,21 @@ def a_message_without_end_is_cut_off(running):
     serves(running)
 
 
+def a_message_a_little_too_large_ends_the_link(running):
+    """Only its last frame crosses the limit."""
+    queue(running, "q")
+    with Wire(running.amqp_port, 30) as wire:
+        wire.open()
+        wire.attach("s", 0, "q")
+        wire.send(frame(TRANSFER, [0, 0, b"1", 0, False, True],
+                        b"\x00\x53\x75\xb0" + struct.pack(">I", 10 * 1024 * 1024 + 5000)))
+        for _ in range(655):
+            wire.send(frame(TRANSFER, [0, 0, b"1", 0, False, True], b"x" * 16000))
+        wire.send(frame(TRANSFER, [0, 0, b"1", 0, False, False], b"x" * 10760))
+        assert b"amqp:link:message-size-exceeded" in wire.expect(DETACH)
+    serves(running)
+
+
 def messages_that_never_end_have_a_limit_together(running):
     queue(running, "q")
     with Wire(running.amqp_port, 60) as wire:
@@ -196,5 +211,5 @@ def passwords_are_proven_without_being_sent():
 
 if __name__ == "__main__":
     run(garbage_ends_the_connection, frames_out_of_turn, a_message_that_is_none_is_rejected,
-        a_message_without_end_is_cut_off, messages_that_never_end_have_a_limit_together, links_have_a_limit, credit_beyond_measure,
+        a_message_without_end_is_cut_off, a_message_a_little_too_large_ends_the_link, messages_that_never_end_have_a_limit_together, links_have_a_limit, credit_beyond_measure,
         passwords_are_proven_without_being_sent)

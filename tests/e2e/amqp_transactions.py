@@ -5,7 +5,7 @@ from proton.handlers import MessagingHandler, TransactionHandler
 from proton.reactor import Container
 from proton.utils import BlockingConnection
 
-from amqpwire import (DISPOSITION, TRANSFER, Described, Ulong, Wire, encode, frame)
+from amqpwire import (DETACH, DISPOSITION, END, FLOW, TRANSFER, Described, Wire, encode, frame)
 from gateway import run
 
 SECONDS = 20
@@ -179,6 +179,47 @@ def a_commit_that_cannot_be_is_refused(running):
     wire.socket.close()
 
 
+def settled_within(identity, number):
+    """The receiver has settled delivery number, as accepted within the transaction."""
+    return frame(DISPOSITION, [True, number, number, True, Described(0x34, [identity, Described(0x24, [])])])
+
+
+def receive_within(running, name):
+    """A connection whose transaction holds one settlement of a receiver, handle 0, behind the coordinator, handle 1."""
+    queue(running, name)
+    connection = BlockingConnection(f"amqp://127.0.0.1:{running.amqp_port}", timeout=SECONDS)
+    connection.create_sender(name).send(Message(body=name))
+    connection.close()
+    wire = Wire(running.amqp_port)
+    wire.open()
+    coordinate(wire)
+    wire.attach("r", 0, name, receiver=True)
+    wire.send(frame(FLOW, [0, 1000, 0, 1000, 0, 0, 1]))
+    wire.expect(TRANSFER)
+    identity = declare(wire, 0)
+    wire.send(settled_within(identity, 0))
+    return wire, identity
+
+
+def a_receiver_may_leave_before_its_transaction(running):
+    detach = frame(DETACH, [0, True])
+    # It goes, then all goes.
+    wire, _ = receive_within(running, "a")
+    wire.send(detach)
+    wire.expect(DETACH)
+    wire.socket.close()
+    wire, _ = receive_within(running, "b")
+    wire.send(detach + frame(END, []))
+    wire.expect(END)
+    wire.socket.close()
+    # It goes while its settlement is on its way: the commit is answered.
+    wire, identity = receive_within(running, "c")
+    wire.send(frame(TRANSFER, [1, 1, b"d", 0], b"\x00\x53\x77" + encode(Described(0x32, [identity, False]))) + detach)
+    wire.expect(DISPOSITION)
+    wire.socket.close()
+    assert bodies(running, "a") == ["a"] and bodies(running, "b") == ["b"]
+
+
 def coordinate(wire):
     wire.send(frame(0x12, ["tx", 1, False, None, None, Described(0x28, [None]), Described(0x30, []), None, None, 0]))
     wire.expect(0x12)
@@ -194,4 +235,5 @@ def declare(wire, number):
 
 
 if __name__ == "__main__":
-    run(a_commit_shows_all_and_a_rollback_nothing, settlements_belong_to_it, a_commit_that_cannot_be_is_refused)
+    run(a_commit_shows_all_and_a_rollback_nothing, settlements_belong_to_it, a_commit_that_cannot_be_is_refused,
+        a_receiver_may_leave_before_its_transaction)

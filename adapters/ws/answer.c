@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What the gateway says to a frame. */
 #include "adapters/ws/session.h"
+#include "adapters/ws/view.h"
 
 const char *ws_code(enum status status)
 {
@@ -51,7 +52,7 @@ const char *ws_code(enum status status)
     return "internal";
 }
 
-enum { ANSWER_MAX = 32 * 1024 * 1024 };
+enum { ANSWER_MAX = WS_RECORD_TEXT_MAX + 8 * 1024 * 1024 };
 
 static void put_id(struct buf *to, uint64_t id)
 {

@@ -76,7 +76,7 @@ static struct blob *encode(uint32_t variant, const struct follow_place *place,
     struct ws_view_place where = {.queue = place->queue->name, .partition = place->partition};
     struct buf text;
     (void)variant;
-    buf_init(&text, 3 * LIMIT_RECORD_BYTES);
+    buf_init(&text, WS_RECORD_TEXT_MAX);
     json_put(&text, "data: {");
     ws_view_write(record, &where, false, &text);
     json_put(&text, "}");

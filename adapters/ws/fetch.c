@@ -63,7 +63,7 @@ static void fetched(struct request *request, enum status status)
     struct fetch *fetch = container_of(request, struct fetch, read.request);
     struct ws_session *session = fetch->session;
     struct buf more;
-    buf_init(&more, 3 * LIMIT_RECORD_BYTES + FETCH_BYTES);
+    buf_init(&more, WS_RECORD_TEXT_MAX + FETCH_BYTES);
     if (status == STATUS_OK) {
         json_put(&more, ",\"records\":[");
         uint64_t next = write_records(fetch, &more);
@@ -79,6 +79,8 @@ static void fetched(struct request *request, enum status status)
     }
     buf_deinit(&more);
     fetch_free(fetch);
+    session->fetch_count--;
+    ws_go_on(session);
     connection_release(session);
 }
 
@@ -130,5 +132,6 @@ void ws_fetch(struct ws_session *session, json_t *frame, uint64_t id)
     if (from.from == SEEK_EARLIEST)
         fetch->read.offset = atomic_load(&queue->stat->partitions[partition].start);
     connection_hold(session);
+    session->fetch_count++;
     broker_read(&session->client, queue, &fetch->read);
 }

@@ -155,7 +155,7 @@ static struct blob *reply_encode(uint32_t variant, const struct record *record)
     struct buf text;
     struct ws_view_place place = {0};
     (void)variant;
-    buf_init(&text, 3 * LIMIT_RECORD_BYTES);
+    buf_init(&text, WS_RECORD_TEXT_MAX);
     json_put(&text, ",");
     ws_view_write(record, &place, false, &text);
     struct blob *blob = blob_copy(buf_span(&text));

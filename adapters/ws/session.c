@@ -231,7 +231,8 @@ static void complete(struct ws_session *session, struct span body)
 
 static bool must_wait(struct ws_session *session)
 {
-    return stream_queued(session->stream) >= LIMIT_CLIENT_OUT_BYTES ||
+    return session->fetch_count >= WS_FETCHES_MAX ||
+           stream_queued(session->stream) >= LIMIT_CLIENT_OUT_BYTES ||
            !broker_may_publish(&session->client);
 }
 
@@ -263,7 +264,7 @@ static enum status session_input(void *context, struct span message, size_t *use
 /* ---------------------------------------------------------------- as a client, and as an adapter
  */
 
-static void go_on(struct ws_session *session)
+void ws_go_on(struct ws_session *session)
 {
     if (session->held && session->state == WS_UP && !must_wait(session)) {
         session->held = false;
@@ -278,7 +279,7 @@ static size_t client_queued(struct client *client)
 
 static void client_resume(struct client *client)
 {
-    go_on(ws_session_of(client));
+    ws_go_on(ws_session_of(client));
 }
 
 static void client_end(struct client *client, enum status why)
@@ -317,7 +318,7 @@ static void session_drained(void *context)
     struct ws_session *session = context;
     if (session->state == WS_UP)
         ws_subs_drained(session);
-    go_on(session);
+    ws_go_on(session);
 }
 
 static void session_refuse(void *context, enum status why)

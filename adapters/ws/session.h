@@ -16,14 +16,19 @@ enum ws_state { WS_WAIT_CONNECT, WS_LOGIN, WS_UP, WS_DOWN };
 
 /* The id of a client's frame: 0 to 2^53. Without one nothing is answered, except by errors. */
 #define WS_NO_ID UINT64_MAX
-enum { WS_SUBS_MAX = 100, WS_REQUESTS_MAX = 1000, WS_UNKNOWN_MESSAGE_MAX = 64 * 1024 };
+enum {
+    WS_SUBS_MAX = 100,
+    WS_REQUESTS_MAX = 1000,
+    WS_FETCHES_MAX = 4, /* under way; then frames wait */
+    WS_UNKNOWN_MESSAGE_MAX = 64 * 1024
+};
 
 struct ws_session {
     struct client client; /* first: the broker gives it back */
     struct stream *stream;
     enum ws_state state;
     struct list subs, requests, settlements;
-    uint32_t sub_count, request_count, next_sub;
+    uint32_t sub_count, request_count, next_sub, fetch_count;
     uint64_t next_request;
     struct broker_login login;
     struct buf credentials;
@@ -50,6 +55,8 @@ const char *ws_code(enum status status);
 
 /* session.c: says why, then closes; closes once. */
 void ws_end(struct ws_session *session, enum status why);
+/* Takes frames again if there is room. */
+void ws_go_on(struct ws_session *session);
 /* The text of that member; false: it is missing (text is empty) or, with an error sent, not text.
  */
 bool ws_text(const json_t *frame, const char *member, struct span *text);

@@ -130,7 +130,7 @@ static struct blob *tail_of(uint32_t variant, const struct ws_view_place *place,
 {
     struct buf text;
     struct blob *blob;
-    buf_init(&text, 3 * LIMIT_RECORD_BYTES);
+    buf_init(&text, WS_RECORD_TEXT_MAX);
     if (buf_reserve(&text, record->value.size + record->headers.size + 256) != STATUS_OK)
         return NULL;
     ws_view_write(record, place, (variant & VARIANT_BINARY) != 0, &text);
@@ -387,7 +387,7 @@ static void group_deliver(struct consumer *consumer, uint32_t slot, const struct
     if (queue != NULL)
         place.partition = (uint32_t)(item->batch->partition - queue->first_partition);
     batch_record(item->batch, item->index, &record);
-    buf_init(&text, 3 * LIMIT_RECORD_BYTES);
+    buf_init(&text, WS_RECORD_TEXT_MAX);
     if (buf_reserve(&text, record.value.size + record.headers.size + 512) != STATUS_OK) {
         consumer_settle(consumer, slot, SETTLE_RELEASED, 0, 0);
         return;

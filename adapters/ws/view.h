@@ -4,7 +4,11 @@
 #define ADAPTERS_WS_VIEW_H
 
 #include "adapters/http/json.h"
+#include "core/base/limits.h"
 #include "core/log/record.h"
+
+/* Bytes of a record's text at most: a control character has six, and there is room for names. */
+#define WS_RECORD_TEXT_MAX (7u * LIMIT_RECORD_BYTES)
 
 /* Where the record lies; queue NULL: not known. */
 struct ws_view_place {

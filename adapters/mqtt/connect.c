@@ -70,6 +70,7 @@ static void show_response_info(const struct mqtt_session *session, char *text, s
 void mqtt_refuse(struct mqtt_session *session, enum mqtt_reason reason)
 {
     mqtt_count_refusal(reason);
+    mqtt_will_free(session); /* only an accepted CONNECT leaves one (3.1.2.5) */
     if (is_answered(session->version, reason))
         send_refusal(session, reason);
     session->state = MQTT_DOWN;

@@ -128,6 +128,8 @@ void mqtt_end(struct mqtt_session *session, enum mqtt_reason reason)
     if (session->state == MQTT_DOWN)
         return;
     mqtt_count_refusal(reason);
+    if (session->state != MQTT_UP)
+        mqtt_will_free(session);
     if (session->state == MQTT_UP && session->version == MQTT_5 && reason != MQTT_REASON_SUCCESS) {
         struct mqtt_disconnect disconnect = {.reason = reason, .properties = mqtt_properties_none};
         if (reason == MQTT_REASON_SHUTTING_DOWN && mqtt_settings.server_reference != NULL) {
@@ -144,6 +146,9 @@ void mqtt_end(struct mqtt_session *session, enum mqtt_reason reason)
                                    stream_reserve(session->stream, size));
     }
     session->state = MQTT_DOWN;
+    /* Until the stream has gone the client is still dealt to: what comes now is for others. */
+    while (client_spend(&session->client))
+        continue;
     stream_close(session->stream);
 }
 
@@ -170,6 +175,7 @@ static void timer_fired(struct loop_timer *timer)
         keep_alive_check(session);
     } else if (session->state != MQTT_DOWN) {
         metric_add(metrics.timeouts, 1);
+        mqtt_will_free(session);
         session->state = MQTT_DOWN;
         stream_abort(session->stream);
     }
@@ -346,6 +352,8 @@ static void session_refuse(void *context, enum status why)
 static void session_close(void *context)
 {
     struct mqtt_session *session = context;
+    if (session->state != MQTT_UP && session->state != MQTT_DOWN)
+        mqtt_will_free(session);
     session->state = MQTT_DOWN;
     loop_timer_stop(broker_loop(session->client.worker), &session->timer);
     if (!session->ended_well)

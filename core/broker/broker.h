@@ -223,7 +223,11 @@ bool broker_note_next(struct span *notes, struct span *key, struct span *value);
 struct broker_flush {
     struct request request;
     struct client *client;
-    struct link link; /* the broker's */
+    /* Below: the broker's. */
+    struct link link;
+    uint64_t until; /* the writes that were under way */
+    uint32_t left;
+    enum status status;
 };
 void broker_flush(struct broker_flush *flush);
 

@@ -160,7 +160,7 @@ uint64_t filter_index_id(struct broker *broker, uint64_t tenant, struct span fil
     struct filter_shape shape = shape_of(filter);
     key_draw(shapes);
     struct buf text;
-    buf_init(&text, sizeof tenant + LIMIT_TOPIC_BYTES);
+    buf_init(&text, sizeof tenant + LIMIT_TOPIC_BYTES + 2); /* "$name/#" for "$name" */
     text_begin(&text, tenant);
     if (shape_add(shapes, &shape, LIMIT_FILTER_SHAPES - 2)) {
         CHECK(buf_append(&text, filter.data, filter.size) == STATUS_OK);
@@ -527,7 +527,7 @@ void filter_index_derive(struct broker_worker *worker, uint64_t partition,
 
 void filter_index_init(struct broker_worker *worker)
 {
-    buf_init(&worker->filters.text, sizeof(uint64_t) + LIMIT_TOPIC_BYTES);
+    buf_init(&worker->filters.text, sizeof(uint64_t) + LIMIT_TOPIC_BYTES + 2);
 }
 
 void filter_index_deinit(struct broker_worker *worker)

@@ -468,7 +468,8 @@ static enum status publish_stored(struct client *client, const struct publish *p
         return status;
     if (publish_is_deduped(publish))
         deduped_items_add(&outbox->items, client, publish, outbox->builder.record_count);
-    if (publish->number != 0 && session_is_kept(client)) {
+    /* One with an id may be refused by itself, and is known again by that id. */
+    if (publish->number != 0 && session_is_kept(client) && !publish_is_deduped(publish)) {
         uint8_t key[SESSION_STATE_KEY];
         session_kind_key(client->session->id, SESSION_KIND_RECEIVED, publish->number, key);
         CHECK(buf_append(&outbox->notes, key, sizeof key) == STATUS_OK);

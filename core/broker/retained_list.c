@@ -6,7 +6,7 @@
 #include "core/base/heap.h"
 #include "core/base/trace.h"
 
-enum { SLICE_ROWS = 128, UNCOMMITTED_MS = 2 };
+enum { SLICE_ROWS = 128, UNCOMMITTED_MS = 2, WAITS_MAX = 5000 };
 
 struct retained_read {
     struct broker_retained *list;
@@ -15,6 +15,7 @@ struct retained_read {
     struct retained_place next, end;
     struct storage_scan scan;
     size_t position; /* in the rows of scan */
+    unsigned waits;  /* for the row there to be committed */
     struct loop_timer timer;
 };
 
@@ -101,11 +102,16 @@ static void rows_show(struct retained_read *read)
                 end(read, STATUS_OK);
                 return;
             case LOOK_WAIT:
+                if (++read->waits > WAITS_MAX) { /* its partition cannot be opened */
+                    end(read, STATUS_BUSY);
+                    return;
+                }
                 loop_timer_start(read->worker->loop, &read->timer, UNCOMMITTED_MS);
                 return;
             }
         }
         read->position = behind;
+        read->waits = 0;
     }
     if (read->scan.more && retained_place_is_before(&read->next, &read->end))
         read_on(read);

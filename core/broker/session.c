@@ -20,6 +20,8 @@ struct attaching {
     uint8_t name_first[SESSION_KEY], name_end[SESSION_KEY + 1];
     uint8_t first[SESSION_STATE_KEY], end[SESSION_STATE_KEY];
     struct broker_subscribe live;
+    struct subscribe_item *items; /* all; live takes some at a time */
+    uint32_t live_from;
     struct session_filter_row *filters; /* spans into the blobs */
     uint32_t filter_count;
     struct blob **blobs;
@@ -83,7 +85,7 @@ static void attaching_free(struct attaching *attaching)
         blob_unref(attaching->blobs[i]);
     heap_free(attaching->blobs);
     heap_free(attaching->filters);
-    heap_free(attaching->live.items);
+    heap_free(attaching->items);
     heap_free(attaching);
 }
 
@@ -110,6 +112,8 @@ static void attach_end(struct attaching *attaching, enum status status)
     attached(session, status);
 }
 
+static void subscribe_some(struct attaching *attaching);
+
 static void live_again(struct request *request, enum status status)
 {
     struct attaching *attaching = container_of(request, struct attaching, live.request);
@@ -117,8 +121,8 @@ static void live_again(struct request *request, enum status status)
     (void)status;
     if (!goes_on(attaching))
         return;
-    for (uint32_t i = 0; i < attaching->filter_count; i++) {
-        const struct session_filter_row *row = &attaching->filters[i];
+    for (uint32_t i = 0; i < attaching->live.count; i++) {
+        const struct session_filter_row *row = &attaching->filters[attaching->live_from + i];
         struct subscription *subscription = attaching->live.items[i].status == STATUS_OK
                                                 ? subscription_of(session->client, row->filter)
                                                 : NULL;
@@ -127,7 +131,38 @@ static void live_again(struct request *request, enum status status)
         subscription->index = row->index;
         subscription->since = row->since;
     }
-    attach_end(attaching, STATUS_OK);
+    attaching->live_from += attaching->live.count;
+    if (attaching->live_from < attaching->filter_count)
+        subscribe_some(attaching);
+    else
+        attach_end(attaching, STATUS_OK);
+}
+
+static void subscribe_some(struct attaching *attaching)
+{
+    struct session *session = attaching->session;
+    uint32_t left = attaching->filter_count - attaching->live_from;
+    attaching->live = (struct broker_subscribe){
+        .client = session->client,
+        .items = attaching->items + attaching->live_from,
+        .count = left < LIMIT_FILTERS_PER_CALL ? left : LIMIT_FILTERS_PER_CALL,
+    };
+    hold(session);
+    request_init(&attaching->live.request, session->worker->loop, live_again);
+    subscribe_live(&attaching->live);
+}
+
+/* Does a filter that is still allowed have the same index rows? */
+static bool index_is_needed(const struct attaching *attaching, uint64_t index)
+{
+    const struct client *client = attaching->session->client;
+    for (uint32_t i = 0; i < attaching->filter_count; i++) {
+        const struct session_filter_row *row = &attaching->filters[i];
+        if (row->index == index &&
+            broker_check(client, ACTION_CONSUME, true, row->filter) == STATUS_OK)
+            return true;
+    }
+    return false;
 }
 
 /* Rights are looked at once more: what is not allowed any longer is not kept either. */
@@ -144,6 +179,8 @@ static void drop_denied(struct attaching *attaching)
             rows = session_rows_new(session);
         session_kind_key(session->id, SESSION_KIND_FILTER, hash_stable(row->filter), key);
         session_rows_add(rows, STORAGE_DELETE, span_of(key, sizeof key), (struct span){0});
+        if (index_is_needed(attaching, row->index))
+            continue;
         filter_holder_key(row->index, session->id, holder);
         session_rows_add(rows, STORAGE_DELETE, span_of(holder, sizeof holder), (struct span){0});
     }
@@ -153,15 +190,12 @@ static void drop_denied(struct attaching *attaching)
 
 static void subscribe_again(struct attaching *attaching)
 {
-    struct session *session = attaching->session;
     uint32_t count = attaching->filter_count;
     drop_denied(attaching);
-    attaching->live.client = session->client;
-    attaching->live.items = heap_array(count + 1, sizeof *attaching->live.items);
-    attaching->live.count = count;
+    attaching->items = heap_array(count + 1, sizeof *attaching->items);
     for (uint32_t i = 0; i < count; i++) {
         const struct session_filter_row *row = &attaching->filters[i];
-        attaching->live.items[i] = (struct subscribe_item){
+        attaching->items[i] = (struct subscribe_item){
             .filter = row->filter,
             .guarantee = row->guarantee,
             .identifier = row->identifier,
@@ -170,9 +204,7 @@ static void subscribe_again(struct attaching *attaching)
             .retained = RETAINED_NEVER,
         };
     }
-    hold(session);
-    request_init(&attaching->live.request, session->worker->loop, live_again);
-    subscribe_live(&attaching->live);
+    subscribe_some(attaching);
 }
 
 /* ------------------------------------------------ its first row */

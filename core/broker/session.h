@@ -80,6 +80,7 @@ struct session {
 
     struct list subscribing; /* the first is under way */
     uint32_t row_writes;     /* of subscriptions, under way */
+    uint64_t rows_sent;      /* number of the last of them */
     struct list flushes;     /* who waits for them */
 
     struct session_round *round;

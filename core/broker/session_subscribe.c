@@ -41,10 +41,45 @@ static void finish(struct subscribing *subscribing)
         session_read_anew(session);
 }
 
+static bool is_held(const struct session *session, uint64_t id)
+{
+    const struct client *client = session->client;
+    bool found = false;
+    for (uint32_t i = 0; client == NULL && i < session->held_count; i++)
+        found |= session->held[i] == id;
+    if (client == NULL)
+        return found;
+    list_each(link, &client->subscriptions)
+    {
+        const struct subscription *subscription =
+            container_of(link, struct subscription, of_client);
+        found |= subscription->index == id;
+    }
+    return found;
+}
+
+/* Rows of holders that no subscription came of. */
+static void drop_holders(const struct subscribing *subscribing, struct session_rows *rows)
+{
+    const struct session *session = subscribing->session;
+    for (uint32_t i = 0; i < subscribing->id_count; i++) {
+        uint8_t key[FILTER_HOLDER_KEY];
+        if (is_held(session, subscribing->ids[i]))
+            continue;
+        filter_holder_key(subscribing->ids[i], session->id, key);
+        session_rows_add(rows, STORAGE_DELETE, span_of(key, sizeof key), (struct span){0});
+    }
+}
+
 /* The client went meanwhile, or the store refuses: nothing holds. */
 static void fail(struct subscribing *subscribing, enum status status)
 {
     struct broker_subscribe *outer = subscribing->outer;
+    if (subscribing->id_count > 0) {
+        struct session_rows *rows = session_rows_new(subscribing->session);
+        drop_holders(subscribing, rows);
+        session_rows_send(rows, NULL, NULL);
+    }
     for (uint32_t i = 0; i < outer->count; i++)
         if (outer->items[i].status == STATUS_OK)
             outer->items[i].status = status;
@@ -143,6 +178,7 @@ static void is_live(struct request *request, enum status status)
         }
         add_row(rows, session, subscription);
     }
+    drop_holders(subscribing, rows);
     session_rows_send(rows, stored, subscribing);
 }
 

@@ -144,6 +144,7 @@ void session_free_frames(struct session *session)
 struct session_rows {
     struct log_rows write;
     struct session *session;
+    uint64_t number;
     void (*done)(void *context, enum status status, uint64_t commit);
     void *context;
     uint32_t capacity;
@@ -189,6 +190,7 @@ static void rows_written(struct request *request, enum status status)
     struct session_rows *rows = container_of(request, struct session_rows, write.request);
     struct session *session = rows->session;
     uint64_t commit = rows->write.append.commit;
+    uint64_t number = rows->number;
     if (status == STATUS_OK)
         worker_synced(session->worker, commit);
     while (rows->memory != NULL) {
@@ -200,10 +202,18 @@ static void rows_written(struct request *request, enum status status)
     if (rows->done != NULL)
         rows->done(rows->context, status, commit);
     heap_free(rows);
-    if (--session->row_writes == 0) {
-        struct link *link;
-        while ((link = list_pop(&session->flushes)) != NULL)
-            request_complete(&container_of(link, struct broker_flush, link)->request, status);
+    session->row_writes--;
+    list_each_safe(link, following, &session->flushes)
+    {
+        struct broker_flush *flush = container_of(link, struct broker_flush, link);
+        if (number > flush->until)
+            continue;
+        if (status != STATUS_OK)
+            flush->status = status;
+        if (--flush->left > 0)
+            continue;
+        link_remove(link);
+        request_complete(&flush->request, flush->status);
     }
     session_back(session);
 }
@@ -219,6 +229,7 @@ void session_rows_send(struct session_rows *rows,
     rows->write.append.durability = DURABLE_SYNC;
     request_init(&rows->write.request, session->worker->loop, rows_written);
     session->row_writes++;
+    rows->number = ++session->rows_sent;
     session->calls++;
     session->worker->calls++;
     log_rows_write(session->worker->broker->log, &rows->write);
@@ -227,10 +238,14 @@ void session_rows_send(struct session_rows *rows,
 void broker_flush(struct broker_flush *flush)
 {
     struct session *session = flush->client->session;
-    if (session == NULL || session->row_writes == 0)
+    if (session == NULL || session->row_writes == 0) {
         request_complete(&flush->request, STATUS_OK);
-    else
-        list_push(&session->flushes, &flush->link);
+        return;
+    }
+    flush->until = session->rows_sent;
+    flush->left = session->row_writes;
+    flush->status = STATUS_OK;
+    list_push(&session->flushes, &flush->link);
 }
 
 /* ------------------------------------------------ incoming numbers */

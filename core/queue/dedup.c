@@ -354,10 +354,15 @@ static enum status batch_of_new(struct dedup_append *append, uint32_t count)
         }
     }
     struct batch *batch = batch_builder_seal(builder);
-    if (status == STATUS_OK)
+    if (status == STATUS_OK) {
         append->append.batch = batch;
-    else
+        batch->notes = append->batch->notes; /* of records without an id: all of them are new */
+        batch->notes_size = append->batch->notes_size;
+        append->batch->notes = NULL;
+        append->batch->notes_size = 0;
+    } else {
         batch_unref(batch);
+    }
     return status;
 }
 
@@ -467,8 +472,11 @@ void dedup_run_waiting(struct dedup *dedup)
             request_complete(&append->request, dedup->failure);
             continue;
         }
-        if (must_wait(append))
-            break;
+        if (must_wait(append)) {
+            answer_finished(dedup); /* it may wait only for one that could not be written */
+            if (must_wait(append))
+                break;
+        }
         link_remove(link);
         start(append);
     }

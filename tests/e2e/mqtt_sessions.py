@@ -36,6 +36,29 @@ def test_server_maximum(gateway):
         assert client.connack.get(SESSION_EXPIRY) is None
 
 
+def test_many_filters(gateway):
+    """More than one SUBSCRIBE may hold, and of more shapes than have an index of their own."""
+    gateway.stop()
+    gateway.sets.append("limit.subscriptions=5000")
+    gateway.start()
+    shapes = ["/".join("+" if number >> level & 1 else "s" for level in range(7)) for number in range(80)]
+    longest = "$" + "a" * 65533
+    with resume(gateway, "many") as client:
+        for first in (0, 600):
+            assert client.subscribe(*(("m/%d" % i, 1) for i in range(first, first + 600))) == [1] * 600
+        assert client.subscribe(*((name, 1) for name in shapes)) == [1] * len(shapes)
+        assert client.subscribe((longest, 1)) == [1]
+        leave(client)
+    with Client(gateway.mqtt_port, 5).connect("writer") as writer:
+        for topic in ("m/0", "m/1199", "s/s/s/s/s/s/s", longest):
+            assert writer.publish(topic, "x", 1) == 0
+    with resume(gateway, "many") as client:
+        assert present(client)
+        missing = {"m/0", "m/1199", "s/s/s/s/s/s/s", longest}
+        while missing:  # once for each subscription that matches
+            missing.discard(client.delivery().topic)
+
+
 def drain(client, count):
     return [client.delivery().payload.decode() for _ in range(count)]
 
@@ -347,4 +370,4 @@ def test_queue_goes(gateway):
 if __name__ == "__main__":
     run(test_session_present, test_expiry, test_missed, test_missed_and_live, test_unacknowledged, test_exactly_once_in,
         test_takeover, test_unsubscribe_and_rights, test_restart, test_killed_between, test_overlapping_and_options,
-        test_queue_goes, test_server_maximum)
+        test_queue_goes, test_server_maximum, test_many_filters)

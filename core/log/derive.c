@@ -42,17 +42,15 @@ void derive_rows(const struct log_worker *worker, struct log_append *append)
     if (append->batch == NULL || worker->derive == NULL)
         return;
     worker->derive(worker->context, append->partition, append->batch, derived);
-    uint32_t count = derived->count;
+    uint32_t count = derived->count, own = append->row_count;
     if (count == 0)
         return;
-    for (uint32_t i = 0; i < append->row_count; i++)
-        *row_new(derived) = append->rows[i];
-    /* Those of the append come first. */
-    for (uint32_t i = 0; i < append->row_count; i++) {
-        struct storage_row own = derived->rows[count + i];
-        derived->rows[count + i] = derived->rows[i];
-        derived->rows[i] = own;
-    }
+    for (uint32_t i = 0; i < own; i++)
+        row_new(derived);
+    /* Those of the append come first; both keep their order: of one key the last row counts. */
+    memmove(derived->rows + own, derived->rows, count * sizeof *derived->rows);
+    if (own > 0)
+        memcpy(derived->rows, append->rows, own * sizeof *derived->rows);
     append->append.rows = derived->rows;
     append->append.row_count = derived->count;
 }

@@ -40,6 +40,18 @@ def test_property_and_topic(gateway):
         reader.expect_silence(0.3)
 
 
+def test_retained(gateway):
+    """Of delayed messages to be retained that come due together the last one is."""
+    with Client(gateway.mqtt_port, 5).connect("writer") as writer, \
+            Client(gateway.mqtt_port, 5).connect("reader") as reader:
+        for number in range(1, 6):
+            writer.send(publish(5, "kept", b"%d" % number, 1, number, retain=True, props=later(500)))
+        reader.subscribe(("kept", 1))
+        assert [reader.delivery().payload for _ in range(5)] == [b"1", b"2", b"3", b"4", b"5"]
+        assert reader.subscribe(("kept", 1), packet_id=2) == [1]
+        assert reader.delivery().payload == b"5"
+
+
 def test_refused(gateway):
     with Client(gateway.mqtt_port, 5).connect("writer") as writer:
         week = 7 * 24 * 3600

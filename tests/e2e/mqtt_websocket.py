@@ -5,6 +5,7 @@ import asyncio
 import os
 import queue
 import shutil
+import socket
 import ssl
 import subprocess
 import tempfile
@@ -67,6 +68,28 @@ def clients_of_others(gateway):
     paho_everywhere(gateway.http_port)
 
 
+def ask_and_say_goodbye(port, context, request):
+    """A request and TLS's close_notify in one segment, while TCP stays open."""
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    tls = context.wrap_bio(incoming, outgoing, server_hostname="localhost")
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as link:
+        while True:
+            try:
+                tls.do_handshake()
+                break
+            except ssl.SSLWantReadError:
+                link.sendall(outgoing.read())
+                incoming.write(link.recv(65536))
+        tls.write(request)
+        try:
+            tls.unwrap()
+        except ssl.SSLWantReadError:
+            pass
+        link.sendall(outgoing.read())
+        while link.recv(65536):
+            pass
+
+
 def over_tls():
     directory = tempfile.mkdtemp(prefix="polylog-wss-")
     try:
@@ -82,6 +105,9 @@ def over_tls():
             assert link.receive()[1][0] >> 4 == CONNACK
             link.send_frame(CLOSE, close_payload(1000))
             link.expect_close(1000)
+        for _ in range(5):
+            ask_and_say_goodbye(running.ports["https"], context,
+                                b"GET /v1/default/events?topic=a HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert running.stop() == 0
     finally:
         shutil.rmtree(directory)

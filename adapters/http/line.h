@@ -9,7 +9,8 @@
 #include "core/base/limits.h"
 #include "core/broker/metrics.h"
 
-enum { HTTP_ANSWER_MAX = 32 * 1024 * 1024, HTTP_ANSWER_HEADERS_MAX = 1024 };
+/* A control character of a record has six bytes in JSON: what does not fit would be cut off. */
+enum { HTTP_ANSWER_MAX = 8 * LIMIT_RECORD_BYTES, HTTP_ANSWER_HEADERS_MAX = 1024 };
 
 struct http {
     struct broker_worker *worker;

@@ -142,8 +142,8 @@ static void password_done(struct request *request, enum status status)
     request_complete(&admin->request, status);
 }
 
-/* Queues and groups are managed by their queue's name, routes by their filter, users by whoever may
- * manage all. */
+/* Queues and groups are managed by their queue's name, routes by their filter and what may be done
+ * to their queue, users by whoever may manage all. */
 static enum status may_manage(const struct broker_admin *admin)
 {
     const struct client *client = admin->client;
@@ -164,7 +164,16 @@ static enum status may_manage(const struct broker_admin *admin)
                              : broker_check(client, by_use ? ACTION_CONSUME : ACTION_MANAGE, false,
                                             span_from_text(queue->name));
     }
-    case ADMIN_ROUTE_SET:
+    case ADMIN_ROUTE_SET: { /* what it brings is published to the queue */
+        const struct queue *queue = catalog_queue(catalog, admin->id);
+        enum status status = broker_check(client, ACTION_MANAGE, true, admin->name);
+        if (status != STATUS_OK || queue == NULL)
+            return status;
+        struct span name = span_from_text(queue->name);
+        return broker_check(client, ACTION_MANAGE, false, name) == STATUS_OK
+                   ? STATUS_OK
+                   : broker_check(client, ACTION_PUBLISH, false, name);
+    }
     case ADMIN_ROUTE_DELETE:
         return broker_check(client, ACTION_MANAGE, true, admin->name);
     case ADMIN_USER_SET:

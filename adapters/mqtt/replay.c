@@ -17,7 +17,6 @@ struct mqtt_replay {
     bool no_local, retain_as_published;
     uint32_t identifier;
     bool is_queue, tells_offset;
-    uint32_t waiting;   /* of its records, for credit */
     struct span filter; /* bytes below */
     size_t prefix_size; /* of filter, before each topic */
     uint8_t bytes[];
@@ -34,7 +33,6 @@ struct waiting {
 static void waiting_free(struct waiting *waiting)
 {
     link_remove(&waiting->link);
-    waiting->replay->waiting--;
     blob_unref(waiting->frame);
     heap_free(waiting);
 }
@@ -106,7 +104,13 @@ static void keep(struct mqtt_replay *replay, const struct mqtt_shown *shown, siz
     waiting->frame = blob_new(size);
     mqtt_encode_publish(replay->session->version, &shown->publish, waiting->frame->bytes);
     list_push(&replay->session->replayed, &waiting->link);
-    replay->waiting++;
+    /* All live on the client's one credit: what others still have would be kept as well. */
+    list_each(link, &replay->session->replays)
+    {
+        struct mqtt_replay *each = container_of(link, struct mqtt_replay, of_session);
+        if (each->qos > 0)
+            follower_credit(each->follower, 0);
+    }
 }
 
 static void deliver(struct follower *follower, struct blob *frame, const struct follow_place *place,
@@ -124,8 +128,12 @@ static void deliver(struct follower *follower, struct blob *frame, const struct 
         .partition = place->partition,
     };
     (void)frame;
+    if (session->state != MQTT_UP) { /* it ends with the stream */
+        follower_credit(follower, 0);
+        return;
+    }
     size_t size = 0;
-    if (session->state == MQTT_UP && topic_of(replay, record, text, &shown.topic) &&
+    if (topic_of(replay, record, text, &shown.topic) &&
         !(replay->no_local && is_own(&session->client, record)))
         size = mqtt_show(session, record, &shown);
     if (size == 0 || size > session->packet_max || shown.qos == 0) {
@@ -169,12 +177,12 @@ void mqtt_replays_credit(struct mqtt_session *session)
         waiting_free(waiting);
     }
     uint32_t credit = session->client.credit < CREDIT ? session->client.credit : CREDIT;
+    if (!list_is_empty(&session->replayed))
+        credit = 0;
     list_each(each, &session->replays)
     {
         struct mqtt_replay *replay = container_of(each, struct mqtt_replay, of_session);
-        follower_credit(replay->follower, replay->qos == 0      ? CREDIT
-                                          : replay->waiting > 0 ? 0
-                                                                : credit);
+        follower_credit(replay->follower, replay->qos == 0 ? CREDIT : credit);
     }
 }
 

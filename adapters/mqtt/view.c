@@ -6,6 +6,7 @@
 #include "adapters/mqtt/session.h"
 #include "core/base/clock.h"
 #include "core/base/limits.h"
+#include "core/base/utf8.h"
 
 /* A payload that its publisher declared to be UTF-8 text. */
 #define HEADER_PAYLOAD_TEXT "pl-text"
@@ -60,6 +61,12 @@ static bool fits(struct span value)
     return value.size <= UINT16_MAX;
 }
 
+/* What a text of MQTT may hold (1.5.4); headers and keys of other protocols may be any bytes. */
+static bool is_text(struct span value)
+{
+    return fits(value) && utf8_is_valid_no_nul(value);
+}
+
 /* Headers that MQTT has properties for. The first of a name is the property, a null one its
  * absence; what follows under that name is the publisher's own user property. */
 static const char *const standard_names[] = {
@@ -81,7 +88,7 @@ static bool show_standard(unsigned standard, struct span value, struct mqtt_prop
 {
     switch (standard) {
     case CONTENT_TYPE:
-        if (!fits(value))
+        if (!is_text(value))
             return false;
         properties->content_type = value;
         properties->present |= MQTT_HAS(CONTENT_TYPE);
@@ -124,7 +131,7 @@ static void show_labels(const struct record *record, struct span labels,
     while (labels.size > 0 && properties->user_count < LIMIT_HEADERS) {
         const uint8_t *comma = memchr(labels.data, ',', labels.size);
         size_t size = comma == NULL ? labels.size : (size_t)(comma - labels.data);
-        if (size > 0 && size <= UINT16_MAX)
+        if (size > 0 && is_text(span_of(labels.data, size)))
             users[properties->user_count++] =
                 (struct mqtt_pair){span_from_text(PROPERTY_LABEL), span_of(labels.data, size)};
         labels = span_from(labels, size + 1);
@@ -142,7 +149,7 @@ static void show_header(const struct header *header, unsigned *seen,
     }
     if (is_gateways(header->name)) /* how other protocols write the same record */
         return;
-    if (properties->user_count < LIMIT_HEADERS && fits(header->name) && fits(header->value))
+    if (properties->user_count < LIMIT_HEADERS && is_text(header->name) && is_text(header->value))
         users[properties->user_count++] = (struct mqtt_pair){header->name, header->value};
 }
 
@@ -165,7 +172,7 @@ void mqtt_show_headers(const struct record *record, struct mqtt_properties *prop
             show_header(&header, &seen, properties, users);
         }
     }
-    if (record->key.data != NULL && properties->user_count < LIMIT_HEADERS)
+    if (record->key.data != NULL && properties->user_count < LIMIT_HEADERS && is_text(record->key))
         users[properties->user_count++] =
             (struct mqtt_pair){span_from_text(PROPERTY_KEY), record->key};
     properties->users = users;

@@ -22,6 +22,8 @@ struct mqtt_kept_will {
     uint8_t bytes[];
 };
 
+enum { STORING_MS = 1000 }; /* looks again so often for the answer */
+
 enum late_state { LATE_STORING, LATE_WAITING, LATE_TAKING_BACK };
 
 struct late_will {
@@ -84,7 +86,8 @@ static void put_off_expiry(struct publish *publish, struct header *headers,
             headers[i].value.size = (size_t)size;
 }
 
-static void publish_will(struct client *client, const struct mqtt_will *will, uint64_t delay_ms)
+/* False: it cannot be a record, and no answer comes. */
+static bool publish_will(struct client *client, const struct mqtt_will *will, uint64_t delay_ms)
 {
     struct header headers[LIMIT_HEADERS];
     char text[MQTT_FILL_TEXT];
@@ -97,13 +100,14 @@ static void publish_will(struct client *client, const struct mqtt_will *will, ui
         .retain = will->retain,
     };
     if (mqtt_publish_fill(&will->properties, &publish, headers, text) != MQTT_REASON_SUCCESS)
-        return;
+        return false;
     if (delay_ms > 0) {
         publish.delay_ms = delay_ms;
         publish.answer = true;
         put_off_expiry(&publish, headers, text);
     }
     broker_publish(client, &publish);
+    return true;
 }
 
 /* ------------------------------------------------ late ones */
@@ -169,6 +173,10 @@ static void session_is_back(struct mail *mail)
 static void is_due(struct loop_timer *timer)
 {
     struct late_will *late = container_of(timer, struct late_will, timer);
+    if (late->state == LATE_STORING) { /* else it might be published twice */
+        loop_timer_start(broker_loop(late->client.worker), timer, STORING_MS);
+        return;
+    }
     if (!leave_table(late))
         return;
     if (!late->stored && late->client.open)
@@ -246,7 +254,8 @@ static void put_off(struct mqtt_session *session, uint64_t delay_ms)
     if (older != NULL) /* of a session that was resumed since */
         mailbox_post(broker_loop(older->client.worker), &older->mail);
     pthread_mutex_unlock(&lock);
-    publish_will(&late->client, &late->kept->will, delay_ms);
+    if (!publish_will(&late->client, &late->kept->will, delay_ms))
+        late->state = LATE_WAITING; /* for its session or its time, like one that was refused */
 }
 
 void mqtt_will_leave(struct mqtt_session *session)

@@ -184,6 +184,16 @@ def test_overlapping_subscriptions_and_little_credit(gateway):
             reader.expect_silence(0.1)
 
 
+def test_bytes_that_are_no_text(gateway):
+    """Attributes of other protocols may be any bytes; a user property may not (1.5.4)."""
+    with Client(gateway.mqtt_port, 5).connect("reader") as reader:
+        reader.subscribe(("bytes", 1))
+        message = {"body": "x", "attributes": {"raw": {"base64": "AP8="}, "text": "good"}}
+        status, _ = gateway.call("POST", "/v1/default/publish", {"topic": "bytes", "messages": [message]})
+        assert status == 201, status
+        assert reader.delivery().users() == [("text", "good")]
+
+
 def test_receive_maximum_of_the_server():
     gateway = Gateway()
     with Client(gateway.mqtt_port, 5).connect("writer") as writer:

@@ -210,7 +210,8 @@ def refusals(gateway):
     with Socket(gateway.http_port, "/mqtt", protocols="mqtt") as link:
         link.send_frame(BINARY, connect_packet("last"))
         assert link.receive()[1][0] >> 4 == CONNACK
-        assert 'connections{protocol="websocket"} 1' in gateway.call("GET", "/metrics")[1]
+        # Those before are gone when both sides have said so.
+        assert until(lambda: 'connections{protocol="websocket"} 1\n' in gateway.call("GET", "/metrics")[1])
         assert gateway.stop() == 0
         link.expect_close(1001)
 

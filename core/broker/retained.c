@@ -47,27 +47,11 @@ struct retained_walk {
 
 /* ------------------------------------------------ rows of what is published */
 
-static struct record_input input_of(const struct record *record, struct header *headers)
-{
-    struct record_input input = {
-        .timestamp_ms = record->timestamp_ms,
-        .attributes = record->attributes,
-        .key = record->key,
-        .value = record->value,
-        .headers = headers,
-    };
-    struct reader at = reader_of(record->headers);
-    while (input.header_count < LIMIT_HEADERS &&
-           record_next_header(&at, &headers[input.header_count]))
-        input.header_count++;
-    return input;
-}
-
 /* The record alone, in the form of a batch. NULL: no memory for it. */
 static struct batch *single(struct batch_builder *builder, const struct record *record)
 {
     struct header headers[LIMIT_HEADERS];
-    struct record_input input = input_of(record, headers);
+    struct record_input input = record_input_of(record, headers);
     return batch_builder_add(builder, &input) == STATUS_OK ? batch_builder_seal(builder) : NULL;
 }
 

@@ -90,6 +90,9 @@ void batch_builder_deinit(struct batch_builder *builder);
  * then. Whoever calls sees to LIMIT_BATCH_BYTES and _RECORDS with batch_builder_is_full() before.
  */
 enum status batch_builder_add(struct batch_builder *builder, const struct record_input *record);
+/* What makes the same record once more; its headers, LIMIT_HEADERS at most, in room for that many.
+ */
+struct record_input record_input_of(const struct record *record, struct header *headers);
 /* A record of another batch, headers and all; likewise. */
 enum status batch_builder_copy(struct batch_builder *builder, const struct record *record);
 /* Would a record of about that size still fit a batch of normal size? An empty builder takes

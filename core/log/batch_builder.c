@@ -205,9 +205,8 @@ static void builder_give_bytes(struct batch_builder *builder, struct batch *batc
     batch->bytes = bytes;
 }
 
-enum status batch_builder_copy(struct batch_builder *builder, const struct record *record)
+struct record_input record_input_of(const struct record *record, struct header *headers)
 {
-    struct header headers[LIMIT_HEADERS];
     struct record_input input = {
         .timestamp_ms = record->timestamp_ms,
         .attributes = record->attributes,
@@ -219,6 +218,13 @@ enum status batch_builder_copy(struct batch_builder *builder, const struct recor
     while (input.header_count < LIMIT_HEADERS &&
            record_next_header(&at, &headers[input.header_count]))
         input.header_count++;
+    return input;
+}
+
+enum status batch_builder_copy(struct batch_builder *builder, const struct record *record)
+{
+    struct header headers[LIMIT_HEADERS];
+    struct record_input input = record_input_of(record, headers);
     return batch_builder_add(builder, &input);
 }
 

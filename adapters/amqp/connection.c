@@ -64,8 +64,8 @@ const char *amqp_condition_of(enum status status)
     case STATUS_OUT_OF_RANGE:
         return "amqp:illegal-state";
     case STATUS_SHUTTING_DOWN:
+    case STATUS_CANCELED: /* by an operator */
         return "amqp:connection:forced";
-    case STATUS_CANCELED:
     case STATUS_TIMED_OUT:
     case STATUS_CLOSED:
     case STATUS_CORRUPT:
@@ -387,6 +387,7 @@ static enum status session_open(void *context, struct stream *stream, struct bro
 {
     struct amqp_connection *connection = context;
     client_init(&connection->client, worker, &client_ops);
+    client_set_peer(&connection->client, stream_peer(stream));
     connection->stream = stream;
     connection->flush.run = flush_task;
     connection->timer.fired = timer_fired;

@@ -74,6 +74,9 @@ struct http_connection {
     const char *certificate_subject; /* of a verified TLS client certificate, or NULL */
 };
 
+/* Sends what is queued, then closes. A request that has no answer yet is canceled. */
+void http_end(struct http_connection *connection);
+
 /* One request and its answer. Spans live until the answer or canceled(). */
 struct http_exchange {
     struct http *http;

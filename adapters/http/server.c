@@ -340,6 +340,13 @@ void http_accept_stream(struct http *http, struct stream *stream)
     line_expect(line, LIMIT_CONNECT_MS);
 }
 
+void http_end(struct http_connection *connection)
+{
+    struct line *line = container_of(connection, struct line, connection);
+    if (line->stream != NULL)
+        stream_close(line->stream);
+}
+
 void http_shut_down(struct http *http)
 {
     CHECK(loop_is_home(http->loop));

@@ -111,7 +111,9 @@ static enum mqtt_reason reason_of(enum status status)
 
 enum mqtt_reason mqtt_reason_on(enum status status, uint32_t packets)
 {
-    enum mqtt_reason reason = reason_of(status);
+    enum mqtt_reason reason = status == STATUS_CANCELED && packets == MQTT_ON_DISCONNECT_SERVER
+                                  ? MQTT_REASON_ADMINISTRATIVE
+                                  : reason_of(status);
     if (mqtt_reason_allowed((uint8_t)reason, packets))
         return reason;
     enum mqtt_reason other = status == STATUS_TOO_LARGE         ? MQTT_REASON_QUOTA_EXCEEDED
@@ -324,6 +326,7 @@ static enum status session_open(void *context, struct stream *stream, struct bro
 {
     struct mqtt_session *session = context;
     client_init(&session->client, worker, &mqtt_client_ops);
+    client_set_peer(&session->client, stream_peer(stream));
     session->stream = stream;
     list_init(&session->queues);
     list_init(&session->replays);

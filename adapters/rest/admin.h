@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Administration beyond DMS, under /v1/{project}: routes, users, grants, access keys. */
+/* Administration beyond DMS, under /v1/{project}: routes, users, grants, access keys, connections.
+ */
 #ifndef ADAPTERS_REST_ADMIN_H
 #define ADAPTERS_REST_ADMIN_H
 
@@ -20,5 +21,9 @@ void users_set_grants(struct http_exchange *exchange);
 void users_list_keys(struct http_exchange *exchange);
 void users_create_key(struct http_exchange *exchange);
 void users_delete_key(struct http_exchange *exchange);
+
+void connections_list(struct http_exchange *exchange);
+void connections_show(struct http_exchange *exchange);
+void connections_end(struct http_exchange *exchange);
 
 #endif

@@ -27,7 +27,8 @@ struct session {
     unsigned refs;
     bool logged_in, ended;
     uint64_t generation;
-    struct span authorization; /* a copy */
+    struct span authorization;          /* a copy */
+    struct http_connection *connection; /* NULL: has gone, or has another session */
 };
 
 static void session_unref(struct session *session)
@@ -44,13 +45,19 @@ static void session_unref(struct session *session)
 
 static void connection_closed(void *state)
 {
-    session_unref(state);
+    struct session *session = state;
+    session->connection = NULL;
+    client_set_peer(&session->client, NULL);
+    session_unref(session);
 }
 
+/* Rights are looked at again with the next request; an operator means the connection itself. */
 static void session_end(struct client *client, enum status why)
 {
-    (void)why;
-    container_of(client, struct session, client)->ended = true;
+    struct session *session = container_of(client, struct session, client);
+    session->ended = true;
+    if (why == STATUS_CANCELED && session->connection != NULL)
+        http_end(session->connection);
 }
 
 static void session_resume(struct client *client)
@@ -75,7 +82,10 @@ static struct session *session_new(struct rest *rest, struct http_exchange *exch
         session->authorization = span_of(
             heap_text((const char *)authorization.data, authorization.size), authorization.size);
     client_init(&session->client, rest->worker, &session_ops);
-    session_unref(exchange->connection->state);
+    client_set_peer(&session->client, exchange->connection->peer);
+    session->connection = exchange->connection;
+    if (exchange->connection->state != NULL)
+        connection_closed(exchange->connection->state); /* the one before acts for it no more */
     exchange->connection->state = session;
     exchange->connection->closed = connection_closed;
     return session;

@@ -141,6 +141,9 @@ const struct http_route rest_routes[] = {
     OURS(GET, "/users/{user}/keys", users_list_keys),
     OURS(POST, "/users/{user}/keys", users_create_key),
     OURS(DELETE, "/users/{user}/keys/{key}", users_delete_key),
+    OURS(GET, "/connections", connections_list),
+    OURS(GET, "/connections/{connection}", connections_show),
+    OURS(DELETE, "/connections/{connection}", connections_end),
 };
 const size_t rest_route_count = sizeof rest_routes / sizeof *rest_routes;
 

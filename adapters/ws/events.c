@@ -295,6 +295,7 @@ static void begin(struct events *events)
     events->stream = http_answer_stream(events->exchange, "text/event-stream");
     events->exchange = NULL;
     stream_hand_over(events->stream, &stream_events, events);
+    client_set_peer(&events->client, stream_peer(events->stream));
     if (stream_is_closing(events->stream))
         return; /* closed() follows: nothing may count as sent */
     stream_write(events->stream, span_of(hello, sizeof hello - 1));

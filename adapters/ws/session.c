@@ -300,6 +300,7 @@ static enum status session_open(void *context, struct stream *stream, struct bro
 {
     struct ws_session *session = context;
     client_init(&session->client, worker, &client_ops);
+    client_set_peer(&session->client, stream_peer(stream));
     session->stream = stream;
     list_init(&session->subs);
     list_init(&session->requests);

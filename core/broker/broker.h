@@ -109,6 +109,9 @@ struct client {
     struct principal *principal; /* NULL in protected mode */
     struct span id;              /* protocol's client id; bytes are the broker's copy */
     uint64_t publisher_hash;     /* of the publisher header: same client, same hash */
+    const char *peer;            /* of a connection, as client_set_peer() was told; else NULL */
+    uint64_t number;             /* on its worker, from 1 on */
+    int64_t since_ms;            /* made then, wall clock */
 
     struct link link;
     struct link waiting;             /* for room to publish */
@@ -137,6 +140,10 @@ struct client {
 
 /* After accept: the client exists but may do nothing before login. */
 void client_init(struct client *client, struct broker_worker *worker, const struct client_ops *ops);
+/* It is a connection of its own, which an operator sees and may end (connections.h). peer, such as
+ * "127.0.0.1:4711", is borrowed until the client is closed or this is called again; NULL: it is one
+ * no more. */
+void client_set_peer(struct client *client, const char *peer);
 /* A second client of one that has logged in, with the same rights: for what needs credit of its
  * own. credit: deliveries until client_settled() gives more. It may outlive the first one. */
 void client_fork(struct client *client, const struct client_ops *ops, const struct client *of,

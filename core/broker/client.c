@@ -13,7 +13,11 @@ enum { CREDENTIAL_MS = 5 * 60 * 1000 };
 void client_init(struct client *client, struct broker_worker *worker, const struct client_ops *ops)
 {
     CHECK(loop_is_home(worker->loop));
-    *client = (struct client){.worker = worker, .ops = ops, .tenant = TENANT_DEFAULT};
+    *client = (struct client){.worker = worker,
+                              .ops = ops,
+                              .tenant = TENANT_DEFAULT,
+                              .number = ++worker->clients_made,
+                              .since_ms = worker_wall_ms(worker)};
     client->credit = client->credit_max = LIMIT_CLIENT_CREDIT;
     list_init(&client->subscriptions);
     list_init(&client->seats);
@@ -25,6 +29,11 @@ void client_init(struct client *client, struct broker_worker *worker, const stru
     client->figures = figures_of(worker, ops->protocol);
     list_push(&worker->clients, &client->link);
     worker->client_count++;
+}
+
+void client_set_peer(struct client *client, const char *peer)
+{
+    client->peer = peer;
 }
 
 void client_close(struct client *client)

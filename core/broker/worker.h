@@ -89,7 +89,7 @@ struct broker_worker {
     struct log_worker *log;
     struct catalog *catalog;
     struct list clients;
-    uint64_t client_count;
+    uint64_t client_count, clients_made;
 
     struct map outboxes; /* partition -> struct outbox */
     struct list dirty;   /* outboxes that hold records */

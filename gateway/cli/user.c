@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* polylog user, grant, key: who may come in and what they may do. The first user can be made on the
- * store of a stopped gateway. */
+/* polylog user, grant, key, connection: who may come in, what they may do, and who is there. The
+ * first user can be made on the store of a stopped gateway. */
 #include <stdio.h>
 #include <string.h>
 #include <termios.h>
@@ -279,7 +279,54 @@ static enum outcome key_delete(struct cli *cli)
                       cli_path("/v1/default/users/%s/keys/%s", cli->words[0], cli->words[1]), NULL);
 }
 
+/* ------------------------------------------------ connections */
+
+static const struct cli_column connection_columns[] = {{"ID", "id"},
+                                                       {"PROTOCOL", "protocol"},
+                                                       {"ADDRESS", "address"},
+                                                       {"USER", "user"},
+                                                       {"CLIENT", "client_id"},
+                                                       {"CONNECTED", "connected"},
+                                                       {"QUEUED", "queued_bytes"},
+                                                       {NULL, NULL}};
+
+static enum outcome connection_list(struct cli *cli)
+{
+    json_int_t limit = 1000, after = 0;
+    enum outcome outcome = cli_number(cli, "limit", 1, 1000, &limit);
+    if (outcome == OUTCOME_OK)
+        outcome = cli_number(cli, "after", 0, INT64_MAX, &after);
+    if (outcome != OUTCOME_OK)
+        return outcome;
+    char *path = cli_query_number(cli_path("/v1/default/connections"), "limit", limit);
+    path = cli_query_number(path, "after", after);
+    const char *user = cli_option(cli, "of", 0), *client = cli_option(cli, "client", 0);
+    if (user != NULL)
+        path = cli_query(path, "user", user);
+    if (client != NULL)
+        path = cli_query(path, "client_id", client);
+    return cli_list(cli, path, "connections", connection_columns);
+}
+
+static enum outcome connection_show(struct cli *cli)
+{
+    return cli_show(cli, "GET", cli_path("/v1/default/connections/%s", cli->words[0]), NULL);
+}
+
+static enum outcome connection_delete(struct cli *cli)
+{
+    return cli_change(cli, "DELETE", cli_path("/v1/default/connections/%s", cli->words[0]), NULL);
+}
+
 /* ------------------------------------------------ table */
+
+static const struct cli_option connection_options[] = {
+    {"of", "USER", "only those of this user"},
+    {"client", "ID", "only those with this client id"},
+    {"limit", "N", "at most so many, 1000 when not given"},
+    {"after", "ID", "those behind this one"},
+    {NULL, NULL, NULL},
+};
 
 static const struct cli_option add_options[] = {
     {"data", "DIR", "make it in the store of a stopped gateway"},
@@ -300,6 +347,9 @@ const struct cli_command user_commands[] = {
     {"key", "list", "USER", 1, 1, "access keys of the user", NULL, key_list},
     {"key", "create", "USER", 1, 1, "a new access key; its secret is shown once", NULL, key_create},
     {"key", "delete", "USER ID", 2, 2, "the access key", NULL, key_delete},
+    {"connection", "list", "", 0, 0, "who is connected", connection_options, connection_list},
+    {"connection", "show", "ID", 1, 1, "one connection", NULL, connection_show},
+    {"connection", "delete", "ID", 1, 1, "ends it", NULL, connection_delete},
     {0},
 };
 /* clang-format on */

@@ -159,4 +159,5 @@ def kept(gateway):
     assert gateway.call("GET", f"{V1}/users/anna", headers=basic("anna", "a"))[1]["grants"] == ["consume queue:a"]
 
 
-run(protected_mode, one_connection, rights, users, keys, passwords_are_not_checked_twice, kept)
+if __name__ == "__main__":
+    run(protected_mode, one_connection, rights, users, keys, passwords_are_not_checked_twice, kept)

@@ -9,7 +9,7 @@ enum { ANSWER_MAX = 1 << 20, ENTITY_MAX = 512, WAITING_MAX = 100, ATTRIBUTES = 1
 
 struct attribute {
     const char *name;
-    const char *text; /* NULL: number */
+    struct span text; /* data NULL: number */
     uint64_t number;
 };
 
@@ -146,21 +146,26 @@ static void send_answer(struct managing *managing, struct span bytes)
     amqp_wake(connection);
 }
 
+static void write_attribute(struct amqp_writer *writer, const struct attribute *attribute)
+{
+    if (attribute->text.data != NULL)
+        amqp_write_bytes(writer, AMQP_STRING, attribute->text);
+    else
+        amqp_write_ulong(writer, attribute->number);
+}
+
 /* The answer with a map of attributes; frees the request. */
 static void answer(struct managing *managing, unsigned code, const char *text,
                    const struct attribute *attributes, uint32_t count)
 {
     uint8_t *bytes = heap_new(2 * ENTITY_MAX + managing->correlation.bytes.size + strlen(text) +
-                              count * ENTITY_MAX);
+                              count * ENTITY_MAX + LIMIT_SELECTOR_BYTES);
     struct amqp_writer writer = {.at = bytes};
     write_head(&writer, managing, code, text);
     uint8_t *began = amqp_open(&writer);
     for (uint32_t i = 0; i < count; i++) {
         amqp_write_bytes(&writer, AMQP_STRING, span_from_text(attributes[i].name));
-        if (attributes[i].text != NULL)
-            amqp_write_bytes(&writer, AMQP_STRING, span_from_text(attributes[i].text));
-        else
-            amqp_write_ulong(&writer, attributes[i].number);
+        write_attribute(&writer, &attributes[i]);
     }
     amqp_close(&writer, began, AMQP_MAP, 2 * count, false);
     if (managing->link->pn != NULL)
@@ -176,6 +181,8 @@ static void refuse(struct managing *managing, enum status status, const char *te
 
 /* ------------------------------------------------ entities */
 
+static const struct span number; /* in place of a text */
+
 static uint32_t show_queue(const struct queue *queue, struct attribute attributes[ATTRIBUTES])
 {
     uint64_t records = 0;
@@ -183,34 +190,37 @@ static uint32_t show_queue(const struct queue *queue, struct attribute attribute
         records += atomic_load(&queue->stat->partitions[i].end) -
                    atomic_load(&queue->stat->partitions[i].start);
     const struct attribute all[] = {
-        {"name", queue->name, 0},
-        {"identity", queue->uuid, 0},
-        {"type", "queue", 0},
-        {"kind", queue_type_name(queue->type), 0},
-        {"durability", queue->durability == DURABLE_SYNC ? "sync" : "interval", 0},
-        {"partitions", NULL, queue->partition_count},
-        {"retention_ms", NULL, queue->retention_ms},
-        {"retention_bytes", NULL, queue->retention_bytes},
-        {"max_records", NULL, queue->max_records},
-        {"max_consume_count", NULL, queue->redrive ? queue->max_consume_count : 0},
-        {"records", NULL, records},
+        {"name", span_from_text(queue->name), 0},
+        {"identity", span_from_text(queue->uuid), 0},
+        {"type", span_from_text("queue"), 0},
+        {"kind", span_from_text(queue_type_name(queue->type)), 0},
+        {"durability", span_from_text(queue->durability == DURABLE_SYNC ? "sync" : "interval"), 0},
+        {"partitions", number, queue->partition_count},
+        {"retention_ms", number, queue->retention_ms},
+        {"retention_bytes", number, queue->retention_bytes},
+        {"max_records", number, queue->max_records},
+        {"max_consume_count", number, queue->redrive ? queue->max_consume_count : 0},
+        {"records", number, records},
     };
     memcpy(attributes, all, sizeof all);
     return sizeof all / sizeof *all;
 }
 
-static uint32_t show_group(const struct group_spec *group, const struct queue *queue,
+static uint32_t show_group(const struct catalog *catalog, const struct group_spec *group,
                            struct attribute attributes[ATTRIBUTES])
 {
+    const struct queue *queue = catalog_queue(catalog, group->queue);
+    const struct selector *selector = catalog_group_selector(catalog, group);
     const struct attribute all[] = {
-        {"name", group->name, 0},
-        {"identity", group->uuid, 0},
-        {"type", "group", 0},
-        {"queue", queue->name, 0},
-        {"backlog", NULL, atomic_load(&group->stat->backlog)},
-        {"in_flight", NULL, atomic_load(&group->stat->in_flight)},
-        {"acknowledged", NULL, atomic_load(&group->stat->acknowledged)},
-        {"dead", NULL, atomic_load(&group->stat->dead)},
+        {"name", span_from_text(group->name), 0},
+        {"identity", span_from_text(group->uuid), 0},
+        {"type", span_from_text("group"), 0},
+        {"queue", span_from_text(queue == NULL ? "" : queue->name), 0},
+        {"backlog", number, atomic_load(&group->stat->backlog)},
+        {"in_flight", number, atomic_load(&group->stat->in_flight)},
+        {"acknowledged", number, atomic_load(&group->stat->acknowledged)},
+        {"dead", number, atomic_load(&group->stat->dead)},
+        {"selector", selector == NULL ? span_from_text("") : selector_text(selector), 0},
     };
     memcpy(attributes, all, sizeof all);
     return sizeof all / sizeof *all;
@@ -285,6 +295,17 @@ static enum status take_attribute(struct broker_admin *admin, struct span key,
     return STATUS_OK;
 }
 
+/* The same of a group. */
+static enum status take_group_attribute(struct broker_admin *admin, struct span key,
+                                        const struct amqp_value *value)
+{
+    if (!span_is(key, "selector") || (!amqp_is_text(value) && value->type != AMQP_NULL))
+        return STATUS_INVALID;
+    admin->selector = value->type == AMQP_NULL ? (struct span){0} : value->bytes;
+    admin->fields |= GROUP_FIELD_SELECTOR;
+    return STATUS_OK;
+}
+
 static enum status take_attributes(struct managing *managing, const struct amqp_message *message)
 {
     enum status status = STATUS_OK;
@@ -295,8 +316,9 @@ static enum status take_attributes(struct managing *managing, const struct amqp_
         struct amqp_value key, value;
         amqp_value_read(&at, &key);
         amqp_value_read(&at, &value);
-        status = amqp_is_text(&key) ? take_attribute(&managing->admin, key.bytes, &value)
-                                    : STATUS_INVALID;
+        status = !amqp_is_text(&key)  ? STATUS_INVALID
+                 : managing->is_group ? take_group_attribute(&managing->admin, key.bytes, &value)
+                                      : take_attribute(&managing->admin, key.bytes, &value);
     }
     return status;
 }
@@ -311,8 +333,12 @@ static void changed(struct request *request, enum status status)
                managing->admin.err.text[0] == '\0' ? NULL : managing->admin.err.text);
         return;
     }
+    const struct amqp_link *link = managing->link;
     if (managing->admin.queue != NULL)
         count = show_queue(managing->admin.queue, attributes);
+    else if (managing->admin.group != NULL && link->pn != NULL)
+        count = show_group(broker_catalog(link->connection->client.worker), managing->admin.group,
+                           attributes);
     answer(managing, managing->ok, "OK", attributes, count);
 }
 
@@ -349,7 +375,9 @@ static void create(struct managing *managing, const struct amqp_message *message
         managing->admin.action = ADMIN_GROUP_CREATE;
         managing->admin.name = managing->address.group;
         managing->admin.id = queue == NULL ? 0 : queue->id;
-        status = queue == NULL ? STATUS_NOT_FOUND : group != NULL ? STATUS_EXISTS : STATUS_OK;
+        status = queue == NULL   ? STATUS_NOT_FOUND
+                 : group != NULL ? STATUS_EXISTS
+                                 : take_attributes(managing, message);
     } else {
         managing->admin.action = ADMIN_QUEUE_CREATE;
         managing->admin.name = managing->address.queue;
@@ -374,16 +402,18 @@ static void operate(struct managing *managing, struct span operation,
     if (queue == NULL || (managing->is_group && group == NULL)) {
         refuse(managing, STATUS_NOT_FOUND, NULL);
     } else if (span_is(operation, "READ")) {
-        uint32_t count = managing->is_group ? show_group(group, queue, attributes)
-                                            : show_queue(queue, attributes);
+        const struct client *client = &managing->link->connection->client;
+        uint32_t count = managing->is_group
+                             ? show_group(broker_catalog(client->worker), group, attributes)
+                             : show_queue(queue, attributes);
         answer(managing, 200, "OK", attributes, count);
     } else if (span_is(operation, "DELETE")) {
         managing->admin.action = managing->is_group ? ADMIN_GROUP_DELETE : ADMIN_QUEUE_DELETE;
         managing->admin.id = managing->is_group ? group->id : queue->id;
         change(managing, 204);
-    } else if (span_is(operation, "UPDATE") && !managing->is_group) {
-        managing->admin.action = ADMIN_QUEUE_CHANGE;
-        managing->admin.id = queue->id;
+    } else if (span_is(operation, "UPDATE")) {
+        managing->admin.action = managing->is_group ? ADMIN_GROUP_CHANGE : ADMIN_QUEUE_CHANGE;
+        managing->admin.id = managing->is_group ? group->id : queue->id;
         enum status status = take_attributes(managing, message);
         if (status == STATUS_OK)
             change(managing, 200);
@@ -402,7 +432,8 @@ static void query(struct managing *managing)
     struct client *client = &managing->link->connection->client;
     const struct catalog *catalog = broker_catalog(client->worker);
     struct attribute attributes[ATTRIBUTES] = {{0}};
-    uint8_t *bytes = heap_new(ANSWER_MAX + 8 * ENTITY_MAX + managing->correlation.bytes.size);
+    uint8_t *bytes = heap_new(ANSWER_MAX + 8 * ENTITY_MAX + LIMIT_SELECTOR_BYTES +
+                              managing->correlation.bytes.size);
     struct amqp_writer writer = {.at = bytes};
     write_head(&writer, managing, 200, "OK");
     uint8_t *map = amqp_open(&writer);
@@ -416,15 +447,11 @@ static void query(struct managing *managing)
              k < groups && may_see(client, queue) && (size_t)(writer.at - bytes) < ANSWER_MAX;
              k++) {
             count = managing->is_group
-                        ? show_group(catalog_group_at(catalog, queue->id, k), queue, attributes)
+                        ? show_group(catalog, catalog_group_at(catalog, queue->id, k), attributes)
                         : show_queue(queue, attributes);
             uint8_t *row = amqp_open(&writer);
-            for (uint32_t a = 0; a < count; a++) {
-                if (attributes[a].text != NULL)
-                    amqp_write_bytes(&writer, AMQP_STRING, span_from_text(attributes[a].text));
-                else
-                    amqp_write_ulong(&writer, attributes[a].number);
-            }
+            for (uint32_t a = 0; a < count; a++)
+                write_attribute(&writer, &attributes[a]);
             amqp_close(&writer, row, AMQP_LIST, count, false);
             row_count++;
         }

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Groups of a queue: create, list, delete. */
+/* Groups of a queue: create, list, change, delete. */
 #include "adapters/http/codec.h"
 #include "adapters/rest/change.h"
 #include "adapters/rest/queues.h"
 #include "core/base/check.h"
 
-enum { GROUPS_PER_CALL = 3, DMS_NAME_MAX = 32 };
+enum { GROUPS_PER_CALL = 3, DMS_NAME_MAX = 32, CODE_FIELD = 10240009 };
 
 static const struct change_codes group_codes = {
     .exists = 10240018, .over_quota = 10240019, .not_found = 10240405, .invalid = 10240012};
@@ -56,11 +56,33 @@ static bool read_choice(struct change *change, const json_t *entry, const char *
     return false;
 }
 
-static bool check_choices(struct change *change, const json_t *entry)
+/* A field of ours. Missing, null and empty: every record. */
+static bool read_selector(struct change *change, const json_t *entry)
+{
+    const json_t *value = json_object_get(entry, "selector");
+    change->admin.selector = (struct span){0};
+    if (value == NULL || json_is_null(value) || !call_is_ours(&change->call))
+        return true;
+    struct selector *selector;
+    struct err err = {.text = "it is no text"};
+    struct span text = json_is_string(value) ? json_span(value) : (struct span){0};
+    if (json_is_string(value) &&
+        (text.size == 0 || selector_compile(text, &selector, &err) == STATUS_OK)) {
+        if (text.size > 0)
+            selector_unref(selector);
+        change->admin.selector = text;
+        return true;
+    }
+    call_refuse(&change->call, 400, CODE_FIELD, "That is no selector: %s", err.text);
+    return false;
+}
+
+static bool check_fields(struct change *change, const json_t *entry)
 {
     bool second;
     return read_choice(change, entry, "start", "earliest", "latest", &second) &&
-           read_choice(change, entry, "mode", "shared", "broadcast", &second);
+           read_choice(change, entry, "mode", "shared", "broadcast", &second) &&
+           read_selector(change, entry);
 }
 
 static bool check_names(struct change *change, const struct queue *queue)
@@ -78,7 +100,7 @@ static bool check_names(struct change *change, const struct queue *queue)
     }
     for (size_t i = 0; i < count; i++) {
         if (!check_name(change, queue, group_at(change, i)) ||
-            !check_choices(change, group_at(change, i)))
+            !check_fields(change, group_at(change, i)))
             return false;
         for (size_t k = 0; k < i; k++) {
             if (json_equal(json_object_get(group_at(change, i), "name"),
@@ -97,6 +119,7 @@ static void create_next(struct change *change)
     bool latest, broadcast;
     read_choice(change, entry, "start", "earliest", "latest", &latest);
     read_choice(change, entry, "mode", "shared", "broadcast", &broadcast);
+    read_selector(change, entry);
     change->admin.name = json_span(json_object_get(entry, "name"));
     change->admin.start = latest ? GROUP_LATEST : GROUP_EARLIEST;
     change->admin.mode = broadcast ? GROUP_BROADCAST : GROUP_SHARED;
@@ -163,9 +186,33 @@ struct list_options {
     uint64_t produced;
 };
 
-static void write_group(const struct group_spec *group, const struct list_options *options,
-                        struct buf *to)
+static void write_own_fields(struct call *call, const struct group_spec *group)
 {
+    struct buf *to = call_out(call);
+    const struct group_stat *stat = group->stat;
+    const struct selector *selector = catalog_group_selector(call_catalog(call), group);
+    put_field(to, "in_flight", atomic_load(&stat->in_flight));
+    put_field(to, "oldest_ms", (uint64_t)atomic_load(&stat->oldest_ms));
+    put_field(to, "created", (uint64_t)group->created_ms);
+    put_field(to, "expired", atomic_load(&stat->expired));
+    put_field(to, "lost", atomic_load(&stat->lost));
+    put_field(to, "held_bytes", atomic_load(&stat->held_bytes));
+    json_put(to,
+             group->start == GROUP_LATEST ? ",\"start\":\"latest\"" : ",\"start\":\"earliest\"");
+    json_put(to, group->mode == GROUP_BROADCAST ? ",\"mode\":\"broadcast\""
+                 : group->parent != 0           ? ",\"mode\":\"consumer\""
+                                                : ",\"mode\":\"shared\"");
+    json_put(to, ",\"selector\":");
+    if (selector == NULL)
+        json_put(to, "null");
+    else
+        json_put_text(to, selector_text(selector));
+}
+
+static void write_group(struct call *call, const struct group_spec *group,
+                        const struct list_options *options)
+{
+    struct buf *to = call_out(call);
     const struct group_stat *stat = group->stat;
     json_put(to, "{\"id\":\"");
     json_put(to, group->uuid);
@@ -178,19 +225,8 @@ static void write_group(const struct group_spec *group, const struct list_option
         put_field(to, "produced_deadletters", atomic_load(&stat->dead_produced));
         put_field(to, "available_deadletters", atomic_load(&stat->dead));
     }
-    if (options->ours) {
-        put_field(to, "in_flight", atomic_load(&stat->in_flight));
-        put_field(to, "oldest_ms", (uint64_t)atomic_load(&stat->oldest_ms));
-        put_field(to, "created", (uint64_t)group->created_ms);
-        put_field(to, "expired", atomic_load(&stat->expired));
-        put_field(to, "lost", atomic_load(&stat->lost));
-        put_field(to, "held_bytes", atomic_load(&stat->held_bytes));
-        json_put(to, group->start == GROUP_LATEST ? ",\"start\":\"latest\""
-                                                  : ",\"start\":\"earliest\"");
-        json_put(to, group->mode == GROUP_BROADCAST ? ",\"mode\":\"broadcast\""
-                     : group->parent != 0           ? ",\"mode\":\"consumer\""
-                                                    : ",\"mode\":\"shared\"");
-    }
+    if (options->ours)
+        write_own_fields(call, group);
     json_put(to, "}");
 }
 
@@ -241,10 +277,64 @@ static void run_list(struct call *call)
         if (begun)
             json_put(to, ",");
         begun = true;
-        write_group(group, &options, to);
+        write_group(call, group, &options);
     }
     json_put(to, "]}");
     call_answer(call, 200);
+}
+
+/* ---------------------------------------------------------------- change */
+
+static void changed(struct change *change)
+{
+    struct call *call = &change->call;
+    const struct group_spec *group = change->admin.group;
+    const struct queue *queue = catalog_queue(call_catalog(call), group->queue);
+    struct list_options options = {
+        .numbers = true,
+        .deadletters = true,
+        .ours = true,
+        .produced = queue == NULL ? 0 : kept_records(queue),
+    };
+    if (call->exchange == NULL)
+        return;
+    write_group(call, group, &options);
+    call_answer(call, 200);
+}
+
+static bool read_change(struct change *change)
+{
+    struct call *call = &change->call;
+    const char *name;
+    json_t *value;
+    json_object_foreach(call->body, name, value)
+    {
+        if (strcmp(name, "selector") != 0) {
+            call_refuse(call, 400, CODE_FIELD, "%.64s is nothing that can be changed.", name);
+            return false;
+        }
+        change->admin.fields |= GROUP_FIELD_SELECTOR;
+    }
+    if (change->admin.fields != 0)
+        return read_selector(change, call->body);
+    call_refuse(call, 400, CODE_FIELD, "Nothing is to be changed.");
+    return false;
+}
+
+static void run_change(struct call *call)
+{
+    static const struct change_codes codes = {.not_found = 10240405, .invalid = CODE_FIELD};
+    struct change *change = change_of(call);
+    if (!call_check_project(call))
+        return;
+    const struct queue *queue = call_queue(call, 1);
+    const struct group_spec *group = queue == NULL ? NULL : call_group(call, queue, 2);
+    if (group == NULL || !call_read_object(call, CODE_FIELD) || !read_change(change))
+        return;
+    change->codes = &codes;
+    change->applied = changed;
+    change->admin.id = group->id;
+    change_start(change, ADMIN_GROUP_CHANGE);
 }
 
 /* ---------------------------------------------------------------- delete */
@@ -278,6 +368,12 @@ void groups_create(struct http_exchange *exchange)
 void groups_list(struct http_exchange *exchange)
 {
     static const struct call_kind kind = {.size = sizeof(struct call), .run = run_list};
+    call_start(exchange, &kind);
+}
+
+void groups_set(struct http_exchange *exchange)
+{
+    static const struct call_kind kind = {.size = sizeof(struct change), .run = run_change};
     call_start(exchange, &kind);
 }
 

@@ -14,6 +14,7 @@ void queues_quota(struct http_exchange *exchange);
 
 void groups_create(struct http_exchange *exchange);
 void groups_list(struct http_exchange *exchange);
+void groups_set(struct http_exchange *exchange); /* PATCH .../groups/{group} */
 void groups_delete(struct http_exchange *exchange);
 
 #endif

@@ -114,6 +114,7 @@ const struct http_route rest_routes[] = {
     OURS(DELETE, "/queues/{queue}/delayed/{id}", upkeep_cancel),
     OURS(POST, "/queues/{queue}/groups", groups_create),
     OURS(GET, "/queues/{queue}/groups", groups_list),
+    OURS(PATCH, GROUP, groups_set),
     OURS(DELETE, GROUP, groups_delete),
     OURS(GET, GROUP "/messages", consume_messages),
     OURS(POST, GROUP "/ack", settle_done),

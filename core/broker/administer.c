@@ -154,9 +154,10 @@ static enum status may_manage(const struct broker_admin *admin)
     case ADMIN_QUEUE_CHANGE:
     case ADMIN_QUEUE_DELETE:
     case ADMIN_GROUP_CREATE:
+    case ADMIN_GROUP_CHANGE:
     case ADMIN_GROUP_DELETE: {
-        const struct group_spec *group =
-            admin->action == ADMIN_GROUP_DELETE ? catalog_group(catalog, admin->id) : NULL;
+        bool by_group = admin->action == ADMIN_GROUP_CHANGE || admin->action == ADMIN_GROUP_DELETE;
+        const struct group_spec *group = by_group ? catalog_group(catalog, admin->id) : NULL;
         const struct queue *queue =
             catalog_queue(catalog, group != NULL ? group->queue : admin->id);
         bool by_use = admin->action == ADMIN_GROUP_CREATE && admin->by_use;
@@ -332,8 +333,11 @@ static void apply_queues(struct broker_worker *worker, const struct catalog *old
             change_queue(worker, queue);
         for (size_t k = 0; k < catalog_group_count(new, queue->id); k++) {
             const struct group_spec *group = catalog_group_at(new, queue->id, k);
-            if (old == NULL || catalog_group(old, group->id) == NULL)
+            const struct group_spec *was = old == NULL ? NULL : catalog_group(old, group->id);
+            if (was == NULL)
                 open_group(worker, queue, group);
+            else if (was != group)
+                groups_describe(worker, group);
         }
     }
 }

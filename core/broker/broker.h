@@ -404,6 +404,7 @@ enum admin_action {
     ADMIN_QUEUE_CHANGE, /* of what fields names; the rest stays as it is */
     ADMIN_QUEUE_DELETE,
     ADMIN_GROUP_CREATE,
+    ADMIN_GROUP_CHANGE, /* likewise */
     ADMIN_GROUP_DELETE,
     ADMIN_ROUTE_SET,
     ADMIN_ROUTE_DELETE,
@@ -424,6 +425,8 @@ enum queue_field {
     QUEUE_FIELD_PROTECT_BYTES = 64,
     QUEUE_FIELD_DEDUP_MS = 128,
 };
+/* Likewise of a group's. */
+enum group_field { GROUP_FIELD_SELECTOR = 1 };
 /* One change of the catalog: checked (rights, limits, names), stored durably, confirmed by all
  * workers, then done(), also when the client has gone. request.home must be the client's loop.
  * Spans and pointers are borrowed until done(). */
@@ -432,7 +435,7 @@ struct broker_admin {
     struct client *client;
     enum admin_action action;
     struct span name; /* queue, group, or user; route: the filter */
-    uint64_t id;      /* queue to change; queue or group to delete; queue of a group to create, of a
+    uint64_t id;      /* queue or group to change, to delete; queue of a group to create, of a
                        * route */
     /* ADMIN_QUEUE_CREATE: fields of the description; 0 and NULL mean defaults. ADMIN_QUEUE_CHANGE:
      * those that fields names, from description on; 0 and NULL mean none. */
@@ -452,6 +455,9 @@ struct broker_admin {
     bool dms;        /* counts in the limit per queue */
     bool by_use;     /* by one who is about to consume: the right to do that is enough */
     uint64_t parent; /* a consumer of this broadcast group, called name; 0: a group */
+    /* ADMIN_GROUP_CREATE, and ADMIN_GROUP_CHANGE as fields say: empty: every record. INVALID, with
+     * err, for what is no selector, and for that of a broadcast group's consumer. */
+    struct span selector;
     /* ADMIN_USER_SET, ADMIN_GRANTS_SET, ADMIN_KEY_DELETE */
     struct span password;
     const struct grant *grants;

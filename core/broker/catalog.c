@@ -246,6 +246,13 @@ const struct group_spec *catalog_group_by_text(const struct catalog *catalog, ui
     return by_text(catalog->groups, queue, text);
 }
 
+struct selector *catalog_group_selector(const struct catalog *catalog,
+                                        const struct group_spec *group)
+{
+    const struct group_spec *parent = catalog_group(catalog, group->parent);
+    return parent != NULL ? parent->selector : group->selector;
+}
+
 const struct route *catalog_route_by_filter(const struct catalog *catalog, uint64_t tenant,
                                             struct span filter)
 {

@@ -46,6 +46,10 @@ const struct queue *catalog_queue_of_partition(const struct catalog *catalog, ui
 const struct group_spec *catalog_group(const struct catalog *catalog, uint64_t id);
 const struct group_spec *catalog_group_by_text(const struct catalog *catalog, uint64_t queue,
                                                struct span text);
+/* What the group wants: by its own description, or as the consumer of a broadcast group; NULL:
+ * every record. */
+struct selector *catalog_group_selector(const struct catalog *catalog,
+                                        const struct group_spec *group);
 const struct route *catalog_route_by_filter(const struct catalog *catalog, uint64_t tenant,
                                             struct span filter);
 /* The home queue of a topic: of its most specific route, else the built-in queue. Never NULL once

@@ -256,6 +256,64 @@ static char *group_name(const struct group_spec *parent, struct span name)
     return text;
 }
 
+/* Takes the reference. */
+static void group_put(struct broker_admin *admin, struct group_spec *group, struct catalog *next)
+{
+    struct buf row;
+    buf_init(&row, ROW_LIMIT);
+    CHECK(store(admin, TABLE_GROUP, (uint64_t[]){group->tenant, group->queue, group->id}, 3, &row,
+                group_spec_encode(group, &row)) == STATUS_OK);
+    admin->group = group_spec_ref(group);
+    catalog_put_group(next, group);
+}
+
+/* *selector: a reference, NULL where none is given. */
+static enum status read_selector(struct broker_admin *admin, struct selector **selector)
+{
+    struct err err;
+    if (admin->selector.size == 0 || selector_compile(admin->selector, selector, &err) == STATUS_OK)
+        return STATUS_OK;
+    return err_set(&admin->err, STATUS_INVALID, "that is no selector: %s", err.text);
+}
+
+/* Room for one more group of the queue? */
+static enum status group_fits(const struct broker *broker, struct broker_admin *admin,
+                              const struct queue *queue, const struct catalog *next)
+{
+    uint32_t counted = 0;
+    size_t count = catalog_group_count(next, queue->id);
+    for (size_t i = 0; i < count; i++)
+        counted += catalog_group_at(next, queue->id, i)->counts;
+    uint32_t limit = broker->options.group_limit_dms == 0 ? 3 : broker->options.group_limit_dms;
+    if (count < LIMIT_GROUPS_PER_QUEUE && (!admin->dms || counted < limit))
+        return STATUS_OK;
+    return err_set(&admin->err, STATUS_OVER_QUOTA,
+                   "the queue has %u groups already, as many as allowed",
+                   admin->dms ? limit : LIMIT_GROUPS_PER_QUEUE);
+}
+
+static struct group_spec *group_make(struct broker *broker, const struct broker_admin *admin,
+                                     const struct queue *queue, const struct group_spec *parent)
+{
+    struct group_spec *group = heap_new(sizeof *group);
+    atomic_init(&group->refs, 1);
+    group->tenant = queue->tenant;
+    group->queue = queue->id;
+    group->id = broker->next_id++;
+    group->uuid[0] = 'g';
+    group->uuid[1] = '-';
+    rng_uuid(group->uuid + 2);
+    group->parent = admin->parent;
+    group->start = parent != NULL ? parent->start : admin->start;
+    group->mode = admin->mode;
+    if (group->mode == GROUP_SHARED)
+        group->dead_partition = dead_partition_of(group->id);
+    group->counts = admin->dms;
+    group->created_ms = clock_wall_ms();
+    group->stat = group_stat_new(queue->partition_count);
+    return group;
+}
+
 static enum status group_create(struct broker *broker, struct broker_admin *admin,
                                 struct catalog *next)
 {
@@ -266,46 +324,50 @@ static enum status group_create(struct broker *broker, struct broker_admin *admi
     if (!queue_name_is_valid(admin->name, LIMIT_GROUP_NAME))
         return err_set(&admin->err, STATUS_INVALID,
                        "a group's name is 1 to %u of A-Z a-z 0-9 - _ .", LIMIT_GROUP_NAME);
+    struct selector *selector = NULL;
     char *name = group_name(parent, admin->name);
-    if (catalog_group_by_text(next, queue->id, span_from_text(name)) != NULL) {
+    enum status status = STATUS_OK;
+    if (catalog_group_by_text(next, queue->id, span_from_text(name)) != NULL)
+        status = err_set(&admin->err, STATUS_EXISTS, "group %.*s exists already",
+                         (int)admin->name.size, (const char *)admin->name.data);
+    if (status == STATUS_OK)
+        status = group_fits(broker, admin, queue, next);
+    if (status == STATUS_OK)
+        status = read_selector(admin, &selector);
+    if (status != STATUS_OK) {
         heap_free(name);
-        return err_set(&admin->err, STATUS_EXISTS, "group %.*s exists already",
-                       (int)admin->name.size, (const char *)admin->name.data);
+        return status;
     }
-    uint32_t counted = 0;
-    size_t count = catalog_group_count(next, queue->id);
-    for (size_t i = 0; i < count; i++)
-        counted += catalog_group_at(next, queue->id, i)->counts;
-    uint32_t limit = broker->options.group_limit_dms == 0 ? 3 : broker->options.group_limit_dms;
-    if (count >= LIMIT_GROUPS_PER_QUEUE || (admin->dms && counted >= limit)) {
-        heap_free(name);
-        return err_set(&admin->err, STATUS_OVER_QUOTA,
-                       "the queue has %u groups already, as many as allowed",
-                       admin->dms ? limit : LIMIT_GROUPS_PER_QUEUE);
-    }
-    struct group_spec *group = heap_new(sizeof *group);
-    atomic_init(&group->refs, 1);
-    group->tenant = queue->tenant;
-    group->queue = queue->id;
-    group->id = broker->next_id++;
-    group->uuid[0] = 'g';
-    group->uuid[1] = '-';
-    rng_uuid(group->uuid + 2);
+    struct group_spec *group = group_make(broker, admin, queue, parent);
     group->name = name;
-    group->parent = admin->parent;
-    group->start = parent != NULL ? parent->start : admin->start;
-    group->mode = admin->mode;
-    if (group->mode == GROUP_SHARED)
-        group->dead_partition = dead_partition_of(group->id);
-    group->counts = admin->dms;
-    group->created_ms = clock_wall_ms();
-    group->stat = group_stat_new(queue->partition_count);
-    struct buf row;
-    buf_init(&row, ROW_LIMIT);
-    CHECK(store(admin, TABLE_GROUP, (uint64_t[]){group->tenant, group->queue, group->id}, 3, &row,
-                group_spec_encode(group, &row)) == STATUS_OK);
-    admin->group = group_spec_ref(group);
-    catalog_put_group(next, group);
+    group->selector = selector;
+    group_put(admin, group, next);
+    return STATUS_OK;
+}
+
+static enum status group_describe(struct broker *broker, struct broker_admin *admin,
+                                  struct catalog *next)
+{
+    (void)broker;
+    const struct group_spec *old = catalog_group(next, admin->id);
+    if (old == NULL)
+        return STATUS_NOT_FOUND;
+    struct selector *selector = NULL;
+    enum status status = STATUS_OK;
+    bool selects = (admin->fields & GROUP_FIELD_SELECTOR) != 0;
+    if (selects && old->parent != 0)
+        return err_set(&admin->err, STATUS_INVALID,
+                       "a consumer has the selector of its broadcast group");
+    if (selects)
+        status = read_selector(admin, &selector);
+    if (status != STATUS_OK)
+        return status;
+    struct group_spec *group = group_spec_copy(old);
+    if (selects) {
+        selector_unref(group->selector);
+        group->selector = selector;
+    }
+    group_put(admin, group, next);
     return STATUS_OK;
 }
 
@@ -519,11 +581,12 @@ static enum status key_delete(struct broker *broker, struct broker_admin *admin,
 
 static change *const changes[] = {
     [ADMIN_QUEUE_CREATE] = queue_create, [ADMIN_QUEUE_DELETE] = queue_delete,
-    [ADMIN_GROUP_CREATE] = group_create, [ADMIN_GROUP_DELETE] = group_delete,
-    [ADMIN_ROUTE_SET] = route_set,       [ADMIN_ROUTE_DELETE] = route_delete,
-    [ADMIN_USER_SET] = user_set,         [ADMIN_USER_DELETE] = user_delete,
-    [ADMIN_GRANTS_SET] = grants_set,     [ADMIN_KEY_CREATE] = key_create,
-    [ADMIN_KEY_DELETE] = key_delete,     [ADMIN_QUEUE_CHANGE] = queue_change,
+    [ADMIN_GROUP_CREATE] = group_create, [ADMIN_GROUP_CHANGE] = group_describe,
+    [ADMIN_GROUP_DELETE] = group_delete, [ADMIN_ROUTE_SET] = route_set,
+    [ADMIN_ROUTE_DELETE] = route_delete, [ADMIN_USER_SET] = user_set,
+    [ADMIN_USER_DELETE] = user_delete,   [ADMIN_GRANTS_SET] = grants_set,
+    [ADMIN_KEY_CREATE] = key_create,     [ADMIN_KEY_DELETE] = key_delete,
+    [ADMIN_QUEUE_CHANGE] = queue_change,
 };
 
 enum status change_make(struct broker *broker, struct broker_admin *admin, struct catalog *next)

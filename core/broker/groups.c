@@ -15,6 +15,7 @@ void groups_open(struct broker_worker *worker, const struct queue *queue,
     home->queue = queue->id;
     home->worker = worker;
     home->group = group_open(worker->broker->log, worker->log, worker->loop, queue, group);
+    group_select(home->group, catalog_group_selector(worker->catalog, group));
     map_put(&worker->groups, span_of(&home->id, sizeof home->id), home);
     list_push(&worker->home_groups, &home->link);
 }
@@ -50,6 +51,18 @@ void groups_change(struct broker_worker *worker, const struct queue *queue)
         struct home_group *home = container_of(link, struct home_group, link);
         if (home->queue == queue->id)
             group_change(home->group, queue);
+    }
+}
+
+void groups_describe(struct broker_worker *worker, const struct group_spec *group)
+{
+    list_each(link, &worker->home_groups)
+    {
+        struct home_group *home = container_of(link, struct home_group, link);
+        const struct group_spec *spec =
+            home->queue == group->queue ? catalog_group(worker->catalog, home->id) : NULL;
+        if (spec != NULL && (spec->id == group->id || spec->parent == group->id))
+            group_select(home->group, catalog_group_selector(worker->catalog, spec));
     }
 }
 

@@ -282,6 +282,8 @@ void groups_open(struct broker_worker *worker, const struct queue *queue,
 void groups_close(struct broker_worker *worker, uint64_t id, bool remove);
 /* The description of a queue was replaced: of the same partitions, with other limits. */
 void groups_change(struct broker_worker *worker, const struct queue *queue);
+/* Likewise of a group; of a broadcast group it says what its consumers want. */
+void groups_describe(struct broker_worker *worker, const struct group_spec *group);
 void groups_close_all(struct broker_worker *worker);
 void groups_notice(struct broker_worker *worker, uint64_t queue, uint64_t partition,
                    struct batch *batch);

@@ -35,6 +35,10 @@ void group_close(struct group *group, bool remove, struct request *closed);
 /* The queue's description was replaced: same partitions, other limits. On the home loop. */
 void group_change(struct group *group, const struct queue *queue);
 
+/* What the group wants from now on; NULL: every record. The rest, also what is given back, is done
+ * for it as takes come by. Takes a reference. On the home loop. */
+void group_select(struct group *group, struct selector *selector);
+
 /* Partitions of the queue may begin later than the group knows. On the home loop. */
 void group_look(struct group *group);
 

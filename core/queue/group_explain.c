@@ -88,8 +88,7 @@ static void blocked(struct explain_job *job, bool too_far)
 
 static bool is_wanted(const struct group *group, const struct record *record)
 {
-    return !feed_is_expired(record, clock_wall_ms()) &&
-           (group->labels.count == 0 || label_matches(&group->labels, record));
+    return !feed_is_expired(record, clock_wall_ms()) && filter_wants(group, record);
 }
 
 /* True: the answer is known. */
@@ -154,7 +153,7 @@ static void explain_record(struct explain_job *job, const struct record *record)
     struct group_explain *explain = job->explain;
     bool done = explain->fate == RECORD_ACKNOWLEDGED;
     struct span key;
-    if (group->labels.count > 0 && !label_matches(&group->labels, record)) {
+    if (!filter_wants(group, record)) {
         explain->fate = RECORD_FILTERED;
     } else if (feed_is_expired(record, clock_wall_ms()) &&
                (!done || feed_has_expired(job->part, explain->offset))) {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What a group and its consumers do not want. Labels are the group's: what has none of them is done
- * for all its consumers. A selector is a consumer's: takes with the same one share a lane, which
- * looks at every record once. */
+/* What a group and its consumers do not want. Labels and a selector are the group's: what they do
+ * not name is done for all its consumers. A consumer's selector leaves the rest for others: takes
+ * with the same one share a lane, which looks at every record once. */
 #include "core/queue/group_impl.h"
 
 #include "core/base/check.h"
@@ -49,11 +49,29 @@ bool filter_batch(struct part *part, const struct find *find)
     return true;
 }
 
+static bool has_labels(const struct group *group, const struct record *record)
+{
+    return group->labels.count == 0 || label_matches(&group->labels, record);
+}
+
+static bool is_selected(const struct group *group, const struct record *record)
+{
+    return group->selector == NULL || selector_matches(group->selector, record);
+}
+
+bool filter_wants(const struct group *group, const struct record *record)
+{
+    return has_labels(group, record) && is_selected(group, record);
+}
+
 bool filter_record(struct part *part, const struct find *find)
 {
-    const struct label_filter *labels = &part->group->labels;
-    if (labels->count == 0 || label_matches(labels, &find->record))
-        return false;
+    struct group *group = part->group;
+    if (has_labels(group, &find->record)) {
+        if (is_selected(group, &find->record))
+            return false;
+        order_evaluated(group);
+    }
     window_gap(part->window, find->offset, find->offset + 1);
     return true;
 }
@@ -91,6 +109,16 @@ enum status filter_load(struct group *group, struct span row)
 }
 
 /* Selectors */
+
+void group_select(struct group *group, struct selector *selector)
+{
+    CHECK(loop_is_home(group->loop));
+    struct selector *old = group->selector;
+    group->selector = selector == NULL ? NULL : selector_ref(selector);
+    selector_unref(old);
+    group_wake(group);
+}
+
 /* Two of the same text choose the same. */
 static bool is_same(const struct selector *a, const struct selector *b)
 {
@@ -170,4 +198,5 @@ void filter_deinit(struct group *group)
     for (uint32_t i = 0; i < LANES; i++)
         lane_leave(&group->lanes[i]);
     buf_deinit(&group->labels_row);
+    selector_unref(group->selector);
 }

@@ -126,6 +126,7 @@ struct group {
     bool labels_changed;
     struct buf labels_row;
     uint8_t labels_key[9];
+    struct selector *selector; /* likewise; NULL: everything */
 
     struct lane *choices[CHOICES_MAX]; /* lanes with a selector */
     uint32_t choice_count;
@@ -198,6 +199,7 @@ void part_watch(struct part *part); /* returns are offered to lanes from now on 
 void part_order_deinit(struct part *part);
 void lane_join(struct lane *lane); /* places in all its partitions */
 void lane_leave(struct lane *lane);
+void order_evaluated(struct group *group); /* a selector does not want a record */
 
 /* group_filter.c */
 /* The lane that a take belongs to; NULL: too many selectors are in use. */
@@ -205,6 +207,7 @@ struct lane *lane_for(struct group *group, const struct group_take *take);
 bool lane_wants(const struct lane *lane, const struct record *record);
 /* False: the take asks for other labels than the group has chosen. */
 bool filter_agrees(struct group *group, const struct group_take *take);
+bool filter_wants(const struct group *group, const struct record *record);
 /* What the group does not want is done: the record, or as much of the batch as is clear already. */
 bool filter_batch(struct part *part, const struct find *find);
 bool filter_record(struct part *part, const struct find *find);

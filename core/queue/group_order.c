@@ -106,8 +106,7 @@ static bool is_offered(void *context, uint64_t offset)
     return is_available(part, offset);
 }
 
-/* After records that a selector does not want. */
-static void count_evaluation(struct group *group)
+void order_evaluated(struct group *group)
 {
     if (++group->evaluations % EVALUATIONS != 0)
         return;
@@ -170,7 +169,7 @@ static enum feed fifo_next(struct lane *lane, struct part *part, int64_t wall_ms
         found = feed_load(part, &part->again, false, wall_ms, find);
         if (found == FEED_RECORD && !lane_wants(lane, &find->record)) {
             reader->place++;
-            count_evaluation(group);
+            order_evaluated(group);
         } else if (found != FEED_SKIPPED) {
             return found;
         }
@@ -208,7 +207,7 @@ static enum feed choice_next(struct lane *lane, struct part *part, int64_t wall_
             place->reader.place++;
         else
             place->cursor = find->offset + 1;
-        count_evaluation(group);
+        order_evaluated(group);
     }
     return FEED_LATER;
 }

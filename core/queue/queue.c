@@ -10,8 +10,9 @@
 #include "core/base/pack.h"
 #include "core/base/reader.h"
 
-/* Of queues 1 ended before overflow; of groups 1 before the mode, 2 before the parent. */
-enum { QUEUE_VERSION = 2, GROUP_VERSION = 3 };
+/* Of queues 1 ended before overflow; of groups 1 before the mode, 2 before the parent, 3
+ * before the selector. */
+enum { QUEUE_VERSION = 2, GROUP_VERSION = 4 };
 enum { QUEUE_BUILT_IN = 1, QUEUE_DESCRIBED = 2, QUEUE_REDRIVE = 4 }; /* flags of a queue's row */
 enum { GROUP_COUNTS = 1 };
 
@@ -76,8 +77,22 @@ void group_spec_unref(struct group_spec *group)
         return;
     if (group->stat != NULL && unref(&group->stat->refs))
         heap_free(group->stat);
+    selector_unref(group->selector);
     heap_free(group->name);
     heap_free(group);
+}
+
+struct group_spec *group_spec_copy(const struct group_spec *group)
+{
+    struct group_spec *copy = heap_new(sizeof *copy);
+    *copy = *group;
+    atomic_init(&copy->refs, 1);
+    copy->name = copy_text(group->name);
+    if (copy->selector != NULL)
+        selector_ref(copy->selector);
+    if (copy->stat != NULL)
+        ref(&copy->stat->refs);
+    return copy;
 }
 
 struct queue_stat *queue_stat_new(uint32_t partitions)
@@ -221,6 +236,7 @@ enum status group_spec_encode(const struct group_spec *group, struct buf *to)
     pack_varint(&pack, group->created_ms);
     pack_u8(&pack, (uint8_t)group->mode);
     pack_uvarint(&pack, group->parent);
+    pack_block(&pack, group->selector == NULL ? (struct span){0} : selector_text(group->selector));
     return pack.status;
 }
 
@@ -246,6 +262,9 @@ enum status group_spec_decode(struct span row, struct group_spec **decoded)
     group->mode = (enum group_mode)mode;
     group->parent = version > 2 ? reader_uvarint(&reader) : 0;
     group->dead_partition = mode == GROUP_SHARED ? dead_partition_of(group->id) : 0;
+    struct span selector = version > 3 ? reader_block(&reader) : (struct span){0};
+    if (selector.size > 0 && selector_compile(selector, &group->selector, NULL) != STATUS_OK)
+        reader.failed = true;
     if (reader.failed || reader_left(&reader) != 0 || start > GROUP_LATEST ||
         mode > GROUP_BROADCAST) {
         group_spec_unref(group);

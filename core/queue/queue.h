@@ -8,6 +8,7 @@
 
 #include "core/base/buf.h"
 #include "core/log/log.h"
+#include "core/queue/selector.h"
 
 enum overflow { OVERFLOW_DROP_OLDEST, OVERFLOW_REFUSE };
 enum queue_type { QUEUE_STANDARD, QUEUE_FIFO, QUEUE_STREAM };
@@ -94,6 +95,9 @@ struct group_spec { /* "spec": the description; the living group is struct group
     bool counts;             /* made through a DMS call: counts in the limit per queue */
     uint64_t dead_partition; /* of its dead letters; 0: it keeps none (broadcast) */
     int64_t created_ms;
+    /* What it wants, besides its labels; NULL: every record. Consumers of a broadcast group have
+     * none of their own: the group's holds for them. */
+    struct selector *selector;
     struct group_stat *stat;
 };
 
@@ -103,6 +107,7 @@ struct group_spec *group_spec_ref(const struct group_spec *group);
 void group_spec_unref(struct group_spec *group);
 /* One reference, the same stat; for a description that replaces this one. */
 struct queue *queue_copy(const struct queue *queue);
+struct group_spec *group_spec_copy(const struct group_spec *group); /* likewise */
 struct queue_stat *queue_stat_new(uint32_t partitions);
 struct group_stat *group_stat_new(uint32_t partitions);
 

@@ -115,6 +115,7 @@ static const struct cli_column group_columns[] = {
     {"IN-FLIGHT", "in_flight"},
     {"DEADLETTERS", "available_deadletters"},
     {"PRODUCED", "produced_messages"},
+    {"SELECTOR", "selector"},
     {"ID", "id"},
     {NULL, NULL},
 };
@@ -130,9 +131,20 @@ static enum outcome group_create(struct cli *cli)
     const char *start = cli_option(cli, "start", 0);
     bool broadcast = cli_option(cli, "broadcast", 0) != NULL;
     return cli_change(cli, "POST", cli_path("/v1/default/queues/%s/groups", cli->words[0]),
-                      json_pack("{s:[{s:s, s:s, s:s}]}", "groups", "name", cli->words[1], "start",
-                                start != NULL ? start : "earliest", "mode",
-                                broadcast ? "broadcast" : "shared"));
+                      json_pack("{s:[{s:s, s:s, s:s, s:s?}]}", "groups", "name", cli->words[1],
+                                "start", start != NULL ? start : "earliest", "mode",
+                                broadcast ? "broadcast" : "shared", "selector",
+                                cli_option(cli, "selector", 0)));
+}
+
+static enum outcome group_set(struct cli *cli)
+{
+    const char *selector = cli_option(cli, "selector", 0);
+    if (selector == NULL)
+        return cli_say(OUTCOME_USAGE, "nothing is to be changed: polylog group set --help");
+    return cli_change(cli, "PATCH",
+                      cli_path("/v1/default/queues/%s/groups/%s", cli->words[0], cli->words[1]),
+                      json_pack("{s:s}", "selector", selector));
 }
 
 static enum outcome seek_body(const struct cli *cli, json_t *body)
@@ -235,6 +247,12 @@ static const struct cli_option set_options[] = {
 static const struct cli_option group_options[] = {
     {"start", "WHERE", "earliest (default) or latest"},
     {"broadcast", NULL, "every consumer gets every message: consume --consumer NAME"},
+    {"selector", "EXPR", "only what matches is the group's; the rest is done for it"},
+    {NULL, NULL, NULL},
+};
+
+static const struct cli_option group_set_options[] = {
+    {"selector", "EXPR", "only what matches is the group's from now on; empty: everything"},
     {NULL, NULL, NULL},
 };
 
@@ -257,6 +275,7 @@ const struct cli_command queue_commands[] = {
     {"queue", "delete", "QUEUE", 1, 1, "the queue, its records and groups", NULL, queue_delete},
     {"group", "list", "QUEUE", 1, 1, "the groups of a queue", NULL, group_list},
     {"group", "create", "QUEUE NAME", 2, 2, "a new group", group_options, group_create},
+    {"group", "set", "QUEUE GROUP", 2, 2, "changes it", group_set_options, group_set},
     {"group", "seek", "QUEUE GROUP", 2, 2, "moves its position: what lies before is done, the rest comes (again)", seek_options, group_seek},
     {"group", "delete", "QUEUE GROUP", 2, 2, "the group and its positions", NULL, group_delete},
     {"purge", NULL, "QUEUE", 1, 1, "removes all the queue holds; shows how much that was", NULL, queue_purge},

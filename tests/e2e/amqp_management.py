@@ -52,7 +52,8 @@ def lives(manager):
     assert manager.ask("CREATE", "group", "made/groups/g")[0] == 201
     assert manager.ask("CREATE", "group", "made/groups/g")[0] == 409
     assert manager.ask("CREATE", "group", "none/groups/g")[0] == 404
-    manager.connection.create_sender("made").send(Message(body="x"))
+    sender = manager.connection.create_sender("made")
+    sender.send(Message(body="x"))
     code, body = manager.ask("READ", "queue", "made")
     assert code == 200 and (body["records"], body["max_consume_count"]) == (1, 3), body
     assert manager.ask("READ", "group", "made/groups/g")[1]["queue"] == "made"
@@ -64,6 +65,22 @@ def lives(manager):
     assert code == 200 and {row[at] for row in body["results"]} == {"mqtt", "made"}, body
     code, body = manager.ask("QUERY", entityType="group")
     assert [row[0] for row in body["results"]] == ["g"], body
+    code, body = manager.ask("UPDATE", "group", "made/groups/g", {"selector": "a = 'b'"})
+    assert code == 200 and body["selector"] == "a = 'b'", (code, body)
+    assert manager.ask("UPDATE", "group", "made/groups/g", {"selector": "a = "})[0] == 400
+    assert manager.ask("UPDATE", "group", "made/groups/g", {"backlog": 1})[0] == 400
+    code, body = manager.ask("CREATE", "group", "made/groups/long", {"selector": "a <> '" + "x" * 4000 + "'"})
+    assert code == 201 and len(body["selector"]) == 4007, (code, body)
+    assert manager.ask("CREATE", "group", "made/groups/odd", {"selector": 7})[0] == 400
+    code, body = manager.ask("QUERY", entityType="group")
+    at = body["attributeNames"].index("selector")
+    assert [len(row[at]) for row in body["results"]] == [7, 4007], body
+    receiver = manager.connection.create_receiver("/queues/made/groups/g", credit=10)
+    for value in ("x", "b"):
+        sender.send(Message(body=value, properties={"a": value}))
+    assert receiver.receive(timeout=SECONDS).body == "b"
+    receiver.close()
+    assert manager.ask("DELETE", "group", "made/groups/long")[0] == 204
     assert manager.ask("DELETE", "group", "made/groups/g")[0] == 204
     assert manager.ask("READ", "group", "made/groups/g")[0] == 404
     assert manager.ask("DELETE", "queue", "made")[0] == 204

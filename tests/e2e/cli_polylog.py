@@ -85,6 +85,13 @@ def messages_go_in_and_come_out(running):
     assert [group["name"] for group in groups] == ["billing"] and groups[0]["available_messages"] == 0, groups
     assert "billing" in call(running, "group", "list", "orders")
     call(running, "consume", "orders", "billling", expected=1)
+    call(running, "group", "set", "orders", "billing", "--selector", "a = 'b'")
+    call(running, "group", "create", "orders", "odd", "--selector", "n > 1")
+    groups = answer(running, "group", "list", "orders")["groups"]
+    assert [group["selector"] for group in groups] == ["a = 'b'", "n > 1"], groups
+    call(running, "group", "set", "orders", "odd", "--selector", "")
+    assert answer(running, "group", "list", "orders")["groups"][1]["selector"] is None
+    call(running, "group", "delete", "orders", "odd")
     call(running, "group", "delete", "orders", "billing")
     call(running, "consume", "orders", "billing", expected=1)
 

@@ -5,6 +5,7 @@ import time
 
 from gateway import exchange, run, until
 from rest import DMS, V1, add_group, bodies, good, group_numbers, group_path, handlers, make, publish, refused, settle, take
+from wire import Client
 
 
 def selectors(gateway):
@@ -30,6 +31,54 @@ def selectors(gateway):
     publish(gateway, {"body": "no", "attributes": {"n": 98}}, {"body": "yes", "attributes": {"n": 99}})
     waiter.join(10)
     assert bodies(found) == ["yes"], found
+
+
+def group_selectors(gateway):
+    """What a group's selector does not name is done for it: whoever takes, in whatever protocol, after a crash too."""
+    make(gateway, group=None)
+    add_group(gateway, "q", "red", selector="colour = 'red'")
+    add_group(gateway, "q", "all")
+    add_group(gateway, "q", "each", mode="broadcast", selector="n < 2")
+    path = f"{V1}/queues/q/groups"
+    for selector, words in (("colour =", "at 9"), ("(" * 70 + "TRUE" + ")" * 70, "deep"), ("a" * 5000, "longer"), (7, "text"),
+                            (" OR ".join(f"n = {i} AND m{i} = 1" for i in range(70)), "names")):
+        refused(gateway.call("POST", path, {"groups": [{"name": "x"}, {"name": "y", "selector": selector}]}), 400, 10240009, words)
+        refused(gateway.call("PATCH", f"{path}/red", {"selector": selector}), 400, 10240009, words)
+    refused(gateway.call("PATCH", f"{path}/red", {"start": "latest"}), 400, 10240009, "start")
+    refused(gateway.call("PATCH", f"{path}/red", {}), 400, 10240009)
+    refused(gateway.call("PATCH", f"{path}/none", {"selector": "TRUE"}), 404, 10240405)
+    assert gateway.call("PATCH", f"{DMS}/queues/q/groups/red", {"selector": "TRUE"})[0] == 405
+    shown = {one["name"]: one["selector"] for one in good(gateway.call("GET", path))["groups"]}
+    assert shown == {"red": "colour = 'red'", "all": None, "each": "n < 2"}, shown
+    colours = ("red", "blue", "green")
+    publish(gateway, *({"body": i, "attributes": {"n": i, "colour": colours[i % 3]}} for i in range(12)))
+    assert bodies(take(gateway, group="red", selector="n > 5")) == [6, 9]  # both hold
+    gateway.kill9()
+    gateway.restart()
+    first = take(gateway, group="red", max_msgs=2)
+    assert bodies(first) == [0, 3]
+    good(settle(gateway, "ack", handlers(first), group="red"))
+    explain = lambda offset: good(gateway.call("GET", group_path(group="red", tail=f"/explain?offset={offset}")))["fate"]
+    assert [explain(offset) for offset in (0, 1, 6, 7)] == ["acknowledged", "filtered", "available", "filtered"]
+    with Client(gateway.mqtt_port, 5).connect("m") as reader:
+        reader.subscribe(("$share/red/$queue/q", 1))
+        assert [reader.delivery().payload for _ in range(2)] == [b"6", b"9"]
+    assert until(lambda: group_numbers(gateway, group="red")["available_messages"] == 0)
+    changed = good(gateway.call("PATCH", f"{path}/red", {"selector": "colour = 'blue'"}))
+    assert changed["selector"] == "colour = 'blue'" and changed["name"] == "red", changed
+    publish(gateway, *({"body": 12 + i, "attributes": {"n": 12 + i, "colour": colours[i]}} for i in range(3)))
+    gateway.kill9()
+    gateway.restart()
+    assert bodies(take(gateway, group="red")) == [13]  # what was passed over stays done
+    assert len(take(gateway, group="all", max_msgs=100)) == 15
+    assert bodies(take(gateway, group="each", consumer="ann")) == [0, 1]
+    refused(gateway.call("PATCH", f"{path}/each%2Fann", {"selector": "TRUE"}), 400, 10240009, "broadcast")
+    good(gateway.call("PATCH", f"{path}/each", {"selector": None}))
+    publish(gateway, {"body": "new"})
+    assert bodies(take(gateway, group="each", consumer="ann")) == ["new"]  # the rest was passed over
+    assert len(take(gateway, group="each", consumer="ben", max_msgs=100)) == 16
+    shown = {one["name"]: one["selector"] for one in good(gateway.call("GET", path))["groups"]}
+    assert shown["each"] is None and shown["each/ann"] is None, shown
 
 
 def many_selectors(gateway):
@@ -195,4 +244,4 @@ def deleted_under_load(gateway):
     assert bodies(take(gateway)) == ["alone"]
 
 
-run(selectors, many_selectors, fifo, broadcast, broadcast_at_once, deleted_under_load)
+run(selectors, group_selectors, many_selectors, fifo, broadcast, broadcast_at_once, deleted_under_load)

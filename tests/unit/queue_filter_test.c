@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Labels of a group and selectors of its consumers: by example, and under random takes against a
- * naive model that knows which record matches what. */
+/* Labels and selectors of a group, selectors of its consumers: by example, and under random takes
+ * against a naive model that knows which record matches what. */
 /* links: queue net_uv storage_memory */
 #include "tests/unit/queue_rig.h"
 
@@ -320,6 +320,158 @@ static void test_selector_on_fifo(void **state)
     rig_close();
 }
 
+/* Selectors of the group */
+
+static void select_for_group(const char *text)
+{
+    struct selector *selector = compile(text);
+    group_select(rig.group, selector);
+    selector_unref(selector);
+}
+
+static bool explained;
+
+static void explain_done(struct request *request, enum status status)
+{
+    (void)request;
+    assert_int_equal(status, STATUS_OK);
+    explained = true;
+    loop_stop(rig.loop);
+}
+
+static enum record_fate fate_of(uint64_t offset)
+{
+    struct group_explain explain = {.partition = 100, .offset = offset};
+    request_init(&explain.request, rig.loop, explain_done);
+    explained = false;
+    group_explain(rig.group, &explain);
+    while (!explained)
+        loop_run(rig.loop);
+    return explain.fate;
+}
+
+static void test_group_selector_settles_the_rest(void **state)
+{
+    (void)state;
+    static struct take take;
+    rig_open(1);
+    open_group();
+    select_for_group("color <> 'green'");
+    for (uint32_t i = 0; i < 9; i++)
+        publish_color(i, i % 3 == 0 ? "red" : i % 3 == 1 ? "blue" : "green");
+    assert_int_equal(fate_of(2), RECORD_FILTERED); /* nobody has asked yet */
+    assert_int_equal(fate_of(3), RECORD_AVAILABLE);
+    assert_int_equal(take_some(&take, 10, 0, LEASE_MS), 6);
+    assert_int_equal(number_of(&take.items[2]), 3);
+    assert_int_equal(stat_of(&rig.spec->stat->backlog), 6);
+    settle_all(&take, SETTLE_DONE);
+    take_drop(&take);
+    assert_int_equal(stat_of(&rig.spec->stat->backlog), 0);
+    assert_int_equal(stat_of(&rig.spec->stat->undone[0]), 9);
+    assert_int_equal(stat_of(&rig.spec->stat->acknowledged), 6);
+    assert_int_equal(fate_of(2), RECORD_FILTERED);
+    assert_int_equal(fate_of(3), RECORD_ACKNOWLEDGED);
+
+    /* A consumer's own holds besides, and so do labels. */
+    struct selector *blue = compile("color = 'blue' OR color = 'green'");
+    for (uint32_t i = 9; i < 13; i++)
+        publish_with(0, i, (struct extras){.color = i % 2 ? "red" : "green", .labels = "x"});
+    publish_with(0, 13, (struct extras){.color = "red"});
+    publish_with(0, 14, (struct extras){.color = "blue", .labels = "x"});
+    choose_start(&take, 10, 0, blue);
+    take.take.labels = labels_of(false, "x", NULL);
+    take_wait(&take);
+    assert_taken(&take, 14, 1);
+    take_drop(&take);
+    assert_int_equal(stat_of(&rig.spec->stat->backlog), 3); /* 9 and 11 wait for others */
+    assert_int_equal(take_labels(&take, labels_of(false, "x", NULL)), 2);
+    take_drop(&take);
+    selector_unref(blue);
+    rig_close();
+}
+
+/* Another one holds from now on: also for what comes back; what was passed over stays done. */
+static void test_group_selector_changes(void **state)
+{
+    (void)state;
+    static struct take take;
+    rig_open(1);
+    open_group();
+    select_for_group("color = 'red'");
+    for (uint32_t i = 0; i < 6; i++)
+        publish_color(i, i % 2 ? "blue" : "red");
+    assert_int_equal(take_some(&take, 2, 0, LEASE_MS), 2); /* 0, 2; 1 was passed over */
+    select_for_group("color = 'blue'");
+    settle_all(&take, SETTLE_RELEASED);
+    take_drop(&take);
+    assert_int_equal(take_some(&take, 10, 0, LEASE_MS), 2);
+    assert_int_equal(number_of(&take.items[0]), 3);
+    assert_int_equal(number_of(&take.items[1]), 5);
+    settle_all(&take, SETTLE_DONE);
+    take_drop(&take);
+    assert_int_equal(stat_of(&rig.spec->stat->backlog), 0);
+    group_select(rig.group, NULL);
+    publish_color(6, "green");
+    /* One that waits is served by what now is wanted. */
+    assert_int_equal(take_some(&take, 10, 0, LEASE_MS), 1);
+    take_drop(&take);
+    select_for_group("color = 'red'");
+    take_start(&take, 10, 5000, LEASE_MS);
+    publish_color(7, "blue");
+    publish_color(8, "red");
+    take_wait(&take);
+    assert_taken(&take, 8, 1);
+    take_drop(&take);
+    rig_close();
+}
+
+/* What the group does not want holds nothing back in a fifo queue. */
+static void test_group_selector_on_fifo(void **state)
+{
+    (void)state;
+    static struct take take;
+    rig_open(1);
+    rig.queue->type = QUEUE_FIFO;
+    open_group();
+    select_for_group("color = 'red'");
+    publish_with(0, 0, (struct extras){.group = "A", .color = "blue"});
+    publish_with(0, 1, (struct extras){.group = "A", .color = "red"});
+    publish_with(0, 2, (struct extras){.group = "A", .color = "blue"});
+    publish_with(0, 3, (struct extras){.group = "A", .color = "red"});
+    assert_int_equal(take_some(&take, 1, 0, LEASE_MS), 1);
+    assert_int_equal(number_of(&take.items[0]), 1);
+    assert_int_equal(fate_of(3), RECORD_BLOCKED);
+    settle_all(&take, SETTLE_DONE);
+    take_drop(&take);
+    assert_int_equal(take_some(&take, 10, 0, LEASE_MS), 1);
+    assert_int_equal(number_of(&take.items[0]), 3);
+    take_drop(&take);
+    rig_close();
+}
+
+/* What matches nothing takes turns: others of the loop have theirs between. */
+static void test_group_selector_yields(void **state)
+{
+    (void)state;
+    static struct take take;
+    enum { BATCHES = 100, PER_BATCH = 2000 };
+    rig_open(1);
+    open_group();
+    select_for_group("color LIKE '%r%e%d%' OR color LIKE '%b%l%u%e%'");
+    for (uint32_t i = 0; i < BATCHES; i++)
+        publish(0, i * PER_BATCH, PER_BATCH, NULL);
+    publish_color(7, "red");
+    uint64_t started = clock_monotonic_ns();
+    assert_int_equal(take_some(&take, 10, 10000, LEASE_MS), 1);
+    uint64_t took = clock_monotonic_ns() - started;
+    assert_int_equal(number_of(&take.items[0]), 7);
+    assert_true(rig.group->fills > BATCHES * PER_BATCH / 16384);
+    print_message("1 record among %u by the group's selector: %.1f ms\n", BATCHES * PER_BATCH,
+                  (double)took / 1e6);
+    take_drop(&take);
+    rig_close();
+}
+
 /* Random takes against a model */
 
 enum { NUMBERS = 500, SELECTORS = 4, TAKES = 6, STEPS = 400 };
@@ -333,7 +485,7 @@ static struct record_state records[NUMBERS];
 static uint32_t published;
 static struct take takes[TAKES];
 static struct selector *selectors[SELECTORS]; /* the last is NULL: everything */
-static bool with_labels;
+static bool with_labels, with_selector;
 static uint64_t seed;
 
 static uint64_t pick(uint64_t bound)
@@ -344,7 +496,7 @@ static uint64_t pick(uint64_t bound)
 
 static bool matches(const struct record_state *record, uint32_t selector)
 {
-    if (with_labels && !record->labelled)
+    if ((with_labels && !record->labelled) || (with_selector && record->color == 1))
         return false;
     return selector == 3 || (selector == 2 ? record->color <= 1 : record->color == selector);
 }
@@ -408,6 +560,13 @@ static void step_settle(void)
     take_drop(take);
 }
 
+static void open_choosing(void)
+{
+    open_group();
+    if (with_selector)
+        select_for_group("color <> 'blue'");
+}
+
 static void restart(bool clean)
 {
     for (uint32_t i = 0; i < TAKES; i++)
@@ -416,10 +575,12 @@ static void restart(bool clean)
         records[i].leased = false;
     if (!clean) {
         crash_and_open();
+        if (with_selector)
+            select_for_group("color <> 'blue'");
         return;
     }
     close_group(false);
-    open_group();
+    open_choosing();
 }
 
 static void run_seed(uint64_t number)
@@ -428,8 +589,9 @@ static void run_seed(uint64_t number)
     memset(records, 0, sizeof records);
     published = 0;
     with_labels = number % 2;
+    with_selector = number % 4 >= 2;
     rig_open(2);
-    open_group();
+    open_choosing();
     for (int i = 0; i < STEPS; i++) {
         uint64_t what = pick(100);
         if (what < 25)
@@ -504,6 +666,10 @@ int main(void)
         cmocka_unit_test(test_selector_remembers_its_place),
         cmocka_unit_test(test_selectors_are_limited),
         cmocka_unit_test(test_selector_on_fifo),
+        cmocka_unit_test(test_group_selector_settles_the_rest),
+        cmocka_unit_test(test_group_selector_changes),
+        cmocka_unit_test(test_group_selector_on_fifo),
+        cmocka_unit_test(test_group_selector_yields),
         cmocka_unit_test(test_filters_random),
         cmocka_unit_test(test_labels_cost),
     };

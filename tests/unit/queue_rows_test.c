@@ -123,7 +123,9 @@ static void test_group_spec_rows(void **state)
         .created_ms = -1,
         .stat = group_stat_new(1),
     };
+    struct err err;
     atomic_init(&spec->refs, 1);
+    assert_int_equal(selector_compile(span_from_text("a = 1"), &spec->selector, &err), STATUS_OK);
     struct buf row;
     buf_init(&row, 4096);
     assert_int_equal(group_spec_encode(spec, &row), STATUS_OK);
@@ -138,7 +140,10 @@ static void test_group_spec_rows(void **state)
     assert_int_equal(copy->dead_partition, 0);
     assert_true(copy->counts);
     assert_int_equal(copy->created_ms, -1);
+    assert_true(span_is(selector_text(copy->selector), "a = 1"));
     struct group_spec *none, *older;
+    size_t whole = row.size;
+    row.size -= 6; /* before the selector, which is six bytes */
     row.data[0] = 1;
     assert_int_equal(group_spec_decode(span_of(row.data, row.size - 3), &older), STATUS_OK);
     assert_int_equal(older->mode, GROUP_SHARED);
@@ -149,9 +154,17 @@ static void test_group_spec_rows(void **state)
     assert_int_equal(older->mode, GROUP_BROADCAST);
     assert_int_equal(older->parent, 0);
     group_spec_unref(older);
-    row.data[0] = 4;
-    assert_int_equal(group_spec_decode(buf_span(&row), &none), STATUS_UNSUPPORTED);
     row.data[0] = 3;
+    assert_int_equal(group_spec_decode(buf_span(&row), &older), STATUS_OK);
+    assert_int_equal(older->parent, 300);
+    assert_null(older->selector);
+    group_spec_unref(older);
+    row.size = whole;
+    row.data[0] = 5;
+    assert_int_equal(group_spec_decode(buf_span(&row), &none), STATUS_UNSUPPORTED);
+    row.data[0] = 4;
+    row.data[row.size - 1] = '='; /* a = = */
+    assert_int_equal(group_spec_decode(buf_span(&row), &none), STATUS_MALFORMED);
     for (size_t size = 0; size < row.size; size++)
         assert_int_equal(group_spec_decode(span_of(row.data, size), &none), STATUS_MALFORMED);
     group_spec_unref(copy);

@@ -71,11 +71,13 @@ enum {
 
 /* One change of keyed state. Keys are compared as bytes; begin with a table number. Numbers below
  * 0x10 are the engine's own; core's are in core/log/table.h. Scans never show the engine's rows. */
-enum storage_change { STORAGE_PUT, STORAGE_DELETE, STORAGE_DELETE_RANGE };
+enum storage_change { STORAGE_PUT, STORAGE_DELETE, STORAGE_DELETE_RANGE, STORAGE_DELETE_WHEN };
 struct storage_row {
     enum storage_change change;
     struct span key;   /* borrowed until done(), as the others */
-    struct span value; /* PUT: the value; DELETE_RANGE: the key that ends the range (excluded) */
+    struct span value; /* PUT: the value; DELETE_RANGE: the key that ends the range (excluded);
+                        * DELETE_WHEN: what the row's value begins with after all earlier appends,
+                        * else the row stays. Each is a look at storage: few in one append */
     /* PUT: where >= 0, the engine replaces value bytes [offset_at, offset_at + 8) with the
      * big-endian offset of record patch_record of batch patch_batch of this append, before it
      * computes the row's CRC. */
@@ -97,6 +99,7 @@ struct storage_append {
     uint64_t unit;  /* 0: alone. Else all part_count parts commit together or not at all */
     uint32_t part_count;
     uint64_t commit; /* out: commit sequence, rising over the whole store, also across restarts */
+    uint32_t kept;   /* out: rows of DELETE_WHEN that stayed, or are not there */
     struct storage_append *next; /* engine's */
     uint64_t engine[2];          /* engine's */
 };

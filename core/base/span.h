@@ -33,6 +33,11 @@ static inline bool span_is(struct span a, const char *text)
     return span_equal(a, span_from_text(text));
 }
 
+static inline bool span_begins(struct span a, struct span with)
+{
+    return a.size >= with.size && (with.size == 0 || memcmp(a.data, with.data, with.size) == 0);
+}
+
 /* The part of a from position on; empty when position is behind the end. */
 static inline struct span span_from(struct span a, size_t position)
 {

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The broker as a whole: it opens over a store, becomes ready, shows its figures, and ends in
  * order. */
+#include "core/broker/retained_sweep.h"
 #include "core/broker/session.h"
 #include "core/broker/share.h"
 
@@ -100,6 +101,8 @@ struct broker *broker_open(const struct broker_options *options, struct err *err
         .stored_records = metric_counter("stored_records_total", "Records handed to the log", ""),
         .duplicates = metric_counter("duplicate_records_total",
                                      "Records not stored because they were already", ""),
+        .retained_expired = metric_counter(
+            "retained_expired_total", "Retained records removed because they have expired", ""),
         .batch_records = metric_histogram("batch_records", "Records in one stored batch", 1, 13),
         .delay_lateness =
             metric_histogram("delay_lateness_seconds",
@@ -122,6 +125,7 @@ void broker_free(struct broker *broker)
         worker_deinit(&broker->workers[i]);
     log_free(broker->log);
     session_sweep_free(broker);
+    retained_sweep_free(broker);
     session_names_deinit(&broker->names);
     filter_shapes_deinit(&broker->shapes);
     heap_free(broker->workers);
@@ -175,8 +179,10 @@ static void ready_check(struct broker_worker *worker)
         return;
     }
     atomic_fetch_add(&worker->broker->ready_workers, 1);
-    if (worker->index == 0)
+    if (worker->index == 0) {
         session_sweep_start(worker);
+        retained_sweep_start(worker);
+    }
     ready_answer(worker);
 }
 
@@ -270,6 +276,7 @@ static void end_deliver(struct mail *mail)
     struct broker_worker *worker = container_of(mail, struct broker_worker, stop);
     worker->ending = true;
     session_sweep_stop(worker);
+    retained_sweep_stop(worker);
     groups_close_all(worker);
     delayed_close(worker);
     deduped_close(worker);

@@ -30,6 +30,7 @@ struct broker_options {
     uint32_t publish_rate;       /* per second and client; what is more is refused. 0: no limit */
     const char *reserved_topics; /* topics that begin so are the gateway's to publish; NULL: none */
     uint32_t connection_rate;    /* broker_may_connect() per second; 0: no limit */
+    uint32_t sweep_ms;           /* how often what has expired is looked for; 0: 1000 */
 };
 
 /* Loads the catalog (blocking, before the loops run; a store of its own format that cannot be read

@@ -51,15 +51,15 @@ struct blob *deliver_frame(struct frame_cache *cache, const struct client_ops *o
 
 /* ------------------------------------------------ one record to one subscription */
 
-static bool has_passed(struct span expires_at, int64_t now_ms)
+static int64_t expiry_of(struct span expires_at)
 {
     char text[20];
     if (expires_at.size == 0 || expires_at.size >= sizeof text)
-        return false;
+        return INT64_MAX;
     memcpy(text, expires_at.data, expires_at.size);
     text[expires_at.size] = '\0';
     int64_t expires = strtoll(text, NULL, 10);
-    return expires > 0 && expires <= now_ms;
+    return expires > 0 ? expires : INT64_MAX;
 }
 
 /* The first header of a name counts, as for record_find(); here for two names in one walk. */
@@ -76,17 +76,22 @@ bool deliver_topic(const struct record *record, int64_t now_ms, struct span *top
                 return false;
         } else if (!timed && span_is(header.name, HEADER_EXPIRES_AT)) {
             timed = true;
-            if (has_passed(header.value, now_ms))
+            if (expiry_of(header.value) <= now_ms)
                 return false;
         }
     }
     return found;
 }
 
-bool deliver_has_expired(const struct record *record, int64_t now_ms)
+int64_t deliver_expiry(const struct record *record)
 {
     struct span expires_at;
-    return record_find(record, HEADER_EXPIRES_AT, &expires_at) && has_passed(expires_at, now_ms);
+    return record_find(record, HEADER_EXPIRES_AT, &expires_at) ? expiry_of(expires_at) : INT64_MAX;
+}
+
+bool deliver_has_expired(const struct record *record, int64_t now_ms)
+{
+    return deliver_expiry(record) <= now_ms;
 }
 
 bool deliver_is_own(const struct client *client, const struct record *record)

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "core/broker/retained.h"
 
+#include "core/broker/retained_sweep.h"
 #include "core/broker/topic.h"
 #include "core/broker/worker.h"
 
@@ -79,6 +80,7 @@ static void derive_record(struct broker_worker *worker, uint64_t tenant, uint64_
     memcpy(log_derived_key(row), key, key_size);
     retained_value_head(partition, log_derived_value(row));
     memcpy(log_derived_value(row) + RETAINED_VALUE_HEAD, batch->bytes->bytes, size);
+    retained_sweep_expect(worker->broker, deliver_expiry(record));
     row->offset_at = RETAINED_OFFSET_AT;
     row->patch_record = index;
     batch_unref(batch);

@@ -15,8 +15,7 @@
 #include "core/log/table.h"
 
 enum {
-    DUE_MS = 1000,
-    CLEAN_MS = 600 * 1000,
+    CLEAN_ROUNDS = 600, /* of due sessions */
     PAGE = 64,
     KEY_MAX = 40,
     NAME_BYTES = 64 + LIMIT_CLIENT_ID_BYTES,
@@ -60,10 +59,17 @@ static void next_filter(struct session_sweep *sweep);
 
 /* ------------------------------------------------ scans and writes */
 
-static void pause_for(struct session_sweep *sweep, uint64_t delay_ms)
+static void pause_for_next(struct session_sweep *sweep)
 {
     if (!sweep->closed)
-        loop_timer_start(sweep->worker->loop, &sweep->timer, delay_ms);
+        loop_timer_start(sweep->worker->loop, &sweep->timer,
+                         broker_sweep_ms(sweep->worker->broker));
+}
+
+static void cleaned(struct session_sweep *sweep)
+{
+    sweep->clean_ms =
+        loop_now_ms(sweep->worker->loop) + CLEAN_ROUNDS * broker_sweep_ms(sweep->worker->broker);
 }
 
 static void scan_done(struct request *request, enum status status)
@@ -282,7 +288,7 @@ static void next_session(struct session_sweep *sweep)
             return;
         }
         sweep->done_crashed |= sweep->crashed;
-        pause_for(sweep, DUE_MS);
+        pause_for_next(sweep);
         return;
     }
     CHECK(key.size < KEY_MAX);
@@ -308,7 +314,7 @@ static void page_scanned(struct session_sweep *sweep, enum status status)
     if (status != STATUS_OK || sweep->closed) {
         if (status == STATUS_OK)
             blob_unref(sweep->scan.rows);
-        pause_for(sweep, DUE_MS);
+        pause_for_next(sweep);
         return;
     }
     sweep->page_scan = sweep->scan;
@@ -355,7 +361,7 @@ static bool is_dead(const struct broker_worker *worker, const struct filter_row 
 static void filter_cleaned(struct session_sweep *sweep, enum status status)
 {
     if (status != STATUS_OK)
-        pause_for(sweep, DUE_MS);
+        pause_for_next(sweep);
     else
         next_filter(sweep);
 }
@@ -406,8 +412,8 @@ static void filter_scanned(struct session_sweep *sweep, enum status status)
     if (status == STATUS_OK)
         blob_unref(sweep->scan.rows);
     if (status != STATUS_OK || !any || sweep->closed) {
-        sweep->clean_ms = loop_now_ms(sweep->worker->loop) + CLEAN_MS;
-        pause_for(sweep, DUE_MS);
+        cleaned(sweep);
+        pause_for_next(sweep);
     } else if (dead != 0) {
         sweep->finished = alive;
         clean_upto(sweep, dead);
@@ -422,8 +428,8 @@ static void filter_scanned(struct session_sweep *sweep, enum status status)
 static void next_filter(struct session_sweep *sweep)
 {
     if (sweep->finished && sweep->filter == UINT64_MAX) {
-        sweep->clean_ms = loop_now_ms(sweep->worker->loop) + CLEAN_MS;
-        pause_for(sweep, DUE_MS);
+        cleaned(sweep);
+        pause_for_next(sweep);
         return;
     }
     filter_index_key(sweep->filter + sweep->finished, 0, sweep->first);
@@ -440,7 +446,7 @@ static void tick(struct loop_timer *timer)
     struct broker_worker *worker = sweep->worker;
     if (!atomic_load(&worker->broker->sessions_kept)) {
         sweep->done_crashed = true;
-        pause_for(sweep, DUE_MS);
+        pause_for_next(sweep);
         return;
     }
     if (!sweep->done_crashed) {
@@ -459,9 +465,9 @@ void session_sweep_start(struct broker_worker *worker)
     struct session_sweep *sweep = worker->broker->sweep = heap_new(sizeof *sweep);
     sweep->worker = worker;
     sweep->timer.fired = tick;
-    sweep->clean_ms = loop_now_ms(worker->loop) + CLEAN_MS;
+    cleaned(sweep);
     buf_init(&sweep->value, NAME_BYTES);
-    loop_timer_start(worker->loop, &sweep->timer, DUE_MS);
+    pause_for_next(sweep);
 }
 
 void session_sweep_stop(struct broker_worker *worker)

@@ -61,7 +61,8 @@ struct notice;
 
 struct broker_metrics {
     struct metric *dropped_slow, *dropped_retention, *dropped_encode, *dropped_storage,
-        *dropped_denied, *subscriptions, *live_records, *stored_records, *duplicates;
+        *dropped_denied, *subscriptions, *live_records, *stored_records, *duplicates,
+        *retained_expired;
     struct metric_histogram *batch_records, *delay_lateness;
 };
 
@@ -162,9 +163,11 @@ struct broker {
     struct broker_metrics metrics;
     struct filter_shapes shapes;
     struct session_names names;
-    _Atomic bool sessions_kept;  /* there may be stored ones */
-    struct session_sweep *sweep; /* worker 0 */
-    _Atomic bool retained_any;   /* somebody has ever retained something */
+    _Atomic bool sessions_kept;      /* there may be stored ones */
+    struct session_sweep *sweep;     /* worker 0 */
+    _Atomic bool retained_any;       /* somebody has ever retained something */
+    _Atomic int64_t retained_due_ms; /* some retained record may expire then; 0: not known yet */
+    struct retained_sweep *retained_sweep; /* worker 0 */
     _Atomic unsigned crowded; /* workers with more than LIMIT_NOTICE_BYTES on their way to them */
     /* when_ready and shut_down */
     _Atomic unsigned ready_workers, answered_workers, ended_workers;
@@ -174,6 +177,12 @@ struct broker {
 static inline struct broker_worker *broker_home(struct broker *broker, uint64_t id)
 {
     return &broker->workers[hash_u64(id) % broker->worker_count];
+}
+
+/* How often what is over is looked for. */
+static inline uint64_t broker_sweep_ms(const struct broker *broker)
+{
+    return broker->options.sweep_ms == 0 ? 1000 : broker->options.sweep_ms;
 }
 
 /* The wall clock, read once in a turn or millisecond. */
@@ -236,6 +245,8 @@ enum deliver_result deliver_to(struct subscription *subscription, const struct r
 enum deliver_result deliver_stored(struct subscription *subscription, uint64_t partition,
                                    const struct record *record, struct frame_cache *cache);
 
+/* In ms since 1970; INT64_MAX: never. */
+int64_t deliver_expiry(const struct record *record);
 /* No topic is asked for. */
 bool deliver_has_expired(const struct record *record, int64_t now_ms);
 

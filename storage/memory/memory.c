@@ -233,7 +233,7 @@ static void row_put(struct memory *memory, const struct storage_append *append,
     memory->row_count++;
 }
 
-static void row_apply(struct memory *memory, const struct storage_append *append,
+static void row_apply(struct memory *memory, struct storage_append *append,
                       const struct storage_row *row)
 {
     if (row->change == STORAGE_PUT) {
@@ -245,6 +245,11 @@ static void row_apply(struct memory *memory, const struct storage_append *append
         end = row_search(memory, row->value);
     else if (first < memory->row_count && span_equal(blob_span(memory->rows[first].key), row->key))
         end = first + 1;
+    if (row->change == STORAGE_DELETE_WHEN &&
+        (end == first || !span_begins(blob_span(memory->rows[first].value), row->value))) {
+        append->kept++;
+        return;
+    }
     if (end > first)
         rows_remove(memory, first, end);
 }
@@ -255,6 +260,7 @@ static void append_apply(struct memory *memory, struct storage_append *append)
 {
     int64_t now_ms = clock_wall_ms();
     append->commit = ++memory->commit;
+    append->kept = 0;
     for (uint32_t i = 0; i < append->batch_count; i++)
         partition_append(memory, &append->batches[i], now_ms);
     for (uint32_t i = 0; i < append->row_count; i++)

@@ -219,7 +219,25 @@ static void delete_range(struct engine *engine, const struct storage_row *row)
     batch_delete_own_range(engine, buf_span(&engine->key_scratch), buf_span(end));
 }
 
-static void add_row(struct engine *engine, const struct storage_append *append,
+/* The writer has written all that came earlier. What cannot be read stays. */
+static bool begins_with(struct engine *engine, struct span key, struct span value)
+{
+    char *problem = NULL;
+    size_t size = 0;
+    rocksdb_readoptions_t *options = rocksdb_readoptions_create();
+    rocksdb_pinnableslice_t *slice = rocksdb_get_pinned_cf(
+        engine->db, options, state_of(engine), (const char *)key.data, key.size, &problem);
+    const char *stored = slice == NULL ? NULL : rocksdb_pinnableslice_value(slice, &size);
+    struct span found;
+    bool begins = stored != NULL && row_decode(key, span_of(stored, size), &found) == STATUS_OK &&
+                  span_begins(found, value);
+    rocksdb_pinnableslice_destroy(slice);
+    rocksdb_readoptions_destroy(options);
+    rocksdb_free(problem);
+    return begins;
+}
+
+static void add_row(struct engine *engine, struct storage_append *append,
                     const struct storage_row *row)
 {
     callers_key(engine, row->key);
@@ -233,6 +251,12 @@ static void add_row(struct engine *engine, const struct storage_append *append,
     case STORAGE_DELETE_RANGE:
         delete_range(engine, row);
         break;
+    case STORAGE_DELETE_WHEN:
+        if (begins_with(engine, buf_span(&engine->key_scratch), row->value))
+            batch_delete_row(engine, buf_span(&engine->key_scratch));
+        else
+            append->kept++;
+        break;
     }
 }
 
@@ -240,6 +264,7 @@ bool batch_add_append(struct engine *engine, struct storage_append *append, int6
 {
     bool sync = append->row_count > 0 && append->durability == DURABLE_SYNC;
     append->commit = ++engine->commit;
+    append->kept = 0;
     for (uint32_t i = 0; i < append->batch_count; i++)
         sync |= add_batch(engine, &append->batches[i], wall_ms);
     for (uint32_t i = 0; i < append->row_count; i++)

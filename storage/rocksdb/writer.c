@@ -189,9 +189,20 @@ static void group_write(struct engine *engine)
         roll_due(engine);
 }
 
+static bool looks_at_rows(const struct chain *chain)
+{
+    for (const struct storage_append *part = chain->head; part != NULL; part = part->next)
+        for (uint32_t i = 0; i < part->row_count; i++)
+            if (part->rows[i].change == STORAGE_DELETE_WHEN)
+                return true;
+    return false;
+}
+
 /* All parts of a unit, or one append: together into the group, or together refused. */
 static void chain_add(struct engine *engine, struct chain *chain)
 {
+    if (looks_at_rows(chain) && engine->group.head != NULL)
+        group_write(engine);
     enum status refusal = admit(engine, chain);
     bool listed = refusal != STATUS_OK;
     int64_t wall_ms = clock_wall_ms();

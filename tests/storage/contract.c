@@ -434,6 +434,43 @@ static void rows_change(void **state)
                         "b000=newer,b002=v2,b004=again,b007=v7,b008=v8,b009=v9");
 }
 
+/* What was started before counts, whether it is done or not. */
+static void rows_go_when_they_are_what_was_seen(void **state)
+{
+    struct fixture *fixture = *state;
+    struct op *puts = op_new(fixture), *op = op_new(fixture);
+    op_put(puts, "w1", "1-old");
+    op_put(puts, "w2", "2-old");
+    op_put(puts, "w3", "3-old");
+    op_put(puts, "w4", "4");
+    assert_int_equal(op_run(fixture, puts), STATUS_OK);
+    op_free(puts);
+    puts = op_new(fixture);
+    op_put(puts, "w2", "2-new");
+    op_put(puts, "w5", "5-new");
+    op_start(fixture, puts);
+    op_delete_when(op, "w1", "1-");
+    op_delete_when(op, "w2", "2-old");
+    op_delete_when(op, "w3", "3-older");
+    op_delete_when(op, "w4", "");
+    op_delete_when(op, "w5", "5-new");
+    op_delete_when(op, "w6", "");
+    op_start(fixture, op);
+    wait_all(fixture);
+    assert_int_equal(op->append.request.status, STATUS_OK);
+    assert_string_equal(scan_text(fixture, "w", "x", 0), "w2=2-new,w3=3-old");
+    op_free(puts);
+    op_free(op);
+    op = op_new(fixture);
+    op_delete_when(op, "w1", "1-");
+    op_delete_when(op, "w2", "2-old");
+    op_delete_when(op, "w3", "3-old");
+    assert_int_equal(op_run(fixture, op), STATUS_OK);
+    assert_int_equal(op->append.kept, 2);
+    op_free(op);
+    assert_string_equal(scan_text(fixture, "w", "x", 0), "w2=2-new");
+}
+
 static void a_reopen_keeps_everything(void **state)
 {
     struct fixture *fixture = *state;
@@ -724,6 +761,7 @@ static const struct CMUnitTest contract_tests[] = {
     cmocka_unit_test(floors),
     cmocka_unit_test(scans),
     cmocka_unit_test(rows_change),
+    cmocka_unit_test(rows_go_when_they_are_what_was_seen),
     cmocka_unit_test(a_reopen_keeps_everything),
     cmocka_unit_test(many_segments),
     cmocka_unit_test(a_failed_sync_is_final),

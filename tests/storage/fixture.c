@@ -258,6 +258,11 @@ void op_delete_range(struct op *op, const char *first, const char *end)
     op_row(op, STORAGE_DELETE_RANGE, first, end);
 }
 
+void op_delete_when(struct op *op, const char *key, const char *begins)
+{
+    op_row(op, STORAGE_DELETE_WHEN, key, begins);
+}
+
 void op_start(struct fixture *fixture, struct op *op)
 {
     outstanding++;

@@ -59,6 +59,7 @@ void op_batch(struct op *op, uint64_t partition, uint32_t records, size_t payloa
 void op_put(struct op *op, const char *key, const char *value);
 void op_delete(struct op *op, const char *key);
 void op_delete_range(struct op *op, const char *first, const char *end);
+void op_delete_when(struct op *op, const char *key, const char *begins);
 void op_start(struct fixture *fixture, struct op *op);
 void op_wait(struct fixture *fixture, const struct op *op); /* others may go on */
 enum status op_run(struct fixture *fixture, struct op *op);

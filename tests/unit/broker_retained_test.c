@@ -1,21 +1,57 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Retained records from publish to subscriber: what a new subscription gets, and how it waits. */
+#include <time.h>
+
+#include "core/base/clock.h"
+#include "core/log/table.h"
 #include "tests/unit/broker_rig.h"
 
-static void retain(struct peer *peer, const char *topic, const char *value)
+static _Atomic int64_t clock_ahead_ms; /* of the wall clock */
+
+static uint64_t real_ns(void)
 {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
+}
+
+static int64_t moved_ms(void)
+{
+    return 1700000000000 + (int64_t)(real_ns() / 1000000) + atomic_load(&clock_ahead_ms);
+}
+
+static const struct clock_source moved_clock = {real_ns, moved_ms};
+
+/* expires_ms: from now on; 0: never. */
+static void retain_until(struct peer *peer, const char *topic, const char *value,
+                         int64_t expires_ms)
+{
+    char text[24];
+    struct header header = {span_from_text(HEADER_EXPIRES_AT), {0}};
     struct publish_call call = {
         .peer = peer,
         .publish = {.topic = span_from_text(topic), .answer = true, .retain = true},
         .value = value,
         .count = 1,
     };
+    if (expires_ms > 0) {
+        call.publish.expires_at_ms = clock_wall_ms() + expires_ms;
+        snprintf(text, sizeof text, "%lld", (long long)call.publish.expires_at_ms);
+        header.value = span_from_text(text);
+        call.publish.headers = &header;
+        call.publish.header_count = 1;
+    }
     if (value[0] == '\0')
         call.publish.body = span_of("", 0);
     on(peer->worker, publish_call_run, &call);
     struct look look = peer_look(peer);
     await((look = peer_look(peer)).answers > 0);
     peer->answer_count = 0;
+}
+
+static void retain(struct peer *peer, const char *topic, const char *value)
+{
+    retain_until(peer, topic, value, 0);
 }
 
 /* Topics t/0, t/1, ... with their number as value. */
@@ -258,6 +294,184 @@ static void rows_survive_a_restart(void **state)
     rig_close();
 }
 
+/* ------------------------------------------------ what has expired */
+
+struct rows_call {
+    struct storage_scan scan;
+    atomic_bool done;
+};
+
+static void rows_call_done(struct request *request, enum status status)
+{
+    struct rows_call *call = container_of(request, struct rows_call, scan.request);
+    CHECK(status == STATUS_OK);
+    atomic_store(&call->done, true);
+}
+
+/* Rows of the retained set; few enough for one scan. */
+static void rows_read(struct rows_call *call)
+{
+    static const uint8_t first[] = {TABLE_RETAINED}, end[] = {TABLE_RETAINED + 1};
+    *call = (struct rows_call){
+        .scan = {.first = span_of(first, 1), .end = span_of(end, 1), .limit = UINT32_MAX}};
+    request_init(&call->scan.request, rig.loops[0], rows_call_done);
+    rig.storage->ops->scan(rig.storage, &call->scan);
+    rig_await(&call->done);
+    assert_false(call->scan.more);
+}
+
+static uint32_t rows_stored(void)
+{
+    struct rows_call call;
+    rows_read(&call);
+    blob_unref(call.scan.rows);
+    return call.scan.count;
+}
+
+static void sweeping_rig_open(unsigned workers)
+{
+    clock_use(&moved_clock);
+    rig_open(workers);
+    broker_fall();
+    broker_bury();
+    rig.options.sweep_ms = 5;
+    broker_rise(workers);
+}
+
+static void sweeping_rig_close(void)
+{
+    rig_close();
+    clock_use(NULL);
+}
+
+static void rows_that_expire_are_removed(void **state)
+{
+    (void)state;
+    sweeping_rig_open(2);
+    struct peer *writer = peer_new(1, "writer");
+    int64_t before = rig_metric("retained_expired_total", "");
+    for (uint32_t i = 0; i < 300; i++) { /* more than one slice, and more than one write */
+        char topic[VALUE_MAX];
+        snprintf(topic, sizeof topic, "e/%u", i);
+        retain_until(writer, topic, "x", i % 3 == 0 ? 0 : i % 3 == 1 ? 100000 : 200000);
+    }
+    usleep(50000); /* several passes find nothing */
+    assert_int_equal(rows_stored(), 300);
+    atomic_fetch_add(&clock_ahead_ms, 150000);
+    await(rows_stored() == 200);
+    assert_int_equal(rig_metric("retained_expired_total", "") - before, 100);
+    /* What comes later is known without a pass over all: */
+    retain_until(writer, "e/later", "x", 1000);
+    atomic_fetch_add(&clock_ahead_ms, 2000);
+    await(rows_stored() == 200);
+    /* The last hundred expire while the broker is away. */
+    peer_close(writer);
+    broker_fall();
+    broker_bury();
+    atomic_fetch_add(&clock_ahead_ms, 100000);
+    broker_rise(3);
+    await(rows_stored() == 100);
+    struct peer *reader = peer_new(2, "reader");
+    assert_int_equal(peer_subscribe(reader, "e/+", GUARANTEE_AT_LEAST_ONCE, 1), STATUS_OK);
+    await_records(reader, 100);
+    peer_close(reader);
+    sweeping_rig_close();
+}
+
+/* The memory engine, but just before a row is removed another record is retained there. */
+static struct storage *inner;
+static struct span overtaking_value;
+static struct storage_append overtaking_append;
+static struct storage_row overtaking_row;
+static _Atomic unsigned overtaken;
+
+static void overtaken_done(struct request *request, enum status status)
+{
+    (void)request;
+    CHECK(status == STATUS_OK);
+}
+
+static void overtake_append(struct storage *storage, struct storage_append *append)
+{
+    (void)storage;
+    if (append->row_count == 1 && append->rows[0].change == STORAGE_DELETE_WHEN &&
+        atomic_fetch_add(&overtaken, 1) == 0) {
+        overtaking_row = (struct storage_row){.change = STORAGE_PUT,
+                                              .key = append->rows[0].key,
+                                              .value = overtaking_value,
+                                              .offset_at = -1};
+        overtaking_append = (struct storage_append){.rows = &overtaking_row, .row_count = 1};
+        request_init(&overtaking_append.request, rig.loops[0], overtaken_done);
+        memory_storage_ops.append(inner, &overtaking_append);
+    }
+    memory_storage_ops.append(inner, append);
+}
+
+#define PASS_ON(name, type)                                                                        \
+    static void pass_##name(struct storage *storage, struct type *call)                            \
+    {                                                                                              \
+        (void)storage;                                                                             \
+        memory_storage_ops.name(inner, call);                                                      \
+    }
+PASS_ON(read, storage_read)
+PASS_ON(scan, storage_scan)
+PASS_ON(trim, storage_trim)
+PASS_ON(floor, storage_floor)
+PASS_ON(bounds, storage_bounds)
+
+static enum status pass_health(struct storage *storage)
+{
+    (void)storage;
+    return memory_storage_ops.health(inner);
+}
+
+static const struct storage_ops overtaking_ops = {
+    .name = "overtaking",
+    .can = STORAGE_ATOMIC_ROWS,
+    .append = overtake_append,
+    .read = pass_read,
+    .scan = pass_scan,
+    .trim = pass_trim,
+    .floor = pass_floor,
+    .bounds = pass_bounds,
+    .health = pass_health,
+};
+
+static void what_is_retained_meanwhile_stays(void **state)
+{
+    (void)state;
+    sweeping_rig_open(2);
+    struct peer *writer = peer_new(0, "writer");
+    int64_t before = rig_metric("retained_expired_total", "");
+    retain(writer, "keep", "new");
+    struct rows_call call;
+    rows_read(&call);
+    struct span key;
+    size_t at = 0;
+    assert_true(storage_scan_next(&call.scan, &at, &key, &overtaking_value));
+    struct storage overtaking = {.ops = &overtaking_ops};
+    peer_close(writer);
+    broker_fall();
+    broker_bury();
+    inner = rig.storage;
+    rig.storage = &overtaking;
+    broker_rise(2);
+    writer = peer_new(0, "writer");
+    retain_until(writer, "old", "old", 1000);
+    atomic_fetch_add(&clock_ahead_ms, 1001);
+    await(atomic_load(&overtaken) > 0);
+    usleep(20000);
+    assert_int_equal(rows_stored(), 2);
+    assert_int_equal(rig_metric("retained_expired_total", ""), before);
+    peer_close(writer);
+    broker_fall();
+    rig.storage = inner;
+    broker_bury();
+    broker_rise(1);
+    sweeping_rig_close();
+    blob_unref(call.scan.rows);
+}
+
 static unsigned one = 1, three = 3;
 
 int main(void)
@@ -272,6 +486,8 @@ int main(void)
         cmocka_unit_test(nothing_is_missed_around_a_subscribe),
         cmocka_unit_test(a_walk_ends_with_its_subscription),
         cmocka_unit_test(rows_survive_a_restart),
+        cmocka_unit_test(rows_that_expire_are_removed),
+        cmocka_unit_test(what_is_retained_meanwhile_stays),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

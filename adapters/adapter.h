@@ -18,12 +18,15 @@ struct adapter {
     void (*refuse)(void *session,
                    enum status why); /* goodbye in the protocol's own words, then stream_close */
     void (*close)(void *session);    /* last call; the session's memory goes when hold is 0 */
+    /* After open(): one connection too many. It is refused as soon as the protocol allows. NULL
+     * where no listener opens this protocol. */
+    void (*excess)(void *session);
 };
 
 struct connection;
-/* Takes the socket. tls NULL: plain. */
+/* Takes the socket. tls NULL: plain. entry: FREE or REFUSED, what broker_may_connect() said. */
 void connection_open(const struct adapter *adapter, struct broker_worker *worker, int socket,
-                     struct tls_context *tls);
+                     struct tls_context *tls, enum entry entry);
 /* Takes a stream of any kind (the simulator's). */
 struct connection *connection_start(const struct adapter *adapter, struct broker_worker *worker,
                                     struct stream *stream);

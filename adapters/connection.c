@@ -63,13 +63,16 @@ struct connection *connection_start(const struct adapter *adapter, struct broker
 }
 
 void connection_open(const struct adapter *adapter, struct broker_worker *worker, int socket,
-                     struct tls_context *tls)
+                     struct tls_context *tls, enum entry entry)
 {
     struct loop *loop = broker_loop(worker);
     struct stream *stream =
         tls == NULL ? stream_tcp_new(loop, socket) : stream_tls_new(loop, socket, tls);
-    if (stream != NULL)
-        connection_start(adapter, worker, stream);
+    if (stream == NULL)
+        return;
+    struct connection *connection = connection_start(adapter, worker, stream);
+    if (entry == ENTRY_REFUSED)
+        adapter->excess(connection->session);
 }
 
 static struct connection *connection_of(void *session)

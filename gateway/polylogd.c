@@ -79,55 +79,66 @@ static const struct websocket_protocol websocket_protocols[] = {
 
 /* ------------------------------------------------ connections */
 
-/* The last user may be deleted while the gateway listens to the world: then nobody gets in. */
-static bool may_enter(const struct place *place, int socket)
+/* CLOSED: the socket is. The last user may be deleted while the gateway listens to the world: then
+ * nobody gets in. */
+static enum entry enter(const struct place *place, const char *protocol, int socket)
 {
-    if (place->gateway->serves_loopback || !catalog_is_protected(broker_catalog(place->worker)))
-        return true;
-    close(socket);
-    return false;
+    enum entry entry = ENTRY_CLOSED;
+    char peer[STREAM_PEER_BYTES];
+    if (place->gateway->serves_loopback || !catalog_is_protected(broker_catalog(place->worker))) {
+        stream_name_peer(socket, peer);
+        entry = broker_may_connect(place->worker, protocol, peer);
+    }
+    if (entry == ENTRY_CLOSED)
+        close(socket);
+    return entry;
+}
+
+static void open_connection(const struct place *place, const struct adapter *adapter, int socket,
+                            struct tls_context *tls)
+{
+    enum entry entry = enter(place, adapter->name, socket);
+    if (entry != ENTRY_CLOSED)
+        connection_open(adapter, place->worker, socket, tls, entry);
 }
 
 static void mqtt_accepted(void *context, int socket)
 {
-    struct place *place = context;
-    if (may_enter(place, socket))
-        connection_open(&mqtt_adapter, place->worker, socket, NULL);
+    open_connection(context, &mqtt_adapter, socket, NULL);
 }
 
 static void mqtt_tls_accepted(void *context, int socket)
 {
     struct place *place = context;
-    if (may_enter(place, socket))
-        connection_open(&mqtt_adapter, place->worker, socket, place->gateway->tls);
+    open_connection(place, &mqtt_adapter, socket, place->gateway->tls);
 }
 
 static void amqp_accepted(void *context, int socket)
 {
-    struct place *place = context;
-    if (may_enter(place, socket))
-        connection_open(&amqp_adapter, place->worker, socket, NULL);
+    open_connection(context, &amqp_adapter, socket, NULL);
 }
 
 static void amqp_tls_accepted(void *context, int socket)
 {
     struct place *place = context;
-    if (may_enter(place, socket))
-        connection_open(&amqp_adapter, place->worker, socket, place->gateway->tls);
+    open_connection(place, &amqp_adapter, socket, place->gateway->tls);
+}
+
+static void open_http(const struct place *place, int socket, bool tls)
+{
+    enum entry entry = enter(place, "http", socket);
+    if (entry != ENTRY_CLOSED)
+        http_accept(place->http, socket, tls, entry);
 }
 
 static void http_accepted(void *context, int socket)
 {
-    struct place *place = context;
-    if (may_enter(place, socket))
-        http_accept(place->http, socket, false);
+    open_http(context, socket, false);
 }
 
 static void http_tls_accepted(void *context, int socket)
 {
-    struct place *place = context;
-    if (may_enter(place, socket))
-        http_accept(place->http, socket, true);
+    open_http(context, socket, true);
 }
 
 static void doors_init(struct gateway *gateway)
@@ -204,6 +215,7 @@ static enum status open_broker(struct gateway *gateway, struct err *err)
         .publish_rate = (uint32_t)gateway->config.limit_publish_rate,
         .reserved_topics = "$SYS/broker/",
         .connection_rate = (uint32_t)gateway->config.limit_connection_rate,
+        .address_rate = (uint32_t)gateway->config.limit_address_rate,
     };
     gateway->broker = broker_open(&options, err);
     return gateway->broker == NULL ? STATUS_INVALID : STATUS_OK;

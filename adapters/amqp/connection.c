@@ -146,6 +146,10 @@ static void open_event(struct amqp_connection *connection)
 {
     if (connection->state != AMQP_NEW)
         return;
+    if (connection->excess) {
+        amqp_end(connection, amqp_condition_of(STATUS_BUSY), "too many connections at the moment");
+        return;
+    }
     if (connection->logged_in) {
         opened(connection);
         return;
@@ -414,6 +418,12 @@ static void session_refuse(void *context, enum status why)
     amqp_end(context, amqp_condition_of(why), status_text(why));
 }
 
+static void session_excess(void *context)
+{
+    struct amqp_connection *connection = context;
+    connection->excess = true;
+}
+
 static void session_close(void *context)
 {
     struct amqp_connection *connection = context;
@@ -441,4 +451,5 @@ const struct adapter amqp_adapter = {
     .drained = connection_drained,
     .refuse = session_refuse,
     .close = session_close,
+    .excess = session_excess,
 };

@@ -135,6 +135,7 @@ struct amqp_connection {
     pn_connection_driver_t driver;
     enum amqp_state state;
     bool logged_in;
+    bool excess; /* one connection too many: SASL or open is answered so */
     bool waits;  /* a login is under way: no event is looked at before it is done */
     bool paused; /* the broker takes no more at the moment */
     bool said;   /* something has been sent */

@@ -39,6 +39,8 @@ static void finish(pn_transport_t *transport, enum status status)
     struct amqp_connection *connection = connection_of(transport);
     if (status == STATUS_OK)
         pnx_sasl_set_succeeded(transport, connection->user, NULL);
+    else if (status == STATUS_BUSY)
+        pn_sasl_done(pn_sasl(transport), PN_SASL_TEMP); /* another time */
     else
         pnx_sasl_set_failed(transport);
     pnx_sasl_set_desired_state(transport, SASL_POSTED_OUTCOME);
@@ -210,7 +212,9 @@ static void process_init(pn_transport_t *transport, const char *mechanism, const
     struct span message = span_of(bytes->start, bytes->size), user, password;
     struct span none = span_of(NULL, 0);
     const char *subject = stream_certificate_subject(connection->stream);
-    if (connection->login != NULL || connection->exchange != NULL || connection->logged_in) {
+    if (connection->excess) {
+        finish(transport, STATUS_BUSY);
+    } else if (connection->login != NULL || connection->exchange != NULL || connection->logged_in) {
         /* A second one. */
         refuse(transport);
     } else if (strcmp(mechanism, "PLAIN") == 0) {

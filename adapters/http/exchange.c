@@ -122,7 +122,10 @@ void exchange_handle(struct exchange *exchange)
 void exchange_refuse(struct exchange *exchange, unsigned code)
 {
     exchange->handling = true;
-    metric_add(exchange->base.http->refused, 1);
+    if (code == 429) /* the broker has counted it */
+        http_header(&exchange->base, "Retry-After", "1");
+    else
+        metric_add(exchange->base.http->refused, 1);
     if (exchange->base.http->refusal != NULL)
         exchange->base.http->refusal(&exchange->base, code);
     http_answer(&exchange->base, code, "application/json");

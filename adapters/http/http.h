@@ -22,10 +22,11 @@ struct http_options {
 
 /* Before the loop runs or on it. Never NULL. */
 struct http *http_open(struct broker_worker *worker, const struct http_options *options);
-/* Takes a connected, non-blocking socket. tls without a context in the options closes it. */
-void http_accept(struct http *http, int socket, bool tls);
+/* Takes a connected, non-blocking socket. tls without a context in the options closes it. entry:
+ * FREE, or REFUSED: whatever is asked first is answered with 429, and that is the end. */
+void http_accept(struct http *http, int socket, bool tls, enum entry entry);
 /* Takes a stream of any kind that has not been started. */
-void http_accept_stream(struct http *http, struct stream *stream);
+void http_accept_stream(struct http *http, struct stream *stream, enum entry entry);
 /* New connections are refused, idle ones end, the others end after their answer. */
 void http_shut_down(struct http *http);
 /* Ends all connections (exchanges are canceled). done() when the last has gone; http is freed then.

@@ -43,6 +43,7 @@ struct line {
     uint64_t deadline_ms;     /* 0: while an answer is awaited */
     size_t queued;            /* output when the timer last fired */
     bool in_head;             /* the time for a head runs */
+    bool excess;              /* one connection too many: nothing is done on it */
     bool reading;             /* inside input(): do not resume from there */
     bool held; /* the stream is paused: bytes wait for an answer, or output for the peer */
 };

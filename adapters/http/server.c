@@ -103,6 +103,8 @@ static bool take_head(struct line *line, struct span bytes, size_t *used)
         size == 0 || size > HTTP_HEAD_BYTES ? 431 : http_head_read(head, exchange->memory, size);
     if (code == 0 && head->body_size > LIMIT_HTTP_BODY)
         code = 413;
+    if (line->excess)
+        code = 429;
     line->exchange = exchange;
     line->in_head = false;
     exchange->base.method = head->method;
@@ -312,7 +314,7 @@ void http_serve_refusals(struct http *http,
     http->refusal = write;
 }
 
-void http_accept(struct http *http, int socket, bool tls)
+void http_accept(struct http *http, int socket, bool tls, enum entry entry)
 {
     CHECK(loop_is_home(http->loop));
     if (http->shutting_down || (tls && http->tls == NULL)) {
@@ -322,14 +324,15 @@ void http_accept(struct http *http, int socket, bool tls)
     struct stream *stream =
         tls ? stream_tls_new(http->loop, socket, http->tls) : stream_tcp_new(http->loop, socket);
     if (stream != NULL)
-        http_accept_stream(http, stream);
+        http_accept_stream(http, stream, entry);
 }
 
-void http_accept_stream(struct http *http, struct stream *stream)
+void http_accept_stream(struct http *http, struct stream *stream, enum entry entry)
 {
     struct line *line = heap_new(sizeof *line);
     line->http = http;
     line->stream = stream;
+    line->excess = entry == ENTRY_REFUSED;
     line->timer.fired = timer_fired;
     line->flushed.run = flushed_run;
     line->connection.peer = stream_peer(stream);

@@ -308,7 +308,7 @@ void mqtt_handle_connect(struct mqtt_session *session, uint8_t header, struct sp
                             : connect.clean           ? 0
                                                       : UINT32_MAX;
     session->expiry = mqtt_expiry_granted(session->asked_expiry);
-    if (!broker_may_connect(session->client.worker)) {
+    if (session->excess) {
         mqtt_refuse(session, MQTT_REASON_CONNECTION_RATE_EXCEEDED);
         return;
     }

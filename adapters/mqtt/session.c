@@ -46,6 +46,7 @@ void mqtt_count_refusal(enum mqtt_reason reason)
     case MQTT_REASON_SUCCESS:
     case MQTT_REASON_SHUTTING_DOWN:
     case MQTT_REASON_SESSION_TAKEN_OVER:
+    case MQTT_REASON_CONNECTION_RATE_EXCEEDED: /* the broker has counted it */
         return;
     case MQTT_REASON_KEEP_ALIVE_TIMEOUT:
         metric_add(metrics.timeouts, 1);
@@ -56,7 +57,6 @@ void mqtt_count_refusal(enum mqtt_reason reason)
     case MQTT_REASON_QUOTA_EXCEEDED:
     case MQTT_REASON_RECEIVE_MAXIMUM_EXCEEDED:
     case MQTT_REASON_SERVER_BUSY:
-    case MQTT_REASON_CONNECTION_RATE_EXCEEDED:
         metric_add(metrics.limit, 1);
         return;
     case MQTT_REASON_BAD_CREDENTIALS:
@@ -340,6 +340,12 @@ static enum status session_open(void *context, struct stream *stream, struct bro
     return STATUS_OK;
 }
 
+static void session_excess(void *context)
+{
+    struct mqtt_session *session = context;
+    session->excess = true;
+}
+
 static void session_drained(void *context)
 {
     struct mqtt_session *session = context;
@@ -424,4 +430,5 @@ const struct adapter mqtt_adapter = {
     .drained = session_drained,
     .refuse = session_refuse,
     .close = session_close,
+    .excess = session_excess,
 };

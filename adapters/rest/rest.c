@@ -161,6 +161,7 @@ static void write_refusal(struct http_exchange *exchange, unsigned code)
         {404, 10240406, "The URL is not found."},
         {405, 10240406, "The URL does not take that method."},
         {413, 10540011, "The body is over the limit."},
+        {429, 10240407, "Too many connections at the moment."},
         {431, 10540014, "The head of the request is too large."},
         {501, 10540004, "The method or transfer coding is not known."},
         {503, 10250005, "Out of memory."},

@@ -19,13 +19,7 @@
 #define LIMIT_SHARE_MEMBERS    10000u                    /* of one shared subscription */
 #define LIMIT_SHARE_NAME       256u                      /* bytes */
 #define LIMIT_PUBLISH_PENDING  65535u                    /* unanswered publishes per client */
-#define LIMIT_SUBSCRIPTIONS    1000u                     /* per client */
-#define LIMIT_FILTERS_PER_CALL 1000u                     /* in one SUBSCRIBE */
-#define LIMIT_SHARES           100u                      /* shared subscriptions of one client */
-#define LIMIT_SHARE_MEMBERS    10000u                    /* of one shared subscription */
-#define LIMIT_SHARE_NAME       256u                      /* bytes */
-#define LIMIT_FILTER_SHAPES    64u    /* index rows of one record; see core/broker/filter_index.h */
-#define LIMIT_PUBLISH_PENDING  65535u /* unanswered publishes per client */
+#define LIMIT_FILTER_SHAPES    64u /* index rows of one record; see core/broker/filter_index.h */
 #define LIMIT_CLIENT_IN_BYTES  (16u * 1024 * 1024)  /* published, not yet answered, per client */
 #define LIMIT_WORKER_IN_BYTES  (128u * 1024 * 1024) /* the same for all clients of one worker */
 #define LIMIT_CLIENT_OUT_BYTES (1024u * 1024)       /* queued for one consumer at most */
@@ -67,5 +61,6 @@
 #define LIMIT_WEBSOCKET_MESSAGE (16u * 1024 * 1024) /* one message or frame, inflated */
 #define LIMIT_WEBSOCKET_IDLE_MS 30000u              /* of silence, then a ping; twice: the end */
 #define LIMIT_CONNECT_MS        10000u /* from accept to a complete CONNECT or request */
+#define LIMIT_REFUSALS          1000u  /* connections per second that are told: too many */
 
 #endif

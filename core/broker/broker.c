@@ -85,6 +85,7 @@ struct broker *broker_open(const struct broker_options *options, struct err *err
     list_init(&broker->changes);
     filter_shapes_init(&broker->shapes);
     session_names_init(&broker->names);
+    entry_init(&broker->desk, options);
     broker->metrics = (struct broker_metrics){
         .dropped_slow = metric_counter("dropped_total", "Records not delivered", "reason=\"slow\""),
         .dropped_retention =
@@ -127,6 +128,7 @@ void broker_free(struct broker *broker)
     session_sweep_free(broker);
     retained_sweep_free(broker);
     session_names_deinit(&broker->names);
+    entry_deinit(&broker->desk);
     filter_shapes_deinit(&broker->shapes);
     heap_free(broker->workers);
     heap_free(broker);

@@ -30,6 +30,7 @@ struct broker_options {
     uint32_t publish_rate;       /* per second and client; what is more is refused. 0: no limit */
     const char *reserved_topics; /* topics that begin so are the gateway's to publish; NULL: none */
     uint32_t connection_rate;    /* broker_may_connect() per second; 0: no limit */
+    uint32_t address_rate;       /* likewise, from one address */
     uint32_t sweep_ms;           /* how often what has expired is looked for; 0: 1000 */
 };
 
@@ -164,8 +165,12 @@ void client_set_credit(struct client *client, uint32_t credit_max); /* before th
 /* Output has drained: a client that lags reads on. */
 void client_drained(struct client *client);
 
-/* Once for each connection: false when there are too many at the moment. */
-bool broker_may_connect(struct broker_worker *worker);
+/* Asked once for each connection that a listener accepts, before anything is made for it. peer as
+ * stream_peer() says it: of IPv6 a network of 64 bits counts as one address. REFUSED: there are too
+ * many at the moment, and the client is told so in its protocol's words; CLOSED: also too many to
+ * be told. Both are counted. */
+enum entry { ENTRY_FREE, ENTRY_REFUSED, ENTRY_CLOSED };
+enum entry broker_may_connect(struct broker_worker *worker, const char *protocol, const char *peer);
 
 /* Login. user and password are borrowed until done(). In protected mode anything passes.
  * certificate_subject: of a verified client certificate, used when user is empty; may be NULL. Ends

@@ -97,15 +97,6 @@ void client_drained(struct client *client)
         session_go_on(client->session);
 }
 
-bool broker_may_connect(struct broker_worker *worker)
-{
-    const struct broker *broker = worker->broker;
-    uint32_t rate = broker->options.connection_rate;
-    /* Each worker has its part: connections are spread over them evenly. */
-    uint32_t part = (rate + broker->worker_count - 1) / broker->worker_count;
-    return rate == 0 || rate_take(&worker->connections, loop_now_ms(worker->loop), part);
-}
-
 /* ------------------------------------------------ login */
 
 static void credential_hash(struct span user, struct span password, uint64_t hash[2])

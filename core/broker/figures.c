@@ -27,18 +27,31 @@ struct protocol_figures *figures_of(struct broker_worker *worker, const char *pr
     return figures;
 }
 
+static struct metric *refused(const struct protocol_figures *figures, const char *reason)
+{
+    char labels[96];
+    snprintf(labels, sizeof labels, "protocol=\"%.40s\",reason=\"%.32s\"", figures->protocol,
+             reason);
+    return metric_counter("refused_total", "Refused calls", labels);
+}
+
 void figures_refused(struct protocol_figures *figures, enum status why)
 {
     if (figures->refused[why] == NULL) {
-        char labels[96], reason[32];
+        char reason[32];
         snprintf(reason, sizeof reason, "%s", status_name(why));
         for (char *at = reason; *at != '\0'; at++)
             *at = (char)tolower((unsigned char)*at);
-        snprintf(labels, sizeof labels, "protocol=\"%.40s\",reason=\"%s\"", figures->protocol,
-                 reason);
-        figures->refused[why] = metric_counter("refused_total", "Refused calls", labels);
+        figures->refused[why] = refused(figures, reason);
     }
     metric_add(figures->refused[why], 1);
+}
+
+void figures_refused_entry(struct protocol_figures *figures)
+{
+    if (figures->refused_entry == NULL)
+        figures->refused_entry = refused(figures, "connection_rate");
+    metric_add(figures->refused_entry, 1);
 }
 
 static void flush(struct metric *metric, int64_t *count)

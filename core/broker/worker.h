@@ -12,6 +12,7 @@
 #include "core/broker/broker.h"
 #include "core/broker/deduped.h"
 #include "core/broker/delayed.h"
+#include "core/broker/entry.h"
 #include "core/broker/filter_index.h"
 #include "core/broker/metrics.h"
 #include "core/broker/retained.h"
@@ -72,6 +73,7 @@ struct protocol_figures {
     const char *protocol;
     struct metric *received, *delivered;
     struct metric *refused[STATUS_COUNT]; /* NULL until the first */
+    struct metric *refused_entry;         /* likewise */
     int64_t received_now, delivered_now;
 };
 enum { PROTOCOLS = 16 };
@@ -145,7 +147,6 @@ struct broker_worker {
     uint64_t goodbye_until_ms; /* clients were told, and have until then to go; 0: not yet */
     struct mail start, stop;   /* from broker_when_ready() and broker_shut_down() */
     struct loop_timer timer;
-    struct rate connections;
     struct protocol_figures figures[PROTOCOLS];
     unsigned figure_count;
     int64_t stored_now, live_now, slow_now; /* as in protocol_figures */
@@ -163,6 +164,7 @@ struct broker {
     struct broker_metrics metrics;
     struct filter_shapes shapes;
     struct session_names names;
+    struct entry_desk desk;
     _Atomic bool sessions_kept;      /* there may be stored ones */
     struct session_sweep *sweep;     /* worker 0 */
     _Atomic bool retained_any;       /* somebody has ever retained something */
@@ -199,6 +201,7 @@ static inline int64_t worker_wall_ms(struct broker_worker *worker)
 /* figures.c */
 struct protocol_figures *figures_of(struct broker_worker *worker, const char *protocol);
 void figures_refused(struct protocol_figures *figures, enum status why);
+void figures_refused_entry(struct protocol_figures *figures);
 void figures_flush(struct broker_worker *worker);
 
 /* publish.c */

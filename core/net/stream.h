@@ -56,6 +56,9 @@ bool stream_is_closing(const struct stream *stream);
 
 /* "127.0.0.1:4711"; valid as long as the stream. */
 const char *stream_peer(const struct stream *stream);
+/* The same of a connected socket: "unknown" when it is not. */
+enum { STREAM_PEER_BYTES = 56 };
+void stream_name_peer(int socket, char peer[STREAM_PEER_BYTES]);
 /* The subject of a verified TLS client certificate, or NULL. */
 const char *stream_certificate_subject(const struct stream *stream);
 

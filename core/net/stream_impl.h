@@ -38,7 +38,7 @@ struct stream {
     struct loop_task flush_task;
     struct loop_task resume_task;
     struct loop_timer close_timer;
-    char peer[56];
+    char peer[STREAM_PEER_BYTES];
 };
 
 void stream_init(struct stream *stream, struct loop *loop, const struct stream_ops *ops);

@@ -181,18 +181,18 @@ static const struct stream_ops tcp_ops = {
     .close = tcp_close,
 };
 
-static void name_peer(struct stream_tcp *tcp)
+void stream_name_peer(int socket, char peer[STREAM_PEER_BYTES])
 {
     struct sockaddr_storage address;
     socklen_t size = sizeof address;
-    char *peer = tcp->stream.peer, host[INET6_ADDRSTRLEN] = "";
-    snprintf(peer, sizeof tcp->stream.peer, "unknown");
-    if (getpeername(tcp->socket, (struct sockaddr *)&address, &size) != 0)
+    char host[INET6_ADDRSTRLEN] = "";
+    snprintf(peer, STREAM_PEER_BYTES, "unknown");
+    if (getpeername(socket, (struct sockaddr *)&address, &size) != 0)
         return;
     if (address.ss_family == AF_INET) {
         const struct sockaddr_in *ip4 = (const struct sockaddr_in *)&address;
         inet_ntop(AF_INET, &ip4->sin_addr, host, sizeof host);
-        snprintf(peer, sizeof tcp->stream.peer, "%s:%u", host, (unsigned)ntohs(ip4->sin_port));
+        snprintf(peer, STREAM_PEER_BYTES, "%s:%u", host, (unsigned)ntohs(ip4->sin_port));
     } else if (address.ss_family == AF_INET6) {
         const struct sockaddr_in6 *ip6 = (const struct sockaddr_in6 *)&address;
         bool mapped = IN6_IS_ADDR_V4MAPPED(&ip6->sin6_addr);
@@ -200,7 +200,7 @@ static void name_peer(struct stream_tcp *tcp)
             inet_ntop(AF_INET, &ip6->sin6_addr.s6_addr[12], host, sizeof host);
         else
             inet_ntop(AF_INET6, &ip6->sin6_addr, host, sizeof host);
-        snprintf(peer, sizeof tcp->stream.peer, mapped ? "%s:%u" : "[%s]:%u", host,
+        snprintf(peer, STREAM_PEER_BYTES, mapped ? "%s:%u" : "[%s]:%u", host,
                  (unsigned)ntohs(ip6->sin6_port));
     }
 }
@@ -219,6 +219,6 @@ struct stream *stream_tcp_new(struct loop *loop, int socket)
         return NULL;
     }
     tcp->poll.data = tcp;
-    name_peer(tcp);
+    stream_name_peer(socket, tcp->stream.peer);
     return &tcp->stream;
 }

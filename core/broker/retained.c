@@ -2,8 +2,8 @@
 #include "core/broker/retained.h"
 
 #include "core/broker/retained_sweep.h"
+#include "core/broker/session.h"
 #include "core/broker/topic.h"
-#include "core/broker/worker.h"
 
 #include "core/base/heap.h"
 #include "core/base/trace.h"
@@ -31,6 +31,8 @@ struct retained_walk {
     struct link link; /* in worker's queued or ready, or its starter's */
     struct retained_filter filter;
     struct retained_place next, end;
+    uint64_t upto; /* of one that is kept: what was committed behind it comes live; else 0 */
+    bool moved;    /* next is not stored yet */
     struct storage_scan scan;
     struct blob *rows;     /* of the slice being shown */
     size_t position, seen; /* in rows: behind the last one shown, and the one looked at */
@@ -82,6 +84,7 @@ static void derive_record(struct broker_worker *worker, uint64_t tenant, uint64_
     memcpy(log_derived_value(row) + RETAINED_VALUE_HEAD, batch->bytes->bytes, size);
     retained_sweep_expect(worker->broker, deliver_expiry(record));
     row->offset_at = RETAINED_OFFSET_AT;
+    row->commit_in_value = RETAINED_COMMIT_AT;
     row->patch_record = index;
     batch_unref(batch);
 }
@@ -182,11 +185,58 @@ struct retained_walk *retained_walk_of(struct link *link)
     return container_of(link, struct retained_walk, link);
 }
 
+void retained_walk_keep(struct retained_walk *walk, uint64_t upto, struct span place)
+{
+    struct retained_place from = {.size = place.size};
+    CHECK(upto > 0 && place.size <= sizeof from.key);
+    walk->upto = upto;
+    if (place.size > 0)
+        memcpy(from.key, place.data, place.size);
+    if (retained_place_is_before(&walk->next, &from))
+        walk->next = from;
+}
+
+bool retained_walk_is_kept(const struct retained_walk *walk)
+{
+    return walk->upto > 0;
+}
+
+bool retained_walk_moved(struct retained_walk *walk, uint64_t *upto, struct span *place)
+{
+    bool moved = walk->moved;
+    *upto = walk->upto;
+    *place = retained_place_span(&walk->next);
+    walk->moved = false;
+    return moved;
+}
+
+void retained_walk_unsaved(struct retained_walk *walk)
+{
+    walk->moved = true;
+}
+
+static void move_to(struct retained_walk *walk, const struct retained_place *next)
+{
+    walk->next = *next;
+    if (walk->upto == 0)
+        return;
+    walk->moved = true;
+    session_touch(walk->subscription->client->session);
+}
+
+/* Everything has been shown. */
+static void walk_finish(struct retained_walk *walk)
+{
+    if (walk->upto > 0)
+        session_walk_over(walk->subscription);
+    retained_walk_end(walk->subscription);
+}
+
 static void walk_queue(struct retained_walk *walk)
 {
     struct broker_worker *worker = walk->worker;
     if (!retained_place_is_before(&walk->next, &walk->end)) {
-        retained_walk_end(walk->subscription);
+        walk_finish(walk);
         return;
     }
     rows_drop(walk);
@@ -199,9 +249,10 @@ static void walk_queue(struct retained_walk *walk)
 
 void retained_walk_start(struct retained_walk *walk)
 {
-    if (!atomic_load_explicit(&walk->worker->broker->retained_any, memory_order_acquire) ||
-        walk->worker->ending)
+    if (walk->worker->ending)
         retained_walk_end(walk->subscription);
+    else if (!atomic_load_explicit(&walk->worker->broker->retained_any, memory_order_acquire))
+        walk_finish(walk);
     else
         walk_queue(walk);
 }
@@ -227,7 +278,7 @@ static void bound_add(struct bound **bounds, uint32_t *count, uint64_t partition
 void retained_overtake(struct retained_walk *walk, uint64_t partition, uint64_t offset,
                        struct span topic)
 {
-    if (bound_find(walk->first, walk->first_count, partition) == NULL)
+    if (walk->upto == 0 && bound_find(walk->first, walk->first_count, partition) == NULL)
         bound_add(&walk->first, &walk->first_count, partition, offset);
     bool reads = is_busy(walk) || walk->rows != NULL;
     if (!reads || walk->again)
@@ -240,12 +291,19 @@ void retained_overtake(struct retained_walk *walk, uint64_t partition, uint64_t 
         walk->overtaken[walk->overtaken_count++] = hash_bytes(topic);
 }
 
-static bool comes_live(const struct retained_walk *walk, uint64_t partition, uint64_t offset,
+static bool is_behind(const struct bound *bounds, uint32_t count, const struct batch *batch)
+{
+    const struct bound *bound = bound_find(bounds, count, batch->partition);
+    return bound != NULL && batch->base_offset >= bound->offset;
+}
+
+/* batch: the row's. */
+static bool comes_live(const struct retained_walk *walk, const struct batch *batch,
                        struct span topic)
 {
-    const struct bound *first = bound_find(walk->first, walk->first_count, partition);
-    const struct bound *end = bound_find(walk->ends, walk->end_count, partition);
-    if ((first != NULL && offset >= first->offset) || (end != NULL && offset >= end->offset))
+    if (walk->upto > 0 ? batch->commit > walk->upto
+                       : is_behind(walk->first, walk->first_count, batch) ||
+                             is_behind(walk->ends, walk->end_count, batch))
         return true;
     uint64_t hash = walk->overtaken_count == 0 ? 0 : hash_bytes(topic);
     for (uint32_t i = 0; i < walk->overtaken_count; i++)
@@ -258,14 +316,13 @@ static bool comes_live(const struct retained_walk *walk, uint64_t partition, uin
 
 enum shown { SHOWN, SHOWN_FULL };
 
-static enum shown show_row(struct retained_walk *walk, struct span value,
+static enum shown show_row(struct retained_walk *walk, struct span key, struct span value,
                            struct frame_cache *frames)
 {
     struct broker_worker *worker = walk->worker;
     struct subscription *subscription = walk->subscription;
-    uint64_t partition, offset;
     struct batch *batch;
-    enum status status = retained_value_open(value, &partition, &offset, &batch);
+    enum status status = retained_value_open(value, &batch);
     if (status != STATUS_OK) {
         trace(TRACE_ERROR, "a retained record cannot be read: %s", status_text(status));
         return SHOWN;
@@ -274,12 +331,12 @@ static enum shown show_row(struct retained_walk *walk, struct span value,
     struct span topic;
     batch_record(batch, 0, &record);
     record.attributes |= RECORD_RECALLED;
-    record.offset = offset;
     enum shown shown = SHOWN;
     struct span filter = span_of(subscription->entry->filter, subscription->entry->filter_size);
     if (deliver_topic(&record, worker_wall_ms(worker), &topic) && topic_matches(filter, topic) &&
-        !comes_live(walk, partition, offset, topic) &&
-        deliver_to(subscription, &record, frames) == DELIVER_FULL)
+        !comes_live(walk, batch, topic) &&
+        (walk->upto > 0 ? session_recall(subscription, batch->partition, &record, key, frames)
+                        : deliver_to(subscription, &record, frames)) == DELIVER_FULL)
         shown = SHOWN_FULL;
     frame_cache_clear(frames);
     batch_unref(batch);
@@ -307,7 +364,7 @@ static void walk_continue(struct retained_walk *walk)
     if (walk->scan.more)
         walk_queue(walk);
     else
-        retained_walk_end(walk->subscription);
+        walk_finish(walk);
 }
 
 static void walk_show(struct retained_walk *walk, unsigned *left)
@@ -327,11 +384,11 @@ static void walk_show(struct retained_walk *walk, unsigned *left)
         }
         struct retained_place next;
         if (retained_filter_passes(&walk->filter, key, &next) &&
-            (!has_room(client) || show_row(walk, value, &frames) == SHOWN_FULL)) {
+            (!has_room(client) || show_row(walk, key, value, &frames) == SHOWN_FULL)) {
             walk_pause(walk);
             return;
         }
-        walk->next = next;
+        move_to(walk, &next);
         walk->position = walk->seen;
         --*left;
     }

@@ -12,7 +12,9 @@
  * A row is shown when its record was committed before the subscription held at the partition's
  * owner. What comes later comes live: ASKING makes sure that every notice of what was committed
  * when the rows were read has been seen here, and from the first of them per partition on, and for
- * each topic that one of them names, rows are passed over. Internal to core/broker. */
+ * each topic that one of them names, rows are passed over. The walk of a subscription that outlives
+ * its client goes by the commit sequence instead, so that it can go on later: what is behind that
+ * of the subscribe comes through the session. Internal to core/broker. */
 #ifndef CORE_BROKER_RETAINED_H
 #define CORE_BROKER_RETAINED_H
 
@@ -39,6 +41,13 @@ struct retained_walk *retained_walk_new(struct subscription *subscription);
 struct link *retained_walk_link(struct retained_walk *walk); /* for whoever starts it */
 struct retained_walk *retained_walk_of(struct link *link);
 void retained_walk_start(struct retained_walk *walk);
+/* Before the start: the walk is the session's (session_walk.c), shows what was committed up to
+ * there, and begins at that place; empty: at the first. */
+void retained_walk_keep(struct retained_walk *walk, uint64_t upto, struct span place);
+bool retained_walk_is_kept(const struct retained_walk *walk);
+/* Where it stands, when that is not what was asked for last; false: it is. */
+bool retained_walk_moved(struct retained_walk *walk, uint64_t *upto, struct span *place);
+void retained_walk_unsaved(struct retained_walk *walk);    /* what was asked for is not stored */
 void retained_walk_end(struct subscription *subscription); /* harmless without one */
 /* A retained record of topic goes to the walk's subscription live. */
 void retained_overtake(struct retained_walk *walk, uint64_t partition, uint64_t offset,

@@ -54,9 +54,8 @@ enum looked { LOOKED, LOOK_ENOUGH, LOOK_WAIT };
 static enum looked look(struct retained_read *read, struct span value)
 {
     struct broker_retained *list = read->list;
-    uint64_t partition, offset;
     struct batch *batch;
-    enum status status = retained_value_open(value, &partition, &offset, &batch);
+    enum status status = retained_value_open(value, &batch);
     if (status != STATUS_OK) {
         trace(TRACE_ERROR, "a retained record cannot be read: %s", status_text(status));
         return LOOKED;
@@ -65,12 +64,11 @@ static enum looked look(struct retained_read *read, struct span value)
     struct span topic;
     enum looked looked = LOOKED;
     batch_record(batch, 0, &record);
-    record.offset = offset;
     record.attributes |= RECORD_RECALLED;
     if (!deliver_topic(&record, worker_wall_ms(read->worker), &topic) ||
         !topic_matches(list->filter, topic))
         looked = LOOKED;
-    else if (offset >= retained_committed(read->worker, partition))
+    else if (record.offset >= retained_committed(read->worker, batch->partition))
         looked = LOOK_WAIT;
     else if (!list->show(list, topic, &record))
         looked = LOOK_ENOUGH;

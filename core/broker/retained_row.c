@@ -8,7 +8,7 @@
 #include "core/log/table.h"
 
 enum {
-    VALUE_VERSION = 1,
+    VALUE_VERSION = 2,
     HEAD = 1 + 8,
     LEVEL = 1 + 4,
     MARK_END = 0,
@@ -57,9 +57,9 @@ size_t retained_key(uint64_t tenant, struct span topic, uint8_t *key)
 
 void retained_value_head(uint64_t partition, uint8_t value[RETAINED_VALUE_HEAD])
 {
+    memset(value, 0, RETAINED_VALUE_HEAD);
     value[0] = VALUE_VERSION;
     store_u64(value + 1, partition);
-    store_u64(value + RETAINED_OFFSET_AT, 0);
 }
 
 bool retained_value_partition(struct span value, uint64_t *partition)
@@ -70,18 +70,25 @@ bool retained_value_partition(struct span value, uint64_t *partition)
     return true;
 }
 
-enum status retained_value_open(struct span value, uint64_t *partition, uint64_t *offset,
-                                struct batch **batch)
+enum status retained_value_open(struct span value, struct batch **batch)
 {
-    if (!retained_value_partition(value, partition))
+    uint64_t partition;
+    if (!retained_value_partition(value, &partition))
         return STATUS_MALFORMED;
-    *offset = load_u64(value.data + RETAINED_OFFSET_AT);
+    uint64_t offset = load_u64(value.data + RETAINED_OFFSET_AT);
+    if (offset >= INT64_MAX)
+        return STATUS_MALFORMED;
     struct blob *bytes = blob_copy(span_from(value, RETAINED_VALUE_HEAD));
     enum status status = batch_open(bytes, 0, batch);
     blob_unref(bytes);
     if (status == STATUS_OK && (*batch)->record_count != 1) {
         batch_unref(*batch);
         return STATUS_MALFORMED;
+    }
+    if (status == STATUS_OK) {
+        (*batch)->partition = partition;
+        (*batch)->base_offset = offset;
+        (*batch)->commit = load_u64(value.data + RETAINED_COMMIT_AT);
     }
     return status;
 }

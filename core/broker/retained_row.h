@@ -4,7 +4,7 @@
  * keys in which some stretches can be skipped; the topic itself is in the record.
  *
  *   key   = table, tenant u64, {1, hash of a level u32}..., 0, hash of the topic u64
- *   value = version u8, partition u64, offset u64, a batch of one record */
+ *   value = version u8, partition u64, offset u64, commit sequence u64, a batch of one record */
 #ifndef CORE_BROKER_RETAINED_ROW_H
 #define CORE_BROKER_RETAINED_ROW_H
 
@@ -13,8 +13,9 @@
 
 enum {
     RETAINED_KEY_MAX = 1 + 8 + (int)LIMIT_TOPIC_LEVELS * 5 + 1 + 8,
-    RETAINED_VALUE_HEAD = 1 + 8 + 8,
-    RETAINED_OFFSET_AT = 1 + 8, /* of value: the engine writes the record's offset there */
+    RETAINED_VALUE_HEAD = 1 + 8 + 8 + 8,
+    RETAINED_OFFSET_AT = 1 + 8,     /* of value: the engine writes the record's offset there, */
+    RETAINED_COMMIT_AT = 1 + 8 + 8, /* and here the sequence of its append */
 };
 
 /* topic is valid; key has room for RETAINED_KEY_MAX. Returns the key's size. */
@@ -22,9 +23,9 @@ size_t retained_key(uint64_t tenant, struct span topic, uint8_t *key);
 
 void retained_value_head(uint64_t partition, uint8_t value[RETAINED_VALUE_HEAD]);
 bool retained_value_partition(struct span value, uint64_t *partition); /* false: no such row */
-/* A batch of one record, whose reference is the caller's. MALFORMED: no such row. */
-enum status retained_value_open(struct span value, uint64_t *partition, uint64_t *offset,
-                                struct batch **batch);
+/* A batch of one record, with its partition, offset and commit sequence; the reference is the
+ * caller's. MALFORMED: no such row. */
+enum status retained_value_open(struct span value, struct batch **batch);
 
 /* A filter made ready to look at keys. */
 struct retained_filter {

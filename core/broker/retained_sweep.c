@@ -86,10 +86,9 @@ static void removed(struct request *request, enum status status)
 /* When the row's record expires; INT64_MAX: never. */
 static int64_t expiry_of(struct span value)
 {
-    uint64_t partition, offset;
     struct batch *batch;
     struct record record;
-    enum status status = retained_value_open(value, &partition, &offset, &batch);
+    enum status status = retained_value_open(value, &batch);
     if (status != STATUS_OK) {
         trace(TRACE_ERROR, "a retained record cannot be read: %s", status_text(status));
         return INT64_MAX;

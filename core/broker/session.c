@@ -11,6 +11,12 @@
 
 enum { NAME_ROW_BYTES = 64 + LIMIT_CLIENT_ID_BYTES, READ_BYTES_FIRST = 4096 };
 
+/* The row of a walk, by hash of its filter. */
+struct found_walk {
+    uint64_t filter;
+    struct session_walk_row row;
+};
+
 /* What is read of a stored session. */
 struct attaching {
     struct storage_scan scan;
@@ -24,6 +30,8 @@ struct attaching {
     uint32_t live_from;
     struct session_filter_row *filters; /* spans into the blobs */
     uint32_t filter_count;
+    struct found_walk *walks;
+    uint32_t walk_count;
     struct blob **blobs;
     uint32_t blob_count;
 };
@@ -38,6 +46,7 @@ static void session_free(struct session *session)
     heap_free(session->marks);
     heap_free(session->forget);
     heap_free(session->held);
+    heap_free(session->walks_over);
     heap_free((void *)(uintptr_t)session->text.data);
     heap_free(session);
 }
@@ -85,6 +94,7 @@ static void attaching_free(struct attaching *attaching)
         blob_unref(attaching->blobs[i]);
     heap_free(attaching->blobs);
     heap_free(attaching->filters);
+    heap_free(attaching->walks);
     heap_free(attaching->items);
     heap_free(attaching);
 }
@@ -114,6 +124,17 @@ static void attach_end(struct attaching *attaching, enum status status)
 
 static void subscribe_some(struct attaching *attaching);
 
+/* It stands until what was in flight is out again. */
+static void walk_again(const struct attaching *attaching, struct subscription *subscription,
+                       struct span filter)
+{
+    uint64_t hash = hash_stable(filter);
+    for (uint32_t i = 0; i < attaching->walk_count; i++)
+        if (attaching->walks[i].filter == hash)
+            retained_walk_keep(retained_walk_new(subscription), attaching->walks[i].row.upto,
+                               attaching->walks[i].row.place);
+}
+
 static void live_again(struct request *request, enum status status)
 {
     struct attaching *attaching = container_of(request, struct attaching, live.request);
@@ -130,6 +151,7 @@ static void live_again(struct request *request, enum status status)
             continue;
         subscription->index = row->index;
         subscription->since = row->since;
+        walk_again(attaching, subscription, row->filter);
     }
     attaching->live_from += attaching->live.count;
     if (attaching->live_from < attaching->filter_count)
@@ -179,6 +201,7 @@ static void drop_denied(struct attaching *attaching)
             rows = session_rows_new(session);
         session_kind_key(session->id, SESSION_KIND_FILTER, hash_stable(row->filter), key);
         session_rows_add(rows, STORAGE_DELETE, span_of(key, sizeof key), (struct span){0});
+        session_walk_forget(rows, session, row->filter);
         if (index_is_needed(attaching, row->index))
             continue;
         filter_holder_key(row->index, session->id, holder);
@@ -335,6 +358,18 @@ static enum status load_position(struct session *session, struct span value)
     return session_flights_load(session, &position);
 }
 
+static enum status load_walk(struct attaching *attaching, uint64_t filter, struct span value)
+{
+    if (attaching->walk_count % 16 == 0)
+        attaching->walks =
+            heap_resize(attaching->walks, (attaching->walk_count + 16) * sizeof *attaching->walks);
+    struct found_walk *walk = &attaching->walks[attaching->walk_count];
+    walk->filter = filter;
+    enum status status = session_walk_decode(value, &walk->row);
+    attaching->walk_count += status == STATUS_OK && walk->row.upto > 0;
+    return status;
+}
+
 static enum status load_row(struct attaching *attaching, struct span key, struct span value)
 {
     struct session *session = attaching->session;
@@ -360,6 +395,8 @@ static enum status load_row(struct attaching *attaching, struct span key, struct
                                                                  sizeof *attach->received);
         attach->received[attach->received_count++] = (uint32_t)load_u64(key.data + 10);
         return STATUS_OK;
+    case SESSION_KIND_WALK:
+        return attach->clean ? STATUS_OK : load_walk(attaching, load_u64(key.data + 10), value);
     default:
         return STATUS_CORRUPT;
     }
@@ -527,8 +564,11 @@ static void ended(void *context, enum status status, uint64_t commit)
 /* What was never attached is left as it was, but for its time. */
 static void write_end(struct session *session)
 {
-    struct session_rows *rows = session_rows_new(session);
+    struct session_rows *rows = session->last_rows;
     uint8_t key[SESSION_STATE_KEY], name[SESSION_KEY];
+    session->last_rows = NULL;
+    if (rows == NULL)
+        rows = session_rows_new(session);
     int64_t now_ms = clock_wall_ms();
     session->ended = true;
     drop_due(rows, session);
@@ -579,6 +619,10 @@ void session_detach(struct client *client)
     bool was_attached = session->phase != SESSION_ATTACHING;
     if (was_attached && session->id != 0)
         session_handled(session);
+    if (was_attached && session->id != 0) {
+        session->last_rows = session_rows_new(session);
+        session_walk_last(session, session->last_rows);
+    }
     client->session = NULL;
     session->client = NULL;
     loop_task_cancel(worker->loop, &session->write_task);

@@ -93,6 +93,13 @@ struct session {
 
     uint64_t *held; /* ids of filters, when it ends */
     uint32_t held_count;
+
+    /* Walks through retained records that are over, by hash of the filter: their rows are to go. 0:
+     * not this one any more. */
+    uint64_t *walks_over;
+    uint32_t over_count, over_capacity, over_written; /* by the write under way */
+    struct storage_row *walk_rows;                    /* of that write; NULL: it has none */
+    struct session_rows *last_rows;                   /* of what ends with its client */
 };
 
 /* session.c */
@@ -125,7 +132,31 @@ void session_unsubscribed(struct subscription *subscription);
 /* session_note.c */
 enum status session_note_load(struct span row, struct buf *notes);
 
+/* session_walk.c: how far subscriptions have got with retained records. */
+/* Of a new subscribe, in the write of the subscription's row. */
+void session_walk_begin(struct session *session, struct session_rows *rows,
+                        struct subscription *subscription);
+void session_walk_over(const struct subscription *subscription); /* everything was shown */
+void session_walk_forget(struct session_rows *rows, const struct session *session,
+                         struct span filter);
+/* What has changed, behind row first of the write under way: rows of their own, for the caller to
+ * free; NULL: nothing has. */
+struct storage_row *session_walk_rows(struct session *session, const struct storage_row *first,
+                                      uint32_t *count);
+void session_walk_written(struct session *session, bool stored); /* that write is done */
+void session_walk_last(struct session *session, struct session_rows *rows);
+void session_walks_start(struct session *session); /* those that were found when attaching */
+/* The row of a flight, whose record is not in the log any more: session_hold(), or the flight
+ * forgets it. Then session_go_on(). */
+void session_row_fetch(struct session *session, const struct flight *flight);
+/* The retained record of that row to one subscription. */
+enum deliver_result session_recall(struct subscription *subscription, uint64_t partition,
+                                   const struct record *record, struct span key,
+                                   struct frame_cache *frames);
+
 /* session_show.c */
+void session_send(struct subscription *subscription, uint64_t partition,
+                  const struct record *record, struct span retained, struct frame_cache *frames);
 struct flight *session_flight_new(struct session *session);
 void session_flight_end(struct session *session, struct flight *flight);
 /* Of a new session: what was in flight when it was stored. */
@@ -144,6 +175,8 @@ void session_go_on(struct session *session);
 /* Its subscriptions have changed. While they change, which ends before any record behind the change
  * has been shown, nothing is read. */
 void session_read_anew(struct session *session);
+void session_hold(struct session *session, struct batch *batch); /* as if read; takes it */
+void session_retry(struct session *session);                     /* a read has failed */
 void session_note(struct session *session, struct batch *batch, uint32_t index);
 void session_read_end(struct session *session);
 

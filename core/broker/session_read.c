@@ -140,6 +140,19 @@ static void retry_in(struct session *session, uint64_t delay_ms)
         loop_timer_start(session->worker->loop, &session->retry_timer, delay_ms);
 }
 
+void session_retry(struct session *session)
+{
+    retry_in(session, RETRY_MS);
+}
+
+void session_hold(struct session *session, struct batch *batch)
+{
+    batches_drop(session);
+    session->batches = heap_array(LOG_READ_MAX, sizeof(struct batch *));
+    session->batches[0] = batch;
+    session->batch_count = 1;
+}
+
 static void take_batches(struct session *session, struct log_read *read)
 {
     if (session->batch_count > 1 && session->read_bytes > READ_BYTES_MIN)
@@ -217,6 +230,8 @@ static void send_again(struct session *session, struct flight *flight, struct ba
     struct client *client = session->client;
     struct record record;
     batch_record(batch, batch_find(batch, flight->at.offset), &record);
+    if (flight->at.retained.size > 0)
+        record.attributes |= RECORD_RECALLED;
     if (record.offset != flight->at.offset || !may_have(session, &record)) {
         give_up(session, flight);
         return;
@@ -256,6 +271,10 @@ static void resend(struct session *session)
             if (batch == NULL && !session->lost)
                 return;
             session->lost = false;
+            if (batch == NULL && flight->at.retained.size > 0) {
+                session_row_fetch(session, flight);
+                return;
+            }
             if (batch == NULL)
                 give_up(session, flight);
             else
@@ -264,6 +283,7 @@ static void resend(struct session *session)
         flight->again = false;
     }
     session->phase = SESSION_BEHIND;
+    session_walks_start(session);
 }
 
 /* ------------------------------------------------ rounds */

@@ -9,7 +9,14 @@
 #include "core/log/table.h"
 
 enum { ROW_VERSION = 1 };
-enum { FLAG_GUARANTEE = 3, FLAG_NO_LOCAL = 4, FLAG_RETAIN = 8, FLAG_RELEASED = 16, FLAGS = 31 };
+enum {
+    FLAG_GUARANTEE = 3,
+    FLAG_NO_LOCAL = 4,
+    FLAG_RETAIN = 8,
+    FLAG_RELEASED = 16,
+    FLAG_RETAINED = 32,
+    FLAGS = 63
+};
 
 /* Two hashes of 64 bits: the name itself is in the value and is compared. */
 struct session_name session_name_of(uint64_t tenant, struct span name)
@@ -139,6 +146,26 @@ enum status session_note_decode(struct span row, struct span *key, struct span *
     return reader.failed || version != ROW_VERSION ? STATUS_CORRUPT : STATUS_OK;
 }
 
+enum status session_walk_encode(const struct session_walk_row *row, struct buf *to)
+{
+    struct pack pack = pack_into(to);
+    pack_u8(&pack, ROW_VERSION);
+    pack_u64(&pack, row->upto);
+    pack_bytes(&pack, row->place);
+    return pack.status;
+}
+
+enum status session_walk_decode(struct span value, struct session_walk_row *row)
+{
+    struct reader reader = reader_of(value);
+    uint8_t version = reader_u8(&reader);
+    row->upto = reader_u64(&reader);
+    row->place = reader_bytes(&reader, reader_left(&reader));
+    bool is_place = row->place.size == 0 || (row->place.size <= RETAINED_KEY_MAX + 1 &&
+                                             row->place.data[0] == TABLE_RETAINED);
+    return reader.failed || version != ROW_VERSION || !is_place ? STATUS_CORRUPT : STATUS_OK;
+}
+
 void session_position_begin(struct pack *pack, uint64_t position, const struct session_mark *marks,
                             uint32_t mark_count, uint32_t flight_count)
 {
@@ -157,12 +184,15 @@ void session_flight_encode(struct pack *pack, const struct session_flight *fligh
 {
     bool released = flight->state == FLIGHT_TAKEN || flight->state == FLIGHT_RELEASED;
     unsigned flags = flight->guarantee | (flight->retain_as_published ? FLAG_RETAIN : 0u) |
-                     (released ? FLAG_RELEASED : 0u);
+                     (released ? FLAG_RELEASED : 0u) |
+                     (flight->retained.size > 0 ? FLAG_RETAINED : 0u);
     pack_u8(pack, (uint8_t)flags);
     pack_uvarint(pack, flight->number);
     pack_uvarint(pack, flight->partition);
     pack_uvarint(pack, flight->offset);
     pack_uvarint(pack, flight->identifier);
+    if (flight->retained.size > 0)
+        pack_block(pack, flight->retained);
 }
 
 static bool mark_read(struct reader *reader, struct session_mark *mark)
@@ -187,8 +217,12 @@ static bool flight_read(struct reader *reader, struct session_flight *flight)
     uint64_t identifier = reader_uvarint(reader);
     flight->number = (uint32_t)number;
     flight->identifier = (uint32_t)identifier;
-    return !reader->failed && flags <= FLAGS && guarantee_is_valid(flags) && number > 0 &&
-           number <= LIMIT_CLIENT_CREDIT && identifier <= UINT32_MAX;
+    if (flags & FLAG_RETAINED)
+        flight->retained = reader_block(reader);
+    return !reader->failed && flags <= FLAGS && flight->retained.size <= RETAINED_KEY_MAX &&
+           (flight->retained.size > 0) == ((flags & FLAG_RETAINED) != 0) &&
+           guarantee_is_valid(flags) && number > 0 && number <= LIMIT_CLIENT_CREDIT &&
+           identifier <= UINT32_MAX;
 }
 
 enum status session_position_decode(struct span value, struct session_position *position)

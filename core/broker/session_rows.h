@@ -7,6 +7,7 @@
  *                        session, 'n', hash of key     -> version, size of key, key, value: a note
  *                        session, 'p'                  -> struct session_position
  *                        session, 'r', number          -> incoming exactly-once number in use
+ *                        session, 'w', hash of filter  -> struct session_walk_row
  *   TABLE_SESSION_DUE    due time, tenant, hash of the name
  *   TABLE_FILTER_HOLDER  filter id, session
  *   TABLE_FILTER_INDEX   filter id, commit sequence    -> struct filter_row
@@ -16,19 +17,21 @@
 #define CORE_BROKER_SESSION_ROWS_H
 
 #include "core/base/buf.h"
-#include "core/log/record.h"
+#include "core/broker/retained_row.h"
 
 enum {
     SESSION_KEY = 1 + 8 + 16,
     SESSION_STATE_KEY = 1 + 8 + 1 + 8, /* the longest */
     SESSION_DUE_KEY = 1 + 8 + 8 + 16,
-    SESSION_FILTER_SINCE = 8, /* where the commit sequence goes in a filter's value */
+    SESSION_FILTER_SINCE = 8, /* where the commit sequence goes in a filter's value, */
+    SESSION_WALK_UPTO = 1,    /* and in a walk's */
 };
 enum session_kind {
     SESSION_KIND_FILTER = 'f',
     SESSION_KIND_NOTE = 'n',
     SESSION_KIND_POSITION = 'p',
-    SESSION_KIND_RECEIVED = 'r'
+    SESSION_KIND_RECEIVED = 'r',
+    SESSION_KIND_WALK = 'w'
 };
 
 struct session_name {
@@ -69,6 +72,14 @@ enum status session_filter_decode(struct span value, struct session_filter_row *
 enum status session_note_encode(struct span key, struct span value, struct buf *to);
 enum status session_note_decode(struct span row, struct span *key, struct span *value);
 
+/* Retained records that a subscription has not been shown yet. */
+struct session_walk_row {
+    uint64_t upto;     /* of those committed up to here; encoded as 0, for the engine to fill */
+    struct span place; /* from this row of the set on (retained_row.h); empty: from the first */
+};
+enum status session_walk_encode(const struct session_walk_row *row, struct buf *to);
+enum status session_walk_decode(struct span value, struct session_walk_row *row);
+
 /* Everything up to position was handed out, and of a partition with a mark everything below next as
  * well: settled, or in flight. */
 struct session_mark {
@@ -89,6 +100,7 @@ struct session_flight {
     uint8_t state; /* stored as SENT or RELEASED */
     uint8_t guarantee;
     bool retain_as_published;
+    struct span retained; /* key of the retained row that was shown; empty: no such record */
 };
 struct session_position {
     uint64_t position;

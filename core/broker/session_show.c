@@ -44,10 +44,17 @@ struct flight *session_flight_new(struct session *session)
 void session_flight_end(struct session *session, struct flight *flight)
 {
     blob_unref(flight->frame);
+    heap_free((void *)(uintptr_t)flight->at.retained.data);
     unlink_flight(session, flight);
     *flight = (struct flight){.at.number = flight->at.number, .next = session->free_first};
     session->free_first = (uint16_t)flight->at.number;
     session->in_flight--;
+}
+
+static struct span key_copy(struct span key)
+{
+    return key.size == 0 ? (struct span){0}
+                         : span_of(heap_text((const char *)key.data, key.size), key.size);
 }
 
 enum status session_flights_load(struct session *session, struct session_position *position)
@@ -65,6 +72,7 @@ enum status session_flights_load(struct session *session, struct session_positio
             return STATUS_CORRUPT;
         *flight =
             (struct flight){.at = stored, .again = true, .previous = session->flights[0].previous};
+        flight->at.retained = key_copy(stored.retained);
         session->flights[flight->previous].next = (uint16_t)stored.number;
         session->flights[0].previous = (uint16_t)stored.number;
         session->in_flight++;
@@ -194,14 +202,13 @@ static enum guarantee lower(const struct subscription *subscription, const struc
                : GUARANTEE_AT_LEAST_ONCE;
 }
 
-static void send(const struct showing *showing, struct subscription *subscription,
-                 struct frame_cache *frames)
+/* Takes credit, of which there is some. retained: key of its row when the record comes from the
+ * retained set. */
+void session_send(struct subscription *subscription, uint64_t partition,
+                  const struct record *record, struct span retained, struct frame_cache *frames)
 {
-    struct session *session = showing->session;
-    struct client *client = session->client;
-    const struct record *record = showing->record;
-    subscription->shown_partition = showing->partition;
-    subscription->shown_offset = record->offset;
+    struct client *client = subscription->client;
+    struct session *session = client->session;
     uint32_t variant = client->ops->variant(client, subscription, record);
     struct blob *frame = deliver_frame(frames, client->ops, variant, record);
     if (frame == NULL) {
@@ -209,11 +216,12 @@ static void send(const struct showing *showing, struct subscription *subscriptio
         return;
     }
     struct flight *flight = session_flight_new(session);
-    flight->at.partition = showing->partition;
+    flight->at.partition = partition;
     flight->at.offset = record->offset;
     flight->at.identifier = subscription->identifier;
     flight->at.retain_as_published = subscription->retain_as_published;
     flight->at.guarantee = (uint8_t)lower(subscription, record);
+    flight->at.retained = key_copy(retained);
     client->credit--;
     client->figures->delivered_now++;
     /* What comes behind one that is held is held too, so that they keep their order. */
@@ -256,7 +264,9 @@ enum deliver_result session_show(struct session *session, uint64_t partition, ui
                 continue;
             if (client->credit == 0)
                 return DELIVER_FULL;
-            send(&showing, subscription, frames);
+            subscription->shown_partition = partition;
+            subscription->shown_offset = record->offset;
+            session_send(subscription, partition, record, (struct span){0}, frames);
         }
     }
     mark_set(session, partition, record->offset + 1, commit);

@@ -87,15 +87,20 @@ static void fail(struct subscribing *subscribing, enum status status)
 }
 
 /* A kept subscription holds behind its own row, so that what is retained is looked at only now. */
-static void walk_retained(struct client *client, const struct broker_subscribe *outer)
+static void walk_retained(struct client *client, const struct broker_subscribe *outer,
+                          uint64_t commit)
 {
     for (uint32_t i = 0; i < outer->count && client->open; i++) {
         const struct subscribe_item *item = &outer->items[i];
         if (item->status != STATUS_OK || item->share.size > 0 || !subscribe_wants_retained(item))
             continue;
         struct subscription *subscription = subscription_of(client, item->filter);
-        if (subscription != NULL)
-            retained_walk_start(retained_walk_new(subscription));
+        if (subscription == NULL)
+            continue;
+        struct retained_walk *walk = retained_walk_new(subscription);
+        if (subscription->index != 0)
+            retained_walk_keep(walk, commit, (struct span){0});
+        retained_walk_start(walk);
     }
 }
 
@@ -125,7 +130,7 @@ static void stored(void *context, enum status status, uint64_t commit)
     }
     finish(subscribing);
     if (status == STATUS_OK)
-        walk_retained(client, outer);
+        walk_retained(client, outer, commit);
 }
 
 static void add_row(struct session_rows *rows, const struct session *session,
@@ -177,6 +182,9 @@ static void is_live(struct request *request, enum status status)
             subscription->since = 0;
         }
         add_row(rows, session, subscription);
+        if (subscription->index != 0 && subscribe_wants_retained(item) &&
+            atomic_load_explicit(&session->worker->broker->retained_any, memory_order_acquire))
+            session_walk_begin(session, rows, subscription);
     }
     drop_holders(subscribing, rows);
     session_rows_send(rows, stored, subscribing);
@@ -281,6 +289,8 @@ void session_unsubscribed(struct subscription *subscription)
     uint8_t key[SESSION_STATE_KEY], holder[FILTER_HOLDER_KEY];
     session_kind_key(session->id, SESSION_KIND_FILTER, hash_stable(filter), key);
     session_rows_add(rows, STORAGE_DELETE, span_of(key, sizeof key), (struct span){0});
+    if (subscription->index != 0)
+        session_walk_forget(rows, session, filter);
     bool shared = false;
     list_each(link, &client->subscriptions)
     {

@@ -58,6 +58,7 @@ static void written(struct request *request, enum status status)
 {
     struct session *session = container_of(request, struct session, write.request);
     session->writing = false;
+    session_walk_written(session, status == STATUS_OK);
     if (status == STATUS_OK)
         worker_synced(session->worker, session->write.append.commit);
     if (!session_back(session))
@@ -97,6 +98,9 @@ static void write_start(struct session *session)
         .offset_at = -1,
     };
     session->write = (struct log_rows){.rows = &session->write_row, .row_count = 1};
+    session->walk_rows = session_walk_rows(session, &session->write_row, &session->write.row_count);
+    if (session->walk_rows != NULL)
+        session->write.rows = session->walk_rows;
     request_init(&session->write.request, session->worker->loop, written);
     session->write.append.durability = DURABLE_SYNC;
     log_rows_write(session->worker->broker->log, &session->write);
@@ -136,6 +140,8 @@ void session_free_frames(struct session *session)
     for (uint16_t i = 1; i <= session->flight_count; i++) {
         blob_unref(session->flights[i].frame);
         session->flights[i].frame = NULL;
+        heap_free((void *)(uintptr_t)session->flights[i].at.retained.data);
+        session->flights[i].at.retained = (struct span){0};
     }
 }
 

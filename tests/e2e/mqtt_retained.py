@@ -220,6 +220,112 @@ def test_routed(gateway):
             reader.expect_silence(0.05)
 
 
+KEEP = [(SESSION_EXPIRY, 3600)]
+
+
+def resume(gateway, name, maximum=5, clean=False):
+    return Client(gateway.mqtt_port, 5).connect(name, clean=clean, props=KEEP + [(RECEIVE_MAXIMUM, maximum)])
+
+
+def interrupted(gateway, name, between):
+    """A session that is interrupted in the middle of what was retained goes on where it was: what was under way comes
+    again under the same identifiers (4.4.0-1), the rest follows, each once. Returns the topics and payloads."""
+    with resume(gateway, name) as client:
+        client.subscribe(("s/#", 2))
+        first = [client.expect(PUBLISH) for _ in range(5)]
+        client.expect_silence(0.05)
+        answered, taken, left = first[0], first[1], first[2:]
+        for found in (answered, taken):
+            client.ack(PUBACK if found.qos == 1 else PUBREC, found.id)
+            if found.qos == 2:
+                assert client.expect(PUBREL).id == found.id
+        if answered.qos == 2:
+            client.ack(PUBCOMP, answered.id)
+        client.ping()
+        between(client)
+    with resume(gateway, name) as client:
+        assert client.connack.body[0] & 1
+        got = {found.topic: found.payload for found in (answered, taken)}
+        again, taken = set(), {taken.id} if taken.qos == 2 else set()
+        while len(got) < 40 or taken:
+            found = client.receive()
+            if found.type == PUBREL:
+                taken.remove(found.id)
+                client.ack(PUBCOMP, found.id)
+                continue
+            assert found.flags & 1 and found.topic not in got, (found, got)
+            if found.flags & 8:
+                again.add((found.topic, found.id))
+            got[found.topic] = found.payload
+            client.ack(PUBACK if found.qos == 1 else PUBREC, found.id)
+            if found.qos == 2:
+                taken.add(found.id)
+        assert again >= {(found.topic, found.id) for found in left}, (again, left)
+        client.ping()
+        client.expect_silence(0.1)
+    with resume(gateway, name) as client:
+        client.expect_silence(0.1)
+    return got
+
+
+def test_interrupted(gateway):
+    with Client(gateway.mqtt_port, 5).connect("writer") as writer:
+        for i in range(40):
+            writer.publish("s/%d" % i, "%d" % i, 1 + i % 2, retain=True)
+        expected = {"s/%d" % i: b"%d" % i for i in range(40)}
+        assert interrupted(gateway, "away", lambda client: client.close()) == expected
+
+        # Retention is faster than the session: the retained records are there nevertheless.
+        def purge(client):
+            client.close()
+            status, _ = gateway.call("POST", "/v1/default/queues/mqtt/purge")
+            assert status == 200, status
+        assert interrupted(gateway, "purged", purge) == expected
+
+    def killed(_):
+        time.sleep(1.2)  # what a crash may take back is noted every second
+        gateway.kill9()
+        gateway.start()
+    assert interrupted(gateway, "killed", killed) == expected
+    with resume(gateway, "over", clean=True) as client:  # a clean start begins without all that
+        client.subscribe(("s/#", 1))
+        client.expect(PUBLISH)
+    with resume(gateway, "over", clean=True) as client:
+        client.expect_silence(0.1)
+
+
+def test_changed_while_away(gateway):
+    """What changes while the session is away comes as it is then: live, and once."""
+    with Client(gateway.mqtt_port, 5).connect("writer") as writer:
+        for i in range(20):
+            writer.publish("c/%d" % i, "old", 1, retain=True)
+        with resume(gateway, "away", 2) as client:
+            client.subscribe(("c/#", 1))
+            first = [client.expect(PUBLISH) for _ in range(2)]
+        for i in range(20):
+            writer.publish("c/%d" % i, "new", 1, retain=True)
+        writer.publish("c/20", "new", 1, retain=True)
+        with resume(gateway, "away", 2) as client:
+            again = [client.delivery() for _ in range(2)]
+            assert [(p.topic, p.id, p.payload) for p in again] == [(p.topic, p.id, b"old") for p in first]
+            assert all(p.flags & 9 == 9 for p in again)
+            got = [client.delivery() for _ in range(21)]
+            assert sorted(p.topic for p in got) == sorted("c/%d" % i for i in range(21))
+            assert not any(p.flags & 9 for p in got) and {p.payload for p in got} == {b"new"}
+            client.expect_silence(0.1)
+        # A new SUBSCRIBE shows everything once more, and one that is taken back nothing.
+        with resume(gateway, "away", 2) as client:
+            client.subscribe(("c/#", 1))
+            client.expect(PUBLISH)
+            client.subscribe(("c/#", 1))
+            client.unsubscribe("c/#")
+        with resume(gateway, "away", 2) as client:
+            for _ in range(2):  # what was under way
+                assert client.delivery().flags & 9 == 9
+            client.expect_silence(0.1)
+
+
 if __name__ == "__main__":
     run(test_last_value, test_options, test_properties_and_expiry, test_filters, test_kill, test_many, test_delayed,
-        test_will, test_kept_session, test_routed)
+        test_will, test_kept_session, test_routed, test_interrupted,
+        test_changed_while_away)

@@ -53,10 +53,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     struct span filter = take_line(&rest), topic = take_line(&rest);
     if (topic_filter_is_valid(filter))
         check_filter(filter, topic, rest);
-    uint64_t partition, offset;
     struct batch *batch;
-    if (retained_value_open(rest, &partition, &offset, &batch) == STATUS_OK) {
-        CHECK(batch->record_count == 1);
+    if (retained_value_open(rest, &batch) == STATUS_OK) {
+        CHECK(batch->record_count == 1 && batch_find(batch, batch->base_offset) == 0);
         struct record record;
         batch_record(batch, 0, &record);
         batch_unref(batch);

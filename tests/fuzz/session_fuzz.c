@@ -67,13 +67,26 @@ static void check_position(struct span bytes)
     buf_deinit(&encoded);
 }
 
+static void check_walk(struct span bytes)
+{
+    struct session_walk_row row, again;
+    struct buf encoded;
+    buf_init(&encoded, 1 << 20);
+    if (session_walk_decode(bytes, &row) == STATUS_OK) {
+        CHECK(session_walk_encode(&row, &encoded) == STATUS_OK);
+        CHECK(session_walk_decode(buf_span(&encoded), &again) == STATUS_OK);
+        CHECK(again.upto == row.upto && span_equal(again.place, row.place));
+    }
+    buf_deinit(&encoded);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     struct filter_row row;
     struct span rest = span_from(span_of(data, size), 1);
     if (size == 0)
         return 0;
-    switch (data[0] % 4) {
+    switch (data[0] % 5) {
     case 0:
         check_name(rest);
         break;
@@ -82,6 +95,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         break;
     case 2:
         check_position(rest);
+        break;
+    case 4:
+        check_walk(rest);
         break;
     default:
         if (filter_row_decode(span_of(rest.data, rest.size < 17 ? rest.size : 17),

@@ -171,22 +171,19 @@ static void values_come_back(void **state)
     assert_true(size < sizeof value);
     memcpy(value + RETAINED_VALUE_HEAD, batch->bytes->bytes, batch->bytes->size);
     store_u64(value + RETAINED_OFFSET_AT, 12);
-    uint64_t partition, offset;
+    store_u64(value + RETAINED_COMMIT_AT, 13);
     struct batch *back;
-    assert_int_equal(retained_value_open(span_of(value, size), &partition, &offset, &back),
-                     STATUS_OK);
-    assert_int_equal(partition, 11);
-    assert_int_equal(offset, 12);
+    assert_int_equal(retained_value_open(span_of(value, size), &back), STATUS_OK);
+    assert_int_equal(back->partition, 11);
+    assert_int_equal(back->base_offset, 12);
+    assert_int_equal(back->commit, 13);
     assert_false(back->retains); /* of what was built here only */
     batch_unref(back);
-    assert_int_not_equal(retained_value_open(span_of(value, size - 1), &partition, &offset, &back),
+    assert_int_not_equal(retained_value_open(span_of(value, size - 1), &back), STATUS_OK);
+    assert_int_not_equal(retained_value_open(span_of(value, RETAINED_VALUE_HEAD), &back),
                          STATUS_OK);
-    assert_int_not_equal(
-        retained_value_open(span_of(value, RETAINED_VALUE_HEAD), &partition, &offset, &back),
-        STATUS_OK);
     value[0]++;
-    assert_int_not_equal(retained_value_open(span_of(value, size), &partition, &offset, &back),
-                         STATUS_OK);
+    assert_int_not_equal(retained_value_open(span_of(value, size), &back), STATUS_OK);
     /* Two records are no retained one. */
     input.attributes = 0;
     for (int i = 0; i < 2; i++)
@@ -195,9 +192,9 @@ static void values_come_back(void **state)
     assert_false(two->retains);
     retained_value_head(11, value);
     memcpy(value + RETAINED_VALUE_HEAD, two->bytes->bytes, two->bytes->size);
-    assert_int_not_equal(retained_value_open(span_of(value, RETAINED_VALUE_HEAD + two->bytes->size),
-                                             &partition, &offset, &back),
-                         STATUS_OK);
+    assert_int_not_equal(
+        retained_value_open(span_of(value, RETAINED_VALUE_HEAD + two->bytes->size), &back),
+        STATUS_OK);
     batch_unref(two);
     batch_unref(batch);
     batch_builder_deinit(&builder);

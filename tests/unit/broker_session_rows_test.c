@@ -11,6 +11,7 @@
 #include "core/base/pack.h"
 #include "core/broker/session_names.h"
 #include "core/broker/session_rows.h"
+#include "core/log/table.h"
 #include "core/net/loop.h"
 
 static void keys_lie_together(void **state)
@@ -20,8 +21,8 @@ static void keys_lie_together(void **state)
     session_state_key(7, first);
     session_state_key(8, end);
     const enum session_kind kinds[] = {SESSION_KIND_FILTER, SESSION_KIND_POSITION,
-                                       SESSION_KIND_RECEIVED};
-    for (unsigned i = 0; i < 3; i++) {
+                                       SESSION_KIND_RECEIVED, SESSION_KIND_WALK};
+    for (unsigned i = 0; i < 4; i++) {
         session_kind_key(7, kinds[i], UINT64_MAX, key);
         assert_true(memcmp(first, key, sizeof key) < 0 && memcmp(key, end, sizeof key) < 0);
     }
@@ -49,7 +50,8 @@ static void positions(void **state)
          .identifier = UINT32_MAX,
          .guarantee = GUARANTEE_EXACTLY_ONCE,
          .state = FLIGHT_TAKEN,
-         .retain_as_published = true},
+         .retain_as_published = true,
+         .retained = span_from_text("the key of a row")},
     };
     struct buf row;
     buf_init(&row, 4096);
@@ -70,11 +72,13 @@ static void positions(void **state)
     assert_false(session_mark_next(&position, &mark));
     assert_true(session_flight_next(&position, &flight));
     assert_int_equal(flight.state, FLIGHT_SENT);
+    assert_int_equal(flight.retained.size, 0);
     assert_true(session_flight_next(&position, &flight));
     /* The client has it: that is what must not be forgotten. */
     assert_int_equal(flight.state, FLIGHT_RELEASED);
     assert_int_equal(flight.number, LIMIT_CLIENT_CREDIT);
     assert_true(flight.retain_as_published && flight.identifier == UINT32_MAX);
+    assert_true(span_is(flight.retained, "the key of a row"));
     assert_false(session_flight_next(&position, &flight));
     for (size_t size = 0; size < row.size; size++)
         assert_int_not_equal(session_position_decode(span_of(row.data, size), &position),
@@ -87,6 +91,30 @@ static void positions(void **state)
     session_flight_encode(&pack, &flights[0]);
     assert_int_equal(session_position_decode(buf_span(&row), &position), STATUS_CORRUPT);
     buf_deinit(&row);
+}
+
+static void walks(void **state)
+{
+    (void)state;
+    uint8_t place[RETAINED_KEY_MAX + 2] = {TABLE_RETAINED, 1};
+    struct session_walk_row row = {.upto = 7}, back;
+    struct buf value;
+    buf_init(&value, 4096);
+    for (size_t size = 0; size <= sizeof place; size++) {
+        row.place = span_of(place, size);
+        buf_clear(&value);
+        assert_int_equal(session_walk_encode(&row, &value), STATUS_OK);
+        assert_int_equal(session_walk_decode(buf_span(&value), &back),
+                         size == sizeof place ? STATUS_CORRUPT : STATUS_OK);
+        assert_true(back.upto == 7 && span_equal(back.place, row.place));
+    }
+    assert_int_not_equal(session_walk_decode(span_of(value.data, 8), &back), STATUS_OK);
+    place[0]++; /* another table */
+    row.place = span_of(place, 5);
+    buf_clear(&value);
+    assert_int_equal(session_walk_encode(&row, &value), STATUS_OK);
+    assert_int_equal(session_walk_decode(buf_span(&value), &back), STATUS_CORRUPT);
+    buf_deinit(&value);
 }
 
 /* ------------------------------------------------ names */
@@ -171,6 +199,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(keys_lie_together),
         cmocka_unit_test(positions),
+        cmocka_unit_test(walks),
         cmocka_unit_test(the_newest_holds_the_name),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -260,16 +260,15 @@ struct publish {
                         * answered, at once; OK means that it waits */
     /* The same message again is not stored again, but answered as the first was, when that is
      * stored. data NULL: none; at most one of the two, of LIMIT_DEDUP_ID bytes (INVALID,
-     * TOO_LARGE); not with delay_ms. A record without a key goes to the partition of this id. */
+     * TOO_LARGE). A record without a key goes to the partition of this id. */
     struct span dedup_id; /* within the queue's window (dedup_ms); OVER_QUOTA: too many */
     uint32_t dedup_part;  /* which of several messages that share the id */
     /* Who numbers what it publishes, to one topic or one queue, without a gap (OUT_OF_RANGE): a
      * number that was there already is a duplicate. A new epoch begins at 0; an older one is STALE.
-     * Not with a key for a queue of several partitions (INVALID). */
+     * Not with a key for a queue of several partitions, not with delay_ms (INVALID). */
     struct span producer;
     int32_t producer_epoch, sequence; /* 0 to 32767; 0 to INT32_MAX, then 0 again */
-    uint32_t number; /* not 0, of a kept session, not with delay_ms: stored with the record until
-                      * broker_forget() */
+    uint32_t number; /* not 0, of a kept session: stored with the record until broker_forget() */
     bool answer; /* answered() will come exactly once, in order; else refusals are only counted */
     uint64_t token; /* given back in answered() */
 };

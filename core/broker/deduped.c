@@ -18,8 +18,7 @@ static struct home_dedup *home_find(const struct broker_worker *worker, uint64_t
     return map_get(&worker->deduped.dedups, span_of(&partition, sizeof partition));
 }
 
-/* NULL: this is no partition of a queue here. */
-static struct dedup *dedup_of(struct broker_worker *worker, uint64_t partition)
+struct dedup *deduped_of(struct broker_worker *worker, uint64_t partition)
 {
     struct home_dedup *home = home_find(worker, partition);
     if (home != NULL)
@@ -39,7 +38,7 @@ static struct dedup *dedup_of(struct broker_worker *worker, uint64_t partition)
 static void found(struct broker_worker *worker, uint64_t partition)
 {
     if (log_owner(worker->broker->log, partition) == worker->index &&
-        dedup_of(worker, partition) == NULL)
+        deduped_of(worker, partition) == NULL)
         dedup_close(dedup_open(&worker->deduped.shared, partition, 0), true);
 }
 
@@ -169,8 +168,8 @@ enum status broker_check_id(const struct publish *publish, struct err *err)
         return STATUS_OK;
     if (numbered && publish->dedup_id.data != NULL)
         return err_set(err, STATUS_INVALID, "a message has an id or a producer, not both");
-    if (publish->delay_ms > 0)
-        return err_set(err, STATUS_INVALID, "a delayed message can have no id and no producer");
+    if (numbered && publish->delay_ms > 0)
+        return err_set(err, STATUS_INVALID, "a delayed message can have no producer");
     if (id.size == 0 || id.size > LIMIT_DEDUP_ID)
         return err_set(err, id.size == 0 ? STATUS_INVALID : STATUS_TOO_LARGE,
                        "an id, or the name of a producer, is 1 to %u bytes", LIMIT_DEDUP_ID);
@@ -191,7 +190,7 @@ static void arrive(struct mail *mail)
 {
     struct deduped_append *append = container_of(mail, struct deduped_append, mail);
     struct broker_worker *owner = append->owner;
-    struct dedup *dedup = owner->ending ? NULL : dedup_of(owner, append->partition);
+    struct dedup *dedup = owner->ending ? NULL : deduped_of(owner, append->partition);
     if (dedup != NULL)
         dedup_append(dedup, &append->append);
     else

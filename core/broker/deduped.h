@@ -50,5 +50,7 @@ struct deduped_append {
     struct dedup_append append;
 };
 void deduped_send(struct broker_worker *from, struct deduped_append *append);
+/* What a partition of this worker remembers; NULL: this is no partition of a queue here. */
+struct dedup *deduped_of(struct broker_worker *worker, uint64_t partition);
 
 #endif

@@ -5,6 +5,7 @@
 #include "core/broker/delayed.h"
 
 #include "core/base/heap.h"
+#include "core/broker/session.h"
 #include "core/broker/worker.h"
 
 /* What one turn of a worker publishes to one partition, there and back. */
@@ -13,9 +14,15 @@ struct delayed_job {
     struct link link; /* until the end of the turn, and while the owner is loading */
     struct broker_worker *from, *owner;
     uint64_t partition;
-    struct delay_insert insert;
     struct delay_record *records;
     uint32_t count, capacity;
+    struct buf notes; /* keys of rows that go with them */
+    struct storage_row *note_rows;
+    struct deduped_items items; /* none: no record has an id */
+    union {
+        struct delay_insert insert;
+        struct dedup_append dedup; /* with ids */
+    };
     struct answers answers;
     uint64_t bytes;
 };
@@ -188,27 +195,100 @@ void delayed_deinit(struct broker_worker *worker)
 
 /* ------------------------------------------------ publishing */
 
-static void job_done(struct request *request, enum status status)
+/* The answers of records first to end, which have one outcome. */
+static uint32_t settle_records(const struct delayed_job *job, uint32_t next, uint32_t end,
+                               enum status status)
 {
-    struct delayed_job *job = container_of(request, struct delayed_job, insert.request);
-    struct broker_worker *worker = job->from;
-    if (status != STATUS_OK)
-        metric_add(worker->broker->metrics.dropped_storage, job->count - job->answers.count);
-    for (uint32_t i = 0; i < job->answers.count; i++) {
-        const struct answer *answer = &job->answers.items[i];
+    uint32_t from = next;
+    for (; next < job->answers.count && job->answers.items[next].record < end; next++) {
+        const struct answer *answer = &job->answers.items[next];
         const struct delay_id *id = &job->records[answer->record].id;
         struct answer_place place = {id->partition, id->number, id->due_ms};
         answer_settle(answer, status, &place);
     }
+    return next - from;
+}
+
+static void job_end(struct delayed_job *job)
+{
+    struct broker_worker *worker = job->from;
     answers_return(job->answers.items, job->answers.count);
     worker->in_bytes -= job->bytes;
     worker->jobs--;
     for (uint32_t i = 0; i < job->count; i++)
         batch_unref(job->records[i].batch);
     answers_deinit(&job->answers);
+    deduped_items_deinit(&job->items);
+    buf_deinit(&job->notes);
+    heap_free(job->note_rows);
     heap_free(job->records);
     heap_free(job);
     publish_wake(worker);
+}
+
+static void job_inserted(struct request *request, enum status status)
+{
+    struct delayed_job *job = container_of(request, struct delayed_job, insert.request);
+    uint32_t answered = settle_records(job, 0, job->count, status);
+    if (status != STATUS_OK)
+        metric_add(job->from->broker->metrics.dropped_storage, job->count - answered);
+    job_end(job);
+}
+
+/* Each record has the outcome of its item. */
+static void job_deduped(struct request *request, enum status status)
+{
+    struct delayed_job *job = container_of(request, struct delayed_job, dedup.request);
+    uint32_t end = 0, next = 0, refused = 0, duplicates = 0;
+    for (uint32_t i = 0; i < job->items.count; i++) {
+        const struct dedup_item *item = &job->items.items[i];
+        enum status outcome = status == STATUS_OK ? item->status : status;
+        end += item->record_count;
+        uint32_t answered = settle_records(job, next, end, outcome);
+        next += answered;
+        refused += outcome == STATUS_OK ? 0 : item->record_count - answered;
+        duplicates += outcome == STATUS_OK && item->duplicate ? item->record_count : 0;
+    }
+    metric_add(job->from->broker->metrics.dropped_storage, refused);
+    metric_add(job->from->broker->metrics.duplicates, duplicates);
+    job_end(job);
+}
+
+/* The keys of notes as rows. */
+static uint32_t note_rows(struct delayed_job *job)
+{
+    static const uint8_t value[] = {1};
+    uint32_t count = (uint32_t)(job->notes.size / SESSION_STATE_KEY);
+    if (count > 0)
+        job->note_rows = heap_array(count, sizeof *job->note_rows);
+    for (uint32_t i = 0; i < count; i++)
+        job->note_rows[i] = (struct storage_row){
+            .change = STORAGE_PUT,
+            .key = span_of(job->notes.data + i * SESSION_STATE_KEY, SESSION_STATE_KEY),
+            .value = span_of(value, sizeof value),
+            .offset_at = -1,
+        };
+    return count;
+}
+
+static void job_dedup(struct delayed_job *job, struct delay *delay, struct dedup *dedup)
+{
+    job->dedup.items = job->items.items;
+    job->dedup.count = job->items.count;
+    job->dedup.delay = delay;
+    job->dedup.delayed = job->records;
+    job->dedup.more_count = note_rows(job);
+    job->dedup.more = job->note_rows;
+    dedup_append(dedup, &job->dedup);
+}
+
+static void job_insert(struct delayed_job *job, struct delay *delay)
+{
+    job->insert.records = job->records;
+    job->insert.count = job->count;
+    job->insert.more_count = note_rows(job);
+    job->insert.more = job->note_rows;
+    delay_insert(delay, &job->insert);
 }
 
 static void job_serve(struct delayed_job *job)
@@ -216,12 +296,17 @@ static void job_serve(struct delayed_job *job)
     struct broker_worker *owner = job->owner;
     enum status health = owner->broker->storage->ops->health(owner->broker->storage);
     struct delay *delay = owner->ending ? NULL : delay_of(owner, job->partition);
-    if (delay != NULL && health == STATUS_OK)
-        delay_insert(delay, &job->insert);
+    bool deduped = job->items.count > 0;
+    struct dedup *dedup = delay == NULL || !deduped ? NULL : deduped_of(owner, job->partition);
+    if (health != STATUS_OK || delay == NULL)
+        request_complete(deduped ? &job->dedup.request : &job->insert.request,
+                         owner->ending         ? STATUS_SHUTTING_DOWN
+                         : health != STATUS_OK ? health
+                                               : STATUS_NOT_FOUND);
+    else if (deduped)
+        job_dedup(job, delay, dedup);
     else
-        request_complete(&job->insert.request, owner->ending         ? STATUS_SHUTTING_DOWN
-                                               : health != STATUS_OK ? health
-                                                                     : STATUS_NOT_FOUND);
+        job_insert(job, delay);
 }
 
 static void job_arrive(struct mail *mail)
@@ -246,6 +331,7 @@ static struct delayed_job *job_of(struct broker_worker *worker, uint64_t partiti
     job->owner = &worker->broker->workers[log_owner(worker->broker->log, partition)];
     job->partition = partition;
     job->mail.deliver = job_arrive;
+    buf_init(&job->notes, LIMIT_WORKER_IN_BYTES);
     list_push(&worker->delayed.turn, &job->link);
     worker->jobs++;
     return job;
@@ -274,6 +360,10 @@ enum status delayed_publish(struct client *client, const struct publish *publish
         .delay_ms = publish->delay_ms,
         .principal = client->principal == NULL ? 0 : client->principal->id,
     };
+    if (publish_is_deduped(publish))
+        deduped_items_add(&job->items, client, publish, job->count);
+    else /* as publish.c says */
+        session_note_received(client, publish, &job->notes);
     job->bytes += size;
     worker->in_bytes += size;
     if (publish->answer)
@@ -286,9 +376,12 @@ void delayed_seal(struct broker_worker *worker)
     struct link *link;
     while ((link = list_pop(&worker->delayed.turn)) != NULL) {
         struct delayed_job *job = container_of(link, struct delayed_job, link);
-        request_init(&job->insert.request, worker->loop, job_done);
-        job->insert.records = job->records;
-        job->insert.count = job->count;
+        if (job->items.count > 0) {
+            deduped_items_end(&job->items, job->count);
+            request_init(&job->dedup.request, worker->loop, job_deduped);
+        } else {
+            request_init(&job->insert.request, worker->loop, job_inserted);
+        }
         if (job->owner == worker)
             job_arrive(&job->mail);
         else

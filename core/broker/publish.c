@@ -226,6 +226,7 @@ static void settle_items(const struct job *job, enum status status)
                 .partition = job->deduped->partition,
                 .offset =
                     known ? item->offset + job->answers[next].record - first : DEDUP_OFFSET_UNKNOWN,
+                .due_ms = outcome == STATUS_OK ? item->due_ms : 0,
             };
             answer_settle(&job->answers[next], outcome, &place);
             refused -= outcome != STATUS_OK;
@@ -468,12 +469,8 @@ static enum status publish_stored(struct client *client, const struct publish *p
         return status;
     if (publish_is_deduped(publish))
         deduped_items_add(&outbox->items, client, publish, outbox->builder.record_count);
-    /* One with an id may be refused by itself, and is known again by that id. */
-    if (publish->number != 0 && session_is_kept(client) && !publish_is_deduped(publish)) {
-        uint8_t key[SESSION_STATE_KEY];
-        session_kind_key(client->session->id, SESSION_KIND_RECEIVED, publish->number, key);
-        CHECK(buf_append(&outbox->notes, key, sizeof key) == STATUS_OK);
-    }
+    else /* one with an id may be refused by itself, and is known again by that id */
+        session_note_received(client, publish, &outbox->notes);
     outbox->bytes += size;
     worker->in_bytes += size;
     worker->stored_now++;

@@ -131,6 +131,9 @@ void session_unsubscribed(struct subscription *subscription);
 
 /* session_note.c */
 enum status session_note_load(struct span row, struct buf *notes);
+/* Where publish has a number that is to be kept: the key of its row goes behind keys. */
+void session_note_received(const struct client *client, const struct publish *publish,
+                           struct buf *keys);
 
 /* session_walk.c: how far subscriptions have got with retained records. */
 /* Of a new subscribe, in the write of the subscription's row. */

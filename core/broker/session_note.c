@@ -5,6 +5,16 @@
 #include "core/base/reader.h"
 #include "core/broker/session.h"
 
+void session_note_received(const struct client *client, const struct publish *publish,
+                           struct buf *keys)
+{
+    uint8_t key[SESSION_STATE_KEY];
+    if (publish->number == 0 || !session_is_kept(client))
+        return;
+    session_kind_key(client->session->id, SESSION_KIND_RECEIVED, publish->number, key);
+    CHECK(buf_append(keys, key, sizeof key) == STATUS_OK);
+}
+
 static void stored(void *context, enum status status, uint64_t commit)
 {
     struct broker_note *note = context;

@@ -138,6 +138,7 @@ static void settle(struct dedup_item *item, enum status status, bool duplicate, 
     item->status = status;
     item->duplicate = duplicate;
     item->offset = offset;
+    item->due_ms = 0;
 }
 
 static void look_up_sequence(struct dedup *dedup, struct dedup_item *item)
@@ -181,13 +182,15 @@ static struct span key_span(const struct dedup_item *item)
 static void look_up_key(struct dedup *dedup, struct dedup_item *item, int64_t now_ms)
 {
     uint64_t offset;
+    int64_t due_ms;
     struct dedup_item *original = map_get(&dedup->pending, key_span(item));
     if (original != NULL) {
         item->state = ITEM_AGAIN;
         item->again = original->again;
         original->again = item;
-    } else if (dedup_window_find(&dedup->window, &item->key, now_ms, &offset)) {
+    } else if (dedup_window_find(&dedup->window, &item->key, now_ms, &offset, &due_ms)) {
         settle(item, STATUS_OK, true, offset);
+        item->due_ms = due_ms;
     } else if (dedup->worker->keys + dedup->pending.count >= LIMIT_DEDUP_KEYS) {
         settle(item, STATUS_OVER_QUOTA, false, 0);
     } else {
@@ -214,7 +217,7 @@ static uint32_t look_up(struct dedup_append *append)
         if (item->state == ITEM_NEW)
             count += item->record_count;
     }
-    CHECK(first == append->batch->record_count);
+    CHECK(append->batch == NULL || first == append->batch->record_count);
     return count;
 }
 
@@ -229,6 +232,7 @@ static void settle_again(struct dedup_item *item)
         struct dedup_item *next = again->again;
         again->again = NULL;
         settle(again, item->status, item->status == STATUS_OK, item->offset);
+        again->due_ms = item->due_ms;
         again = next;
     }
 }
@@ -277,32 +281,58 @@ static void runs_forget(struct dedup_append *append)
     }
 }
 
-static void answer(struct dedup_append *append)
+/* Of an item that was new. */
+static void settle_new(struct dedup_append *append, struct dedup_item *item)
 {
     struct dedup *dedup = append->dedup;
-    bool stored = append->append.batch != NULL;
-    uint64_t base = stored ? append->append.batch->base_offset : 0;
-    runs_settle(append, base);
+    const struct batch *batch = append->append.batch;
+    const struct delay_id *id =
+        append->insert.records == NULL ? NULL : &append->insert.records[item->place].id;
+    settle(item, append->status, false, batch == NULL ? 0 : batch->base_offset + item->place);
+    if (id != NULL && append->status == STATUS_OK) {
+        item->offset = id->number;
+        item->due_ms = id->due_ms;
+    }
+    if (item->sequence < 0 && dedup_key_is_set(&item->key)) {
+        map_remove(&dedup->pending, key_span(item));
+        if (append->status == STATUS_OK)
+            dedup_window_put(&dedup->window, append->bucket, &item->key,
+                             (uint32_t)(append->at_ms - append->bucket->start_ms), item->offset,
+                             item->due_ms);
+    }
+    settle_again(item);
+}
+
+/* What was delayed, or is a duplicate: each record its id. */
+static void delayed_settle(struct dedup_append *append)
+{
+    for (uint32_t i = 0; i < append->count; i++) {
+        const struct dedup_item *item = &append->items[i];
+        for (uint32_t k = 0; k < item->record_count && item->status == STATUS_OK; k++)
+            append->delayed[item->first + k].id =
+                item->duplicate
+                    ? (struct delay_id){append->dedup->partition, item->due_ms, item->offset}
+                    : append->insert.records[item->place + k].id;
+    }
+}
+
+static void answer(struct dedup_append *append)
+{
+    runs_settle(append, append->append.batch == NULL ? 0 : append->append.batch->base_offset);
     for (uint32_t i = 0; i < append->count; i++) {
         struct dedup_item *item = &append->items[i];
-        if (item->state == ITEM_NEW) {
-            settle(item, append->status, false, base + item->place);
-            bool keyed = item->sequence < 0 && dedup_key_is_set(&item->key);
-            if (keyed)
-                map_remove(&dedup->pending, key_span(item));
-            if (keyed && append->status == STATUS_OK)
-                dedup_window_put(&dedup->window, append->bucket, &item->key,
-                                 (uint32_t)(append->at_ms - append->bucket->start_ms),
-                                 item->offset);
-            settle_again(item);
-        } else if (item->state == ITEM_AGAIN) {
+        if (item->state == ITEM_NEW)
+            settle_new(append, item);
+        else if (item->state == ITEM_AGAIN)
             settle_repeated(append, item);
-        }
     }
+    if (append->delayed != NULL)
+        delayed_settle(append);
     runs_forget(append);
     if (append->bucket != NULL)
         append->bucket->in_flight--;
     batch_unref(append->append.batch);
+    heap_free(append->insert.records);
     heap_free(append->runs);
     heap_free(append->rows);
     request_complete(&append->request, STATUS_OK);
@@ -321,15 +351,24 @@ static void answer_finished(struct dedup *dedup)
     dedup_arm(dedup);
 }
 
-static void appended(struct request *request, enum status status)
+static void finish(struct dedup_append *append, enum status status)
 {
-    struct dedup_append *append = container_of(request, struct dedup_append, append.request);
     struct dedup *dedup = append->dedup;
     append->finished = true;
     append->status = status;
     answer_finished(dedup);
     dedup_run_waiting(dedup);
     dedup_leave(dedup);
+}
+
+static void appended(struct request *request, enum status status)
+{
+    finish(container_of(request, struct dedup_append, append.request), status);
+}
+
+static void inserted(struct request *request, enum status status)
+{
+    finish(container_of(request, struct dedup_append, insert.request), status);
 }
 
 /* ------------------------------------------------ writing */
@@ -391,9 +430,10 @@ static void rows_make(struct dedup_append *append)
 {
     struct dedup *dedup = append->dedup;
     uint32_t count = append->count;
-    append->rows = heap_new(count * (sizeof *append->rows + DEDUP_ROW_MAX));
+    append->rows = heap_new(count * (sizeof *append->rows + DEDUP_ROW_MAX) +
+                            append->more_count * sizeof *append->rows);
     append->runs = heap_array(count, sizeof *append->runs);
-    uint8_t *at = (uint8_t *)(append->rows + count);
+    uint8_t *at = (uint8_t *)(append->rows + count + append->more_count);
     uint32_t rows = 0;
     for (uint32_t i = 0; i < count; i++) {
         const struct dedup_item *item = &append->items[i];
@@ -406,9 +446,11 @@ static void rows_make(struct dedup_append *append)
                 append->bucket = dedup_window_newest(&dedup->window, append->at_ms);
                 append->bucket->in_flight++;
             }
-            append->rows[rows] = dedup_store_key(dedup, item, append->bucket, append->at_ms,
-                                                 at + rows * DEDUP_ROW_MAX);
-            rows++;
+            uint8_t *bytes = at + rows * DEDUP_ROW_MAX;
+            append->rows[rows++] =
+                append->delayed == NULL
+                    ? dedup_store_key(dedup, item, append->bucket, append->at_ms, bytes)
+                    : dedup_store_delayed(dedup, item, append->bucket, append->at_ms, bytes);
         }
     }
     for (uint32_t i = 0; i < append->run_count; i++, rows++) {
@@ -417,8 +459,42 @@ static void rows_make(struct dedup_append *append)
         append->rows[rows] = dedup_store_run(dedup, &append->runs[i], slot, append->at_ms,
                                              at + rows * DEDUP_ROW_MAX);
     }
+    for (uint32_t i = 0; i < append->more_count; i++)
+        append->rows[rows + i] = append->more[i];
     append->append.rows = append->rows;
-    append->append.row_count = rows;
+    append->append.row_count = rows + append->more_count;
+}
+
+/* The rows of keys are in the order of the items. */
+static void placed(struct delay_insert *insert)
+{
+    struct dedup_append *append = container_of(insert, struct dedup_append, insert);
+    const struct storage_row *row = append->rows;
+    for (uint32_t i = 0; i < append->count; i++) {
+        const struct dedup_item *item = &append->items[i];
+        if (item->state == ITEM_NEW && dedup_key_is_set(&item->key))
+            dedup_store_place(row++, &insert->records[item->place].id);
+    }
+}
+
+/* What is new of the records waits. */
+static void start_delayed(struct dedup_append *append, uint32_t count)
+{
+    struct delay_insert *insert = &append->insert;
+    insert->records = heap_array(count, sizeof *insert->records);
+    insert->count = count;
+    for (uint32_t i = 0; i < append->count; i++) {
+        const struct dedup_item *item = &append->items[i];
+        if (item->state == ITEM_NEW)
+            memcpy(insert->records + item->place, append->delayed + item->first,
+                   item->record_count * sizeof *insert->records);
+    }
+    insert->more = append->append.rows;
+    insert->more_count = append->append.row_count;
+    insert->placed = placed;
+    request_init(&insert->request, append->dedup->worker->loop, inserted);
+    dedup_enter(append->dedup);
+    delay_insert(append->delay, insert);
 }
 
 static void start(struct dedup_append *append)
@@ -437,6 +513,10 @@ static void start(struct dedup_append *append)
     if (count == 0)
         return;
     rows_make(append);
+    if (append->delayed != NULL) {
+        start_delayed(append, count);
+        return;
+    }
     append->status = batch_of_new(append, count);
     if (append->status != STATUS_OK) {
         append->finished = true;
@@ -491,6 +571,7 @@ void dedup_append(struct dedup *dedup, struct dedup_append *append)
     append->run_count = 0;
     append->bucket = NULL;
     append->rows = NULL;
+    append->insert = (struct delay_insert){0};
     link_init(&append->link);
     list_push(&dedup->waiting, &append->link);
     dedup_run_waiting(dedup);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Appending what may have been appended before. The owner of a partition remembers, in memory and
- * in rows that commit with the records:
+/* Appending what may have been appended before, or taken in to wait (delay.h). The owner of a
+ * partition remembers, in memory and in rows that commit with the records:
  *
  *   keyed      the key of every record that had one, for the length of the queue's window
  *   sequenced  of every producer its epoch and its last five appends, as Kafka does
@@ -11,6 +11,7 @@
 #define CORE_QUEUE_DEDUP_H
 
 #include "core/log/log.h"
+#include "core/queue/delay.h"
 
 struct dedup; /* what one partition remembers; all calls on its owner's loop */
 
@@ -56,21 +57,32 @@ struct dedup_item {
      */
     enum status status;
     bool duplicate;
-    uint64_t offset; /* of the first record, of the original if it is a duplicate; may be
-                      * DEDUP_OFFSET_UNKNOWN of one that is sequenced */
+    uint64_t
+        offset;     /* of the first record, of the original if it is a duplicate; may be
+                     * DEDUP_OFFSET_UNKNOWN of one that is sequenced. Of a delayed one its number */
+    int64_t due_ms; /* 0: it, or its original, was not delayed */
     /* Below: the dedup's. */
     unsigned state;
     uint32_t first, place;    /* first record in the batch given, and in the one appended */
     struct dedup_item *again; /* items that wait for this one */
 };
 
-/* A batch whose items together are all its records, in order. done() comes with OK when every item
- * has its status, in the order of the calls; with another status nothing was appended. */
+/* A batch, or records that are delayed, whose items together are all of them, in order. done()
+ * comes with OK when every item has its status, in the order of the calls; with another status
+ * nothing was appended. */
 struct dedup_append {
     struct request request;
     struct batch *batch; /* borrowed until done(); committed as another when items are left out */
     struct dedup_item *items; /* borrowed until done() */
     uint32_t count;
+    /* Instead of batch: taken in by delay, which outlives the dedup or is closed in the same turn.
+     * Their ids are out: of a duplicate that of its original, with due_ms 0 and its offset for
+     * number where that was not delayed. Borrowed until done(), with the rows that are stored
+     * together with those that are new. No sequences. */
+    struct delay *delay;
+    struct delay_record *delayed;
+    const struct storage_row *more;
+    uint32_t more_count;
     /* As those of log_append, and 0 at done() when the log has them. */
     uint32_t pending_records;
     uint64_t pending_bytes;
@@ -78,6 +90,7 @@ struct dedup_append {
     struct dedup *dedup;
     struct link link;
     struct log_append append;
+    struct delay_insert insert;
     struct dedup_run *runs;
     uint32_t run_count;
     struct dedup_bucket *bucket;

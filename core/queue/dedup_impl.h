@@ -2,7 +2,8 @@
 /* The inside of dedup. Rows, all keys beginning with (TABLE_DEDUP, partition):
  *
  *   0, producer, slot (0-4)  -> version, epoch, first and last sequence, time, offset of the first
- *   1, bucket, hash (16)     -> version, ms since the bucket's beginning, offset
+ *   1, bucket, hash (16)     -> version, ms since the bucket's beginning, offset; of a delayed
+ *                               record its number instead, and when it is due
  *
  * A bucket is named by the time of its first key; buckets go as a whole, memory and rows. Internal
  * to core/queue. */
@@ -20,7 +21,9 @@
 struct dedup_slot {
     struct dedup_key key; /* not set: free */
     uint64_t offset;
-    uint32_t after_ms; /* since the bucket's beginning */
+    uint32_t after_ms;     /* since the bucket's beginning */
+    uint32_t due_after_ms; /* likewise when a delayed one is due, offset is its number; 0: it is not
+                            * delayed */
 };
 
 struct dedup_bucket {
@@ -39,14 +42,16 @@ struct dedup_window {
 
 void dedup_window_init(struct dedup_window *window, uint64_t window_ms, uint64_t *keys);
 void dedup_window_deinit(struct dedup_window *window);
+/* due_ms: 0: not delayed. */
 bool dedup_window_find(const struct dedup_window *window, const struct dedup_key *key,
-                       int64_t now_ms, uint64_t *offset);
+                       int64_t now_ms, uint64_t *offset, int64_t *due_ms);
 /* Where new keys go; now_ms never goes back. */
 struct dedup_bucket *dedup_window_newest(struct dedup_window *window, int64_t now_ms);
 /* While reading back: the bucket of that name; they come in order. */
 struct dedup_bucket *dedup_window_named(struct dedup_window *window, int64_t start_ms);
 void dedup_window_put(struct dedup_window *window, struct dedup_bucket *bucket,
-                      const struct dedup_key *key, uint32_t after_ms, uint64_t offset);
+                      const struct dedup_key *key, uint32_t after_ms, uint64_t offset,
+                      int64_t due_ms);
 /* When the oldest bucket may go; INT64_MAX: there is none. */
 int64_t dedup_window_expiry(const struct dedup_window *window);
 /* Lets the oldest bucket go if it is time; start_ms: its name. */
@@ -139,8 +144,9 @@ void dedup_arm(struct dedup *dedup);
 /* ---------------------------------------------------------------- rows: dedup_store.c */
 
 enum { DEDUP_KEYED_KEY = 34, DEDUP_KEYED_VALUE = 13, DEDUP_KEYED_OFFSET_AT = 5 };
+enum { DEDUP_DELAYED_VALUE = 21 };
 enum { DEDUP_RANGE_KEY = 19, DEDUP_RANGE_VALUE = 27, DEDUP_RANGE_OFFSET_AT = 19 };
-enum { DEDUP_ROW_MAX = 48 }; /* key and value */
+enum { DEDUP_ROW_MAX = 56 }; /* key and value */
 
 void dedup_store_load(struct dedup *dedup);
 void dedup_store_sweep(struct dedup *dedup); /* what is too old goes */
@@ -148,6 +154,11 @@ void dedup_store_remove(struct dedup *dedup);
 /* at: room for DEDUP_ROW_MAX bytes, borrowed by the row. */
 struct storage_row dedup_store_key(const struct dedup *dedup, const struct dedup_item *item,
                                    const struct dedup_bucket *bucket, int64_t now_ms, uint8_t *at);
+/* The same of a delayed record, whose value is completed when its place is known. */
+struct storage_row dedup_store_delayed(const struct dedup *dedup, const struct dedup_item *item,
+                                       const struct dedup_bucket *bucket, int64_t now_ms,
+                                       uint8_t *at);
+void dedup_store_place(const struct storage_row *row, const struct delay_id *id);
 struct storage_row dedup_store_run(const struct dedup *dedup, const struct dedup_run *run,
                                    uint32_t slot, int64_t now_ms, uint8_t *at);
 

@@ -9,7 +9,7 @@
 #include "core/queue/dedup_impl.h"
 
 enum { KIND_RANGE, KIND_KEY };
-enum { ROW_VERSION = 1 };
+enum { ROW_VERSION = 1, ROW_DELAYED = 2 }; /* versions */
 enum { SCAN_ROWS = 20000, SWEEP_ROWS = 65 };
 enum { PRODUCER_IDLE_MS = 24 * 60 * 60 * 1000, PRODUCER_LOOK_MS = 60 * 60 * 1000 };
 
@@ -46,6 +46,24 @@ struct storage_row dedup_store_key(const struct dedup *dedup, const struct dedup
         .offset_at = DEDUP_KEYED_OFFSET_AT,
         .patch_record = item->place,
     };
+}
+
+struct storage_row dedup_store_delayed(const struct dedup *dedup, const struct dedup_item *item,
+                                       const struct dedup_bucket *bucket, int64_t now_ms,
+                                       uint8_t *at)
+{
+    struct storage_row row = dedup_store_key(dedup, item, bucket, now_ms, at);
+    at[DEDUP_KEYED_KEY] = ROW_DELAYED;
+    row.value.size = DEDUP_DELAYED_VALUE;
+    row.offset_at = -1;
+    return row;
+}
+
+void dedup_store_place(const struct storage_row *row, const struct delay_id *id)
+{
+    uint8_t *at = (uint8_t *)(uintptr_t)row->value.data + DEDUP_KEYED_OFFSET_AT;
+    store_u64(at, id->number);
+    store_u64(at + 8, (uint64_t)id->due_ms);
 }
 
 struct storage_row dedup_store_run(const struct dedup *dedup, const struct dedup_run *run,
@@ -103,18 +121,19 @@ static enum status load_key(struct dedup *dedup, struct span key, struct span va
 {
     struct reader reader = reader_of(value);
     uint8_t version = reader_u8(&reader);
-    if (version > ROW_VERSION)
+    if (version > ROW_DELAYED)
         return STATUS_UNSUPPORTED;
     uint32_t after_ms = reader_u32(&reader);
     uint64_t offset = reader_u64(&reader);
+    int64_t due_ms = version == ROW_DELAYED ? (int64_t)reader_u64(&reader) : 0;
     int64_t start_ms = (int64_t)load_u64(key.data + DEDUP_KEY + 1);
     const uint8_t *hash = key.data + DEDUP_KEY + 9;
     struct dedup_key hashes = {{load_u64(hash), load_u64(hash + 8)}};
-    if (reader.failed || reader_left(&reader) != 0 || version != ROW_VERSION || start_ms < 0 ||
+    if (reader.failed || reader_left(&reader) != 0 || version == 0 || due_ms < 0 || start_ms < 0 ||
         start_ms > INT64_MAX - UINT32_MAX || !dedup_key_is_set(&hashes))
         return STATUS_MALFORMED;
     struct dedup_bucket *bucket = dedup_window_named(&dedup->window, start_ms);
-    dedup_window_put(&dedup->window, bucket, &hashes, after_ms, offset);
+    dedup_window_put(&dedup->window, bucket, &hashes, after_ms, offset, due_ms);
     if (bucket->last_ms > dedup->clock.now_ms)
         dedup->clock.now_ms = bucket->last_ms;
     return STATUS_OK;

@@ -58,7 +58,7 @@ static struct dedup_slot *slot_of(const struct dedup_bucket *bucket, const struc
 }
 
 bool dedup_window_find(const struct dedup_window *window, const struct dedup_key *key,
-                       int64_t now_ms, uint64_t *offset)
+                       int64_t now_ms, uint64_t *offset, int64_t *due_ms)
 {
     const struct link *end = &window->buckets.head;
     for (struct link *link = end->previous; link != end; link = link->previous) {
@@ -67,6 +67,7 @@ bool dedup_window_find(const struct dedup_window *window, const struct dedup_key
         if (slot == NULL || !dedup_key_is_set(&slot->key))
             continue;
         *offset = slot->offset;
+        *due_ms = slot->due_after_ms == 0 ? 0 : bucket->start_ms + slot->due_after_ms;
         return (uint64_t)(now_ms - bucket->start_ms - slot->after_ms) < window->window_ms;
     }
     return false;
@@ -115,8 +116,18 @@ static void bucket_grow(struct dedup_bucket *bucket)
     heap_free(old.slots);
 }
 
+/* A wall clock that was far off once: it is not known any more when that was due. */
+static void slot_delay(struct dedup_slot *slot, int64_t due_after_ms)
+{
+    if (due_after_ms > 0 && due_after_ms <= UINT32_MAX)
+        slot->due_after_ms = (uint32_t)due_after_ms;
+    else
+        slot->offset = DEDUP_OFFSET_UNKNOWN;
+}
+
 void dedup_window_put(struct dedup_window *window, struct dedup_bucket *bucket,
-                      const struct dedup_key *key, uint32_t after_ms, uint64_t offset)
+                      const struct dedup_key *key, uint32_t after_ms, uint64_t offset,
+                      int64_t due_ms)
 {
     if (bucket->count >= bucket->capacity / 4 * 3)
         bucket_grow(bucket);
@@ -126,6 +137,8 @@ void dedup_window_put(struct dedup_window *window, struct dedup_bucket *bucket,
         ++*window->keys;
     }
     *slot = (struct dedup_slot){.key = *key, .offset = offset, .after_ms = after_ms};
+    if (due_ms != 0)
+        slot_delay(slot, due_ms - bucket->start_ms);
     if (bucket->start_ms + after_ms > bucket->last_ms)
         bucket->last_ms = bucket->start_ms + after_ms;
 }

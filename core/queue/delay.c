@@ -227,11 +227,11 @@ static struct blob *row_of(const struct delay_record *record)
 static void insert_serve(struct delay_insert *insert)
 {
     struct delay *delay = insert->delay;
-    uint32_t count = insert->count;
+    uint32_t count = insert->count, row_count = count + 1 + insert->more_count;
     insert->entries = heap_array(count, sizeof *insert->entries);
     size_t keys_size = (size_t)count * KEY_ROW + KEY_MARK + VALUE_NUMBERS;
-    insert->rows = heap_new((count + 1) * sizeof *insert->rows + keys_size);
-    uint8_t *key = (uint8_t *)(insert->rows + count + 1);
+    insert->rows = heap_new(row_count * sizeof *insert->rows + keys_size);
+    uint8_t *key = (uint8_t *)(insert->rows + row_count);
     for (uint32_t i = 0; i < count; i++, key += KEY_ROW) {
         struct delay_record *record = &insert->records[i];
         struct delay_place place = {due_of(delay, record->delay_ms), delay->next_number++};
@@ -247,8 +247,12 @@ static void insert_serve(struct delay_insert *insert)
     }
     delay->come += count;
     insert->rows[count] = delay_store_numbers(delay, key, key + KEY_MARK);
+    if (insert->placed != NULL)
+        insert->placed(insert);
+    for (uint32_t i = 0; i < insert->more_count; i++)
+        insert->rows[count + 1 + i] = insert->more[i];
     insert->append = (struct log_append){
-        .partition = delay->partition, .rows = insert->rows, .row_count = count + 1};
+        .partition = delay->partition, .rows = insert->rows, .row_count = row_count};
     request_init(&insert->append.request, delay->worker->loop, insert_stored);
     delay_enter(delay);
     log_append(delay->worker->log_worker, &insert->append);

@@ -64,6 +64,11 @@ struct delay_insert {
     struct request request;
     struct delay_record *records; /* borrowed until done() */
     uint32_t count;
+    /* Rows that are stored with them, borrowed likewise; placed (NULL: nobody asks) comes when the
+     * records have their ids, and may still write into the rows' values. */
+    const struct storage_row *more;
+    uint32_t more_count;
+    void (*placed)(struct delay_insert *insert);
     /* Below: the delay's. */
     struct delay *delay;
     struct link link;

@@ -65,6 +65,42 @@ def test_refused(gateway):
         assert delayed_of(gateway, "mqtt") == 2
 
 
+def test_exactly_once(gateway):
+    """What is sent again with the number of one that was delayed is that one: waiting or fired, after kill -9, too."""
+    sent = ((11, "once", later(400)), (12, "$delayed/1/once", ()))
+
+    def connect():
+        return Client(gateway.mqtt_port, 5).connect("w", clean=False, props=[(SESSION_EXPIRY, 600)])
+
+    def send(writer, duplicate):
+        for number, topic, props in sent:
+            writer.send(publish(5, topic, b"%d" % number, 2, number, duplicate=duplicate, props=props))
+            assert writer.expect(PUBREC).id == number
+
+    def stored():
+        line = 'polylog_queue_records{queue="mqtt"}'
+        text = gateway.call("GET", "/metrics")[1]
+        return next(int(each.split()[-1]) for each in text.splitlines() if each.startswith(line))
+
+    with connect() as writer:
+        send(writer, False)
+    gateway.kill9()
+    gateway.restart()
+    with connect() as writer:
+        send(writer, True)
+        assert until(lambda: delayed_of(gateway, "mqtt") == 0)
+    gateway.kill9()
+    gateway.restart()
+    with connect() as writer:
+        send(writer, True)
+        assert (stored(), delayed_of(gateway, "mqtt")) == (2, 0)
+        for number, _, _ in sent:
+            writer.ack(PUBREL, number)
+            assert writer.expect(PUBCOMP).reason == 0
+        assert writer.publish("$delayed/0/once", "next", 2, 12) == 0
+        assert until(lambda: stored() == 3)
+
+
 def test_death_of_the_gateway():
     """What was acknowledged fires once, whenever the gateway dies."""
     gateway = Gateway()

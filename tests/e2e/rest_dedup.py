@@ -5,7 +5,7 @@ import subprocess
 import threading
 import time
 
-from gateway import POLYLOG, Gateway, exchange, run
+from gateway import POLYLOG, Gateway, exchange, run, until
 from rest import DMS, V1, good, make, records, refused
 from wire import *  # noqa: F403 - the names of the protocol
 
@@ -65,7 +65,7 @@ def bad_input(gateway):
             (numbered("p", 0), [{"body": "a", "dedup_id": "k"}], ["both"]),
             ({**numbered("p", 0), "Idempotency-Key": "k"}, ["a"], ["both"]),
             ({"Idempotency-Key": "k" * 257}, ["a"], ["256"]),
-            ({"Idempotency-Key": "k"}, [{"body": "a", "delay_ms": 5}], ["delayed"]),
+            (numbered("p", 0), [{"body": "a", "delay_ms": 5}], ["delayed"]),
             ({}, [{"body": "a", "dedup_id": 7}], ["string"]),
             ({}, [{"body": "a", "dedup_id": ""}], ["1 to 256"])):
         answer = post(gateway, *messages, headers=headers)
@@ -82,6 +82,42 @@ def window(gateway):
     time.sleep(0.01)
     assert offsets(post(gateway, "b", headers={"Idempotency-Key": "k"})) != first
     assert good(gateway.call("PATCH", f"{V1}/queues/q", {"dedup_ms": None}))["dedup_ms"] == 600000
+
+
+def delayed(gateway):
+    """One that waits has its id from the moment it is taken in: the same again gets the original's answer, whichever of
+    the two is delayed, after a crash and when it has fired, too."""
+    make(gateway)
+    later = lambda ms, *ids, **more: good(post(gateway, *({"body": one, "dedup_id": one, "delay_ms": ms} for one in ids), **more), 201)["messages"]
+    first = later(600, "a", "b")
+    assert all("offset" not in one for one in first) and len({one["id"] for one in first}) == 2, first
+    assert later(5000, "b", "a", "b") == [first[1], first[0], first[1]]
+    assert good(post(gateway, {"body": "now", "dedup_id": "b"}), 201)["messages"] == first[1:]
+    plain = good(post(gateway, {"body": "p", "dedup_id": "p"}), 201)["messages"]
+    assert later(50, "p", "c", "c")[0] == plain[0] and plain[0]["offset"] == 0
+    # By the head's key, with others that have none; a partition is the id's.
+    key = {"Idempotency-Key": "k"}
+    both = [{"body": "k0", "delay_ms": 100}, {"body": "k1", "delay_ms": 100}]
+    once = good(post(gateway, *both, headers=key), 201)["messages"]
+    assert good(post(gateway, *both, headers=key), 201)["messages"] == once
+    canceled = later(60000, "gone")[0]
+    assert gateway.call("DELETE", f"{V1}/queues/q/delayed/{canceled['id']}")[0] == 204
+    assert later(60000, "gone")[0] == canceled          # it was there, as one that was consumed was
+    gateway.kill9()
+    gateway.restart()
+    assert later(60000, "a")[0] == first[0]
+    assert good(post(gateway, *both, headers=key), 201)["messages"] == once
+    assert until(lambda: len(records(gateway)["records"]) == 6)
+    assert later(60000, "a")[0] == first[0]
+    assert [one["body"] for one in records(gateway)["records"]][0] == "p"
+    assert sorted(one["body"] for one in records(gateway)["records"]) == ["a", "b", "c", "k0", "k1", "p"]
+    with Client(gateway.mqtt_port, 5).connect("writer") as writer:
+        for packet in (1, 2):
+            assert writer.publish("$delayed/0/$queue/q", "m", packet, packet, props=[(USER, ("dedup-id", "m"))]) == 0
+        assert writer.publish("$queue/q", "m", 1, 3, props=[(USER, ("dedup-id", "m")), (USER, ("delay", "50"))]) == 0
+    assert until(lambda: len(records(gateway)["records"]) == 7)
+    time.sleep(0.2)
+    assert len(records(gateway)["records"]) == 7
 
 
 def mqtt_and_cli(gateway):
@@ -156,4 +192,4 @@ def death_between():
     gateway.stop()
 
 
-run(keyed, by_number, bad_input, window, mqtt_and_cli, death_between)
+run(keyed, by_number, bad_input, window, delayed, mqtt_and_cli, death_between)

@@ -229,7 +229,6 @@ static void test_refused(void **state)
         enum status status;
     } cases[] = {
         {{.dedup_id = id, .producer = id}, STATUS_INVALID},
-        {{.dedup_id = id, .delay_ms = 10}, STATUS_INVALID},
         {{.producer = id, .delay_ms = 10}, STATUS_INVALID},
         {{.producer = id, .key = id}, STATUS_INVALID},
         {{.dedup_id = span_of(longest, 0)}, STATUS_INVALID},
@@ -252,6 +251,42 @@ static void test_refused(void **state)
     }
     assert_int_equal(stat_of("q").records, 3);
     peer_close(peer);
+    rig_close();
+}
+
+/* Delayed ones from three clients at once, then the same not delayed, and from one that is new. */
+static void test_delayed(void **state)
+{
+    enum { PEERS = 3, IDS = 50, TIMES = 2 };
+    rig_open(*(unsigned *)*state);
+    struct peer *peers[PEERS];
+    for (uint32_t k = 0; k < PEERS; k++)
+        peers[k] = peer_new(k, "p");
+    uint64_t queue = queue_with(peers[0], "q", (struct broker_admin){.partitions = 2});
+    for (uint32_t time = 0; time < TIMES; time++) {
+        for (uint32_t i = 0; i < IDS; i++)
+            for (uint32_t k = 0; k < PEERS; k++) {
+                char id[16];
+                snprintf(id, sizeof id, "id-%u", i);
+                publish(peers[k], "q", NULL, i,
+                        (struct publish){.dedup_id = i % 5 == 0 && k != 1 ? (struct span){0}
+                                                                          : span_from_text(id),
+                                         .delay_ms = time == 0 ? 600000 : k * 1000});
+            }
+        for (uint32_t k = 0; k < PEERS; k++)
+            await_answers(peers[k], (time + 1) * IDS);
+    }
+    for (uint32_t i = 0; i < IDS; i++)
+        for (uint32_t n = 0; n < PEERS * TIMES; n++)
+            if (i % 5 != 0 || n % PEERS == 1)
+                assert_same(&peers[1]->answers[i], &peers[n % PEERS]->answers[n / PEERS * IDS + i]);
+    struct broker_admin delete = {.action = ADMIN_QUEUE_DELETE, .id = queue};
+    publish(peers[2], "q", NULL, 0,
+            (struct publish){.dedup_id = span_from_text("last"), .delay_ms = 5});
+    assert_int_equal(administer(peers[0], delete, NULL), STATUS_OK);
+    await_answers(peers[2], TIMES * IDS + 1);
+    for (uint32_t k = 0; k < PEERS; k++)
+        peer_close(peers[k]);
     rig_close();
 }
 
@@ -394,9 +429,9 @@ int main(void)
     static unsigned one = 1, three = 3;
 #define BOTH(test) cmocka_unit_test_prestate(test, &one), cmocka_unit_test_prestate(test, &three)
     const struct CMUnitTest tests[] = {
-        BOTH(test_keyed),    BOTH(test_order),   BOTH(test_mixed),
-        BOTH(test_numbered), BOTH(test_refused), BOTH(test_full_queue),
-        BOTH(test_return),   BOTH(test_window),  BOTH(test_end),
+        BOTH(test_keyed),    BOTH(test_delayed), BOTH(test_order),      BOTH(test_mixed),
+        BOTH(test_numbered), BOTH(test_refused), BOTH(test_full_queue), BOTH(test_return),
+        BOTH(test_window),   BOTH(test_end),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -392,8 +392,8 @@ void broker_take_cancel(struct client *client, const struct group_spec *group,
 void broker_settle(struct client *client, const struct group_spec *group,
                    struct group_settle *settle);
 /* Carried to the group likewise; group.h says what they do. seek and redrive need ACTION_MANAGE on
- * the queue, explain ACTION_CONSUME. UNSUPPORTED: a broadcast group; its consumers have all that.
- */
+ * the queue, explain ACTION_CONSUME, or for the progress of a redrive one of the two. UNSUPPORTED:
+ * a broadcast group; its consumers have all that. */
 void broker_seek(struct client *client, const struct group_spec *group, struct group_seek *seek);
 void broker_redrive(struct client *client, const struct group_spec *group,
                     struct group_redrive *redrive);

@@ -129,7 +129,12 @@ static void explain_arrive(struct mail *mail)
 void broker_explain(struct client *client, const struct group_spec *group,
                     struct group_explain *explain)
 {
-    explain->carrier = call_new(client, group, ACTION_CONSUME, &explain->request);
+    const struct queue *queue = catalog_queue(client->worker->catalog, group->queue);
+    enum action action = ACTION_CONSUME;
+    if (explain->progress_only && queue != NULL &&
+        broker_check(client, ACTION_MANAGE, false, span_from_text(queue->name)) == STATUS_OK)
+        action = ACTION_MANAGE;
+    explain->carrier = call_new(client, group, action, &explain->request);
     if (explain->carrier == NULL)
         return;
     explain->request.done = explain_done;

@@ -102,6 +102,26 @@ def rights(gateway):
     refused(gateway.call("GET", f"{DMS}/queues", headers=anna), 401, 10240101)
 
 
+def managing_alone(gateway):
+    """Who may manage a queue begins a redrive and sees how far it is; what is in the queue is not shown."""
+    first_user(gateway)
+    dead = {"name": "orders", "redrive_policy": "enable", "max_consume_count": 3}
+    assert gateway.call("POST", f"{V1}/queues", dead, OWNER)[0] == 201
+    groups = f"{V1}/queues/orders/groups"
+    assert gateway.call("POST", groups, {"groups": [{"name": "g"}]}, OWNER)[0] == 201
+    carl, anna = basic("carl", "c"), basic("anna", "a")
+    for name, password, grants in (("carl", "c", ["manage queue:orders"]), ("anna", "a", ["publish queue:orders"])):
+        assert gateway.call("PUT", f"{V1}/users/{name}", {"password": password}, OWNER)[0] == 201
+        assert gateway.call("PUT", f"{V1}/users/{name}/grants", {"grants": grants}, OWNER)[0] == 200
+    status, progress = gateway.call("POST", f"{groups}/g/redrive", {"all": True}, carl)
+    assert status == 202 and progress["failed"] == 0, (status, progress)
+    assert gateway.call("GET", f"{groups}/g/redrive", headers=carl)[0] == 200
+    assert gateway.call("GET", f"{groups}/g/redrive", headers=OWNER)[0] == 200
+    refused(gateway.call("GET", f"{groups}/g/explain?offset=0", headers=carl), 403, 10240309)
+    for method, body in (("POST", {"all": True}), ("GET", None)):
+        refused(gateway.call(method, f"{groups}/g/redrive", body, anna), 403, 10240309)
+
+
 def users(gateway):
     first_user(gateway)
     for body in ({}, {"name": "x"}, {"name": 1, "password": "p"}, {"name": "x", "password": 1},
@@ -160,4 +180,4 @@ def kept(gateway):
 
 
 if __name__ == "__main__":
-    run(protected_mode, one_connection, rights, users, keys, passwords_are_not_checked_twice, kept)
+    run(protected_mode, one_connection, rights, managing_alone, users, keys, passwords_are_not_checked_twice, kept)

@@ -70,7 +70,6 @@ static void show_response_info(const struct mqtt_session *session, char *text, s
 void mqtt_refuse(struct mqtt_session *session, enum mqtt_reason reason)
 {
     mqtt_count_refusal(reason);
-    mqtt_will_free(session); /* only an accepted CONNECT leaves one (3.1.2.5) */
     if (is_answered(session->version, reason))
         send_refusal(session, reason);
     session->state = MQTT_DOWN;
@@ -118,7 +117,6 @@ static void accept_client(struct mqtt_session *session, const struct mqtt_login 
         mqtt_auth_done(session);
     if (broker_session_is_kept(&session->client))
         session->id_base = LIMIT_CLIENT_CREDIT;
-    mqtt_will_resumed(session, login->attach.present);
     mqtt_incoming_known(session, login->attach.received, login->attach.received_count);
     struct loop *loop = broker_loop(session->client.worker);
     session->heard_ms = loop_now_ms(loop);
@@ -179,8 +177,10 @@ static void attach(struct mqtt_login *login)
     login->attach.client = &session->client;
     login->attach.clean = session->clean;
     login->attach.expiry_s = session->expiry;
+    login->attach.will = mqtt_will_of(session);
     request_init(&login->attach.request, broker_loop(session->client.worker), attach_done);
     broker_attach(&login->attach);
+    mqtt_will_free(session);
 }
 
 static void login_done(struct request *request, enum status status)

@@ -130,8 +130,6 @@ void mqtt_end(struct mqtt_session *session, enum mqtt_reason reason)
     if (session->state == MQTT_DOWN)
         return;
     mqtt_count_refusal(reason);
-    if (session->state != MQTT_UP)
-        mqtt_will_free(session);
     if (session->state == MQTT_UP && session->version == MQTT_5 && reason != MQTT_REASON_SUCCESS) {
         struct mqtt_disconnect disconnect = {.reason = reason, .properties = mqtt_properties_none};
         if (reason == MQTT_REASON_SHUTTING_DOWN && mqtt_settings.server_reference != NULL) {
@@ -177,7 +175,6 @@ static void timer_fired(struct loop_timer *timer)
         keep_alive_check(session);
     } else if (session->state != MQTT_DOWN) {
         metric_add(metrics.timeouts, 1);
-        mqtt_will_free(session);
         session->state = MQTT_DOWN;
         stream_abort(session->stream);
     }
@@ -206,7 +203,8 @@ static void disconnected(struct mqtt_session *session, uint8_t header, struct sp
     }
     if (disconnect.properties.present & MQTT_HAS(SESSION_EXPIRY))
         set_expiry(session, disconnect.properties.session_expiry);
-    session->ended_well = disconnect.reason != MQTT_REASON_DISCONNECT_WITH_WILL;
+    if (disconnect.reason != MQTT_REASON_DISCONNECT_WITH_WILL)
+        broker_will_drop(&session->client);
     mqtt_end(session, MQTT_REASON_SUCCESS);
 }
 
@@ -361,12 +359,8 @@ static void session_refuse(void *context, enum status why)
 static void session_close(void *context)
 {
     struct mqtt_session *session = context;
-    if (session->state != MQTT_UP && session->state != MQTT_DOWN)
-        mqtt_will_free(session);
     session->state = MQTT_DOWN;
     loop_timer_stop(broker_loop(session->client.worker), &session->timer);
-    if (!session->ended_well)
-        mqtt_will_leave(session);
     mqtt_will_free(session);
     mqtt_replays_close(session);
     mqtt_login_free(session);
@@ -401,9 +395,6 @@ static void client_end(struct client *client, enum status why)
                MQTT_LOGIN) { /* the name went to a newer one before it was given */
         mqtt_refuse(session, MQTT_REASON_SERVER_BUSY);
     } else {
-        if (!session->ended_well) /* before the newer one goes on with the session */
-            mqtt_will_leave(session);
-        mqtt_will_free(session);
         mqtt_end(session, MQTT_REASON_SESSION_TAKEN_OVER);
     }
 }

@@ -42,7 +42,7 @@ struct mqtt_session {
     struct mqtt_login *resuming; /* while it subscribes again */
     uint32_t settled;            /* outgoing deliveries settled during this input */
     uint16_t subscribes;         /* SUBSCRIBEs under way */
-    bool assigned_id, ended_well, clean;
+    bool assigned_id, clean;
     bool excess;                   /* one connection too many: CONNECT is refused */
     bool no_problem_info;          /* the client asks for no reason strings */
     uint32_t asked_expiry, expiry; /* seconds; what the client asked for, and what it got */
@@ -114,11 +114,8 @@ void mqtt_refuse(struct mqtt_session *session, enum mqtt_reason reason);
 
 /* will.c */
 void mqtt_will_keep(struct mqtt_session *session, const struct mqtt_will *will); /* of CONNECT */
-/* The connection has ended badly: published, now or after its delay. Before client_close(). */
-void mqtt_will_leave(struct mqtt_session *session);
-/* A client of that name is here: one that was put off is not due any more, or, when there is no
- * session that goes on, is due now. */
-void mqtt_will_resumed(struct mqtt_session *session, bool present);
+/* For the broker, which copies it; NULL: there is none. */
+const struct broker_will *mqtt_will_of(struct mqtt_session *session);
 void mqtt_will_free(struct mqtt_session *session);
 
 /* auth.c. CONNECT named a method: BUSY when the client has to say more, OK when somebody has proven

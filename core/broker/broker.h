@@ -138,6 +138,7 @@ struct client {
     uint32_t follower_count;
     struct catch_up *catch_up; /* read in flight */
     bool open;
+    bool last_words; /* may publish while the broker ends */
 };
 
 /* After accept: the client exists but may do nothing before login. */
@@ -195,6 +196,9 @@ enum status broker_check(const struct client *client, enum action action, bool i
 
 /* ---------------------------------------------------------------- sessions */
 
+struct publish;
+struct broker_will;
+
 /* Gives the client, which has logged in, the name client->id for itself: whoever holds it ends with
  * STALE. What the name subscribed to, and what it was not shown or has not settled, outlives its
  * client for expiry_s seconds, durably; deliveries of it then come through ops->deliver_kept, those
@@ -202,8 +206,9 @@ enum status broker_check(const struct client *client, enum action action, bool i
 struct broker_attach {
     struct request request;
     struct client *client;
-    bool clean;        /* nothing of an earlier session */
-    uint32_t expiry_s; /* 0: it ends with the client; UINT32_MAX: never */
+    bool clean;                     /* nothing of an earlier session */
+    uint32_t expiry_s;              /* 0: it ends with the client; UINT32_MAX: never */
+    const struct broker_will *will; /* copied; NULL: none */
     /* Out. CANCELED: the client was closed, or lost the name; STORAGE_FAILED and the like. */
     bool present;       /* an earlier session goes on */
     uint32_t *received; /* its numbers of publishes that were not forgotten: the caller frees it */
@@ -215,6 +220,7 @@ void broker_attach(struct broker_attach *attach);
 void broker_session_begin(struct client *client);
 bool broker_session_is_kept(const struct client *client);             /* it outlives the client */
 void broker_session_expiry(struct client *client, uint32_t expiry_s); /* another one; if kept */
+void broker_will_drop(struct client *client);                         /* it says goodbye: no will */
 /* A delivery with a number is over; its credit comes back with client_settled(). */
 void broker_settled(struct client *client, uint32_t number);
 /* The client has taken an exactly-once delivery: ops->release follows when that is durable. */
@@ -271,6 +277,15 @@ struct publish {
     uint32_t number; /* not 0, of a kept session: stored with the record until broker_forget() */
     bool answer; /* answered() will come exactly once, in order; else refusals are only counted */
     uint64_t token; /* given back in answered() */
+};
+/* What is published when the client, from broker_session_begin() on, goes without
+ * broker_will_drop(): at once, or after a delay, unless the session goes on before that; at the
+ * latest when it ends. That of a session that is kept is durable, so that it is published, or not,
+ * also after a restart. Rights are looked at when it is published. */
+struct broker_will {
+    struct publish publish; /* without answer, number and expires_at_ms */
+    uint64_t expiry_ms;     /* from its publication on; 0: never */
+    uint32_t delay_s;
 };
 /* Is what publish asks for by dedup_id or producer possible? As broker_publish() would answer, and
  * in words. */

@@ -150,6 +150,14 @@ static void log_in(struct client *client, struct principal *principal, struct sp
     client->open = true;
 }
 
+void client_speak_for(struct client *client, uint64_t tenant, const struct principal *principal,
+                      struct span client_id)
+{
+    client->tenant = tenant;
+    client->last_words = true;
+    log_in(client, principal == NULL ? NULL : principal_ref(principal), client_id);
+}
+
 void client_fork(struct client *client, const struct client_ops *ops, const struct client *of,
                  uint32_t credit)
 {

@@ -511,6 +511,8 @@ static enum status may_publish_now(struct client *client)
 {
     struct broker_worker *worker = client->worker;
     uint32_t rate = worker->broker->options.publish_rate;
+    if (client->last_words)
+        return STATUS_OK;
     if (worker->ending)
         return STATUS_SHUTTING_DOWN;
     if (rate > 0 && !rate_take(&client->publishes, loop_now_ms(worker->loop), rate))

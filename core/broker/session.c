@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* From a name to its session and back: attaching a client, and what is left when it goes. */
 #include "core/broker/session.h"
+#include "core/broker/will.h"
 
 #include "core/base/heap.h"
 #include "core/base/pack.h"
@@ -32,6 +33,8 @@ struct attaching {
     uint32_t filter_count;
     struct found_walk *walks;
     uint32_t walk_count;
+    struct span will; /* its row; empty: there is none */
+    struct will_publish late;
     struct blob **blobs;
     uint32_t blob_count;
 };
@@ -42,6 +45,7 @@ static void session_free(struct session *session)
 {
     session_free_frames(session);
     buf_deinit(&session->write_value);
+    blob_unref(session->will);
     heap_free(session->flights);
     heap_free(session->marks);
     heap_free(session->forget);
@@ -109,12 +113,6 @@ static bool goes_on(struct attaching *attaching)
     return false;
 }
 
-static void hold(struct session *session)
-{
-    session->calls++;
-    session->worker->calls++;
-}
-
 static void attach_end(struct attaching *attaching, enum status status)
 {
     struct session *session = attaching->session;
@@ -169,7 +167,7 @@ static void subscribe_some(struct attaching *attaching)
         .items = attaching->items + attaching->live_from,
         .count = left < LIMIT_FILTERS_PER_CALL ? left : LIMIT_FILTERS_PER_CALL,
     };
-    hold(session);
+    session_call(session);
     request_init(&attaching->live.request, session->worker->loop, live_again);
     subscribe_live(&attaching->live);
 }
@@ -247,6 +245,17 @@ static void created(void *context, enum status status, uint64_t commit)
         subscribe_again(attaching);
 }
 
+static void change_due(struct session_rows *rows, const struct session *session, uint64_t due_ms,
+                       enum storage_change change)
+{
+    uint8_t due[SESSION_DUE_KEY];
+    if (due_ms == 0 || due_ms == SESSION_WILL_HELD)
+        return;
+    session_due_key(due_ms, &session->name, due);
+    session_rows_add(rows, change, span_of(due, sizeof due),
+                     change == STORAGE_PUT ? span_of("\1", 1) : (struct span){0});
+}
+
 static void put_name(struct session_rows *rows, const struct session *session, int64_t ended_ms)
 {
     struct session_name_row row = {
@@ -254,29 +263,25 @@ static void put_name(struct session_rows *rows, const struct session *session, i
         .expiry_s = session->expiry_s,
         .ended_ms = ended_ms,
         .due_ms = session->due_ms,
+        .will_ms = session->will_ms,
         .name = session->text,
     };
-    uint8_t key[SESSION_KEY], due[SESSION_DUE_KEY];
+    uint8_t key[SESSION_KEY];
     struct buf value;
     buf_init(&value, NAME_ROW_BYTES);
     CHECK(session_name_encode(&row, &value) == STATUS_OK);
     session_key(&session->name, key);
     session_rows_add(rows, STORAGE_PUT, span_of(key, sizeof key), buf_span(&value));
     buf_deinit(&value);
-    if (row.due_ms == 0)
-        return;
-    session_due_key(row.due_ms, &session->name, due);
-    session_rows_add(rows, STORAGE_PUT, span_of(due, sizeof due), span_of("\1", 1));
+    change_due(rows, session, row.due_ms, STORAGE_PUT);
+    change_due(rows, session, row.will_ms, STORAGE_PUT);
 }
 
 static void drop_due(struct session_rows *rows, struct session *session)
 {
-    uint8_t due[SESSION_DUE_KEY];
-    if (session->due_ms == 0)
-        return;
-    session_due_key(session->due_ms, &session->name, due);
-    session_rows_add(rows, STORAGE_DELETE, span_of(due, sizeof due), (struct span){0});
-    session->due_ms = 0;
+    change_due(rows, session, session->due_ms, STORAGE_DELETE);
+    change_due(rows, session, session->will_ms, STORAGE_DELETE);
+    session->due_ms = session->will_ms = 0;
 }
 
 /* Everything of the session with that id, whose filters are listed, but its name. */
@@ -306,20 +311,53 @@ static void put_shapes(struct session_rows *rows, struct broker *broker)
     heap_free(memory);
 }
 
+static void begin_stored(struct attaching *attaching);
+
+static void late_published(struct request *request, enum status status)
+{
+    struct attaching *attaching = container_of(request, struct attaching, late.request);
+    if (!goes_on(attaching))
+        return;
+    if (status == STATUS_STORAGE_FAILED || status == STATUS_NO_SPACE)
+        attach_end(attaching, status); /* its row stays */
+    else
+        begin_stored(attaching);
+}
+
 /* What was found has been read: the session goes on, or a new one begins, or none is kept. */
 static void begin(struct attaching *attaching)
 {
     struct session *session = attaching->session;
-    const struct broker_attach *attach = session->attach;
+    session->present = attaching->old != 0 && !session->attach->clean;
+    if (attaching->old == 0 ||
+        !session_will_is_late(session, attaching->row.will_ms, attaching->will)) {
+        begin_stored(attaching);
+        return;
+    }
+    attaching->late = (struct will_publish){
+        .worker = session->worker,
+        .tenant = session->name.tenant,
+        .client_id = session->text,
+        .row = attaching->will,
+    };
+    session_call(session);
+    request_init(&attaching->late.request, session->worker->loop, late_published);
+    will_publish(&attaching->late);
+}
+
+static void begin_stored(struct attaching *attaching)
+{
+    struct session *session = attaching->session;
     bool found = attaching->old != 0;
-    session->present = found && !attach->clean;
     if (!found && session->expiry_s == 0) {
         attach_end(attaching, STATUS_OK);
         return;
     }
     struct session_rows *rows = session_rows_new(session);
-    if (found)
+    if (found) {
         session->due_ms = attaching->row.due_ms;
+        session->will_ms = attaching->row.will_ms;
+    }
     drop_due(rows, session);
     if (found && !session->present) {
         uint64_t *held = heap_array(attaching->filter_count + 1, sizeof *held);
@@ -330,6 +368,7 @@ static void begin(struct attaching *attaching)
     }
     if (session->present || session->expiry_s > 0) {
         session->id = session->present ? attaching->old : rng_u64() >> 1 | 1;
+        session_will_put(rows, session);
         put_name(rows, session, 0);
         put_shapes(rows, session->worker->broker);
     } else {
@@ -337,7 +376,7 @@ static void begin(struct attaching *attaching)
         session_key(&session->name, key);
         session_rows_add(rows, STORAGE_DELETE, span_of(key, sizeof key), (struct span){0});
     }
-    hold(session);
+    session_call(session);
     session_rows_send(rows, created, attaching);
 }
 
@@ -383,6 +422,9 @@ static enum status load_row(struct attaching *attaching, struct span key, struct
                                                                      sizeof *attaching->filters);
         return session_filter_decode(value, &attaching->filters[attaching->filter_count++]);
     }
+    case SESSION_KIND_WILL:
+        attaching->will = value;
+        return STATUS_OK;
     case SESSION_KIND_NOTE:
         return attach->clean ? STATUS_OK : session_note_load(value, &attach->notes);
     case SESSION_KIND_POSITION:
@@ -435,7 +477,7 @@ static void state_scanned(struct request *request, enum status status)
 
 static void scan_state(struct attaching *attaching)
 {
-    hold(attaching->session);
+    session_call(attaching->session);
     attaching->scan = (struct storage_scan){
         .first = span_of(attaching->first, SESSION_STATE_KEY),
         .end = span_of(attaching->end, SESSION_STATE_KEY),
@@ -483,7 +525,7 @@ static void granted(void *owner)
         begin(attaching); /* there are none */
         return;
     }
-    hold(session);
+    session_call(session);
     session_key(&session->name, attaching->name_first);
     session_key(&session->name, attaching->name_end); /* and a zero: the next key there is */
     attaching->scan = (struct storage_scan){
@@ -518,6 +560,7 @@ void broker_attach(struct broker_attach *attach)
     session->client = client;
     session->attach = attach;
     session->expiry_s = attach->expiry_s;
+    session_will_take(session, attach->will);
     session->text =
         span_of(heap_text((const char *)client->id.data, client->id.size), client->id.size);
     session->name = session_name_of(client->tenant, client->id);
@@ -537,6 +580,7 @@ void broker_session_begin(struct client *client)
     struct session *session = client->session;
     CHECK(session != NULL && session->phase == SESSION_ATTACHED);
     session->phase = SESSION_RESENDING;
+    session->armed = true;
     session_go_on(session);
 }
 
@@ -571,7 +615,10 @@ static void write_end(struct session *session)
         rows = session_rows_new(session);
     int64_t now_ms = clock_wall_ms();
     session->ended = true;
-    drop_due(rows, session);
+    if (session->will_stored && session->will_ms == 0) {
+        session_kind_key(session->id, SESSION_KIND_WILL, 0, key);
+        session_rows_add(rows, STORAGE_DELETE, span_of(key, sizeof key), (struct span){0});
+    }
     if (session->expiry_s == 0 && session->phase == SESSION_ENDING) {
         erase(rows, session->id, session->held, session->held_count);
         session_key(&session->name, name);
@@ -595,8 +642,8 @@ void session_end_go_on(struct session *session)
 {
     if (session->client != NULL)
         return;
-    bool quiet = !session->writing && session->publishing == 0 && session->row_writes == 0 &&
-                 list_is_empty(&session->subscribing);
+    bool quiet = !session->writing && !session->willing && session->publishing == 0 &&
+                 session->row_writes == 0 && list_is_empty(&session->subscribing);
     if (quiet && session->id == 0)
         session_let_go(session);
     else if (quiet && !session->ended)
@@ -625,6 +672,7 @@ void session_detach(struct client *client)
     }
     client->session = NULL;
     session->client = NULL;
+    session_will_leave(session);
     loop_task_cancel(worker->loop, &session->write_task);
     loop_task_cancel(worker->loop, &session->forget_task);
     loop_timer_stop(worker->loop, &session->save_timer);

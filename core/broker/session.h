@@ -54,6 +54,12 @@ struct session {
     uint32_t publishing; /* records with a number, under way */
     struct broker_attach *attach;
 
+    struct blob *will; /* as stored; NULL: none */
+    bool will_stored;  /* there is a row of it */
+    bool armed;        /* it is published when the client goes */
+    uint64_t will_ms;  /* as in the row of the name */
+    bool willing;      /* it is being published: the end waits */
+
     /* What is in flight: flights[1..flight_count], flights[0] heads the order. */
     struct flight *flights;
     uint16_t flight_count, flight_capacity, free_first;
@@ -135,6 +141,14 @@ enum status session_note_load(struct span row, struct buf *notes);
 void session_note_received(const struct client *client, const struct publish *publish,
                            struct buf *keys);
 
+/* session_will.c */
+void session_will_take(struct session *session, const struct broker_will *will); /* or NULL */
+/* Of the client that comes, if its session is kept; or none. */
+void session_will_put(struct session_rows *rows, struct session *session);
+/* What the client before has left is published, as the session does not go on, or not in time. */
+bool session_will_is_late(const struct session *session, uint64_t will_ms, struct span row);
+void session_will_leave(struct session *session); /* the client has gone */
+
 /* session_walk.c: how far subscriptions have got with retained records. */
 /* Of a new subscribe, in the write of the subscription's row. */
 void session_walk_begin(struct session *session, struct session_rows *rows,
@@ -187,6 +201,13 @@ void session_read_end(struct session *session);
 void session_sweep_start(struct broker_worker *worker); /* worker 0, when it is ready */
 void session_sweep_stop(struct broker_worker *worker);
 void session_sweep_free(struct broker *broker);
+
+/* Something is under way that points to the session, until session_back(). */
+static inline void session_call(struct session *session)
+{
+    session->calls++;
+    session->worker->calls++;
+}
 
 static inline bool session_is_kept(const struct client *client)
 {

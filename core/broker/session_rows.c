@@ -8,7 +8,7 @@
 #include "core/base/reader.h"
 #include "core/log/table.h"
 
-enum { ROW_VERSION = 1 };
+enum { ROW_VERSION = 1, NAME_VERSION = 2 };
 enum {
     FLAG_GUARANTEE = 3,
     FLAG_NO_LOCAL = 4,
@@ -65,11 +65,12 @@ void session_due_key(uint64_t due_ms, const struct session_name *name, uint8_t k
 enum status session_name_encode(const struct session_name_row *row, struct buf *to)
 {
     struct pack pack = pack_into(to);
-    pack_u8(&pack, ROW_VERSION);
+    pack_u8(&pack, NAME_VERSION);
     pack_u64(&pack, row->session);
     pack_u32(&pack, row->expiry_s);
     pack_u64(&pack, (uint64_t)row->ended_ms);
     pack_u64(&pack, row->due_ms);
+    pack_u64(&pack, row->will_ms);
     pack_block(&pack, row->name);
     return pack.status;
 }
@@ -77,13 +78,14 @@ enum status session_name_encode(const struct session_name_row *row, struct buf *
 enum status session_name_decode(struct span value, struct session_name_row *row)
 {
     struct reader reader = reader_of(value);
-    if (reader_u8(&reader) != ROW_VERSION)
+    if (reader_u8(&reader) != NAME_VERSION)
         return STATUS_UNSUPPORTED;
     *row = (struct session_name_row){0};
     row->session = reader_u64(&reader);
     row->expiry_s = reader_u32(&reader);
     row->ended_ms = (int64_t)reader_u64(&reader);
     row->due_ms = reader_u64(&reader);
+    row->will_ms = reader_u64(&reader);
     row->name = reader_block(&reader);
     return reader.failed ? STATUS_CORRUPT : STATUS_OK;
 }

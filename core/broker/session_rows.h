@@ -4,11 +4,12 @@
  *
  *   TABLE_SESSION        tenant, hash of the name      -> struct session_name_row
  *   TABLE_SESSION_STATE  session, 'f', hash of filter  -> struct session_filter_row
+ *                        session, 'l', 0               -> last will: will.h
  *                        session, 'n', hash of key     -> version, size of key, key, value: a note
  *                        session, 'p'                  -> struct session_position
  *                        session, 'r', number          -> incoming exactly-once number in use
  *                        session, 'w', hash of filter  -> struct session_walk_row
- *   TABLE_SESSION_DUE    due time, tenant, hash of the name
+ *   TABLE_SESSION_DUE    due time, tenant, hash of the name: of its end, or of its will
  *   TABLE_FILTER_HOLDER  filter id, session
  *   TABLE_FILTER_INDEX   filter id, commit sequence    -> struct filter_row
  *
@@ -28,6 +29,7 @@ enum {
 };
 enum session_kind {
     SESSION_KIND_FILTER = 'f',
+    SESSION_KIND_WILL = 'l',
     SESSION_KIND_NOTE = 'n',
     SESSION_KIND_POSITION = 'p',
     SESSION_KIND_RECEIVED = 'r',
@@ -53,8 +55,10 @@ struct session_name_row {
     uint32_t expiry_s; /* after its client has gone; UINT32_MAX: never */
     int64_t ended_ms;  /* when it went; 0: it has not, or not in order */
     uint64_t due_ms;   /* of its row in TABLE_SESSION_DUE; 0: none */
+    uint64_t will_ms;  /* of that of its will; 0: it has left none; or SESSION_WILL_HELD */
     struct span name;
 };
+#define SESSION_WILL_HELD UINT64_MAX /* there is one, and the client has not gone */
 enum status session_name_encode(const struct session_name_row *row, struct buf *to);
 enum status session_name_decode(struct span value, struct session_name_row *row);
 

@@ -1,14 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Sessions whose time is over, and index rows that nobody can need any more; on worker 0, one thing
- * at a time, beside everything else.
+/* Sessions whose time is over, wills whose time has come, and index rows that nobody can need any
+ * more; on worker 0, one thing at a time, beside everything else.
  *
- *   every second         rows of TABLE_SESSION_DUE that are due -> the session and all its rows go
+ *   every second         rows of TABLE_SESSION_DUE that are due -> the will is published, or the
+ *                        session and all its rows go
  *   once after the start sessions that a crash left without an end -> they end now, and get a due
  * row every ten minutes    filters' index rows: those of records that are gone, and of filters that
  *                        no session holds
  *
  * A session is only touched while its name is claimed, so nobody can attach to it meanwhile. */
 #include "core/broker/session.h"
+#include "core/broker/will.h"
 
 #include "core/base/heap.h"
 #include "core/base/pack.h"
@@ -45,7 +47,11 @@ struct session_sweep {
     uint64_t due_ms;
     struct session_name name;
     struct name_claim *claim;
-    struct session_name_row row; /* without its name */
+    struct session_name_row row; /* its name is in text */
+    char text[LIMIT_CLIENT_ID_BYTES];
+    struct blob *will; /* the row that holds it */
+    struct span will_row;
+    struct will_publish publish;
     uint8_t keys[4][KEY_MAX];
     struct buf value;
 
@@ -192,28 +198,134 @@ static void erase_on(struct session_sweep *sweep)
     scan(sweep, SESSION_STATE_KEY, SESSION_STATE_KEY, 1, filter_found);
 }
 
+/* Its name's row as it is now. */
+static void put_name(struct session_sweep *sweep)
+{
+    buf_clear(&sweep->value);
+    CHECK(session_name_encode(&sweep->row, &sweep->value) == STATUS_OK);
+    session_key(&sweep->name, sweep->keys[0]);
+    sweep->rows[0] =
+        row_of(STORAGE_PUT, span_of(sweep->keys[0], SESSION_KEY), buf_span(&sweep->value));
+}
+
+static struct storage_row without_will(struct session_sweep *sweep)
+{
+    session_kind_key(sweep->row.session, SESSION_KIND_WILL, 0, sweep->keys[1]);
+    return row_of(STORAGE_DELETE, span_of(sweep->keys[1], SESSION_STATE_KEY), (struct span){0});
+}
+
 /* A crash left it without an end: it ends now. */
 static void end_crashed(struct session_sweep *sweep)
 {
     struct session_name_row *row = &sweep->row;
+    uint32_t count = 1;
     row->ended_ms = clock_wall_ms();
-    row->due_ms = (uint64_t)row->ended_ms + row->expiry_s * 1000ULL;
-    buf_clear(&sweep->value);
-    CHECK(session_name_encode(row, &sweep->value) == STATUS_OK);
-    session_key(&sweep->name, sweep->keys[0]);
-    sweep->rows[0] =
-        row_of(STORAGE_PUT, span_of(sweep->keys[0], SESSION_KEY), buf_span(&sweep->value));
-    sweep->rows[1] =
-        row_of(STORAGE_PUT, due_key(sweep, row->due_ms, sweep->keys[1]), span_of("\1", 1));
-    write_rows(sweep, 2, session_over);
+    row->due_ms =
+        row->expiry_s == UINT32_MAX ? 0 : (uint64_t)row->ended_ms + row->expiry_s * 1000ULL;
+    if (row->will_ms == 0)
+        sweep->rows[count++] = without_will(sweep);
+    put_name(sweep);
+    const uint64_t dues[] = {row->due_ms, row->will_ms};
+    for (uint32_t i = 0; i < 2; i++)
+        if (dues[i] != 0) {
+            sweep->rows[count++] =
+                row_of(STORAGE_PUT, due_key(sweep, dues[i], sweep->keys[2 + i]), span_of("\1", 1));
+        }
+    write_rows(sweep, count, session_over);
 }
 
 static bool decode_name(struct session_sweep *sweep)
 {
     struct span key, value;
     size_t at = 0;
-    return storage_scan_next(&sweep->scan, &at, &key, &value) &&
-           session_name_decode(value, &sweep->row) == STATUS_OK;
+    if (!storage_scan_next(&sweep->scan, &at, &key, &value) ||
+        session_name_decode(value, &sweep->row) != STATUS_OK ||
+        sweep->row.name.size > sizeof sweep->text)
+        return false;
+    memcpy(sweep->text, sweep->row.name.data, sweep->row.name.size);
+    sweep->row.name.data = (const uint8_t *)sweep->text;
+    return true;
+}
+
+/* ------------------------------------------------ its will */
+
+static void will_gone(struct session_sweep *sweep, enum status status)
+{
+    if (status != STATUS_OK || sweep->row.due_ms != sweep->due_ms)
+        session_over(sweep, status);
+    else
+        erase_on(sweep); /* the session ends with it */
+}
+
+static void will_said(struct request *request, enum status status)
+{
+    struct session_sweep *sweep = container_of(request, struct session_sweep, publish.request);
+    sweep->worker->calls--;
+    blob_unref(sweep->will);
+    sweep->will = NULL;
+    sweep->row.will_ms = 0;
+    if (status == STATUS_STORAGE_FAILED || status == STATUS_NO_SPACE) {
+        session_over(sweep, status); /* it is found again */
+    } else if (sweep->crashed) {
+        end_crashed(sweep);
+    } else {
+        put_name(sweep);
+        sweep->rows[1] = without_will(sweep);
+        sweep->rows[2] =
+            row_of(STORAGE_DELETE, due_key(sweep, sweep->due_ms, sweep->keys[2]), (struct span){0});
+        write_rows(sweep, sweep->row.due_ms == sweep->due_ms ? 2 : 3, will_gone);
+    }
+}
+
+static void say_will(struct session_sweep *sweep)
+{
+    sweep->publish = (struct will_publish){
+        .worker = sweep->worker,
+        .tenant = sweep->name.tenant,
+        .client_id = sweep->row.name,
+        .row = sweep->will_row,
+    };
+    sweep->worker->calls++;
+    request_init(&sweep->publish.request, sweep->worker->loop, will_said);
+    will_publish(&sweep->publish);
+}
+
+static void will_found(struct session_sweep *sweep, enum status status)
+{
+    struct session_name_row *row = &sweep->row;
+    struct span key;
+    uint32_t delay_s = 0;
+    size_t at = 0;
+    if (status != STATUS_OK) {
+        session_over(sweep, status);
+        return;
+    }
+    sweep->will = sweep->scan.rows;
+    sweep->will_row = (struct span){0};
+    bool found = storage_scan_next(&sweep->scan, &at, &key, &sweep->will_row) &&
+                 will_delay(sweep->will_row, &delay_s);
+    delay_s = delay_s < row->expiry_s ? delay_s : row->expiry_s;
+    if (!found || !sweep->crashed || delay_s == 0) {
+        say_will(sweep);
+        return;
+    }
+    row->will_ms = (uint64_t)clock_wall_ms() + delay_s * 1000ULL;
+    blob_unref(sweep->will);
+    sweep->will = NULL;
+    end_crashed(sweep);
+}
+
+static void scan_will(struct session_sweep *sweep)
+{
+    session_kind_key(sweep->row.session, SESSION_KIND_WILL, 0, sweep->first);
+    session_kind_key(sweep->row.session, SESSION_KIND_WILL, 1, sweep->end);
+    scan(sweep, SESSION_STATE_KEY, SESSION_STATE_KEY, 1, will_found);
+}
+
+/* Nobody has seen its end; one without an end by time needs none but for its will. */
+static bool is_crashed(const struct session_name_row *row)
+{
+    return row->ended_ms == 0 && (row->expiry_s != UINT32_MAX || row->will_ms != 0);
 }
 
 /* Its row as it is now that nobody can change it. */
@@ -224,10 +336,14 @@ static void claimed_row(struct session_sweep *sweep, enum status status)
     if (status != STATUS_OK) {
         session_over(sweep, status);
     } else if (sweep->crashed) {
-        if (found && sweep->row.ended_ms == 0 && sweep->row.expiry_s != UINT32_MAX)
-            end_crashed(sweep);
-        else
+        if (!found || !is_crashed(&sweep->row))
             session_over(sweep, STATUS_OK);
+        else if (sweep->row.will_ms != 0)
+            scan_will(sweep);
+        else
+            end_crashed(sweep);
+    } else if (found && sweep->row.will_ms == sweep->due_ms) {
+        scan_will(sweep);
     } else if (found && sweep->row.due_ms == sweep->due_ms) {
         erase_on(sweep);
     } else { /* a due row that was left behind */
@@ -302,8 +418,7 @@ static void next_session(struct session_sweep *sweep)
         .hash = {load_u64(key.data + at + 8), load_u64(key.data + at + 16)},
     };
     struct session_name_row row;
-    if (sweep->crashed && (session_name_decode(value, &row) != STATUS_OK || row.ended_ms != 0 ||
-                           row.expiry_s == UINT32_MAX))
+    if (sweep->crashed && (session_name_decode(value, &row) != STATUS_OK || !is_crashed(&row)))
         next_session(sweep);
     else
         scan_name(sweep, named);
@@ -484,6 +599,7 @@ void session_sweep_free(struct broker *broker)
     if (broker->sweep == NULL)
         return;
     blob_unref(broker->sweep->page);
+    blob_unref(broker->sweep->will);
     buf_deinit(&broker->sweep->value);
     heap_free(broker->sweep);
 }

@@ -204,6 +204,10 @@ void figures_refused(struct protocol_figures *figures, enum status why);
 void figures_refused_entry(struct protocol_figures *figures);
 void figures_flush(struct broker_worker *worker);
 
+/* client.c: one that publishes for somebody who has gone. */
+void client_speak_for(struct client *client, uint64_t tenant, const struct principal *principal,
+                      struct span client_id);
+
 /* publish.c */
 void publish_init(struct broker_worker *worker);
 void publish_deinit(struct broker_worker *worker);

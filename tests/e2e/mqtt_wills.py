@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Wills with a delay: who is back in time leaves none, whose session ends leaves it at once; over a kill, too."""
+"""Wills: who is back in time leaves none, whose session ends leaves it at once; over a stop and a kill, too."""
 
 import time
 
@@ -90,5 +90,72 @@ def test_kill(gateway):
     leave(gateway, "waits", 50)  # and a gateway that ends does not wait for it
 
 
+def observer(gateway):
+    """A session that sees everything, also what is published while the gateway ends."""
+    client = Client(gateway.mqtt_port, 5).connect("observer", clean=False, props=KEEP)
+    if not client.connack.body[0] & 1:
+        client.subscribe(("will/#", 2))
+    return client
+
+
+def test_restart(gateway):
+    """What was put off is still taken back by a session that goes on, after a kill, too; one that begins anew ends the
+    session before, and with it the delay."""
+    with observer(gateway):
+        pass
+    leave(gateway, "resumed", 3)
+    leave(gateway, "alone", 3)
+    leave(gateway, "cleaned", 100)
+    leave(gateway, "goodbye", 0, disconnect=(0,))
+    with Client(gateway.mqtt_port, 5).connect("barrier") as client:
+        client.publish("x", "x", 1)
+    time.sleep(0.2)
+    gateway.kill9()
+    gateway.start()
+    with Client(gateway.mqtt_port, 5).connect("resumed", clean=False, props=KEEP) as resumed, \
+            observer(gateway) as watch:
+        assert resumed.connack.body[0] & 1
+        with Client(gateway.mqtt_port, 5).connect("cleaned"):
+            assert watch.delivery().payload == b"cleaned"
+        assert watch.delivery().payload == b"alone"
+        watch.expect_silence(1.2)
+
+
+def connected(gateway, name, delay, props=KEEP):
+    return Client(gateway.mqtt_port, 5).connect(
+        name, clean=False, props=props, will=("will/" + name, name, 1, False, [(WILL_DELAY, delay)]))
+
+
+def test_stop(gateway):
+    """A gateway that stops closes the connections, so that their wills are published (3.1.2-8): at once, or after
+    their delay, when it is there again."""
+    with observer(gateway):
+        pass
+    clients = [connected(gateway, "now", 0), connected(gateway, "no-session", 50, props=()),
+               connected(gateway, "later", 2), connected(gateway, "comes-back", 2)]
+    assert gateway.stop() == 0
+    assert [client.expect_end() for client in clients] == [0x8B] * 4
+    gateway.start()
+    with Client(gateway.mqtt_port, 5).connect("comes-back", clean=False, props=KEEP), observer(gateway) as watch:
+        assert sorted(watch.delivery().payload for _ in range(2)) == [b"no-session", b"now"]
+        assert watch.delivery().payload == b"later"
+        watch.expect_silence(1.2)
+
+
+def test_killed_with_them(gateway):
+    """The end of a connection that nobody could see: the will of a session that is kept comes nevertheless."""
+    with observer(gateway):
+        pass
+    clients = [connected(gateway, "now", 0), connected(gateway, "later", 1), connected(gateway, "comes-back", 5)]
+    with Client(gateway.mqtt_port, 4).connect("old", clean=False, will=("will/old", "old", 1, False)) as old:
+        gateway.kill9()
+        gateway.start()
+    for client in clients:
+        client.close()
+    with Client(gateway.mqtt_port, 5).connect("comes-back", clean=False, props=KEEP), observer(gateway) as watch:
+        assert sorted(watch.delivery().payload for _ in range(3)) == [b"later", b"now", b"old"]
+        watch.expect_silence(1.2)
+
+
 if __name__ == "__main__":
-    run(test_delays, test_takeover, test_kill)
+    run(test_delays, test_takeover, test_kill, test_restart, test_stop, test_killed_with_them)

@@ -5,6 +5,7 @@
 #include "core/base/pack.h"
 #include "core/broker/filter_index.h"
 #include "core/broker/session_rows.h"
+#include "core/broker/will_row.h"
 #include "tests/fuzz/fuzz.h"
 
 static void check_name(struct span bytes)
@@ -17,7 +18,7 @@ static void check_name(struct span bytes)
         CHECK(session_name_decode(buf_span(&encoded), &again) == STATUS_OK);
         CHECK(again.session == row.session && again.expiry_s == row.expiry_s &&
               again.ended_ms == row.ended_ms && again.due_ms == row.due_ms &&
-              span_equal(again.name, row.name));
+              again.will_ms == row.will_ms && span_equal(again.name, row.name));
     }
     buf_deinit(&encoded);
 }
@@ -80,13 +81,33 @@ static void check_walk(struct span bytes)
     buf_deinit(&encoded);
 }
 
+static void check_will(struct span bytes)
+{
+    static struct stored_will row, again;
+    uint32_t delay_s;
+    if (!will_decode(bytes, &row))
+        return;
+    CHECK(will_delay(bytes, &delay_s) && delay_s == row.will.delay_s);
+    struct blob *encoded = will_encode(row.user, &row.will);
+    CHECK(encoded != NULL && will_decode(blob_span(encoded), &again));
+    const struct publish *one = &row.will.publish, *other = &again.will.publish;
+    CHECK(span_equal(one->topic, other->topic) && span_equal(one->key, other->key) &&
+          span_equal(one->body, other->body) && one->guarantee == other->guarantee &&
+          one->retain == other->retain && one->header_count == other->header_count &&
+          span_equal(one->dedup_id, other->dedup_id) && span_equal(row.user, again.user));
+    for (uint32_t i = 0; i < one->header_count; i++)
+        CHECK(span_equal(one->headers[i].name, other->headers[i].name) &&
+              span_equal(one->headers[i].value, other->headers[i].value));
+    blob_unref(encoded);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     struct filter_row row;
     struct span rest = span_from(span_of(data, size), 1);
     if (size == 0)
         return 0;
-    switch (data[0] % 5) {
+    switch (data[0] % 6) {
     case 0:
         check_name(rest);
         break;
@@ -98,6 +119,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         break;
     case 4:
         check_walk(rest);
+        break;
+    case 5:
+        check_will(rest);
         break;
     default:
         if (filter_row_decode(span_of(rest.data, rest.size < 17 ? rest.size : 17),

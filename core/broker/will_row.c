@@ -1,0 +1,86 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Wills as bytes. */
+#include "core/broker/will_row.h"
+
+#include "core/base/pack.h"
+#include "core/base/reader.h"
+
+enum { WILL_VERSION = 1, FLAG_GUARANTEE = 3, FLAG_RETAIN = 4, FLAGS = 7 };
+
+struct blob *will_encode(struct span user, const struct broker_will *will)
+{
+    struct buf bytes;
+    buf_init(&bytes, LIMIT_RECORD_BYTES);
+    struct pack pack = pack_into(&bytes);
+    const struct publish *publish = &will->publish;
+    unsigned flags = (unsigned)publish->guarantee | (publish->retain ? FLAG_RETAIN : 0u);
+    pack_u8(&pack, WILL_VERSION);
+    pack_u8(&pack, (uint8_t)flags);
+    pack_u32(&pack, will->delay_s);
+    pack_u64(&pack, will->expiry_ms);
+    pack_u64(&pack, publish->delay_ms);
+    pack_block(&pack, user);
+    pack_block(&pack, publish->topic);
+    pack_block(&pack, publish->key);
+    pack_block(&pack, publish->dedup_id);
+    pack_block(&pack, publish->body);
+    pack_uvarint(&pack, publish->header_count);
+    for (uint32_t i = 0; i < publish->header_count; i++) {
+        pack_block(&pack, publish->headers[i].name);
+        pack_block(&pack, publish->headers[i].value);
+    }
+    struct blob *row = pack.status == STATUS_OK ? blob_copy(buf_span(&bytes)) : NULL;
+    buf_deinit(&bytes);
+    return row;
+}
+
+static bool decode_head(struct reader *reader, struct broker_will *will)
+{
+    uint8_t version = reader_u8(reader), flags = reader_u8(reader);
+    will->publish.guarantee = (enum guarantee)(flags & FLAG_GUARANTEE);
+    will->publish.retain = (flags & FLAG_RETAIN) != 0;
+    will->delay_s = reader_u32(reader);
+    will->expiry_ms = reader_u64(reader);
+    will->publish.delay_ms = reader_u64(reader);
+    return !reader->failed && version == WILL_VERSION && flags <= FLAGS &&
+           (flags & FLAG_GUARANTEE) <= GUARANTEE_EXACTLY_ONCE;
+}
+
+bool will_delay(struct span row, uint32_t *delay_s)
+{
+    struct broker_will will = {0};
+    struct reader reader = reader_of(row);
+    bool is_will = decode_head(&reader, &will);
+    *delay_s = is_will ? will.delay_s : 0;
+    return is_will;
+}
+
+/* Absent ones have no data. */
+static struct span read_optional(struct reader *reader)
+{
+    struct span bytes = reader_block(reader);
+    return bytes.size == 0 ? (struct span){0} : bytes;
+}
+
+bool will_decode(struct span row, struct stored_will *stored)
+{
+    *stored = (struct stored_will){0};
+    struct publish *publish = &stored->will.publish;
+    struct reader reader = reader_of(row);
+    if (!decode_head(&reader, &stored->will))
+        return false;
+    stored->user = reader_block(&reader);
+    publish->topic = reader_block(&reader);
+    publish->key = read_optional(&reader);
+    publish->dedup_id = read_optional(&reader);
+    publish->body = reader_block(&reader);
+    publish->headers = stored->headers;
+    uint64_t count = reader_uvarint(&reader);
+    if (reader.failed || count >= LIMIT_HEADERS)
+        return false;
+    for (; publish->header_count < count; publish->header_count++) {
+        stored->headers[publish->header_count].name = reader_block(&reader);
+        stored->headers[publish->header_count].value = reader_block(&reader);
+    }
+    return !reader.failed;
+}

@@ -31,6 +31,8 @@ enum session_phase {
 struct flight {
     struct session_flight at; /* at.number is its place; state FREE: unused */
     struct blob *frame;       /* HELD */
+    bool unpaid;              /* HELD, and no credit was taken for it yet */
+    bool stored;              /* unpaid, and its row is written */
     uint16_t previous, next;  /* in the order of sending, or of free ones */
     bool covered;             /* by the write under way */
     bool again;               /* to be sent again */
@@ -75,6 +77,7 @@ struct session {
     struct buf write_value;
     bool writing, dirty, urgent;
     uint32_t holding; /* flights that are HELD */
+    uint32_t unpaid;  /* of them; nothing else is shown until there is credit for these */
     uint32_t settled; /* since the last write */
     struct loop_task write_task;
     struct loop_timer save_timer;
@@ -120,6 +123,7 @@ void session_published(struct session *session);
 void session_write_init(struct session *session);
 void session_touch(struct session *session); /* position or flights changed: stored in a while */
 void session_write_now(struct session *session); /* at the end of the turn */
+void session_pay(struct session *session);       /* what is held only for want of credit goes out */
 /* Encodes position and flights. */
 void session_encode(struct session *session, struct buf *to);
 void session_free_frames(struct session *session);

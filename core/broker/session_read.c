@@ -557,6 +557,7 @@ void session_go_on(struct session *session)
         return;
     /* Whoever is called from here must not change the client's subscriptions. */
     worker->delivering = true;
+    session_pay(session);
     if (session->phase == SESSION_RESENDING)
         resend(session);
     if (session->phase == SESSION_BEHIND && !session->reading)

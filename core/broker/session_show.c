@@ -189,8 +189,6 @@ static bool takes(const struct showing *showing, const struct subscription *subs
     struct span filter = span_of(subscription->entry->filter, subscription->entry->filter_size);
     return subscription->index != 0 && showing->commit > subscription->since &&
            !is_at_most_once(subscription, record) && topic_matches(filter, showing->topic) &&
-           !(subscription->shown_partition == showing->partition &&
-             subscription->shown_offset == record->offset) &&
            !(subscription->no_local && deliver_is_own(subscription->client, record));
 }
 
@@ -202,8 +200,8 @@ static enum guarantee lower(const struct subscription *subscription, const struc
                : GUARANTEE_AT_LEAST_ONCE;
 }
 
-/* Takes credit, of which there is some. retained: key of its row when the record comes from the
- * retained set. */
+/* Takes credit; where there is none it goes out when there is. retained: key of its row when the
+ * record comes from the retained set. */
 void session_send(struct subscription *subscription, uint64_t partition,
                   const struct record *record, struct span retained, struct frame_cache *frames)
 {
@@ -222,10 +220,12 @@ void session_send(struct subscription *subscription, uint64_t partition,
     flight->at.retain_as_published = subscription->retain_as_published;
     flight->at.guarantee = (uint8_t)lower(subscription, record);
     flight->at.retained = key_copy(retained);
-    client->credit--;
+    flight->unpaid = client->credit == 0;
+    session->unpaid += flight->unpaid;
+    client->credit -= !flight->unpaid;
     client->figures->delivered_now++;
     /* What comes behind one that is held is held too, so that they keep their order. */
-    if (flight->at.guarantee == GUARANTEE_EXACTLY_ONCE || session->holding > 0) {
+    if (flight->at.guarantee == GUARANTEE_EXACTLY_ONCE || session->holding > 0 || flight->unpaid) {
         flight->at.state = FLIGHT_HELD;
         flight->frame = blob_ref(frame);
         session->holding++;
@@ -253,20 +253,23 @@ enum deliver_result session_show(struct session *session, uint64_t partition, ui
         list_each(link, &client->subscriptions) count +=
             takes(&showing, container_of(link, struct subscription, of_client));
     if (count > 0) {
-        /* All of them at once, where there can be so much credit. */
+        /* All of them at once, so that what is stored knows of all or of none. Where there can
+         * never be so much credit, those that find none wait for it. */
         uint32_t needed = count < client->credit_max ? count : client->credit_max;
-        if (client->credit < needed || client->ops->queued(client) >= LIMIT_CLIENT_OUT_BYTES)
+        if (client->credit < needed || session->unpaid > 0 ||
+            client->ops->queued(client) >= LIMIT_CLIENT_OUT_BYTES)
             return DELIVER_FULL;
+        /* More copies than there are numbers are not made: one would do (MQTT-3.3.4-2). */
+        uint32_t left = LIMIT_CLIENT_CREDIT;
         list_each(link, &client->subscriptions)
         {
             struct subscription *subscription = container_of(link, struct subscription, of_client);
+            if (left == 0)
+                break;
             if (!takes(&showing, subscription))
                 continue;
-            if (client->credit == 0)
-                return DELIVER_FULL;
-            subscription->shown_partition = partition;
-            subscription->shown_offset = record->offset;
             session_send(subscription, partition, record, (struct span){0}, frames);
+            left--;
         }
     }
     mark_set(session, partition, record->offset + 1, commit);

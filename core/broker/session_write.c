@@ -25,6 +25,40 @@ void session_encode(struct session *session, struct buf *to)
     CHECK(pack.status == STATUS_OK);
 }
 
+static void send_held(struct session *session, struct flight *flight)
+{
+    struct client *client = session->client;
+    struct blob *frame = flight->frame;
+    flight->frame = NULL;
+    flight->stored = false;
+    flight->at.state = FLIGHT_SENT;
+    session->holding--;
+    bool sent = client->ops->deliver_kept(client, frame, flight->at.number, false);
+    blob_unref(frame);
+    if (!sent) { /* too large for this client: as if it had it */
+        session_flight_end(session, flight);
+        client->credit++;
+    }
+}
+
+void session_pay(struct session *session)
+{
+    struct client *client = session->client;
+    for (uint16_t i = session->unpaid == 0 ? 0 : session->flights[0].next, next;
+         i != 0 && client->credit > 0; i = next) {
+        struct flight *flight = &session->flights[i];
+        next = flight->next;
+        if (!flight->unpaid)
+            continue;
+        if (!flight->stored)
+            return;
+        flight->unpaid = false;
+        session->unpaid--;
+        client->credit--;
+        send_held(session, flight);
+    }
+}
+
 /* Out goes what the row speaks of now. */
 static void covered(struct session *session)
 {
@@ -39,19 +73,13 @@ static void covered(struct session *session)
         if (flight->at.state == FLIGHT_TAKEN) {
             flight->at.state = FLIGHT_RELEASED;
             client->ops->release(client, i);
+        } else if (flight->at.state == FLIGHT_HELD && flight->unpaid) {
+            flight->stored = true;
         } else if (flight->at.state == FLIGHT_HELD) {
-            struct blob *frame = flight->frame;
-            flight->frame = NULL;
-            flight->at.state = FLIGHT_SENT;
-            session->holding--;
-            bool sent = client->ops->deliver_kept(client, frame, i, false);
-            blob_unref(frame);
-            if (!sent) { /* too large for this client: as if it had it */
-                session_flight_end(session, flight);
-                client->credit++;
-            }
+            send_held(session, flight);
         }
     }
+    session_go_on(session);
 }
 
 static void written(struct request *request, enum status status)

@@ -350,6 +350,28 @@ def test_overlapping_and_options(gateway):
         client.expect_silence(0.1)
 
 
+def test_overlapping_without_room(gateway):
+    """More copies of a message than the client takes at a time: it may go between them, and gets each once."""
+    one = KEEP + [(RECEIVE_MAXIMUM, 1)]
+    with resume(gateway, "few", props=one) as client:
+        for number, filter in enumerate(("f/+", "f/#", "+/x"), 1):
+            client.subscribe((filter, 2), packet_id=number, props=[(SUBSCRIPTION_ID, number)])
+    with Client(gateway.mqtt_port).connect("writer") as writer:
+        writer.publish("f/x", "1", 2)
+        writer.publish("f/x", "2", 2)
+    got = []
+    for _ in range(6):
+        with resume(gateway, "few", props=one) as client:
+            delivery = client.delivery()
+            got.append((delivery.payload, delivery.get(SUBSCRIPTION_ID)))
+            client.disconnect()
+            while client.receive() is not None:  # perhaps the next one, which it does not take
+                pass
+    assert sorted(got) == [(b"%d" % k, n) for k in (1, 2) for n in (1, 2, 3)], got
+    with resume(gateway, "few", props=one) as client:
+        client.expect_silence(0.1)
+
+
 def test_queue_goes(gateway):
     """A session whose records are gone - their queue was deleted - goes on with what is left."""
     assert gateway.call("POST", "/v1/default/queues", {"name": "gone"})[0] in (200, 201)
@@ -370,4 +392,4 @@ def test_queue_goes(gateway):
 if __name__ == "__main__":
     run(test_session_present, test_expiry, test_missed, test_missed_and_live, test_unacknowledged, test_exactly_once_in,
         test_takeover, test_unsubscribe_and_rights, test_restart, test_killed_between, test_overlapping_and_options,
-        test_queue_goes, test_server_maximum, test_many_filters)
+        test_overlapping_without_room, test_queue_goes, test_server_maximum, test_many_filters)

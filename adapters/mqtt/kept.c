@@ -20,6 +20,7 @@ bool mqtt_is_kept(const struct mqtt_address *address)
 static void kept(struct request *request, enum status status)
 {
     struct keeping *keeping = container_of(request, struct keeping, note.request);
+    mqtt_subscribe_failed(keeping->subscribing, status);
     mqtt_subscribed(keeping->subscribing, keeping->place,
                     status == STATUS_OK ? keeping->reason
                                         : (uint8_t)mqtt_reason_on(status, MQTT_ON_SUBACK));

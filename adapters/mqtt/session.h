@@ -231,6 +231,9 @@ void mqtt_settlings_close(struct mqtt_session *session); /* their consumers are 
 /* subscribe.c */
 enum { MQTT_PENDING = 0xff };
 void mqtt_subscribed(struct mqtt_subscribing *subscribing, uint16_t place, uint8_t reason);
+/* Before that. After a failed sync nobody knows whether the next start will find the subscription,
+ * so that it is neither granted nor refused: the connection ends. */
+void mqtt_subscribe_failed(struct mqtt_subscribing *subscribing, enum status status);
 void mqtt_handle_subscribe(struct mqtt_session *session, uint8_t header, struct span body);
 /* What a session that goes on had subscribed to, before CONNACK; notes are borrowed for the call.
  * mqtt_subscribed_again() follows. */

@@ -95,13 +95,22 @@ void mqtt_subscribed(struct mqtt_subscribing *subscribing, uint16_t place, uint8
     settle_one(subscribing);
 }
 
+void mqtt_subscribe_failed(struct mqtt_subscribing *subscribing, enum status status)
+{
+    struct mqtt_session *session = subscribing->session;
+    if (status == STATUS_STORAGE_FAILED && session->state == MQTT_UP)
+        mqtt_end(session, mqtt_reason_on(status, MQTT_ON_DISCONNECT_SERVER));
+}
+
 static void subscribe_done(struct request *request, enum status status)
 {
     struct mqtt_subscribing *subscribing =
         container_of(request, struct mqtt_subscribing, request.request);
     (void)status;
-    for (uint32_t i = 0; i < subscribing->request.count; i++)
+    for (uint32_t i = 0; i < subscribing->request.count; i++) {
         subscribing->reasons[subscribing->places[i]] = reason_of(&subscribing->items[i]);
+        mqtt_subscribe_failed(subscribing, subscribing->items[i].status);
+    }
     settle_one(subscribing);
 }
 

@@ -14,7 +14,9 @@
 static uint64_t seed_now;
 static struct message attempts[ATTEMPTS_MAX];
 static enum fate fates[ATTEMPTS_MAX];
+static uint8_t qualities[ATTEMPTS_MAX];
 static uint32_t attempt_count;
+static unsigned life;
 
 struct place {
     uint64_t key[2]; /* partition, offset */
@@ -32,7 +34,12 @@ static struct map places;
 static struct {
     uint32_t *attempts;
     uint32_t count, capacity;
-} final[TOPICS];
+} final[TOPICS][HOMES];
+static struct {
+    bool known;
+    uint8_t home;
+    uint32_t position;
+} lies[ATTEMPTS_MAX];
 static uint64_t final_count, done_count, dead_count;
 static struct seen_run *runs;
 
@@ -48,8 +55,10 @@ void history_begin(uint64_t seed)
         heap_free(slot->value);
     map_deinit(&places);
     map_init(&places);
-    for (unsigned i = 0; i < TOPICS; i++)
-        final[i].count = 0;
+    for (unsigned i = 0; i < TOPICS * HOMES; i++)
+        final[i / HOMES][i % HOMES].count = 0;
+    memset(lies, 0, sizeof lies);
+    life = 0;
     final_count = done_count = dead_count = 0;
     share_begin();
     while (runs != NULL) {
@@ -72,13 +81,29 @@ void history_fail(const char *format, ...)
     abort();
 }
 
-struct message history_attempt(unsigned topic, uint32_t number)
+struct message history_attempt(unsigned topic, uint32_t number, unsigned qos)
 {
     if (attempt_count == ATTEMPTS_MAX)
         history_fail("too many attempts");
     struct message message = {.topic = topic, .number = number, .attempt = attempt_count};
+    qualities[attempt_count] = (uint8_t)qos;
     attempts[attempt_count++] = message;
     return message;
+}
+
+unsigned history_topic(uint32_t attempt)
+{
+    return attempts[attempt].topic;
+}
+
+unsigned history_qos(uint32_t attempt)
+{
+    return qualities[attempt];
+}
+
+uint32_t history_attempts(void)
+{
+    return attempt_count;
 }
 
 void history_format(struct message message, char text[64])
@@ -134,72 +159,96 @@ void history_read(uint64_t partition, uint64_t offset, struct span payload)
                      message.attempt);
 }
 
-void history_final(uint64_t partition, uint64_t offset, struct span payload)
+void history_final(unsigned home, uint64_t partition, uint64_t offset, struct span payload)
 {
     history_read(partition, offset, payload);
     struct message message;
     history_parse(payload, &message);
     unsigned topic = message.topic;
-    if (final[topic].count == final[topic].capacity) {
-        final[topic].capacity = final[topic].capacity == 0 ? 64 : final[topic].capacity * 2;
-        final[topic].attempts =
-            heap_resize(final[topic].attempts, final[topic].capacity * sizeof(uint32_t));
+    if (lies[message.attempt].known)
+        history_fail("attempt %u is in the log twice", message.attempt);
+    if (final[topic][home].count == final[topic][home].capacity) {
+        uint32_t capacity = final[topic][home].capacity == 0 ? 64 : final[topic][home].capacity * 2;
+        final[topic][home].attempts =
+            heap_resize(final[topic][home].attempts, capacity * sizeof(uint32_t));
+        final[topic][home].capacity = capacity;
     }
-    final[topic].attempts[final[topic].count++] = message.attempt;
-    final_count++;
+    lies[message.attempt].known = true;
+    lies[message.attempt].home = (uint8_t)home;
+    lies[message.attempt].position = final[topic][home].count;
+    final[topic][home].attempts[final[topic][home].count++] = message.attempt;
+    final_count += home == 0;
 }
 
-/* A run is part of the log: it begins somewhere, and follows without a hole. */
-static void check_run(const struct seen_run *run)
+bool history_place(uint32_t attempt, unsigned *home, uint32_t *position)
 {
-    const uint32_t *log = final[run->topic].attempts;
-    uint32_t count = final[run->topic].count, first = 0;
-    if (run->count == 0 && !run->live)
-        return;
-    while (first < count && (run->count == 0 || log[first] != run->attempts[0])) {
-        if (run->confirmed && log[first] >= run->since)
-            history_fail("topic %u: attempt %u came after SUBACK and was not delivered", run->topic,
-                         log[first]);
-        first++;
+    *home = lies[attempt].home;
+    *position = lies[attempt].position;
+    return lies[attempt].known;
+}
+
+uint32_t history_log(unsigned topic, unsigned home, const uint32_t **log)
+{
+    *log = final[topic][home].attempts;
+    return final[topic][home].count;
+}
+
+/* A run is part of the log: of each home it begins somewhere, and follows without a hole. */
+static void check_run(const struct seen_run *run, unsigned home)
+{
+    const uint32_t *log;
+    uint32_t count = history_log(run->topic, home, &log), at = 0, position;
+    unsigned lies_at;
+    bool any = false;
+    for (uint32_t i = 0; i < run->count; i++) {
+        if (!history_place(run->attempts[i], &lies_at, &position))
+            history_fail("topic %u: a subscriber saw attempt %u, which is not in the log",
+                         run->topic, run->attempts[i]);
+        if (lies_at != home)
+            continue;
+        for (; !any && at < position; at++)
+            if (run->confirmed && log[at] >= run->since)
+                history_fail("topic %u: attempt %u came after SUBACK and was not delivered",
+                             run->topic, log[at]);
+        if (position != at)
+            history_fail("topic %u: a subscriber saw attempt %u where the log goes on with %d",
+                         run->topic, run->attempts[i], at < count ? (int)log[at] : -1);
+        any = true;
+        at++;
     }
-    for (uint32_t i = 0; i < run->count; i++)
-        if (first + i >= count || log[first + i] != run->attempts[i])
-            history_fail(
-                "topic %u: a subscriber saw attempt %u as number %u of %u, the log goes on with %d",
-                run->topic, run->attempts[i], i, run->count,
-                first + i < count ? (int)log[first + i] : -1);
-    if (run->live && first + run->count != count)
-        history_fail("topic %u: a connected subscriber never saw attempt %u", run->topic,
-                     log[first + run->count]);
+    for (; run->live && at < count; at++)
+        if (any || (run->confirmed && log[at] >= run->since))
+            history_fail("topic %u: a connected subscriber never saw attempt %u", run->topic,
+                         log[at]);
+}
+
+/* Numbers may come again (sent again), but a new one is always the next, unless the topic moved. */
+static void check_order(unsigned topic)
+{
+    for (unsigned home = 0; home < HOMES; home++) {
+        const uint32_t *log;
+        uint32_t count = history_log(topic, home, &log), next = 0;
+        for (uint32_t i = 0; i < count && final[topic][HOMES - 1 - home].count == 0; i++) {
+            uint32_t number = attempts[log[i]].number;
+            if (number > next)
+                history_fail("topic %u: %u comes where %u is next", topic, number, next);
+            if (number == next)
+                next++;
+        }
+    }
 }
 
 void history_check_final(void)
 {
-    bool *present = heap_new(attempt_count + 1);
-    for (unsigned topic = 0; topic < TOPICS; topic++) {
-        uint32_t highest = 0;
-        bool any = false;
-        for (uint32_t i = 0; i < final[topic].count; i++) {
-            uint32_t attempt = final[topic].attempts[i];
-            uint32_t number = attempts[attempt].number;
-            if (present[attempt])
-                history_fail("attempt %u is in the log twice", attempt);
-            present[attempt] = true;
-            /* Numbers may come again (sent again), but a new one is always the next. */
-            if (any && number > highest + 1)
-                history_fail("topic %u: %u follows %u", topic, number, highest);
-            if (!any || number > highest)
-                highest = number;
-            any = true;
-        }
-    }
+    for (unsigned topic = 0; topic < TOPICS; topic++)
+        check_order(topic);
     for (uint32_t i = 0; i < attempt_count; i++)
-        if (fates[i] == FATE_ACKNOWLEDGED && !present[i])
+        if (fates[i] == FATE_ACKNOWLEDGED && !lies[i].known)
             history_fail("attempt %u (topic %u number %u) was acknowledged and is lost", i,
                          attempts[i].topic, attempts[i].number);
-    heap_free(present);
     for (const struct seen_run *run = runs; run != NULL; run = run->next)
-        check_run(run);
+        for (unsigned home = 0; home < HOMES; home++)
+            check_run(run, home);
 }
 
 struct seen_run *history_run(unsigned topic)
@@ -388,8 +437,14 @@ uint64_t history_dead_count(void)
     return dead_count;
 }
 
-void history_leases_void(void)
+unsigned history_life(void)
 {
+    return life;
+}
+
+void history_crashed(void)
+{
+    life++;
     struct map_slot *slot;
     for (size_t i = 0; (slot = map_next(&places, &i)) != NULL;) {
         struct place *place = slot->value;

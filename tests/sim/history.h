@@ -24,19 +24,29 @@ void history_begin(uint64_t seed);
 __attribute__((format(printf, 1, 2))) _Noreturn void history_fail(const char *format, ...);
 
 /* A new attempt to publish; its text goes into the payload. */
-struct message history_attempt(unsigned topic, uint32_t number);
+struct message history_attempt(unsigned topic, uint32_t number, unsigned qos);
+unsigned history_topic(uint32_t attempt);
+unsigned history_qos(uint32_t attempt);
+uint32_t history_attempts(void); /* so far */
 void history_format(struct message message, char text[64]);
 bool history_parse(struct span payload, struct message *message);
 void history_fate(struct message message, enum fate fate);
 
 /* Something was read from the log, in any way: one value per offset for ever. */
 void history_read(uint64_t partition, uint64_t offset, struct span payload);
-/* All of a partition has been read from start to end: the final content, in order. */
-void history_final(uint64_t partition, uint64_t offset, struct span payload);
+/* All of a partition has been read from start to end: the final content, in order. Topics have
+ * several homes when routes lead them elsewhere; order is that of each home. */
+enum { HOMES = 2 };
+void history_final(unsigned home, uint64_t partition, uint64_t offset, struct span payload);
+/* Where it lies in the end; false: nowhere. */
+bool history_place(uint32_t attempt, unsigned *home, uint32_t *position);
+/* Of one topic and home, in order. */
+uint32_t history_log(unsigned topic, unsigned home, const uint32_t **log);
 /* After everything final was reported: acknowledged is there, refused is not, order per topic. */
 void history_check_final(void);
 
-/* A subscriber's connection: what it got of each topic must be a run of the log without holes. */
+/* A subscriber's connection: what it got of each topic must be a run of each home's log without
+ * holes. */
 struct seen_run {
     uint32_t *attempts;
     uint32_t count, capacity;
@@ -77,10 +87,12 @@ void history_delayed(uint64_t partition, uint64_t offset, uint64_t due_ms, bool 
  * from now on. */
 void history_dead(uint64_t partition, uint64_t offset, uint64_t dead_offset, struct span payload);
 uint64_t history_dead_count(void);
-void history_leases_void(void); /* the gateway crashed */
+/* The gateway crashed: leases are over, and it may have forgotten what it did not store. */
+void history_crashed(void);
+unsigned history_life(void); /* crashes so far */
 /* Records settled as done; where the answer was lost in a crash, it may have been done. */
 uint64_t history_done_count(void);
-uint64_t history_final_count(void);
+uint64_t history_final_count(void); /* of the first home */
 uint64_t history_acknowledged_count(void);
 
 #endif

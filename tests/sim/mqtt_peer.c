@@ -4,131 +4,28 @@
 
 #include <stdio.h>
 
-#include "adapters/mqtt/encode.h"
-#include "core/base/buf.h"
 #include "core/base/check.h"
 #include "core/base/heap.h"
-#include "core/base/list.h"
+#include "tests/sim/mqtt_wire.h"
 
-enum { PIECE_MAX = 256 * 1024, PUBLISH_WINDOW = 8, SLOW_MS_MAX = 30 };
-
-/* What both kinds share: a connection, its version, bytes not yet decoded. */
-struct mqtt_peer {
-    struct sim_peer peer; /* first */
-    enum mqtt_version version;
-    bool connected, wanted;
-    bool only_5;
-    uint64_t generation; /* of the connection, so that late events do nothing */
-    peer_dial *dial;
-    struct buf input;
-    void (*up)(struct mqtt_peer *peer);
-    void (*packet)(struct mqtt_peer *peer, const struct mqtt_packet *packet);
-    void (*down)(struct mqtt_peer *peer);
-    char id[16];
-};
-
-static void send_packet(struct mqtt_peer *peer, const struct mqtt_packet *packet)
-{
-    size_t size = mqtt_size(peer->version, packet);
-    uint8_t *bytes = heap_new(size);
-    mqtt_encode(peer->version, packet, bytes);
-    sim_send(&peer->peer, span_of(bytes, size));
-    heap_free(bytes);
-}
-
-static void send_ack(struct mqtt_peer *peer, enum mqtt_type type, uint16_t id)
-{
-    struct mqtt_packet packet = {.type = type};
-    packet.ack = (struct mqtt_ack){.packet_id = id, .properties = mqtt_properties_none};
-    send_packet(peer, &packet);
-}
-
-static void peer_connect(void *context)
-{
-    struct mqtt_peer *peer = context;
-    if (!peer->wanted || peer->peer.shared != NULL)
-        return;
-    buf_clear(&peer->input);
-    peer->connected = false;
-    peer->generation++;
-    peer->version = peer->only_5 || sim_chance(50) ? MQTT_5 : MQTT_3_1_1;
-    peer->dial(&peer->peer);
-}
-
-/* The scenario has made the wire. */
-static void peer_say_hello(struct mqtt_peer *peer, uint16_t receive_maximum)
-{
-    struct mqtt_packet packet = {.type = MQTT_CONNECT};
-    packet.connect = (struct mqtt_connect){
-        .level = (uint8_t)peer->version,
-        .version = peer->version,
-        .clean = true,
-        .client_id = span_from_text(peer->id),
-        .properties = mqtt_properties_none,
-    };
-    packet.connect.properties.present = MQTT_HAS(RECEIVE_MAXIMUM);
-    packet.connect.properties.receive_maximum = receive_maximum;
-    send_packet(peer, &packet);
-}
-
-static void peer_received(struct sim_peer *sim_peer, struct span bytes)
-{
-    struct mqtt_peer *peer = (struct mqtt_peer *)sim_peer;
-    CHECK(buf_append(&peer->input, bytes.data, bytes.size) == STATUS_OK);
-    uint64_t generation = peer->generation;
-    while (peer->generation == generation && peer->peer.shared != NULL) {
-        uint8_t header;
-        struct span body;
-        size_t size;
-        enum mqtt_need need = mqtt_frame(buf_span(&peer->input), PIECE_MAX, &header, &body, &size);
-        if (need == MQTT_FRAME_MORE)
-            return;
-        struct mqtt_packet packet;
-        if (need != MQTT_FRAME_READY || mqtt_decode(peer->version, MQTT_FROM_SERVER, header, body,
-                                                    &packet) != MQTT_REASON_SUCCESS)
-            history_fail("the gateway sent what is not MQTT");
-        if (packet.type == MQTT_CONNACK && packet.connack.reason == MQTT_REASON_SUCCESS) {
-            peer->connected = true;
-            peer->up(peer);
-        } else if (packet.type != MQTT_CONNACK && packet.type != MQTT_DISCONNECT) {
-            peer->packet(peer, &packet);
-        }
-        if (peer->generation == generation)
-            buf_consume(&peer->input, size);
-    }
-}
-
-static void peer_closed(struct sim_peer *sim_peer)
-{
-    struct mqtt_peer *peer = (struct mqtt_peer *)sim_peer;
-    peer->connected = false;
-    peer->generation++;
-    buf_clear(&peer->input);
-    peer->down(peer);
-    if (peer->wanted)
-        sim_after(1 + sim_below(200), peer_connect, peer);
-}
-
-static void peer_init(struct mqtt_peer *peer, peer_dial *dial, const char *kind, unsigned number)
-{
-    peer->peer.received = peer_received;
-    peer->peer.closed = peer_closed;
-    peer->dial = dial;
-    buf_init(&peer->input, PIECE_MAX * 4);
-    snprintf(peer->id, sizeof peer->id, "%s%u", kind, number);
-}
+enum { PUBLISH_WINDOW = 8, SLOW_MS_MAX = 30 };
 
 /* ------------------------------------------------ publisher */
 
 struct sending {
     struct message message;
     bool active, received; /* received: PUBREC has come */
+    bool lingers;          /* of an earlier connection; has to be sent again */
     unsigned qos;
 };
 
+/* Its session may be a kept one: then what was exactly once goes on where it was cut, and is never
+ * in the log twice; what was at least once is sent again as a message of its own. */
 struct publisher {
     struct mqtt_peer peer; /* first */
     unsigned topic;
+    bool kept, known; /* known: there is a session */
+    uint32_t connects;
     uint32_t total;
     uint32_t acknowledged; /* messages [0, acknowledged) are */
     bool done[4096];
@@ -136,41 +33,80 @@ struct publisher {
     struct sending window[PUBLISH_WINDOW]; /* by packet id - 1 */
 };
 
+static void publisher_send(struct publisher *publisher, struct sending *sending)
+{
+    char topic[32], text[64];
+    snprintf(topic, sizeof topic, "t/%u", publisher->topic);
+    history_format(sending->message, text);
+    struct mqtt_packet packet = {.type = MQTT_PUBLISH};
+    packet.publish = (struct mqtt_publish){
+        .qos = (uint8_t)sending->qos,
+        .packet_id = (uint16_t)(sending - publisher->window + 1),
+        .duplicate = sending->lingers,
+        .topic = span_from_text(topic),
+        .payload = span_from_text(text),
+        .properties = mqtt_properties_none,
+    };
+    sending->lingers = false;
+    mqtt_peer_send(&publisher->peer, &packet);
+}
+
+/* Where that message, or a new one, is to be sent from; NULL: there is no place for it now. */
+static struct sending *publisher_place(struct publisher *publisher, uint32_t number)
+{
+    struct sending *free = NULL;
+    for (struct sending *at = publisher->window; at < publisher->window + PUBLISH_WINDOW; at++) {
+        if (at->lingers && at->message.number == number)
+            return at;
+        if (!at->active && free == NULL)
+            free = at;
+    }
+    return free;
+}
+
 static void publisher_send_more(struct publisher *publisher)
 {
-    for (uint16_t i = 0; i < PUBLISH_WINDOW; i++) {
-        struct sending *sending = &publisher->window[i];
+    while (publisher->peer.connected) {
         while (publisher->next < publisher->total && publisher->done[publisher->next])
             publisher->next++;
-        if (publisher->next >= publisher->total || !publisher->peer.connected)
-            return;
         /* Numbers stay close together, so that "a new one is always the next" can be checked. */
-        if (sending->active || publisher->next >= publisher->acknowledged + PUBLISH_WINDOW)
-            continue;
-        *sending = (struct sending){
-            .message = history_attempt(publisher->topic, publisher->next++),
-            .active = true,
-            .qos = sim_chance(70) ? 1 : 2,
-        };
-        char topic[32], text[64];
-        snprintf(topic, sizeof topic, "t/%u", publisher->topic);
-        history_format(sending->message, text);
-        struct mqtt_packet packet = {.type = MQTT_PUBLISH};
-        packet.publish = (struct mqtt_publish){
-            .qos = (uint8_t)sending->qos,
-            .packet_id = (uint16_t)(i + 1),
-            .topic = span_from_text(topic),
-            .payload = span_from_text(text),
-            .properties = mqtt_properties_none,
-        };
-        send_packet(&publisher->peer, &packet);
+        if (publisher->next >= publisher->total ||
+            publisher->next >= publisher->acknowledged + PUBLISH_WINDOW)
+            return;
+        struct sending *sending = publisher_place(publisher, publisher->next);
+        if (sending == NULL)
+            return;
+        unsigned qos = sim_chance(70) ? 1 : 2;
+        if (!sending->lingers)
+            *sending = (struct sending){
+                .message = history_attempt(publisher->topic, publisher->next, qos),
+                .active = true,
+                .qos = qos,
+            };
+        publisher->next++;
+        publisher_send(publisher, sending);
     }
+}
+
+static void publisher_before(struct mqtt_peer *peer)
+{
+    ((struct publisher *)peer)->connects++;
+    peer->clean = false;
+    peer->expiry_s = UINT32_MAX;
 }
 
 static void publisher_up(struct mqtt_peer *peer)
 {
     struct publisher *publisher = (struct publisher *)peer;
+    if (publisher->known && !peer->present)
+        history_fail("publisher %u: its session is gone", publisher->topic);
+    if (peer->present && publisher->connects < 2)
+        history_fail("publisher %u: there is a session already", publisher->topic);
+    publisher->known = publisher->kept;
     publisher->next = publisher->acknowledged;
+    for (uint16_t i = 0; i < PUBLISH_WINDOW; i++)
+        if (publisher->window[i].active && publisher->window[i].received)
+            mqtt_peer_ack(peer, MQTT_PUBREL, (uint16_t)(i + 1));
     publisher_send_more(publisher);
 }
 
@@ -181,6 +117,7 @@ static void publisher_answered(struct publisher *publisher, struct sending *send
     history_fate(sending->message, fine ? FATE_ACKNOWLEDGED : FATE_REFUSED);
     if (!fine) {
         /* To keep the order it starts again from there. */
+        sending->active = false;
         sim_disconnect(&publisher->peer.peer);
         return;
     }
@@ -203,9 +140,10 @@ static void publisher_packet(struct mqtt_peer *peer, const struct mqtt_packet *p
         publisher_answered(publisher, sending, packet->ack.reason);
         break;
     case MQTT_PUBREC:
+        sending->received = true;
         publisher_answered(publisher, sending, packet->ack.reason);
         if (peer->connected)
-            send_ack(peer, MQTT_PUBREL, id);
+            mqtt_peer_ack(peer, MQTT_PUBREL, id);
         return;
     case MQTT_PUBCOMP:
         sending->active = false;
@@ -220,18 +158,26 @@ static void publisher_packet(struct mqtt_peer *peer, const struct mqtt_packet *p
 static void publisher_down(struct mqtt_peer *peer)
 {
     struct publisher *publisher = (struct publisher *)peer;
-    memset(publisher->window, 0, sizeof publisher->window);
+    for (uint16_t i = 0; i < PUBLISH_WINDOW; i++) {
+        struct sending *sending = &publisher->window[i];
+        sending->lingers = sending->active && sending->qos == 2 && publisher->kept;
+        sending->active = sending->lingers;
+        sending->lingers &= !sending->received;
+    }
 }
 
 struct publisher *publisher_new(unsigned topic, uint32_t messages, peer_dial *dial)
 {
     struct publisher *publisher = heap_new(sizeof *publisher);
     CHECK(messages <= sizeof publisher->done);
-    peer_init(&publisher->peer, dial, "pub", topic);
+    mqtt_peer_init(&publisher->peer, dial, "pub", topic);
     publisher->peer.up = publisher_up;
     publisher->peer.packet = publisher_packet;
     publisher->peer.down = publisher_down;
     publisher->topic = topic;
+    publisher->kept = sim_chance(50);
+    if (publisher->kept)
+        publisher->peer.before = publisher_before;
     publisher->total = messages;
     return publisher;
 }
@@ -261,7 +207,7 @@ static void subscriber_up(struct mqtt_peer *peer)
     subscriber->slow_ms = sim_chance(30) ? SLOW_MS_MAX : 2;
     for (unsigned i = 0; i < TOPICS; i++)
         subscriber->runs[i] = history_run(i);
-    send_packet(peer, &packet);
+    mqtt_peer_send(peer, &packet);
 }
 
 struct late_ack {
@@ -275,7 +221,7 @@ static void ack_now(void *context)
 {
     struct late_ack *late = context;
     if (late->peer->generation == late->generation && late->peer->connected)
-        send_ack(late->peer, late->type, late->id);
+        mqtt_peer_ack(late->peer, late->type, late->id);
     heap_free(late);
 }
 
@@ -323,7 +269,7 @@ static void subscriber_down(struct mqtt_peer *peer)
 struct subscriber *subscriber_new(peer_dial *dial)
 {
     struct subscriber *subscriber = heap_new(sizeof *subscriber);
-    peer_init(&subscriber->peer, dial, "sub", subscribers++);
+    mqtt_peer_init(&subscriber->peer, dial, "sub", subscribers++);
     subscriber->peer.up = subscriber_up;
     subscriber->peer.packet = subscriber_packet;
     subscriber->peer.down = subscriber_down;
@@ -353,7 +299,7 @@ static void member_subscribe(struct mqtt_peer *peer, uint32_t identifier, const 
     };
     packet.subscribe.properties.present = MQTT_HAS(SUBSCRIPTION_ID);
     packet.subscribe.properties.subscription_id = identifier;
-    send_packet(peer, &packet);
+    mqtt_peer_send(peer, &packet);
 }
 
 static void member_up(struct mqtt_peer *peer)
@@ -380,7 +326,7 @@ static void member_ack_now(void *context)
     if (peer->generation == late->generation && peer->connected) {
         if (late->shared)
             history_member_acks(late->message);
-        send_ack(peer, MQTT_PUBACK, late->id);
+        mqtt_peer_ack(peer, MQTT_PUBACK, late->id);
     }
     heap_free(late);
 }
@@ -419,7 +365,7 @@ static void member_down(struct mqtt_peer *peer)
 struct member *member_new(peer_dial *dial)
 {
     struct member *member = heap_new(sizeof *member);
-    peer_init(&member->peer, dial, "mem", members++);
+    mqtt_peer_init(&member->peer, dial, "mem", members++);
     member->peer.only_5 = true;
     member->peer.up = member_up;
     member->peer.packet = member_packet;
@@ -429,8 +375,7 @@ struct member *member_new(peer_dial *dial)
 
 void member_start(struct member *member)
 {
-    member->peer.wanted = true;
-    peer_connect(&member->peer);
+    mqtt_peer_start(&member->peer);
 }
 
 void member_hang_up(struct member *member)
@@ -446,15 +391,14 @@ void member_leave(struct member *member)
 
 /* ------------------------------------------------ all */
 
-void mqtt_peer_dialed(struct sim_peer *peer)
+void mqtt_peers_begin(void)
 {
-    peer_say_hello((struct mqtt_peer *)peer, (uint16_t)(1 + sim_below(20)));
+    subscribers = members = 0;
 }
 
 void publisher_start(struct publisher *publisher)
 {
-    publisher->peer.wanted = true;
-    peer_connect(&publisher->peer);
+    mqtt_peer_start(&publisher->peer);
 }
 
 bool publisher_is_finished(const struct publisher *publisher)
@@ -469,8 +413,7 @@ void publisher_hang_up(struct publisher *publisher)
 
 void subscriber_start(struct subscriber *subscriber)
 {
-    subscriber->peer.wanted = true;
-    peer_connect(&subscriber->peer);
+    mqtt_peer_start(&subscriber->peer);
 }
 
 void subscriber_hang_up(struct subscriber *subscriber)

@@ -5,15 +5,12 @@
 #define TESTS_SIM_MQTT_PEER_H
 
 #include "tests/sim/history.h"
-#include "tests/sim/sim.h"
+#include "tests/sim/mqtt_wire.h"
 
 struct publisher;
 struct subscriber;
 
-/* How a peer gets connected: the scenario knows the gateway of the moment. */
-typedef void peer_dial(struct sim_peer *peer);
-/* The wire is there: the peer may talk. */
-void mqtt_peer_dialed(struct sim_peer *peer);
+void mqtt_peers_begin(void); /* so that a seed repeats by itself */
 
 struct publisher *publisher_new(unsigned topic, uint32_t messages, peer_dial *dial);
 void publisher_start(struct publisher *publisher);

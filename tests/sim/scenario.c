@@ -8,16 +8,20 @@
 #include "adapters/mqtt/mqtt.h"
 #include "core/base/heap.h"
 #include "core/base/trace.h"
+#include "tests/sim/admin_peer.h"
 #include "tests/sim/group_peer.h"
 #include "tests/sim/history.h"
+#include "tests/sim/kept_history.h"
 #include "tests/sim/mqtt_peer.h"
 #include "tests/sim/repeat_peer.h"
+#include "tests/sim/session_peer.h"
 #include "tests/sim/sim.h"
 
 enum {
     WORKERS_MAX = 3,
     SUBSCRIBERS = 3,
     MEMBERS = 3,
+    SESSIONS = 4,
     CONSUMERS = 4 /* one of dead letters */,
     CRASHES_MAX = 5,
     MINUTE_MS = 60 * 1000
@@ -31,13 +35,13 @@ static struct {
     bool ready;
     struct request ready_request;
     struct consumer *consumers[CONSUMERS];
-    uint64_t group;
 } gateway;
 
 static struct sim_disk *disk;
 static struct publisher *publishers[TOPICS];
 static struct subscriber *subscribers[SUBSCRIBERS];
 static struct member *members[MEMBERS];
+static struct session_peer *sessions[SESSIONS];
 static bool polite;
 
 /* ------------------------------------------------ the gateway's life */
@@ -89,7 +93,7 @@ static void crash(void)
     sim_run(NULL, NULL, 0);
     sim_disk_crash(disk);
     sim_run(NULL, NULL, sim_below(50));
-    history_leases_void();
+    history_crashed();
 }
 
 static struct broker_worker *any_worker(void)
@@ -132,113 +136,9 @@ static void dial(struct sim_peer *peer)
 
 /* ------------------------------------------------ the group */
 
-static struct {
-    struct client client;
-    struct broker_login login;
-    struct broker_admin admin;
-    bool done;
-} maker;
-
-static void no_answer(struct client *client, uint64_t token, enum status status, uint64_t partition,
-                      uint64_t offset)
-{
-    (void)client;
-    (void)token;
-    (void)status;
-    (void)partition;
-    (void)offset;
-}
-
-static void no_end(struct client *client, enum status why)
-{
-    (void)client;
-    (void)why;
-}
-
-static const struct client_ops maker_ops = {
-    .protocol = "sim", .answered = no_answer, .end = no_end};
-
-static const struct queue *built_in(struct broker_worker *worker)
-{
-    return catalog_queue_by_text(broker_catalog(worker), TENANT_DEFAULT, span_from_text("mqtt"));
-}
-
-static void queue_made(struct request *request, enum status status)
-{
-    (void)request;
-    if (status != STATUS_OK)
-        history_fail("no queue: %s", status_text(status));
-    queue_unref(maker.admin.queue);
-    maker.done = true;
-}
-
-static void queue_changed(struct request *request, enum status status)
-{
-    (void)request;
-    if (status != STATUS_OK)
-        history_fail("the queue does not change: %s", status_text(status));
-    maker.admin = (struct broker_admin){
-        .client = &maker.client,
-        .action = ADMIN_QUEUE_CREATE,
-        .name = span_from_text(REPEAT_QUEUE),
-        .partitions = 3,
-    };
-    request_init(&maker.admin.request, broker_loop(maker.client.worker), queue_made);
-    broker_administer(&maker.admin);
-}
-
-static void group_made(struct request *request, enum status status)
-{
-    (void)request;
-    if (status != STATUS_OK)
-        history_fail("no group: %s", status_text(status));
-    gateway.group = maker.admin.group->id;
-    maker.admin = (struct broker_admin){
-        .client = &maker.client,
-        .action = ADMIN_QUEUE_CHANGE,
-        .id = built_in(maker.client.worker)->id,
-        .fields = QUEUE_FIELD_REDRIVE,
-        .redrive = true,
-        .max_consume_count = 3,
-    };
-    request_init(&maker.admin.request, broker_loop(maker.client.worker), queue_changed);
-    broker_administer(&maker.admin);
-}
-
-static void maker_in(struct request *request, enum status status)
-{
-    (void)request;
-    (void)status;
-    maker.admin = (struct broker_admin){
-        .client = &maker.client,
-        .action = ADMIN_GROUP_CREATE,
-        .name = span_from_text("readers"),
-        .id = built_in(maker.client.worker)->id,
-        .start = GROUP_EARLIEST,
-    };
-    request_init(&maker.admin.request, broker_loop(maker.client.worker), group_made);
-    broker_administer(&maker.admin);
-}
-
-static void make_group(void *context)
-{
-    client_init(&maker.client, context, &maker_ops);
-    maker.login = (struct broker_login){.client = &maker.client};
-    request_init(&maker.login.request, broker_loop(context), maker_in);
-    broker_login(&maker.login);
-}
-
-static bool is_made(void *context)
-{
-    (void)context;
-    return maker.done;
-}
-
 static void find_group(void *context)
 {
-    struct broker_worker *worker = context;
-    const struct group_spec *group = catalog_group_by_text(
-        broker_catalog(worker), built_in(worker)->id, span_from_text("readers"));
+    const struct group_spec *group = admin_group(context);
     if (group == NULL)
         history_fail("the group is gone");
     for (unsigned i = 0; i < CONSUMERS; i++)
@@ -254,6 +154,16 @@ static void start_consumers(void)
 
 static unsigned left;
 static uint64_t repeats;
+
+static void final_here(uint64_t partition, uint64_t offset, struct span payload)
+{
+    history_final(0, partition, offset, payload);
+}
+
+static void final_elsewhere(uint64_t partition, uint64_t offset, struct span payload)
+{
+    history_final(1, partition, offset, payload);
+}
 
 static bool is_read(void *context)
 {
@@ -297,8 +207,7 @@ static bool all_published(void *context)
 static bool all_settled(void *context)
 {
     (void)context;
-    const struct group_spec *group =
-        catalog_group(broker_catalog(broker_worker(gateway.broker, 0)), gateway.group);
+    const struct group_spec *group = admin_group(broker_worker(gateway.broker, 0));
     return group != NULL && atomic_load(&group->stat->backlog) == 0 &&
            atomic_load(&group->stat->dead) == 0 && history_done_count() == history_final_count();
 }
@@ -326,6 +235,7 @@ static void trouble(void)
             boot();
             start_consumers();
             repeat_start(any_worker);
+            admin_move_topics(any_worker());
             if (sim_chance(50))
                 read_all("mqtt", history_read);
         }
@@ -337,13 +247,14 @@ static void run(uint64_t seed)
     sim_begin(seed);
     history_begin(seed);
     repeat_begin();
+    mqtt_peers_begin();
+    session_peers_begin();
     disk = sim_disk_new();
     polite = false;
-    memset(&maker, 0, sizeof maker);
     boot();
-    sim_on(gateway.loops[0], make_group, broker_worker(gateway.broker, 0));
-    if (!sim_run(is_made, NULL, MINUTE_MS))
-        history_fail("making a group never ends");
+    admin_prepare(broker_worker(gateway.broker, 0));
+    if (!sim_run(admin_is_prepared, NULL, MINUTE_MS))
+        history_fail("making queues and a group never ends");
     for (unsigned i = 0; i < TOPICS; i++) {
         publishers[i] = publisher_new(i, (uint32_t)(20 + sim_below(150)), dial);
         publisher_start(publishers[i]);
@@ -356,8 +267,13 @@ static void run(uint64_t seed)
         members[i] = member_new(dial);
         member_start(members[i]);
     }
+    for (unsigned i = 0; i < SESSIONS; i++) {
+        sessions[i] = session_peer_new(dial);
+        session_peer_start(sessions[i]);
+    }
     start_consumers();
     repeat_start(any_worker);
+    admin_move_topics(any_worker());
 
     trouble();
 
@@ -365,15 +281,22 @@ static void run(uint64_t seed)
      */
     for (unsigned i = 1; i < MEMBERS; i++)
         member_leave(members[i]);
+    for (unsigned i = 0; i < SESSIONS; i++)
+        session_peer_calm(sessions[i]);
     if (!sim_run(all_published, NULL, 10 * MINUTE_MS))
         history_fail("publishers never finish");
     sim_run(NULL, NULL, MINUTE_MS);
     for (unsigned i = 0; i < SUBSCRIBERS; i++)
         subscriber_finish(subscribers[i]);
+    for (unsigned i = 0; i < SESSIONS; i++)
+        session_peer_finish(sessions[i]);
     history_share_check();
     repeat_stop();
-    read_all("mqtt", history_final);
+    admin_stop();
+    read_all("mqtt", final_here);
+    read_all(MOVED_QUEUE, final_elsewhere);
     history_check_final();
+    kept_check_final();
     sim_run(NULL, NULL, MINUTE_MS);
     read_all(REPEAT_QUEUE, repeat_final);
     repeats += repeat_check_final();
@@ -395,19 +318,23 @@ int main(int argc, char **argv)
     /* Refusing writes after a failed sync is expected here, and would fill the screen. */
     trace_set_level(argc > 3 ? TRACE_DEBUG : (enum trace_level)(TRACE_ERROR + 1));
     mqtt_configure(&(struct mqtt_options){.topic_alias_max = 10});
-    uint64_t records = 0, acknowledged = 0, dead = 0, shared = 0;
+    uint64_t records = 0, acknowledged = 0, dead = 0, shared = 0, kept = 0, again = 0;
     for (uint64_t i = 0; i < count; i++) {
         run(first + i);
         records += history_final_count();
         acknowledged += history_acknowledged_count();
         dead += history_dead_count();
         shared += history_share_count();
+        kept += kept_count();
+        again += kept_again_count();
     }
     printf("%llu seeds from %llu: %llu records, %llu of them acknowledged, %llu dead letters, "
-           "%llu said several times and stored once, %llu to members of a share, nothing wrong\n",
+           "%llu said several times and stored once, %llu to members of a share, %llu to sessions "
+           "and %llu of them again, topics moved %llu times, nothing wrong\n",
            (unsigned long long)count, (unsigned long long)first, (unsigned long long)records,
            (unsigned long long)acknowledged, (unsigned long long)dead, (unsigned long long)repeats,
-           (unsigned long long)shared);
+           (unsigned long long)shared, (unsigned long long)kept, (unsigned long long)again,
+           (unsigned long long)admin_moves());
     printf("%llu passed, 0 failed\n", (unsigned long long)count);
     return 0;
 }

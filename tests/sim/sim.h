@@ -40,6 +40,7 @@ void sim_disk_use(struct sim_disk *disk);
 void sim_disk_crash(struct sim_disk *disk);
 /* The next sync fails, for good. */
 void sim_disk_fail_sync(struct sim_disk *disk);
+bool sim_disk_has_failed(void); /* that in use; or its next sync will */
 uint64_t sim_disk_syncs(const struct sim_disk *disk);
 
 /* sim_net.c: connections between a scripted peer and a stream of the gateway. */
@@ -51,7 +52,10 @@ struct sim_peer {
 /* Makes a stream on loop whose other end is peer. */
 struct stream *sim_connect(struct loop *loop, struct sim_peer *peer);
 void sim_send(struct sim_peer *peer, struct span bytes); /* arrives later, in pieces */
-void sim_disconnect(struct sim_peer *peer);              /* at once, without a goodbye */
+/* At once, without a goodbye; true: the gateway reads everything that was sent before. */
+bool sim_disconnect(struct sim_peer *peer);
+/* Likewise, but the gateway learns of it only after that time, and takes what was on its way. */
+void sim_vanish(struct sim_peer *peer, uint64_t after_ms);
 /* All wires are cut without telling the gateway's side, which has gone: peers get closed(). */
 void sim_cut_all(void);
 

@@ -335,6 +335,11 @@ void sim_disk_fail_sync(struct sim_disk *disk)
     disk->fail_sync = true;
 }
 
+bool sim_disk_has_failed(void)
+{
+    return used->failed || used->fail_sync;
+}
+
 uint64_t sim_disk_syncs(const struct sim_disk *disk)
 {
     return disk->syncs;

@@ -13,6 +13,8 @@ enum { WINDOW = 16 * 1024, DELAY_MS_MAX = 4 };
 struct sim_wire {
     struct stream stream; /* first: it is this memory that stream.c frees */
     struct sim_wire_ends *shared;
+    bool paused;
+    struct segment *unread, **unread_last;
 };
 
 /* What outlives the stream: both directions' bytes under way refer to it. */
@@ -27,9 +29,11 @@ struct sim_wire_ends {
 
 static struct list wires;
 
-/* Bytes on the way; also the end of the stream when bytes is NULL. */
+/* Bytes on the way; without any it is the end of the stream. */
 struct segment {
     struct sim_wire_ends *shared;
+    struct segment *next;
+    enum status why; /* of the end: OK waits for its turn to be read, as a FIN does */
     size_t size;
     uint8_t bytes[];
 };
@@ -38,6 +42,7 @@ static struct segment *segment_new(struct sim_wire_ends *shared, const void *byt
 {
     struct segment *segment = heap_new(sizeof *segment + size);
     segment->shared = shared;
+    segment->why = STATUS_OK;
     segment->size = size;
     if (size > 0)
         memcpy(segment->bytes, bytes, size);
@@ -55,16 +60,41 @@ static uint64_t arrival(uint64_t *last_ms)
 
 /* ------------------------------------------------ to the gateway */
 
+static void show_stream(struct sim_wire *wire, struct segment *segment)
+{
+    if (segment->size > 0)
+        stream_input(&wire->stream, span_of(segment->bytes, segment->size));
+    else
+        stream_ended(&wire->stream, segment->why);
+    heap_free(segment);
+}
+
 static void reach_stream(void *context)
 {
     struct segment *segment = context;
-    if (segment->shared->wire != NULL) {
-        if (segment->size > 0)
-            stream_input(&segment->shared->wire->stream, span_of(segment->bytes, segment->size));
-        else
-            stream_ended(&segment->shared->wire->stream, STATUS_CLOSED);
+    struct sim_wire *wire = segment->shared->wire;
+    if (wire == NULL) {
+        heap_free(segment);
+    } else if (wire->paused && segment->why == STATUS_OK) {
+        segment->next = NULL;
+        *wire->unread_last = segment;
+        wire->unread_last = &segment->next;
+    } else {
+        show_stream(wire, segment);
     }
-    heap_free(segment);
+}
+
+static void read_on(void *context)
+{
+    struct sim_wire_ends *shared = context;
+    struct segment *segment;
+    while (shared->wire != NULL && !shared->wire->paused &&
+           (segment = shared->wire->unread) != NULL) {
+        shared->wire->unread = segment->next;
+        if (segment->next == NULL)
+            shared->wire->unread_last = &shared->wire->unread;
+        show_stream(shared->wire, segment);
+    }
 }
 
 static void leave_world(void *context)
@@ -98,12 +128,33 @@ static void detach(struct sim_wire_ends *shared)
     peer->closed(peer);
 }
 
-void sim_disconnect(struct sim_peer *peer)
+bool sim_disconnect(struct sim_peer *peer)
+{
+    if (peer->shared == NULL)
+        return false;
+    struct sim_wire_ends *shared = peer->shared;
+    struct segment *end = segment_new(shared, NULL, 0);
+    end->why = sim_chance(50) ? STATUS_OK : STATUS_CLOSED;
+    bool is_heard = end->why == STATUS_OK;
+    sim_after(arrival(&shared->to_stream_ms), leave_world, end);
+    detach(shared);
+    return is_heard;
+}
+
+static void hear_of_it(void *context)
+{
+    struct sim_wire_ends *shared = context;
+    struct segment *end = segment_new(shared, NULL, 0);
+    end->why = STATUS_CLOSED;
+    leave_world(end);
+}
+
+void sim_vanish(struct sim_peer *peer, uint64_t after_ms)
 {
     if (peer->shared == NULL)
         return;
     struct sim_wire_ends *shared = peer->shared;
-    sim_after(arrival(&shared->to_stream_ms), leave_world, segment_new(shared, NULL, 0));
+    sim_after(DELAY_MS_MAX + after_ms, hear_of_it, shared);
     detach(shared);
 }
 
@@ -149,8 +200,10 @@ static void wire_start(struct stream *stream)
 
 static void wire_pause(struct stream *stream, bool paused)
 {
-    (void)stream;
-    (void)paused;
+    struct sim_wire *wire = (struct sim_wire *)stream;
+    wire->paused = paused;
+    if (!paused)
+        sim_on(wire->shared->loop, read_on, wire->shared);
 }
 
 static void wire_flush(struct stream *stream)
@@ -184,6 +237,10 @@ static void gone(void *context)
     shared->wire = NULL;
     shared->loop = NULL;
     link_remove(&shared->link);
+    for (struct segment *segment = wire->unread, *next; segment != NULL; segment = next) {
+        next = segment->next;
+        heap_free(segment);
+    }
     stream_gone(&wire->stream);
 }
 
@@ -213,6 +270,7 @@ struct stream *sim_connect(struct loop *loop, struct sim_peer *peer)
     shared->loop = loop;
     list_push(&wires, &shared->link);
     wire->shared = shared;
+    wire->unread_last = &wire->unread;
     peer->shared = shared;
     return &wire->stream;
 }

@@ -1,0 +1,116 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* See mqtt_wire.h. */
+#include "tests/sim/mqtt_wire.h"
+
+#include <stdio.h>
+
+#include "adapters/mqtt/encode.h"
+#include "core/base/check.h"
+#include "core/base/heap.h"
+#include "tests/sim/history.h"
+
+enum { PIECE_MAX = 256 * 1024, AWAY_MS = 200, CREDIT_MAX = 20 };
+
+void mqtt_peer_send(struct mqtt_peer *peer, const struct mqtt_packet *packet)
+{
+    size_t size = mqtt_size(peer->version, packet);
+    uint8_t *bytes = heap_new(size);
+    mqtt_encode(peer->version, packet, bytes);
+    sim_send(&peer->peer, span_of(bytes, size));
+    heap_free(bytes);
+}
+
+void mqtt_peer_ack(struct mqtt_peer *peer, enum mqtt_type type, uint16_t id)
+{
+    struct mqtt_packet packet = {.type = type};
+    packet.ack = (struct mqtt_ack){.packet_id = id, .properties = mqtt_properties_none};
+    mqtt_peer_send(peer, &packet);
+}
+
+static void peer_connect(void *context)
+{
+    struct mqtt_peer *peer = context;
+    if (!peer->wanted || peer->peer.shared != NULL)
+        return;
+    buf_clear(&peer->input);
+    peer->connected = false;
+    peer->generation++;
+    peer->version = peer->only_5 || sim_chance(50) ? MQTT_5 : MQTT_3_1_1;
+    peer->dial(&peer->peer);
+}
+
+void mqtt_peer_dialed(struct sim_peer *sim_peer)
+{
+    struct mqtt_peer *peer = (struct mqtt_peer *)sim_peer;
+    peer->receive_maximum = (uint16_t)(1 + sim_below(CREDIT_MAX));
+    if (peer->before != NULL)
+        peer->before(peer);
+    struct mqtt_packet packet = {.type = MQTT_CONNECT};
+    packet.connect = (struct mqtt_connect){
+        .level = (uint8_t)peer->version,
+        .version = peer->version,
+        .clean = peer->clean,
+        .client_id = span_from_text(peer->id),
+        .properties = mqtt_properties_none,
+    };
+    packet.connect.properties.present = MQTT_HAS(RECEIVE_MAXIMUM) | MQTT_HAS(SESSION_EXPIRY);
+    packet.connect.properties.receive_maximum = peer->receive_maximum;
+    packet.connect.properties.session_expiry = peer->expiry_s;
+    mqtt_peer_send(peer, &packet);
+}
+
+static void peer_received(struct sim_peer *sim_peer, struct span bytes)
+{
+    struct mqtt_peer *peer = (struct mqtt_peer *)sim_peer;
+    CHECK(buf_append(&peer->input, bytes.data, bytes.size) == STATUS_OK);
+    uint64_t generation = peer->generation;
+    while (peer->generation == generation && peer->peer.shared != NULL) {
+        uint8_t header;
+        struct span body;
+        size_t size;
+        enum mqtt_need need = mqtt_frame(buf_span(&peer->input), PIECE_MAX, &header, &body, &size);
+        if (need == MQTT_FRAME_MORE)
+            return;
+        struct mqtt_packet packet;
+        if (need != MQTT_FRAME_READY || mqtt_decode(peer->version, MQTT_FROM_SERVER, header, body,
+                                                    &packet) != MQTT_REASON_SUCCESS)
+            history_fail("the gateway sent what is not MQTT");
+        if (packet.type == MQTT_CONNACK && packet.connack.reason == MQTT_REASON_SUCCESS) {
+            peer->connected = true;
+            peer->present = packet.connack.session_present;
+            peer->up(peer);
+        } else if (packet.type != MQTT_CONNACK && packet.type != MQTT_DISCONNECT) {
+            peer->packet(peer, &packet);
+        }
+        if (peer->generation == generation)
+            buf_consume(&peer->input, size);
+    }
+}
+
+static void peer_closed(struct sim_peer *sim_peer)
+{
+    struct mqtt_peer *peer = (struct mqtt_peer *)sim_peer;
+    peer->connected = false;
+    peer->generation++;
+    buf_clear(&peer->input);
+    peer->down(peer);
+    if (peer->wanted)
+        sim_after(1 + sim_below(peer->away_ms), peer_connect, peer);
+}
+
+void mqtt_peer_init(struct mqtt_peer *peer, peer_dial *dial, const char *kind, unsigned number)
+{
+    peer->peer.received = peer_received;
+    peer->peer.closed = peer_closed;
+    peer->dial = dial;
+    peer->clean = true;
+    peer->away_ms = AWAY_MS;
+    buf_init(&peer->input, PIECE_MAX * 4);
+    snprintf(peer->id, sizeof peer->id, "%s%u", kind, number);
+}
+
+void mqtt_peer_start(struct mqtt_peer *peer)
+{
+    peer->wanted = true;
+    peer_connect(peer);
+}

@@ -98,6 +98,9 @@ struct storage_append {
         durability; /* of the rows; the append completes after the strictest of its parts */
     uint64_t unit;  /* 0: alone. Else all part_count parts commit together or not at all */
     uint32_t part_count;
+    /* Of a part: OK, or why its owner cannot take part. It counts as the others do, and all end
+     * with this; of several that refuse, with what the first says. */
+    enum status refused;
     uint64_t commit; /* out: commit sequence, rising over the whole store, also across restarts */
     uint32_t kept;   /* out: rows of DELETE_WHEN that stayed, or are not there */
     struct storage_append *next; /* engine's */

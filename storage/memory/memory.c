@@ -302,6 +302,9 @@ static void chain_commit(struct memory *memory, struct storage_append *chain)
     enum status status = sync_now(memory);
     for (struct storage_append *part = chain; part != NULL && status == STATUS_OK;
          part = part->next)
+        status = part->unit == 0 ? STATUS_OK : part->refused;
+    for (struct storage_append *part = chain; part != NULL && status == STATUS_OK;
+         part = part->next)
         if (append_hits_removed(memory, part))
             status = STATUS_NOT_FOUND;
     for (struct storage_append *part = chain; part != NULL && status == STATUS_OK;

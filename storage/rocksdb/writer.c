@@ -110,6 +110,9 @@ static enum status admit(struct engine *engine, const struct chain *chain)
 {
     if (engine_has_failed(engine))
         return STATUS_STORAGE_FAILED;
+    for (struct storage_append *part = chain->head; part != NULL; part = part->next)
+        if (part->unit != 0 && part->refused != STATUS_OK)
+            return part->refused;
     enum space space = engine_space(engine);
     for (struct storage_append *part = chain->head; part != NULL; part = part->next) {
         if (append_as_trim(part) != NULL)

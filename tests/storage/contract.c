@@ -222,6 +222,36 @@ static void an_empty_append_and_a_refused_unit(void **state)
     assert_int_equal(bounds_of(fixture, 2).end, 0);
 }
 
+/* Whichever part refuses, and whenever it comes. */
+static void a_part_may_refuse(void **state)
+{
+    struct fixture *fixture = *state;
+    for (unsigned which = 0; which < 3; which++) {
+        struct op *parts[3];
+        for (unsigned i = 0; i < 3; i++) {
+            parts[i] = op_new(fixture);
+            if (i == which) {
+                parts[i]->append.refused = STATUS_DENIED;
+            } else {
+                op_batch(parts[i], 30 + i, 1, 10, i);
+                op_put(parts[i], i == 0 ? "r0" : i == 1 ? "r1" : "r2", "x");
+            }
+            parts[i]->append.unit = 90 + which;
+            parts[i]->append.part_count = 3;
+            op_start(fixture, parts[i]);
+        }
+        wait_all(fixture);
+        for (unsigned i = 0; i < 3; i++) {
+            assert_int_equal(parts[i]->append.request.status, STATUS_DENIED);
+            assert_int_equal(bounds_of(fixture, 30 + i).end, 0);
+            op_free(parts[i]);
+        }
+        assert_string_equal(scan_text(fixture, "r", "s", 0), "");
+    }
+    append_one(fixture, 30, 1, 10, 0); /* what comes later begins where nothing was */
+    assert_int_equal(bounds_of(fixture, 30).end, 1);
+}
+
 static void reads_by_offset(void **state)
 {
     struct fixture *fixture = *state;
@@ -753,6 +783,7 @@ static const struct CMUnitTest contract_tests[] = {
     cmocka_unit_test(rows_carry_the_commit_sequence),
     cmocka_unit_test(units_are_all_or_nothing),
     cmocka_unit_test(an_empty_append_and_a_refused_unit),
+    cmocka_unit_test(a_part_may_refuse),
     cmocka_unit_test(reads_by_offset),
     cmocka_unit_test(a_read_holds_at_most_its_array),
     cmocka_unit_test(reads_by_time),

@@ -107,6 +107,8 @@ static void append_start(struct log_partition *partition, struct log_append *app
         .rows = append->rows,
         .row_count = append->row_count,
         .durability = spec->durability,
+        .unit = append->unit,
+        .part_count = append->part_count,
     };
     request_init(&append->append.request, partition->worker->loop, append_stored);
     derive_rows(partition->worker, append);
@@ -194,13 +196,35 @@ static bool is_held(struct log_partition *partition, struct log_append *append)
     return true;
 }
 
+static void append_refused(struct request *request, enum status status)
+{
+    struct log_append *append = container_of(request, struct log_append, append.request);
+    worker_complete(append->owner, &append->request, status);
+}
+
+void log_refuse(struct log_worker *from, struct log_append *append, enum status why)
+{
+    struct storage *storage = from->log->storage;
+    CHECK(append->unit != 0 && why != STATUS_OK);
+    append->owner = from;
+    append->append = (struct storage_append){
+        .unit = append->unit, .part_count = append->part_count, .refused = why};
+    request_init(&append->append.request, from->loop, append_refused);
+    storage->ops->append(storage, &append->append);
+}
+
 static void append_arrive(struct mail *mail)
 {
     struct log_append *append = container_of(mail, struct log_append, request.mail);
     CHECK(loop_is_home(append->owner->loop));
+    enum status status;
     struct log_partition *partition =
-        partition_admit(append->owner, append->partition, &append->request);
-    if (partition != NULL && !is_held(partition, append))
+        partition_admit(append->owner, append->partition, &append->request.mail, &status);
+    if (status != STATUS_OK && append->unit != 0)
+        log_refuse(append->owner, append, status);
+    else if (status != STATUS_OK)
+        request_complete(&append->request, status);
+    else if (partition != NULL && !is_held(partition, append))
         append_start(partition, append);
 }
 
@@ -227,6 +251,9 @@ void log_rows_write(struct log *log, struct log_rows *rows)
         .rows = rows->rows,
         .row_count = rows->row_count,
         .durability = rows->append.durability,
+        .unit = rows->unit,
+        .part_count = rows->part_count,
+        .refused = rows->refused,
     };
     request_init(&rows->append.request, rows->request.home, rows_written);
     log->storage->ops->append(log->storage, &rows->append);

@@ -126,6 +126,9 @@ struct log_append {
      * committed or refused. */
     uint32_t pending_records;
     uint64_t pending_bytes;
+    /* A part of a unit (storage.h): it always gets there, as a refusal when it cannot be made. */
+    uint64_t unit; /* 0: alone */
+    uint32_t part_count;
     /* Below: the log's. */
     struct log_worker *owner;
     struct log_partition *at;
@@ -134,12 +137,18 @@ struct log_append {
     struct log_derived derived;
 };
 void log_append(struct log_worker *from, struct log_append *append);
+/* Instead of it, for a part of a unit that cannot be: why is how the unit ends. Nothing of the
+ * append but unit and part_count is looked at. */
+void log_refuse(struct log_worker *from, struct log_append *append, enum status why);
 
 /* Rows alone, for catalog, groups and sessions; straight to storage. durability as in storage.h. */
 struct log_rows {
     struct request request;
     struct storage_row *rows;
     uint32_t row_count;
+    uint64_t unit; /* as of an append */
+    uint32_t part_count;
+    enum status refused;
     struct storage_append append;
 };
 void log_rows_write(struct log *log, struct log_rows *rows);

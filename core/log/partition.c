@@ -17,27 +17,27 @@ struct log_partition *partition_find(const struct log_worker *worker, uint64_t i
     return map_get(&worker->partitions, id_span(&id));
 }
 
-struct log_partition *partition_admit(struct log_worker *worker, uint64_t id,
-                                      struct request *request)
+struct log_partition *partition_admit(struct log_worker *worker, uint64_t id, struct mail *mail,
+                                      enum status *status)
 {
     struct log_partition *partition = partition_find(worker, id);
-    if (partition == NULL) {
-        request_complete(request, STATUS_NOT_FOUND);
+    *status = STATUS_NOT_FOUND;
+    if (partition == NULL)
         return NULL;
-    }
+    *status = STATUS_OK;
     switch (partition->state) {
     case PARTITION_SERVING:
         return partition;
     case PARTITION_OPENING:
-        request->mail.next = NULL;
-        *partition->waiting_last = &request->mail;
-        partition->waiting_last = &request->mail.next;
+        mail->next = NULL;
+        *partition->waiting_last = mail;
+        partition->waiting_last = &mail->next;
         return NULL;
     case PARTITION_FAILED:
     case PARTITION_CLOSED:
         break;
     }
-    request_complete(request, partition->failure);
+    *status = partition->failure;
     return NULL;
 }
 

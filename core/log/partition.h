@@ -71,10 +71,10 @@ struct log_partition {
 };
 
 struct log_partition *partition_find(const struct log_worker *worker, uint64_t id);
-/* The partition that may serve an operation now; else NULL, and the request waits or has its answer
- * under way. Its mail must lead back to the place that asks. */
-struct log_partition *partition_admit(struct log_worker *worker, uint64_t id,
-                                      struct request *request);
+/* The partition that may serve an operation now; else NULL, and status is how the operation ends,
+ * or OK: it waits, and its mail, which must lead back to the place that asks, comes once more. */
+struct log_partition *partition_admit(struct log_worker *worker, uint64_t id, struct mail *mail,
+                                      enum status *status);
 void partition_publish(struct log_partition *partition); /* its bounds into stat */
 void partition_take_bounds(
     struct log_partition *partition); /* bytes and first time as storage has them */

@@ -37,9 +37,12 @@ static void purge_arrive(struct mail *mail)
 {
     struct log_purge *purge = container_of(mail, struct log_purge, request.mail);
     CHECK(loop_is_home(purge->owner->loop));
+    enum status status;
     struct log_partition *partition =
-        partition_admit(purge->owner, purge->partition, &purge->request);
-    if (partition != NULL)
+        partition_admit(purge->owner, purge->partition, &purge->request.mail, &status);
+    if (status != STATUS_OK)
+        request_complete(&purge->request, status);
+    else if (partition != NULL)
         purge_start(partition, purge);
 }
 

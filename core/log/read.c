@@ -175,8 +175,12 @@ static void read_arrive(struct mail *mail)
 {
     struct log_read *read = container_of(mail, struct log_read, request.mail);
     CHECK(loop_is_home(read->owner->loop));
-    struct log_partition *partition = partition_admit(read->owner, read->partition, &read->request);
-    if (partition != NULL)
+    enum status status;
+    struct log_partition *partition =
+        partition_admit(read->owner, read->partition, &read->request.mail, &status);
+    if (status != STATUS_OK)
+        request_complete(&read->request, status);
+    else if (partition != NULL)
         read_serve(partition, read, read->offset, true);
 }
 

@@ -19,6 +19,7 @@ enum table {
     TABLE_GROUP_MOVED = 0x23,    /* group, partition, offset: done, and appended elsewhere */
     TABLE_GROUP_CONSUMER = 0x24, /* group, number of the consumer: of broadcast groups */
     TABLE_GROUP_FILTER = 0x27,   /* group: the labels it wants */
+    TABLE_GROUP_UNIT = 0x28,     /* group, number: settlements of a unit, until a delta says them */
     TABLE_RETAINED = 0x38,       /* tenant, topic: see core/broker/retained_row.h */
     TABLE_SESSION = 0x30,        /* tenant, hash of the name: see core/broker/session_rows.h */
     TABLE_SESSION_STATE = 0x31,  /* session, kind, ... */

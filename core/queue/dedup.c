@@ -223,15 +223,18 @@ static uint32_t look_up(struct dedup_append *append)
 
 /* ------------------------------------------------ answering */
 
-/* Whoever waits for this item has the same outcome. */
-static void settle_again(struct dedup_item *item)
+/* Whoever waits for this item has the same outcome; but what refused a unit says nothing of them.
+ */
+static void settle_again(const struct dedup_append *append, struct dedup_item *item)
 {
     struct dedup_item *again = item->again;
+    enum status status =
+        item->status != STATUS_OK && append->unit != 0 ? STATUS_BUSY : item->status;
     item->again = NULL;
     while (again != NULL) {
         struct dedup_item *next = again->again;
         again->again = NULL;
-        settle(again, item->status, item->status == STATUS_OK, item->offset);
+        settle(again, status, status == STATUS_OK, item->offset);
         again->due_ms = item->due_ms;
         again = next;
     }
@@ -300,7 +303,7 @@ static void settle_new(struct dedup_append *append, struct dedup_item *item)
                              (uint32_t)(append->at_ms - append->bucket->start_ms), item->offset,
                              item->due_ms);
     }
-    settle_again(item);
+    settle_again(append, item);
 }
 
 /* What was delayed, or is a duplicate: each record its id. */
@@ -335,7 +338,7 @@ static void answer(struct dedup_append *append)
     heap_free(append->insert.records);
     heap_free(append->runs);
     heap_free(append->rows);
-    request_complete(&append->request, STATUS_OK);
+    request_complete(&append->request, append->unit == 0 ? STATUS_OK : append->status);
 }
 
 static void answer_finished(struct dedup *dedup)
@@ -497,36 +500,95 @@ static void start_delayed(struct dedup_append *append, uint32_t count)
     delay_insert(append->delay, insert);
 }
 
+/* What of it is new is ready to be appended; else how the append ends. */
+static enum status prepare(struct dedup_append *append, uint32_t count)
+{
+    for (uint32_t i = 0; append->unit != 0 && i < append->count; i++)
+        if (append->items[i].state == ITEM_SETTLED && append->items[i].status != STATUS_OK)
+            return append->items[i].status;
+    if (count == 0)
+        return STATUS_OK;
+    rows_make(append);
+    return append->delayed != NULL ? STATUS_OK : batch_of_new(append, count);
+}
+
 static void start(struct dedup_append *append)
 {
     struct dedup *dedup = append->dedup;
     append->at_ms = steady_now(&dedup->clock);
     append->append = (struct log_append){
         .partition = dedup->partition,
-        .pending_records = append->pending_records,
-        .pending_bytes = append->pending_bytes,
+        .unit = append->unit,
+        .part_count = append->part_count,
     };
     uint32_t count = look_up(append);
     list_push(&dedup->flying, &append->link);
-    append->finished = count == 0;
-    append->status = STATUS_OK;
-    if (count == 0)
+    append->status = prepare(append, count);
+    append->finished = append->unit == 0 && (count == 0 || append->status != STATUS_OK);
+    if (append->finished)
         return;
-    rows_make(append);
     if (append->delayed != NULL) {
         start_delayed(append, count);
         return;
     }
-    append->status = batch_of_new(append, count);
-    if (append->status != STATUS_OK) {
-        append->finished = true;
-        return;
-    }
-    append->pending_records = 0;
-    append->pending_bytes = 0;
     request_init(&append->append.request, dedup->worker->loop, appended);
     dedup_enter(dedup);
+    if (append->status != STATUS_OK) {
+        log_refuse(dedup->worker->log_worker, &append->append, append->status);
+        return;
+    }
+    if (count > 0) {
+        append->append.pending_records = append->pending_records;
+        append->append.pending_bytes = append->pending_bytes;
+        append->pending_records = 0;
+        append->pending_bytes = 0;
+    }
     log_append(dedup->worker->log_worker, &append->append);
+}
+
+static void refused(struct request *request, enum status status)
+{
+    struct dedup_append *append = container_of(request, struct dedup_append, append.request);
+    request_complete(&append->request, status);
+}
+
+void dedup_refuse(struct log_worker *worker, struct dedup_append *append, enum status why)
+{
+    append->append = (struct log_append){.unit = append->unit, .part_count = append->part_count};
+    request_init(&append->append.request, append->request.home, refused);
+    log_refuse(worker, &append->append, why);
+}
+
+static void refuse(struct dedup_append *append, enum status why)
+{
+    if (append->unit == 0)
+        request_complete(&append->request, why);
+    else
+        dedup_refuse(append->dedup->worker->log_worker, append, why);
+}
+
+/* A unit never waits: a part of it that did might wait for another unit, which elsewhere waits for
+ * this one. */
+static void refuse_units(struct dedup *dedup)
+{
+    list_each_safe(link, following, &dedup->waiting)
+    {
+        struct dedup_append *append = container_of(link, struct dedup_append, link);
+        if (append->unit == 0)
+            continue;
+        link_remove(link);
+        refuse(append, STATUS_BUSY);
+    }
+}
+
+/* True: an id of it is being written by another append. */
+static bool has_pending_key(const struct dedup_append *append)
+{
+    for (uint32_t i = 0; i < append->count; i++)
+        if (dedup_key_is_set(&append->items[i].key) &&
+            map_get(&append->dedup->pending, key_span(&append->items[i])) != NULL)
+            return true;
+    return false;
 }
 
 /* True: a producer of it has an append under way. */
@@ -549,13 +611,20 @@ void dedup_run_waiting(struct dedup *dedup)
         struct dedup_append *append = container_of(link, struct dedup_append, link);
         if (dedup->state != DEDUP_SERVING) {
             link_remove(link);
-            request_complete(&append->request, dedup->failure);
+            refuse(append, dedup->failure);
+            continue;
+        }
+        if (append->unit != 0 && has_pending_key(append)) {
+            link_remove(link);
+            refuse(append, STATUS_BUSY);
             continue;
         }
         if (must_wait(append)) {
             answer_finished(dedup); /* it may wait only for one that could not be written */
-            if (must_wait(append))
+            if (must_wait(append)) {
+                refuse_units(dedup);
                 break;
+            }
         }
         link_remove(link);
         start(append);

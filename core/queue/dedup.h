@@ -86,6 +86,11 @@ struct dedup_append {
     /* As those of log_append, and 0 at done() when the log has them. */
     uint32_t pending_records;
     uint64_t pending_bytes;
+    /* A part of a unit, as in log_append: done() comes with what the unit has ended with. An item
+     * that is refused refuses the unit, and so does one that would have to wait for others (BUSY),
+     * which might wait for this unit elsewhere. */
+    uint64_t unit; /* 0: alone; else no item has a sequence */
+    uint32_t part_count;
     /* Below: the dedup's. */
     struct dedup *dedup;
     struct link link;
@@ -100,6 +105,8 @@ struct dedup_append {
     enum status status;
 };
 void dedup_append(struct dedup *dedup, struct dedup_append *append);
+/* Instead of it, for a part of a unit: why is how the unit ends. On any loop of worker. */
+void dedup_refuse(struct log_worker *worker, struct dedup_append *append, enum status why);
 
 /* Looks at the clock now instead of when its timer says so (tests). */
 void dedup_check(struct dedup *dedup);

@@ -30,6 +30,8 @@ struct group *group_open(struct log *log, struct log_worker *worker, struct loop
     group->part_count = parts;
     list_init(&group->waiting);
     list_init(&group->early);
+    list_init(&group->early_units);
+    list_init(&group->units);
     list_init(&group->early_redrives);
     list_init(&group->early_explains);
     list_init(&group->settled);
@@ -108,6 +110,8 @@ static void refuse_all(struct group *group, enum status status)
     seek_refuse(group, status);
     while ((link = list_pop(&group->early)) != NULL)
         request_complete(&container_of(link, struct group_settle, link)->request, status);
+    while ((link = list_pop(&group->early_units)) != NULL)
+        group_unit_refuse(group->log, container_of(link, struct group_unit, link), status);
     while ((link = list_pop(&group->early_redrives)) != NULL)
         request_complete(&container_of(link, struct group_redrive, link)->request, status);
     while ((link = list_pop(&group->early_explains)) != NULL)
@@ -134,36 +138,50 @@ void group_break(struct group *group, enum status status)
 
 /* Settlements */
 
+struct part *group_part_of(struct group *group, const struct receipt *receipt)
+{
+    bool ours = receipt->group == group->spec->id && receipt->epoch == group->epoch;
+    return ours ? group_part(group, receipt->partition) : NULL;
+}
+
+enum window_outcome group_outcome(const struct part *part, enum settle_outcome outcome)
+{
+    const struct group *group = part->group;
+    switch (outcome) {
+    case SETTLE_DONE:
+    case SETTLE_RENEWED:
+        break;
+    case SETTLE_FAILED:
+        return WINDOW_FAILED;
+    case SETTLE_RELEASED:
+        return WINDOW_RELEASED;
+    case SETTLE_REJECTED:
+        if (!part->dead && queue_failures_max(group->queue, group->spec) != 0)
+            return WINDOW_REJECTED;
+        break;
+    }
+    return WINDOW_DONE;
+}
+
+enum status group_settle_lease(struct part *part, const struct receipt *receipt,
+                               enum window_outcome outcome, int64_t due_ms)
+{
+    if (due_ms != 0 && (outcome == WINDOW_FAILED || outcome == WINDOW_RELEASED))
+        return window_delay(part->window, receipt->offset, receipt->delivery, outcome, due_ms);
+    return window_settle(part->window, receipt->offset, receipt->delivery, outcome);
+}
+
 static enum status settle_one(struct group *group, const struct receipt *receipt,
                               const struct group_settle *settle)
 {
-    if (receipt->group != group->spec->id || receipt->epoch != group->epoch)
-        return STATUS_STALE;
-    struct part *part = group_part(group, receipt->partition);
+    struct part *part = group_part_of(group, receipt);
     if (part == NULL)
         return STATUS_STALE;
-    enum window_outcome outcome = WINDOW_DONE;
-    switch (settle->outcome) {
-    case SETTLE_DONE:
-        break;
-    case SETTLE_FAILED:
-        outcome = WINDOW_FAILED;
-        break;
-    case SETTLE_RELEASED:
-        outcome = WINDOW_RELEASED;
-        break;
-    case SETTLE_REJECTED:
-        if (!part->dead && queue_failures_max(group->queue, group->spec) != 0)
-            outcome = WINDOW_REJECTED;
-        return window_settle(part->window, receipt->offset, receipt->delivery, outcome);
-    case SETTLE_RENEWED:
+    if (settle->outcome == SETTLE_RENEWED)
         return window_renew(part->window, receipt->offset, receipt->delivery,
                             loop_now_ms(group->loop), settle->lease_ms);
-    }
-    if (settle->delay_ms != 0 && outcome != WINDOW_DONE)
-        return window_delay(part->window, receipt->offset, receipt->delivery, outcome,
-                            clock_wall_ms() + settle->delay_ms);
-    return window_settle(part->window, receipt->offset, receipt->delivery, outcome);
+    return group_settle_lease(part, receipt, group_outcome(part, settle->outcome),
+                              settle->delay_ms == 0 ? 0 : clock_wall_ms() + settle->delay_ms);
 }
 
 /* Leases are not stored, and that nothing has happened needs no row. */
@@ -201,6 +219,18 @@ void group_settle(struct group *group, struct group_settle *settle)
         list_push(&group->early, &settle->link);
     else
         settle_apply(group, settle);
+}
+
+void group_settle_unit(struct group *group, struct group_unit *unit)
+{
+    CHECK(loop_is_home(group->loop));
+    CHECK(group->state != GROUP_CLOSING);
+    if (group->broken != STATUS_OK)
+        group_unit_refuse(group->log, unit, group->broken);
+    else if (group->state == GROUP_OPENING)
+        list_push(&group->early_units, &unit->link);
+    else
+        unit_apply(group, unit);
 }
 
 void group_change(struct group *group, const struct queue *queue)
@@ -389,6 +419,8 @@ void group_opened(struct group *group)
     struct link *link;
     while ((link = list_pop(&group->early)) != NULL)
         settle_apply(group, container_of(link, struct group_settle, link));
+    while ((link = list_pop(&group->early_units)) != NULL)
+        unit_apply(group, container_of(link, struct group_unit, link));
     while ((link = list_pop(&group->early_redrives)) != NULL)
         redrive_apply(group, container_of(link, struct group_redrive, link));
     while ((link = list_pop(&group->early_explains)) != NULL)

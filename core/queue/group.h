@@ -112,6 +112,35 @@ struct group_settle {
  * turn. */
 void group_settle(struct group *group, struct group_settle *settle);
 
+/* Settlements that take effect in a unit (storage.h) with what others do, or not at all. When this
+ * comes the leases are looked at, and held until the unit has ended, so that none runs out; none of
+ * them may be in question twice. OK: all are durable. STALE, or whatever another part refuses with:
+ * the leases are as they were. */
+struct unit_settlement {
+    struct receipt receipt;
+    enum settle_outcome outcome; /* not RENEWED */
+    uint32_t delay_ms;           /* as in group_settle */
+};
+struct group_unit {
+    struct request request;
+    const struct unit_settlement *settlements; /* borrowed until done() */
+    uint32_t count;
+    uint64_t unit;
+    uint32_t part_count;
+    /* Below: the group's. */
+    struct group *group;
+    struct link link;
+    uint64_t number;
+    int64_t now_ms; /* wall clock: delays count from here */
+    struct log_rows write;
+    struct storage_row row;
+    struct buf value;
+    uint8_t key[17];
+};
+void group_settle_unit(struct group *group, struct group_unit *unit);
+/* Instead of it, when there is no such group: why is how the unit ends. On any loop. */
+void group_unit_refuse(struct log *log, struct group_unit *unit, enum status why);
+
 /* Moves the group's position: what lies before is done, what lies from there on is available again,
  * whatever it was. Leases end (their receipts are stale). Answers when durable. */
 enum seek_to { SEEK_EARLIEST, SEEK_LATEST, SEEK_OFFSET, SEEK_TIME };

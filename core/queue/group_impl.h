@@ -141,9 +141,14 @@ struct group {
     struct lane lanes[LANES];
     /* From before the group served: */
     struct list early;          /* settlements */
-    struct list early_redrives; /* begun after them */
+    struct list early_units;    /* begun after them */
+    struct list early_redrives; /* likewise */
     struct list early_explains; /* answered last */
     struct list settled;        /* applied, to be answered after the next write */
+    struct list units;          /* under way, in order of their numbers */
+    uint64_t unit_next;         /* number of the next */
+    uint64_t unit_first;        /* no row of a lower number is stored */
+    bool unit_stored;           /* some of those that are not under way are */
     struct seek_job *seek;      /* NULL: none */
     struct redrive *redrive;    /* the last one; NULL: none yet */
     bool limit_changed;         /* of failures; looked at when no move is under way */
@@ -167,7 +172,7 @@ struct group {
     struct list answering;  /* settlements in the write under way */
     struct storage_row *rows;
     struct log_rows write;
-    uint8_t epoch_key[9], epoch_row[5], remove_keys[12][9];
+    uint8_t epoch_key[9], epoch_row[5], remove_keys[12][9], unit_keys[2][17];
 
     uint32_t part_count; /* those of the queue, then that of the dead letters, if there is one */
     struct part parts[];
@@ -180,6 +185,19 @@ void group_opened(struct group *group);
 /* Completes a request that somebody else's call started: at once when it is at home here. */
 void group_answer(struct group *group, struct request *request, enum status status);
 void group_answer_all(struct group *group, struct list *settles, enum status status);
+
+/* The partition of a receipt of this life of the group; NULL: it is of none. */
+struct part *group_part_of(struct group *group, const struct receipt *receipt);
+enum window_outcome group_outcome(const struct part *part, enum settle_outcome outcome);
+/* due_ms 0: no delay. */
+enum status group_settle_lease(struct part *part, const struct receipt *receipt,
+                               enum window_outcome outcome, int64_t due_ms);
+
+/* group_unit.c */
+void unit_apply(struct group *group, struct group_unit *unit);
+enum status unit_load(struct group *group, struct span key, struct span value);
+/* Rows that the write which begins makes superfluous: true, and from where to where. */
+bool unit_rows(struct group *group, struct span *first, struct span *end);
 
 /* group_take.c */
 void takes_serve(struct group *group);

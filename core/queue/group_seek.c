@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Moving a group's position: find where to, wait until nothing of the old position is on its way
- * to storage, begin the windows anew, and answer when snapshots that say so are stored.
+ * to storage (units that come meanwhile are refused), begin the windows anew, and answer when
+ * snapshots that say so are stored.
  *
  *   FINDING --offsets known--> FOUND --no write, no move under way--> APPLIED --> WRITING --> ended
  */
@@ -134,7 +135,7 @@ static void find(struct seek_job *job)
 
 static bool is_quiet(const struct group *group)
 {
-    if (group->writing || group->rewrite_ms != 0)
+    if (group->writing || group->rewrite_ms != 0 || !list_is_empty(&group->units))
         return false;
     for (uint32_t i = 0; i < group->part_count; i++)
         if (!group->parts[i].dead && group->parts[i].move != NULL)

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The rows of a group: an epoch, and per partition a snapshot of its window, the deltas since, and
- * what was moved elsewhere (written with the batch that it went into, so it may be ahead of them).
+/* The rows of a group: an epoch, and per partition a snapshot of its window, the deltas since, what
+ * was moved elsewhere (written with the batch that it went into, so it may be ahead of them), and
+ * what units have settled that no delta says yet.
  *
- *   open:   scan epoch, snapshots, deltas -> probe bounds -> write epoch + 1 and new snapshots ->
- * serve flush:  one write at a time holds the changes of all partitions; the next one grows
- * meanwhile */
+ *   open:   scan epoch, snapshots, deltas, moved, units -> probe bounds -> write epoch + 1 and new
+ * snapshots -> serve flush:  one write at a time holds the changes of all partitions; the next one
+ * grows meanwhile */
 #include "core/queue/group_impl.h"
 
 #include "core/base/check.h"
@@ -115,6 +116,8 @@ static enum status load_row(struct group *group, struct span key, struct span va
         part->has_moved = true;
         window_apply_moved(part->window, load_u64(key.data + 17));
         return STATUS_OK;
+    case TABLE_GROUP_UNIT:
+        return unit_load(group, key, value);
     case TABLE_GROUP_FILTER:
         return filter_load(group, value);
     default:
@@ -178,6 +181,9 @@ static void scan_next(struct group *group, struct span last)
         scan_table(group, TABLE_GROUP_MOVED);
         return;
     case TABLE_GROUP_MOVED:
+        scan_table(group, TABLE_GROUP_UNIT);
+        return;
+    case TABLE_GROUP_UNIT:
         scan_table(group, TABLE_GROUP_FILTER);
         return;
     default:
@@ -260,6 +266,14 @@ static void add_moved_row(struct part *part)
                 moved_key(part->moved_end, part, end));
 }
 
+/* What units have settled is said by the deltas and snapshots of this write, or of earlier ones. */
+static void add_unit_rows(struct group *group)
+{
+    struct span first, end;
+    if (unit_rows(group, &first, &end))
+        add_row(group, STORAGE_DELETE_RANGE, first, end);
+}
+
 /* In place of a delta: everything, and the deltas so far go with the same write. False: no memory
  * for it. */
 static bool snapshot_row(struct part *part)
@@ -316,6 +330,8 @@ void store_flush(struct group *group)
     for (uint32_t i = 0; i < group->part_count; i++)
         if (window_has_changes(group->parts[i].window) || group->parts[i].must_rewrite)
             complete &= part_rows(&group->parts[i]);
+    if (complete)
+        add_unit_rows(group);
     struct span labels;
     if (filter_row(group, &labels))
         add_row(group, STORAGE_PUT,
@@ -339,12 +355,14 @@ static void write_opening(struct group *group)
     group->write.row_count = 0;
     for (uint32_t i = 0; i < group->part_count; i++) {
         struct part *part = &group->parts[i];
-        bool due = !part->has_snapshot || part->delta_count > 0 || window_has_changes(part->window);
+        bool due = !part->has_snapshot || part->delta_count > 0 ||
+                   window_has_changes(part->window) || group->unit_stored;
         if (due && !snapshot_row(part)) {
             group_break(group, STATUS_NO_MEMORY);
             return;
         }
     }
+    add_unit_rows(group);
     group->epoch++;
     group->epoch_row[0] = EPOCH_VERSION;
     store_u32(group->epoch_row + 1, group->epoch);
@@ -407,8 +425,9 @@ void store_rewrite(struct group *group)
 
 void store_remove(struct group *group)
 {
-    static const enum table tables[] = {TABLE_GROUP_SNAPSHOT, TABLE_GROUP_DELTA, TABLE_GROUP_MOVED,
-                                        TABLE_GROUP_FILTER, TABLE_GROUP_EPOCH};
+    static const enum table tables[] = {TABLE_GROUP_SNAPSHOT, TABLE_GROUP_DELTA,
+                                        TABLE_GROUP_MOVED,    TABLE_GROUP_UNIT,
+                                        TABLE_GROUP_FILTER,   TABLE_GROUP_EPOCH};
     group->removed = true;
     group->write.row_count = 0;
     for (uint32_t i = 0; i < sizeof tables / sizeof *tables; i++)

@@ -231,6 +231,8 @@ static void lease_link(struct window *window, uint32_t index, uint64_t now_ms, u
 static void lease_unlink(struct window *window, uint32_t index)
 {
     struct lease *lease = &window->leases[index];
+    if (lease->term == TERM_HELD)
+        return;
     struct term *term = &window->terms[lease->term];
     if (lease->previous == LEASE_NONE)
         term->first = lease->next;
@@ -279,11 +281,18 @@ void window_end_lease(struct window *window, uint64_t offset)
     lease_end(window, offset, *offset_map_get(&window->leased, offset));
 }
 
-/* The live lease that a receipt names, or LEASE_NONE. */
-static uint32_t lease_find(const struct window *window, uint64_t offset, uint32_t delivery)
+/* The live lease that a receipt names, held or not, or LEASE_NONE. */
+static uint32_t lease_named(const struct window *window, uint64_t offset, uint32_t delivery)
 {
     const uint32_t *index = offset_map_get(&window->leased, offset);
     return index != NULL && window->leases[*index].delivery == delivery ? *index : LEASE_NONE;
+}
+
+/* Likewise, if it is not held. */
+static uint32_t lease_find(const struct window *window, uint64_t offset, uint32_t delivery)
+{
+    uint32_t index = lease_named(window, offset, delivery);
+    return index != LEASE_NONE && window->leases[index].term == TERM_HELD ? LEASE_NONE : index;
 }
 
 /* Hand-out and settlement */
@@ -324,6 +333,7 @@ void window_take(struct window *window, uint64_t offset, uint64_t now_ms, uint32
     uint32_t index = lease_new(window);
     window->leases[index].offset = offset;
     window->leases[index].delivery = *delivery = ++window->delivery;
+    window->leases[index].released = false;
     lease_link(window, index, now_ms, lease_ms);
     offset_map_put(&window->leased, offset, index);
     *failures = window_failures(window, offset, NULL);
@@ -370,9 +380,13 @@ static void reject(struct window *window, uint64_t offset)
 enum status window_settle(struct window *window, uint64_t offset, uint32_t delivery,
                           enum window_outcome outcome)
 {
-    uint32_t index = lease_find(window, offset, delivery);
+    uint32_t index = lease_named(window, offset, delivery);
     if (index == LEASE_NONE)
         return STATUS_STALE;
+    if (window->leases[index].term == TERM_HELD) {
+        window->leases[index].released |= outcome == WINDOW_RELEASED;
+        return STATUS_STALE;
+    }
     lease_end(window, offset, index);
     switch (outcome) {
     case WINDOW_DONE:
@@ -419,6 +433,38 @@ enum status window_renew(struct window *window, uint64_t offset, uint32_t delive
     lease_unlink(window, index);
     lease_link(window, index, now_ms, lease_ms);
     return STATUS_OK;
+}
+
+/* A row that says what became of an offset must be understood on top of the rows stored so far. */
+static bool may_move(const struct window *window, uint64_t offset)
+{
+    return offset < window->stored_base + LIMIT_WINDOW;
+}
+
+enum status window_hold(struct window *window, uint64_t offset, uint32_t delivery)
+{
+    uint32_t index = lease_find(window, offset, delivery);
+    if (index == LEASE_NONE)
+        return STATUS_STALE;
+    if (!may_move(window, offset))
+        return STATUS_BUSY;
+    lease_unlink(window, index);
+    window->leases[index].term = TERM_HELD;
+    return STATUS_OK;
+}
+
+bool window_unhold(struct window *window, uint64_t offset, uint32_t delivery, uint64_t now_ms)
+{
+    uint32_t index = lease_named(window, offset, delivery);
+    if (index == LEASE_NONE) /* retention has taken the record */
+        return false;
+    struct lease *lease = &window->leases[index];
+    CHECK(lease->term == TERM_HELD);
+    uint64_t left_ms = lease->deadline_ms > now_ms ? lease->deadline_ms - now_ms : 0;
+    bool released = lease->released;
+    lease->released = false;
+    lease_link(window, index, now_ms, (uint32_t)left_ms);
+    return released;
 }
 
 /* The lease with the earliest deadline; LEASE_NONE when nothing is leased. */
@@ -478,6 +524,18 @@ uint32_t window_failures(const struct window *window, uint64_t offset, bool *rej
     return failures == NULL ? 0 : *failures & ~REJECTED;
 }
 
+uint32_t window_failures_stored(const struct window *window, uint64_t offset,
+                                enum window_outcome outcome)
+{
+    const uint32_t *known = offset_map_get(&window->failures, offset);
+    uint32_t failures = known == NULL ? 0 : *known;
+    if (outcome == WINDOW_REJECTED)
+        failures |= REJECTED;
+    else if (outcome == WINDOW_FAILED && (failures & ~REJECTED) < WINDOW_NO_LIMIT)
+        failures++;
+    return failures;
+}
+
 bool window_is_spent(const struct window *window, uint64_t offset)
 {
     const uint32_t *failures = offset_map_get(&window->failures, offset);
@@ -521,12 +579,6 @@ void window_limit_failures(struct window *window, uint32_t failures_max)
     spend_available(window);
     window_advance(window);
     window_clean_lines(window);
-}
-
-/* A row that says an offset has moved must be understood on top of the rows stored so far. */
-static bool may_move(const struct window *window, uint64_t offset)
-{
-    return offset < window->stored_base + LIMIT_WINDOW;
 }
 
 uint32_t window_spent(const struct window *window, uint64_t *offsets, uint32_t max)

@@ -93,6 +93,14 @@ enum status window_delay(struct window *window, uint64_t offset, uint32_t delive
 enum status window_renew(struct window *window, uint64_t offset, uint32_t delivery, uint64_t now_ms,
                          uint32_t lease_ms);
 
+/* A live lease that is about to be settled together with something else: until window_unhold() it
+ * does not run out, and is STALE for everybody. STALE as above, also when it is held already. BUSY:
+ * a row of its own that says what became of it could not be understood yet. */
+enum status window_hold(struct window *window, uint64_t offset, uint32_t delivery);
+/* It is a lease as before, with its old deadline. True: it was RELEASED meanwhile, which remains to
+ * be done. */
+bool window_unhold(struct window *window, uint64_t offset, uint32_t delivery, uint64_t now_ms);
+
 /* Earliest deadline, 0 when nothing is leased; expires one lease that is due (counts as FAILED):
  * false when none. */
 uint64_t window_deadline(const struct window *window);
@@ -147,5 +155,12 @@ enum status window_snapshot(const struct window *window, struct buf *row);
 enum status window_apply(struct window *window, struct span row);
 /* After the rows: an offset that a row of its own says is done. */
 void window_apply_moved(struct window *window, uint64_t offset);
+/* Likewise: what was settled in a way that the rows may say or not. failures are all it has had,
+ * in the form of window_failures_stored(); due_ms 0: it waits for nothing. */
+void window_apply_done(struct window *window, uint64_t offset);
+void window_apply_failed(struct window *window, uint64_t offset, uint32_t failures, int64_t due_ms);
+/* What window_settle() of a leased offset will make of its failures. */
+uint32_t window_failures_stored(const struct window *window, uint64_t offset,
+                                enum window_outcome outcome);
 
 #endif

@@ -10,6 +10,7 @@
 #include "core/queue/window.h"
 
 #define LEASE_NONE UINT32_MAX
+#define TERM_HELD  UINT32_MAX          /* in no list */
 #define REJECTED   (UINT32_C(1) << 31) /* in a failure count */
 
 struct lease {
@@ -18,6 +19,7 @@ struct lease {
     uint32_t delivery;
     uint32_t term;           /* which list it is in */
     uint32_t previous, next; /* in that list; next also links free leases */
+    bool released;           /* while it was held */
 };
 
 /* All leases of one length, oldest first: which is the order of their deadlines. */

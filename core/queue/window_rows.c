@@ -366,3 +366,29 @@ void window_apply_moved(struct window *window, uint64_t offset)
     window_extend(window, window->states.top);
     window_clean_lines(window);
 }
+
+void window_apply_done(struct window *window, uint64_t offset)
+{
+    if (window_state(window, offset) == OFFSET_DONE)
+        return;
+    window->acknowledged++;
+    window_apply_moved(window, offset);
+}
+
+void window_apply_failed(struct window *window, uint64_t offset, uint32_t failures, int64_t due_ms)
+{
+    if (window_state(window, offset) == OFFSET_DONE || offset >= window->states.base + LIMIT_WINDOW)
+        return;
+    if (offset >= window->states.top)
+        state_ring_set(&window->states, offset, OFFSET_AVAILABLE);
+    if (failures > 0)
+        offset_map_put(&window->failures, offset, failures);
+    if (due_ms > 0) {
+        window_set_state(window, offset, OFFSET_PARKED);
+        due_heap_put(&window->delays,
+                     (struct due){.due_ms = due_ms, .offset = offset, .written = true});
+    }
+    window_extend(window, window->states.top);
+    window_advance(window);
+    window_clean_lines(window);
+}

@@ -289,6 +289,121 @@ static void test_idle_producers(void **state)
     assert_duplicate(append_one_sequenced(1000, 1, 7, 0, 1), 200);
 }
 
+static void unit_go(struct append *append, uint64_t unit, uint32_t parts, uint64_t value,
+                    uint64_t key)
+{
+    append_begin(append);
+    add_keyed(append, value, key);
+    add_item(append, value + 1, 1);
+    append->append.unit = unit;
+    append->append.part_count = parts;
+    append_go(append);
+}
+
+static void other_done(struct request *request, enum status status)
+{
+    (void)request;
+    (void)status;
+}
+
+/* The other part of a unit. */
+static void unit_end(struct log_append *other, uint64_t unit, enum status why)
+{
+    *other = (struct log_append){.partition = PARTITION, .unit = unit, .part_count = 2};
+    request_init(&other->request, rig.loop, other_done);
+    if (why == STATUS_OK)
+        log_append(rig.log_worker, other);
+    else
+        log_refuse(rig.log_worker, other, why);
+}
+
+/* Some of what is under way may stay so. */
+static void run_turns(void)
+{
+    for (unsigned i = 0; i < 12; i++)
+        run_turn();
+}
+
+/* Parts of units: whatever else is under way, they never wait for it. */
+static void test_units(void **state)
+{
+    (void)state;
+    struct append units[3], plain[3];
+    struct log_append other;
+    run_turns();
+    unit_go(&units[0], 1, 2, 0, 100);
+    unit_go(&units[1], 2, 2, 10, 200);
+    append_begin(&plain[0]);
+    add_keyed(&plain[0], 20, 100); /* waits for the first unit */
+    append_go(&plain[0]);
+    unit_go(&units[2], 3, 1, 30, 100); /* must not */
+    run_turns();
+    assert_true(units[2].done);
+    assert_int_equal(units[2].status, STATUS_BUSY);
+    assert_false(units[0].done || units[1].done || plain[0].done);
+    /* The first is refused: its id is not used, and whoever waited may try again. */
+    unit_end(&other, 1, STATUS_DENIED);
+    run_turns();
+    assert_true(units[0].done && !plain[0].done); /* answers keep their order */
+    assert_int_equal(units[0].status, STATUS_DENIED);
+    assert_int_equal(rig.end, 0);
+    /* The second is stored, and its id known. */
+    unit_end(&other, 2, STATUS_OK);
+    run_turns();
+    assert_true(units[1].done && plain[0].done);
+    assert_int_equal(units[1].status, STATUS_OK);
+    assert_int_equal(plain[0].status, STATUS_OK);
+    assert_int_equal(plain[0].items[0].status, STATUS_BUSY);
+    assert_int_equal(rig.end, 2);
+    assert_duplicate(append_one_keyed(0, 200), 0);
+    assert_new(append_one_keyed(5, 100), 2);
+    /* Nothing in it is new: it counts as a part all the same. */
+    append_begin(&units[0]);
+    add_keyed(&units[0], 0, 200);
+    units[0].append.unit = 4;
+    units[0].append.part_count = 2;
+    append_go(&units[0]);
+    run_turns();
+    assert_false(units[0].done);
+    unit_end(&other, 4, STATUS_OK);
+    run_turns();
+    assert_true(units[0].done && units[0].status == STATUS_OK);
+    assert_int_equal(rig.end, 3);
+    /* Where others wait in line for a producer, it is refused instead. */
+    door.hold = true;
+    for (unsigned i = 0; i < 2; i++) {
+        append_begin(&plain[i]);
+        add_sequenced(&plain[i], 40 + i, 1, 9, 0, (int32_t)i);
+        append_go(&plain[i]);
+    }
+    unit_go(&units[1], 5, 1, 50, 300);
+    run_turns();
+    door_let_pass();
+    run_turns();
+    assert_true(plain[0].done && plain[1].done && units[1].done);
+    assert_int_equal(plain[1].items[0].status, STATUS_OK);
+    assert_int_equal(units[1].status, STATUS_BUSY);
+    assert_int_equal(rig.end, 5);
+    /* An item that is refused refuses all. */
+    rig.worker.keys += LIMIT_DEDUP_KEYS;
+    unit_go(&units[2], 6, 2, 60, 400);
+    unit_end(&other, 6, STATUS_OK);
+    run_turns();
+    rig.worker.keys -= LIMIT_DEDUP_KEYS;
+    assert_true(units[2].done);
+    assert_int_equal(units[2].status, STATUS_OVER_QUOTA);
+    assert_int_equal(rig.end, 5);
+    /* At the end too. */
+    struct dedup *dedup = rig.dedup;
+    unit_go(&units[0], 7, 2, 70, 500);
+    rig.dedup = NULL;
+    dedup_close(dedup, false);
+    unit_end(&other, 7, STATUS_OK);
+    run_turns();
+    assert_true(units[0].done && units[0].status == STATUS_OK);
+    assert_int_equal(rig.end, 7);
+}
+
 int main(void)
 {
 #define TEST(test) cmocka_unit_test_setup_teardown(test, rig_open, rig_close)
@@ -296,7 +411,7 @@ int main(void)
         TEST(test_keyed),          TEST(test_mixed_batch),    TEST(test_keyed_pending),
         TEST(test_limit),          TEST(test_many_keys),      TEST(test_removed),
         TEST(test_sequenced),      TEST(test_sequences_wrap), TEST(test_sequenced_pending),
-        TEST(test_idle_producers),
+        TEST(test_idle_producers), TEST(test_units),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -744,6 +744,42 @@ static void test_window_is_flat(void **state)
                       sizes[i], measure(sizes[i], false), measure(sizes[i], true));
 }
 
+/* A held lease stays as it is, whatever the clock and others say, until it is let go of. */
+static void test_window_held(void **state)
+{
+    (void)state;
+    struct window *window = window_new(0, 10);
+    uint64_t offset;
+    uint32_t delivery[4], failures;
+    window_extend(window, 10);
+    for (uint64_t i = 0; i < 4; i++)
+        window_take(window, i, 100, i == 3 ? 1000 : 50, &delivery[i], &failures);
+    assert_int_equal(window_hold(window, 0, delivery[0] + 1), STATUS_STALE);
+    assert_int_equal(window_hold(window, 5, delivery[0]), STATUS_STALE);
+    for (uint64_t i = 0; i < 3; i++)
+        assert_int_equal(window_hold(window, i, delivery[i]), STATUS_OK);
+    assert_int_equal(window_hold(window, 0, delivery[0]), STATUS_STALE);
+    assert_int_equal(window_deadline(window), 1100);
+    assert_false(window_expire(window, 1000, &offset));
+    assert_int_equal(window_settle(window, 0, delivery[0], WINDOW_DONE), STATUS_STALE);
+    assert_int_equal(window_delay(window, 0, delivery[0], WINDOW_FAILED, 9), STATUS_STALE);
+    assert_int_equal(window_renew(window, 0, delivery[0], 1000, 50), STATUS_STALE);
+    assert_int_equal(window_settle(window, 1, delivery[1], WINDOW_RELEASED), STATUS_STALE);
+    assert_int_equal(window_in_flight(window), 4);
+    /* 0 has run out meanwhile, 1 was given back, 2 is gone. */
+    assert_int_equal(window_failures_stored(window, 2, WINDOW_FAILED), 1);
+    assert_false(window_unhold(window, 0, delivery[0], 1000));
+    assert_true(window_unhold(window, 1, delivery[1], 1000));
+    assert_int_equal(window_deadline(window), 1000);
+    assert_int_equal(window_settle(window, 1, delivery[1], WINDOW_DONE), STATUS_OK);
+    assert_true(window_expire(window, 1000, &offset));
+    assert_int_equal(offset, 0);
+    assert_int_equal(window_skip_to(window, 3), 2);
+    assert_false(window_unhold(window, 2, delivery[2], 1000));
+    assert_int_equal(window_in_flight(window), 1);
+    window_free(window);
+}
+
 int main(void)
 {
     static const struct CMUnitTest tests[] = {
@@ -751,6 +787,7 @@ int main(void)
         cmocka_unit_test(test_window_stuck_records),
         cmocka_unit_test(test_window_span_limit),
         cmocka_unit_test(test_window_restart),
+        cmocka_unit_test(test_window_held),
         cmocka_unit_test(test_window_many_lease_lengths),
         cmocka_unit_test(test_window_gap_of_any_length),
         cmocka_unit_test(test_window_bad_rows),

@@ -54,6 +54,9 @@
 #define LIMIT_DEDUP_MS          604800000u /* the longest window: 7 days */
 #define LIMIT_DEDUP_ID          256u       /* bytes of an id, or of a producer's name */
 #define LIMIT_PRODUCERS         100000u    /* with sequences, in the partitions of one worker */
+#define LIMIT_TRANSACTIONS      64u        /* open ones of one client */
+#define LIMIT_TRANSACTION_PARTS 10000u     /* messages and settlements of one */
+#define LIMIT_TRANSACTION_MS    300000u    /* from its beginning to its commit */
 #define LIMIT_LOOK_AHEAD        65536u     /* skipped records of one fifo group and partition */
 #define LIMIT_HTTP_BODY         (12u * 1024 * 1024)
 #define LIMIT_FOLLOWERS         100u                /* per client */

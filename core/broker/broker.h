@@ -32,6 +32,7 @@ struct broker_options {
     uint32_t connection_rate;    /* broker_may_connect() per second; 0: no limit */
     uint32_t address_rate;       /* likewise, from one address */
     uint32_t sweep_ms;           /* how often what has expired is looked for; 0: 1000 */
+    uint32_t transaction_ms;     /* from begin to commit; 0: LIMIT_TRANSACTION_MS */
 };
 
 /* Loads the catalog (blocking, before the loops run; a store of its own format that cannot be read
@@ -134,7 +135,10 @@ struct client {
     char *publisher; /* header value */
     uint32_t publisher_size;
     struct broker_login *login; /* running */
-    struct list followers;      /* readers without leases: follow.h */
+    struct list transactions;   /* not over */
+    uint32_t transaction_count;
+    size_t transaction_bytes; /* of what is published within them */
+    struct list followers;    /* readers without leases: follow.h */
     uint32_t follower_count;
     struct catch_up *catch_up; /* read in flight */
     bool open;
@@ -416,6 +420,50 @@ void broker_explain(struct client *client, const struct group_spec *group,
                     struct group_explain *explain);
 /* Records of one partition from offset or time on, checked for ACTION_CONSUME on the queue. */
 void broker_read(struct client *client, const struct queue *queue, struct log_read *read);
+
+/* ---------------------------------------------------------------- transactions */
+
+/* What is published and settled within one takes effect together when it is committed, whoever owns
+ * the partitions and groups: in one write, or not at all. Nothing is seen of it before that is
+ * durable. Until the commit leases run on; while it is under way they are held.
+ *
+ * done() comes once: with how the commit has ended, also when the client has gone meanwhile; with
+ * TIMED_OUT when none comes in time. Never after broker_roll_back(), nor when the client is closed
+ * before the commit, which rolls back. */
+struct broker_transaction {
+    struct request request; /* home: the client's loop */
+    struct client *client;
+    /* Below: the broker's. */
+    struct broker_worker *worker;
+    struct link of_client;
+    struct loop_timer timer;
+    struct list messages;
+    struct unit_settlement *settlements;
+    uint32_t message_count, settlement_count, settlement_capacity;
+    size_t bytes;
+    enum status failure; /* OK, or why it cannot be committed any more */
+    bool committing;
+};
+/* OVER_QUOTA: the client has LIMIT_TRANSACTIONS. */
+enum status broker_begin(struct broker_transaction *transaction);
+/* As broker_publish(), but for answer, token and number, which are not looked at; always stored.
+ * What is refused here ends the transaction's hope: so will the commit be. Rights, routes and
+ * limits of queues are looked at by the commit. UNSUPPORTED: delay_ms, or a producer. OVER_QUOTA:
+ * LIMIT_TRANSACTION_PARTS, or LIMIT_CLIENT_IN_BYTES in all transactions of the client. */
+enum status broker_publish_within(struct broker_transaction *transaction,
+                                  const struct publish *publish);
+/* For a publish that the adapter refuses by itself. */
+void broker_refuse_within(struct broker_transaction *transaction, enum status status);
+/* As group_settle of one receipt; outcome is not RENEWED. */
+enum status broker_settle_within(struct broker_transaction *transaction,
+                                 const struct receipt *receipt, enum settle_outcome outcome,
+                                 uint32_t delay_ms);
+/* Ends with OK: all of it is durable. STALE: a lease had run out. Else with what stands against one
+ * part, as it would be answered outside of a transaction; BUSY: also where a part would have to
+ * wait for another transaction. Then nothing was done, and the leases are as they were.
+ * STORAGE_FAILED: nobody knows. */
+void broker_commit(struct broker_transaction *transaction);
+void broker_roll_back(struct broker_transaction *transaction); /* before the commit */
 
 /* ---------------------------------------------------------------- administration */
 

@@ -7,6 +7,7 @@
 #include "core/base/heap.h"
 #include "core/broker/consume.h"
 #include "core/broker/follow.h"
+#include "core/broker/transaction.h"
 
 enum { CREDENTIAL_MS = 5 * 60 * 1000 };
 
@@ -25,6 +26,7 @@ void client_init(struct client *client, struct broker_worker *worker, const stru
     list_init(&client->consumers);
     list_init(&client->walks);
     list_init(&client->followers);
+    list_init(&client->transactions);
     link_init(&client->waiting);
     client->figures = figures_of(worker, ops->protocol);
     list_push(&worker->clients, &client->link);
@@ -45,6 +47,7 @@ void client_close(struct client *client)
     link_remove(&client->link);
     worker->client_count--;
     client->open = false;
+    transactions_close(client);
     consumers_close(client);
     followers_close(client);
     if (client->login != NULL)

@@ -261,6 +261,13 @@ void consumer_renew(struct consumer *consumer, uint32_t slot, uint32_t lease_ms,
     settle_receipt(consumer, receipt, &how, token);
 }
 
+void consumer_forget(struct consumer *consumer, uint32_t slot)
+{
+    CHECK(!consumer->closed && consumer_lease(consumer, slot) != NULL);
+    lease_remove(consumer, slot);
+    consumer_wake(consumer); /* there may be room for more leases */
+}
+
 /* ------------------------------------------------ takes */
 
 static bool output_is_full(const struct consumer *consumer)

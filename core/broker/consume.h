@@ -61,6 +61,8 @@ void consumer_pause(struct consumer *consumer, bool paused);
 void consumer_settle(struct consumer *consumer, uint32_t slot, enum settle_outcome outcome,
                      uint32_t delay_ms, uint64_t token);
 void consumer_renew(struct consumer *consumer, uint32_t slot, uint32_t lease_ms, uint64_t token);
+/* The lease in slot has been settled otherwise: by a transaction. */
+void consumer_forget(struct consumer *consumer, uint32_t slot);
 /* The lease in slot, for protocols whose peers name leases themselves; NULL: there is none. */
 const struct receipt *consumer_lease(const struct consumer *consumer, uint32_t slot);
 uint32_t consumer_lease_count(const struct consumer *consumer);

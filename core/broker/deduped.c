@@ -191,11 +191,13 @@ static void arrive(struct mail *mail)
     struct deduped_append *append = container_of(mail, struct deduped_append, mail);
     struct broker_worker *owner = append->owner;
     struct dedup *dedup = owner->ending ? NULL : deduped_of(owner, append->partition);
+    enum status why = owner->ending ? STATUS_SHUTTING_DOWN : STATUS_NOT_FOUND;
     if (dedup != NULL)
         dedup_append(dedup, &append->append);
+    else if (append->append.unit != 0)
+        dedup_refuse(owner->log, &append->append, why);
     else
-        request_complete(&append->append.request,
-                         owner->ending ? STATUS_SHUTTING_DOWN : STATUS_NOT_FOUND);
+        request_complete(&append->append.request, why);
 }
 
 void deduped_send(struct broker_worker *from, struct deduped_append *append)

@@ -43,7 +43,7 @@ static inline bool publish_is_deduped(const struct publish *publish)
 /* A batch on its way to the owner of its partition and back. append's first group, with its request
  * at home on from's loop, is set. */
 struct deduped_append {
-    struct job *job; /* the caller's */
+    void *context; /* the caller's */
     struct mail mail;
     struct broker_worker *owner;
     uint64_t partition;

@@ -124,42 +124,66 @@ void publish_close(struct client *client)
 /* ------------------------------------------------ batches on their way */
 
 struct job {
+    struct trip trip;
     struct log_append append;
     struct broker_worker *worker;
-    uint64_t epoch;
-    struct link held;
     uint64_t bytes;
     struct deduped_append *deduped; /* NULL: straight into the log */
     uint32_t count;
     struct answer answers[];
 };
 
-static void job_start(struct job *job)
+static void trip_start(struct broker_worker *worker, struct trip *trip)
 {
-    struct broker_worker *worker = job->worker;
     worker->flying++;
-    worker->flying_epoch = job->epoch;
-    if (job->deduped != NULL)
-        deduped_send(worker, job->deduped);
-    else
-        log_append(worker->log, &job->append);
+    worker->flying_epoch = trip->epoch;
+    trip->start(trip);
 }
 
-static bool may_start(const struct job *job)
+static bool may_start(const struct broker_worker *worker, const struct trip *trip)
 {
-    return job->worker->flying == 0 || job->worker->flying_epoch == job->epoch;
+    return worker->flying == 0 || worker->flying_epoch == trip->epoch;
 }
 
 static void start_held(struct broker_worker *worker)
 {
     struct link *link;
     while ((link = list_first(&worker->held)) != NULL) {
-        struct job *job = container_of(link, struct job, held);
-        if (!may_start(job))
+        struct trip *trip = container_of(link, struct trip, held);
+        if (!may_start(worker, trip))
             return;
         link_remove(link);
-        job_start(job);
+        trip_start(worker, trip);
     }
+}
+
+void publish_depart(struct broker_worker *worker, struct trip *trip,
+                    void (*start)(struct trip *trip))
+{
+    trip->start = start;
+    trip->epoch = worker->epoch;
+    worker->jobs++;
+    if (list_is_empty(&worker->held) && may_start(worker, trip))
+        trip_start(worker, trip);
+    else
+        list_push(&worker->held, &trip->held);
+}
+
+void publish_back(struct broker_worker *worker)
+{
+    worker->jobs--;
+    worker->flying--;
+    start_held(worker);
+    publish_wake(worker);
+}
+
+static void job_start(struct trip *trip)
+{
+    struct job *job = container_of(trip, struct job, trip);
+    if (job->deduped != NULL)
+        deduped_send(job->worker, job->deduped);
+    else
+        log_append(job->worker->log, &job->append);
 }
 
 void publish_wake(struct broker_worker *worker)
@@ -183,12 +207,9 @@ static void job_end(struct job *job)
     struct broker_worker *worker = job->worker;
     answers_return(job->answers, job->count);
     worker->in_bytes -= job->bytes;
-    worker->jobs--;
-    worker->flying--;
     batch_unref(job->append.batch);
     heap_free(job);
-    start_held(worker);
-    publish_wake(worker);
+    publish_back(worker);
 }
 
 static void job_done(struct request *request, enum status status)
@@ -239,7 +260,7 @@ static void settle_items(const struct job *job, enum status status)
 static void deduped_done(struct request *request, enum status status)
 {
     struct deduped_append *deduped = container_of(request, struct deduped_append, append.request);
-    struct job *job = deduped->job;
+    struct job *job = deduped->context;
     struct broker_worker *worker = job->worker;
     settle_items(job, status);
     const struct queue *queue = catalog_queue_of_partition(worker->catalog, deduped->partition);
@@ -262,7 +283,7 @@ static void job_dedup(struct job *job, struct outbox *outbox)
     struct log_append *append = &job->append;
     deduped_items_end(items, append->batch->record_count);
     struct deduped_append *deduped = heap_new(sizeof *deduped);
-    deduped->job = job;
+    deduped->context = job;
     deduped->partition = outbox->partition;
     deduped->append.batch = append->batch;
     deduped->append.items = items->items;
@@ -304,13 +325,8 @@ static void outbox_submit(struct outbox *outbox)
     job->append.batch = batch;
     if (outbox->items.count > 0 || outbox->deduping > 0)
         job_dedup(job, outbox);
-    worker->jobs++;
     metric_observe(worker->broker->metrics.batch_records, batch->record_count);
-    job->epoch = worker->epoch;
-    if (list_is_empty(&worker->held) && may_start(job))
-        job_start(job);
-    else
-        list_push(&worker->held, &job->held);
+    publish_depart(worker, &job->trip, job_start);
 }
 
 /* Delivered at the end of the turn: nobody is called back from inside of a publish. */
@@ -321,14 +337,20 @@ static void live_seal(struct broker_worker *worker)
         list_push(&worker->live_full, &batch->in_tail);
 }
 
+void publish_submit(struct broker_worker *worker)
+{
+    struct link *link;
+    while ((link = list_first(&worker->dirty)) != NULL)
+        outbox_submit(container_of(link, struct outbox, dirty));
+}
+
 void publish_seal(struct broker_worker *worker)
 {
     live_seal(worker);
     struct link *link;
     while ((link = list_pop(&worker->live_full)) != NULL)
         deliver_live(worker, container_of(link, struct batch, in_tail));
-    while ((link = list_first(&worker->dirty)) != NULL)
-        outbox_submit(container_of(link, struct outbox, dirty));
+    publish_submit(worker);
     delayed_seal(worker);
     figures_flush(worker);
 }
@@ -506,8 +528,7 @@ static bool is_full(const struct queue *queue, uint64_t partition, size_t size)
     return false;
 }
 
-/* What stands against it before its address is looked at. */
-static enum status may_publish_now(struct client *client)
+enum status publish_may_begin(struct client *client)
 {
     struct broker_worker *worker = client->worker;
     uint32_t rate = worker->broker->options.publish_rate;
@@ -522,34 +543,47 @@ static enum status may_publish_now(struct client *client)
                                                                              : STATUS_OK;
 }
 
-static enum status publish_now(struct client *client, const struct publish *publish)
+enum status publish_check(const struct client *client, const struct publish *publish, size_t *size)
+{
+    *size = publish_size(client, publish);
+    if (*size > LIMIT_RECORD_BYTES || publish->header_count > LIMIT_HEADERS)
+        return STATUS_TOO_LARGE;
+    return publish_is_deduped(publish) ? broker_check_id(publish, NULL) : STATUS_OK;
+}
+
+enum status publish_aim(struct client *client, const struct publish *publish, struct aim *aim)
 {
     struct broker_worker *worker = client->worker;
-    enum status status = may_publish_now(client);
-    if (status != STATUS_OK)
-        return status;
     const struct address *address = address_of(client, publish);
     if (address->status != STATUS_OK)
         return address->status;
-    size_t size = publish_size(client, publish);
-    if (size > LIMIT_RECORD_BYTES || publish->header_count > LIMIT_HEADERS)
-        return STATUS_TOO_LARGE;
-    bool deduped = publish_is_deduped(publish);
-    if (deduped && (status = broker_check_id(publish, NULL)) != STATUS_OK)
+    enum status status = publish_check(client, publish, &aim->size);
+    if (status != STATUS_OK)
         return status;
-    struct outbox *outbox =
+    aim->outbox =
         publish->queue == NULL ? address->outbox : outbox_of(worker, partition_of(worker, publish));
-    struct header standard[2];
-    struct record_input record = record_of(client, publish, standard);
-    const struct queue *queue = publish->queue != NULL ? publish->queue : address->home;
+    aim->queue = publish->queue != NULL ? publish->queue : address->home;
+    aim->unstored = address->unstored;
+    aim->record = record_of(client, publish, aim->standard);
+    return STATUS_OK;
+}
+
+static enum status publish_now(struct client *client, const struct publish *publish)
+{
+    struct aim aim;
+    enum status status = publish_may_begin(client);
+    if (status == STATUS_OK)
+        status = publish_aim(client, publish, &aim);
+    if (status != STATUS_OK)
+        return status;
     if (publish->delay_ms > 0)
-        return is_full(queue, outbox->partition, size)
+        return is_full(aim.queue, aim.outbox->partition, aim.size)
                    ? STATUS_OVER_QUOTA
-                   : delayed_publish(client, publish, outbox->partition, &record, size);
-    bool stored = publish->answer || publish->retain || deduped || !address->unstored ||
-                  publish->guarantee != GUARANTEE_AT_MOST_ONCE;
-    return stored ? publish_stored(client, publish, outbox, queue, &record, size)
-                  : publish_live(worker, &record, size);
+                   : delayed_publish(client, publish, aim.outbox->partition, &aim.record, aim.size);
+    bool stored = publish->answer || publish->retain || publish_is_deduped(publish) ||
+                  !aim.unstored || publish->guarantee != GUARANTEE_AT_MOST_ONCE;
+    return stored ? publish_stored(client, publish, aim.outbox, aim.queue, &aim.record, aim.size)
+                  : publish_live(client->worker, &aim.record, aim.size);
 }
 
 void broker_publish(struct client *client, const struct publish *publish)

@@ -108,7 +108,8 @@ struct broker_worker {
     uint64_t jobs;                 /* appends in flight, held ones included */
     uint64_t epoch;                /* rises when routes change */
     uint64_t flying, flying_epoch; /* appends in flight are all of one epoch */
-    struct list held;              /* appends that wait until those of an older one are back */
+    struct list held;              /* trips that wait until those of an older one are back */
+    uint64_t units;                /* begun here */
     uint64_t calls;                /* takes, settlements, logins, changes in flight */
     uint64_t reads;                /* of clients that catch up, in flight */
     uint64_t closing;              /* groups that are not closed yet */
@@ -208,7 +209,35 @@ void figures_flush(struct broker_worker *worker);
 void client_speak_for(struct client *client, uint64_t tenant, const struct principal *principal,
                       struct span client_id);
 
+/* Something that goes to partitions: what was published under older routes comes back before it
+ * starts. */
+struct trip {
+    struct link held;
+    uint64_t epoch;
+    void (*start)(struct trip *trip);
+};
+/* Where a publish goes, and as what. */
+struct aim {
+    struct outbox *outbox;
+    const struct queue *queue; /* borrowed from the catalog */
+    size_t size;
+    bool unstored; /* at most once it stays in memory */
+    struct record_input record;
+    struct header standard[2]; /* record's */
+};
+
 /* publish.c */
+void publish_depart(struct broker_worker *worker, struct trip *trip,
+                    void (*start)(struct trip *trip));
+void publish_back(struct broker_worker *worker); /* for each that has started, at its end */
+/* What stands against a publish before its address is looked at. */
+enum status publish_may_begin(struct client *client);
+/* What stands against it whatever its address is; size: about what it takes. */
+enum status publish_check(const struct client *client, const struct publish *publish, size_t *size);
+/* aim is valid until the publish's own memory goes, or the current callback returns. */
+enum status publish_aim(struct client *client, const struct publish *publish, struct aim *aim);
+/* What will be stored of this turn so far goes on its way; nobody is called back. */
+void publish_submit(struct broker_worker *worker);
 void publish_init(struct broker_worker *worker);
 void publish_deinit(struct broker_worker *worker);
 void publish_close(struct client *client);

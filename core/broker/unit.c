@@ -1,0 +1,409 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A transaction's commit as one unit of storage: one part for each batch and each group. Every part
+ * goes to its owner, which looks at it, holds what it needs, and hands it to storage, as a refusal
+ * if it cannot be. Parts never wait for each other or for other units, so that none can block
+ * another; storage ends all of them alike when the last has come.
+ *
+ *   worker of the client: parts -> owners: checked, held -> storage: one write, or none
+ *       <- all parts have ended <- commit indexes moved, windows changed, or leases as before
+ */
+#include "core/base/heap.h"
+#include "core/broker/transaction.h"
+
+/* Records for one partition while parts are added. */
+struct bundle {
+    struct link link;
+    uint64_t partition;
+    struct outbox *outbox; /* of this worker; valid until the unit is sent */
+    const struct queue *queue;
+    struct batch_builder builder;
+    struct deduped_items items;
+    uint32_t pending_records;
+    uint64_t pending_bytes;
+};
+
+struct batch_part {
+    struct link link;
+    struct unit *unit;
+    struct log_append append;
+    struct deduped_append *deduped; /* NULL: straight into the log */
+};
+
+struct group_part {
+    struct link link;
+    struct unit *unit;
+    uint64_t group;
+    uint64_t generation; /* of the catalog in which the group was found */
+    struct mail mail;
+    struct group_unit part;
+    struct unit_settlement *settlements;
+    uint32_t capacity;
+};
+
+struct unit {
+    struct trip trip;
+    struct broker_transaction *transaction;
+    struct client *client; /* while parts are added */
+    struct broker_worker *worker;
+    struct protocol_figures *figures;
+    struct list bundles, batches, groups;
+    struct map by_partition, by_group;
+    uint64_t bytes;
+    uint32_t records, left;
+    enum status status;
+};
+
+struct unit *unit_new(struct broker_transaction *transaction)
+{
+    struct unit *unit = heap_new(sizeof *unit);
+    publish_submit(transaction->worker); /* what the client has published before goes first */
+    unit->transaction = transaction;
+    unit->client = transaction->client;
+    unit->worker = transaction->worker;
+    unit->figures = transaction->client->figures;
+    list_init(&unit->bundles);
+    list_init(&unit->batches);
+    list_init(&unit->groups);
+    map_init(&unit->by_partition);
+    map_init(&unit->by_group);
+    return unit;
+}
+
+/* ------------------------------------------------ messages */
+
+static struct bundle *bundle_of(struct unit *unit, const struct aim *aim)
+{
+    uint64_t partition = aim->outbox->partition;
+    struct bundle *bundle = map_get(&unit->by_partition, span_of(&partition, sizeof partition));
+    if (bundle != NULL)
+        return bundle;
+    bundle = heap_new(sizeof *bundle);
+    bundle->partition = partition;
+    bundle->outbox = aim->outbox;
+    bundle->queue = aim->queue;
+    batch_builder_init(&bundle->builder);
+    list_push(&unit->bundles, &bundle->link);
+    map_put(&unit->by_partition, span_of(&bundle->partition, sizeof bundle->partition), bundle);
+    return bundle;
+}
+
+/* What comes behind a batch with ids goes the same way, so that it stays behind it. */
+static void part_dedup(struct batch_part *part, struct bundle *bundle)
+{
+    struct log_append *append = &part->append;
+    deduped_items_end(&bundle->items, append->batch->record_count);
+    struct deduped_append *deduped = heap_new(sizeof *deduped);
+    deduped->context = part;
+    deduped->partition = append->partition;
+    deduped->append.batch = append->batch;
+    deduped->append.items = bundle->items.items;
+    deduped->append.count = bundle->items.count;
+    deduped->append.pending_records = append->pending_records;
+    deduped->append.pending_bytes = append->pending_bytes;
+    bundle->items = (struct deduped_items){0};
+    part->deduped = deduped;
+    bundle->outbox->deduping++;
+}
+
+static void bundle_seal(struct unit *unit, struct bundle *bundle)
+{
+    struct batch *batch = batch_builder_seal(&bundle->builder);
+    if (batch == NULL)
+        return;
+    struct batch_part *part = heap_new(sizeof *part);
+    part->unit = unit;
+    part->append.partition = bundle->partition;
+    part->append.batch = batch;
+    part->append.pending_records = bundle->pending_records;
+    part->append.pending_bytes = bundle->pending_bytes;
+    bundle->pending_records = 0;
+    bundle->pending_bytes = 0;
+    if (bundle->items.count > 0 || bundle->outbox->deduping > 0)
+        part_dedup(part, bundle);
+    list_push(&unit->batches, &part->link);
+    metric_observe(unit->worker->broker->metrics.batch_records, batch->record_count);
+}
+
+enum status unit_publish(struct unit *unit, const struct publish *publish)
+{
+    struct aim aim;
+    enum status status = publish_aim(unit->client, publish, &aim);
+    if (status != STATUS_OK)
+        return status;
+    struct bundle *bundle = bundle_of(unit, &aim);
+    bool counted = aim.queue->overflow == OVERFLOW_REFUSE;
+    if (counted && !queue_admit(aim.queue, bundle->partition, aim.size))
+        return STATUS_OVER_QUOTA;
+    if (batch_builder_is_full(&bundle->builder, aim.size))
+        bundle_seal(unit, bundle);
+    status = batch_builder_add(&bundle->builder, &aim.record);
+    if (counted && status != STATUS_OK)
+        queue_take_back(aim.queue, bundle->partition, 1, aim.size);
+    if (status != STATUS_OK)
+        return status;
+    if (counted) {
+        bundle->pending_records++;
+        bundle->pending_bytes += aim.size;
+    }
+    if (publish_is_deduped(publish))
+        deduped_items_add(&bundle->items, unit->client, publish, bundle->builder.record_count);
+    unit->bytes += aim.size;
+    unit->records++;
+    return STATUS_OK;
+}
+
+/* ------------------------------------------------ settlements */
+
+static struct group_part *group_part_of(struct unit *unit, uint64_t group)
+{
+    struct group_part *part = map_get(&unit->by_group, span_of(&group, sizeof group));
+    if (part != NULL)
+        return part;
+    part = heap_new(sizeof *part);
+    part->unit = unit;
+    part->group = group;
+    part->generation = catalog_generation(unit->worker->catalog);
+    list_push(&unit->groups, &part->link);
+    map_put(&unit->by_group, span_of(&part->group, sizeof part->group), part);
+    return part;
+}
+
+static enum status may_settle(const struct unit *unit, uint64_t id)
+{
+    const struct catalog *catalog = unit->worker->catalog;
+    const struct group_spec *group = catalog_group(catalog, id);
+    const struct queue *queue = group == NULL ? NULL : catalog_queue(catalog, group->queue);
+    return queue == NULL
+               ? STATUS_NOT_FOUND
+               : broker_check(unit->client, ACTION_CONSUME, false, span_from_text(queue->name));
+}
+
+enum status unit_settle(struct unit *unit, const struct unit_settlement *settlement)
+{
+    uint64_t group = settlement->receipt.group;
+    if (map_get(&unit->by_group, span_of(&group, sizeof group)) == NULL) {
+        enum status status = may_settle(unit, group);
+        if (status != STATUS_OK)
+            return status;
+    }
+    struct group_part *part = group_part_of(unit, group);
+    if (part->part.count == part->capacity) {
+        part->capacity = part->capacity == 0 ? 16 : 2 * part->capacity;
+        part->settlements =
+            heap_resize(part->settlements, part->capacity * sizeof *part->settlements);
+    }
+    part->settlements[part->part.count++] = *settlement;
+    return STATUS_OK;
+}
+
+/* ------------------------------------------------ the end */
+
+static void bundles_free(struct unit *unit)
+{
+    struct link *link;
+    while ((link = list_pop(&unit->bundles)) != NULL) {
+        struct bundle *bundle = container_of(link, struct bundle, link);
+        if (bundle->pending_records > 0)
+            queue_take_back(bundle->queue, bundle->partition, bundle->pending_records,
+                            bundle->pending_bytes);
+        batch_builder_deinit(&bundle->builder);
+        deduped_items_deinit(&bundle->items);
+        heap_free(bundle);
+    }
+    map_deinit(&unit->by_partition);
+    map_deinit(&unit->by_group);
+}
+
+/* What the queue still counts as on its way: the log has taken the rest off. */
+static void take_back(const struct unit *unit, uint64_t partition, uint32_t records, uint64_t bytes)
+{
+    const struct queue *queue = catalog_queue_of_partition(unit->worker->catalog, partition);
+    if (queue != NULL && records > 0)
+        queue_take_back(queue, partition, records, bytes);
+}
+
+static void deduped_free(const struct unit *unit, struct deduped_append *deduped)
+{
+    struct outbox *outbox =
+        map_get(&unit->worker->outboxes, span_of(&deduped->partition, sizeof deduped->partition));
+    if (outbox != NULL) /* of a queue that is still there */
+        outbox->deduping--;
+    take_back(unit, deduped->partition, deduped->append.pending_records,
+              deduped->append.pending_bytes);
+    heap_free(deduped->append.items);
+    heap_free(deduped);
+}
+
+static void parts_free(struct unit *unit)
+{
+    struct link *link;
+    while ((link = list_pop(&unit->batches)) != NULL) {
+        struct batch_part *part = container_of(link, struct batch_part, link);
+        if (part->deduped != NULL)
+            deduped_free(unit, part->deduped);
+        batch_unref(part->append.batch);
+        heap_free(part);
+    }
+    while ((link = list_pop(&unit->groups)) != NULL) {
+        struct group_part *part = container_of(link, struct group_part, link);
+        heap_free(part->settlements);
+        heap_free(part);
+    }
+}
+
+void unit_drop(struct unit *unit)
+{
+    bundles_free(unit);
+    list_each(link, &unit->batches)
+    {
+        const struct batch_part *part = container_of(link, struct batch_part, link);
+        if (part->deduped == NULL)
+            take_back(unit, part->append.partition, part->append.pending_records,
+                      part->append.pending_bytes);
+    }
+    parts_free(unit);
+    heap_free(unit);
+}
+
+static void count_duplicates(const struct unit *unit)
+{
+    int64_t duplicates = 0;
+    list_each(link, &unit->batches)
+    {
+        const struct batch_part *part = container_of(link, struct batch_part, link);
+        for (uint32_t i = 0; part->deduped != NULL && i < part->deduped->append.count; i++) {
+            const struct dedup_item *item = &part->deduped->append.items[i];
+            duplicates += item->duplicate ? item->record_count : 0;
+        }
+    }
+    metric_add(unit->worker->broker->metrics.duplicates, duplicates);
+}
+
+static void part_ended(struct unit *unit, enum status status)
+{
+    struct broker_worker *worker = unit->worker;
+    if (unit->status == STATUS_OK)
+        unit->status = status;
+    if (--unit->left > 0)
+        return;
+    status = unit->status;
+    if (status == STATUS_OK)
+        count_duplicates(unit);
+    else
+        figures_refused(unit->figures, status);
+    worker->in_bytes -= unit->bytes;
+    struct broker_transaction *transaction = unit->transaction;
+    parts_free(unit);
+    heap_free(unit);
+    transaction_end(transaction, status);
+    publish_back(worker);
+}
+
+static void append_done(struct request *request, enum status status)
+{
+    part_ended(container_of(request, struct batch_part, append.request)->unit, status);
+}
+
+static void deduped_done(struct request *request, enum status status)
+{
+    struct deduped_append *deduped = container_of(request, struct deduped_append, append.request);
+    const struct batch_part *part = deduped->context;
+    part_ended(part->unit, status);
+}
+
+static void group_done(struct request *request, enum status status)
+{
+    part_ended(container_of(request, struct group_part, part.request)->unit, status);
+}
+
+/* ------------------------------------------------ the way there */
+
+static void group_arrive(struct mail *mail)
+{
+    struct group_part *part = container_of(mail, struct group_part, mail);
+    struct broker *broker = part->unit->worker->broker;
+    struct broker_worker *home = broker_home(broker, part->group);
+    const struct home_group *found =
+        map_get(&home->groups, span_of(&part->group, sizeof part->group));
+    if (found != NULL)
+        group_settle_unit(found->group, &part->part);
+    else if (!home->ending && catalog_generation(home->catalog) < part->generation)
+        mailbox_post(home->loop, mail); /* the snapshot with the group is on its way here */
+    else
+        group_unit_refuse(broker->log, &part->part,
+                          home->ending ? STATUS_SHUTTING_DOWN : STATUS_NOT_FOUND);
+}
+
+static void start(struct trip *trip)
+{
+    struct unit *unit = container_of(trip, struct unit, trip);
+    struct broker_worker *worker = unit->worker;
+    list_each(link, &unit->batches)
+    {
+        struct batch_part *part = container_of(link, struct batch_part, link);
+        if (part->deduped != NULL)
+            deduped_send(worker, part->deduped);
+        else
+            log_append(worker->log, &part->append);
+    }
+    list_each(link, &unit->groups)
+    {
+        struct group_part *part = container_of(link, struct group_part, link);
+        const struct broker_worker *home = broker_home(worker->broker, part->group);
+        part->mail.deliver = group_arrive;
+        if (home == worker)
+            group_arrive(&part->mail);
+        else
+            mailbox_post(home->loop, &part->mail);
+    }
+}
+
+static void parts_number(struct unit *unit, uint64_t number)
+{
+    struct loop *loop = unit->worker->loop;
+    list_each(link, &unit->batches)
+    {
+        struct batch_part *part = container_of(link, struct batch_part, link);
+        struct log_append *append = &part->append;
+        append->unit = number;
+        append->part_count = unit->left;
+        request_init(&append->request, loop, append_done);
+        if (part->deduped == NULL)
+            continue;
+        part->deduped->append.unit = number;
+        part->deduped->append.part_count = unit->left;
+        request_init(&part->deduped->append.request, loop, deduped_done);
+    }
+    list_each(link, &unit->groups)
+    {
+        struct group_part *part = container_of(link, struct group_part, link);
+        part->part.settlements = part->settlements;
+        part->part.unit = number;
+        part->part.part_count = unit->left;
+        request_init(&part->part.request, loop, group_done);
+    }
+}
+
+static uint32_t count(const struct list *list)
+{
+    uint32_t links = 0;
+    list_each(link, list) links++;
+    return links;
+}
+
+bool unit_send(struct unit *unit)
+{
+    struct broker_worker *worker = unit->worker;
+    list_each(link, &unit->bundles) bundle_seal(unit, container_of(link, struct bundle, link));
+    bundles_free(unit);
+    unit->left = count(&unit->batches) + count(&unit->groups);
+    if (unit->left == 0)
+        return false;
+    unit->figures->received_now += unit->records;
+    worker->stored_now += unit->records;
+    worker->in_bytes += unit->bytes;
+    parts_number(unit, ((uint64_t)worker->index + 1) << 48 | ++worker->units);
+    publish_depart(worker, &unit->trip, start);
+    loop_defer(worker->loop, &worker->seal_task, LOOP_WORK);
+    return true;
+}

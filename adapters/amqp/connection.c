@@ -431,7 +431,6 @@ static void session_close(void *context)
     loop_timer_stop(amqp_loop(connection), &connection->timer);
     loop_task_cancel(amqp_loop(connection), &connection->flush);
     amqp_links_close(connection);
-    amqp_transactions_free(connection);
     client_close(&connection->client);
     amqp_waiting_free(connection);
     amqp_topics_free(connection);

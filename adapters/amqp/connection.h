@@ -63,13 +63,6 @@ struct amqp_address {
     bool dead;
 };
 
-/* Where what a link sends goes. */
-struct amqp_place {
-    enum amqp_kind kind;
-    uint64_t queue; /* id */
-    const char *topic;
-};
-
 /* What a source's filter set asks for. */
 struct amqp_filter {
     struct selector *selector; /* a reference; NULL: all */
@@ -116,14 +109,10 @@ struct amqp_topic {
     char *filter;
 };
 
-struct amqp_transaction; /* transaction.c */
-
-/* A publish that waits for its answer; answers come in order. It is a link's, with its delivery, or
- * part of a commit. */
+/* A publish that waits for its answer; answers come in order. */
 struct amqp_waiting {
     struct amqp_link *link;
     pn_delivery_t *delivery;
-    struct amqp_transaction *transaction;
 };
 
 struct amqp_login; /* sasl.c */
@@ -145,7 +134,7 @@ struct amqp_connection {
     struct loop_task flush;
     struct loop_timer timer;
     struct list links, topics, transactions;
-    uint32_t link_count, topic_number, transaction_count;
+    uint32_t link_count, topic_number;
     uint64_t transaction_number;
     size_t partial_bytes;         /* of deliveries that have not come whole, all links */
     struct amqp_waiting *waiting; /* a ring */
@@ -214,9 +203,6 @@ void amqp_target_readable(struct amqp_link *link);
 void amqp_target_close(struct amqp_link *link);
 /* Makes a standard queue, then goes on with the attach. */
 void amqp_queue_make(struct amqp_link *link, struct span name);
-/* A message of a transaction that commits; amqp_transaction_answered() follows, once. */
-void amqp_publish_part(struct amqp_connection *connection, const struct amqp_place *place,
-                       struct span bytes, struct amqp_transaction *transaction);
 void amqp_answered(struct client *client, uint64_t token, enum status status, uint64_t partition,
                    uint64_t offset);
 void amqp_waiting_free(struct amqp_connection *connection);
@@ -243,19 +229,14 @@ void amqp_browse_open(struct amqp_link *link, const struct queue *queue, struct 
 void amqp_browse_flow(struct amqp_link *link, uint32_t credit, bool drain);
 
 /* transaction.c */
-enum { AMQP_TRANSACTIONAL = 0x34, AMQP_TOKEN_TRANSACTION = 1 };
+enum { AMQP_TRANSACTIONAL = 0x34 };
 void amqp_coordinate(struct amqp_link *link, pn_delivery_t *delivery, struct span bytes);
 void amqp_coordinator_close(struct amqp_link *link);
 enum status amqp_transaction_send(struct amqp_link *link, pn_delivery_t *delivery,
-                                  const struct amqp_place *place, struct span bytes,
-                                  struct err *err);
+                                  const struct publish *publish, struct err *err);
+/* A delivery within a transaction cannot be read: so the transaction cannot be committed. */
+void amqp_transaction_fail(struct amqp_link *link, pn_delivery_t *delivery, enum status why);
 void amqp_transaction_settle(struct amqp_link *link, pn_delivery_t *delivery, uint32_t slot);
-void amqp_transaction_answered(struct amqp_transaction *transaction, enum status status);
-/* A settlement with such a token. */
-void amqp_transaction_settled(uint64_t token, enum status status);
-/* The source leaves: what it was asked to settle gets no answer any more. */
-void amqp_transactions_leave(struct amqp_link *link);
-void amqp_transactions_free(struct amqp_connection *connection);
 
 /* topic.c */
 void amqp_topic_open(struct amqp_link *link, struct span filter, bool no_local);

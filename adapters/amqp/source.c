@@ -89,15 +89,10 @@ static void drained(struct consumer *consumer)
     amqp_wake(link->connection);
 }
 
-/* The receiver waits for the sender to settle, and the token is the delivery; or it was settled by
- * a transaction. */
+/* The receiver waits for the sender to settle, and the token is the delivery. */
 static void settled(struct consumer *consumer, uint64_t token, enum status status)
 {
     struct amqp_link *link = consumer_context(consumer);
-    if (token & AMQP_TOKEN_TRANSACTION) {
-        amqp_transaction_settled(token, status);
-        return;
-    }
     pn_delivery_t *delivery = (pn_delivery_t *)(uintptr_t)token;
     /* What came too late was not done. */
     pn_delivery_update(delivery, status == STATUS_OK ? pn_delivery_remote_state(delivery)
@@ -382,8 +377,6 @@ void amqp_source_close(struct amqp_link *link)
 {
     if (link->kind == AMQP_FROM_TOPIC)
         amqp_topic_close(link);
-    if (link->consumer != NULL)
-        amqp_transactions_leave(link);
     consumer_close(link->consumer, true);
     link->consumer = NULL;
     follower_close(link->follower);

@@ -26,16 +26,14 @@ static void waiting_push(struct amqp_connection *connection, struct amqp_waiting
     }
     uint32_t at = (connection->waiting_first + connection->waiting_count++) % capacity;
     connection->waiting[at] = waiting;
-    if (waiting.link != NULL)
-        waiting.link->refs++;
+    waiting.link->refs++;
 }
 
 void amqp_waiting_free(struct amqp_connection *connection)
 {
     for (uint32_t i = 0; i < connection->waiting_count; i++) {
         uint32_t at = (connection->waiting_first + i) % connection->waiting_capacity;
-        if (connection->waiting[at].link != NULL)
-            amqp_link_unref(connection->waiting[at].link);
+        amqp_link_unref(connection->waiting[at].link);
     }
     heap_free(connection->waiting);
     connection->waiting = NULL;
@@ -82,10 +80,6 @@ void amqp_answered(struct client *client, uint64_t token, enum status status, ui
     connection->waiting_first = (connection->waiting_first + 1) % connection->waiting_capacity;
     connection->waiting_count--;
     connection->answered++;
-    if (waiting.transaction != NULL) {
-        amqp_transaction_answered(waiting.transaction, status);
-        return;
-    }
     if (waiting.link->pn != NULL)
         settle(waiting.link, waiting.delivery, status, status_text(status));
     amqp_link_unref(waiting.link);
@@ -94,18 +88,18 @@ void amqp_answered(struct client *client, uint64_t token, enum status status, ui
 /* ------------------------------------------------ one message */
 
 /* Where the message goes; the relay's says it itself. */
-static enum status find_destination(struct amqp_connection *connection,
-                                    const struct amqp_place *place, struct span to,
+static enum status find_destination(const struct amqp_link *link, struct span to,
                                     struct publish *publish)
 {
-    const struct catalog *catalog = broker_catalog(connection->client.worker);
+    const struct client *client = &link->connection->client;
+    const struct catalog *catalog = broker_catalog(client->worker);
     struct amqp_address address = {.at = AMQP_AT_NOTHING};
-    switch (place->kind) {
+    switch (link->kind) {
     case AMQP_TO_QUEUE:
-        publish->queue = catalog_queue(catalog, place->queue);
+        publish->queue = catalog_queue(catalog, link->queue);
         return publish->queue == NULL ? STATUS_NOT_FOUND : STATUS_OK;
     case AMQP_TO_TOPIC:
-        publish->topic = span_from_text(place->topic);
+        publish->topic = span_from_text(link->topic);
         return STATUS_OK;
     default:
         break;
@@ -114,48 +108,43 @@ static enum status find_destination(struct amqp_connection *connection,
         return STATUS_NOT_FOUND;
     publish->topic = address.topic;
     if (address.at == AMQP_AT_QUEUE)
-        publish->queue = catalog_queue_by_text(catalog, connection->client.tenant, address.queue);
+        publish->queue = catalog_queue_by_text(catalog, client->tenant, address.queue);
     return address.at == AMQP_AT_TOPIC || publish->queue != NULL ? STATUS_OK : STATUS_NOT_FOUND;
 }
 
 /* A topic or a queue decides what becomes of the property `to`, so the destination is known before
  * the rest of the message is read; the relay reads it twice. */
-static enum status read_message(struct amqp_connection *connection, const struct amqp_place *place,
-                                struct arena *arena, struct span bytes, struct publish *publish,
-                                struct err *err)
+static enum status read_message(const struct amqp_link *link, struct arena *arena,
+                                struct span bytes, struct publish *publish, struct err *err)
 {
     struct span to = {0};
-    if (place->kind == AMQP_TO_ANYWHERE) {
+    if (link->kind == AMQP_TO_ANYWHERE) {
         struct amqp_message message;
         if (amqp_message_read(bytes, &message) != STATUS_OK)
             return err_set(err, STATUS_MALFORMED, "the message cannot be decoded");
         to = message.properties[AMQP_TO].bytes;
     }
-    enum status status = find_destination(connection, place, to, publish);
+    enum status status = find_destination(link, to, publish);
     if (status != STATUS_OK)
         return err_set(err, status, "there is no such node");
     return amqp_view_read(arena, bytes, publish, &to, err);
 }
 
-static struct amqp_place place_of(const struct amqp_link *link)
+static void publish_within(struct amqp_link *link, pn_delivery_t *delivery, struct span bytes)
 {
-    return (struct amqp_place){link->kind, link->queue, link->topic};
-}
-
-/* A transaction takes what can be published as far as can be said now. */
-static void publish_later(struct amqp_link *link, pn_delivery_t *delivery, struct span bytes)
-{
-    struct amqp_place place = place_of(link);
     struct arena arena;
     struct err err = {0};
-    struct publish publish = {0};
+    struct publish publish = {.guarantee = GUARANTEE_AT_LEAST_ONCE};
     arena_init(&arena, ARENA_MAX);
-    enum status status = read_message(link->connection, &place, &arena, bytes, &publish, &err);
-    arena_deinit(&arena);
-    if (status == STATUS_OK)
-        status = amqp_transaction_send(link, delivery, &place, bytes, &err);
-    if (status != STATUS_OK) {
+    enum status status = read_message(link, &arena, bytes, &publish, &err);
+    if (status == STATUS_OK) {
+        status = amqp_transaction_send(link, delivery, &publish, &err);
+    } else {
         amqp_count_refusal(status);
+        amqp_transaction_fail(link, delivery, status);
+    }
+    arena_deinit(&arena);
+    if (status != STATUS_OK) {
         settle(link, delivery, status, err.text);
         return;
     }
@@ -167,7 +156,6 @@ static void publish_later(struct amqp_link *link, pn_delivery_t *delivery, struc
 static void publish_message(struct amqp_link *link, pn_delivery_t *delivery, struct span bytes)
 {
     struct amqp_connection *connection = link->connection;
-    struct amqp_place place = place_of(link);
     bool settled = pn_delivery_settled(delivery);
     struct arena arena;
     struct err err = {0};
@@ -176,7 +164,7 @@ static void publish_message(struct amqp_link *link, pn_delivery_t *delivery, str
         .answer = !settled,
     };
     arena_init(&arena, ARENA_MAX);
-    enum status status = read_message(connection, &place, &arena, bytes, &publish, &err);
+    enum status status = read_message(link, &arena, bytes, &publish, &err);
     if (status != STATUS_OK)
         amqp_count_refusal(status);
     if (status == STATUS_OK && !settled) {
@@ -187,24 +175,6 @@ static void publish_message(struct amqp_link *link, pn_delivery_t *delivery, str
         broker_publish(&connection->client, &publish);
     if (settled || status != STATUS_OK)
         settle(link, delivery, status, err.text);
-    arena_deinit(&arena);
-}
-
-void amqp_publish_part(struct amqp_connection *connection, const struct amqp_place *place,
-                       struct span bytes, struct amqp_transaction *transaction)
-{
-    struct arena arena;
-    struct err err = {0};
-    struct publish publish = {.answer = true};
-    arena_init(&arena, ARENA_MAX);
-    enum status status = read_message(connection, place, &arena, bytes, &publish, &err);
-    if (status == STATUS_OK) {
-        publish.token = connection->answered + connection->waiting_count;
-        waiting_push(connection, (struct amqp_waiting){.transaction = transaction});
-        broker_publish(&connection->client, &publish);
-    } else {
-        amqp_transaction_answered(transaction, status);
-    }
     arena_deinit(&arena);
 }
 
@@ -224,7 +194,7 @@ static void take_message(struct amqp_link *link, pn_delivery_t *delivery, struct
     else if (link->kind == AMQP_TO_MANAGEMENT)
         take_request(link, delivery, bytes);
     else if (pn_delivery_remote_state(delivery) == AMQP_TRANSACTIONAL)
-        publish_later(link, delivery, bytes);
+        publish_within(link, delivery, bytes);
     else
         publish_message(link, delivery, bytes);
 }

@@ -1,57 +1,34 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Local transactions (part 4 of the standard). What is sent and settled within one is kept until it
- * is discharged. Then the messages are published in one turn, and when all of them are stored, the
- * settlements follow; a failure of the first keeps the second from happening. Records of one
- * partition become durable together; those of several, and the settlements, one after the other.
+/* Local transactions (part 4 of the standard): the coordinator's requests, and which deliveries of
+ * sources take part. What is sent and settled within one is the broker's, which commits it as a
+ * whole.
  *
- *   OPEN --discharge--> PUBLISHING --all stored--> SETTLING --all durable--> gone (accepted)
- *   any --rollback, failure, time, end of the coordinator--> gone (what was settled counts as
- * failed)
+ *   OPEN --discharge--> COMMITTING --> gone (accepted, or rejected and rolled back)
+ *   OPEN --discharge with fail, time, end of the coordinator--> gone (rolled back: what the
+ * receiver had settled counts as failed)
  */
 #include "adapters/amqp/connection.h"
 #include "core/base/pack.h"
 
-enum {
-    TRANSACTIONS_MAX = 64,
-    TRANSACTION_PARTS_MAX = 10000,
-    TRANSACTION_MS = 300000,
-    DECLARE = 0x31,
-    DISCHARGE = 0x32,
-    DECLARED = 0x33,
-    STATE_BYTES_MAX = 1024
-};
+enum { DECLARE = 0x31, DISCHARGE = 0x32, DECLARED = 0x33, STATE_BYTES_MAX = 1024 };
 
-/* A message to be published, or a lease to be settled. */
-struct part {
+/* A lease that the transaction settles. */
+struct settlement {
     struct link of_transaction;
-    struct amqp_transaction *transaction;
-    /* Messages: */
-    struct amqp_place place;
-    char *topic;
-    struct buf bytes;
-    /* Settlements: */
-    struct amqp_link *link;  /* a reference; NULL: a message */
+    struct amqp_link *link;  /* a reference */
     pn_delivery_t *delivery; /* still to be settled by us; NULL: the receiver has done it */
-    uint32_t slot, delay_ms;
-    enum settle_outcome outcome;
-    bool asked; /* the settlement is on its way; its token is this part */
+    uint32_t slot;
 };
 
 struct amqp_transaction {
+    struct broker_transaction broker;
     struct amqp_connection *connection;
     struct link of_connection;
     struct amqp_link *coordinator; /* a reference */
     pn_delivery_t *discharge;      /* to be answered; NULL: none under way */
     uint64_t id;
-    struct list parts;
-    uint32_t part_count, left; /* left: answers that are still to come */
-    size_t bytes;
-    enum status failure;
-    bool settling;
-    struct loop_timer timer;
+    struct list settlements;
 };
-
-static void timed_out(struct loop_timer *timer);
 
 static struct amqp_transaction *transaction_by_id(struct amqp_connection *connection,
                                                   struct span id)
@@ -69,41 +46,59 @@ static struct amqp_transaction *transaction_by_id(struct amqp_connection *connec
     return NULL;
 }
 
-static void part_free(struct part *part)
-{
-    link_remove(&part->of_transaction);
-    if (part->link != NULL)
-        amqp_link_unref(part->link);
-    buf_deinit(&part->bytes);
-    heap_free(part->topic);
-    heap_free(part);
-}
-
 static void transaction_free(struct amqp_transaction *transaction)
 {
     struct link *at;
-    while ((at = list_first(&transaction->parts)) != NULL)
-        part_free(container_of(at, struct part, of_transaction));
-    loop_timer_stop(amqp_loop(transaction->connection), &transaction->timer);
+    while ((at = list_pop(&transaction->settlements)) != NULL) {
+        struct settlement *settlement = container_of(at, struct settlement, of_transaction);
+        amqp_link_unref(settlement->link);
+        heap_free(settlement);
+    }
     link_remove(&transaction->of_connection);
-    transaction->connection->transaction_count--;
     amqp_link_unref(transaction->coordinator);
     heap_free(transaction);
 }
 
-/* What was settled within it was not: it counts as a failed try, and may come again. What the
- * receiver still holds stays with it. */
+/* What was settled within it was not: what the receiver still holds stays with it, the rest may
+ * come again and counts as a failed try, unless the connection was lost. A link that has gone has
+ * given its leases back. */
+static void give_back(struct amqp_transaction *transaction)
+{
+    enum settle_outcome outcome =
+        transaction->connection->state == AMQP_UP ? SETTLE_FAILED : SETTLE_RELEASED;
+    list_each(at, &transaction->settlements)
+    {
+        const struct settlement *settlement = container_of(at, struct settlement, of_transaction);
+        if (settlement->link->consumer == NULL)
+            continue;
+        if (settlement->delivery == NULL)
+            consumer_settle(settlement->link->consumer, settlement->slot, outcome, 0, 0);
+        else
+            amqp_slot_set(settlement->delivery, settlement->slot);
+    }
+    transaction_free(transaction);
+}
+
 static void roll_back(struct amqp_transaction *transaction)
 {
-    list_each(at, &transaction->parts)
+    broker_roll_back(&transaction->broker);
+    give_back(transaction);
+}
+
+/* All of it is durable. */
+static void take(struct amqp_transaction *transaction)
+{
+    list_each(at, &transaction->settlements)
     {
-        struct part *part = container_of(at, struct part, of_transaction);
-        if (part->link == NULL || part->link->consumer == NULL || part->asked)
+        const struct settlement *settlement = container_of(at, struct settlement, of_transaction);
+        if (settlement->link->consumer == NULL)
             continue;
-        if (part->delivery == NULL)
-            consumer_settle(part->link->consumer, part->slot, SETTLE_FAILED, 0, 0);
-        else
-            amqp_slot_set(part->delivery, part->slot);
+        consumer_forget(settlement->link->consumer, settlement->slot);
+        if (settlement->delivery != NULL) {
+            pn_delivery_update(settlement->delivery,
+                               pn_delivery_remote_state(settlement->delivery));
+            pn_delivery_settle(settlement->delivery);
+        }
     }
     transaction_free(transaction);
 }
@@ -135,24 +130,44 @@ static void put_id(pn_data_t *data, uint64_t id)
     pn_data_put_binary(data, pn_bytes(sizeof bytes, (const char *)bytes));
 }
 
+/* The commit has ended, or there was none in time. After a failure of storage nobody knows what
+ * there will be; else a refusal says that nothing is. */
+static void done(struct request *request, enum status status)
+{
+    struct amqp_transaction *transaction =
+        container_of(request, struct amqp_transaction, broker.request);
+    if (transaction->discharge == NULL) {
+        give_back(transaction);
+        return;
+    }
+    const char *condition = status == STATUS_OK               ? NULL
+                            : status == STATUS_STORAGE_FAILED ? amqp_condition_of(status)
+                                                              : "amqp:transaction:rollback";
+    answer(transaction->coordinator, transaction->discharge, condition, status_text(status));
+    if (status == STATUS_OK)
+        take(transaction);
+    else
+        give_back(transaction);
+}
+
 static void declare(struct amqp_link *link, pn_delivery_t *delivery)
 {
     struct amqp_connection *connection = link->connection;
-    if (connection->transaction_count >= TRANSACTIONS_MAX) {
+    struct amqp_transaction *transaction = heap_new(sizeof *transaction);
+    transaction->broker.client = &connection->client;
+    request_init(&transaction->broker.request, amqp_loop(connection), done);
+    if (broker_begin(&transaction->broker) != STATUS_OK) {
+        heap_free(transaction);
         amqp_count_refusal(STATUS_OVER_QUOTA);
         answer(link, delivery, "amqp:resource-limit-exceeded", "too many transactions");
         return;
     }
-    struct amqp_transaction *transaction = heap_new(sizeof *transaction);
     transaction->connection = connection;
     transaction->coordinator = link;
     link->refs++;
     transaction->id = ++connection->transaction_number;
-    list_init(&transaction->parts);
+    list_init(&transaction->settlements);
     list_push(&connection->transactions, &transaction->of_connection);
-    connection->transaction_count++;
-    transaction->timer.fired = timed_out;
-    loop_timer_start(amqp_loop(connection), &transaction->timer, TRANSACTION_MS);
     pn_data_t *data = pn_disposition_data(pn_delivery_local(delivery));
     pn_data_clear(data);
     pn_data_put_list(data);
@@ -165,121 +180,6 @@ static void declare(struct amqp_link *link, pn_delivery_t *delivery)
     amqp_wake(connection);
 }
 
-/* ------------------------------------------------ commit */
-
-static void finish(struct amqp_transaction *transaction)
-{
-    struct amqp_link *coordinator = transaction->coordinator;
-    pn_delivery_t *discharge = transaction->discharge;
-    if (transaction->failure == STATUS_OK)
-        answer(coordinator, discharge, NULL, NULL);
-    else
-        answer(coordinator, discharge, "amqp:transaction:rollback",
-               status_text(transaction->failure));
-    if (transaction->failure == STATUS_OK)
-        transaction_free(transaction);
-    else
-        roll_back(transaction);
-}
-
-static void settle_parts(struct amqp_transaction *transaction)
-{
-    transaction->settling = true;
-    transaction->left = 1; /* so that it does not end before all are asked for */
-    list_each(at, &transaction->parts)
-    {
-        struct part *part = container_of(at, struct part, of_transaction);
-        if (part->link == NULL)
-            continue;
-        if (part->link->consumer == NULL) { /* it left meanwhile, and gave its leases back */
-            transaction->failure = STATUS_CLOSED;
-            continue;
-        }
-        transaction->left++;
-        part->asked = true;
-        consumer_settle(part->link->consumer, part->slot, part->outcome, part->delay_ms,
-                        (uint64_t)(uintptr_t)part | AMQP_TOKEN_TRANSACTION);
-        if (part->delivery != NULL) {
-            pn_delivery_update(part->delivery, pn_delivery_remote_state(part->delivery));
-            pn_delivery_settle(part->delivery);
-            part->delivery = NULL;
-        }
-    }
-    amqp_transaction_answered(transaction, STATUS_OK);
-}
-
-void amqp_transaction_answered(struct amqp_transaction *transaction, enum status status)
-{
-    if (status != STATUS_OK)
-        transaction->failure = status;
-    if (--transaction->left > 0)
-        return;
-    if (!transaction->settling && transaction->failure == STATUS_OK)
-        settle_parts(transaction);
-    else
-        finish(transaction);
-}
-
-void amqp_transaction_settled(uint64_t token, enum status status)
-{
-    struct part *part = (struct part *)(uintptr_t)(token & ~(uint64_t)AMQP_TOKEN_TRANSACTION);
-    struct amqp_transaction *transaction = part->transaction;
-    part_free(part);
-    amqp_transaction_answered(transaction, status);
-}
-
-void amqp_transactions_leave(struct amqp_link *link)
-{
-    list_each_safe(at, following, &link->connection->transactions)
-    {
-        struct amqp_transaction *transaction =
-            container_of(at, struct amqp_transaction, of_connection);
-        if (!transaction->settling)
-            continue;
-        transaction->left++; /* so that it does not end within */
-        list_each_safe(other, next, &transaction->parts)
-        {
-            struct part *part = container_of(other, struct part, of_transaction);
-            if (part->link != link || !part->asked)
-                continue;
-            part_free(part);
-            transaction->left--;
-            transaction->failure = STATUS_CLOSED;
-        }
-        amqp_transaction_answered(transaction, STATUS_OK);
-    }
-}
-
-/* A link that has gone has given its leases back, so nothing can be settled through it. */
-static bool has_all_links(const struct amqp_transaction *transaction)
-{
-    list_each(at, &transaction->parts)
-    {
-        const struct part *part = container_of(at, struct part, of_transaction);
-        if (part->link != NULL && part->link->consumer == NULL)
-            return false;
-    }
-    return true;
-}
-
-static void commit(struct amqp_transaction *transaction)
-{
-    transaction->left = 1;
-    loop_timer_stop(amqp_loop(transaction->connection), &transaction->timer);
-    if (!has_all_links(transaction))
-        transaction->failure = STATUS_CLOSED;
-    list_each(at, &transaction->parts)
-    {
-        struct part *part = container_of(at, struct part, of_transaction);
-        if (part->link != NULL || transaction->failure != STATUS_OK)
-            continue;
-        transaction->left++;
-        amqp_publish_part(transaction->connection, &part->place, buf_span(&part->bytes),
-                          transaction);
-    }
-    amqp_transaction_answered(transaction, STATUS_OK);
-}
-
 static void discharge(struct amqp_link *link, pn_delivery_t *delivery, struct span id, bool fail)
 {
     struct amqp_transaction *transaction = transaction_by_id(link->connection, id);
@@ -290,7 +190,7 @@ static void discharge(struct amqp_link *link, pn_delivery_t *delivery, struct sp
         answer(link, delivery, NULL, NULL);
     } else {
         transaction->discharge = delivery;
-        commit(transaction);
+        broker_commit(&transaction->broker);
     }
 }
 
@@ -342,11 +242,6 @@ void amqp_coordinate(struct amqp_link *link, pn_delivery_t *delivery, struct spa
     }
 }
 
-static void timed_out(struct loop_timer *timer)
-{
-    roll_back(container_of(timer, struct amqp_transaction, timer));
-}
-
 /* A commit under way goes on; its answer then reaches nobody. */
 void amqp_coordinator_close(struct amqp_link *link)
 {
@@ -357,12 +252,6 @@ void amqp_coordinator_close(struct amqp_link *link)
         if (transaction->coordinator == link && transaction->discharge == NULL)
             roll_back(transaction);
     }
-}
-
-void amqp_transactions_free(struct amqp_connection *connection)
-{
-    list_each_safe(at, following, &connection->transactions)
-        transaction_free(container_of(at, struct amqp_transaction, of_connection));
 }
 
 /* ------------------------------------------------ within a transaction */
@@ -403,51 +292,37 @@ static unsigned outcome_read(const struct amqp_value *outcome, bool flags[2])
     return descriptor_of(&descriptor);
 }
 
-static struct part *part_new(struct amqp_transaction *transaction)
+/* NULL: there is no such transaction. */
+static struct amqp_transaction *transaction_of(struct amqp_link *link, pn_delivery_t *delivery)
 {
-    if (transaction->part_count >= TRANSACTION_PARTS_MAX)
-        return NULL;
-    struct part *part = heap_new(sizeof *part);
-    part->transaction = transaction;
-    buf_init(&part->bytes, LIMIT_RECORD_BYTES);
-    list_push(&transaction->parts, &part->of_transaction);
-    transaction->part_count++;
-    return part;
+    char state[STATE_BYTES_MAX];
+    struct amqp_value id, outcome;
+    return state_read(pn_delivery_remote(delivery), state, &id, &outcome)
+               ? transaction_by_id(link->connection, id.bytes)
+               : NULL;
 }
 
-/* Of the messages in all transactions. */
-static size_t bytes_kept(const struct amqp_connection *connection)
+void amqp_transaction_fail(struct amqp_link *link, pn_delivery_t *delivery, enum status why)
 {
-    size_t bytes = 0;
-    list_each(at, &connection->transactions)
-    {
-        bytes += container_of(at, struct amqp_transaction, of_connection)->bytes;
-    }
-    return bytes;
+    struct amqp_transaction *transaction = transaction_of(link, delivery);
+    if (transaction != NULL)
+        broker_refuse_within(&transaction->broker, why);
 }
 
 /* OK: kept, and the sender is told that it is accepted within the transaction. */
 enum status amqp_transaction_send(struct amqp_link *link, pn_delivery_t *delivery,
-                                  const struct amqp_place *place, struct span bytes,
-                                  struct err *err)
+                                  const struct publish *publish, struct err *err)
 {
-    struct amqp_connection *connection = link->connection;
-    char state[STATE_BYTES_MAX];
-    struct amqp_value id, outcome;
-    struct amqp_transaction *transaction = NULL;
-    if (state_read(pn_delivery_remote(delivery), state, &id, &outcome))
-        transaction = transaction_by_id(connection, id.bytes);
-    if (transaction == NULL)
+    struct amqp_transaction *transaction = transaction_of(link, delivery);
+    if (transaction == NULL) {
+        amqp_count_refusal(STATUS_NOT_FOUND);
         return err_set(err, STATUS_NOT_FOUND, "there is no such transaction");
-    struct part *part =
-        bytes_kept(connection) + bytes.size > LIMIT_CLIENT_IN_BYTES ? NULL : part_new(transaction);
-    if (part == NULL)
-        return err_set(err, STATUS_OVER_QUOTA, "the transaction is too large");
-    transaction->bytes += bytes.size;
-    part->place = *place;
-    if (place->topic != NULL)
-        part->place.topic = part->topic = heap_text(place->topic, strlen(place->topic));
-    buf_append(&part->bytes, bytes.data, bytes.size);
+    }
+    enum status status = broker_publish_within(&transaction->broker, publish);
+    if (status == STATUS_UNSUPPORTED)
+        return err_set(err, status, "a delayed message cannot be part of a transaction");
+    if (status != STATUS_OK)
+        return err_set(err, status, "the transaction cannot take it: %s", status_text(status));
     if (pn_delivery_settled(delivery))
         return STATUS_OK;
     pn_data_t *data = pn_disposition_data(pn_delivery_local(delivery));
@@ -465,37 +340,45 @@ enum status amqp_transaction_send(struct amqp_link *link, pn_delivery_t *deliver
     return STATUS_OK;
 }
 
+static enum settle_outcome outcome_of(const struct amqp_value *outcome)
+{
+    bool flags[2];
+    switch (outcome_read(outcome, flags)) {
+    case PN_ACCEPTED:
+        return SETTLE_DONE;
+    case PN_REJECTED:
+        return SETTLE_REJECTED;
+    case PN_MODIFIED:
+        return flags[0] || flags[1] ? SETTLE_FAILED : SETTLE_RELEASED;
+    default:
+        return SETTLE_RELEASED;
+    }
+}
+
 void amqp_transaction_settle(struct amqp_link *link, pn_delivery_t *delivery, uint32_t slot)
 {
     char state[STATE_BYTES_MAX];
     struct amqp_value id, outcome;
-    bool flags[2];
     struct amqp_transaction *transaction = NULL;
     if (state_read(pn_delivery_remote(delivery), state, &id, &outcome))
         transaction = transaction_by_id(link->connection, id.bytes);
-    struct part *part = transaction == NULL ? NULL : part_new(transaction);
-    if (part == NULL) {
+    if (transaction == NULL) {
         amqp_count_refusal(STATUS_NOT_FOUND);
         amqp_link_refuse(link, "amqp:transaction:unknown-id", "there is no such transaction");
         return;
     }
-    part->link = link;
-    link->refs++;
-    part->slot = slot;
-    part->delivery = pn_delivery_settled(delivery) ? NULL : delivery;
-    switch (outcome_read(&outcome, flags)) {
-    case PN_ACCEPTED:
-        part->outcome = SETTLE_DONE;
-        break;
-    case PN_REJECTED:
-        part->outcome = SETTLE_REJECTED;
-        break;
-    case PN_MODIFIED:
-        part->outcome = flags[0] || flags[1] ? SETTLE_FAILED : SETTLE_RELEASED;
-        break;
-    default:
-        part->outcome = SETTLE_RELEASED;
+    enum status status = broker_settle_within(
+        &transaction->broker, consumer_lease(link->consumer, slot), outcome_of(&outcome), 0);
+    if (status != STATUS_OK) {
+        amqp_link_refuse_status(link, status);
+        return;
     }
-    if (part->delivery == NULL)
+    struct settlement *settlement = heap_new(sizeof *settlement);
+    settlement->link = link;
+    link->refs++;
+    settlement->slot = slot;
+    settlement->delivery = pn_delivery_settled(delivery) ? NULL : delivery;
+    list_push(&transaction->settlements, &settlement->of_transaction);
+    if (settlement->delivery == NULL)
         pn_delivery_settle(delivery);
 }

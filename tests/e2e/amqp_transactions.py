@@ -6,7 +6,7 @@ from proton.reactor import Container
 from proton.utils import BlockingConnection
 
 from amqpwire import (DETACH, DISPOSITION, END, FLOW, TRANSFER, Described, Wire, encode, frame)
-from gateway import run
+from gateway import run, until
 
 SECONDS = 20
 
@@ -112,6 +112,10 @@ class Worker(MessagingHandler, TransactionHandler):
         self.result = "aborted"
         self.connection.close()
 
+    def on_transaction_commit_failed(self, event):
+        self.result = "failed"
+        self.connection.close()
+
 
 def send_in_transaction(running, addresses, count, commit):
     sender = Sender(f"127.0.0.1:{running.amqp_port}", addresses, count, commit)
@@ -129,14 +133,18 @@ def a_commit_shows_all_and_a_rollback_nothing(running):
     assert bodies(running, "two") == list(range(5))
 
 
+def offer(running, name, count):
+    connection = BlockingConnection(f"amqp://127.0.0.1:{running.amqp_port}", timeout=SECONDS)
+    sender = connection.create_sender(name)
+    for i in range(count):
+        sender.send(Message(body=i))
+    connection.close()
+
+
 def settlements_belong_to_it(running):
     queue(running, "in")
     queue(running, "out")
-    connection = BlockingConnection(f"amqp://127.0.0.1:{running.amqp_port}", timeout=SECONDS)
-    sender = connection.create_sender("in")
-    for i in range(4):
-        sender.send(Message(body=i))
-    connection.close()
+    offer(running, "in", 4)
     url = f"127.0.0.1:{running.amqp_port}"
     worker = Worker(url, "in", "out", 4, False)
     Container(worker).run()
@@ -147,6 +155,60 @@ def settlements_belong_to_it(running):
     assert worker.result == "committed"
     assert bodies(running, "in") == []
     assert bodies(running, "out") == [0, 2, 4, 6]
+
+
+def owners_commit_together(running):
+    names = [f"q{i}" for i in range(6)]  # on different workers, each with partitions on both
+    for name in names:
+        queue(running, name, partitions=4)
+    offer(running, "q0", 8)
+    assert send_in_transaction(running, names[1:], 20, True) == "committed"
+    worker = Worker(f"127.0.0.1:{running.amqp_port}", "q0", "q1", 8, True)
+    Container(worker).run()
+    assert worker.result == "committed"
+    assert bodies(running, "q0") == []
+    assert sorted(bodies(running, "q1")) == sorted(list(range(20)) + [2 * i for i in range(8)])
+    for name in names[2:]:
+        assert sorted(bodies(running, name)) == list(range(20))
+
+
+def one_part_that_fails_refuses_all(running):
+    queue(running, "in")
+    queue(running, "out", partitions=4)
+    queue(running, "full", max_records=1, overflow="refuse")
+    offer(running, "in", 4)
+    offer(running, "full", 1)
+    assert send_in_transaction(running, ["out", "full"], 5, True) == "failed"
+    assert bodies(running, "out") == []
+    url = f"127.0.0.1:{running.amqp_port}"
+    worker = Worker(url, "in", "full", 4, True)
+    Container(worker).run()
+    assert worker.result == "failed"
+    assert bodies(running, "full") == [0]
+    assert bodies(running, "in") == list(range(4))
+    # What cannot be part of one is told at once, and refuses the commit too.
+    wire = Wire(running.amqp_port)
+    wire.open()
+    wire.attach("s", 0, "out")
+    coordinate(wire)
+    identity = declare(wire, 0)
+    delayed = b"\x00\x53\x72" + b"\xc1\x19\x02\xa3\x14x-opt-delivery-delay\x54\x64" + b"\x00\x53\x75\xa0\x01x"
+    wire.send(frame(TRANSFER, [0, 1, b"m", 0, False, False, None, Described(0x34, [identity, None])], delayed))
+    assert b"amqp:not-implemented" in wire.expect(DISPOSITION)
+    wire.send(frame(TRANSFER, [1, 2, b"d", 0], b"\x00\x53\x77" + encode(Described(0x32, [identity, False]))))
+    assert b"amqp:transaction:rollback" in wire.expect(DISPOSITION)
+    wire.socket.close()
+    assert bodies(running, "out") == []
+
+
+def a_lost_connection_rolls_back(running):
+    wire, identity = receive_within(running, "in")
+    wire.attach("s", 2, "in")
+    wire.send(frame(TRANSFER, [2, 1, b"m", 0, True, False, None, Described(0x34, [identity, None])],
+                    b"\x00\x53\x75\xa0\x01x"))
+    wire.socket.close()
+    assert until(lambda: bodies(running, "in") == ["in"])
+    assert bodies(running, "in") == []
 
 
 def a_commit_that_cannot_be_is_refused(running):
@@ -235,5 +297,6 @@ def declare(wire, number):
 
 
 if __name__ == "__main__":
-    run(a_commit_shows_all_and_a_rollback_nothing, settlements_belong_to_it, a_commit_that_cannot_be_is_refused,
+    run(a_commit_shows_all_and_a_rollback_nothing, settlements_belong_to_it, owners_commit_together,
+        one_part_that_fails_refuses_all, a_lost_connection_rolls_back, a_commit_that_cannot_be_is_refused,
         a_receiver_may_leave_before_its_transaction)

@@ -236,6 +236,45 @@ static enum truth like(struct machine *machine, struct span text, struct span pa
     return IS_TRUE;
 }
 
+/* The word that begins there, up to the next dot. */
+static struct span word_at(struct span text, size_t at)
+{
+    struct span rest = span_from(text, at);
+    const uint8_t *dot = rest.size == 0 ? NULL : memchr(rest.data, '.', rest.size);
+    return span_of(rest.data, dot == NULL ? rest.size : (size_t)(dot - rest.data));
+}
+
+/* Word by word, as like() does byte by byte: * stands for one word, # for any number of them. A
+ * place behind the end says that there is no word left, as even an empty text is one. */
+static enum truth match_words(struct machine *machine, struct span text, struct span pattern)
+{
+    enum { NO_RUN = SIZE_MAX };
+    size_t at = 0, want = 0, run = NO_RUN, run_at = 0;
+    while (at <= text.size || want <= pattern.size) {
+        bool wanted = want <= pattern.size;
+        struct span word = at <= text.size ? word_at(text, at) : (struct span){0};
+        struct span need = wanted ? word_at(pattern, want) : (struct span){0};
+        if (!spend(machine, 1 + word.size / 32 + need.size / 32))
+            return IS_UNKNOWN;
+        if (wanted && span_is(need, "#")) {
+            run = want += need.size + 1;
+            run_at = at;
+            if (run > pattern.size)
+                return IS_TRUE;
+        } else if (wanted && at <= text.size && (span_is(need, "*") || span_equal(need, word))) {
+            at += word.size + 1;
+            want += need.size + 1;
+        } else if (run != NO_RUN && run_at <= text.size) {
+            run_at += word_at(text, run_at).size + 1;
+            at = run_at;
+            want = run;
+        } else {
+            return IS_FALSE;
+        }
+    }
+    return IS_TRUE;
+}
+
 /* Arithmetic */
 
 static struct value number_of_real(double real)
@@ -327,6 +366,10 @@ static enum truth test(struct machine *machine, const struct op *op, const struc
         if (is_null(top))
             return IS_UNKNOWN;
         return is_text(top) ? like(machine, top->text, constants[op->at].text) : IS_FALSE;
+    case OP_MATCHES:
+        if (is_null(top))
+            return IS_UNKNOWN;
+        return is_text(top) ? match_words(machine, top->text, constants[op->at].text) : IS_FALSE;
     case OP_IS_NULL:
         return truth_of(is_null(top));
     case OP_NOT:
@@ -376,6 +419,7 @@ static void run(struct machine *machine)
             break;
         case OP_IN:
         case OP_LIKE:
+        case OP_MATCHES:
         case OP_IS_NULL:
         case OP_NOT:
             replace(machine, 1, value_of_truth(test(machine, op, top)));

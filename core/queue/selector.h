@@ -3,11 +3,11 @@
  * compiled once and evaluated in bounded steps. Immutable after compiling; any thread.
  *
  * Names. A property is the first header of that name; names that are no identifier go in double
- * quotes ("content-type", a double quote inside doubled). `key` is the record's key. JMSMessageID,
- * JMSCorrelationID, JMSType (subject), JMSXGroupID: text. JMSPriority (4 when none is set),
- * JMSTimestamp (publish time, ms), JMSXGroupSeq: numbers. JMSDeliveryMode: 'PERSISTENT', or
- * 'NON_PERSISTENT' when published at most once. Other JMS fields are refused, JMSX and JMS_ names
- * are properties. What is missing is NULL.
+ * quotes ("content-type", a double quote inside doubled); in quotes a name is a property's whatever
+ * it is. `key` is the record's key. JMSMessageID, JMSCorrelationID, JMSType (subject), JMSXGroupID:
+ * text. JMSPriority (4 when none is set), JMSTimestamp (publish time, ms), JMSXGroupSeq: numbers.
+ * JMSDeliveryMode: 'PERSISTENT', or 'NON_PERSISTENT' when published at most once. Other JMS fields
+ * are refused, JMSX and JMS_ names are properties. What is missing is NULL.
  *
  * Types. A header that "pl-types" names has that type. Any other is text, and since most protocols
  * know nothing else, it is also a number where it is compared or calculated with a number and reads
@@ -17,8 +17,10 @@
  * comparison is false, as JMS says. Arithmetic on what is no number, and division by zero, give
  * NULL; a sum too large for 64 bits goes on as an approximate number.
  *
- * Syntax beyond JMS: quoted names, numbers and truth values in IN. LIKE: `_` stands for one UTF-8
- * character. Integers as in Java: 017 is octal, 0x1f hexadecimal, L may follow. */
+ * Syntax beyond JMS: quoted names, numbers and truth values in IN. MATCHES, where LIKE may stand,
+ * compares words between dots: in subject MATCHES 'a.*.#' the * stands for one word, # for any
+ * number. LIKE: `_` stands for one UTF-8 character. Integers as in Java: 017 is octal, 0x1f
+ * hexadecimal, L may follow. */
 #ifndef CORE_QUEUE_SELECTOR_H
 #define CORE_QUEUE_SELECTOR_H
 

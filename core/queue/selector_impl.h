@@ -68,8 +68,9 @@ enum op_code {
     OP_GREATER_EQUAL,
     OP_BETWEEN,
     OP_NOT_BETWEEN,
-    OP_IN,   /* constants[at .. at + count) */
-    OP_LIKE, /* constants[at]: a compiled pattern */
+    OP_IN,      /* constants[at .. at + count) */
+    OP_LIKE,    /* constants[at]: a compiled pattern */
+    OP_MATCHES, /* constants[at]: words */
     OP_IS_NULL,
     OP_NOT,
     OP_AND,

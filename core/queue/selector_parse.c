@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Compiling a selector: an operator precedence parser with stacks of its own, so that nesting costs
  * no recursion. Operands go to the program at once, operators when what follows binds less. */
+#include <strings.h>
+
 #include "core/base/check.h"
 #include "core/base/heap.h"
 #include "core/base/utf8.h"
@@ -133,9 +135,11 @@ static bool begins_with(struct span text, const char *beginning)
 }
 
 /* False: JMS keeps that name for itself. */
-static bool slot_of_name(struct span name, struct slot *slot)
+static bool slot_of_name(struct span name, bool is_quoted, struct slot *slot)
 {
     *slot = (struct slot){.field = FIELD_PROPERTY, .name = name};
+    if (is_quoted)
+        return true;
     for (size_t i = 0; i < sizeof fields / sizeof fields[0]; i++) {
         if (!span_is(name, fields[i].name))
             continue;
@@ -148,7 +152,8 @@ static bool slot_of_name(struct span name, struct slot *slot)
 static enum status push_name(struct parser *parser)
 {
     struct slot slot;
-    if (!slot_of_name(parser->token.text, &slot))
+    bool is_quoted = parser->scanner.text.data[parser->token.position - 1] == '"';
+    if (!slot_of_name(parser->token.text, is_quoted, &slot))
         return fail(parser, parser->token.position, "no field that can be selected by");
     unsigned at = 0;
     while (at < parser->slot_count && (parser->slots[at].field != slot.field ||
@@ -507,6 +512,25 @@ static enum status parse_like(struct parser *parser)
     return emit(parser, OP_LIKE, add_constant(parser, value), 0);
 }
 
+static enum status parse_matches(struct parser *parser)
+{
+    enum status status = advance(parser);
+    struct value value = {.kind = VALUE_STRING, .text = parser->token.text};
+    if (status == STATUS_OK)
+        status = advance_over(parser, TOKEN_STRING, "expected words");
+    if (status == STATUS_OK)
+        status = emit(parser, OP_MATCHES, add_constant(parser, value), 0);
+    return status;
+}
+
+/* Not reserved: where an operator must stand, no name can. */
+static bool is_matches(const struct parser *parser)
+{
+    return parser->token.kind == TOKEN_NAME && parser->token.text.size == 7 &&
+           strncasecmp((const char *)parser->token.text.data, "MATCHES", 7) == 0 &&
+           parser->scanner.text.data[parser->token.position - 1] != '"';
+}
+
 static enum status parse_is_null(struct parser *parser)
 {
     enum status status = advance(parser);
@@ -521,16 +545,19 @@ static enum status parse_is_null(struct parser *parser)
     return status == STATUS_OK && negated ? emit(parser, OP_NOT, 0, 0) : status;
 }
 
-/* IN, LIKE, IS NULL: the operand before becomes a condition. */
+/* IN, LIKE, MATCHES, IS NULL: the operand before becomes a condition. */
 static enum status parse_test(struct parser *parser, bool negated)
 {
     enum status status = begin_comparison(parser);
     if (status != STATUS_OK)
         return status;
     if (!top(parser)->is_name)
-        return fail(parser, top(parser)->position, "expected a name before IN, LIKE or IS");
+        return fail(parser, top(parser)->position,
+                    "expected a name before IN, LIKE, MATCHES or IS");
     if (parser->token.kind == TOKEN_IN)
         status = parse_in(parser);
+    else if (is_matches(parser))
+        status = parse_matches(parser);
     else if (parser->token.kind == TOKEN_LIKE)
         status = parse_like(parser);
     else
@@ -550,9 +577,9 @@ static enum status parse_not(struct parser *parser, bool *complete)
     *complete = parser->token.kind != TOKEN_BETWEEN;
     if (parser->token.kind == TOKEN_BETWEEN)
         return parse_comparison(parser, OP_NOT_BETWEEN);
-    if (parser->token.kind == TOKEN_IN || parser->token.kind == TOKEN_LIKE)
+    if (parser->token.kind == TOKEN_IN || parser->token.kind == TOKEN_LIKE || is_matches(parser))
         return parse_test(parser, true);
-    return fail(parser, parser->token.position, "expected BETWEEN, IN or LIKE");
+    return fail(parser, parser->token.position, "expected BETWEEN, IN, LIKE or MATCHES");
 }
 
 /* Sets *complete unless another operand must follow. */
@@ -586,6 +613,8 @@ static enum status parse_operator(struct parser *parser, bool *complete)
         break;
     }
     *complete = true;
+    if (is_matches(parser))
+        return parse_test(parser, false);
     switch (parser->token.kind) {
     case TOKEN_CLOSE:
         return parse_close(parser);

@@ -47,6 +47,7 @@ static int setup(void **state)
         header_of("n", "5"),
         header_of("f", "2.5"),
         header_of("s", "abc"),
+        header_of("dots", "a.b.c"),
         header_of("t", "True"),
         header_of("empty", ""),
         header_of("utf", "h\xc3\xa9t\xc3\xa9"),
@@ -303,6 +304,54 @@ static void patterns(void **state)
     EXPECT_ALL(table);
 }
 
+/* Words between dots. */
+static void words(void **state)
+{
+    (void)state;
+    static const struct expected table[] = {
+        {"dots MATCHES 'a.b.c'", 1},
+        {"dots MATCHES 'a.*.c'", 1},
+        {"dots MATCHES '*.*.*'", 1},
+        {"dots MATCHES '*.*'", 0},
+        {"dots MATCHES 'a.*'", 0},
+        {"dots MATCHES 'a.#'", 1},
+        {"dots MATCHES 'a.b.c.#'", 1},
+        {"dots MATCHES 'a.b.c.*'", 0},
+        {"dots MATCHES '#.c'", 1},
+        {"dots MATCHES '#.a.b.c'", 1},
+        {"dots MATCHES '#.b.#'", 1},
+        {"dots MATCHES '#.d.#'", 0},
+        {"dots MATCHES '#.*.c'", 1},
+        {"dots MATCHES 'a.#.b.#.c'", 1},
+        {"dots MATCHES 'a.#.c.#.c'", 0},
+        {"dots MATCHES '#'", 1},
+        {"dots matches 'A.b.c'", 0},
+        {"dots MATCHES 'a.b'", 0},
+        {"dots MATCHES 'a.%.c'", 0},
+        {"dots MATCHES ''", 0},
+        {"empty MATCHES ''", 1},
+        {"empty MATCHES '*'", 1},
+        {"empty MATCHES '*.*'", 0},
+        {"dots NOT MATCHES 'x.#'", 1},
+        {"s MATCHES 'ab*'", 0}, /* of a word nothing but all of it */
+        {"missing MATCHES '#'", -1},
+        {"whole MATCHES '5'", 0},                  /* no text */
+        {"matches MATCHES 'a.*' OR s = 'abc'", 1}, /* not reserved */
+    };
+    EXPECT_ALL(table);
+}
+
+/* In quotes a name is that of a property, also where it means a field without them. */
+static void quoted_names(void **state)
+{
+    (void)state;
+    static const struct expected table[] = {
+        {"key = 'key-1'", 1},        {"\"key\" IS NULL", 1},        {"JMSPriority = 4", 1},
+        {"\"JMSPriority\" = 4", -1}, {"\"JMSReplyTo\" IS NULL", 1},
+    };
+    EXPECT_ALL(table);
+}
+
 static void standard_fields(void **state)
 {
     (void)state;
@@ -401,9 +450,9 @@ static void what_is_refused(void **state)
         {"n IN ('a',)", "at 11: expected a literal"},
         {"n IN (m)", "at 7: expected a literal"},
         {"n IN (-'a')", "at 8: expected a literal"},
-        {"5 IN (5)", "at 1: expected a name before IN, LIKE or IS"},
-        {"n + 1 IN (5)", "at 1: expected a name before IN, LIKE or IS"},
-        {"(n) IS NULL", "at 1: expected a name before IN, LIKE or IS"},
+        {"5 IN (5)", "at 1: expected a name before IN, LIKE, MATCHES or IS"},
+        {"n + 1 IN (5)", "at 1: expected a name before IN, LIKE, MATCHES or IS"},
+        {"(n) IS NULL", "at 1: expected a name before IN, LIKE, MATCHES or IS"},
         {"n LIKE 5", "at 8: expected a pattern"},
         {"n LIKE m", "at 8: expected a pattern"},
         {"n LIKE 'a' ESCAPE", "at 18: expected one ASCII character in quotes"},
@@ -412,8 +461,9 @@ static void what_is_refused(void **state)
          "at 8: in a pattern only %, _ and the escape character can be escaped"},
         {"n LIKE '!a' ESCAPE '!'",
          "at 8: in a pattern only %, _ and the escape character can be escaped"},
-        {"n NOT 5", "at 7: expected BETWEEN, IN or LIKE"},
-        {"n NOT NULL", "at 7: expected BETWEEN, IN or LIKE"},
+        {"n MATCHES 5", "at 11: expected words"},
+        {"n NOT 5", "at 7: expected BETWEEN, IN, LIKE or MATCHES"},
+        {"n NOT NULL", "at 7: expected BETWEEN, IN, LIKE or MATCHES"},
         {"n IS 5", "at 6: expected NULL or NOT"},
         {"n IS NOT 5", "at 10: expected NULL"},
         {"n = NULL", "at 5: expected a value"},
@@ -631,6 +681,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(arithmetic, setup, teardown),
         cmocka_unit_test_setup_teardown(ranges_and_lists, setup, teardown),
         cmocka_unit_test_setup_teardown(patterns, setup, teardown),
+        cmocka_unit_test_setup_teardown(words, setup, teardown),
+        cmocka_unit_test_setup_teardown(quoted_names, setup, teardown),
         cmocka_unit_test_setup_teardown(standard_fields, setup, teardown),
         cmocka_unit_test_setup_teardown(spellings, setup, teardown),
         cmocka_unit_test_setup_teardown(what_is_refused, setup, teardown),

@@ -77,7 +77,7 @@ void mqtt_deliver(struct client *client, struct subscription *subscription, stru
     send_publish(session, frame, at, id, 0);
 }
 
-bool mqtt_deliver_kept(struct client *client, struct blob *frame, uint32_t number, bool again)
+bool mqtt_deliver_kept(struct client *client, struct blob *frame, const struct kept_delivery *kept)
 {
     struct mqtt_session *session = mqtt_session_of(client);
     size_t at = mqtt_publish_id_at(blob_span(frame));
@@ -85,8 +85,9 @@ bool mqtt_deliver_kept(struct client *client, struct blob *frame, uint32_t numbe
         return false;
     if (session->state != MQTT_UP || at == 0)
         return true;
-    owe(session, number, (frame->bytes[0] & 0x06) == 0x02 ? MQTT_OWED_PUBACK : MQTT_OWED_PUBREC);
-    send_publish(session, frame, at, (uint16_t)number, again ? DUPLICATE : 0);
+    owe(session, kept->number,
+        (frame->bytes[0] & 0x06) == 0x02 ? MQTT_OWED_PUBACK : MQTT_OWED_PUBREC);
+    send_publish(session, frame, at, (uint16_t)kept->number, kept->again ? DUPLICATE : 0);
     return true;
 }
 

@@ -12,6 +12,7 @@
 #include "core/queue/dedup.h"
 #include "core/queue/delay.h"
 #include "core/queue/group.h"
+#include "core/queue/selector.h"
 
 struct broker;
 struct broker_worker;
@@ -68,6 +69,13 @@ struct client;
 struct session;
 struct subscription;
 
+/* A delivery of a kept session, on its way to the client. */
+struct kept_delivery {
+    uint32_t number;            /* until it is settled, also across clients of the session */
+    bool again;                 /* it may have been sent before */
+    uint64_t partition, offset; /* of the record */
+};
+
 /* What a protocol supplies. All calls on the client's loop. variant(), encode(), deliver() and
  * queued() come while subscribers are walked: they close no client and change no subscription. */
 struct client_ops {
@@ -90,15 +98,18 @@ struct client_ops {
      * is borrowed. */
     void (*deliver)(struct client *client, struct subscription *subscription, struct blob *frame,
                     uint32_t variant, const struct record *record);
-    /* For clients that attach to sessions. A delivery with a number, which broker_settled() gives
-     * back; again: it may have been sent before. False: it is too large for the client. */
-    bool (*deliver_kept)(struct client *client, struct blob *frame, uint32_t number, bool again);
+    /* For clients that attach to sessions: a delivery that broker_settled() gives back. False: it
+     * is too large for the client. */
+    bool (*deliver_kept)(struct client *client, struct blob *frame,
+                         const struct kept_delivery *kept);
     /* An exactly-once delivery that broker_taken() was called for may be forgotten by the client;
      * also when it is not known what the client knows. Settled by broker_settled(). */
     void (*release)(struct client *client, uint32_t number);
     void (*forgotten)(struct client *client, uint32_t number); /* after broker_forget() */
     size_t (*queued)(struct client *client);                   /* bytes that wait in its stream */
     void (*resume)(struct client *client); /* broker_may_publish() is true again */
+    /* client_is_behind() was true and is no more. Calls nothing about the client. May be NULL. */
+    void (*caught_up)(struct client *client);
     void (*end)(struct client *client,
                 enum status why); /* say goodbye and close: SHUTTING_DOWN, DENIED, ... */
 };
@@ -167,6 +178,13 @@ bool client_spend(struct client *client);
 /* Settled deliveries give their credit back, and a client that lags reads on. */
 void client_settled(struct client *client, uint32_t count);
 void client_set_credit(struct client *client, uint32_t credit_max); /* before the first subscribe */
+/* For protocols whose clients say how many deliveries they want: so many from now on, at most
+ * credit_max, whatever was allowed before. What is settled brings nothing back then. */
+void client_allow(struct client *client, uint32_t credit);
+/* Something that its subscriptions match is not on its way yet, or may be: ops->caught_up follows.
+ * Retained records are not meant. */
+bool client_is_behind(const struct client *client);
+uint32_t client_subscription_limit(const struct client *client);
 /* Output has drained: a client that lags reads on. */
 void client_drained(struct client *client);
 
@@ -203,14 +221,18 @@ enum status broker_check(const struct client *client, enum action action, bool i
 struct publish;
 struct broker_will;
 
-/* Gives the client, which has logged in, the name client->id for itself: whoever holds it ends with
+/* Gives the client, which has logged in, a name for itself: whoever holds it ends with
  * STALE. What the name subscribed to, and what it was not shown or has not settled, outlives its
  * client for expiry_s seconds, durably; deliveries of it then come through ops->deliver_kept, those
  * of at most once through ops->deliver. Once per client, before the first subscribe. */
 struct broker_attach {
     struct request request;
     struct client *client;
-    bool clean;                     /* nothing of an earlier session */
+    struct span name; /* borrowed for the call; of another kind than client ids where it begins with
+                       * a zero byte; empty: client->id */
+    bool clean;       /* nothing of an earlier session */
+    bool
+        only_present; /* an earlier session goes on, with its own expiry; without one none begins */
     uint32_t expiry_s;              /* 0: it ends with the client; UINT32_MAX: never */
     const struct broker_will *will; /* copied; NULL: none */
     /* Out. CANCELED: the client was closed, or lost the name; STORAGE_FAILED and the like. */
@@ -224,9 +246,13 @@ void broker_attach(struct broker_attach *attach);
 void broker_session_begin(struct client *client);
 bool broker_session_is_kept(const struct client *client);             /* it outlives the client */
 void broker_session_expiry(struct client *client, uint32_t expiry_s); /* another one; if kept */
+uint32_t broker_session_expires(const struct client *client);         /* of one that is kept */
 void broker_will_drop(struct client *client);                         /* it says goodbye: no will */
 /* A delivery with a number is over; its credit comes back with client_settled(). */
 void broker_settled(struct client *client, uint32_t number);
+/* The client wants it once more, soon: it is sent again, in the order of sending, and takes credit
+ * again. Not of exactly once. */
+void broker_again(struct client *client, uint32_t number);
 /* The client has taken an exactly-once delivery: ops->release follows when that is durable. */
 void broker_taken(struct client *client, uint32_t number);
 /* For publish.number: ops->forgotten follows when that is durable. */
@@ -333,6 +359,7 @@ struct subscription {
     bool retain_as_published;
     bool
         shared; /* deliver(): unless at most once, lease says what broker_share_settled() is told */
+    struct selector *selector; /* NULL: all that the filter matches */
     /* Below: the broker's. */
     struct link of_entry;                   /* this and the next line: at each delivery */
     uint64_t shown_partition, shown_offset; /* the last stored record it was served */
@@ -357,9 +384,10 @@ struct subscribe_item {
     enum guarantee guarantee;
     uint32_t identifier;
     bool no_local, retain_as_published;
+    struct selector *selector; /* a reference is taken; NULL: all. Not of a share (UNSUPPORTED) */
     enum retained_wish retained;
     /* Out: */
-    enum status status; /* OK, INVALID, DENIED, OVER_QUOTA */
+    enum status status; /* OK, INVALID, DENIED, OVER_QUOTA, UNSUPPORTED */
     bool existed;       /* replaced a subscription of the same filter */
 };
 /* Takes effect everywhere before done(): whatever is committed later is delivered. Retained records
@@ -375,6 +403,9 @@ struct broker_subscribe {
     struct list walks;  /* that begin then */
 };
 void broker_subscribe(struct broker_subscribe *subscribe);
+/* The first that the client has (not of a share), which for one that attached may be of an earlier
+ * session; NULL: none. Both are borrowed until the current callback returns. */
+const struct subscription *broker_subscription(const struct client *client, struct span *filter);
 enum status broker_unsubscribe(struct client *client,
                                struct span filter); /* NOT_FOUND; ends at once */
 /* What the client has not settled stays with it until it settles it or closes. */

@@ -130,6 +130,7 @@ static void floors_free(struct subscription *subscription)
 void subscription_free(struct subscription *subscription)
 {
     floors_free(subscription);
+    selector_unref(subscription->selector);
     heap_free(subscription);
 }
 
@@ -293,6 +294,7 @@ void catch_up_go_on(struct client *client)
     /* Live everywhere: nothing older can come any more. */
     list_each(link, &client->subscriptions)
         floors_free(container_of(link, struct subscription, of_client));
+    client_caught_up(client);
 }
 
 static void retry(struct loop_timer *timer)

@@ -85,6 +85,18 @@ void client_settled(struct client *client, uint32_t count)
     client_drained(client);
 }
 
+void client_allow(struct client *client, uint32_t credit)
+{
+    client->credit = credit < client->credit_max ? credit : client->credit_max;
+    client_drained(client);
+}
+
+bool client_is_behind(const struct client *client)
+{
+    return !list_is_empty(&client->lags) ||
+           (session_is_kept(client) && client->session->phase != SESSION_LIVE);
+}
+
 void client_drained(struct client *client)
 {
     consumers_go_on(client);

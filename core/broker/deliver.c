@@ -94,11 +94,17 @@ bool deliver_has_expired(const struct record *record, int64_t now_ms)
     return deliver_expiry(record) <= now_ms;
 }
 
-bool deliver_is_own(const struct client *client, const struct record *record)
+static bool is_own(const struct client *client, const struct record *record)
 {
     struct span publisher;
     return record_find(record, HEADER_PUBLISHER, &publisher) &&
            span_equal(publisher, span_of(client->publisher, client->publisher_size));
+}
+
+bool deliver_is_wanted(const struct subscription *subscription, const struct record *record)
+{
+    return !(subscription->no_local && is_own(subscription->client, record)) &&
+           (subscription->selector == NULL || selector_matches(subscription->selector, record));
 }
 
 enum deliver_result deliver_to(struct subscription *subscription, const struct record *record,
@@ -107,7 +113,7 @@ enum deliver_result deliver_to(struct subscription *subscription, const struct r
     struct client *client = subscription->client;
     if (share_is_reader(client))
         return share_offer(subscription, record, cache);
-    if (subscription->no_local && deliver_is_own(client, record))
+    if (!deliver_is_wanted(subscription, record))
         return DELIVER_SKIPPED;
     bool at_most_once = subscription->guarantee == GUARANTEE_AT_MOST_ONCE ||
                         record_guarantee(record) == GUARANTEE_AT_MOST_ONCE;

@@ -249,6 +249,9 @@ static void walk_queue(struct retained_walk *walk)
 
 void retained_walk_start(struct retained_walk *walk)
 {
+    if (walk->state != WALK_WAITING)
+        return; /* a session starts all of its walks whenever it has sent again what was in flight
+                 */
     if (walk->worker->ending)
         retained_walk_end(walk->subscription);
     else if (!atomic_load_explicit(&walk->worker->broker->retained_any, memory_order_acquire))

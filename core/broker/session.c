@@ -94,6 +94,8 @@ static void attached(struct session *session, enum status status)
 
 static void attaching_free(struct attaching *attaching)
 {
+    for (uint32_t i = 0; attaching->items != NULL && i < attaching->filter_count; i++)
+        selector_unref(attaching->items[i].selector);
     for (uint32_t i = 0; i < attaching->blob_count; i++)
         blob_unref(attaching->blobs[i]);
     heap_free(attaching->blobs);
@@ -224,6 +226,13 @@ static void subscribe_again(struct attaching *attaching)
             .retain_as_published = row->retain_as_published,
             .retained = RETAINED_NEVER,
         };
+        if (row->selector.size == 0)
+            continue;
+        enum status status = selector_compile(row->selector, &attaching->items[i].selector, NULL);
+        if (status != STATUS_OK) {
+            attach_end(attaching, STATUS_CORRUPT);
+            return;
+        }
     }
     subscribe_some(attaching);
 }
@@ -349,6 +358,8 @@ static void begin_stored(struct attaching *attaching)
 {
     struct session *session = attaching->session;
     bool found = attaching->old != 0;
+    if (session->present && session->attach->only_present)
+        session->expiry_s = attaching->row.expiry_s;
     if (!found && session->expiry_s == 0) {
         attach_end(attaching, STATUS_OK);
         return;
@@ -559,11 +570,11 @@ void broker_attach(struct broker_attach *attach)
     session->worker = worker;
     session->client = client;
     session->attach = attach;
-    session->expiry_s = attach->expiry_s;
+    session->expiry_s = attach->only_present ? 0 : attach->expiry_s;
     session_will_take(session, attach->will);
-    session->text =
-        span_of(heap_text((const char *)client->id.data, client->id.size), client->id.size);
-    session->name = session_name_of(client->tenant, client->id);
+    struct span name = attach->name.size > 0 ? attach->name : client->id;
+    session->text = span_of(heap_text((const char *)name.data, name.size), name.size);
+    session->name = session_name_of(client->tenant, name);
     session->read_bytes = READ_BYTES_FIRST;
     list_init(&session->subscribing);
     session_write_init(session);
@@ -588,6 +599,12 @@ void broker_session_expiry(struct client *client, uint32_t expiry_s)
 {
     if (session_is_kept(client))
         client->session->expiry_s = expiry_s;
+}
+
+uint32_t broker_session_expires(const struct client *client)
+{
+    CHECK(session_is_kept(client));
+    return client->session->expiry_s;
 }
 
 bool broker_session_is_kept(const struct client *client)

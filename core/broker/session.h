@@ -180,6 +180,9 @@ void session_send(struct subscription *subscription, uint64_t partition,
                   const struct record *record, struct span retained, struct frame_cache *frames);
 struct flight *session_flight_new(struct session *session);
 void session_flight_end(struct session *session, struct flight *flight);
+/* Hands it to the client. */
+bool session_deliver(struct session *session, const struct flight *flight, struct blob *frame,
+                     bool again);
 /* Of a new session: what was in flight when it was stored. */
 enum status session_flights_load(struct session *session, struct session_position *position);
 /* A stored record to all subscriptions of the session that take it, or to none: FULL. frames is the

@@ -244,7 +244,7 @@ static void send_again(struct session *session, struct flight *flight, struct ba
     };
     struct blob *frame = client->ops->encode(client->ops->variant(client, &as, &record), &record);
     client->credit--;
-    if (frame == NULL || !client->ops->deliver_kept(client, frame, flight->at.number, true)) {
+    if (frame == NULL || !session_deliver(session, flight, frame, true)) {
         client->credit++;
         give_up(session, flight);
     }
@@ -539,6 +539,7 @@ static void catch_up(struct session *session)
             if (show_passing(session)) {
                 session->phase = SESSION_LIVE;
                 batches_drop(session);
+                client_caught_up(session->client);
             }
             round_end(session);
             return;

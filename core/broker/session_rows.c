@@ -102,6 +102,8 @@ enum status session_filter_encode(const struct session_filter_row *row, struct b
     pack_u64(&pack, row->since);
     pack_u64(&pack, row->index);
     pack_block(&pack, row->filter);
+    if (row->selector.size > 0)
+        pack_block(&pack, row->selector);
     return pack.status;
 }
 
@@ -126,6 +128,8 @@ enum status session_filter_decode(struct span value, struct session_filter_row *
     row->since = reader_u64(&reader);
     row->index = reader_u64(&reader);
     row->filter = reader_block(&reader);
+    if (reader_left(&reader) > 0)
+        row->selector = reader_block(&reader);
     return reader.failed || !guarantee_is_valid(flags) ? STATUS_CORRUPT : STATUS_OK;
 }
 

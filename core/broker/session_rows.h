@@ -69,6 +69,7 @@ struct session_filter_row {
     uint64_t since; /* records behind this commit sequence; encoded as 0, for the engine to fill */
     uint64_t index; /* filter id under which they are found; 0: none are kept for it */
     struct span filter;
+    struct span selector; /* its text; empty: none */
 };
 enum status session_filter_encode(const struct session_filter_row *row, struct buf *to);
 enum status session_filter_decode(struct span value, struct session_filter_row *row);

@@ -57,6 +57,18 @@ static struct span key_copy(struct span key)
                          : span_of(heap_text((const char *)key.data, key.size), key.size);
 }
 
+bool session_deliver(struct session *session, const struct flight *flight, struct blob *frame,
+                     bool again)
+{
+    struct kept_delivery kept = {
+        .number = flight->at.number,
+        .again = again,
+        .partition = flight->at.partition,
+        .offset = flight->at.offset,
+    };
+    return session->client->ops->deliver_kept(session->client, frame, &kept);
+}
+
 enum status session_flights_load(struct session *session, struct session_position *position)
 {
     struct session_flight stored;
@@ -105,6 +117,18 @@ void broker_settled(struct client *client, uint32_t number)
     session_touch(session);
     if (++session->settled >= SETTLED_MAX)
         session_write_now(session);
+}
+
+void broker_again(struct client *client, uint32_t number)
+{
+    struct session *session = client->session;
+    struct flight *flight = flight_of(session, number);
+    if (flight == NULL || flight->at.state != FLIGHT_SENT)
+        return;
+    flight->again = true;
+    session_handled(session); /* as after a delivery that did not fit */
+    session->phase = SESSION_RESENDING;
+    session_go_on(session);
 }
 
 void broker_taken(struct client *client, uint32_t number)
@@ -189,7 +213,7 @@ static bool takes(const struct showing *showing, const struct subscription *subs
     struct span filter = span_of(subscription->entry->filter, subscription->entry->filter_size);
     return subscription->index != 0 && showing->commit > subscription->since &&
            !is_at_most_once(subscription, record) && topic_matches(filter, showing->topic) &&
-           !(subscription->no_local && deliver_is_own(subscription->client, record));
+           deliver_is_wanted(subscription, record);
 }
 
 static enum guarantee lower(const struct subscription *subscription, const struct record *record)
@@ -233,7 +257,7 @@ void session_send(struct subscription *subscription, uint64_t partition,
         return;
     }
     flight->at.state = FLIGHT_SENT;
-    if (!client->ops->deliver_kept(client, frame, flight->at.number, false)) {
+    if (!session_deliver(session, flight, frame, false)) {
         session_flight_end(session, flight); /* too large for this client: as if it had it */
         client->credit++;
     }

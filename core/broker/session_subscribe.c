@@ -12,7 +12,7 @@
 #include "core/base/heap.h"
 #include "core/log/table.h"
 
-enum { FILTER_ROW_BYTES = 64 + LIMIT_TOPIC_BYTES };
+enum { FILTER_ROW_BYTES = 64 + LIMIT_TOPIC_BYTES + LIMIT_SELECTOR_BYTES };
 
 struct subscribing {
     struct broker_subscribe inner; /* the live part */
@@ -145,6 +145,8 @@ static void add_row(struct session_rows *rows, const struct session *session,
         .index = subscription->index,
         .filter = span_of(subscription->entry->filter, subscription->entry->filter_size),
     };
+    if (subscription->selector != NULL)
+        row.selector = selector_text(subscription->selector);
     struct buf value;
     uint8_t key[SESSION_STATE_KEY];
     buf_init(&value, FILTER_ROW_BYTES);

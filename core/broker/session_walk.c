@@ -258,7 +258,7 @@ enum deliver_result session_recall(struct subscription *subscription, uint64_t p
     if (subscription->guarantee == GUARANTEE_AT_MOST_ONCE ||
         record_guarantee(record) == GUARANTEE_AT_MOST_ONCE)
         return deliver_to(subscription, record, frames);
-    if (subscription->no_local && deliver_is_own(client, record))
+    if (!deliver_is_wanted(subscription, record))
         return DELIVER_SKIPPED;
     if (client->credit == 0 || client->ops->queued(client) >= LIMIT_CLIENT_OUT_BYTES)
         return DELIVER_FULL;

@@ -33,7 +33,7 @@ static void send_held(struct session *session, struct flight *flight)
     flight->stored = false;
     flight->at.state = FLIGHT_SENT;
     session->holding--;
-    bool sent = client->ops->deliver_kept(client, frame, flight->at.number, false);
+    bool sent = session_deliver(session, flight, frame, false);
     blob_unref(frame);
     if (!sent) { /* too large for this client: as if it had it */
         session_flight_end(session, flight);

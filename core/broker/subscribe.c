@@ -161,7 +161,7 @@ static void subscription_end(struct subscription *subscription)
     subscription_free(subscription);
 }
 
-static uint32_t subscription_limit(const struct client *client)
+uint32_t client_subscription_limit(const struct client *client)
 {
     uint32_t limit = client->worker->broker->options.subscription_limit;
     return limit == 0 ? LIMIT_SUBSCRIPTIONS : limit;
@@ -173,9 +173,11 @@ enum status subscribe_check(struct client *client, const struct subscribe_item *
         return STATUS_OK; /* its members were checked */
     if (!topic_filter_is_valid(item->filter))
         return STATUS_INVALID;
+    if (item->share.size > 0 && item->selector != NULL)
+        return STATUS_UNSUPPORTED;
     enum status status = broker_check(client, ACTION_CONSUME, true, item->filter);
     if (status == STATUS_OK && item->share.size == 0 &&
-        client->subscription_count >= subscription_limit(client) &&
+        client->subscription_count >= client_subscription_limit(client) &&
         subscription_of(client, item->filter) == NULL)
         status = STATUS_OVER_QUOTA;
     return status;
@@ -217,6 +219,8 @@ static bool add(struct broker_subscribe *subscribe, struct subscribe_item *item)
     subscription->identifier = item->identifier;
     subscription->no_local = item->no_local;
     subscription->retain_as_published = item->retain_as_published;
+    selector_unref(subscription->selector);
+    subscription->selector = item->selector == NULL ? NULL : selector_ref(item->selector);
     return is_new;
 }
 
@@ -274,6 +278,16 @@ void subscribe_live(struct broker_subscribe *subscribe)
     buf_deinit(&filters);
     if (subscribe->confirms == 0)
         holds_everywhere(subscribe);
+}
+
+const struct subscription *broker_subscription(const struct client *client, struct span *filter)
+{
+    struct link *first = list_first(&client->subscriptions);
+    if (first == NULL)
+        return NULL;
+    const struct subscription *subscription = container_of(first, struct subscription, of_client);
+    *filter = filter_of(subscription->entry);
+    return subscription;
 }
 
 enum status broker_unsubscribe(struct client *client, struct span filter)

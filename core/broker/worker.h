@@ -199,6 +199,12 @@ static inline int64_t worker_wall_ms(struct broker_worker *worker)
     return worker->wall_ms;
 }
 
+static inline void client_caught_up(struct client *client)
+{
+    if (client->ops->caught_up != NULL && !client_is_behind(client))
+        client->ops->caught_up(client);
+}
+
 /* figures.c */
 struct protocol_figures *figures_of(struct broker_worker *worker, const char *protocol);
 void figures_refused(struct protocol_figures *figures, enum status why);
@@ -273,7 +279,8 @@ void frame_cache_clear(struct frame_cache *cache);
 /* The frame for a variant, borrowed from the cache; NULL: the record cannot be shown. */
 struct blob *deliver_frame(struct frame_cache *cache, const struct client_ops *ops,
                            uint32_t variant, const struct record *record);
-bool deliver_is_own(const struct client *client, const struct record *record);
+/* Of a record whose topic matches: not by no_local or the selector. */
+bool deliver_is_wanted(const struct subscription *subscription, const struct record *record);
 /* FULL: credit or budget is used up; the caller decides what becomes of the record. */
 enum deliver_result deliver_to(struct subscription *subscription, const struct record *record,
                                struct frame_cache *cache);

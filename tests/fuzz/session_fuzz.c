@@ -34,7 +34,8 @@ static void check_filter(struct span bytes)
         CHECK(again.guarantee == row.guarantee && again.no_local == row.no_local &&
               again.retain_as_published == row.retain_as_published &&
               again.identifier == row.identifier && again.since == row.since &&
-              again.index == row.index && span_equal(again.filter, row.filter));
+              again.index == row.index && span_equal(again.filter, row.filter) &&
+              span_equal(again.selector, row.selector));
     }
     buf_deinit(&encoded);
 }

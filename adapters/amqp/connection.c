@@ -123,7 +123,8 @@ static void opened(struct amqp_connection *connection)
     client_set_id(&connection->client, span_of(container, size));
     pn_connection_set_container(pn, "polylog");
     pn_data_t *offered = pn_connection_offered_capabilities(pn);
-    static const char *const capabilities[] = {"ANONYMOUS-RELAY", "DELAYED_DELIVERY"};
+    static const char *const capabilities[] = {"ANONYMOUS-RELAY", "DELAYED_DELIVERY",
+                                               "SHARED-SUBS"};
     pn_data_put_array(offered, false, PN_SYMBOL);
     pn_data_enter(offered);
     for (size_t i = 0; i < sizeof capabilities / sizeof *capabilities; i++)
@@ -231,7 +232,7 @@ static void handle(struct amqp_connection *connection, pn_event_t *event)
         break;
     case PN_LINK_REMOTE_CLOSE:
     case PN_LINK_REMOTE_DETACH:
-        amqp_link_closed(pn);
+        amqp_link_closed(pn, pn_event_type(event) == PN_LINK_REMOTE_CLOSE);
         break;
     case PN_LINK_FLOW:
         link = amqp_link_of(pn);
@@ -279,6 +280,8 @@ static void flush_task(struct loop_task *task)
 {
     struct amqp_connection *connection = container_of(task, struct amqp_connection, flush);
     bool was_full = stream_queued(connection->stream) >= OUT_BYTES;
+    if (connection->stolen)
+        amqp_subscribers_stolen(connection);
     say_all(connection);
     /* The stream's own flush, which comes before the next turn of this, may be enough; if not,
      * drained() comes. */
@@ -318,8 +321,10 @@ static enum status connection_input(void *context, struct span bytes, size_t *us
 static void connection_drained(void *context)
 {
     struct amqp_connection *connection = context;
-    if (connection->state == AMQP_UP)
+    if (connection->state == AMQP_UP) {
         client_drained(&connection->client);
+        amqp_subscribers_drained(connection);
+    }
     amqp_wake(connection);
 }
 
@@ -345,14 +350,18 @@ static void timer_fired(struct loop_timer *timer)
 
 /* ------------------------------------------------ as an adapter, and as a client */
 
-static size_t client_queued(struct client *client)
+size_t amqp_queued(const struct amqp_connection *connection)
 {
-    struct amqp_connection *connection = amqp_connection_of(client);
     size_t queued = stream_queued(connection->stream);
     pn_session_t *session = pn_session_head(connection->driver.connection, 0);
     for (; session != NULL; session = pn_session_next(session, 0))
         queued += pn_session_outgoing_bytes(session);
     return queued;
+}
+
+static size_t client_queued(struct client *client)
+{
+    return amqp_queued(amqp_connection_of(client));
 }
 
 static void client_resume(struct client *client)
@@ -379,9 +388,6 @@ static void client_end(struct client *client, enum status why)
 static const struct client_ops client_ops = {
     .protocol = "amqp",
     .answered = amqp_answered,
-    .variant = amqp_variant,
-    .encode = amqp_encode,
-    .deliver = amqp_deliver,
     .queued = client_queued,
     .resume = client_resume,
     .end = client_end,
@@ -396,7 +402,7 @@ static enum status session_open(void *context, struct stream *stream, struct bro
     connection->flush.run = flush_task;
     connection->timer.fired = timer_fired;
     list_init(&connection->links);
-    list_init(&connection->topics);
+    list_init(&connection->subscribers);
     list_init(&connection->transactions);
     metric_add(metrics.connections, 1);
     loop_timer_start(amqp_loop(connection), &connection->timer, LIMIT_CONNECT_MS);
@@ -431,9 +437,9 @@ static void session_close(void *context)
     loop_timer_stop(amqp_loop(connection), &connection->timer);
     loop_task_cancel(amqp_loop(connection), &connection->flush);
     amqp_links_close(connection);
+    amqp_subscribers_end(connection, NULL);
     client_close(&connection->client);
     amqp_waiting_free(connection);
-    amqp_topics_free(connection);
     pn_connection_driver_destroy(&connection->driver);
     amqp_exchange_free(connection);
     heap_free(connection->user);

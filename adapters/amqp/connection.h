@@ -39,6 +39,15 @@ enum {
     AMQP_ADDRESS_MAX = 1024
 };
 
+/* Why a link goes: what it subscribed to may outlive that. */
+enum amqp_leaving {
+    AMQP_LEAVES_REFUSED,
+    AMQP_LEAVES_FOR_GOOD, /* its receiver closed it */
+    AMQP_LEAVES_LINK,     /* was detached only */
+    AMQP_LEAVES_SESSION,
+    AMQP_LEAVES_CONNECTION
+};
+
 enum amqp_state { AMQP_NEW, AMQP_UP, AMQP_CLOSING, AMQP_DOWN };
 
 enum amqp_kind {
@@ -96,17 +105,34 @@ struct amqp_link {
     struct amqp_filter filter;
     uint32_t lease_ms;
     bool dead;
-    struct link of_topic;
-    uint32_t unsettled; /* deliveries of a topic that took credit */
-    uint64_t tag;       /* of the next one */
+    struct amqp_subscriber *subscriber;
+    enum amqp_leaving leaving; /* why it goes */
+    uint64_t tag;              /* of the next delivery */
 };
 
-/* One filter that links of this connection are subscribed to: the broker knows it once. */
-struct amqp_topic {
+/* How a subscription that is to last ends, apart from a receiver that closes its link (3.5.5). */
+enum amqp_expiry { AMQP_AFTER_LINK, AMQP_AFTER_SESSION, AMQP_AFTER_CONNECTION, AMQP_NEVER };
+
+/* A link from a topic: a client of its own, with the link's credit and one subscription. */
+struct amqp_subscriber {
+    struct client client; /* first: the broker gives it back */
+    struct amqp_connection *connection;
+    struct amqp_link *link; /* NULL: it has gone */
+    pn_session_t *session;  /* as the link's */
     struct link of_connection;
-    struct list links;
-    uint32_t identifier;
-    char *filter;
+    struct broker_subscribe subscribe;
+    struct subscribe_item item;
+    struct broker_attach attach;
+    bool pending; /* subscribe or attach is under way */
+    bool kept;    /* outlives the link */
+    bool looks;   /* for what is kept, whatever it is */
+    bool anew;    /* what was kept under the name is given up */
+    bool stolen;
+    uint32_t unsettled; /* deliveries of this link */
+    enum amqp_expiry expiry;
+    uint32_t expiry_s;
+    struct span name; /* of what is kept; bytes are ours */
+    struct subscription *shared;
 };
 
 /* A publish that waits for its answer; answers come in order. */
@@ -128,13 +154,14 @@ struct amqp_connection {
     bool waits;  /* a login is under way: no event is looked at before it is done */
     bool paused; /* the broker takes no more at the moment */
     bool said;   /* something has been sent */
+    bool stolen; /* subscribers are, and are to be told */
     struct amqp_login *login;
     struct amqp_exchange *exchange; /* of SASL messages; NULL: none */
     char *user;                     /* Proton borrows it */
     struct loop_task flush;
     struct loop_timer timer;
-    struct list links, topics, transactions;
-    uint32_t link_count, topic_number;
+    struct list links, subscribers, transactions;
+    uint32_t link_count, subscriber_count;
     uint64_t transaction_number;
     size_t partial_bytes;         /* of deliveries that have not come whole, all links */
     struct amqp_waiting *waiting; /* a ring */
@@ -171,7 +198,7 @@ void amqp_login_anonymous(struct amqp_connection *connection); /* of one that ca
 void amqp_session_opened(struct amqp_connection *connection, pn_session_t *session);
 void amqp_session_closed(struct amqp_connection *connection, pn_session_t *session);
 void amqp_link_opened(struct amqp_connection *connection, pn_link_t *pn);
-void amqp_link_closed(pn_link_t *pn);
+void amqp_link_closed(pn_link_t *pn, bool for_good);
 void amqp_links_close(struct amqp_connection *connection);
 /* Around a walk over all links: one that has left may go when another one leaves. */
 void amqp_links_hold(struct amqp_connection *connection);
@@ -186,13 +213,19 @@ static inline struct amqp_link *amqp_link_of(pn_link_t *pn)
     return pn_link_get_context(pn);
 }
 
+/* What clients of the JMS kind say about an end: topic, shared, global. */
+bool amqp_is_capable(pn_terminus_t *terminus, const char *name);
+
 /* address.c: is_topic: what the peer's capabilities say about an address without a prefix. */
 bool amqp_address_parse(struct span text, bool is_topic, struct amqp_address *address);
 
-/* filter.c: OK; INVALID with err for a selector that is none. What is not known is left out of the
+/* filter.c: OK; INVALID with err for a filter that is none. What is not known is left out of the
  * answer. */
 enum status amqp_filter_read(pn_terminus_t *remote, pn_terminus_t *local,
                              struct amqp_filter *filter, struct err *err);
+/* The same of a set as bytes; echo has room for them and AMQP_HEAD_MAX more. */
+enum status amqp_filter_decode(struct span bytes, struct amqp_filter *filter,
+                               struct amqp_writer *echo, struct err *err);
 void amqp_filter_deinit(struct amqp_filter *filter);
 /* The link property x-opt-lease (ms), where it is set: INVALID out of bounds. */
 enum status amqp_lease_read(pn_data_t *properties, uint32_t *lease_ms);
@@ -239,14 +272,34 @@ void amqp_transaction_fail(struct amqp_link *link, pn_delivery_t *delivery, enum
 void amqp_transaction_settle(struct amqp_link *link, pn_delivery_t *delivery, uint32_t slot);
 
 /* topic.c */
-void amqp_topic_open(struct amqp_link *link, struct span filter, bool no_local);
+void amqp_topic_open(struct amqp_link *link, struct span filter);
+/* A source without an address: the kept subscription of the link's name. */
+void amqp_topic_recover(struct amqp_link *link);
 void amqp_topic_close(struct amqp_link *link);
+void amqp_topic_flow(struct amqp_link *link, bool drain);
 void amqp_topic_settled(struct amqp_link *link, pn_delivery_t *delivery);
-void amqp_topics_free(struct amqp_connection *connection);
-uint32_t amqp_variant(struct client *client, const struct subscription *subscription,
-                      const struct record *record);
-struct blob *amqp_encode(uint32_t variant, const struct record *record);
-void amqp_deliver(struct client *client, struct subscription *subscription, struct blob *frame,
-                  uint32_t variant, const struct record *record);
+/* The session or, NULL, the connection has gone, and what was to last as long goes too. */
+void amqp_subscribers_end(struct amqp_connection *connection, const pn_session_t *session);
+void amqp_subscribers_stolen(struct amqp_connection *connection);
+void amqp_subscribers_drained(struct amqp_connection *connection);
+
+/* durable.c: what a subscriber keeps when its link goes. */
+/* What the source asks for; answered in local. INVALID: its name is too long. */
+enum status amqp_kept_read(struct amqp_subscriber *subscriber, pn_terminus_t *local);
+/* Finds what is kept under the name, or begins it; then amqp_subscriber_begin() or the refusal. */
+void amqp_kept_attach(struct amqp_subscriber *subscriber);
+/* The link has gone. False: the subscriber stays, for as long as session or connection are there.
+ */
+bool amqp_kept_leave(struct amqp_subscriber *subscriber, enum amqp_leaving leaving);
+/* topic.c, for durable.c */
+void amqp_subscriber_fork(struct amqp_subscriber *subscriber);
+void amqp_subscriber_subscribe(struct amqp_subscriber *subscriber);
+void amqp_subscriber_ready(struct amqp_subscriber *subscriber);
+void amqp_subscriber_refuse(struct amqp_subscriber *subscriber, const char *condition,
+                            const char *text, enum status status);
+void amqp_subscriber_free(struct amqp_subscriber *subscriber);
+
+/* connection.c: bytes that wait, of all of the connection. */
+size_t amqp_queued(const struct amqp_connection *connection);
 
 #endif

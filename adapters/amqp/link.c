@@ -13,7 +13,7 @@ void amqp_link_unref(struct amqp_link *link)
     CHECK(link->refs > 0);
     if (--link->refs > 0)
         return;
-    CHECK(link->pn == NULL && link->consumer == NULL);
+    CHECK(link->pn == NULL && link->consumer == NULL && link->subscriber == NULL);
     link_remove(&link->of_connection);
     buf_deinit(&link->partial);
     amqp_filter_deinit(&link->filter);
@@ -59,7 +59,9 @@ void amqp_links_close(struct amqp_connection *connection)
     amqp_links_hold(connection);
     list_each(at, &connection->links)
     {
-        link_leave(container_of(at, struct amqp_link, of_connection));
+        struct amqp_link *link = container_of(at, struct amqp_link, of_connection);
+        link->leaving = AMQP_LEAVES_CONNECTION;
+        link_leave(link);
     }
     amqp_links_release(connection);
 }
@@ -78,10 +80,13 @@ void amqp_session_closed(struct amqp_connection *connection, pn_session_t *sessi
     list_each(at, &connection->links)
     {
         struct amqp_link *link = container_of(at, struct amqp_link, of_connection);
-        if (link->session == session)
-            link_leave(link);
+        if (link->session != session)
+            continue;
+        link->leaving = AMQP_LEAVES_SESSION;
+        link_leave(link);
     }
     amqp_links_release(connection);
+    amqp_subscribers_end(connection, session);
     pn_link_t *pn = pn_link_head(connection->driver.connection, 0);
     while (pn != NULL) {
         pn_link_t *next = pn_link_next(pn, 0);
@@ -140,11 +145,10 @@ void amqp_link_refuse_status(struct amqp_link *link, enum status status)
     amqp_link_refuse(link, amqp_condition_of(status), status_text(status));
 }
 
-/* What clients of the JMS kind say about an address (queue, topic, temporary ones). */
-static bool wants_topic(pn_terminus_t *terminus)
+bool amqp_is_capable(pn_terminus_t *terminus, const char *name)
 {
     pn_data_t *capabilities = pn_terminus_capabilities(terminus);
-    bool topic = false;
+    bool found = false;
     pn_data_rewind(capabilities);
     if (!pn_data_next(capabilities))
         return false;
@@ -157,11 +161,11 @@ static bool wants_topic(pn_terminus_t *terminus)
     do {
         if (pn_data_type(capabilities) == PN_SYMBOL) {
             pn_bytes_t symbol = pn_data_get_symbol(capabilities);
-            topic |= span_is(span_of(symbol.start, symbol.size), "topic");
+            found |= span_is(span_of(symbol.start, symbol.size), name);
         }
     } while (array && pn_data_next(capabilities));
     pn_data_rewind(capabilities);
-    return topic;
+    return found;
 }
 
 static struct amqp_link *link_new(struct amqp_connection *connection, pn_link_t *pn)
@@ -202,7 +206,9 @@ static void attach(struct amqp_link *link)
     if (target && pn_terminus_get_type(remote) == PN_COORDINATOR) {
         link->kind = AMQP_TO_COORDINATOR;
         amqp_link_accept(link);
-    } else if (!amqp_address_parse(name, wants_topic(remote), &address) ||
+    } else if (!target && pn_terminus_get_type(remote) == PN_UNSPECIFIED) {
+        amqp_topic_recover(link);
+    } else if (!amqp_address_parse(name, amqp_is_capable(remote, "topic"), &address) ||
                (address.at == AMQP_AT_RELAY && !target)) {
         amqp_link_refuse_status(link, STATUS_NOT_FOUND);
     } else if (target) {
@@ -228,15 +234,20 @@ void amqp_link_opened(struct amqp_connection *connection, pn_link_t *pn)
         attach(link);
 }
 
-void amqp_link_closed(pn_link_t *pn)
+void amqp_link_closed(pn_link_t *pn, bool for_good)
 {
     struct amqp_link *link = amqp_link_of(pn);
     pn_session_t *session = pn_link_session(pn);
     struct amqp_connection *connection =
         amqp_connection_of(pn_connection_get_context(pn_session_connection(session)));
-    if (link != NULL)
+    if (link != NULL) {
+        link->leaving = for_good ? AMQP_LEAVES_FOR_GOOD : AMQP_LEAVES_LINK;
         link_leave(link);
-    pn_link_close(pn);
+    }
+    if (for_good)
+        pn_link_close(pn);
+    else
+        pn_link_detach(pn);
     pn_link_free(pn);
     connection->link_count--;
     amqp_wake(connection);

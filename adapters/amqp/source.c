@@ -232,8 +232,8 @@ void amqp_source_flow(struct amqp_link *link)
         consumer_credit(link->consumer, credit > 0 ? (uint32_t)credit : 0, drain);
     else if (link->kind == AMQP_FROM_LOG)
         amqp_browse_flow(link, credit > 0 ? (uint32_t)credit : 0, drain);
-    else if (link->kind == AMQP_FROM_TOPIC && drain && pn_link_queued(link->pn) == 0)
-        pn_link_drained(link->pn);
+    else if (link->kind == AMQP_FROM_TOPIC)
+        amqp_topic_flow(link, drain);
     amqp_wake(link->connection);
 }
 
@@ -356,7 +356,7 @@ void amqp_source_open(struct amqp_link *link, const struct amqp_address *address
         return;
     }
     if (address->at == AMQP_AT_TOPIC) {
-        amqp_topic_open(link, address->topic, link->filter.no_local);
+        amqp_topic_open(link, address->topic);
         return;
     }
     link->dead = address->dead;

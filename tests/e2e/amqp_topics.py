@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """AMQP 1.0 and the topic space: live subscriptions with wildcards, requests and replies across protocols, nodes of a
 client's own."""
+import contextlib
 import time
 
-from proton import Message, symbol
+from proton import UNDESCRIBED, Array, Data, Described, Message, Timeout, symbol, uint, ulong
 from proton.reactor import AtMostOnce, DynamicNodeProperties, Filter, LinkOption
 from proton.utils import BlockingConnection, LinkDetached
 
@@ -20,13 +21,30 @@ class NoLocal(Filter):
         super().__init__({symbol("no-local"): Described(symbol("apache.org:no-local-filter:list"), [])})
 
 
+class Chosen(Filter):
+    """Filters by what describes them."""
+
+    def __init__(self, *filters):
+        super().__init__({symbol(f"f{i}"): Described(symbol(name), value) for i, (name, value) in enumerate(filters)})
+
+
+SUBJECT = "apache.org:legacy-amqp-topic-binding:string"
+DIRECT = "apache.org:legacy-amqp-direct-binding:string"
+SELECTOR = "apache.org:selector-filter:string"
+PROPERTIES = "amqp:properties-filter"
+APPLICATION = "amqp:application-properties-filter"
+
+
 class Capability(LinkOption):
-    def __init__(self, name):
-        self.name = name
+    def __init__(self, *names):
+        self.names = names
 
     def apply(self, link):
         end = link.source if link.is_receiver else link.target
-        end.capabilities.put_object(symbol(self.name))
+        if len(self.names) == 1:
+            end.capabilities.put_object(symbol(self.names[0]))
+        else:
+            end.capabilities.put_object(Array(UNDESCRIBED, Data.SYMBOL, *[symbol(name) for name in self.names]))
 
 
 def connect(running, **options):
@@ -138,6 +156,158 @@ def a_request_gets_its_reply(running):
     connection.close()
 
 
+ORDERS = [
+    Message(body="a", subject="order.new.eu", properties={"n": 1, "color": "red", "key": "k"}, id="id-1"),
+    Message(body="b", subject="order.new", properties={"n": 2, "color": "reddish"}, id=ulong(7), reply_to="/topics/r/x"),
+    Message(body="c", subject="order.paid.eu", properties={"n": 2.5, "color": "&blue"}, content_type=symbol("text/x"),
+            group_id="g", group_sequence=3),
+    Message(body="d", properties={"x": True, "it's": "it's 100%"}),
+]
+
+
+def filters(running, source, publish):
+    """What each filter lets through, of a source."""
+    connection = connect(running)
+    cases = [
+        ([(SUBJECT, "order.*.eu")], "ac"),
+        ([(SUBJECT, "order.#")], "abc"),
+        ([(SUBJECT, "#.new.#")], "ab"),
+        ([(SUBJECT, "#")], "abcd"),
+        ([(DIRECT, "order.new")], "b"),
+        ([(PROPERTIES, {symbol("subject"): "order.new"})], "b"),
+        ([(PROPERTIES, {symbol("subject"): "&p:order.new"})], "ab"),
+        ([(PROPERTIES, {symbol("subject"): "&s:.eu", symbol("message-id"): "id-1"})], "a"),
+        ([(PROPERTIES, {symbol("message-id"): ulong(7)})], "b"),
+        ([(PROPERTIES, {symbol("content-type"): symbol("text/x"), symbol("subject"): None})], "c"),
+        ([(PROPERTIES, {symbol("group-id"): "g", symbol("group-sequence"): uint(3)})], "c"),
+        ([(PROPERTIES, {symbol("reply-to"): "/topics/r/x"})], "b"),
+        ([(APPLICATION, {"color": "red"})], "a"),
+        ([(APPLICATION, {"color": "&p:red"})], "ab"),
+        ([(APPLICATION, {"color": "&s:dish", "n": 2})], "b"),
+        ([(APPLICATION, {"color": "&&blue"})], "c"),
+        ([(APPLICATION, {"n": 2.5})], "c"),
+        ([(APPLICATION, {"n": None})], "abc"),
+        ([(APPLICATION, {"x": True})], "d"),
+        ([(APPLICATION, {"key": "k"})], "a"),
+        ([(APPLICATION, {"it's": "&s:100%"})], "d"),
+        ([(APPLICATION, {"it's": "&s:_00%"})], ""),
+        ([(SELECTOR, "n = 1 OR n = 2"), (SUBJECT, "order.*")], "b"),
+        ([(SELECTOR, "n > 1"), (PROPERTIES, {symbol("subject"): "&p:order"}), (APPLICATION, {"color": "&s:blue"})], "c"),
+    ]
+    receivers = []
+    for number, (chosen, _) in enumerate(cases):
+        receiver = connection.create_receiver(source(number), credit=10, name=f"r{number}", options=Chosen(*chosen))
+        echoed = receiver.link.remote_source.filter
+        echoed.rewind()
+        echoed.next()
+        got = sorted(str(value.descriptor) for value in echoed.get_dict().values())
+        assert got == sorted(name for name, _ in chosen), (chosen, got)
+        receivers.append(receiver)
+    publish(connection)
+    for receiver, (chosen, wanted) in zip(receivers, cases):
+        bodies = [message.body for message in take(receiver, len(wanted))]
+        assert bodies == list(wanted), (chosen, bodies)
+    for receiver, (chosen, _) in zip(receivers, cases):
+        assert not receiver.fetcher.has_message, chosen
+    connection.close()
+
+
+def filters_of_topics(running):
+    filters(running, lambda number: "/topics/filtered/+", lambda connection: send(
+        connection, "/topics/filtered/t", *ORDERS))
+
+
+def filters_of_queues(running):
+    for name in ("filtered",):
+        status, answer = running.call("POST", "/v1/default/queues", {"name": name})
+        assert status in (200, 201), answer
+    filters(running, lambda number: f"/queues/filtered/groups/g{number}", lambda connection: send(
+        connection, "filtered", *ORDERS))
+
+
+def addresses_are_filtered_as_they_are_shown(running):
+    connection = connect(running)
+
+    def subscribed(field, value):
+        return connection.create_receiver("/topics/#", credit=10, name=value,
+                                          options=Chosen((PROPERTIES, {symbol(field): value})))
+
+    exact, prefix, suffix = (subscribed("to", "/topics/seen/a"), subscribed("to", "&p:/topics/seen/"),
+                             subscribed("to", "&s:/b"))
+    for topic in ("seen/a", "seen/b", "other"):
+        send(connection, f"/topics/{topic}", Message(body=topic))
+    assert [m.body for m in take(exact, 1)] == ["seen/a"]
+    assert [m.body for m in take(prefix, 2)] == ["seen/a", "seen/b"]
+    assert [m.body for m in take(suffix, 1)] == ["seen/b"]
+    connection.close()
+
+
+def filters_that_are_none(running):
+    connection = connect(running)
+    for chosen in [(SUBJECT, 5), (DIRECT, [1]), (SELECTOR, "n = 1) OR (n = 2"), (SELECTOR, "n = "), (PROPERTIES, {}),
+                   (PROPERTIES, "subject"), (PROPERTIES, {symbol("colour"): "red"}),
+                   (PROPERTIES, {symbol("subject"): 5}), (PROPERTIES, {symbol("subject"): "&x:y"}),
+                   (APPLICATION, {"n": [1]}), (APPLICATION, {"n": "&"}), (APPLICATION, {"n": float("nan")}),
+                   (APPLICATION, {5: "n"}), (APPLICATION, {"n": "nul\0"}),
+                   (APPLICATION, {f"n{i}": i for i in range(65)}), (APPLICATION, {"n": "x" * 5000})]:
+        try:
+            connection.create_receiver("/topics/t", name=repr(chosen)[:200], options=Chosen(chosen))
+            raise AssertionError(f"a filter that is none: {chosen}")
+        except LinkDetached as error:
+            assert error.condition == "amqp:invalid-field", (chosen, error)
+    # What is not known is not said to be applied.
+    receiver = connection.create_receiver("/topics/t", credit=1, options=Chosen(("example:unknown", "x")))
+    assert not receiver.link.remote_source.filter.next()
+    connection.close()
+
+
+def a_drain_ends_with_what_there_is(running):
+    connection = connect(running)
+    receiver = connection.create_receiver("/topics/drained", credit=2)
+    send(connection, "/topics/drained", *[Message(body=i) for i in range(5)])
+    assert [m.body for m in take(receiver, 2)] == [0, 1]
+    receiver.link.drain(10)
+    connection.wait(lambda: receiver.link.credit == 0, timeout=SECONDS)
+    assert [receiver.fetcher.pop().body for _ in range(3)] == [2, 3, 4]
+    connection.close()
+
+
+def gathered(receivers, device, count):
+    """What all of them get together."""
+    got, end = [], time.monotonic() + SECONDS
+    if device is not None:
+        device.socket.settimeout(0.1)
+    while len(got) < count and time.monotonic() < end:
+        for receiver in receivers:
+            with contextlib.suppress(Timeout):
+                got.append(receiver.receive(timeout=0.1).body)
+                receiver.accept()
+        if device is not None:
+            with contextlib.suppress(TimeoutError):
+                got.append(int(device.receive().payload))
+    return sorted(got)
+
+
+def shared_by_several(running):
+    """What members of a subscription share goes to one of them; a global one to members of any container."""
+    one, two = connect(running), connect(running)
+    shared = [Capability("topic", "shared")]
+    mine = [one.create_receiver("shared/t", credit=10, name=f"s|{i}", options=shared) for i in (1, 2)]
+    others = two.create_receiver("shared/t", credit=10, name="s|1", options=shared)
+    everywhere = [c.create_receiver("shared/t", credit=10, name=f"w|{n}", options=[Capability("topic", "shared", "global")])
+                  for n, c in enumerate((one, two))]
+    with Client(running.mqtt_port, 5).connect("third") as third:
+        third.subscribe(("$share/w/shared/t", 1))
+        send(one, "/topics/shared/t", *[Message(body=i) for i in range(9)])
+        assert [m.body for m in take(others, 9)] == list(range(9))
+        assert gathered(mine, None, 9) == list(range(9))
+        assert gathered(everywhere, third, 9) == list(range(9))
+    one.close()
+    two.close()
+
+
 if __name__ == "__main__":
     run(filters_match_topics, credit_is_kept, settled_subscriptions, no_local_spares_ones_own,
-        capabilities_say_what_an_address_is, mqtt_and_amqp_meet, a_request_gets_its_reply)
+        capabilities_say_what_an_address_is, mqtt_and_amqp_meet, a_request_gets_its_reply,
+        filters_of_topics, filters_of_queues, addresses_are_filtered_as_they_are_shown, filters_that_are_none,
+        a_drain_ends_with_what_there_is, shared_by_several)

@@ -119,6 +119,65 @@ async function main() {
     receiver.close()
   })
 
+  await check('filters of subject and properties', async () => {
+    const { types } = rhea
+    const described = (name, value) => types.wrap_described(value, name)
+    const filters = {
+      words: described('apache.org:legacy-amqp-topic-binding:string', 'order.*.eu'),
+      properties: described('amqp:properties-filter', types.wrap_symbolic_map({ subject: '&p:order' })),
+      application: described('amqp:application-properties-filter', types.wrap_map({ n: types.wrap_int(1) })),
+    }
+    const receiver = connection.open_receiver({ source: { address: '/topics/rhea/filtered', filter: filters } })
+    await once(receiver, 'receiver_open')
+    assert.deepEqual(Object.keys(receiver.source.filter).sort(), ['application', 'properties', 'words'])
+    const got = []
+    const message = within(new Promise((resolve) => receiver.on('message', (context) => {
+      got.push(context.message.body)
+      if (context.message.body === 'last') resolve()
+    })), 'message')
+    await send(connection, '/topics/rhea/filtered',
+      { subject: 'order.new.us', body: 'no', application_properties: { n: 1 } },
+      { subject: 'order.new.eu', body: 'yes', application_properties: { n: 1 } },
+      { subject: 'order.new.eu', body: 'no', application_properties: { n: 2 } },
+      { subject: 'order.x.eu', body: 'last', application_properties: { n: 1 } })
+    await message
+    assert.deepEqual(got, ['yes', 'last'])
+    receiver.close()
+  })
+
+  await check('a durable subscription outlives its connection', async () => {
+    const source = { address: '/topics/rhea/durable', durable: 2, expiry_policy: 'never' }
+    const container = rhea.create_container({ id: 'rhea-durable' })
+    const open = async () => {
+      const own = container.connect({ host, port: Number(port), username: 'anonymous', reconnect: false })
+      await once(own, 'connection_open')
+      const receiver = own.open_receiver({ name: 'news', source, credit_window: 0, autoaccept: false })
+      await once(receiver, 'receiver_open')
+      return { own, receiver }
+    }
+    let { own, receiver } = await open()
+    assert.equal(Number(receiver.source.durable), 2)
+    await send(connection, '/topics/rhea/durable', { body: 1 }, { body: 2 })
+    let message = once(receiver, 'message')
+    receiver.add_credit(1)
+    const tag = (await message).delivery.tag.toString('hex')
+    own.close()
+    await once(own, 'connection_close');
+    ({ own, receiver } = await open())
+    const got = []
+    message = within(new Promise((resolve) => receiver.on('message', (context) => {
+      got.push([context.message.body, context.delivery.tag.toString('hex') === tag])
+      context.delivery.accept()
+      if (got.length === 2) resolve()
+    })), 'message')
+    receiver.add_credit(2)
+    await message
+    assert.deepEqual(got, [[1, true], [2, false]])
+    receiver.close()
+    await once(receiver, 'receiver_close')
+    own.close()
+  })
+
   await check('a request and its reply through a dynamic node', async () => {
     const replies = connection.open_receiver({ source: { dynamic: true } })
     await once(replies, 'receiver_open')

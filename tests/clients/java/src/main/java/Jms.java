@@ -5,6 +5,7 @@ import jakarta.jms.ConnectionFactory;
 import jakarta.jms.DeliveryMode;
 import jakarta.jms.JMSException;
 import jakarta.jms.MapMessage;
+import jakarta.jms.InvalidDestinationException;
 import jakarta.jms.Message;
 import jakarta.jms.MessageConsumer;
 import jakarta.jms.MessageProducer;
@@ -199,6 +200,105 @@ public final class Jms {
         session.close();
     }
 
+    private static final String PREFETCH_NONE = "&jms.prefetchPolicy.all=0";
+
+    private static Connection connect(String url, String clientId) throws Exception {
+        Connection connection = new JmsConnectionFactory("", "", url).createConnection();
+        if (clientId != null) {
+            connection.setClientID(clientId);
+        }
+        connection.start();
+        return connection;
+    }
+
+    /** Across connections, with what was not acknowledged, and until it is given up. */
+    private void durable(String url) throws Exception {
+        Topic topic;
+        try (Connection first = connect(url, "durable")) {
+            Session session = first.createSession(false, Session.CLIENT_ACKNOWLEDGE);
+            topic = session.createTopic("jms/durable");
+            MessageConsumer consumer = session.createDurableSubscriber(topic, "news", "n <> 2", false);
+            send(topic, 4);
+            same(text(consumer), "0");
+            Message one = consumer.receive(WAIT_MS);
+            one.acknowledge();
+            same(text(consumer), "3");
+        }
+        send(topic, 2);
+        try (Connection second = connect(url, "durable")) {
+            Session session = second.createSession(false, Session.AUTO_ACKNOWLEDGE);
+            MessageConsumer consumer = session.createDurableSubscriber(topic, "news", "n <> 2", false);
+            for (String wanted : new String[] {"3", "0", "1"}) {
+                same(text(consumer), wanted);
+            }
+            nothing(consumer);
+            consumer.close();
+            send(topic, 1);
+            consumer = session.createDurableSubscriber(topic, "news", "n <> 2", false);
+            same(text(consumer), "0");
+            consumer.close();
+            session.unsubscribe("news");
+            send(topic, 1);
+            consumer = session.createDurableSubscriber(topic, "news", "n <> 2", false);
+            nothing(consumer);
+            consumer.close();
+            session.unsubscribe("news");
+            try {
+                session.unsubscribe("news");
+                throw new AssertionError("unsubscribed twice");
+            } catch (InvalidDestinationException expected) {
+                same(expected != null, true);
+            }
+        }
+        try (Connection third = connect(url + PREFETCH_NONE, "pulls")) {
+            Session session = third.createSession(false, Session.AUTO_ACKNOWLEDGE);
+            MessageConsumer consumer = session.createDurableConsumer(topic, "pulled");
+            nothing(consumer);
+            send(topic, 2);
+            same(text(consumer), "0");
+            same(text(consumer), "1");
+            same(consumer.receiveNoWait(), null);
+            consumer.close();
+            session.unsubscribe("pulled");
+        }
+    }
+
+    /** Members of a shared subscription get each message once. */
+    private void shared(String url) throws Exception {
+        try (Connection other = connect(url, null)) {
+            Session session = session(Session.AUTO_ACKNOWLEDGE);
+            Session elsewhere = other.createSession(false, Session.AUTO_ACKNOWLEDGE);
+            Topic topic = session.createTopic("jms/shared");
+            MessageConsumer[] consumers = {session.createSharedConsumer(topic, "work"),
+                session.createSharedConsumer(topic, "work"), elsewhere.createSharedConsumer(topic, "work")};
+            send(topic, 30);
+            int got = 0;
+            for (long end = System.currentTimeMillis() + WAIT_MS; got < 30 && System.currentTimeMillis() < end;) {
+                for (MessageConsumer consumer : consumers) {
+                    while (consumer.receive(50) != null) {
+                        got++;
+                    }
+                }
+            }
+            same(got, 30);
+            for (MessageConsumer consumer : consumers) {
+                nothing(consumer);
+            }
+            session.close();
+        }
+    }
+
+    private void send(Topic topic, int count) throws Exception {
+        Session session = session(Session.AUTO_ACKNOWLEDGE);
+        MessageProducer producer = session.createProducer(topic);
+        for (int i = 0; i < count; i++) {
+            Message message = session.createTextMessage("" + i);
+            message.setIntProperty("n", i);
+            producer.send(message);
+        }
+        session.close();
+    }
+
     private void requests() throws Exception {
         Session session = session(Session.AUTO_ACKNOWLEDGE);
         Queue queue = session.createQueue("jms.requests");
@@ -255,6 +355,8 @@ public final class Jms {
         jms.check("transactions: commit and rollback", jms::transactions);
         jms.check("selectors", jms::selectors);
         jms.check("topics", jms::topics);
+        jms.check("durable subscriptions, and their end", () -> jms.durable(url));
+        jms.check("shared subscriptions, also of several connections", () -> jms.shared(url));
         jms.check("a request and its reply through a temporary queue", jms::requests);
         jms.check("a browser leaves what it sees", jms::browse);
         jms.check("delivery delay", jms::delays);

@@ -1,0 +1,218 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Subscriptions to topics that outlive their links: sessions of the broker, named by the user, the
+ * container and the link. A source asks for one by its durability and an expiry that is not at
+ * once (part 3, 3.5.3 to 3.5.6).
+ *
+ *   attach --kept and wanted as it is--> goes on: what was unsettled comes first
+ *          --kept otherwise--> given up --> begins
+ *          --not kept--> begins, or, where nothing is said of a source, is refused
+ *   detach --> kept until it expires: at once, with the session, with the connection, or never
+ *   close  --> given up */
+#include "adapters/amqp/connection.h"
+#include "core/base/pack.h"
+
+/* ------------------------------------------------ what is asked for */
+
+static enum amqp_expiry expiry_of(pn_terminus_t *source)
+{
+    switch (pn_terminus_get_expiry_policy(source)) {
+    case PN_EXPIRE_NEVER:
+        return AMQP_NEVER;
+    case PN_EXPIRE_WITH_CONNECTION:
+        return AMQP_AFTER_CONNECTION;
+    case PN_EXPIRE_WITH_SESSION:
+        return AMQP_AFTER_SESSION;
+    case PN_EXPIRE_WITH_LINK:
+        break;
+    }
+    return AMQP_AFTER_LINK;
+}
+
+/* A name of its own for each user, container and subscription. No client id and no share of another
+ * protocol begins with a zero byte, and no part holds one. */
+static enum status name_it(const struct amqp_subscriber *subscriber, struct span text, size_t limit,
+                           struct span *full)
+{
+    const struct client *client = &subscriber->client;
+    struct buf name;
+    buf_init(&name, limit);
+    struct pack pack = pack_into(&name);
+    pack_bytes(&pack, span_of("\0amqp", 6));
+    /* "user/client id" */
+    pack_bytes(&pack, span_of(client->publisher, client->publisher_size));
+    pack_u8(&pack, 0);
+    pack_bytes(&pack, text);
+    *full = buf_span(&name); /* the bytes go over */
+    return pack.status == STATUS_OK ? STATUS_OK : STATUS_INVALID;
+}
+
+/* Links of one shared subscription have names of their own: what comes before a | is its name. Who
+ * asks for a global one shares it with everybody, of whatever container and protocol. */
+static enum status share_it(struct amqp_subscriber *subscriber, pn_terminus_t *remote)
+{
+    const char *text = pn_link_name(subscriber->link->pn);
+    const char *bar = strchr(text, '|');
+    size_t size = bar == NULL ? strlen(text) : (size_t)(bar - text);
+    struct span *share = &subscriber->item.share;
+    if (!amqp_is_capable(remote, "global"))
+        return name_it(subscriber, span_of(text, size), LIMIT_SHARE_NAME, share);
+    *share = span_of(heap_text(text, size), size);
+    return size > 0 && size <= LIMIT_SHARE_NAME ? STATUS_OK : STATUS_INVALID;
+}
+
+/* The answer says what is: who asked for more than there is may see that. */
+static void answer(const struct amqp_subscriber *subscriber, pn_terminus_t *local)
+{
+    static const pn_expiry_policy_t policies[] = {
+        [AMQP_AFTER_LINK] = PN_EXPIRE_WITH_LINK,
+        [AMQP_AFTER_SESSION] = PN_EXPIRE_WITH_SESSION,
+        [AMQP_AFTER_CONNECTION] = PN_EXPIRE_WITH_CONNECTION,
+        [AMQP_NEVER] = PN_EXPIRE_NEVER,
+    };
+    pn_terminus_set_durability(local, subscriber->kept ? PN_DELIVERIES : PN_NONDURABLE);
+    pn_terminus_set_expiry_policy(local, subscriber->kept ? policies[subscriber->expiry]
+                                                          : PN_EXPIRE_WITH_LINK);
+    pn_terminus_set_timeout(
+        local, subscriber->kept && subscriber->expiry != AMQP_NEVER ? subscriber->expiry_s : 0);
+}
+
+enum status amqp_kept_read(struct amqp_subscriber *subscriber, pn_terminus_t *local)
+{
+    pn_terminus_t *remote = pn_link_remote_source(subscriber->link->pn);
+    uint32_t timeout_s = pn_terminus_get_timeout(remote);
+    subscriber->expiry = expiry_of(remote);
+    subscriber->expiry_s = subscriber->expiry == AMQP_NEVER ? UINT32_MAX
+                           : timeout_s < UINT32_MAX         ? timeout_s
+                                                            : UINT32_MAX - 1;
+    subscriber->kept = pn_terminus_get_durability(remote) != PN_NONDURABLE &&
+                       subscriber->expiry_s > 0 && !subscriber->link->settles;
+    if (amqp_is_capable(remote, "shared")) {
+        if (subscriber->kept)
+            return STATUS_UNSUPPORTED;
+        subscriber->item.retained = RETAINED_NEVER;
+        answer(subscriber, local);
+        return share_it(subscriber, remote);
+    }
+    if (!subscriber->looks)
+        answer(subscriber, local);
+    return subscriber->kept || subscriber->looks
+               ? name_it(subscriber, span_from_text(pn_link_name(subscriber->link->pn)),
+                         LIMIT_CLIENT_ID_BYTES, &subscriber->name)
+               : STATUS_OK;
+}
+
+/* ------------------------------------------------ attach */
+
+static bool is_as_wanted(const struct amqp_subscriber *subscriber,
+                         const struct subscription *subscription, struct span filter)
+{
+    const struct subscribe_item *item = &subscriber->item;
+    struct span kept =
+        subscription->selector == NULL ? (struct span){0} : selector_text(subscription->selector);
+    struct span wanted = item->selector == NULL ? (struct span){0} : selector_text(item->selector);
+    return span_equal(filter, item->filter) && subscription->no_local == item->no_local &&
+           span_equal(kept, wanted);
+}
+
+/* Nothing was said of the source: the answer is what it is. */
+static void say_what_is_kept(struct amqp_subscriber *subscriber, struct span filter)
+{
+    struct buf address;
+    buf_init(&address, sizeof "/topics/" + LIMIT_TOPIC_BYTES);
+    buf_append_text(&address, "/topics/");
+    buf_append(&address, filter.data, filter.size);
+    buf_append(&address, "", 1);
+    pn_terminus_t *local = pn_link_source(subscriber->link->pn);
+    pn_terminus_set_type(local, PN_SOURCE);
+    pn_terminus_set_address(local, (const char *)address.data);
+    answer(subscriber, local);
+    buf_deinit(&address);
+}
+
+/* Attached; the link is there. Without credit nothing of the session comes yet. */
+static void go_on(struct amqp_subscriber *subscriber)
+{
+    struct span filter;
+    const struct subscription *kept =
+        subscriber->attach.present ? broker_subscription(&subscriber->client, &filter) : NULL;
+    if (subscriber->looks && kept == NULL) {
+        amqp_subscriber_refuse(subscriber, "amqp:not-found", "there is no such subscription",
+                               STATUS_NOT_FOUND);
+    } else if (subscriber->looks) {
+        subscriber->kept = true;
+        subscriber->expiry = AMQP_NEVER;
+        subscriber->expiry_s = broker_session_expires(&subscriber->client);
+        if (subscriber->expiry_s != UINT32_MAX)
+            subscriber->expiry = AMQP_AFTER_LINK;
+        say_what_is_kept(subscriber, filter);
+        broker_session_begin(&subscriber->client);
+        amqp_subscriber_ready(subscriber);
+    } else if (kept == NULL) {
+        broker_session_begin(&subscriber->client);
+        amqp_subscriber_subscribe(subscriber);
+    } else if (is_as_wanted(subscriber, kept, filter)) {
+        broker_session_begin(&subscriber->client);
+        amqp_subscriber_ready(subscriber);
+    } else {
+        broker_session_expiry(&subscriber->client, 0);
+        client_close(&subscriber->client);
+        amqp_subscriber_fork(subscriber);
+        subscriber->anew = true;
+        amqp_kept_attach(subscriber);
+    }
+}
+
+static void attached(struct request *request, enum status status)
+{
+    struct amqp_subscriber *subscriber =
+        container_of(request, struct amqp_subscriber, attach.request);
+    subscriber->pending = false;
+    heap_free(subscriber->attach.received);
+    buf_deinit(&subscriber->attach.notes);
+    if (subscriber->link == NULL)
+        amqp_subscriber_free(subscriber);
+    else if (status != STATUS_OK)
+        amqp_subscriber_refuse(subscriber, amqp_condition_of(status), status_text(status), status);
+    else
+        go_on(subscriber);
+}
+
+void amqp_kept_attach(struct amqp_subscriber *subscriber)
+{
+    subscriber->attach = (struct broker_attach){
+        .client = &subscriber->client,
+        .name = subscriber->name,
+        .clean = subscriber->anew,
+        .only_present = subscriber->looks,
+        .expiry_s = subscriber->expiry_s,
+    };
+    request_init(&subscriber->attach.request, amqp_loop(subscriber->connection), attached);
+    subscriber->pending = true;
+    broker_attach(&subscriber->attach);
+}
+
+/* ------------------------------------------------ the end */
+
+bool amqp_kept_leave(struct amqp_subscriber *subscriber, enum amqp_leaving leaving)
+{
+    if (leaving == AMQP_LEAVES_FOR_GOOD)
+        broker_session_expiry(&subscriber->client, 0);
+    bool waits = leaving == AMQP_LEAVES_LINK ? subscriber->expiry == AMQP_AFTER_SESSION ||
+                                                   subscriber->expiry == AMQP_AFTER_CONNECTION
+                                             : leaving == AMQP_LEAVES_SESSION &&
+                                                   subscriber->expiry == AMQP_AFTER_CONNECTION;
+    return !waits || subscriber->pending;
+}
+
+void amqp_subscribers_end(struct amqp_connection *connection, const pn_session_t *session)
+{
+    list_each_safe(at, following, &connection->subscribers)
+    {
+        struct amqp_subscriber *subscriber =
+            container_of(at, struct amqp_subscriber, of_connection);
+        bool ends = session == NULL ||
+                    (subscriber->session == session && subscriber->expiry == AMQP_AFTER_SESSION);
+        if (subscriber->link == NULL && ends)
+            amqp_subscriber_free(subscriber);
+    }
+}

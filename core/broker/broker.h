@@ -29,6 +29,10 @@ struct broker_options {
     uint32_t group_limit_dms;    /* groups per queue made through DMS calls; 0: 3 */
     uint32_t subscription_limit; /* per client; 0: LIMIT_SUBSCRIPTIONS */
     uint32_t publish_rate;       /* per second and client; what is more is refused. 0: no limit */
+    uint32_t topic_levels;       /* of a topic or filter; 0: LIMIT_TOPIC_LEVELS */
+    /* Of a session that comes back: deliveries per second of what was kept for it, evenly, and how
+     * many of them at most, about; the oldest are dropped. 0: no limit. */
+    uint32_t resume_rate, session_records;
     const char *reserved_topics; /* topics that begin so are the gateway's to publish; NULL: none */
     uint32_t connection_rate;    /* broker_may_connect() per second; 0: no limit */
     uint32_t address_rate;       /* likewise, from one address */

@@ -56,7 +56,7 @@ static void address_resolve(struct client *client, struct span topic, struct add
     address->outbox = NULL;
     address->home = NULL;
     address->unstored = false;
-    if (!topic_name_is_valid(topic)) {
+    if (!topic_name_is_valid(topic) || topic_levels(topic) > broker_topic_levels(worker->broker)) {
         address->status = STATUS_INVALID;
         return;
     }

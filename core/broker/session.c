@@ -592,6 +592,7 @@ void broker_session_begin(struct client *client)
     CHECK(session != NULL && session->phase == SESSION_ATTACHED);
     session->phase = SESSION_RESENDING;
     session->armed = true;
+    session->returning = session->present;
     session_go_on(session);
 }
 

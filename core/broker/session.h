@@ -92,6 +92,11 @@ struct session {
     uint64_t rows_sent;      /* number of the last of them */
     struct list flushes;     /* who waits for them */
 
+    bool returning;    /* its client has come back, and it has not been live since */
+    uint64_t paced_us; /* until when what was shown pays: limit.resume_rate */
+    bool counting;     /* what is kept for it: limit.session_records */
+    uint64_t excess;   /* deliveries of what is kept to drop */
+
     struct session_round *round;
     struct batch **batches; /* of the last read; room for LOG_READ_MAX; NULL until there is one */
     uint32_t batch_count;
@@ -200,9 +205,19 @@ void session_go_on(struct session *session);
  * has been shown, nothing is read. */
 void session_read_anew(struct session *session);
 void session_hold(struct session *session, struct batch *batch); /* as if read; takes it */
-void session_retry(struct session *session);                     /* a read has failed */
+void session_retry(struct session *session, uint64_t delay_ms);  /* session_go_on() then */
 void session_note(struct session *session, struct batch *batch, uint32_t index);
 void session_read_end(struct session *session);
+
+/* session_limit.c */
+/* How much is kept is counted first, if that is limited. */
+void session_limit_start(struct session *session);
+/* False: too fast for one that has come back; it goes on by itself. */
+bool session_is_paced(struct session *session);
+void session_pace(struct session *session); /* for one delivery */
+/* A record that is kept is among those to drop; count: deliveries of it. */
+bool session_drops(struct session *session, uint32_t count);
+void session_limit_end(struct session *session); /* it is live */
 
 /* session_sweep.c */
 void session_sweep_start(struct broker_worker *worker); /* worker 0, when it is ready */

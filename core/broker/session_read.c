@@ -140,9 +140,9 @@ static void retry_in(struct session *session, uint64_t delay_ms)
         loop_timer_start(session->worker->loop, &session->retry_timer, delay_ms);
 }
 
-void session_retry(struct session *session)
+void session_retry(struct session *session, uint64_t delay_ms)
 {
-    retry_in(session, RETRY_MS);
+    retry_in(session, delay_ms);
 }
 
 void session_hold(struct session *session, struct batch *batch)
@@ -284,6 +284,7 @@ static void resend(struct session *session)
     }
     session->phase = SESSION_BEHIND;
     session_walks_start(session);
+    session_limit_start(session);
 }
 
 /* ------------------------------------------------ rounds */
@@ -538,6 +539,7 @@ static void catch_up(struct session *session)
         if (!session->round->missed) {
             if (show_passing(session)) {
                 session->phase = SESSION_LIVE;
+                session_limit_end(session);
                 batches_drop(session);
                 client_caught_up(session->client);
             }
@@ -561,7 +563,7 @@ void session_go_on(struct session *session)
     session_pay(session);
     if (session->phase == SESSION_RESENDING)
         resend(session);
-    if (session->phase == SESSION_BEHIND && !session->reading)
+    if (session->phase == SESSION_BEHIND && !session->reading && !session->counting)
         catch_up(session);
     worker->delivering = false;
     figures_flush(worker);

@@ -276,7 +276,11 @@ enum deliver_result session_show(struct session *session, uint64_t partition, ui
     if (deliver_topic(record, worker_wall_ms(session->worker), &showing.topic))
         list_each(link, &client->subscriptions) count +=
             takes(&showing, container_of(link, struct subscription, of_client));
+    if (session->returning && session_drops(session, count))
+        count = 0;
     if (count > 0) {
+        if (session->returning && !session_is_paced(session))
+            return DELIVER_FULL;
         /* All of them at once, so that what is stored knows of all or of none. Where there can
          * never be so much credit, those that find none wait for it. */
         uint32_t needed = count < client->credit_max ? count : client->credit_max;
@@ -294,6 +298,8 @@ enum deliver_result session_show(struct session *session, uint64_t partition, ui
                 continue;
             session_send(subscription, partition, record, (struct span){0}, frames);
             left--;
+            if (session->returning)
+                session_pace(session);
         }
     }
     mark_set(session, partition, record->offset + 1, commit);

@@ -6,7 +6,7 @@
 
 #include "core/base/heap.h"
 
-enum { WALK_VALUE = 16 + RETAINED_KEY_MAX };
+enum { WALK_VALUE = 16 + RETAINED_KEY_MAX, RETRY_MS = 500 };
 
 static struct span filter_of(const struct subscription *subscription)
 {
@@ -230,7 +230,7 @@ static void row_read(struct request *request, enum status status)
     if (alive && status == STATUS_OK)
         session_go_on(session);
     else if (alive)
-        session_retry(session);
+        session_retry(session, RETRY_MS);
 }
 
 void session_row_fetch(struct session *session, const struct flight *flight)

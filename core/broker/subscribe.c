@@ -171,7 +171,8 @@ enum status subscribe_check(struct client *client, const struct subscribe_item *
 {
     if (share_is_reader(client))
         return STATUS_OK; /* its members were checked */
-    if (!topic_filter_is_valid(item->filter))
+    if (!topic_filter_is_valid(item->filter) ||
+        topic_levels(item->filter) > broker_topic_levels(client->worker->broker))
         return STATUS_INVALID;
     if (item->share.size > 0 && item->selector != NULL)
         return STATUS_UNSUPPORTED;

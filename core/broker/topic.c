@@ -61,6 +61,14 @@ bool topic_filter_is_valid(struct span filter)
     return true;
 }
 
+uint32_t topic_levels(struct span text)
+{
+    uint32_t levels = 1;
+    for (size_t i = 0; i < text.size; i++)
+        levels += text.data[i] == '/';
+    return levels;
+}
+
 bool topic_filter_has_wildcard(struct span filter)
 {
     for (size_t i = 0; i < filter.size; i++) {

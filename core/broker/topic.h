@@ -9,6 +9,7 @@
 bool topic_name_is_valid(
     struct span topic); /* not empty, UTF-8 without NUL, no wildcard, within limits */
 bool topic_filter_is_valid(struct span filter); /* likewise, wildcards only where they may stand */
+uint32_t topic_levels(struct span text);        /* of a name or filter */
 bool topic_filter_has_wildcard(struct span filter);
 bool topic_matches(struct span filter, struct span topic); /* both valid */
 /* Does every topic that inner matches also match outer? (grants, routes) */

@@ -62,8 +62,8 @@ struct notice;
 
 struct broker_metrics {
     struct metric *dropped_slow, *dropped_retention, *dropped_encode, *dropped_storage,
-        *dropped_denied, *subscriptions, *live_records, *stored_records, *duplicates,
-        *retained_expired;
+        *dropped_denied, *dropped_session, *subscriptions, *live_records, *stored_records,
+        *duplicates, *retained_expired;
     struct metric_histogram *batch_records, *delay_lateness;
 };
 
@@ -180,6 +180,11 @@ struct broker {
 static inline struct broker_worker *broker_home(struct broker *broker, uint64_t id)
 {
     return &broker->workers[hash_u64(id) % broker->worker_count];
+}
+
+static inline uint32_t broker_topic_levels(const struct broker *broker)
+{
+    return broker->options.topic_levels == 0 ? LIMIT_TOPIC_LEVELS : broker->options.topic_levels;
 }
 
 /* How often what is over is looked for. */

@@ -4,6 +4,7 @@
 others."""
 
 import socket
+import time
 
 from gateway import Gateway, run, until
 from wire import *  # noqa: F403 - the names of the protocol
@@ -177,6 +178,47 @@ def test_slow_reader_of_qos_0(gateway):
         assert seen + dropped == 200, (seen, dropped)
 
 
+def test_topic_levels():
+    gateway = limited("limit.topic_levels=3")
+    with Client(gateway.mqtt_port, 5).connect("l") as client:
+        assert client.subscribe(("a/b/c", 1), ("a/b/c/d", 1), ("+/+/#", 1), ("+/+/+/#", 1), ("$share/s/a/b/c/d", 1)) \
+            == [1, 0x8F, 1, 0x8F, 0x8F]
+        assert client.publish("a/b/c", "x", 1) == 0
+        assert client.publish("a/b/c/d", "x", 1) == 0x90
+    assert gateway.stop() == 0
+
+
+def test_coming_back():
+    """What a session missed comes evenly and is not more than allowed, the newest; what it is told once it is there
+    comes as it is published."""
+    gateway = limited("limit.resume_rate=50", "limit.session_records=60")
+    keep = [(SESSION_EXPIRY, 100)]
+    with Client(gateway.mqtt_port, 5).connect("s", clean=False, props=keep) as client:
+        client.subscribe(("c/+", 1), ("d", 1))
+    with Client(gateway.mqtt_port, 5).connect("w") as writer:
+        for i in range(100):
+            writer.publish("c/%d" % (i % 2) if i % 3 else "d", "%d" % i, 1, packet_id=i + 1)
+        began = time.monotonic()
+        with Client(gateway.mqtt_port, 5).connect("s", clean=False, props=keep) as client:
+            assert client.connack.body[0] & 1
+            times = []
+            for i in range(40, 100):
+                got = client.delivery()
+                assert got.payload == b"%d" % i and not got.flags & 8, (i, got)
+                times.append(time.monotonic() - began)
+            for number, at in enumerate(times):  # never sooner, but for the first few
+                assert at > (number - 5) / 50 - 0.05, (number, at)
+            assert figure(gateway, "dropped_total", "session_records", "") == 40
+            client.expect_silence(0.1)
+            for i in range(100):
+                writer.publish("d", "%d" % i, 1, packet_id=i + 1)
+            assert [client.delivery().payload for _ in range(100)] == [b"%d" % i for i in range(100)]
+        with Client(gateway.mqtt_port, 5).connect("s", clean=False, props=keep) as client:
+            client.expect_silence(0.1)
+        assert figure(gateway, "dropped_total", "session_records", "") == 40
+    assert gateway.stop() == 0
+
+
 if __name__ == "__main__":
-    run(test_subscriptions, test_publish_rate, test_connection_rate, test_connection_rate_of_an_address, test_in_flight,
-        test_slow_reader_of_qos_0)
+    run(test_subscriptions, test_topic_levels, test_coming_back, test_publish_rate, test_connection_rate,
+        test_connection_rate_of_an_address, test_in_flight, test_slow_reader_of_qos_0)

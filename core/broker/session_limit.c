@@ -1,0 +1,157 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What a session that comes back gets of what was kept for it: how fast, and how much. Nothing is
+ * counted while it is away: the rows of its filters say how many records they name. */
+#include "core/broker/session.h"
+
+#include "core/base/heap.h"
+#include "core/base/reader.h"
+
+enum { BURST_US = 50000, SECOND_US = 1000000, COUNT_ROWS = 1000 };
+
+/* ------------------------------------------------ how fast */
+
+static uint64_t now_us(const struct session *session)
+{
+    return loop_now_ms(session->worker->loop) * 1000;
+}
+
+bool session_is_paced(struct session *session)
+{
+    uint64_t now = now_us(session);
+    if (session->paced_us <= now + BURST_US)
+        return true;
+    session_retry(session, (session->paced_us - now - BURST_US) / 1000 + 1);
+    return false;
+}
+
+void session_pace(struct session *session)
+{
+    uint32_t rate = session->worker->broker->options.resume_rate;
+    uint64_t now = now_us(session);
+    if (rate > 0)
+        session->paced_us = (session->paced_us > now ? session->paced_us : now) + SECOND_US / rate;
+}
+
+/* ------------------------------------------------ how much */
+
+/* One filter after the other, a page of its rows at a time; outlives the client. */
+struct counting {
+    struct storage_scan scan;
+    struct session *session;
+    uint64_t total;
+    uint32_t filter_count, at;
+    uint8_t first[FILTER_INDEX_KEY], end[FILTER_INDEX_KEY];
+    struct kept_filter {
+        uint64_t id, after;
+    } filters[];
+};
+
+static void count_on(struct counting *counting);
+
+static void count_end(struct counting *counting)
+{
+    struct session *session = counting->session;
+    uint32_t limit = session->worker->broker->options.session_records;
+    session->counting = false;
+    session->excess = counting->total > limit ? counting->total - limit : 0;
+    heap_free(counting);
+    session_go_on(session);
+}
+
+static uint64_t named(struct span runs)
+{
+    struct reader reader = reader_of(runs);
+    uint64_t records = 0;
+    while (reader_left(&reader) > 0 && !reader.failed) {
+        reader_uvarint(&reader);
+        uint64_t size = reader_uvarint(&reader);
+        records += size <= LIMIT_BATCH_RECORDS ? size : 0;
+    }
+    return records;
+}
+
+static void counted(struct request *request, enum status status)
+{
+    struct counting *counting = container_of(request, struct counting, scan.request);
+    struct kept_filter *filter = &counting->filters[counting->at];
+    struct session *session = counting->session;
+    struct span key, value;
+    struct filter_row row;
+    for (size_t at = 0;
+         status == STATUS_OK && storage_scan_next(&counting->scan, &at, &key, &value);) {
+        if (!filter_row_decode(key, value, &row))
+            continue;
+        counting->total += named(row.runs);
+        filter->after = row.commit;
+    }
+    if (status == STATUS_OK)
+        blob_unref(counting->scan.rows);
+    if (!session_back(session)) {
+        heap_free(counting);
+        return;
+    }
+    /* What cannot be read now is not dropped either. */
+    if (status != STATUS_OK || !counting->scan.more)
+        counting->at++;
+    count_on(counting);
+}
+
+static void count_on(struct counting *counting)
+{
+    struct session *session = counting->session;
+    if (counting->at == counting->filter_count) {
+        count_end(counting);
+        return;
+    }
+    const struct kept_filter *filter = &counting->filters[counting->at];
+    filter_index_key(filter->id, filter->after + 1, counting->first);
+    filter_index_key(filter->id, UINT64_MAX, counting->end);
+    counting->scan = (struct storage_scan){
+        .first = span_of(counting->first, sizeof counting->first),
+        .end = span_of(counting->end, sizeof counting->end),
+        .limit = COUNT_ROWS,
+    };
+    request_init(&counting->scan.request, session->worker->loop, counted);
+    session_call(session);
+    log_rows_scan(session->worker->broker->log, &counting->scan);
+}
+
+void session_limit_start(struct session *session)
+{
+    const struct client *client = session->client;
+    if (session->worker->broker->options.session_records == 0 || !session->returning)
+        return;
+    struct counting *counting =
+        heap_new(sizeof *counting + client->subscription_count * sizeof counting->filters[0]);
+    counting->session = session;
+    session->counting = true;
+    list_each(link, &client->subscriptions)
+    {
+        const struct subscription *subscription =
+            container_of(link, struct subscription, of_client);
+        if (subscription->index == 0)
+            continue;
+        counting->filters[counting->filter_count++] = (struct kept_filter){
+            .id = subscription->index,
+            .after =
+                subscription->since > session->position ? subscription->since : session->position,
+        };
+    }
+    count_on(counting);
+}
+
+bool session_drops(struct session *session, uint32_t count)
+{
+    if (session->excess == 0)
+        return false;
+    uint32_t weight = count > 0 ? count : 1; /* its rows were counted, whatever has become of it */
+    session->excess -= weight < session->excess ? weight : session->excess;
+    metric_add(session->worker->broker->metrics.dropped_session, count);
+    return true;
+}
+
+void session_limit_end(struct session *session)
+{
+    session->returning = false;
+    session->excess = 0;
+}

@@ -117,6 +117,36 @@ def test_queues_and_shares():
     assert gateway.stop() == 0
 
 
+def test_changes_reach_those_who_are_away():
+    """A right that a session has lost while nobody was there: neither what it missed nor what was under way comes, and
+    the subscription does not come back with the right."""
+    gateway = prepare()
+    keep = [(SESSION_EXPIRY, 1000)]
+
+    def resume():
+        return Client(gateway.mqtt_port).connect("device", clean=False, props=keep, user="s", password="secret-s")
+
+    user(gateway, "s", "consume", "topic:a/#", "consume", "topic:b/#")
+    with connected(gateway, *ADMIN) as admin:
+        with resume() as client:
+            client.subscribe(("a/+", 1), ("b/+", 1))
+            admin.publish("a/1", "under way", 1)
+            assert client.expect(PUBLISH).topic == "a/1"
+        admin.publish("a/2", "missed", 1)
+        admin.publish("b/2", "missed", 1)
+        administer(gateway, "grant", "set", "s", "consume", "topic:b/#")
+        with resume() as client:
+            assert client.connack.body[0] & 1
+            assert client.delivery().topic == "b/2"
+            client.expect_silence(0.1)
+        administer(gateway, "grant", "set", "s", "consume", "topic:a/#", "consume", "topic:b/#")
+        admin.publish("a/3", "late", 1)
+        with resume() as client:
+            client.expect_silence(0.1)
+            assert client.unsubscribe("a/+", "b/+") == [0x11, 0]
+    assert gateway.stop() == 0
+
+
 def test_changes_reach_the_connected():
     gateway = prepare()
     user(gateway, "app", "publish,consume", "topic:a/#")

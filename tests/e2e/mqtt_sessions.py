@@ -389,7 +389,35 @@ def test_queue_goes(gateway):
         client.expect_silence(0.1)
 
 
+def test_retention_is_faster(gateway):
+    """What is gone when the session comes back is skipped and counted; the number of an exactly-once delivery that
+    cannot be sent again is taken back from the client in order."""
+    with resume(gateway, "late") as client:
+        client.subscribe(("late", 2))
+    with Client(gateway.mqtt_port).connect("writer") as writer:
+        for i in range(2):
+            writer.publish("late", "m%d" % i, 1 + i)
+        with resume(gateway, "late") as client:
+            under_way = [client.expect(PUBLISH) for _ in range(2)]
+            assert [p.qos for p in under_way] == [1, 2]
+        writer.publish("late", "m2", 1)
+        assert gateway.call("POST", "/v1/default/queues/mqtt/purge")[0] == 200
+        writer.publish("late", "m3", 1)
+    with resume(gateway, "late") as client:
+        found = client.receive()
+        assert (found.type, found.id) == (PUBREL, under_way[1].id), found
+        client.ack(PUBCOMP, found.id)
+        assert drain(client, 1) == ["m3"]
+        client.expect_silence(0.1)
+        line = next(line for line in gateway.call("GET", "/metrics")[1].splitlines()
+                    if line.startswith('polylog_dropped_total{reason="retention"}'))
+        assert float(line.split()[1]) == 1, line
+    with resume(gateway, "late") as client:
+        client.expect_silence(0.1)
+
+
 if __name__ == "__main__":
     run(test_session_present, test_expiry, test_missed, test_missed_and_live, test_unacknowledged, test_exactly_once_in,
         test_takeover, test_unsubscribe_and_rights, test_restart, test_killed_between, test_overlapping_and_options,
-        test_overlapping_without_room, test_queue_goes, test_server_maximum, test_many_filters)
+        test_overlapping_without_room, test_queue_goes, test_retention_is_faster, test_server_maximum,
+        test_many_filters)

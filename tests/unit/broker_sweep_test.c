@@ -1,0 +1,257 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What is left of sessions whose time is over, and of those that a crash left without an end. */
+#include <time.h>
+
+#include "core/base/clock.h"
+#include "core/broker/session_rows.h"
+#include "core/log/table.h"
+#include "tests/unit/broker_rig.h"
+
+static _Atomic int64_t clock_ahead_ms; /* of the wall clock */
+
+static uint64_t real_ns(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
+}
+
+static int64_t moved_ms(void)
+{
+    return 1700000000000 + (int64_t)(real_ns() / 1000000) + atomic_load(&clock_ahead_ms);
+}
+
+static const struct clock_source moved_clock = {real_ns, moved_ms};
+
+/* ------------------------------------------------ the store */
+
+struct rows_call {
+    struct storage_scan scan;
+    atomic_bool done;
+};
+
+static void rows_call_done(struct request *request, enum status status)
+{
+    struct rows_call *call = container_of(request, struct rows_call, scan.request);
+    CHECK(status == STATUS_OK);
+    blob_unref(call->scan.rows);
+    atomic_store(&call->done, true);
+}
+
+static uint32_t rows_of(enum table table)
+{
+    uint8_t first = (uint8_t)table, end = (uint8_t)(table + 1);
+    struct rows_call call = {.scan = {.first = span_of(&first, 1), .end = span_of(&end, 1)}};
+    request_init(&call.scan.request, rig.loops[0], rows_call_done);
+    rig.storage->ops->scan(rig.storage, &call.scan);
+    rig_await(&call.done);
+    return call.scan.count;
+}
+
+struct write_call {
+    struct storage_append append;
+    atomic_bool done;
+};
+
+static void write_call_done(struct request *request, enum status status)
+{
+    struct write_call *call = container_of(request, struct write_call, append.request);
+    CHECK(status == STATUS_OK);
+    atomic_store(&call->done, true);
+}
+
+static void put_row(struct span key, struct span value)
+{
+    struct storage_row row = {.change = STORAGE_PUT, .key = key, .value = value, .offset_at = -1};
+    struct write_call call = {.append = {.rows = &row, .row_count = 1}};
+    request_init(&call.append.request, rig.loops[0], write_call_done);
+    rig.storage->ops->append(rig.storage, &call.append);
+    rig_await(&call.done);
+}
+
+/* ------------------------------------------------ sessions */
+
+struct attach_call {
+    struct broker_attach attach;
+    atomic_bool done;
+    enum status status;
+};
+
+static void attach_call_done(struct request *request, enum status status)
+{
+    struct attach_call *call = container_of(request, struct attach_call, attach.request);
+    call->status = status;
+    atomic_store(&call->done, true);
+}
+
+static void attach_call_run(void *context)
+{
+    struct attach_call *call = context;
+    broker_attach(&call->attach);
+}
+
+static void begin_run(void *context)
+{
+    broker_session_begin(&((struct peer *)context)->client);
+}
+
+/* A client whose session is kept for so long; present: it was there. */
+static struct peer *peer_attach(unsigned worker, const char *id, uint32_t expiry_s,
+                                const struct broker_will *will, bool *present)
+{
+    struct peer *peer = peer_new(worker, id);
+    struct attach_call call = {
+        .attach = {.client = &peer->client, .expiry_s = expiry_s, .will = will}};
+    request_init(&call.attach.request, rig.loops[peer->worker], attach_call_done);
+    on(peer->worker, attach_call_run, &call);
+    rig_await(&call.done);
+    assert_int_equal(call.status, STATUS_OK);
+    *present = call.attach.present;
+    heap_free(call.attach.received);
+    buf_deinit(&call.attach.notes);
+    on(peer->worker, begin_run, peer);
+    return peer;
+}
+
+static void sweeping_rig_open(unsigned workers)
+{
+    clock_use(&moved_clock);
+    rig_open(workers);
+    broker_fall();
+    broker_bury();
+    rig.options.sweep_ms = 1;
+    broker_rise(workers);
+}
+
+static void sweeping_rig_close(void)
+{
+    rig_close();
+    clock_use(NULL);
+}
+
+static void a_session_and_all_its_rows_go(void **state)
+{
+    (void)state;
+    sweeping_rig_open(2);
+    bool present;
+    struct peer *writer = peer_new(0, "writer");
+    struct peer *kept = peer_attach(1, "kept", UINT32_MAX, NULL, &present);
+    struct peer *peer = peer_attach(0, "goes", 100, NULL, &present);
+    assert_false(present);
+    assert_int_equal(peer_subscribe(peer, "a/#", GUARANTEE_AT_LEAST_ONCE, 1), STATUS_OK);
+    assert_int_equal(peer_subscribe(peer, "b", GUARANTEE_AT_LEAST_ONCE, 1), STATUS_OK);
+    assert_int_equal(peer_subscribe(kept, "b", GUARANTEE_AT_LEAST_ONCE, 1), STATUS_OK);
+    peer_close(peer);
+    peer_close(kept);
+    await(rows_of(TABLE_SESSION_DUE) == 1);
+    publish_many(writer, "a/x", GUARANTEE_AT_LEAST_ONCE, 0, 1);
+    await_answers(writer, 1);
+    publish_many(writer, "b", GUARANTEE_AT_LEAST_ONCE, 0, 1);
+    await_answers(writer, 2);
+    assert_int_equal(rows_of(TABLE_SESSION), 2);
+    assert_int_equal(rows_of(TABLE_FILTER_HOLDER), 3);
+    assert_int_equal(rows_of(TABLE_FILTER_INDEX), 2);
+    uint32_t state_rows = rows_of(TABLE_SESSION_STATE);
+    usleep(20000); /* a few rounds: it is not due */
+    assert_int_equal(rows_of(TABLE_SESSION_STATE), state_rows);
+    atomic_fetch_add(&clock_ahead_ms, 101000);
+    await(rows_of(TABLE_SESSION) == 1);
+    assert_int_equal(rows_of(TABLE_SESSION_DUE), 0);
+    assert_int_equal(rows_of(TABLE_FILTER_HOLDER), 1);
+    assert_true(rows_of(TABLE_SESSION_STATE) < state_rows);
+    /* What only it has asked for is cleaned up later, what the other is to be shown stays. */
+    await(rows_of(TABLE_FILTER_INDEX) == 1);
+    usleep(20000);
+    assert_int_equal(rows_of(TABLE_FILTER_INDEX), 1);
+    peer = peer_attach(0, "goes", 0, NULL, &present);
+    assert_false(present);
+    peer_close(peer);
+    peer_close(writer);
+    sweeping_rig_close();
+}
+
+static void put_session(const char *name, const struct session_name_row *row)
+{
+    uint8_t key[SESSION_KEY], shapes[2] = {TABLE_FILTER_META, 'k'}, hash[16] = {1};
+    struct session_name of = session_name_of(TENANT_DEFAULT, span_from_text(name));
+    struct session_name_row named = *row;
+    struct buf value;
+    buf_init(&value, 4096);
+    named.name = span_from_text(name);
+    assert_int_equal(session_name_encode(&named, &value), STATUS_OK);
+    session_key(&of, key);
+    put_row(span_of(key, sizeof key), buf_span(&value));
+    put_row(span_of(shapes, sizeof shapes), span_of(hash, sizeof hash)); /* there are sessions */
+    buf_deinit(&value);
+}
+
+static void what_a_crash_left_ends(void **state)
+{
+    (void)state;
+    sweeping_rig_open(2);
+    put_session("ends", &(struct session_name_row){.session = 5, .expiry_s = 10});
+    put_session("stays", &(struct session_name_row){.session = 6, .expiry_s = UINT32_MAX});
+    broker_fall();
+    broker_bury();
+    broker_rise(2);
+    await(rows_of(TABLE_SESSION_DUE) == 1); /* its time begins now */
+    assert_int_equal(rows_of(TABLE_SESSION), 2);
+    atomic_fetch_add(&clock_ahead_ms, 10001);
+    await(rows_of(TABLE_SESSION) == 1);
+    bool present;
+    struct peer *peer = peer_attach(1, "stays", UINT32_MAX, NULL, &present);
+    assert_true(present);
+    peer_close(peer);
+    sweeping_rig_close();
+}
+
+static void a_will_is_due_once(void **state)
+{
+    (void)state;
+    sweeping_rig_open(2);
+    bool present;
+    struct header header = {span_from_text("k"), span_from_text("v")};
+    struct broker_will will = {
+        .publish = {.topic = span_from_text("will"),
+                    .body = span_from_text("x"),
+                    .headers = &header,
+                    .header_count = 1,
+                    .guarantee = GUARANTEE_AT_LEAST_ONCE},
+        .delay_s = 50,
+    };
+    struct peer *watcher = peer_new(0, "watcher");
+    assert_int_equal(peer_subscribe(watcher, "will", GUARANTEE_AT_LEAST_ONCE, 1), STATUS_OK);
+    /* Due before its session, with it, and taken back. */
+    const uint32_t expiry_s[] = {100, 50, 100};
+    for (uint32_t i = 0; i < 3; i++) {
+        peer_close(peer_attach(i, "leaves", expiry_s[i], &will, &present));
+        await(rows_of(TABLE_SESSION_DUE) == (i == 1 ? 1 : 2));
+        if (i == 2) {
+            struct peer *back = peer_attach(0, "leaves", 100, NULL, &present);
+            assert_true(present);
+            assert_int_equal(rows_of(TABLE_SESSION_DUE), 0);
+            peer_close(back);
+            await(rows_of(TABLE_SESSION_DUE) == 1);
+        }
+        atomic_fetch_add(&clock_ahead_ms, 50001);
+        if (i < 2)
+            await(peer_look(watcher).records == i + 1);
+        atomic_fetch_add(&clock_ahead_ms, 50001);
+        await(rows_of(TABLE_SESSION) == 0);
+        assert_int_equal(rows_of(TABLE_SESSION_DUE), 0);
+        assert_int_equal(rows_of(TABLE_SESSION_STATE), 0);
+    }
+    await_records(watcher, 2);
+    peer_close(watcher);
+    sweeping_rig_close();
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_session_and_all_its_rows_go),
+        cmocka_unit_test(what_a_crash_left_ends),
+        cmocka_unit_test(a_will_is_due_once),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -208,6 +208,41 @@ async function run(version) {
     assert.deepEqual(await subscriber.take(1), ['mine'])
   })
 
+  await check('retained, with a wildcard', async () => {
+    for (const name of ['1', '2', '3']) await publisher.publish(`${base}/keep/${name}`, name, { qos: 1, retain: true })
+    await publisher.publish(`${base}/keep/3`, '', { qos: 1, retain: true })
+    assert.deepEqual(await subscriber.subscribe(`${base}/keep/+`, { qos: 1 }), [1])
+    const got = [await subscriber.next(), await subscriber.next()]
+    assert.deepEqual(got.map((p) => [p.payload.toString(), p.retain]).sort(), [['1', true], ['2', true]])
+    await subscriber.nothingMore()
+  })
+
+  const kept = { clean: false, ...(five && { properties: { sessionExpiryInterval: 100 } }) }
+  await check('a session that goes on: what it missed, in order, each once', async () => {
+    const before = new Connection(version, `${base}-kept`, kept)
+    assert.equal((await before.connect()).sessionPresent, false)
+    assert.deepEqual(await before.subscribe(`${base}/missed/#`, { qos: 2 }), [2])
+    await within(before.client.endAsync(), 'end')
+    const numbers = Array.from({ length: 30 }, (_, i) => String(i))
+    for (const i of numbers) await publisher.publish(`${base}/missed/${i % 2}`, i, { qos: 2 })
+    const again = new Connection(version, `${base}-kept`, kept)
+    assert.equal((await again.connect()).sessionPresent, true)
+    assert.deepEqual(await again.take(30), numbers)
+    await again.nothingMore()
+    await within(again.client.endAsync(), 'end')
+  })
+
+  await check(five ? 'will, after its delay' : 'will', async () => {
+    const will = { topic: `${base}/deep/will`, payload: Buffer.from('gone'), qos: 1, retain: false }
+    if (five) will.properties = { willDelayInterval: 1, userProperties: { left: 'in a hurry' } }
+    const leaving = new Connection(version, `${base}-leaving`, { ...kept, will })
+    await leaving.connect()
+    leaving.client.stream.destroy()
+    const packet = await subscriber.next()
+    assert.deepEqual([packet.topic, packet.payload.toString()], [`${base}/deep/will`, 'gone'])
+    if (five) assert.deepEqual({ ...packet.properties.userProperties }, { left: 'in a hurry' })
+  })
+
   await check('unsubscribe', async () => {
     const reasons = await subscriber.unsubscribe([`${base}/+/data`, `${base}/never`])
     assert.deepEqual(reasons, five ? [0, 0x11] : [])

@@ -15,10 +15,12 @@ from checks import (ORDERED, QUIET_SECONDS, SIZES, WAIT_SECONDS, Checks, address
 class Connection:
     """One client whose answers and messages are waited for."""
 
-    def __init__(self, version, client_id):
+    def __init__(self, version, client_id, kept=False):
+        self.kept = kept  # its session outlives the connection
         self.messages = queue.Queue()
         self.connected, self.subscribed, self.unsubscribed, self.disconnected = (queue.Queue() for _ in range(4))
-        self.client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, client_id=client_id, protocol=version)
+        options = {"clean_session": not kept} if version == mqtt.MQTTv311 else {}
+        self.client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, client_id=client_id, protocol=version, **options)
         self.client.max_inflight_messages_set(20)
         self.client.on_connect = lambda c, u, flags, code, p: self.connected.put((flags, code))
         self.client.on_message = lambda c, u, message: self.messages.put(message)
@@ -29,7 +31,11 @@ class Connection:
     def connect(self, tls=False):
         if tls:
             self.client.tls_set_context(tls_context())
-        self.client.connect(*(tls_address() if tls else address()))
+        options = {}
+        if self.kept and self.client.protocol == mqtt.MQTTv5:
+            options = {"clean_start": False, "properties": Properties(PacketTypes.CONNECT)}
+            options["properties"].SessionExpiryInterval = 100
+        self.client.connect(*(tls_address() if tls else address()), **options)
         self.client.loop_start()
         return self.connected.get(timeout=WAIT_SECONDS)
 
@@ -57,6 +63,11 @@ class Connection:
         except queue.Empty:
             return
         raise AssertionError(f"a message too many: {message.topic} {message.payload[:40]}")
+
+    def vanish(self):
+        """Closes the connection without a word."""
+        self.client.loop_stop()
+        self.client.socket().close()
 
     def disconnect(self):
         self.client.disconnect()
@@ -151,6 +162,43 @@ def run(version):
         same(publisher.unsubscribe(f"$share/g/{base}/s"), [0] if five else [])
         publisher.publish(f"{base}/s", "mine", 1)
         same(subscriber.next().payload, b"mine")
+
+    with check("retained, with a wildcard"):
+        for name in "1", "2", "3":
+            publisher.client.publish(f"{base}/keep/{name}", name, 1, retain=True).wait_for_publish(WAIT_SECONDS)
+        publisher.client.publish(f"{base}/keep/3", b"", 1, retain=True).wait_for_publish(WAIT_SECONDS)
+        same(subscriber.subscribe(f"{base}/keep/+", 1), [1])
+        got = [subscriber.next() for _ in range(2)]
+        same(sorted((message.payload, message.retain) for message in got), [(b"1", True), (b"2", True)])
+        subscriber.nothing_more()
+
+    with check("a session that goes on: what it missed, in order, each once"):
+        kept = Connection(version, f"{base}-kept", kept=True)
+        same(kept.connect()[0].session_present, False)
+        same(kept.subscribe(f"{base}/missed/#", 2), [2])
+        same(kept.disconnect().value, 0)
+        for i in range(30):
+            publisher.publish(f"{base}/missed/{i % 2}", str(i), 2)
+        again = Connection(version, f"{base}-kept", kept=True)
+        same(again.connect()[0].session_present, True)
+        same([again.next().payload.decode() for _ in range(30)], [str(i) for i in range(30)])
+        again.nothing_more()
+        same(again.disconnect().value, 0)
+
+    with check("will, after its delay where there is one" if five else "will"):
+        leaving = Connection(version, f"{base}-leaving", kept=True)
+        properties = None
+        if five:
+            properties = Properties(PacketTypes.WILLMESSAGE)
+            properties.WillDelayInterval = 1
+            properties.UserProperty = [("left", "in a hurry")]
+        leaving.client.will_set(f"{base}/deep/will", "gone", 1, properties=properties)
+        leaving.connect()
+        leaving.vanish()
+        message = subscriber.next()
+        same((message.topic, message.payload), (f"{base}/deep/will", b"gone"))
+        if five:
+            same(message.properties.UserProperty, [("left", "in a hurry")])
 
     with check("unsubscribe"):
         reasons = subscriber.unsubscribe([f"{base}/+/data", f"{base}/never"])

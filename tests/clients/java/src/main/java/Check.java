@@ -29,6 +29,7 @@ public final class Check {
     private final Connection subscriber;
     private final Connection publisher;
     private final Supplier<Connection> overTls;
+    private final Supplier<Connection> kept;
     private int failed;
 
     private interface Body {
@@ -46,6 +47,7 @@ public final class Check {
         this.base = library + "/" + label;
         this.subscriber = client.connection(plain, library + "-" + label + "-sub");
         this.publisher = client.connection(plain, library + "-" + label + "-pub");
+        this.kept = () -> client.connection(plain, library + "-" + label + "-kept");
         this.overTls = () -> client.connection(tls, library + "-" + label + "-tls");
     }
 
@@ -95,10 +97,14 @@ public final class Check {
         return message;
     }
 
+    private static String text(Connection.Message message) {
+        return new String(message.payload(), StandardCharsets.UTF_8);
+    }
+
     private List<String> take(int count) throws Exception {
         List<String> bodies = new ArrayList<>();
         while (bodies.size() < count) {
-            bodies.add(new String(next().payload(), StandardCharsets.UTF_8));
+            bodies.add(text(next()));
         }
         return bodies;
     }
@@ -176,6 +182,48 @@ public final class Check {
         same(take(1), List.of("mine"));
     }
 
+    private void retain(String topic, String body) throws Exception {
+        publisher.publish(new Connection.Message(base + topic, body.getBytes(StandardCharsets.UTF_8), 1, true,
+                Connection.Properties.NONE)).get(Connection.WAIT_SECONDS, TimeUnit.SECONDS);
+    }
+
+    private void retained() throws Exception {
+        for (String name : List.of("1", "2", "3")) {
+            retain("/keep/" + name, name);
+        }
+        retain("/keep/3", "");
+        same(subscriber.subscribe(Map.of(base + "/keep/+", 1)), List.of(1));
+        List<String> got = new ArrayList<>();
+        while (got.size() < 2) {
+            Connection.Message message = next();
+            got.add(text(message) + " " + message.retain());
+        }
+        got.sort(null);
+        same(got, List.of("1 true", "2 true"));
+        nothingMore();
+    }
+
+    private void resume() throws Exception {
+        Connection before = kept.get();
+        same(before.connect(true), false);
+        same(before.subscribe(Map.of(base + "/missed/#", 2)), List.of(2));
+        before.disconnect();
+        List<String> numbers = IntStream.range(0, 30).mapToObj(Integer::toString).toList();
+        for (String number : numbers) {
+            publish("/missed/" + Integer.parseInt(number) % 2, number, 2);
+        }
+        Connection again = kept.get();
+        same(again.connect(true), true);
+        List<String> got = new ArrayList<>();
+        Connection.Message message;
+        while ((message = again.messages.poll(got.size() < 30 ? Connection.WAIT_SECONDS * 1000L : QUIET_MS,
+                TimeUnit.MILLISECONDS)) != null) {
+            got.add(text(message));
+        }
+        same(got, numbers);
+        again.disconnect();
+    }
+
     private void unsubscribe() throws Exception {
         same(subscriber.unsubscribe(List.of(base + "/+/data", base + "/never")), five ? List.of(0, 0x11) : List.of());
         publish("/x/data", "x", 1);
@@ -221,6 +269,8 @@ public final class Check {
             check("properties round trip", this::properties);
         }
         check("$share: its members take turns", this::share);
+        check("retained, with a wildcard", this::retained);
+        check("a session that goes on: what it missed, in order, each once", this::resume);
         check("unsubscribe", this::unsubscribe);
         check("disconnect", () -> {
             same(List.of(subscriber.isConnected(), publisher.isConnected()), List.of(true, true));

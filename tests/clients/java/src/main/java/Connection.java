@@ -13,8 +13,15 @@ abstract class Connection {
     /** What arrived, in the order in which the library handed it out. */
     final BlockingQueue<Message> messages = new LinkedBlockingQueue<>();
 
+    /** Fails unless the broker accepts. With kept the session outlives the connection; true: it was there before. */
+    abstract boolean connect(boolean kept) throws Exception;
+
     /** Fails unless the broker accepts, with no session from before. */
-    abstract void connect() throws Exception;
+    final void connect() throws Exception {
+        if (connect(false)) {
+            throw new AssertionError("a session from before");
+        }
+    }
 
     /** Topic filters with QoS; returns the reason codes of SUBACK, in the same order. */
     abstract List<Integer> subscribe(Map<String, Integer> filters) throws Exception;

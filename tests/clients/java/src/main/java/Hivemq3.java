@@ -34,10 +34,9 @@ final class Hivemq3 extends Connection {
     }
 
     @Override
-    void connect() throws Exception {
-        if (client.connect().get(WAIT_SECONDS, TimeUnit.SECONDS).isSessionPresent()) {
-            throw new AssertionError("a session from before");
-        }
+    boolean connect(boolean kept) throws Exception {
+        return client.connectWith().cleanSession(!kept).send().get(WAIT_SECONDS, TimeUnit.SECONDS)
+                .isSessionPresent();
     }
 
     @Override
@@ -66,7 +65,7 @@ final class Hivemq3 extends Connection {
     @Override
     CompletableFuture<?> publish(Message message) {
         return client.publish(Mqtt3Publish.builder().topic(message.topic()).payload(message.payload())
-                .qos(MqttQos.fromCode(message.qos())).build());
+                .qos(MqttQos.fromCode(message.qos())).retain(message.retain()).build());
     }
 
     @Override

@@ -61,10 +61,9 @@ final class Hivemq5 extends Connection {
     }
 
     @Override
-    void connect() throws Exception {
-        if (client.connect().get(WAIT_SECONDS, TimeUnit.SECONDS).isSessionPresent()) {
-            throw new AssertionError("a session from before");
-        }
+    boolean connect(boolean kept) throws Exception {
+        return client.connectWith().cleanStart(!kept).sessionExpiryInterval(kept ? 100 : 0).send().get(WAIT_SECONDS, TimeUnit.SECONDS)
+                .isSessionPresent();
     }
 
     @Override
@@ -98,7 +97,8 @@ final class Hivemq5 extends Connection {
     @Override
     CompletableFuture<?> publish(Message message) {
         Mqtt5PublishBuilder.Complete publish = Mqtt5Publish.builder().topic(message.topic())
-                .payload(message.payload()).qos(MqttQos.fromCode(message.qos()));
+                .payload(message.payload()).qos(MqttQos.fromCode(message.qos()))
+                .retain(message.retain());
         Properties properties = message.properties();
         if (properties != Properties.NONE) {
             byte[] correlation = new byte[properties.correlation().size()];

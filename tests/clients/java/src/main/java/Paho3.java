@@ -50,18 +50,17 @@ final class Paho3 extends Connection {
     }
 
     @Override
-    void connect() throws Exception {
+    boolean connect(boolean kept) throws Exception {
         MqttConnectOptions options = new MqttConnectOptions();
         options.setMqttVersion(MqttConnectOptions.MQTT_VERSION_3_1_1);
         options.setMaxInflight(1000);
+        options.setCleanSession(!kept);
         if (endpoint.trust() != null) {
             SSLContext context = SSLContext.getInstance("TLS");
             context.init(null, endpoint.trust().getTrustManagers(), null);
             options.setSocketFactory(context.getSocketFactory());
         }
-        if (await(client.connect(options)).getSessionPresent()) {
-            throw new AssertionError("a session from before");
-        }
+        return await(client.connect(options)).getSessionPresent();
     }
 
     @Override
@@ -81,7 +80,8 @@ final class Paho3 extends Connection {
     CompletableFuture<?> publish(Message message) {
         CompletableFuture<Void> answered = new CompletableFuture<>();
         try {
-            client.publish(message.topic(), message.payload(), message.qos(), false, null, new IMqttActionListener() {
+            client.publish(message.topic(), message.payload(), message.qos(), message.retain(), null,
+                    new IMqttActionListener() {
                 @Override
                 public void onSuccess(IMqttToken token) {
                     answered.complete(null);

@@ -97,17 +97,16 @@ final class Paho5 extends Connection {
     }
 
     @Override
-    void connect() throws Exception {
+    boolean connect(boolean kept) throws Exception {
         MqttConnectionOptions options = new MqttConnectionOptions();
-        options.setCleanStart(true);
+        options.setCleanStart(!kept);
+        options.setSessionExpiryInterval(kept ? 100L : 0L);
         if (endpoint.trust() != null) {
             SSLContext context = SSLContext.getInstance("TLS");
             context.init(null, endpoint.trust().getTrustManagers(), null);
             options.setSocketFactory(context.getSocketFactory());
         }
-        if (await(client.connect(options)).getSessionPresent()) {
-            throw new AssertionError("a session from before");
-        }
+        return await(client.connect(options)).getSessionPresent();
     }
 
     @Override
@@ -126,7 +125,7 @@ final class Paho5 extends Connection {
     @Override
     CompletableFuture<?> publish(Message message) {
         CompletableFuture<Void> answered = new CompletableFuture<>();
-        MqttMessage packet = new MqttMessage(message.payload(), message.qos(), false,
+        MqttMessage packet = new MqttMessage(message.payload(), message.qos(), message.retain(),
                 propertiesFor(message.properties()));
         try {
             client.publish(message.topic(), packet, null, new MqttActionListener() {

@@ -193,6 +193,19 @@ bool amqp_is_text(const struct amqp_value *value)
     return value->type == AMQP_STRING || value->type == AMQP_SYMBOL;
 }
 
+double amqp_value_real(const struct amqp_value *value)
+{
+    union {
+        uint32_t bits;
+        float number;
+    } real = {.bits = (uint32_t)value->number};
+    union {
+        uint64_t bits;
+        double number;
+    } wide = {.bits = value->number};
+    return value->type == AMQP_FLOAT ? (double)real.number : wide.number;
+}
+
 /* ------------------------------------------------ looking at everything */
 
 /* A compound value whose items are being looked at. */

@@ -55,7 +55,8 @@ bool amqp_item_read(struct reader *reader, uint8_t code, struct amqp_value *valu
 enum { AMQP_DEPTH_MAX = 32 };
 /* count well-formed values fill items exactly, down to AMQP_DEPTH_MAX levels. */
 bool amqp_values_valid(struct span items, uint32_t count);
-bool amqp_is_text(const struct amqp_value *value); /* string or symbol */
+bool amqp_is_text(const struct amqp_value *value);      /* string or symbol */
+double amqp_value_real(const struct amqp_value *value); /* of a float or double */
 
 enum amqp_section {
     AMQP_SECTION_HEADER = 0x70,

@@ -86,14 +86,6 @@ static enum status put_hex(struct span bytes, bool is_uuid, struct buf *to)
 
 static enum status put_simple(const struct amqp_value *value, struct buf *to)
 {
-    union {
-        uint32_t bits;
-        float number;
-    } real = {.bits = (uint32_t)value->number};
-    union {
-        uint64_t bits;
-        double number;
-    } wide = {.bits = value->number};
     switch (value->type) {
     case AMQP_BOOLEAN:
         return buf_append_text(to, value->number != 0 ? "true" : "false");
@@ -109,9 +101,8 @@ static enum status put_simple(const struct amqp_value *value, struct buf *to)
     case AMQP_TIMESTAMP:
         return buf_printf(to, "%lld", (long long)value->number);
     case AMQP_FLOAT:
-        return put_real((double)real.number, to);
     case AMQP_DOUBLE:
-        return put_real(wide.number, to);
+        return put_real(amqp_value_real(value), to);
     case AMQP_CHAR:
         return put_char((uint32_t)value->number, to);
     case AMQP_DECIMAL32:

@@ -75,14 +75,6 @@ static struct span text_of(struct reading *reading, const struct amqp_value *val
 {
     char text[TEXT_MAX];
     int size = 0;
-    union {
-        uint32_t bits;
-        float number;
-    } real = {.bits = (uint32_t)value->number};
-    union {
-        uint64_t bits;
-        double number;
-    } wide = {.bits = value->number};
     switch (value->type) {
     case AMQP_STRING:
     case AMQP_SYMBOL:
@@ -106,10 +98,10 @@ static struct span text_of(struct reading *reading, const struct amqp_value *val
         size = snprintf(text, sizeof text, "%lld", (long long)value->number);
         break;
     case AMQP_FLOAT:
-        size = snprintf(text, sizeof text, "%.9g", (double)real.number);
+        size = snprintf(text, sizeof text, "%.9g", amqp_value_real(value));
         break;
     case AMQP_DOUBLE:
-        size = snprintf(text, sizeof text, "%.17g", wide.number);
+        size = snprintf(text, sizeof text, "%.17g", amqp_value_real(value));
         break;
     case AMQP_CHAR: /* its code point, as a number: a text of one character would be a string */
         size = snprintf(text, sizeof text, "%llu", (unsigned long long)value->number);

@@ -30,7 +30,6 @@ struct group *group_open(struct log *log, struct log_worker *worker, struct loop
     group->part_count = parts;
     list_init(&group->waiting);
     list_init(&group->early);
-    list_init(&group->early_units);
     list_init(&group->units);
     list_init(&group->early_redrives);
     list_init(&group->early_explains);
@@ -110,8 +109,6 @@ static void refuse_all(struct group *group, enum status status)
     seek_refuse(group, status);
     while ((link = list_pop(&group->early)) != NULL)
         request_complete(&container_of(link, struct group_settle, link)->request, status);
-    while ((link = list_pop(&group->early_units)) != NULL)
-        group_unit_refuse(group->log, container_of(link, struct group_unit, link), status);
     while ((link = list_pop(&group->early_redrives)) != NULL)
         request_complete(&container_of(link, struct group_redrive, link)->request, status);
     while ((link = list_pop(&group->early_explains)) != NULL)
@@ -227,8 +224,8 @@ void group_settle_unit(struct group *group, struct group_unit *unit)
     CHECK(group->state != GROUP_CLOSING);
     if (group->broken != STATUS_OK)
         group_unit_refuse(group->log, unit, group->broken);
-    else if (group->state == GROUP_OPENING)
-        list_push(&group->early_units, &unit->link);
+    else if (group->state == GROUP_OPENING) /* no receipt is of this life yet */
+        group_unit_refuse(group->log, unit, STATUS_STALE);
     else
         unit_apply(group, unit);
 }
@@ -419,8 +416,6 @@ void group_opened(struct group *group)
     struct link *link;
     while ((link = list_pop(&group->early)) != NULL)
         settle_apply(group, container_of(link, struct group_settle, link));
-    while ((link = list_pop(&group->early_units)) != NULL)
-        unit_apply(group, container_of(link, struct group_unit, link));
     while ((link = list_pop(&group->early_redrives)) != NULL)
         redrive_apply(group, container_of(link, struct group_redrive, link));
     while ((link = list_pop(&group->early_explains)) != NULL)

@@ -141,8 +141,7 @@ struct group {
     struct lane lanes[LANES];
     /* From before the group served: */
     struct list early;          /* settlements */
-    struct list early_units;    /* begun after them */
-    struct list early_redrives; /* likewise */
+    struct list early_redrives; /* begun after them */
     struct list early_explains; /* answered last */
     struct list settled;        /* applied, to be answered after the next write */
     struct list units;          /* under way, in order of their numbers */

@@ -358,12 +358,66 @@ static void test_removal(void **state)
     rig_close();
 }
 
+static void row_written(struct request *request, enum status status)
+{
+    (void)request;
+    assert_int_equal(status, STATUS_OK);
+    loop_stop(rig.loop);
+}
+
+/* A row that no group has written stops the group, and nothing else. */
+static void test_bad_rows(void **state)
+{
+    static const struct {
+        const char *row;
+        size_t size;
+        enum status status;
+    } rows[] = {
+        {"", 0, STATUS_MALFORMED},
+        {"\0", 1, STATUS_MALFORMED},
+        {"\2", 1, STATUS_UNSUPPORTED},
+        {"\1\144", 2, STATUS_MALFORMED},
+        {"\1\144\3", 3, STATUS_MALFORMED},
+        {"\1\145\3\0\144", 5, STATUS_MALFORMED},
+        {"\1\143\3\0", 4, STATUS_MALFORMED}, /* another queue's partition */
+        {"\1\144\3\2", 4, STATUS_MALFORMED}, /* neither done nor back */
+        {"\1\144\3\1\1", 5, STATUS_MALFORMED},
+        {"\1\144\3\1\377\377\377\377\377\1\0", 11, STATUS_MALFORMED}, /* failures */
+        {"\1\144\3\1\1\0", 6, STATUS_OK},
+        {"\1\144\3\0\144\3\1\1\0", 9, STATUS_OK},       /* what is done stays so */
+        {"\1\144\377\377\377\377\177\0", 8, STATUS_OK}, /* far beyond everything */
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        rig_units();
+        close_group(false);
+        uint8_t key[17] = {TABLE_GROUP_UNIT};
+        store_u64(key + 1, rig.spec->id);
+        struct storage_row row = {.change = STORAGE_PUT,
+                                  .key = span_of(key, sizeof key),
+                                  .value = span_of(rows[i].row, rows[i].size),
+                                  .offset_at = -1};
+        struct log_rows write = {.rows = &row, .row_count = 1};
+        request_init(&write.request, rig.loop, row_written);
+        log_rows_write(rig.log, &write);
+        loop_run(rig.loop);
+        open_group();
+        struct take take;
+        take_start(&take, 100, 20, 30000);
+        take_wait(&take);
+        assert_int_equal(take.status, rows[i].status);
+        take_drop(&take);
+        rig_close();
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_commit), cmocka_unit_test(test_refusal),
-        cmocka_unit_test(test_crash),  cmocka_unit_test(test_overtaken),
-        cmocka_unit_test(test_seek),   cmocka_unit_test(test_removal),
+        cmocka_unit_test(test_commit),   cmocka_unit_test(test_refusal),
+        cmocka_unit_test(test_crash),    cmocka_unit_test(test_overtaken),
+        cmocka_unit_test(test_seek),     cmocka_unit_test(test_removal),
+        cmocka_unit_test(test_bad_rows),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

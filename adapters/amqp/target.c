@@ -80,7 +80,11 @@ void amqp_answered(struct client *client, uint64_t token, enum status status, ui
     connection->waiting_first = (connection->waiting_first + 1) % connection->waiting_capacity;
     connection->waiting_count--;
     connection->answered++;
-    if (waiting.link->pn != NULL)
+    /* After a failed sync nobody knows whether the next start will find the message: it is neither
+     * accepted nor rejected, and its connection ends. */
+    if (status == STATUS_STORAGE_FAILED)
+        amqp_end(connection, amqp_condition_of(status), status_text(status));
+    else if (waiting.link->pn != NULL)
         settle(waiting.link, waiting.delivery, status, status_text(status));
     amqp_link_unref(waiting.link);
 }

@@ -3,6 +3,7 @@
 #include "tests/sim/admin_peer.h"
 
 #include "core/base/heap.h"
+#include "tests/sim/amqp_peer.h"
 #include "tests/sim/history.h"
 #include "tests/sim/repeat_peer.h"
 #include "tests/sim/sim.h"
@@ -118,6 +119,13 @@ static void prepare(struct administrator *administrator)
     case 3:
         *admin = (struct broker_admin){
             .action = ADMIN_QUEUE_CREATE, .name = span_from_text(MOVED_QUEUE), .partitions = 2};
+        break;
+    case 4:
+    case 5:
+        *admin = (struct broker_admin){
+            .action = ADMIN_QUEUE_CREATE,
+            .name = span_from_text(administrator->step == 4 ? WORK_QUEUE : MORE_QUEUE),
+            .partitions = administrator->step - 3};
         break;
     default:
         prepared = true;

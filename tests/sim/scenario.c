@@ -5,10 +5,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "adapters/amqp/amqp.h"
 #include "adapters/mqtt/mqtt.h"
 #include "core/base/heap.h"
 #include "core/base/trace.h"
 #include "tests/sim/admin_peer.h"
+#include "tests/sim/amqp_peer.h"
 #include "tests/sim/group_peer.h"
 #include "tests/sim/history.h"
 #include "tests/sim/kept_history.h"
@@ -16,12 +18,14 @@
 #include "tests/sim/repeat_peer.h"
 #include "tests/sim/session_peer.h"
 #include "tests/sim/sim.h"
+#include "tests/sim/work_history.h"
 
 enum {
     WORKERS_MAX = 3,
     SUBSCRIBERS = 3,
     MEMBERS = 3,
     SESSIONS = 4,
+    AMQP_PEERS = 3,
     CONSUMERS = 4 /* one of dead letters */,
     CRASHES_MAX = 5,
     MINUTE_MS = 60 * 1000
@@ -42,6 +46,7 @@ static struct publisher *publishers[TOPICS];
 static struct subscriber *subscribers[SUBSCRIBERS];
 static struct member *members[MEMBERS];
 static struct session_peer *sessions[SESSIONS];
+static struct amqp_peer *amqp_peers[AMQP_PEERS];
 static bool polite;
 
 /* ------------------------------------------------ the gateway's life */
@@ -102,7 +107,7 @@ static struct broker_worker *any_worker(void)
 }
 
 struct dialing {
-    struct sim_peer *peer;
+    const struct adapter *adapter;
     struct broker_worker *worker;
     struct stream *stream;
 };
@@ -110,7 +115,7 @@ struct dialing {
 static void accepted(void *context)
 {
     struct dialing *dialing = context;
-    connection_start(&mqtt_adapter, dialing->worker, dialing->stream);
+    connection_start(dialing->adapter, dialing->worker, dialing->stream);
     heap_free(dialing);
 }
 
@@ -120,18 +125,29 @@ static void dial_again(void *context)
     peer->closed(peer);
 }
 
-static void dial(struct sim_peer *peer)
+static bool dial_any(const struct adapter *adapter, struct sim_peer *peer)
 {
     if (!gateway.ready) {
         sim_after(10, dial_again, peer); /* connection refused */
-        return;
+        return false;
     }
     struct dialing *dialing = heap_new(sizeof *dialing);
-    dialing->peer = peer;
+    dialing->adapter = adapter;
     dialing->worker = any_worker();
     dialing->stream = sim_connect(broker_loop(dialing->worker), peer);
     sim_on(broker_loop(dialing->worker), accepted, dialing);
-    mqtt_peer_dialed(peer);
+    return true;
+}
+
+static void dial(struct sim_peer *peer)
+{
+    if (dial_any(&mqtt_adapter, peer))
+        mqtt_peer_dialed(peer);
+}
+
+static void dial_amqp(struct sim_peer *peer)
+{
+    dial_any(&amqp_adapter, peer);
 }
 
 /* ------------------------------------------------ the group */
@@ -248,6 +264,7 @@ static void run(uint64_t seed)
     history_begin(seed);
     repeat_begin();
     mqtt_peers_begin();
+    work_begin();
     session_peers_begin();
     disk = sim_disk_new();
     polite = false;
@@ -271,6 +288,10 @@ static void run(uint64_t seed)
         sessions[i] = session_peer_new(dial);
         session_peer_start(sessions[i]);
     }
+    for (unsigned i = 0; i < AMQP_PEERS; i++) {
+        amqp_peers[i] = amqp_peer_new(i, dial_amqp);
+        amqp_peer_start(amqp_peers[i]);
+    }
     start_consumers();
     repeat_start(any_worker);
     admin_move_topics(any_worker());
@@ -283,6 +304,8 @@ static void run(uint64_t seed)
         member_leave(members[i]);
     for (unsigned i = 0; i < SESSIONS; i++)
         session_peer_calm(sessions[i]);
+    for (unsigned i = 0; i < AMQP_PEERS; i++)
+        amqp_peer_calm(amqp_peers[i]);
     if (!sim_run(all_published, NULL, 10 * MINUTE_MS))
         history_fail("publishers never finish");
     sim_run(NULL, NULL, MINUTE_MS);
@@ -297,6 +320,11 @@ static void run(uint64_t seed)
     read_all(MOVED_QUEUE, final_elsewhere);
     history_check_final();
     kept_check_final();
+    read_all(WORK_QUEUE, work_final);
+    read_all(MORE_QUEUE, work_final);
+    work_check_final();
+    for (unsigned i = 0; i < AMQP_PEERS; i++)
+        amqp_peer_stop(amqp_peers[i]);
     sim_run(NULL, NULL, MINUTE_MS);
     read_all(REPEAT_QUEUE, repeat_final);
     repeats += repeat_check_final();
@@ -317,8 +345,10 @@ int main(int argc, char **argv)
     uint64_t count = argc > 2 ? strtoull(argv[2], NULL, 10) : 200;
     /* Refusing writes after a failed sync is expected here, and would fill the screen. */
     trace_set_level(argc > 3 ? TRACE_DEBUG : (enum trace_level)(TRACE_ERROR + 1));
+    amqp_configure(&(struct amqp_options){0});
     mqtt_configure(&(struct mqtt_options){.topic_alias_max = 10});
-    uint64_t records = 0, acknowledged = 0, dead = 0, shared = 0, kept = 0, again = 0;
+    uint64_t records = 0, acknowledged = 0, dead = 0, shared = 0, kept = 0, again = 0, work = 0,
+             deals = 0;
     for (uint64_t i = 0; i < count; i++) {
         run(first + i);
         records += history_final_count();
@@ -327,14 +357,17 @@ int main(int argc, char **argv)
         shared += history_share_count();
         kept += kept_count();
         again += kept_again_count();
+        work += work_count();
+        deals += deals_count();
     }
     printf("%llu seeds from %llu: %llu records, %llu of them acknowledged, %llu dead letters, "
            "%llu said several times and stored once, %llu to members of a share, %llu to sessions "
-           "and %llu of them again, topics moved %llu times, nothing wrong\n",
+           "and %llu of them again, topics moved %llu times, "
+           "%llu done over AMQP, %llu transactions, nothing wrong\n",
            (unsigned long long)count, (unsigned long long)first, (unsigned long long)records,
            (unsigned long long)acknowledged, (unsigned long long)dead, (unsigned long long)repeats,
            (unsigned long long)shared, (unsigned long long)kept, (unsigned long long)again,
-           (unsigned long long)admin_moves());
+           (unsigned long long)admin_moves(), (unsigned long long)work, (unsigned long long)deals);
     printf("%llu passed, 0 failed\n", (unsigned long long)count);
     return 0;
 }

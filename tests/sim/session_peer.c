@@ -78,7 +78,7 @@ void session_peers_begin(void)
 
 static bool has_identifiers(const struct session_peer *peer)
 {
-    return peer->peer.version == MQTT_5;
+    return peer->peer.only_5; /* a client of 3.1.1 is set back to that before each CONNECT */
 }
 
 /* 0: too much is under way. */

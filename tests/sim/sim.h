@@ -56,6 +56,8 @@ void sim_send(struct sim_peer *peer, struct span bytes); /* arrives later, in pi
 bool sim_disconnect(struct sim_peer *peer);
 /* Likewise, but the gateway learns of it only after that time, and takes what was on its way. */
 void sim_vanish(struct sim_peer *peer, uint64_t after_ms);
+/* Has the gateway not closed its end? */
+bool sim_is_open(const struct sim_peer *peer);
 /* All wires are cut without telling the gateway's side, which has gone: peers get closed(). */
 void sim_cut_all(void);
 

@@ -14,7 +14,8 @@ struct written {
     struct storage_append append;
     struct storage_trim trim;
     bool is_trim;
-    struct written *next;
+    struct written *next; /* of the first part only */
+    struct written *part; /* the next part of the unit: all are kept, or none */
 };
 
 /* An append that waits for its write or its sync. */
@@ -22,6 +23,7 @@ struct pending {
     struct storage_append *append;
     struct storage_trim *trim;
     struct pending *next;
+    struct pending *part; /* the next part of the unit */
 };
 
 struct sim_disk {
@@ -30,6 +32,7 @@ struct sim_disk {
     struct written *journal, **journal_last;
     uint64_t written, synced;            /* entries of the journal */
     struct pending *asked, **asked_last; /* not written yet */
+    struct pending *parts;               /* of units that are not complete, the first of each */
     struct pending *unsynced, **unsynced_last;
     bool writing, syncing, fail_sync, failed;
     uint64_t syncs, life; /* life: raised by every crash, so that old events do nothing */
@@ -112,6 +115,8 @@ static struct written *written_new(const struct pending *pending)
 
 static void written_free(struct written *entry)
 {
+    if (entry->part != NULL)
+        written_free(entry->part);
     for (uint32_t i = 0; i < entry->append.batch_count; i++) {
         blob_unref(entry->append.batches[i].bytes);
         span_free(entry->append.batches[i].footer);
@@ -138,12 +143,14 @@ static void inner_done(struct request *request, enum status status)
 
 static void apply(struct sim_disk *disk, struct written *entry)
 {
-    if (entry->is_trim) {
-        request_init(&entry->trim.request, sim_world(), inner_done);
-        disk->inner->ops->trim(disk->inner, &entry->trim);
-    } else {
-        request_init(&entry->append.request, sim_world(), inner_done);
-        disk->inner->ops->append(disk->inner, &entry->append);
+    for (; entry != NULL; entry = entry->part) {
+        if (entry->is_trim) {
+            request_init(&entry->trim.request, sim_world(), inner_done);
+            disk->inner->ops->trim(disk->inner, &entry->trim);
+        } else {
+            request_init(&entry->append.request, sim_world(), inner_done);
+            disk->inner->ops->append(disk->inner, &entry->append);
+        }
     }
 }
 
@@ -169,6 +176,8 @@ static struct sim_disk *still(struct event *event)
 
 static void complete(struct pending *pending, enum status status)
 {
+    if (pending->part != NULL)
+        complete(pending->part, status);
     if (pending->trim != NULL)
         request_complete(&pending->trim->request, status);
     else
@@ -190,6 +199,10 @@ static void fail_all(struct sim_disk *disk)
         complete(pending, STATUS_STORAGE_FAILED);
     }
     disk->asked_last = &disk->asked;
+    while ((pending = disk->parts) != NULL) {
+        disk->parts = pending->next;
+        complete(pending, STATUS_STORAGE_FAILED);
+    }
 }
 
 static void begin_sync(struct sim_disk *disk);
@@ -242,20 +255,54 @@ static void hand_back(const struct written *entry, struct storage_append *append
     append->commit = entry->append.commit;
 }
 
+/* Adds a part to those of its unit; the first of all when none is missing, else NULL. */
+static struct pending *unit_collect(struct sim_disk *disk, struct pending *pending)
+{
+    struct pending **first = &disk->parts;
+    while (*first != NULL && (*first)->append->unit != pending->append->unit)
+        first = &(*first)->next;
+    struct pending **end = first;
+    uint32_t count = 1;
+    for (; *end != NULL; end = &(*end)->part)
+        count++;
+    *end = pending;
+    if (count < pending->append->part_count)
+        return NULL;
+    struct pending *unit = *first;
+    *first = unit->next;
+    unit->next = NULL;
+    return unit;
+}
+
 static void write_one(struct sim_disk *disk)
 {
     struct pending *pending = disk->asked;
     disk->asked = pending->next;
     if (disk->asked == NULL)
         disk->asked_last = &disk->asked;
-    struct written *entry = written_new(pending);
+    pending->next = NULL;
+    if (pending->append != NULL && pending->append->unit != 0)
+        pending = unit_collect(disk, pending);
+    if (pending == NULL)
+        return;
+    for (struct pending *part = pending; part != NULL; part = part->part) {
+        if (part->append == NULL || part->append->unit == 0 || part->append->refused == STATUS_OK)
+            continue;
+        complete(pending, part->append->refused);
+        return;
+    }
+    struct written *entry = NULL, **end = &entry;
+    for (struct pending *part = pending; part != NULL; part = part->part) {
+        *end = written_new(part);
+        end = &(*end)->part;
+    }
     *disk->journal_last = entry;
     disk->journal_last = &entry->next;
     apply(disk, entry);
-    if (pending->append != NULL)
-        hand_back(entry, pending->append);
+    for (struct pending *part = pending; part != NULL; part = part->part, entry = entry->part)
+        if (part->append != NULL)
+            hand_back(entry, part->append);
     disk->written++;
-    pending->next = NULL;
     *disk->unsynced_last = pending;
     disk->unsynced_last = &pending->next;
 }
@@ -323,6 +370,7 @@ void sim_disk_crash(struct sim_disk *disk)
     }
     disk->asked_last = &disk->asked;
     disk->unsynced_last = &disk->unsynced;
+    disk->parts = NULL;
     disk->writing = disk->syncing = disk->fail_sync = disk->failed = false;
     disk->written = disk->synced = kept;
     disk->inner = inner_open();

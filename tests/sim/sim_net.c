@@ -158,6 +158,12 @@ void sim_vanish(struct sim_peer *peer, uint64_t after_ms)
     detach(shared);
 }
 
+bool sim_is_open(const struct sim_peer *peer)
+{
+    return peer->shared != NULL && peer->shared->wire != NULL &&
+           !peer->shared->wire->stream.closing;
+}
+
 void sim_cut_all(void)
 {
     list_each_safe(link, following, &wires)

@@ -1,0 +1,32 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The checkers of what AMQP peers send and take, alone and in deals (transactions). */
+#ifndef TESTS_SIM_WORK_HISTORY_H
+#define TESTS_SIM_WORK_HISTORY_H
+
+#include "tests/sim/history.h"
+#include "tests/sim/sim.h"
+
+void work_begin(void);
+/* A message on its way; deal 0: none. Its text goes into the body. */
+uint32_t work_sent(uint32_t deal, char text[16]);
+void work_fate(uint32_t work, enum fate fate); /* of one without a deal */
+
+uint32_t deal_new(void);
+/* ACKNOWLEDGED: all of it; REFUSED: nothing of it; until then all or nothing. */
+void deal_promised(uint32_t deal); /* its commit is on its way */
+void deal_fate(uint32_t deal, enum fate fate);
+
+/* A delivery: the message, which must be nobody's at the moment, is holder's until until_ms. */
+uint32_t work_came(struct span body, const struct sim_peer *holder, uint64_t until_ms);
+void work_let_go(uint32_t work);                      /* somebody else may get it now */
+void work_holder_gone(const struct sim_peer *holder); /* likewise, all of them */
+void work_taking(uint32_t work, uint32_t deal);
+void work_taken(uint32_t work); /* it was confirmed: never again */
+
+/* Everything that is in the queues, once; then everything must have been done. */
+void work_final(uint64_t partition, uint64_t offset, struct span body);
+void work_check_final(void);
+uint64_t work_count(void);  /* taken */
+uint64_t deals_count(void); /* committed */
+
+#endif

@@ -13,6 +13,7 @@ enum { CATCH_UP_READ_BYTES = 256 * 1024, RETRY_MS = 500 };
 struct lag {
     uint64_t partition;
     uint64_t next;
+    uint64_t until; /* what lies behind comes another way */
     struct link link;
     /* The record at shown_at went to some of the client's subscriptions only: to these. */
     uint64_t shown_at;
@@ -89,6 +90,7 @@ void catch_up_begin(struct client *client, uint64_t partition, uint64_t offset)
     struct lag *lag = heap_new(sizeof *lag);
     lag->partition = partition;
     lag->next = offset;
+    lag->until = UINT64_MAX;
     lag_remember(lag, client, offset);
     list_push(&client->lags, &lag->link);
 }
@@ -145,6 +147,22 @@ void catch_up_awake(struct subscription *subscription, unsigned owner)
     }
 }
 
+void catch_up_until(struct client *client)
+{
+    list_each(link, &client->lags)
+    {
+        struct lag *lag = container_of(link, struct lag, link);
+        lag->until = deliver_seen(client->worker, lag->partition);
+    }
+}
+
+/* Where the client is live again. */
+static uint64_t end_of(const struct client *client, const struct lag *lag)
+{
+    uint64_t seen = deliver_seen(client->worker, lag->partition);
+    return seen < lag->until ? seen : lag->until;
+}
+
 static void lag_end(struct lag *lag)
 {
     link_remove(&lag->link);
@@ -188,7 +206,7 @@ static bool show(struct client *client, struct lag *lag, const struct record *re
 /* Takes in what was read; false: the client is full. */
 static bool take_in(struct client *client, struct lag *lag, struct log_read *read)
 {
-    uint64_t end = deliver_seen(client->worker, lag->partition);
+    uint64_t end = end_of(client, lag);
     for (uint32_t i = 0; i < read->count; i++) {
         struct batch *batch = read->batches[i];
         client->worker->shown = batch;
@@ -285,7 +303,7 @@ void catch_up_go_on(struct client *client)
     list_each_safe(link, following, &client->lags)
     {
         struct lag *lag = container_of(link, struct lag, link);
-        if (lag->next < deliver_seen(client->worker, lag->partition)) {
+        if (lag->next < end_of(client, lag)) {
             read_on(client, lag);
             return;
         }
@@ -295,6 +313,8 @@ void catch_up_go_on(struct client *client)
     list_each(link, &client->subscriptions)
         floors_free(container_of(link, struct subscription, of_client));
     client_caught_up(client);
+    if (share_is_reader(client))
+        share_go_on(container_of(client, struct share, reader));
 }
 
 static void retry(struct loop_timer *timer)

@@ -178,7 +178,10 @@ static void matched(void *context, struct topic_entry *entry)
         if (!run->stored) /* at most once, so never in need of catching up */
             deliver_to(subscription, run->record, &run->frames);
         else if (session_is_kept(client) && subscription->guarantee != GUARANTEE_AT_MOST_ONCE &&
-                 record_guarantee(run->record) != GUARANTEE_AT_MOST_ONCE)
+                 record_guarantee(run->record) != GUARANTEE_AT_MOST_ONCE &&
+                 !(share_is_reader(client) &&
+                   share_passes(client, run->partition, run->record->offset,
+                                run->worker->shown->commit)))
             session_pass(client->session, run->worker->shown, run->index, run->record,
                          &run->frames);
         else if ((list_is_empty(&client->lags) || !catch_up_lags(client, run->partition)) &&

@@ -181,6 +181,13 @@ uint64_t filter_index_id(struct broker *broker, uint64_t tenant, struct span fil
     return id;
 }
 
+uint64_t filter_share_id(struct broker *broker, struct span key)
+{
+    key_draw(&broker->shapes);
+    uint64_t id = hash_keyed(&broker->shapes.key, key);
+    return id == 0 || id == UINT64_MAX ? 1 : id;
+}
+
 /* A topic cut at its slashes. */
 struct levels {
     struct span topic;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* From a name to its session and back: attaching a client, and what is left when it goes. */
+/* From a name to its session: attaching a client. */
 #include "core/broker/session.h"
+#include "core/broker/share.h"
 #include "core/broker/will.h"
 
 #include "core/base/heap.h"
@@ -10,7 +11,7 @@
 #include "core/base/trace.h"
 #include "core/log/table.h"
 
-enum { NAME_ROW_BYTES = 64 + LIMIT_CLIENT_ID_BYTES, READ_BYTES_FIRST = 4096 };
+enum { READ_BYTES_FIRST = 4096 };
 
 /* The row of a walk, by hash of its filter. */
 struct found_walk {
@@ -37,29 +38,13 @@ struct attaching {
     struct will_publish late;
     struct blob **blobs;
     uint32_t blob_count;
+    uint64_t *shares; /* that it takes part in */
+    uint32_t share_count;
+    struct session_return *returns; /* of one that is over */
+    uint32_t return_count;
 };
 
 /* ------------------------------------------------ its memory */
-
-static void session_free(struct session *session)
-{
-    session_free_frames(session);
-    buf_deinit(&session->write_value);
-    blob_unref(session->will);
-    heap_free(session->flights);
-    heap_free(session->marks);
-    heap_free(session->forget);
-    heap_free(session->held);
-    heap_free(session->walks_over);
-    heap_free((void *)(uintptr_t)session->text.data);
-    heap_free(session);
-}
-
-static void session_may_go(struct session *session)
-{
-    if (session->client == NULL && session->claim == NULL && session->calls == 0)
-        session_free(session);
-}
 
 bool session_back(struct session *session)
 {
@@ -69,13 +54,6 @@ bool session_back(struct session *session)
         return true;
     session_end_go_on(session);
     return false;
-}
-
-static void session_let_go(struct session *session)
-{
-    if (session->claim != NULL)
-        name_release(&session->worker->broker->names, session->claim);
-    session->claim = NULL;
 }
 
 /* ------------------------------------------------ attaching */
@@ -102,6 +80,8 @@ static void attaching_free(struct attaching *attaching)
     heap_free(attaching->filters);
     heap_free(attaching->walks);
     heap_free(attaching->items);
+    heap_free(attaching->shares);
+    heap_free(attaching->returns);
     heap_free(attaching);
 }
 
@@ -246,6 +226,8 @@ static void created(void *context, enum status status, uint64_t commit)
     (void)commit;
     if (status == STATUS_OK)
         atomic_store(&session->worker->broker->sessions_kept, true);
+    if (status == STATUS_OK)
+        share_returned_post(session->worker->broker, attaching->returns, attaching->return_count);
     if (!goes_on(attaching))
         return;
     if (status != STATUS_OK || !session->present)
@@ -254,57 +236,9 @@ static void created(void *context, enum status status, uint64_t commit)
         subscribe_again(attaching);
 }
 
-static void change_due(struct session_rows *rows, const struct session *session, uint64_t due_ms,
-                       enum storage_change change)
+static uint64_t id_new(void)
 {
-    uint8_t due[SESSION_DUE_KEY];
-    if (due_ms == 0 || due_ms == SESSION_WILL_HELD)
-        return;
-    session_due_key(due_ms, &session->name, due);
-    session_rows_add(rows, change, span_of(due, sizeof due),
-                     change == STORAGE_PUT ? span_of("\1", 1) : (struct span){0});
-}
-
-static void put_name(struct session_rows *rows, const struct session *session, int64_t ended_ms)
-{
-    struct session_name_row row = {
-        .session = session->id,
-        .expiry_s = session->expiry_s,
-        .ended_ms = ended_ms,
-        .due_ms = session->due_ms,
-        .will_ms = session->will_ms,
-        .name = session->text,
-    };
-    uint8_t key[SESSION_KEY];
-    struct buf value;
-    buf_init(&value, NAME_ROW_BYTES);
-    CHECK(session_name_encode(&row, &value) == STATUS_OK);
-    session_key(&session->name, key);
-    session_rows_add(rows, STORAGE_PUT, span_of(key, sizeof key), buf_span(&value));
-    buf_deinit(&value);
-    change_due(rows, session, row.due_ms, STORAGE_PUT);
-    change_due(rows, session, row.will_ms, STORAGE_PUT);
-}
-
-static void drop_due(struct session_rows *rows, struct session *session)
-{
-    change_due(rows, session, session->due_ms, STORAGE_DELETE);
-    change_due(rows, session, session->will_ms, STORAGE_DELETE);
-    session->due_ms = session->will_ms = 0;
-}
-
-/* Everything of the session with that id, whose filters are listed, but its name. */
-static void erase(struct session_rows *rows, uint64_t id, const uint64_t *held, uint32_t count)
-{
-    uint8_t first[SESSION_STATE_KEY], end[SESSION_STATE_KEY], holder[FILTER_HOLDER_KEY];
-    session_state_key(id, first);
-    session_state_key(id + 1, end);
-    session_rows_add(rows, STORAGE_DELETE_RANGE, span_of(first, sizeof first),
-                     span_of(end, sizeof end));
-    for (uint32_t i = 0; i < count; i++) {
-        filter_holder_key(held[i], id, holder);
-        session_rows_add(rows, STORAGE_DELETE, span_of(holder, sizeof holder), (struct span){0});
-    }
+    return rng_u64() >> 1 | 1;
 }
 
 /* The first session brings the key of filters' ids, which also says that there are sessions. */
@@ -318,6 +252,20 @@ static void put_shapes(struct session_rows *rows, struct broker *broker)
     for (uint32_t i = 0; i < count; i++)
         session_rows_add(rows, STORAGE_PUT, shapes[i].key, shapes[i].value);
     heap_free(memory);
+}
+
+/* Another one begins under its name. */
+static void erase_old(struct attaching *attaching, struct session_rows *rows)
+{
+    uint64_t *held = heap_array(attaching->filter_count + 1, sizeof *held);
+    for (uint32_t i = 0; i < attaching->filter_count; i++)
+        held[i] = attaching->filters[i].index;
+    session_returns_add(rows, attaching->returns, attaching->return_count);
+    for (uint32_t i = 0; i < attaching->share_count; i++)
+        session_share_erase(rows, attaching->session->name.tenant, attaching->old,
+                            attaching->shares[i]);
+    session_erase(rows, attaching->old, held, attaching->filter_count);
+    heap_free(held);
 }
 
 static void begin_stored(struct attaching *attaching);
@@ -369,18 +317,15 @@ static void begin_stored(struct attaching *attaching)
         session->due_ms = attaching->row.due_ms;
         session->will_ms = attaching->row.will_ms;
     }
-    drop_due(rows, session);
-    if (found && !session->present) {
-        uint64_t *held = heap_array(attaching->filter_count + 1, sizeof *held);
-        for (uint32_t i = 0; i < attaching->filter_count; i++)
-            held[i] = attaching->filters[i].index;
-        erase(rows, attaching->old, held, attaching->filter_count);
-        heap_free(held);
-    }
+    session_drop_due(rows, session);
+    if (found && !session->present)
+        erase_old(attaching, rows);
     if (session->present || session->expiry_s > 0) {
-        session->id = session->present ? attaching->old : rng_u64() >> 1 | 1;
+        session->id = session->present ? attaching->old : id_new();
+        for (uint32_t i = 0; session->present && i < attaching->share_count; i++)
+            session_share_join(session, NULL, attaching->shares[i]);
         session_will_put(rows, session);
-        put_name(rows, session, 0);
+        session_put_name(rows, session, 0);
         put_shapes(rows, session->worker->broker);
     } else {
         uint8_t key[SESSION_KEY];
@@ -393,13 +338,19 @@ static void begin_stored(struct attaching *attaching)
 
 /* ------------------------------------------------ reading what there is */
 
-static enum status load_position(struct session *session, struct span value)
+static enum status load_position(struct attaching *attaching, struct span value)
 {
+    struct session *session = attaching->session;
     struct session_position position;
     struct session_mark mark;
-    enum status status = session_position_decode(value, &position);
+    enum status status = session_position_decode(
+        value, session->share == 0 ? LIMIT_CLIENT_CREDIT : LIMIT_SHARE_FLIGHTS, &position);
     if (status != STATUS_OK)
         return status;
+    if (session->attach->clean) {
+        session_returns_load(&position, &attaching->returns, &attaching->return_count);
+        return STATUS_OK;
+    }
     session->position = position.position;
     session->marks = heap_array(position.mark_count + 1, sizeof *session->marks);
     session->mark_capacity = position.mark_count + 1;
@@ -439,7 +390,13 @@ static enum status load_row(struct attaching *attaching, struct span key, struct
     case SESSION_KIND_NOTE:
         return attach->clean ? STATUS_OK : session_note_load(value, &attach->notes);
     case SESSION_KIND_POSITION:
-        return attach->clean ? STATUS_OK : load_position(session, value);
+        return load_position(attaching, value);
+    case SESSION_KIND_SHARE:
+        if (attaching->share_count % 16 == 0)
+            attaching->shares = heap_resize(attaching->shares, (attaching->share_count + 16) *
+                                                                   sizeof *attaching->shares);
+        attaching->shares[attaching->share_count++] = load_u64(key.data + 10);
+        return STATUS_OK;
     case SESSION_KIND_RECEIVED:
         if (attach->clean)
             return STATUS_OK;
@@ -573,6 +530,7 @@ void broker_attach(struct broker_attach *attach)
     session->expiry_s = attach->only_present ? 0 : attach->expiry_s;
     session_will_take(session, attach->will);
     struct span name = attach->name.size > 0 ? attach->name : client->id;
+    session->share = share_is_reader(client) ? share_of_name(name) : 0;
     session->text = span_of(heap_text((const char *)name.data, name.size), name.size);
     session->name = session_name_of(client->tenant, name);
     session->read_bytes = READ_BYTES_FIRST;
@@ -584,6 +542,17 @@ void broker_attach(struct broker_attach *attach)
     client->session = session;
     session->claim = name_claim(&worker->broker->names, worker->loop, client->tenant, session->text,
                                 session, granted, replaced);
+}
+
+void session_keep(struct session *session,
+                  void (*done)(void *context, enum status status, uint64_t commit), void *context)
+{
+    struct session_rows *rows = session_rows_new(session);
+    session->id = id_new();
+    session->expiry_s = UINT32_MAX;
+    session_put_name(rows, session, 0);
+    put_shapes(rows, session->worker->broker);
+    session_rows_send(rows, done, context);
 }
 
 void broker_session_begin(struct client *client)
@@ -611,104 +580,4 @@ uint32_t broker_session_expires(const struct client *client)
 bool broker_session_is_kept(const struct client *client)
 {
     return session_is_kept(client);
-}
-
-/* ------------------------------------------------ the end */
-
-static void ended(void *context, enum status status, uint64_t commit)
-{
-    struct session *session = context;
-    (void)status; /* what could not be stored is as it was stored last */
-    (void)commit;
-    session_let_go(session);
-}
-
-/* What was never attached is left as it was, but for its time. */
-static void write_end(struct session *session)
-{
-    struct session_rows *rows = session->last_rows;
-    uint8_t key[SESSION_STATE_KEY], name[SESSION_KEY];
-    session->last_rows = NULL;
-    if (rows == NULL)
-        rows = session_rows_new(session);
-    int64_t now_ms = clock_wall_ms();
-    session->ended = true;
-    if (session->will_stored && session->will_ms == 0) {
-        session_kind_key(session->id, SESSION_KIND_WILL, 0, key);
-        session_rows_add(rows, STORAGE_DELETE, span_of(key, sizeof key), (struct span){0});
-    }
-    if (session->expiry_s == 0 && session->phase == SESSION_ENDING) {
-        erase(rows, session->id, session->held, session->held_count);
-        session_key(&session->name, name);
-        session_rows_add(rows, STORAGE_DELETE, span_of(name, sizeof name), (struct span){0});
-    } else {
-        if (session->expiry_s != UINT32_MAX)
-            session->due_ms = (uint64_t)now_ms + session->expiry_s * 1000ULL;
-        put_name(rows, session, now_ms);
-    }
-    if (session->expiry_s > 0 && session->phase == SESSION_ENDING) {
-        session_encode(session, &session->write_value);
-        session_kind_key(session->id, SESSION_KIND_POSITION, 0, key);
-        session_rows_add(rows, STORAGE_PUT, span_of(key, sizeof key),
-                         buf_span(&session->write_value));
-    }
-    session_rows_send(rows, ended, session);
-}
-
-/* Everything that might still change a row has to be back before the name goes on to the next. */
-void session_end_go_on(struct session *session)
-{
-    if (session->client != NULL)
-        return;
-    bool quiet = !session->writing && !session->willing && session->publishing == 0 &&
-                 session->row_writes == 0 && list_is_empty(&session->subscribing);
-    if (quiet && session->id == 0)
-        session_let_go(session);
-    else if (quiet && !session->ended)
-        write_end(session);
-    session_may_go(session);
-}
-
-void session_published(struct session *session)
-{
-    session->publishing = 0;
-    session_end_go_on(session);
-}
-
-void session_detach(struct client *client)
-{
-    struct session *session = client->session;
-    if (session == NULL)
-        return;
-    struct broker_worker *worker = session->worker;
-    bool was_attached = session->phase != SESSION_ATTACHING;
-    if (was_attached && session->id != 0)
-        session_handled(session);
-    if (was_attached && session->id != 0) {
-        session->last_rows = session_rows_new(session);
-        session_walk_last(session, session->last_rows);
-    }
-    client->session = NULL;
-    session->client = NULL;
-    session_will_leave(session);
-    loop_task_cancel(worker->loop, &session->write_task);
-    loop_task_cancel(worker->loop, &session->forget_task);
-    loop_timer_stop(worker->loop, &session->save_timer);
-    session_read_end(session);
-    if (session->attach != NULL) {
-        request_complete(&session->attach->request, STATUS_CANCELED);
-        session->attach = NULL;
-    }
-    if (was_attached && session->id != 0) {
-        session->held = heap_array(client->subscription_count + 1, sizeof *session->held);
-        list_each(link, &client->subscriptions)
-        {
-            uint64_t index = container_of(link, struct subscription, of_client)->index;
-            if (index != 0)
-                session->held[session->held_count++] = index;
-        }
-        session->phase = SESSION_ENDING;
-        session->publishing = answers_watch(client, session) ? 1 : 0;
-    }
-    session_end_go_on(session);
 }

@@ -17,6 +17,7 @@
 
 #include "core/broker/session_names.h"
 #include "core/broker/session_rows.h"
+#include "core/broker/share_rows.h"
 #include "core/broker/worker.h"
 
 enum session_phase {
@@ -33,12 +34,35 @@ struct flight {
     struct blob *frame;       /* HELD */
     bool unpaid;              /* HELD, and no credit was taken for it yet */
     bool stored;              /* unpaid, and its row is written */
-    uint16_t previous, next;  /* in the order of sending, or of free ones */
+    struct share_seat *seat;  /* it came that way, and no row of the session tells of it yet */
+    uint32_t lease;           /* of that seat */
+    uint32_t previous, next;  /* in the order of sending, or of free ones */
     bool covered;             /* by the write under way */
+    bool handing;             /* likewise: the session takes it over from its share */
     bool again;               /* to be sent again */
+    bool returned;            /* of a share: a row says so (share_rows.h) */
+};
+
+/* A lease that ends with a write. */
+struct session_lease {
+    struct share_seat *seat;
+    uint32_t lease, number; /* of the flight */
+};
+
+/* What keeps a seat until the session has stored its last rows. */
+struct session_seat {
+    struct share_seat *seat;
+    uint32_t lease;
+};
+
+/* A record that goes back to its share when the session is over. */
+struct session_return {
+    uint64_t share, partition, offset;
 };
 
 struct session_round;
+struct session_rows;
+struct share_seat;
 
 struct session {
     struct broker_worker *worker;
@@ -64,7 +88,7 @@ struct session {
 
     /* What is in flight: flights[1..flight_count], flights[0] heads the order. */
     struct flight *flights;
-    uint16_t flight_count, flight_capacity, free_first;
+    uint32_t flight_count, flight_capacity, free_first;
     uint32_t in_flight;
     uint64_t position;
     struct session_mark *marks;
@@ -75,6 +99,8 @@ struct session {
     struct storage_row write_row;
     uint8_t write_key[SESSION_STATE_KEY];
     struct buf write_value;
+    struct storage_row *aside; /* with rows of shares behind it; NULL: there are none */
+    uint32_t aside_count;
     bool writing, dirty, urgent;
     uint32_t holding; /* flights that are HELD */
     uint32_t unpaid;  /* of them; nothing else is shown until there is credit for these */
@@ -114,15 +140,38 @@ struct session {
     uint32_t over_count, over_capacity, over_written; /* by the write under way */
     struct storage_row *walk_rows;                    /* of that write; NULL: it has none */
     struct session_rows *last_rows;                   /* of what ends with its client */
+    /* session_share.c */
+    uint64_t share;                /* whose session this is; 0: a client's */
+    struct share_ref *superfluous; /* of a share: rows that its next write makes so */
+    uint32_t superfluous_count, superfluous_capacity, superfluous_writing;
+    struct session_lease *handed; /* with the write under way; at the end, with the last one */
+    uint32_t handed_count, handed_capacity;
+    uint64_t *shares; /* that it takes part in as long as it lives */
+    uint32_t share_count, share_capacity;
+    struct session_seat *seats; /* in them, when its client goes */
+    uint32_t seat_count;
+    struct session_return *returns; /* when it is over */
+    uint32_t return_count;
 };
 
-/* session.c */
+/* session_end.c */
 void session_detach(struct client *client); /* harmless without a session */
 void session_end_go_on(struct session *session);
-/* A call that pointed to the session is back; true: it is alive. */
-bool session_back(struct session *session);
 /* A record with a number is stored, or refused. */
 void session_published(struct session *session);
+/* The row of the name, and those of when the session ends and its will is due, which drop_due()
+ * deletes. */
+void session_put_name(struct session_rows *rows, const struct session *session, int64_t ended_ms);
+void session_drop_due(struct session_rows *rows, struct session *session);
+/* Everything of the session with that id, whose filters are listed, but its name. */
+void session_erase(struct session_rows *rows, uint64_t id, const uint64_t *held, uint32_t count);
+/* session.c */
+/* A call that pointed to the session is back; true: it is alive. */
+bool session_back(struct session *session);
+
+/* A session of a share that nothing is kept of is kept from now on. */
+void session_keep(struct session *session,
+                  void (*done)(void *context, enum status status, uint64_t commit), void *context);
 
 /* session_write.c */
 void session_write_init(struct session *session);
@@ -181,8 +230,15 @@ enum deliver_result session_recall(struct subscription *subscription, uint64_t p
                                    struct frame_cache *frames);
 
 /* session_show.c */
-void session_send(struct subscription *subscription, uint64_t partition,
-                  const struct record *record, struct span retained, struct frame_cache *frames);
+/* Where a record comes from, when it is not from the session's own filters. */
+struct session_origin {
+    struct span retained;    /* the retained set: key of its row */
+    struct share_seat *seat; /* a share, under that lease */
+    uint32_t lease;
+};
+enum deliver_result session_send(struct subscription *subscription, uint64_t partition,
+                                 const struct record *record, const struct session_origin *origin,
+                                 struct frame_cache *frames);
 struct flight *session_flight_new(struct session *session);
 void session_flight_end(struct session *session, struct flight *flight);
 /* Hands it to the client. */
@@ -194,6 +250,11 @@ enum status session_flights_load(struct session *session, struct session_positio
  * caller's. */
 enum deliver_result session_show(struct session *session, uint64_t partition, uint64_t commit,
                                  const struct record *record, struct frame_cache *frames);
+/* A record that a share gives to a member whose session is kept. */
+enum deliver_result session_give(struct share_seat *seat, uint32_t lease, uint64_t partition,
+                                 const struct record *record, struct frame_cache *frames);
+/* Everything of the partition below next was handed out, or is none of the session's. */
+void session_mark(struct session *session, uint64_t partition, uint64_t next, uint64_t commit);
 /* A record that was committed just now and matches a subscription of the session. */
 void session_pass(struct session *session, struct batch *batch, uint32_t index,
                   const struct record *record, struct frame_cache *frames);
@@ -219,6 +280,32 @@ void session_pace(struct session *session); /* for one delivery */
 bool session_drops(struct session *session, uint32_t count);
 void session_limit_end(struct session *session); /* it is live */
 
+/* session_share.c */
+/* Puts the rows of shares behind that of position and flights, which is about to be written. */
+void session_aside_begin(struct session *session);
+void session_aside_end(struct session *session, enum status status);
+/* A flight of a share is over, or one that a share gave. */
+void session_flight_left(struct session *session, struct flight *flight);
+/* What the last write says of shares. */
+void session_share_detach(struct client *client, struct session *session);
+void session_share_last(struct session *session, struct session_rows *rows);
+void session_share_ended(struct session *session, enum status status);
+/* It takes part in that share, or not any longer; rows: NULL when they are there. */
+void session_share_join(struct session *session, struct session_rows *rows, uint64_t share);
+void session_share_leave(struct session *session, struct session_rows *rows, uint64_t share);
+bool session_share_is_in(const struct session *session, uint64_t share);
+/* Likewise of a session with that id, which is over. */
+void session_share_erase(struct session_rows *rows, uint64_t tenant, uint64_t session,
+                         uint64_t share);
+/* Flights in a row of position that go back to their shares: appended to *returns. */
+void session_returns_load(const struct session_position *position, struct session_return **returns,
+                          uint32_t *count);
+void session_returns_add(struct session_rows *rows, const struct session_return *returns,
+                         uint32_t count);
+/* A row of the share whose session this is goes with the next write. */
+void session_superfluous(struct session *session, const struct share_ref *ref);
+void session_share_free(struct session *session);
+
 /* session_sweep.c */
 void session_sweep_start(struct broker_worker *worker); /* worker 0, when it is ready */
 void session_sweep_stop(struct broker_worker *worker);
@@ -229,6 +316,14 @@ static inline void session_call(struct session *session)
 {
     session->calls++;
     session->worker->calls++;
+}
+
+/* May shares give to its client? Not before what was in flight is out again, and what waits for
+ * credit has some. */
+static inline bool session_takes(const struct session *session)
+{
+    return session->unpaid == 0 &&
+           (session->phase == SESSION_BEHIND || session->phase == SESSION_LIVE);
 }
 
 static inline bool session_is_kept(const struct client *client)

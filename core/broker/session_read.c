@@ -2,6 +2,7 @@
 /* What a session has not been shown yet: first what was in flight, then what the rows of its
  * filters name, in commit order. Who has no credit stops in the middle and goes on from there. */
 #include "core/broker/session.h"
+#include "core/broker/share.h"
 
 #include "core/base/heap.h"
 #include "core/base/pack.h"
@@ -255,7 +256,7 @@ static void send_again(struct session *session, struct flight *flight, struct ba
 static void resend(struct session *session)
 {
     struct client *client = session->client;
-    for (uint16_t i = session->in_flight == 0 ? 0 : session->flights[0].next, next; i != 0;
+    for (uint32_t i = session->in_flight == 0 ? 0 : session->flights[0].next, next; i != 0;
          i = next) {
         struct flight *flight = &session->flights[i];
         next = flight->next;
@@ -284,7 +285,8 @@ static void resend(struct session *session)
     }
     session->phase = SESSION_BEHIND;
     session_walks_start(session);
-    session_limit_start(session);
+    if (session->share == 0) /* what comes back is its members' */
+        session_limit_start(session);
 }
 
 /* ------------------------------------------------ rounds */
@@ -459,6 +461,8 @@ static bool show_rows(struct session *session, struct batch *batch, uint64_t com
         if (round->reels[i].has_head && round->reels[i].head.commit == commit)
             mark_runs(round->reels[i].head.runs, wanted, batch->record_count);
     bool fits = true;
+    session->worker->shown = batch;
+    session->worker->shown_stored = true;
     for (size_t word = 0; word < words && fits; word++) {
         while (wanted[word] != 0 && fits) {
             uint32_t index = (uint32_t)(word * 64) + (uint32_t)__builtin_ctzll(wanted[word]);
@@ -519,6 +523,8 @@ static bool show_passing(struct session *session)
         struct batch *batch = round->passing[i].batch;
         struct record record;
         struct frame_cache frames = {0};
+        session->worker->shown = batch;
+        session->worker->shown_stored = true;
         batch_record(batch, round->passing[i].index, &record);
         enum deliver_result result =
             session_show(session, batch->partition, batch->commit, &record, &frames);
@@ -559,6 +565,7 @@ void session_go_on(struct session *session)
         !list_is_empty(&session->subscribing) || !has_room(session))
         return;
     /* Whoever is called from here must not change the client's subscriptions. */
+    bool took = session_takes(session);
     worker->delivering = true;
     session_pay(session);
     if (session->phase == SESSION_RESENDING)
@@ -567,4 +574,6 @@ void session_go_on(struct session *session)
         catch_up(session);
     worker->delivering = false;
     figures_flush(worker);
+    if (!took && session_takes(session)) /* what it shares waited for that */
+        share_seats_go_on(session->client);
 }

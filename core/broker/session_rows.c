@@ -15,7 +15,8 @@ enum {
     FLAG_RETAIN = 8,
     FLAG_RELEASED = 16,
     FLAG_RETAINED = 32,
-    FLAGS = 63
+    FLAG_SHARE = 64,
+    FLAGS = 127
 };
 
 /* Two hashes of 64 bits: the name itself is in the value and is compared. */
@@ -191,7 +192,8 @@ void session_flight_encode(struct pack *pack, const struct session_flight *fligh
     bool released = flight->state == FLIGHT_TAKEN || flight->state == FLIGHT_RELEASED;
     unsigned flags = flight->guarantee | (flight->retain_as_published ? FLAG_RETAIN : 0u) |
                      (released ? FLAG_RELEASED : 0u) |
-                     (flight->retained.size > 0 ? FLAG_RETAINED : 0u);
+                     (flight->retained.size > 0 ? FLAG_RETAINED : 0u) |
+                     (flight->share != 0 ? FLAG_SHARE : 0u);
     pack_u8(pack, (uint8_t)flags);
     pack_uvarint(pack, flight->number);
     pack_uvarint(pack, flight->partition);
@@ -199,6 +201,8 @@ void session_flight_encode(struct pack *pack, const struct session_flight *fligh
     pack_uvarint(pack, flight->identifier);
     if (flight->retained.size > 0)
         pack_block(pack, flight->retained);
+    if (flight->share != 0)
+        pack_u64(pack, flight->share);
 }
 
 static bool mark_read(struct reader *reader, struct session_mark *mark)
@@ -225,13 +229,16 @@ static bool flight_read(struct reader *reader, struct session_flight *flight)
     flight->identifier = (uint32_t)identifier;
     if (flags & FLAG_RETAINED)
         flight->retained = reader_block(reader);
+    if (flags & FLAG_SHARE)
+        flight->share = reader_u64(reader);
     return !reader->failed && flags <= FLAGS && flight->retained.size <= RETAINED_KEY_MAX &&
            (flight->retained.size > 0) == ((flags & FLAG_RETAINED) != 0) &&
-           guarantee_is_valid(flags) && number > 0 && number <= LIMIT_CLIENT_CREDIT &&
+           guarantee_is_valid(flags) && number > 0 && number <= UINT32_MAX &&
            identifier <= UINT32_MAX;
 }
 
-enum status session_position_decode(struct span value, struct session_position *position)
+enum status session_position_decode(struct span value, uint32_t number_max,
+                                    struct session_position *position)
 {
     struct reader reader = reader_of(value);
     if (reader_u8(&reader) != ROW_VERSION)
@@ -247,13 +254,13 @@ enum status session_position_decode(struct span value, struct session_position *
         if (!mark_read(&reader, &mark))
             return STATUS_CORRUPT;
     uint64_t flights = reader_uvarint(&reader);
-    if (reader.failed || flights > LIMIT_CLIENT_CREDIT)
+    if (reader.failed || flights > number_max)
         return STATUS_CORRUPT;
     position->flight_count = (uint32_t)flights;
     position->flights = span_of(reader.at, reader_left(&reader));
     struct session_flight flight;
     for (uint64_t i = 0; i < flights; i++)
-        if (!flight_read(&reader, &flight))
+        if (!flight_read(&reader, &flight) || flight.number > number_max)
             return STATUS_CORRUPT;
     return STATUS_OK;
 }

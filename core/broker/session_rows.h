@@ -9,6 +9,7 @@
  *                        session, 'p'                  -> struct session_position
  *                        session, 'r', number          -> incoming exactly-once number in use
  *                        session, 'w', hash of filter  -> struct session_walk_row
+ *                        session, 's', share           -> it takes part in that share: share_rows.h
  *   TABLE_SESSION_DUE    due time, tenant, hash of the name: of its end, or of its will
  *   TABLE_FILTER_HOLDER  filter id, session
  *   TABLE_FILTER_INDEX   filter id, commit sequence    -> struct filter_row
@@ -33,6 +34,7 @@ enum session_kind {
     SESSION_KIND_NOTE = 'n',
     SESSION_KIND_POSITION = 'p',
     SESSION_KIND_RECEIVED = 'r',
+    SESSION_KIND_SHARE = 's',
     SESSION_KIND_WALK = 'w'
 };
 
@@ -106,6 +108,7 @@ struct session_flight {
     uint8_t guarantee;
     bool retain_as_published;
     struct span retained; /* key of the retained row that was shown; empty: no such record */
+    uint64_t share;       /* that gave it; 0: none. The session's end gives it back */
 };
 struct session_position {
     uint64_t position;
@@ -116,7 +119,9 @@ struct pack;
 void session_position_begin(struct pack *pack, uint64_t position, const struct session_mark *marks,
                             uint32_t mark_count, uint32_t flight_count);
 void session_flight_encode(struct pack *pack, const struct session_flight *flight);
-enum status session_position_decode(struct span value, struct session_position *position);
+/* CORRUPT also when a number is above number_max. */
+enum status session_position_decode(struct span value, uint32_t number_max,
+                                    struct session_position *position);
 /* Take the next off the list; false at its end. */
 bool session_mark_next(struct session_position *position, struct session_mark *mark);
 bool session_flight_next(struct session_position *position, struct session_flight *flight);

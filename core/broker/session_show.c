@@ -2,6 +2,7 @@
 /* Records to the client of a session: each one once to all of its subscriptions that match, under
  * numbers that the session remembers. */
 #include "core/broker/session.h"
+#include "core/broker/share.h"
 
 #include "core/base/heap.h"
 #include "core/broker/topic.h"
@@ -21,18 +22,18 @@ struct flight *session_flight_new(struct session *session)
     if (session->free_first == 0) {
         if (session->flight_count + 1 >= session->flight_capacity) {
             session->flight_capacity =
-                session->flight_capacity == 0 ? 8 : (uint16_t)(session->flight_capacity * 2);
+                session->flight_capacity == 0 ? 8 : session->flight_capacity * 2;
             session->flights =
                 heap_resize(session->flights, session->flight_capacity * sizeof *session->flights);
             if (session->flight_count == 0)
                 session->flights[0] = (struct flight){0};
         }
-        uint16_t number = ++session->flight_count;
+        uint32_t number = ++session->flight_count;
         session->flights[number] = (struct flight){.at.number = number};
         session->free_first = number;
     }
     struct flight *flight = &session->flights[session->free_first];
-    uint16_t number = (uint16_t)flight->at.number;
+    uint32_t number = flight->at.number;
     session->free_first = flight->next;
     *flight = (struct flight){.at.number = number, .previous = session->flights[0].previous};
     session->flights[flight->previous].next = number;
@@ -45,9 +46,11 @@ void session_flight_end(struct session *session, struct flight *flight)
 {
     blob_unref(flight->frame);
     heap_free((void *)(uintptr_t)flight->at.retained.data);
+    if (flight->seat != NULL)
+        session_flight_left(session, flight);
     unlink_flight(session, flight);
     *flight = (struct flight){.at.number = flight->at.number, .next = session->free_first};
-    session->free_first = (uint16_t)flight->at.number;
+    session->free_first = flight->at.number;
     session->in_flight--;
 }
 
@@ -75,8 +78,8 @@ enum status session_flights_load(struct session *session, struct session_positio
     struct session_position all = *position;
     while (session_flight_next(&all, &stored))
         if (stored.number > session->flight_count)
-            session->flight_count = (uint16_t)stored.number;
-    session->flight_capacity = (uint16_t)(session->flight_count + 1);
+            session->flight_count = stored.number;
+    session->flight_capacity = session->flight_count + 1;
     session->flights = heap_array(session->flight_capacity, sizeof *session->flights);
     while (session_flight_next(position, &stored)) {
         struct flight *flight = &session->flights[stored.number];
@@ -85,11 +88,11 @@ enum status session_flights_load(struct session *session, struct session_positio
         *flight =
             (struct flight){.at = stored, .again = true, .previous = session->flights[0].previous};
         flight->at.retained = key_copy(stored.retained);
-        session->flights[flight->previous].next = (uint16_t)stored.number;
-        session->flights[0].previous = (uint16_t)stored.number;
+        session->flights[flight->previous].next = stored.number;
+        session->flights[0].previous = stored.number;
         session->in_flight++;
     }
-    for (uint16_t i = session->flight_count; i > 0; i--) {
+    for (uint32_t i = session->flight_count; i > 0; i--) {
         struct flight *flight = &session->flights[i];
         if (flight->at.state != FLIGHT_FREE)
             continue;
@@ -165,7 +168,7 @@ static void prune_marks(struct session *session)
     session->mark_count = kept;
 }
 
-static void mark_set(struct session *session, uint64_t partition, uint64_t next, uint64_t commit)
+void session_mark(struct session *session, uint64_t partition, uint64_t next, uint64_t commit)
 {
     struct session_mark *mark = mark_of(session, partition);
     if (mark == NULL) {
@@ -224,10 +227,10 @@ static enum guarantee lower(const struct subscription *subscription, const struc
                : GUARANTEE_AT_LEAST_ONCE;
 }
 
-/* Takes credit; where there is none it goes out when there is. retained: key of its row when the
- * record comes from the retained set. */
-void session_send(struct subscription *subscription, uint64_t partition,
-                  const struct record *record, struct span retained, struct frame_cache *frames)
+/* Takes credit; where there is none it goes out when there is. */
+enum deliver_result session_send(struct subscription *subscription, uint64_t partition,
+                                 const struct record *record, const struct session_origin *origin,
+                                 struct frame_cache *frames)
 {
     struct client *client = subscription->client;
     struct session *session = client->session;
@@ -235,7 +238,7 @@ void session_send(struct subscription *subscription, uint64_t partition,
     struct blob *frame = deliver_frame(frames, client->ops, variant, record);
     if (frame == NULL) {
         metric_add(client->worker->broker->metrics.dropped_encode, 1);
-        return;
+        return DELIVER_SKIPPED;
     }
     struct flight *flight = session_flight_new(session);
     flight->at.partition = partition;
@@ -243,7 +246,10 @@ void session_send(struct subscription *subscription, uint64_t partition,
     flight->at.identifier = subscription->identifier;
     flight->at.retain_as_published = subscription->retain_as_published;
     flight->at.guarantee = (uint8_t)lower(subscription, record);
-    flight->at.retained = key_copy(retained);
+    flight->at.retained = key_copy(origin->retained);
+    flight->at.share = origin->seat == NULL ? 0 : origin->seat->id;
+    flight->seat = origin->seat;
+    flight->lease = origin->lease;
     flight->unpaid = client->credit == 0;
     session->unpaid += flight->unpaid;
     client->credit -= !flight->unpaid;
@@ -254,13 +260,35 @@ void session_send(struct subscription *subscription, uint64_t partition,
         flight->frame = blob_ref(frame);
         session->holding++;
         session_write_now(session);
-        return;
+        return DELIVERED;
     }
     flight->at.state = FLIGHT_SENT;
     if (!session_deliver(session, flight, frame, false)) {
         session_flight_end(session, flight); /* too large for this client: as if it had it */
         client->credit++;
     }
+    return DELIVERED;
+}
+
+enum deliver_result session_give(struct share_seat *seat, uint32_t lease, uint64_t partition,
+                                 const struct record *record, struct frame_cache *frames)
+{
+    session_touch(seat->subscription.client->session);
+    return session_send(&seat->subscription, partition, record,
+                        &(struct session_origin){.seat = seat, .lease = lease}, frames);
+}
+
+/* False: the share whose session this is has nobody who can take it now. */
+static bool hand(const struct showing *showing, struct subscription *subscription,
+                 struct frame_cache *frames)
+{
+    const struct record *record = showing->record;
+    if (showing->session->share != 0)
+        return share_show(subscription, showing->partition, record, frames) != DELIVER_FULL;
+    subscription->shown_partition = showing->partition;
+    subscription->shown_offset = record->offset;
+    session_send(subscription, showing->partition, record, &(struct session_origin){0}, frames);
+    return true;
 }
 
 enum deliver_result session_show(struct session *session, uint64_t partition, uint64_t commit,
@@ -296,13 +324,14 @@ enum deliver_result session_show(struct session *session, uint64_t partition, ui
                 break;
             if (!takes(&showing, subscription))
                 continue;
-            session_send(subscription, partition, record, (struct span){0}, frames);
+            if (!hand(&showing, subscription, frames))
+                return DELIVER_FULL;
             left--;
             if (session->returning)
                 session_pace(session);
         }
     }
-    mark_set(session, partition, record->offset + 1, commit);
+    session_mark(session, partition, record->offset + 1, commit);
     return count > 0 ? DELIVERED : DELIVER_SKIPPED;
 }
 

@@ -8,6 +8,7 @@
  * What was appended before an owner knew the filter has a sequence below S; what comes behind S has
  * an index row. */
 #include "core/broker/session.h"
+#include "core/broker/share.h"
 
 #include "core/base/heap.h"
 #include "core/log/table.h"
@@ -159,6 +160,20 @@ static void add_row(struct session_rows *rows, const struct session *session,
     buf_deinit(&value);
 }
 
+/* Shares that it is in by its rows, but has no place in. */
+static void drop_shares(const struct subscribing *subscribing, struct session_rows *rows)
+{
+    struct session *session = subscribing->session;
+    const struct broker_subscribe *outer = subscribing->outer;
+    for (uint32_t i = 0; i < outer->count; i++) {
+        const struct subscribe_item *item = &outer->items[i];
+        uint64_t share = item->share.size == 0 ? 0 : share_id(session->client, item);
+        if (share != 0 && session_share_is_in(session, share) &&
+            !share_has_seat(session->client, share))
+            session_share_leave(session, rows, share);
+    }
+}
+
 static void is_live(struct request *request, enum status status)
 {
     struct subscribing *subscribing = container_of(request, struct subscribing, inner.request);
@@ -189,6 +204,7 @@ static void is_live(struct request *request, enum status status)
             session_walk_begin(session, rows, subscription);
     }
     drop_holders(subscribing, rows);
+    drop_shares(subscribing, rows);
     session_rows_send(rows, stored, subscribing);
 }
 
@@ -248,6 +264,9 @@ static void begin(struct subscribing *subscribing)
     for (uint32_t i = 0; i < outer->count; i++) {
         struct subscribe_item *item = &outer->items[i];
         item->status = subscribe_check(client, item);
+        uint64_t share = item->share.size == 0 ? 0 : share_id(client, item);
+        if (item->status == STATUS_OK && share != 0 && share_is_for_ever(client, item))
+            session_share_join(session, rows, share);
         if (!is_new(client, item))
             continue;
         uint8_t key[FILTER_HOLDER_KEY];

@@ -8,9 +8,10 @@
  * row every ten minutes    filters' index rows: those of records that are gone, and of filters that
  *                        no session holds
  *
+ * The session of a share has a due row when somebody has left it: it goes when nobody is left.
  * A session is only touched while its name is claimed, so nobody can attach to it meanwhile. */
-#include "core/broker/session.h"
-#include "core/broker/will.h"
+#include "core/broker/session_sweep.h"
+#include "core/broker/share.h"
 
 #include "core/base/heap.h"
 #include "core/base/pack.h"
@@ -19,45 +20,7 @@
 enum {
     CLEAN_ROUNDS = 600, /* of due sessions */
     PAGE = 64,
-    KEY_MAX = 40,
     NAME_BYTES = 64 + LIMIT_CLIENT_ID_BYTES,
-};
-
-struct session_sweep {
-    struct broker_worker *worker;
-    struct loop_timer timer;
-    bool closed;
-    uint64_t clean_ms; /* when index rows are looked at next */
-    struct storage_scan scan;
-    struct log_rows write;
-    struct storage_row rows[4];
-    uint8_t first[KEY_MAX], end[KEY_MAX];
-    void (*scanned)(struct session_sweep *sweep, enum status status);
-
-    /* The page being worked through: due rows, or names. */
-    bool crashed; /* names */
-    bool done_crashed;
-    struct blob *page;
-    struct storage_scan page_scan;
-    size_t page_at;
-    uint8_t page_next[KEY_MAX];
-    size_t page_next_size;
-
-    /* The session in hand. */
-    uint64_t due_ms;
-    struct session_name name;
-    struct name_claim *claim;
-    struct session_name_row row; /* its name is in text */
-    char text[LIMIT_CLIENT_ID_BYTES];
-    struct blob *will; /* the row that holds it */
-    struct span will_row;
-    struct will_publish publish;
-    uint8_t keys[4][KEY_MAX];
-    struct buf value;
-
-    /* The filter in hand. */
-    uint64_t filter, upto;
-    bool finished;
 };
 
 static void next_session(struct session_sweep *sweep);
@@ -85,8 +48,8 @@ static void scan_done(struct request *request, enum status status)
     sweep->scanned(sweep, status);
 }
 
-static void scan(struct session_sweep *sweep, size_t first, size_t end, uint32_t limit,
-                 void (*scanned)(struct session_sweep *sweep, enum status status))
+void sweep_scan(struct session_sweep *sweep, size_t first, size_t end, uint32_t limit,
+                void (*scanned)(struct session_sweep *sweep, enum status status))
 {
     sweep->scanned = scanned;
     sweep->scan = (struct storage_scan){
@@ -103,20 +66,21 @@ static void write_done(struct request *request, enum status status)
     sweep->scanned(sweep, status);
 }
 
-static void write_rows(struct session_sweep *sweep, uint32_t count,
+void sweep_write_these(struct session_sweep *sweep, struct storage_row *rows, uint32_t count,
                        void (*written)(struct session_sweep *sweep, enum status status))
 {
     sweep->scanned = written;
-    sweep->write = (struct log_rows){.rows = sweep->rows, .row_count = count};
+    sweep->write = (struct log_rows){.rows = rows, .row_count = count};
     request_init(&sweep->write.request, sweep->worker->loop, write_done);
     sweep->write.append.durability = DURABLE_SYNC;
     sweep->worker->calls++;
     log_rows_write(sweep->worker->broker->log, &sweep->write);
 }
 
-static struct storage_row row_of(enum storage_change change, struct span key, struct span value)
+void sweep_write(struct session_sweep *sweep, uint32_t count,
+                 void (*written)(struct session_sweep *sweep, enum status status))
 {
-    return (struct storage_row){.change = change, .key = key, .value = value, .offset_at = -1};
+    sweep_write_these(sweep, sweep->rows, count, written);
 }
 
 /* ------------------------------------------------ one session */
@@ -128,75 +92,27 @@ static void let_go(struct session_sweep *sweep)
     sweep->claim = NULL;
 }
 
-static void session_over(struct session_sweep *sweep, enum status status)
+void sweep_session_over(struct session_sweep *sweep, enum status status)
 {
     (void)status; /* it is found again */
     let_go(sweep);
     next_session(sweep);
 }
 
-static struct span due_key(struct session_sweep *sweep, uint64_t due_ms, uint8_t key[KEY_MAX])
+struct span sweep_due_key(struct session_sweep *sweep, uint64_t due_ms, uint8_t key[KEY_MAX])
 {
     session_due_key(due_ms, &sweep->name, key);
     return span_of(key, SESSION_DUE_KEY);
 }
 
-static void erase_on(struct session_sweep *sweep);
-
-/* The last page of its filters: name, due row and everything else go in one write. */
-static void erase_rest(struct session_sweep *sweep)
+static void drop_due(struct session_sweep *sweep)
 {
-    session_key(&sweep->name, sweep->keys[0]);
-    session_state_key(sweep->row.session, sweep->keys[1]);
-    session_state_key(sweep->row.session + 1, sweep->keys[2]);
-    sweep->rows[0] = row_of(STORAGE_DELETE, span_of(sweep->keys[0], SESSION_KEY), (struct span){0});
-    sweep->rows[1] = row_of(STORAGE_DELETE_RANGE, span_of(sweep->keys[1], SESSION_STATE_KEY),
-                            span_of(sweep->keys[2], SESSION_STATE_KEY));
-    sweep->rows[2] =
-        row_of(STORAGE_DELETE, due_key(sweep, sweep->due_ms, sweep->keys[3]), (struct span){0});
-    write_rows(sweep, 3, session_over);
+    sweep->rows[0] = sweep_row(STORAGE_DELETE, sweep_due_key(sweep, sweep->due_ms, sweep->keys[0]),
+                               (struct span){0});
+    sweep_write(sweep, 1, sweep_session_over);
 }
 
-/* One filter after the other: its holder's row and its own. */
-static void filter_gone(struct session_sweep *sweep, enum status status)
-{
-    if (status != STATUS_OK)
-        session_over(sweep, status);
-    else
-        erase_on(sweep);
-}
-
-static void filter_found(struct session_sweep *sweep, enum status status)
-{
-    struct session_filter_row row = {0};
-    struct span key, value;
-    size_t at = 0;
-    bool found = status == STATUS_OK && storage_scan_next(&sweep->scan, &at, &key, &value);
-    if (found && session_filter_decode(value, &row) == STATUS_OK) {
-        memcpy(sweep->keys[0], key.data, SESSION_STATE_KEY);
-        filter_holder_key(row.index, sweep->row.session, sweep->keys[1]);
-    }
-    if (status == STATUS_OK)
-        blob_unref(sweep->scan.rows);
-    if (status != STATUS_OK) {
-        session_over(sweep, status);
-    } else if (!found) {
-        erase_rest(sweep);
-    } else {
-        sweep->rows[0] =
-            row_of(STORAGE_DELETE, span_of(sweep->keys[0], SESSION_STATE_KEY), (struct span){0});
-        sweep->rows[1] =
-            row_of(STORAGE_DELETE, span_of(sweep->keys[1], FILTER_HOLDER_KEY), (struct span){0});
-        write_rows(sweep, 2, filter_gone);
-    }
-}
-
-static void erase_on(struct session_sweep *sweep)
-{
-    session_kind_key(sweep->row.session, SESSION_KIND_FILTER, 0, sweep->first);
-    session_kind_key(sweep->row.session, SESSION_KIND_FILTER, UINT64_MAX, sweep->end);
-    scan(sweep, SESSION_STATE_KEY, SESSION_STATE_KEY, 1, filter_found);
-}
+/* ------------------------------------------------ its end */
 
 /* Its name's row as it is now. */
 static void put_name(struct session_sweep *sweep)
@@ -205,13 +121,13 @@ static void put_name(struct session_sweep *sweep)
     CHECK(session_name_encode(&sweep->row, &sweep->value) == STATUS_OK);
     session_key(&sweep->name, sweep->keys[0]);
     sweep->rows[0] =
-        row_of(STORAGE_PUT, span_of(sweep->keys[0], SESSION_KEY), buf_span(&sweep->value));
+        sweep_row(STORAGE_PUT, span_of(sweep->keys[0], SESSION_KEY), buf_span(&sweep->value));
 }
 
 static struct storage_row without_will(struct session_sweep *sweep)
 {
     session_kind_key(sweep->row.session, SESSION_KIND_WILL, 0, sweep->keys[1]);
-    return row_of(STORAGE_DELETE, span_of(sweep->keys[1], SESSION_STATE_KEY), (struct span){0});
+    return sweep_row(STORAGE_DELETE, span_of(sweep->keys[1], SESSION_STATE_KEY), (struct span){0});
 }
 
 /* A crash left it without an end: it ends now. */
@@ -228,10 +144,10 @@ static void end_crashed(struct session_sweep *sweep)
     const uint64_t dues[] = {row->due_ms, row->will_ms};
     for (uint32_t i = 0; i < 2; i++)
         if (dues[i] != 0) {
-            sweep->rows[count++] =
-                row_of(STORAGE_PUT, due_key(sweep, dues[i], sweep->keys[2 + i]), span_of("\1", 1));
+            sweep->rows[count++] = sweep_row(
+                STORAGE_PUT, sweep_due_key(sweep, dues[i], sweep->keys[2 + i]), span_of("\1", 1));
         }
-    write_rows(sweep, count, session_over);
+    sweep_write(sweep, count, sweep_session_over);
 }
 
 static bool decode_name(struct session_sweep *sweep)
@@ -252,9 +168,9 @@ static bool decode_name(struct session_sweep *sweep)
 static void will_gone(struct session_sweep *sweep, enum status status)
 {
     if (status != STATUS_OK || sweep->row.due_ms != sweep->due_ms)
-        session_over(sweep, status);
+        sweep_session_over(sweep, status);
     else
-        erase_on(sweep); /* the session ends with it */
+        sweep_erase(sweep); /* the session ends with it */
 }
 
 static void will_said(struct request *request, enum status status)
@@ -265,15 +181,15 @@ static void will_said(struct request *request, enum status status)
     sweep->will = NULL;
     sweep->row.will_ms = 0;
     if (status == STATUS_STORAGE_FAILED || status == STATUS_NO_SPACE) {
-        session_over(sweep, status); /* it is found again */
+        sweep_session_over(sweep, status); /* it is found again */
     } else if (sweep->crashed) {
         end_crashed(sweep);
     } else {
         put_name(sweep);
         sweep->rows[1] = without_will(sweep);
-        sweep->rows[2] =
-            row_of(STORAGE_DELETE, due_key(sweep, sweep->due_ms, sweep->keys[2]), (struct span){0});
-        write_rows(sweep, sweep->row.due_ms == sweep->due_ms ? 2 : 3, will_gone);
+        sweep->rows[2] = sweep_row(
+            STORAGE_DELETE, sweep_due_key(sweep, sweep->due_ms, sweep->keys[2]), (struct span){0});
+        sweep_write(sweep, sweep->row.due_ms == sweep->due_ms ? 2 : 3, will_gone);
     }
 }
 
@@ -297,7 +213,7 @@ static void will_found(struct session_sweep *sweep, enum status status)
     uint32_t delay_s = 0;
     size_t at = 0;
     if (status != STATUS_OK) {
-        session_over(sweep, status);
+        sweep_session_over(sweep, status);
         return;
     }
     sweep->will = sweep->scan.rows;
@@ -319,7 +235,7 @@ static void scan_will(struct session_sweep *sweep)
 {
     session_kind_key(sweep->row.session, SESSION_KIND_WILL, 0, sweep->first);
     session_kind_key(sweep->row.session, SESSION_KIND_WILL, 1, sweep->end);
-    scan(sweep, SESSION_STATE_KEY, SESSION_STATE_KEY, 1, will_found);
+    sweep_scan(sweep, SESSION_STATE_KEY, SESSION_STATE_KEY, 1, will_found);
 }
 
 /* Nobody has seen its end; one without an end by time needs none but for its will. */
@@ -328,16 +244,39 @@ static bool is_crashed(const struct session_name_row *row)
     return row->ended_ms == 0 && (row->expiry_s != UINT32_MAX || row->will_ms != 0);
 }
 
+/* A share is over when no session takes part in it. */
+static void member_found(struct session_sweep *sweep, enum status status)
+{
+    bool found = status != STATUS_OK || sweep->scan.count > 0;
+    if (status == STATUS_OK)
+        blob_unref(sweep->scan.rows);
+    if (!found)
+        sweep_erase_filters(sweep);
+    else if (status != STATUS_OK || sweep->crashed)
+        sweep_session_over(sweep, status);
+    else
+        drop_due(sweep);
+}
+
+static void look_for_members(struct session_sweep *sweep)
+{
+    share_row_key(sweep->share, SHARE_KIND_MEMBER, 0, 0, sweep->first);
+    share_row_key(sweep->share, SHARE_KIND_MEMBER, UINT64_MAX, UINT64_MAX, sweep->end);
+    sweep_scan(sweep, SHARE_ROW_KEY, SHARE_ROW_KEY, 1, member_found);
+}
+
 /* Its row as it is now that nobody can change it. */
 static void claimed_row(struct session_sweep *sweep, enum status status)
 {
     bool found = status == STATUS_OK && decode_name(sweep);
     struct blob *rows = status == STATUS_OK ? sweep->scan.rows : NULL;
     if (status != STATUS_OK) {
-        session_over(sweep, status);
+        sweep_session_over(sweep, status);
+    } else if (found && sweep->share != 0) {
+        look_for_members(sweep);
     } else if (sweep->crashed) {
         if (!found || !is_crashed(&sweep->row))
-            session_over(sweep, STATUS_OK);
+            sweep_session_over(sweep, STATUS_OK);
         else if (sweep->row.will_ms != 0)
             scan_will(sweep);
         else
@@ -345,11 +284,9 @@ static void claimed_row(struct session_sweep *sweep, enum status status)
     } else if (found && sweep->row.will_ms == sweep->due_ms) {
         scan_will(sweep);
     } else if (found && sweep->row.due_ms == sweep->due_ms) {
-        erase_on(sweep);
+        sweep_erase(sweep);
     } else { /* a due row that was left behind */
-        sweep->rows[0] =
-            row_of(STORAGE_DELETE, due_key(sweep, sweep->due_ms, sweep->keys[0]), (struct span){0});
-        write_rows(sweep, 1, session_over);
+        drop_due(sweep);
     }
     blob_unref(rows);
 }
@@ -360,7 +297,7 @@ static void scan_name(struct session_sweep *sweep,
     session_key(&sweep->name, sweep->first);
     session_key(&sweep->name, sweep->end);
     sweep->end[SESSION_KEY] = 0; /* the next key there is */
-    scan(sweep, SESSION_KEY, SESSION_KEY + 1, 1, scanned);
+    sweep_scan(sweep, SESSION_KEY, SESSION_KEY + 1, 1, scanned);
 }
 
 static void not_replaced(void *owner)
@@ -372,16 +309,15 @@ static void named(struct session_sweep *sweep, enum status status)
 {
     bool found = status == STATUS_OK && decode_name(sweep);
     struct blob *rows = status == STATUS_OK ? sweep->scan.rows : NULL;
+    sweep->share = found ? share_of_name(sweep->row.name) : 0;
     if (found)
         sweep->claim = name_claim_free(&sweep->worker->broker->names, sweep->worker->loop,
                                        sweep->name.tenant, sweep->row.name, sweep, not_replaced);
     blob_unref(rows);
     if (status == STATUS_OK && !found) {
-        sweep->rows[0] =
-            row_of(STORAGE_DELETE, due_key(sweep, sweep->due_ms, sweep->keys[0]), (struct span){0});
-        write_rows(sweep, 1, session_over);
+        drop_due(sweep);
     } else if (sweep->claim == NULL) {
-        session_over(sweep, status); /* its client is there */
+        sweep_session_over(sweep, status); /* its client is there */
     } else {
         scan_name(sweep, claimed_row);
     }
@@ -418,7 +354,8 @@ static void next_session(struct session_sweep *sweep)
         .hash = {load_u64(key.data + at + 8), load_u64(key.data + at + 16)},
     };
     struct session_name_row row;
-    if (sweep->crashed && (session_name_decode(value, &row) != STATUS_OK || !is_crashed(&row)))
+    if (sweep->crashed && (session_name_decode(value, &row) != STATUS_OK ||
+                           (share_of_name(row.name) == 0 && !is_crashed(&row))))
         next_session(sweep);
     else
         scan_name(sweep, named);
@@ -447,7 +384,7 @@ static void next_page(struct session_sweep *sweep)
         store_u64(sweep->end + 1, (uint64_t)clock_wall_ms() + 1);
         end = 9;
     }
-    scan(sweep, sweep->page_next_size, end, PAGE, page_scanned);
+    sweep_scan(sweep, sweep->page_next_size, end, PAGE, page_scanned);
 }
 
 static void sessions_begin(struct session_sweep *sweep, bool crashed)
@@ -486,9 +423,9 @@ static void clean_upto(struct session_sweep *sweep, uint64_t commit)
 {
     filter_index_key(sweep->filter, 0, sweep->keys[0]);
     filter_index_key(sweep->filter, commit + 1, sweep->keys[1]);
-    sweep->rows[0] = row_of(STORAGE_DELETE_RANGE, span_of(sweep->keys[0], FILTER_INDEX_KEY),
-                            span_of(sweep->keys[1], FILTER_INDEX_KEY));
-    write_rows(sweep, 1, filter_cleaned);
+    sweep->rows[0] = sweep_row(STORAGE_DELETE_RANGE, span_of(sweep->keys[0], FILTER_INDEX_KEY),
+                               span_of(sweep->keys[1], FILTER_INDEX_KEY));
+    sweep_write(sweep, 1, filter_cleaned);
 }
 
 static void holder_scanned(struct session_sweep *sweep, enum status status)
@@ -535,7 +472,7 @@ static void filter_scanned(struct session_sweep *sweep, enum status status)
     } else {
         filter_holder_key(sweep->filter, 0, sweep->first);
         filter_holder_key(sweep->filter, UINT64_MAX, sweep->end);
-        scan(sweep, FILTER_HOLDER_KEY, FILTER_HOLDER_KEY, 1, holder_scanned);
+        sweep_scan(sweep, FILTER_HOLDER_KEY, FILTER_HOLDER_KEY, 1, holder_scanned);
     }
 }
 
@@ -550,7 +487,7 @@ static void next_filter(struct session_sweep *sweep)
     filter_index_key(sweep->filter + sweep->finished, 0, sweep->first);
     sweep->finished = false;
     sweep->end[0] = TABLE_FILTER_INDEX + 1;
-    scan(sweep, FILTER_INDEX_KEY, 1, PAGE, filter_scanned);
+    sweep_scan(sweep, FILTER_INDEX_KEY, 1, PAGE, filter_scanned);
 }
 
 /* ------------------------------------------------ time */
@@ -601,5 +538,7 @@ void session_sweep_free(struct broker *broker)
     blob_unref(broker->sweep->page);
     blob_unref(broker->sweep->will);
     buf_deinit(&broker->sweep->value);
+    heap_free(broker->sweep->more);
+    heap_free(broker->sweep->returns);
     heap_free(broker->sweep);
 }

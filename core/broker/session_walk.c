@@ -262,6 +262,7 @@ enum deliver_result session_recall(struct subscription *subscription, uint64_t p
         return DELIVER_SKIPPED;
     if (client->credit == 0 || client->ops->queued(client) >= LIMIT_CLIENT_OUT_BYTES)
         return DELIVER_FULL;
-    session_send(subscription, partition, record, key, frames);
+    session_send(subscription, partition, record, &(struct session_origin){.retained = key},
+                 frames);
     return DELIVERED;
 }

@@ -19,7 +19,7 @@ void session_encode(struct session *session, struct buf *to)
     struct pack pack = pack_into(to);
     session_position_begin(&pack, session->position, session->marks, session->mark_count,
                            session->in_flight);
-    for (uint16_t i = session->in_flight == 0 ? 0 : session->flights[0].next; i != 0;
+    for (uint32_t i = session->in_flight == 0 ? 0 : session->flights[0].next; i != 0;
          i = session->flights[i].next)
         session_flight_encode(&pack, &session->flights[i].at);
     CHECK(pack.status == STATUS_OK);
@@ -44,7 +44,7 @@ static void send_held(struct session *session, struct flight *flight)
 void session_pay(struct session *session)
 {
     struct client *client = session->client;
-    for (uint16_t i = session->unpaid == 0 ? 0 : session->flights[0].next, next;
+    for (uint32_t i = session->unpaid == 0 ? 0 : session->flights[0].next, next;
          i != 0 && client->credit > 0; i = next) {
         struct flight *flight = &session->flights[i];
         next = flight->next;
@@ -63,7 +63,7 @@ void session_pay(struct session *session)
 static void covered(struct session *session)
 {
     struct client *client = session->client;
-    for (uint16_t i = session->in_flight == 0 ? 0 : session->flights[0].next, next; i != 0;
+    for (uint32_t i = session->in_flight == 0 ? 0 : session->flights[0].next, next; i != 0;
          i = next) {
         struct flight *flight = &session->flights[i];
         next = flight->next;
@@ -89,12 +89,13 @@ static void written(struct request *request, enum status status)
     session_walk_written(session, status == STATUS_OK);
     if (status == STATUS_OK)
         worker_synced(session->worker, session->write.append.commit);
+    session_aside_end(session, status);
     if (!session_back(session))
         return;
     if (status == STATUS_OK) {
         covered(session);
     } else { /* nothing of it goes out; the store refuses everything, or has no room for a while */
-        for (uint16_t i = 1; i <= session->flight_count; i++)
+        for (uint32_t i = 1; i <= session->flight_count; i++)
             session->flights[i].covered = false;
         session->dirty = true;
         session->urgent = false; /* the timer tries again */
@@ -112,7 +113,7 @@ static void write_start(struct session *session)
     session->settled = 0;
     session->calls++;
     session->worker->calls++;
-    for (uint16_t i = session->in_flight == 0 ? 0 : session->flights[0].next; i != 0;
+    for (uint32_t i = session->in_flight == 0 ? 0 : session->flights[0].next; i != 0;
          i = session->flights[i].next) {
         struct flight *flight = &session->flights[i];
         flight->covered = flight->at.state == FLIGHT_HELD || flight->at.state == FLIGHT_TAKEN;
@@ -129,6 +130,7 @@ static void write_start(struct session *session)
     session->walk_rows = session_walk_rows(session, &session->write_row, &session->write.row_count);
     if (session->walk_rows != NULL)
         session->write.rows = session->walk_rows;
+    session_aside_begin(session);
     request_init(&session->write.request, session->worker->loop, written);
     session->write.append.durability = DURABLE_SYNC;
     log_rows_write(session->worker->broker->log, &session->write);
@@ -165,7 +167,7 @@ void session_touch(struct session *session)
 
 void session_free_frames(struct session *session)
 {
-    for (uint16_t i = 1; i <= session->flight_count; i++) {
+    for (uint32_t i = 1; i <= session->flight_count; i++) {
         blob_unref(session->flights[i].frame);
         session->flights[i].frame = NULL;
         heap_free((void *)(uintptr_t)session->flights[i].at.retained.data);

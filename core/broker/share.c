@@ -2,6 +2,7 @@
 /* The home of shares: who takes part, whose turn it is, and what becomes of a record that nobody
  * can take now. */
 #include "core/broker/share.h"
+#include "core/broker/session.h"
 
 #include "core/base/hash.h"
 #include "core/base/heap.h"
@@ -17,31 +18,66 @@ static size_t reader_queued(struct client *client)
 
 const struct client_ops share_reader_ops = {.protocol = "share", .queued = reader_queued};
 
-static struct share *share_new(struct broker_worker *worker, struct span key)
+static struct share *share_new(const struct share_seat *seat)
 {
-    struct share *share = heap_new(sizeof *share + key.size);
-    memcpy(share->bytes, key.data, key.size);
-    share->key = span_of(share->bytes, key.size);
+    struct broker_worker *worker = seat->home;
+    struct share *share = heap_new(sizeof *share);
+    share->id = seat->id;
     share->reader = (struct client){
-        .worker = worker, .ops = &share_reader_ops, .credit = 1, .credit_max = 1, .open = true};
+        .worker = worker,
+        .ops = &share_reader_ops,
+        .tenant = seat->tenant,
+        .id = share_name(seat->id, share->name),
+        .credit = LIMIT_SHARE_FLIGHTS,
+        .credit_max = LIMIT_SHARE_FLIGHTS,
+        .open = true,
+    };
     list_init(&share->reader.subscriptions);
     list_init(&share->reader.seats);
     list_init(&share->reader.lags);
+    list_init(&share->reader.walks);
     list_init(&share->members);
     list_init(&share->ready);
-    map_put(&worker->shares, share->key, share);
+    list_init(&share->joins);
+    share_kept_init(share);
+    map_put(&worker->shares, span_of(&share->id, sizeof share->id), share);
     return share;
 }
 
-/* Who subscribes from now on begins anew. */
+void share_free(struct share *share)
+{
+    heap_free(share->gone);
+    heap_free(share);
+}
+
+/* Of one of which nothing is kept: who subscribes from now on begins anew. */
 static void share_is_over(struct share *share)
 {
     struct broker_worker *worker = share->reader.worker;
-    map_remove(&worker->shares, share->key);
+    map_remove(&worker->shares, span_of(&share->id, sizeof share->id));
     share->over = true;
+    share->reader.open = false;
+    if (share->reader.session != NULL)
+        share->reader.session->expiry_s = 0;
+    session_detach(&share->reader);
     catch_up_close(&share->reader);
     subscribe_close(&share->reader);
     share_forget(share);
+}
+
+void share_may_end(struct share *share)
+{
+    if (share->busy || share->held > 0 || !list_is_empty(&share->joins))
+        return;
+    if (share->durable) {
+        if (share->member_count == 0)
+            share_close(share);
+        return;
+    }
+    if (share->active_count == 0 && !share->over)
+        share_is_over(share);
+    if (share->member_count == 0)
+        share_free(share);
 }
 
 void share_go_on(struct share *share)
@@ -50,8 +86,10 @@ void share_go_on(struct share *share)
         return;
     if (share->returned_count > 0)
         share_read_on(share);
-    else
+    else if (!list_is_empty(&share->reader.lags))
         catch_up_go_on(&share->reader);
+    else if (share->durable)
+        loop_defer(share->reader.worker->loop, &share->task, LOOP_WORK);
 }
 
 void share_retry(struct broker_worker *worker)
@@ -77,14 +115,33 @@ static void take_turns(struct share_member *member)
 }
 
 static enum deliver_result give(struct share_member *member, const struct record *record,
-                                struct frame_cache *cache)
+                                struct frame_cache *cache, const struct share_ref *ref)
 {
     const struct broker_worker *worker = member->share->reader.worker;
     if (member->worker == worker)
-        return share_take(member->seat, worker->shown->partition, record, cache);
+        return share_take(member->seat, worker->shown->partition, record, cache, ref);
     member->in_flight++;
-    share_send(member, record);
+    share_send(member, record, ref);
     return DELIVERED;
+}
+
+enum deliver_result share_hand(struct share *share, const struct record *record,
+                               struct frame_cache *cache, const struct share_ref *ref)
+{
+    struct link *link;
+    while ((link = list_first(&share->ready)) != NULL) {
+        struct share_member *member = container_of(link, struct share_member, ready);
+        /* First to the end of the row: a delivery may already end its turn. */
+        link_remove(link);
+        list_push(&share->ready, link);
+        enum deliver_result result = give(member, record, cache, ref);
+        if (result == DELIVER_FULL)
+            member->able = false;
+        take_turns(member);
+        if (result != DELIVER_FULL)
+            return result;
+    }
+    return DELIVER_FULL;
 }
 
 enum deliver_result share_offer(struct subscription *subscription, const struct record *record,
@@ -92,38 +149,48 @@ enum deliver_result share_offer(struct subscription *subscription, const struct 
 {
     struct share *share = container_of(subscription->client, struct share, reader);
     bool at_most_once = record_guarantee(record) == GUARANTEE_AT_MOST_ONCE;
-    if (share->returned_count > 0 && !share->giving_back && !at_most_once)
+    if (share->returned_count > 0 && !at_most_once)
         return DELIVER_FULL; /* what was given back goes first */
-    struct link *link;
-    while ((link = list_first(&share->ready)) != NULL) {
-        struct share_member *member = container_of(link, struct share_member, ready);
-        /* First to the end of the row: a delivery may already end its turn. */
-        link_remove(link);
-        list_push(&share->ready, link);
-        enum deliver_result result = give(member, record, cache);
-        if (result == DELIVER_FULL)
-            member->able = false;
-        take_turns(member);
-        if (result != DELIVER_FULL)
-            return result;
-    }
-    if (!at_most_once)
-        return DELIVER_FULL;
+    enum deliver_result result = share_hand(share, record, cache, &(struct share_ref){0});
+    if (result != DELIVER_FULL || !at_most_once)
+        return result;
     share->reader.worker->slow_now++;
     return DELIVER_SKIPPED;
 }
 
 /* ------------------------------------------------ members */
 
-static void join_announced(struct request *request, enum status status)
+static void member_free(struct share_member *member)
 {
-    struct share_join *join = container_of(request, struct share_join, announced.request);
+    struct share *share = member->share;
+    CHECK(!member->active);
+    link_remove(&member->of_share);
+    share->reader.worker->share_members--;
+    share->member_count--;
+    heap_free(member);
+}
+
+static void member_stop(struct share_member *member)
+{
+    member->active = false;
+    member->share->active_count--;
+    link_remove(&member->ready);
+}
+
+void share_join_end(struct share_join *join, enum status status)
+{
     struct share_member *member = join->member;
-    CHECK(status == STATUS_OK);
-    join->status = join->announced_item.status;
-    member->able = true;
-    take_turns(member);
-    share_go_on(member->share);
+    struct share *share = member->share;
+    join->status = status;
+    if (status == STATUS_OK) {
+        member->able = !join->blocked;
+        take_turns(member);
+        share_go_on(share);
+    } else {
+        join->member = NULL;
+        member_stop(member);
+        member_free(member);
+    }
     share_join_return(join); /* last: its client may have gone, and then the member goes as well */
 }
 
@@ -133,11 +200,11 @@ static enum status member_new(struct share_join *join)
     struct broker_worker *worker = seat->home;
     if (worker->ending)
         return STATUS_SHUTTING_DOWN;
-    struct share *share = map_get(&worker->shares, seat->key);
+    struct share *share = map_get(&worker->shares, span_of(&seat->id, sizeof seat->id));
     if (share != NULL && share->member_count >= LIMIT_SHARE_MEMBERS)
         return STATUS_OVER_QUOTA;
     if (share == NULL)
-        share = share_new(worker, seat->key);
+        share = share_new(seat);
     struct share_member *member = heap_new(sizeof *member);
     member->share = share;
     member->seat = seat;
@@ -155,43 +222,14 @@ static enum status member_new(struct share_join *join)
 
 void share_join_arrive(struct share_join *join)
 {
-    struct share_seat *seat = join->seat;
     join->status = member_new(join);
     if (join->status != STATUS_OK) {
         share_join_return(join);
         return;
     }
-    join->announced_item = (struct subscribe_item){
-        .filter = seat->filter,
-        .guarantee = GUARANTEE_EXACTLY_ONCE,
-        .retained = RETAINED_NEVER,
-    };
-    join->announced.client = &join->member->share->reader;
-    join->announced.items = &join->announced_item;
-    join->announced.count = 1;
-    request_init(&join->announced.request, seat->home->loop, join_announced);
-    broker_subscribe(&join->announced);
-}
-
-static void member_stop(struct share_member *member)
-{
-    struct share *share = member->share;
-    member->active = false;
-    link_remove(&member->ready);
-    if (--share->active_count == 0)
-        share_is_over(share);
-    share_stop_confirm(member);
-}
-
-static void member_free(struct share_member *member)
-{
-    struct share *share = member->share;
-    CHECK(!member->active);
-    link_remove(&member->of_share);
-    share->reader.worker->share_members--;
-    heap_free(member);
-    if (--share->member_count == 0)
-        heap_free(share); /* over, or somebody would be active */
+    struct share *share = join->member->share;
+    list_push(&share->joins, &join->link);
+    share_joins_go_on(share);
 }
 
 void share_slip_arrive(struct share_member *member, const struct share_slip *slip)
@@ -206,13 +244,19 @@ void share_slip_arrive(struct share_member *member, const struct share_slip *sli
         member->epoch = slip->epoch;
     }
     take_turns(member);
+    for (uint32_t i = 0; i < slip->done_count; i++)
+        share_flight_over(share, &slip->done[i]);
     if (slip->ref_count > 0)
         share_return(share, slip->refs, slip->ref_count);
-    share_go_on(share);
     if (slip->stop)
         member_stop(member);
-    else if (slip->end)
+    share_go_on(share);
+    if (slip->end)
         member_free(member);
+    if (slip->stop || slip->end)
+        share_may_end(share);
+    if (slip->stop)
+        share_stop_confirm(member); /* last: a seat of this worker may end at once */
 }
 
 void share_init(struct broker_worker *worker)

@@ -10,32 +10,47 @@
  *
  * A seat that cannot take a record gives it back and says ready when it can again. Parcels packed
  * before that carry an older epoch and are given back too, so that records keep their order.
- * A member of the home worker itself is called directly. */
+ * A member of the home worker itself is called directly.
+ *
+ * A share in which a kept session takes part is durable: its reader has a session of its own
+ * (session.h, share_rows.h), so that it reads the rows of its filter from a position on, also what
+ * was committed while nobody was there. What a member holds is a flight of that session until it is
+ * settled or the member's session has taken it over. When nobody is connected a durable share is
+ * rows, and whoever comes next loads it. */
 #ifndef CORE_BROKER_SHARE_H
 #define CORE_BROKER_SHARE_H
 
+#include "core/broker/share_rows.h"
 #include "core/broker/worker.h"
 
 struct share_member;
-
-/* A record that a member gave back. */
-struct share_ref {
-    uint64_t partition, offset;
-};
 
 struct share {
     struct client reader; /* first: what the filter's subscription belongs to */
     struct list members;
     struct list ready; /* members with free credit, in turn */
     uint32_t member_count, active_count;
-    struct span key;            /* in worker->shares; bytes below */
+    uint64_t id;                /* in worker->shares */
     struct share_ref *returned; /* sorted from returned_at on, unless unsorted */
     uint32_t returned_at, returned_count, returned_capacity;
     bool unsorted;
-    bool giving_back;        /* what is offered comes from there */
     bool over;               /* nobody takes part any more */
     struct share_read *read; /* of returned records, in flight */
-    uint8_t bytes[];
+
+    /* share_kept.c */
+    struct list joins;      /* wait until it is known, or made, what is kept */
+    bool busy;              /* somebody waits for storage, and comes back */
+    uint32_t held;          /* somebody further up needs it */
+    bool opened;            /* what was kept is loaded, or nothing is */
+    bool durable;           /* its session reads */
+    bool moving;            /* it has a session that does not read yet */
+    struct share_ref *gone; /* sorted: a session has them, and the position may not say so */
+    uint32_t gone_count, gone_capacity;
+    struct loop_task task; /* the session goes on */
+    struct broker_attach attach;
+    struct broker_subscribe keeping;
+    struct subscribe_item keeping_item;
+    uint8_t name[SHARE_NAME];
 };
 
 /* On the share's home worker. */
@@ -57,21 +72,35 @@ struct share_seat {
     struct broker_worker *worker, *home;
     struct share_member *member; /* NULL until the seat is taken */
     struct link of_client;
+    uint64_t id; /* of the share */
+    uint64_t tenant;
+    bool kept; /* as long as its client's session: the share is durable */
     struct share_lease *leases;
     uint32_t lease_count, lease_free; /* the first that is free, + 1 */
     uint32_t in_flight;
     uint32_t epoch;
     uint32_t settled;        /* not yet reported; of seats on other workers than the share's */
-    bool blocked;            /* could not take a record, and has not said ready */
-    bool stopped;            /* its subscription is over */
-    bool stop_confirmed;     /* and no parcel will come any more */
-    struct span key, filter; /* bytes below, the filter's within the key's */
+    struct share_done *done; /* likewise: flights of the share that are over */
+    uint32_t done_count, done_capacity;
+    bool blocked;        /* could not take a record, and has not said ready */
+    bool stopped;        /* its subscription is over */
+    bool stop_confirmed; /* and no parcel will come any more */
+    struct span filter;  /* bytes below */
     uint8_t bytes[];
+};
+
+/* A flight of a share that is over. */
+struct share_done {
+    uint32_t number;
+    bool stored; /* a session has taken it over, and a row says so */
 };
 
 struct share_join {
     struct mail mail;
+    struct link link;
     struct share_seat *seat;
+    bool kept;                          /* makes the share durable */
+    bool blocked;                       /* its seat says ready later */
     struct broker_subscribe *subscribe; /* waits for it */
     struct subscribe_item *item;
     uint32_t window;
@@ -86,6 +115,8 @@ struct share_slip {
     uint32_t settled;             /* taken back ones included */
     const struct share_ref *refs; /* given back; copied */
     uint32_t ref_count;
+    const struct share_done *done; /* likewise */
+    uint32_t done_count;
     bool blocked; /* takes nothing until it says ready */
     bool ready;   /* from this epoch on */
     uint32_t epoch;
@@ -103,25 +134,69 @@ static inline bool share_is_reader(const struct client *client)
 }
 enum deliver_result share_offer(struct subscription *subscription, const struct record *record,
                                 struct frame_cache *cache);
+/* To the next member that can take it. FULL: there is none. */
+enum deliver_result share_hand(struct share *share, const struct record *record,
+                               struct frame_cache *cache, const struct share_ref *ref);
+/* A member that waits to take part can; or it cannot. Last call with it. */
+void share_join_end(struct share_join *join, enum status status);
+/* Nobody takes part any more, perhaps. */
+void share_may_end(struct share *share);
+void share_free(struct share *share);
 /* A member is able again, or something was given back. */
 void share_go_on(struct share *share);
 void share_retry(struct broker_worker *worker); /* what could not be read */
 void share_join_arrive(struct share_join *join);
 void share_slip_arrive(struct share_member *member, const struct share_slip *slip);
 
+/* share_kept.c, on the home worker: what is kept of a share. */
+void share_kept_init(struct share *share);
+/* Those who wait to take part go on, and so does the end, if there is nobody. */
+void share_joins_go_on(struct share *share);
+/* A record that its session comes to. */
+enum deliver_result share_show(struct subscription *subscription, uint64_t partition,
+                               const struct record *record, struct frame_cache *cache);
+/* As share_hand(), under a flight of the share if it is durable. */
+enum deliver_result share_hand_kept(struct share *share, const struct record *record,
+                                    struct frame_cache *cache, struct share_ref ref);
+/* Nobody gets what was given back. */
+void share_drop(struct share *share, struct share_ref ref);
+void share_flight_over(struct share *share, const struct share_done *done);
+/* A record of a share that has a session which does not read yet is not for that session: it
+ * remembers so. */
+bool share_passes(struct client *reader, uint64_t partition, uint64_t offset, uint64_t commit);
+void share_close(struct share *share); /* a durable one that has no member */
+/* Any worker: rows say that these go back to their shares, whose homes hear of it. */
+struct session_return;
+void share_returned_post(struct broker *broker, const struct session_return *returns,
+                         uint32_t count);
+
+int share_ref_compare(const void *left, const void *right); /* by partition and offset */
 /* share_return.c, on the home worker: records that were given back go first. */
 void share_return(struct share *share, const struct share_ref *refs, uint32_t count);
 void share_read_on(struct share *share);
 void share_forget(struct share *share);
 
 /* share_seat.c, on the client's worker. */
+uint64_t share_id(const struct client *client, const struct subscribe_item *item); /* 0: bad */
+/* Does the share become durable by it, and does its membership outlive the client? */
+bool share_is_for_ever(const struct client *client, const struct subscribe_item *item);
+bool share_has_seat(const struct client *client, uint64_t id);
 /* True when the subscribe has to wait for it: subscribe_confirmed() then follows. */
 bool share_subscribe(struct broker_subscribe *subscribe, struct subscribe_item *item);
 void share_joined(struct share_join *join);
 /* FULL: not now; anything else: the record was this seat's, whatever became of it. */
 enum deliver_result share_take(struct share_seat *seat, uint64_t partition,
-                               const struct record *record, struct frame_cache *cache);
+                               const struct record *record, struct frame_cache *cache,
+                               const struct share_ref *ref);
+/* Leases that a session answers for (session_share.c). A lease that has ended is no more; stored:
+ * the session has a row of it. */
+void share_lease_end(struct share_seat *seat, uint32_t lease, bool stored);
+void share_lease_return(struct share_seat *seat, uint32_t lease); /* to another member */
+bool share_lease_is_returned(const struct share_seat *seat, uint32_t lease);
+uint32_t share_lease_hold(struct share_seat *seat); /* of no record: the seat stays so long */
 void share_seat_stopped(struct share_seat *seat);
+/* The slip, with what has not been reported; nothing when there is nothing. */
+void share_seat_tell(struct share_seat *seat, struct share_slip *slip);
 void share_seats_go_on(struct client *client);
 void share_seats_recheck(struct client *client);
 void share_seats_close(struct client *client);
@@ -132,7 +207,8 @@ void share_join_return(struct share_join *join);
 void share_report(struct share_seat *seat, const struct share_slip *slip);
 void share_stop_confirm(struct share_member *member);
 /* One record of worker->shown to a member on another worker, with this turn's parcel. */
-void share_send(struct share_member *member, const struct record *record);
+void share_send(struct share_member *member, const struct record *record,
+                const struct share_ref *ref);
 void share_parcels_post(struct loop_task *task);
 
 #endif

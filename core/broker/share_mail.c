@@ -38,6 +38,7 @@ struct slip_mail {
     struct mail mail;
     struct share_member *member;
     struct share_slip slip;
+    struct share_done *done; /* behind refs */
     struct share_ref refs[];
 };
 
@@ -54,13 +55,17 @@ void share_report(struct share_seat *seat, const struct share_slip *slip)
         share_slip_arrive(seat->member, slip);
         return;
     }
-    struct slip_mail *mail = heap_new(sizeof *mail + slip->ref_count * sizeof *slip->refs);
+    struct slip_mail *mail = heap_new(sizeof *mail + slip->ref_count * sizeof *slip->refs +
+                                      slip->done_count * sizeof *slip->done);
     mail->mail.deliver = slip_deliver;
     mail->member = seat->member;
     mail->slip = *slip;
     mail->slip.refs = mail->refs;
+    mail->slip.done = mail->done = (struct share_done *)(mail->refs + slip->ref_count);
     if (slip->ref_count > 0)
         memcpy(mail->refs, slip->refs, slip->ref_count * sizeof *slip->refs);
+    if (slip->done_count > 0)
+        memcpy(mail->done, slip->done, slip->done_count * sizeof *slip->done);
     mailbox_post(seat->home->loop, &mail->mail);
 }
 
@@ -96,7 +101,7 @@ void share_stop_confirm(struct share_member *member)
 struct parcel_item {
     struct share_seat *seat;
     struct batch *batch;
-    uint64_t offset;
+    struct share_ref ref;
     uint32_t epoch;
     bool stored;
 };
@@ -117,9 +122,10 @@ static bool item_show(const struct parcel_item *item)
         return false;
     struct record record;
     struct frame_cache frames = {0};
-    batch_record(item->batch, batch_find(item->batch, item->offset), &record);
+    batch_record(item->batch, batch_find(item->batch, item->ref.offset), &record);
     worker->delivering = true;
-    enum deliver_result result = share_take(seat, item->batch->partition, &record, &frames);
+    enum deliver_result result =
+        share_take(seat, item->batch->partition, &record, &frames, &item->ref);
     worker->delivering = false;
     frame_cache_clear(&frames);
     return result != DELIVER_FULL;
@@ -136,17 +142,13 @@ static uint32_t run_show(const struct share_parcel *parcel, uint32_t i, struct s
             continue;
         seat->settled++;
         if (item->stored)
-            refs[slip.ref_count++] =
-                (struct share_ref){.partition = item->batch->partition, .offset = item->offset};
+            refs[slip.ref_count++] = item->ref;
         else
             seat->worker->slow_now++;
     }
     /* One that is only late is given back as well, but its seat has said ready since. */
     slip.blocked = seat->blocked;
-    slip.settled = seat->settled;
-    seat->settled = 0;
-    if (slip.settled > 0 || slip.blocked)
-        share_report(seat, &slip);
+    share_seat_tell(seat, &slip);
     return i;
 }
 
@@ -165,7 +167,8 @@ static void parcel_deliver(struct mail *mail)
     figures_flush(worker);
 }
 
-void share_send(struct share_member *member, const struct record *record)
+void share_send(struct share_member *member, const struct record *record,
+                const struct share_ref *ref)
 {
     struct broker_worker *home = member->share->reader.worker;
     struct share_parcel **at = &home->parcels[member->worker->index];
@@ -183,7 +186,10 @@ void share_send(struct share_member *member, const struct record *record)
     parcel->items[parcel->count++] = (struct parcel_item){
         .seat = member->seat,
         .batch = batch_ref(home->shown),
-        .offset = record->offset,
+        .ref = {.partition = home->shown->partition,
+                .offset = record->offset,
+                .number = ref->number,
+                .returned = ref->returned},
         .epoch = member->epoch,
         .stored = home->shown_stored,
     };

@@ -16,7 +16,7 @@ struct share_read {
     struct share *share; /* NULL once it is over */
 };
 
-static int compare(const void *left, const void *right)
+int share_ref_compare(const void *left, const void *right)
 {
     const struct share_ref *a = left, *b = right;
     if (a->partition != b->partition)
@@ -24,15 +24,26 @@ static int compare(const void *left, const void *right)
     return (a->offset > b->offset) - (a->offset < b->offset);
 }
 
+/* What a mail and a row both named is there once. */
+static void sort(struct share *share)
+{
+    struct share_ref *first = share->returned + share->returned_at;
+    uint32_t kept = 0;
+    qsort(first, share->returned_count, sizeof *first, share_ref_compare);
+    for (uint32_t i = 0; i < share->returned_count; i++)
+        if (kept == 0 || share_ref_compare(&first[kept - 1], &first[i]) != 0)
+            first[kept++] = first[i];
+    share->returned_count = kept;
+    share->unsorted = false;
+}
+
 static struct share_ref *first_of(struct share *share)
 {
     if (share->returned_count == 0)
         return NULL;
-    struct share_ref *first = share->returned + share->returned_at;
     if (share->unsorted)
-        qsort(first, share->returned_count, sizeof *first, compare);
-    share->unsorted = false;
-    return first;
+        sort(share);
+    return share->returned + share->returned_at;
 }
 
 static void pop(struct share *share)
@@ -72,27 +83,33 @@ void share_forget(struct share *share)
 
 /* ------------------------------------------------ what was read */
 
-static bool offer(struct share *share, struct batch *batch, uint64_t offset)
+static bool offer(struct share *share, struct batch *batch, struct share_ref ref)
 {
     struct broker_worker *worker = share->reader.worker;
-    uint32_t index = batch_find(batch, offset);
-    struct record record;
+    uint32_t index = batch_find(batch, ref.offset);
+    struct record record = {0};
     struct span topic;
-    if (index >= batch->record_count)
+    if (index < batch->record_count)
+        batch_record(batch, index, &record);
+    if (index >= batch->record_count || record.offset != ref.offset ||
+        !deliver_topic(&record, worker_wall_ms(worker), &topic)) {
+        share_drop(share, ref);
         return true;
-    batch_record(batch, index, &record);
-    if (record.offset != offset || !deliver_topic(&record, worker_wall_ms(worker), &topic))
-        return true;
-    struct subscription *subscription =
-        container_of(list_first(&share->reader.subscriptions), struct subscription, of_client);
+    }
     struct frame_cache frames = {0};
     worker->shown = batch;
     worker->shown_stored = true;
-    worker->delivering = share->giving_back = true;
-    enum deliver_result result = share_offer(subscription, &record, &frames);
-    worker->delivering = share->giving_back = false;
+    worker->delivering = true;
+    enum deliver_result result = share_hand_kept(share, &record, &frames, ref);
+    worker->delivering = false;
     frame_cache_clear(&frames);
     return result != DELIVER_FULL;
+}
+
+static void lose(struct share *share, struct share_ref ref)
+{
+    metric_add(share->reader.worker->broker->metrics.dropped_retention, 1);
+    share_drop(share, ref);
 }
 
 /* False: no member can take more. */
@@ -104,8 +121,8 @@ static bool take_in(struct share *share, const struct log_read *read)
         while ((first = first_of(share)) != NULL && first->partition == read->partition &&
                first->offset >= read->offset && first->offset < batch_end(batch)) {
             if (first->offset < batch->base_offset || first->offset < read->start)
-                metric_add(share->reader.worker->broker->metrics.dropped_retention, 1);
-            else if (!offer(share, batch, first->offset))
+                lose(share, *first);
+            else if (!offer(share, batch, *first))
                 return false;
             pop(share);
         }
@@ -119,7 +136,7 @@ static void drop_below(struct share *share, uint64_t partition, uint64_t end)
     const struct share_ref *first;
     while ((first = first_of(share)) != NULL && first->partition == partition &&
            first->offset < end) {
-        metric_add(share->reader.worker->broker->metrics.dropped_retention, 1);
+        lose(share, *first);
         pop(share);
     }
 }

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The seats of a client in shares: what it was given and has not settled, and how it leaves. */
 #include "core/broker/share.h"
+#include "core/broker/session.h"
 
-#include "core/base/hash.h"
 #include "core/base/heap.h"
 #include "core/broker/topic.h"
 
@@ -11,6 +11,9 @@ struct share_lease {
     uint32_t next_free; /* + 1 */
     bool used;
     bool exactly_once; /* nobody else may get it */
+    bool kept;         /* the client's session answers for it */
+    bool returned;     /* as in struct share_ref */
+    uint32_t number;   /* likewise */
 };
 
 enum { LEASES_FIRST = 8 };
@@ -20,40 +23,65 @@ static struct share_seat *seat_of(struct subscription *subscription)
     return container_of(subscription, struct share_seat, subscription);
 }
 
-/* ------------------------------------------------ subscribing */
-
-static struct span key_make(const struct client *client, struct span share, struct span filter,
-                            struct buf *to)
+/* Its session has older things to send. */
+static bool is_before_its_turn(const struct share_seat *seat)
 {
-    uint32_t size = (uint32_t)share.size;
-    buf_init(to, sizeof client->tenant + sizeof size + LIMIT_SHARE_NAME + LIMIT_TOPIC_BYTES);
-    CHECK(buf_append(to, &client->tenant, sizeof client->tenant) == STATUS_OK);
-    CHECK(buf_append(to, &size, sizeof size) == STATUS_OK);
-    CHECK(buf_append(to, share.data, share.size) == STATUS_OK);
-    CHECK(buf_append(to, filter.data, filter.size) == STATUS_OK);
-    return buf_span(to);
+    const struct client *client = seat->subscription.client;
+    return seat->kept && session_is_kept(client) && !session_takes(client->session);
 }
 
-static struct share_seat *seat_find(const struct client *client, struct span key)
+/* ------------------------------------------------ subscribing */
+
+static uint64_t id_of(const struct client *client, struct span share, struct span filter)
+{
+    struct buf key;
+    uint32_t size = (uint32_t)share.size;
+    buf_init(&key, sizeof client->tenant + sizeof size + LIMIT_SHARE_NAME + LIMIT_TOPIC_BYTES);
+    CHECK(buf_append(&key, &client->tenant, sizeof client->tenant) == STATUS_OK);
+    CHECK(buf_append(&key, &size, sizeof size) == STATUS_OK);
+    CHECK(buf_append(&key, share.data, share.size) == STATUS_OK);
+    CHECK(buf_append(&key, filter.data, filter.size) == STATUS_OK);
+    uint64_t id = filter_share_id(client->worker->broker, buf_span(&key));
+    buf_deinit(&key);
+    return id;
+}
+
+uint64_t share_id(const struct client *client, const struct subscribe_item *item)
+{
+    return item->share.size > LIMIT_SHARE_NAME ? 0 : id_of(client, item->share, item->filter);
+}
+
+bool share_is_for_ever(const struct client *client, const struct subscribe_item *item)
+{
+    return session_is_kept(client) && item->guarantee != GUARANTEE_AT_MOST_ONCE;
+}
+
+static struct share_seat *seat_find(const struct client *client, uint64_t id)
 {
     list_each(link, &client->seats)
     {
         struct share_seat *seat = container_of(link, struct share_seat, of_client);
-        if (!seat->stopped && span_equal(seat->key, key))
+        if (!seat->stopped && seat->id == id)
             return seat;
     }
     return NULL;
 }
 
-static struct share_seat *seat_new(struct client *client, struct span key, size_t filter_size)
+bool share_has_seat(const struct client *client, uint64_t id)
+{
+    return seat_find(client, id) != NULL;
+}
+
+static struct share_seat *seat_new(struct client *client, uint64_t id, struct span filter)
 {
     struct broker_worker *worker = client->worker;
-    struct share_seat *seat = heap_new(sizeof *seat + key.size);
-    memcpy(seat->bytes, key.data, key.size);
-    seat->key = span_of(seat->bytes, key.size);
-    seat->filter = span_from(seat->key, key.size - filter_size);
+    struct share_seat *seat = heap_new(sizeof *seat + filter.size);
+    memcpy(seat->bytes, filter.data, filter.size);
+    seat->filter = span_of(seat->bytes, filter.size);
+    seat->id = id;
+    seat->tenant = client->tenant;
     seat->worker = worker;
-    seat->home = &worker->broker->workers[hash_bytes(key) % worker->broker->worker_count];
+    seat->home = broker_home(worker->broker, id);
     seat->subscription.client = client;
     seat->subscription.shared = true;
     list_push(&client->seats, &seat->of_client);
@@ -71,6 +99,7 @@ static void seat_free(struct share_seat *seat)
     }
     seat->worker->share_seats--;
     heap_free(seat->leases);
+    heap_free(seat->done);
     heap_free(seat);
 }
 
@@ -81,35 +110,34 @@ static void seat_set(struct share_seat *seat, const struct subscribe_item *item)
     seat->subscription.retain_as_published = item->retain_as_published;
 }
 
-bool share_subscribe(struct broker_subscribe *subscribe, struct subscribe_item *item)
+/* Its client's session does not take part any longer, when that is durable; until then the seat
+ * stays, so that who looks for those who do finds one less. */
+struct leaving {
+    struct share_seat *seat;
+    uint32_t lease;
+};
+
+static void left(void *context, enum status status, uint64_t commit)
 {
-    struct client *client = subscribe->client;
-    struct buf buf;
-    if (item->share.size > LIMIT_SHARE_NAME) {
-        item->status = STATUS_INVALID;
-        return false;
-    }
-    struct span key = key_make(client, item->share, item->filter, &buf);
-    struct share_seat *seat = seat_find(client, key);
-    item->existed = seat != NULL;
-    bool is_new = seat == NULL && client->seat_count < LIMIT_SHARES;
-    if (is_new)
-        seat = seat_new(client, key, item->filter.size);
-    buf_deinit(&buf);
-    if (seat == NULL) {
-        item->status = STATUS_OVER_QUOTA;
-        return false;
-    }
-    seat_set(seat, item);
-    if (!is_new)
-        return false;
-    struct share_join *join = heap_new(sizeof *join);
-    join->seat = seat;
-    join->subscribe = subscribe;
-    join->item = item;
-    join->window = client->credit_max;
-    share_join_send(join);
-    return true;
+    struct leaving *leaving = context;
+    (void)status;
+    (void)commit;
+    share_lease_end(leaving->seat, leaving->lease, false);
+    heap_free(leaving);
+}
+
+static void seat_leave(struct share_seat *seat)
+{
+    const struct client *client = seat->subscription.client;
+    if (!seat->kept || client == NULL || !session_is_kept(client))
+        return;
+    struct session_rows *rows = session_rows_new(client->session);
+    struct leaving *leaving = heap_new(sizeof *leaving);
+    leaving->seat = seat;
+    leaving->lease = share_lease_hold(seat);
+    seat->kept = false;
+    session_share_leave(client->session, rows, seat->id);
+    session_rows_send(rows, left, leaving);
 }
 
 static void seat_stop(struct share_seat *seat)
@@ -117,9 +145,47 @@ static void seat_stop(struct share_seat *seat)
     if (seat->stopped)
         return;
     seat->stopped = true;
+    seat_leave(seat);
     if (seat->member != NULL)
         share_report(seat, &(struct share_slip){.stop = true});
 }
+
+bool share_subscribe(struct broker_subscribe *subscribe, struct subscribe_item *item)
+{
+    struct client *client = subscribe->client;
+    uint64_t id = share_id(client, item);
+    if (id == 0) {
+        item->status = STATUS_INVALID;
+        return false;
+    }
+    struct share_seat *seat = seat_find(client, id);
+    bool kept = share_is_for_ever(client, item);
+    item->existed = seat != NULL;
+    if (seat != NULL && seat->kept == kept) {
+        seat_set(seat, item);
+        return false;
+    }
+    if (seat != NULL) /* it takes part in another way */
+        seat_stop(seat);
+    else if (client->seat_count >= LIMIT_SHARES) {
+        item->status = STATUS_OVER_QUOTA;
+        return false;
+    }
+    seat = seat_new(client, id, item->filter);
+    seat->kept = kept;
+    seat_set(seat, item);
+    struct share_join *join = heap_new(sizeof *join);
+    join->seat = seat;
+    join->kept = kept;
+    join->blocked = seat->blocked = client->credit == 0 || is_before_its_turn(seat);
+    join->subscribe = subscribe;
+    join->item = item;
+    join->window = client->credit_max;
+    share_join_send(join);
+    return true;
+}
+
+static void seat_go_on(struct share_seat *seat);
 
 void share_joined(struct share_join *join)
 {
@@ -128,20 +194,24 @@ void share_joined(struct share_join *join)
     seat->member = join->member;
     subscribe_confirmed(join->subscribe);
     heap_free(join);
-    if (seat->member == NULL)
-        seat_free(seat);
-    else if (seat->stopped)
+    if (seat->member == NULL) {
+        seat->stopped = seat->stop_confirmed = true;
+        if (seat->in_flight == 0) /* else it has been left already, which is on its way */
+            seat_free(seat);
+    } else if (seat->stopped) {
         share_report(seat, &(struct share_slip){.stop = true});
+    } else {
+        seat_go_on(seat);
+    }
 }
 
 enum status broker_unsubscribe_shared(struct client *client, struct span share, struct span filter)
 {
-    struct buf buf;
     CHECK(loop_is_home(client->worker->loop));
     if (share.size > LIMIT_SHARE_NAME || !topic_filter_is_valid(filter))
         return STATUS_NOT_FOUND;
-    struct share_seat *seat = seat_find(client, key_make(client, share, filter, &buf));
-    buf_deinit(&buf);
+    uint64_t id = id_of(client, share, filter);
+    struct share_seat *seat = seat_find(client, id);
     if (seat == NULL)
         return STATUS_NOT_FOUND;
     seat_stop(seat);
@@ -169,28 +239,115 @@ static uint32_t lease_take(struct share_seat *seat, const struct share_lease *le
     return taken;
 }
 
-static void lease_end(struct share_seat *seat, uint32_t index)
+static void seat_end(struct share_seat *seat)
+{
+    struct share_slip slip = {.end = true};
+    if (seat->member != NULL)
+        share_seat_tell(seat, &slip);
+    seat_free(seat);
+}
+
+void share_seat_tell(struct share_seat *seat, struct share_slip *slip)
+{
+    struct share_done *done = seat->done;
+    slip->settled = seat->settled;
+    slip->done = done;
+    slip->done_count = seat->done_count;
+    seat->settled = 0;
+    seat->done = NULL;
+    seat->done_count = seat->done_capacity = 0;
+    if (slip->settled > 0 || slip->done_count > 0 || slip->ref_count > 0 || slip->blocked ||
+        slip->ready || slip->stop || slip->end)
+        share_report(seat, slip);
+    heap_free(done);
+}
+
+/* What the share knows of it is over. */
+static void flight_over(struct share_seat *seat, const struct share_done *done)
+{
+    if (seat->worker == seat->home) {
+        share_flight_over(seat->member->share, done);
+        return;
+    }
+    if (seat->done_count == seat->done_capacity) {
+        seat->done_capacity = seat->done_capacity == 0 ? 16 : seat->done_capacity * 2;
+        seat->done = heap_resize(seat->done, seat->done_capacity * sizeof *seat->done);
+    }
+    seat->done[seat->done_count++] = *done;
+}
+
+static struct share_lease lease_free(struct share_seat *seat, uint32_t index)
 {
     CHECK(index < seat->lease_count && seat->leases[index].used);
+    struct share_lease lease = seat->leases[index];
     seat->leases[index] = (struct share_lease){.next_free = seat->lease_free};
     seat->lease_free = index + 1;
     seat->in_flight--;
+    return lease;
+}
+
+static void lease_end(struct share_seat *seat, uint32_t index, bool stored)
+{
+    struct share_lease lease = lease_free(seat, index);
     seat->settled += seat->worker != seat->home;
+    if (lease.number != 0)
+        flight_over(seat, &(struct share_done){.number = lease.number, .stored = stored});
+}
+
+/* Who has no client any more has nobody else to tell what is over. */
+static void seat_may_end(struct share_seat *seat)
+{
+    if (seat->stop_confirmed && seat->in_flight == 0)
+        seat_end(seat);
+    else if (seat->subscription.client == NULL && seat->member != NULL)
+        share_seat_tell(seat, &(struct share_slip){0});
+}
+
+void share_lease_end(struct share_seat *seat, uint32_t lease, bool stored)
+{
+    lease_end(seat, lease, stored);
+    seat_may_end(seat);
+}
+
+void share_lease_return(struct share_seat *seat, uint32_t index)
+{
+    struct share_lease lease = lease_free(seat, index);
+    struct share_ref ref = {.partition = lease.partition,
+                            .offset = lease.offset,
+                            .number = lease.number,
+                            .returned = lease.returned};
+    seat->settled += seat->worker != seat->home;
+    share_seat_tell(seat, &(struct share_slip){.refs = &ref, .ref_count = 1});
+    seat_may_end(seat);
+}
+
+bool share_lease_is_returned(const struct share_seat *seat, uint32_t lease)
+{
+    return seat->leases[lease].returned;
+}
+
+uint32_t share_lease_hold(struct share_seat *seat)
+{
+    return lease_take(seat, &(struct share_lease){.kept = true});
 }
 
 enum deliver_result share_take(struct share_seat *seat, uint64_t partition,
-                               const struct record *record, struct frame_cache *cache)
+                               const struct record *record, struct frame_cache *cache,
+                               const struct share_ref *ref)
 {
     struct client *client = seat->subscription.client;
     enum guarantee granted = seat->subscription.guarantee, published = record_guarantee(record);
     bool at_most_once = granted == GUARANTEE_AT_MOST_ONCE || published == GUARANTEE_AT_MOST_ONCE;
+    bool kept = seat->kept && session_is_kept(client);
     if (client->ops->queued(client) >= LIMIT_CLIENT_OUT_BYTES ||
-        (!at_most_once && client->credit == 0)) {
+        (!at_most_once && (client->credit == 0 || is_before_its_turn(seat)))) {
         seat->blocked = true;
         return DELIVER_FULL;
     }
     if (at_most_once) {
         seat->settled += seat->worker != seat->home;
+        if (ref->number != 0)
+            flight_over(seat, &(struct share_done){.number = ref->number});
         return deliver_to(&seat->subscription, record, cache);
     }
     uint32_t index = lease_take(seat, &(struct share_lease){
@@ -198,21 +355,19 @@ enum deliver_result share_take(struct share_seat *seat, uint64_t partition,
                                           .offset = record->offset,
                                           .exactly_once = granted == GUARANTEE_EXACTLY_ONCE &&
                                                           published == GUARANTEE_EXACTLY_ONCE,
+                                          .kept = kept,
+                                          .number = ref->number,
+                                          .returned = ref->returned,
                                       });
     seat->subscription.lease = index;
-    enum deliver_result result = deliver_to(&seat->subscription, record, cache);
+    enum deliver_result result = kept ? session_give(seat, index, partition, record, cache)
+                                      : deliver_to(&seat->subscription, record, cache);
     if (result != DELIVERED)
-        lease_end(seat, index);
+        lease_end(seat, index, false);
     return result;
 }
 
 /* ------------------------------------------------ the end */
-
-static void seat_end(struct share_seat *seat)
-{
-    share_report(seat, &(struct share_slip){.end = true});
-    seat_free(seat);
-}
 
 void share_seat_stopped(struct share_seat *seat)
 {
@@ -225,27 +380,22 @@ void broker_share_settled(struct subscription *subscription, uint32_t lease)
 {
     struct share_seat *seat = seat_of(subscription);
     CHECK(subscription->shared && loop_is_home(seat->worker->loop));
-    lease_end(seat, lease);
-    if (seat->stop_confirmed && seat->in_flight == 0)
-        seat_end(seat);
+    share_lease_end(seat, lease, false);
 }
 
 static void seat_go_on(struct share_seat *seat)
 {
     struct client *client = seat->subscription.client;
-    struct share_slip slip = {.settled = seat->settled};
-    if (seat->stopped || seat->member == NULL)
+    struct share_slip slip = {0};
+    if (seat->member == NULL)
         return;
-    if (seat->blocked && client->credit > 0 &&
+    if (!seat->stopped && seat->blocked && client->credit > 0 && !is_before_its_turn(seat) &&
         client->ops->queued(client) < LIMIT_CLIENT_OUT_BYTES / 2) {
         seat->blocked = false;
         slip.ready = true;
         slip.epoch = ++seat->epoch;
     }
-    if (!slip.ready && slip.settled == 0)
-        return;
-    seat->settled = 0;
-    share_report(seat, &slip);
+    share_seat_tell(seat, &slip);
 }
 
 void share_seats_go_on(struct client *client)
@@ -271,18 +421,28 @@ static void seat_close(struct share_seat *seat)
     struct share_ref *refs = heap_array(seat->in_flight + 1u, sizeof *refs);
     for (uint32_t i = 0; i < seat->lease_count; i++) {
         const struct share_lease *lease = &seat->leases[i];
-        if (lease->used && !lease->exactly_once)
-            refs[slip.ref_count++] = (struct share_ref){lease->partition, lease->offset};
+        if (!lease->used || lease->kept)
+            continue;
+        if (lease->exactly_once) {
+            lease_end(seat, i, false);
+            continue;
+        }
+        refs[slip.ref_count++] = (struct share_ref){.partition = lease->partition,
+                                                    .offset = lease->offset,
+                                                    .number = lease->number,
+                                                    .returned = lease->returned};
+        lease_free(seat, i);
     }
     slip.refs = refs;
+    slip.end &= seat->in_flight == 0; /* else when what the session answers for is stored */
     link_remove(&seat->of_client);
     seat->subscription.client = NULL;
     seat->stopped = true;
-    seat->in_flight = 0;
+    bool ends = slip.end;
     if (seat->member != NULL)
-        share_report(seat, &slip);
+        share_seat_tell(seat, &slip);
     heap_free(refs);
-    if (slip.end)
+    if (ends)
         seat_free(seat);
 }
 

@@ -169,10 +169,9 @@ uint32_t client_subscription_limit(const struct client *client)
 
 enum status subscribe_check(struct client *client, const struct subscribe_item *item)
 {
-    if (share_is_reader(client))
-        return STATUS_OK; /* its members were checked */
     if (!topic_filter_is_valid(item->filter) ||
-        topic_levels(item->filter) > broker_topic_levels(client->worker->broker))
+        (topic_levels(item->filter) > broker_topic_levels(client->worker->broker) &&
+         !share_is_reader(client)))
         return STATUS_INVALID;
     if (item->share.size > 0 && item->selector != NULL)
         return STATUS_UNSUPPORTED;

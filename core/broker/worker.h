@@ -329,6 +329,8 @@ void catch_up_begin(struct client *client, uint64_t partition, uint64_t offset);
 bool catch_up_lags(const struct client *client, uint64_t partition);
 void catch_up_go_on(struct client *client);
 void catch_up_close(struct client *client);
+/* What is committed from now on comes another way. */
+void catch_up_until(struct client *client);
 /* A new subscription of a client that lags must not see what was committed before it. */
 void catch_up_floor(struct subscription *subscription);
 /* Nor one that holds at an owner only now what was committed there before. */

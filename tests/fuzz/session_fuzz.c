@@ -46,7 +46,7 @@ static void check_position(struct span bytes)
     struct session_mark mark;
     struct session_flight flight;
     struct buf encoded;
-    if (session_position_decode(bytes, &position) != STATUS_OK)
+    if (session_position_decode(bytes, LIMIT_CLIENT_CREDIT, &position) != STATUS_OK)
         return;
     uint32_t marks = position.mark_count, flights = position.flight_count;
     struct session_position copy = position;
@@ -63,7 +63,7 @@ static void check_position(struct span bytes)
         session_flight_encode(&pack, &flight);
     }
     CHECK(pack.status == STATUS_OK);
-    CHECK(session_position_decode(buf_span(&encoded), &again) == STATUS_OK);
+    CHECK(session_position_decode(buf_span(&encoded), LIMIT_CLIENT_CREDIT, &again) == STATUS_OK);
     CHECK(again.position == position.position && again.flight_count == flights &&
           again.mark_count == (marks < 64 ? marks : 64));
     buf_deinit(&encoded);

@@ -43,7 +43,8 @@ static void positions(void **state)
          .offset = 9,
          .number = 1,
          .guarantee = GUARANTEE_AT_LEAST_ONCE,
-         .state = FLIGHT_SENT},
+         .state = FLIGHT_SENT,
+         .share = 0x123456789abcdef0},
         {.partition = 2,
          .offset = 8,
          .number = LIMIT_CLIENT_CREDIT,
@@ -61,7 +62,8 @@ static void positions(void **state)
         session_flight_encode(&pack, &flights[i]);
     assert_int_equal(pack.status, STATUS_OK);
     struct session_position position;
-    assert_int_equal(session_position_decode(buf_span(&row), &position), STATUS_OK);
+    assert_int_equal(session_position_decode(buf_span(&row), LIMIT_CLIENT_CREDIT, &position),
+                     STATUS_OK);
     assert_int_equal(position.position, 77);
     struct session_mark mark;
     struct session_flight flight;
@@ -73,23 +75,27 @@ static void positions(void **state)
     assert_true(session_flight_next(&position, &flight));
     assert_int_equal(flight.state, FLIGHT_SENT);
     assert_int_equal(flight.retained.size, 0);
+    assert_true(flight.share == flights[0].share);
     assert_true(session_flight_next(&position, &flight));
     /* The client has it: that is what must not be forgotten. */
     assert_int_equal(flight.state, FLIGHT_RELEASED);
     assert_int_equal(flight.number, LIMIT_CLIENT_CREDIT);
+    assert_true(flight.share == 0);
     assert_true(flight.retain_as_published && flight.identifier == UINT32_MAX);
     assert_true(span_is(flight.retained, "the key of a row"));
     assert_false(session_flight_next(&position, &flight));
     for (size_t size = 0; size < row.size; size++)
-        assert_int_not_equal(session_position_decode(span_of(row.data, size), &position),
-                             STATUS_OK);
+        assert_int_not_equal(
+            session_position_decode(span_of(row.data, size), LIMIT_CLIENT_CREDIT, &position),
+            STATUS_OK);
     /* A number that no client can have been given. */
     buf_clear(&row);
     pack = pack_into(&row);
     flights[0].number = LIMIT_CLIENT_CREDIT + 1;
     session_position_begin(&pack, 1, NULL, 0, 1);
     session_flight_encode(&pack, &flights[0]);
-    assert_int_equal(session_position_decode(buf_span(&row), &position), STATUS_CORRUPT);
+    assert_int_equal(session_position_decode(buf_span(&row), LIMIT_CLIENT_CREDIT, &position),
+                     STATUS_CORRUPT);
     buf_deinit(&row);
 }
 

@@ -1,0 +1,338 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Sessions and shares. What a share gives to a client whose session is kept becomes the session's:
+ * its flight and the row that takes the record out of the share (share_rows.h) are one write, and
+ * when the session is over its records go back by another. A share's own session deletes those rows
+ * when its position says the same without them. */
+#include "core/broker/session.h"
+#include "core/broker/share.h"
+
+#include "core/base/heap.h"
+
+static void lease_add(struct session *session, struct share_seat *seat, uint32_t lease,
+                      uint32_t number)
+{
+    if (session->handed_count == session->handed_capacity) {
+        session->handed_capacity = session->handed_capacity == 0 ? 8 : session->handed_capacity * 2;
+        session->handed =
+            heap_resize(session->handed, session->handed_capacity * sizeof *session->handed);
+    }
+    session->handed[session->handed_count++] =
+        (struct session_lease){.seat = seat, .lease = lease, .number = number};
+}
+
+/* ------------------------------------------------ with the row of position and flights */
+
+/* A row behind the others, its key too. */
+static void aside_add(struct session *session, enum storage_change change, enum share_kind kind,
+                      uint64_t share, uint64_t partition, uint64_t offset)
+{
+    struct storage_row *row = &session->aside[session->aside_count++];
+    uint8_t *key = (uint8_t *)(uintptr_t)row->key.data;
+    share_row_key(share, kind, partition, offset, key);
+    row->change = change;
+    row->value = change == STORAGE_PUT ? span_of("\1", 1) : (struct span){0};
+    row->offset_at = -1;
+}
+
+/* The rows of the write so far, with room for that many and their keys, in one piece of memory. */
+static void aside_new(struct session *session, uint32_t count)
+{
+    uint32_t before = session->write.row_count;
+    session->aside =
+        heap_new((before + count) * sizeof *session->aside + (size_t)count * SHARE_ROW_KEY);
+    uint8_t *keys = (uint8_t *)(session->aside + before + count);
+    memcpy(session->aside, session->write.rows, before * sizeof *session->aside);
+    for (uint32_t i = 0; i < count; i++)
+        session->aside[before + i].key = span_of(keys + (size_t)i * SHARE_ROW_KEY, SHARE_ROW_KEY);
+    session->aside_count = before;
+}
+
+void session_superfluous(struct session *session, const struct share_ref *ref)
+{
+    if (session->superfluous_count == session->superfluous_capacity) {
+        session->superfluous_capacity =
+            session->superfluous_capacity == 0 ? 16 : session->superfluous_capacity * 2;
+        session->superfluous = heap_resize(session->superfluous, session->superfluous_capacity *
+                                                                     sizeof *session->superfluous);
+    }
+    session->superfluous[session->superfluous_count++] = *ref;
+    session_touch(session);
+}
+
+static void superfluous_begin(struct session *session)
+{
+    uint32_t count = session->superfluous_writing = session->superfluous_count;
+    if (count == 0)
+        return;
+    aside_new(session, count);
+    for (uint32_t i = 0; i < count; i++) {
+        const struct share_ref *ref = &session->superfluous[i];
+        aside_add(session, STORAGE_DELETE, ref->returned ? SHARE_KIND_RETURNED : SHARE_KIND_GONE,
+                  session->share, ref->partition, ref->offset);
+    }
+}
+
+static void take_over(struct session *session)
+{
+    uint32_t count = 0;
+    for (uint32_t i = session->in_flight == 0 ? 0 : session->flights[0].next; i != 0;
+         i = session->flights[i].next)
+        count += session->flights[i].seat != NULL;
+    if (count == 0)
+        return;
+    aside_new(session, count * 2);
+    for (uint32_t i = session->flights[0].next; i != 0; i = session->flights[i].next) {
+        struct flight *flight = &session->flights[i];
+        const struct session_flight *at = &flight->at;
+        if (flight->seat == NULL)
+            continue;
+        flight->handing = true;
+        lease_add(session, flight->seat, flight->lease, i);
+        aside_add(session, STORAGE_PUT, SHARE_KIND_GONE, at->share, at->partition, at->offset);
+        if (share_lease_is_returned(flight->seat, flight->lease))
+            aside_add(session, STORAGE_DELETE, SHARE_KIND_RETURNED, at->share, at->partition,
+                      at->offset);
+    }
+}
+
+void session_aside_begin(struct session *session)
+{
+    if (session->share != 0)
+        superfluous_begin(session);
+    else
+        take_over(session);
+    if (session->aside == NULL)
+        return;
+    session->write.rows = session->aside;
+    session->write.row_count = session->aside_count;
+}
+
+static void superfluous_end(struct session *session, enum status status)
+{
+    uint32_t written = status == STATUS_OK ? session->superfluous_writing : 0;
+    session->superfluous_count -= written;
+    session->superfluous_writing = 0;
+    if (written > 0 && session->superfluous_count > 0)
+        memmove(session->superfluous, session->superfluous + written,
+                session->superfluous_count * sizeof *session->superfluous);
+}
+
+/* Was the flight settled meanwhile? Its lease is in use until it ends here. */
+static bool was_left(const struct session *session, const struct session_lease *handed)
+{
+    const struct flight *flight = &session->flights[handed->number];
+    return flight->seat != handed->seat || flight->lease != handed->lease;
+}
+
+void session_aside_end(struct session *session, enum status status)
+{
+    heap_free(session->aside);
+    session->aside = NULL;
+    superfluous_end(session, status);
+    uint32_t count = session->handed_count;
+    struct session_lease *all = session->handed;
+    session->handed = NULL;
+    session->handed_count = session->handed_capacity = 0;
+    for (uint32_t i = 0; i < count; i++) {
+        bool left = was_left(session, &all[i]);
+        if (!left) {
+            struct flight *flight = &session->flights[all[i].number];
+            flight->handing = false;
+            if (status == STATUS_OK)
+                flight->seat = NULL;
+        }
+        if (left || status == STATUS_OK)
+            share_lease_end(all[i].seat, all[i].lease, status == STATUS_OK);
+    }
+    heap_free(all);
+}
+
+void session_flight_left(struct session *session, struct flight *flight)
+{
+    (void)session;
+    if (!flight->handing) /* else its row may be there in a moment, and somebody must delete it */
+        share_lease_end(flight->seat, flight->lease, false);
+}
+
+/* ------------------------------------------------ who takes part */
+
+bool session_share_is_in(const struct session *session, uint64_t share)
+{
+    for (uint32_t i = 0; i < session->share_count; i++)
+        if (session->shares[i] == share)
+            return true;
+    return false;
+}
+
+void session_share_join(struct session *session, struct session_rows *rows, uint64_t share)
+{
+    uint8_t own[SESSION_STATE_KEY], member[SHARE_ROW_KEY];
+    if (!session_share_is_in(session, share)) {
+        if (session->share_count == session->share_capacity) {
+            session->share_capacity =
+                session->share_capacity == 0 ? 4 : session->share_capacity * 2;
+            session->shares =
+                heap_resize(session->shares, session->share_capacity * sizeof *session->shares);
+        }
+        session->shares[session->share_count++] = share;
+    }
+    if (rows == NULL)
+        return;
+    session_kind_key(session->id, SESSION_KIND_SHARE, share, own);
+    session_rows_add(rows, STORAGE_PUT, span_of(own, sizeof own), span_of("\1", 1));
+    share_member_key(share, session->id, member);
+    session_rows_add(rows, STORAGE_PUT, span_of(member, sizeof member), span_of("\1", 1));
+}
+
+void session_share_leave(struct session *session, struct session_rows *rows, uint64_t share)
+{
+    for (uint32_t i = 0; i < session->share_count; i++)
+        if (session->shares[i] == share)
+            session->shares[i--] = session->shares[--session->share_count];
+    session_share_erase(rows, session->name.tenant, session->id, share);
+}
+
+/* The sweep looks whether anybody is left. */
+void session_share_erase(struct session_rows *rows, uint64_t tenant, uint64_t session,
+                         uint64_t share)
+{
+    uint8_t own[SESSION_STATE_KEY], member[SHARE_ROW_KEY], text[SHARE_NAME], due[SESSION_DUE_KEY];
+    struct session_name name = session_name_of(tenant, share_name(share, text));
+    session_kind_key(session, SESSION_KIND_SHARE, share, own);
+    session_rows_add(rows, STORAGE_DELETE, span_of(own, sizeof own), (struct span){0});
+    share_member_key(share, session, member);
+    session_rows_add(rows, STORAGE_DELETE, span_of(member, sizeof member), (struct span){0});
+    session_due_key((uint64_t)clock_wall_ms(), &name, due);
+    session_rows_add(rows, STORAGE_PUT, span_of(due, sizeof due), span_of("\1", 1));
+}
+
+/* ------------------------------------------------ the end */
+
+static bool goes_back(const struct session_flight *at)
+{
+    return at->share != 0 && at->guarantee != GUARANTEE_EXACTLY_ONCE;
+}
+
+static void return_add(struct session_return **returns, uint32_t *count,
+                       const struct session_flight *at)
+{
+    if (*count % 64 == 0)
+        *returns = heap_resize(*returns, (*count + 64) * sizeof **returns);
+    (*returns)[(*count)++] = (struct session_return){
+        .share = at->share, .partition = at->partition, .offset = at->offset};
+}
+
+void session_returns_load(const struct session_position *position, struct session_return **returns,
+                          uint32_t *count)
+{
+    struct session_position rest = *position;
+    struct session_flight flight;
+    while (session_flight_next(&rest, &flight))
+        if (goes_back(&flight))
+            return_add(returns, count, &flight);
+}
+
+void session_returns_add(struct session_rows *rows, const struct session_return *returns,
+                         uint32_t count)
+{
+    for (uint32_t i = 0; i < count; i++) {
+        uint8_t key[SHARE_ROW_KEY];
+        share_row_key(returns[i].share, SHARE_KIND_RETURNED, returns[i].partition,
+                      returns[i].offset, key);
+        session_rows_add(rows, STORAGE_PUT, span_of(key, sizeof key), span_of("\1", 1));
+    }
+}
+
+/* The seats stay until what the session stores last is durable. */
+void session_share_detach(struct client *client, struct session *session)
+{
+    session->seats = heap_array(client->seat_count + 1, sizeof *session->seats);
+    list_each(link, &client->seats)
+    {
+        struct share_seat *seat = container_of(link, struct share_seat, of_client);
+        if (!seat->kept)
+            continue;
+        session->seats[session->seat_count++] =
+            (struct session_seat){.seat = seat, .lease = share_lease_hold(seat)};
+    }
+}
+
+/* Kept: the rest becomes the session's. Over: what is not goes back as what nobody has had, and
+ * what is by rows. */
+static void leave_flights(struct session *session, struct session_rows *rows, bool over)
+{
+    for (uint32_t i = session->in_flight == 0 ? 0 : session->flights[0].next; i != 0;
+         i = session->flights[i].next) {
+        struct flight *flight = &session->flights[i];
+        const struct session_flight *at = &flight->at;
+        uint8_t key[SHARE_ROW_KEY];
+        if (flight->seat == NULL) {
+            if (over && goes_back(at))
+                return_add(&session->returns, &session->return_count, at);
+            continue;
+        }
+        if (over) {
+            share_lease_return(flight->seat, flight->lease);
+        } else {
+            lease_add(session, flight->seat, flight->lease, i);
+            share_row_key(at->share, SHARE_KIND_GONE, at->partition, at->offset, key);
+            session_rows_add(rows, STORAGE_PUT, span_of(key, sizeof key), span_of("\1", 1));
+            key[9] = SHARE_KIND_RETURNED;
+            session_rows_add(rows, STORAGE_DELETE, span_of(key, sizeof key), (struct span){0});
+        }
+        flight->seat = NULL;
+    }
+}
+
+/* Of a share: everything, or what became superfluous. */
+static void last_of_share(struct session *session, struct session_rows *rows, bool over)
+{
+    uint8_t first[SHARE_ROW_KEY], end[SHARE_ROW_KEY];
+    if (over) {
+        share_key(session->share, first);
+        share_key(session->share + 1, end);
+        session_rows_add(rows, STORAGE_DELETE_RANGE, span_of(first, sizeof first),
+                         span_of(end, sizeof end));
+        return;
+    }
+    for (uint32_t i = 0; i < session->superfluous_count; i++) {
+        const struct share_ref *ref = &session->superfluous[i];
+        share_row_key(session->share, ref->returned ? SHARE_KIND_RETURNED : SHARE_KIND_GONE,
+                      ref->partition, ref->offset, first);
+        session_rows_add(rows, STORAGE_DELETE, span_of(first, sizeof first), (struct span){0});
+    }
+}
+
+void session_share_last(struct session *session, struct session_rows *rows)
+{
+    bool over = session->expiry_s == 0;
+    if (session->share != 0) {
+        last_of_share(session, rows, over);
+        return;
+    }
+    leave_flights(session, rows, over);
+    session_returns_add(rows, session->returns, session->return_count);
+    for (uint32_t i = 0; over && i < session->share_count; i++)
+        session_share_erase(rows, session->name.tenant, session->id, session->shares[i]);
+}
+
+void session_share_ended(struct session *session, enum status status)
+{
+    for (uint32_t i = 0; i < session->handed_count; i++)
+        share_lease_end(session->handed[i].seat, session->handed[i].lease, status == STATUS_OK);
+    for (uint32_t i = 0; i < session->seat_count; i++)
+        share_lease_end(session->seats[i].seat, session->seats[i].lease, false);
+    session->handed_count = session->seat_count = 0;
+    if (status == STATUS_OK)
+        share_returned_post(session->worker->broker, session->returns, session->return_count);
+    session->return_count = 0;
+}
+
+void session_share_free(struct session *session)
+{
+    heap_free(session->superfluous);
+    heap_free(session->handed);
+    heap_free(session->seats);
+    heap_free(session->shares);
+    heap_free(session->returns);
+}

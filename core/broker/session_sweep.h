@@ -1,0 +1,76 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The sweep's memory, and what its files do for each other: session_sweep.c finds the sessions
+ * whose time is over, session_over.c removes one with all that is stored of it. Internal to them.
+ */
+#ifndef CORE_BROKER_SESSION_SWEEP_H
+#define CORE_BROKER_SESSION_SWEEP_H
+
+#include "core/broker/session.h"
+#include "core/broker/will.h"
+
+enum { KEY_MAX = 40 };
+
+struct session_sweep {
+    struct broker_worker *worker;
+    struct loop_timer timer;
+    bool closed;
+    uint64_t clean_ms; /* when index rows are looked at next */
+    struct storage_scan scan;
+    struct log_rows write;
+    struct storage_row rows[6];
+    struct storage_row *more; /* of what goes back to shares, with their keys */
+    uint8_t first[KEY_MAX], end[KEY_MAX];
+    void (*scanned)(struct session_sweep *sweep, enum status status);
+
+    /* The page being worked through: due rows, or names. */
+    bool crashed; /* names */
+    bool done_crashed;
+    struct blob *page;
+    struct storage_scan page_scan;
+    size_t page_at;
+    uint8_t page_next[KEY_MAX];
+    size_t page_next_size;
+
+    /* The session in hand. */
+    uint64_t due_ms;
+    struct session_name name;
+    struct name_claim *claim;
+    struct session_name_row row; /* its name is in text */
+    char text[LIMIT_CLIENT_ID_BYTES];
+    struct blob *will; /* the row that holds it */
+    struct span will_row;
+    struct will_publish publish;
+    uint64_t share; /* whose session it is; 0: a client's */
+    struct session_return *returns;
+    uint32_t return_count;
+    uint8_t keys[6][KEY_MAX];
+    struct buf value;
+
+    /* The filter in hand. */
+    uint64_t filter, upto;
+    bool finished;
+};
+
+/* session_sweep.c. The one thing under way; then scanned() or written(). */
+/* From sweep->first to sweep->end, of which so many bytes count. */
+void sweep_scan(struct session_sweep *sweep, size_t first, size_t end, uint32_t limit,
+                void (*scanned)(struct session_sweep *sweep, enum status status));
+void sweep_write(struct session_sweep *sweep, uint32_t count, /* of sweep->rows */
+                 void (*written)(struct session_sweep *sweep, enum status status));
+void sweep_write_these(struct session_sweep *sweep, struct storage_row *rows, uint32_t count,
+                       void (*written)(struct session_sweep *sweep, enum status status));
+static inline struct storage_row sweep_row(enum storage_change change, struct span key,
+                                           struct span value)
+{
+    return (struct storage_row){.change = change, .key = key, .value = value, .offset_at = -1};
+}
+
+struct span sweep_due_key(struct session_sweep *sweep, uint64_t due_ms, uint8_t key[KEY_MAX]);
+/* Nothing more is done about the session in hand, now. */
+void sweep_session_over(struct session_sweep *sweep, enum status status);
+
+/* session_over.c */
+void sweep_erase(struct session_sweep *sweep);         /* the session in hand; then the next one */
+void sweep_erase_filters(struct session_sweep *sweep); /* and what is left: of a share */
+
+#endif

@@ -1,0 +1,473 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Durable shares at their home: loading one that is rows, making one durable while its members are
+ * served, what is handed out under flights of its session, and the end.
+ *
+ *   opening: a session under its name? its rows --> members are let in
+ *   a kept member of one that has none: session and filter are stored, while the reader goes on as
+ *     before and marks what passes --> where that ends, the session begins
+ *   no member left: does any session still take part? --> rows alone, or nothing at all
+ */
+#include "core/broker/share.h"
+#include "core/broker/session.h"
+
+#include <stdlib.h>
+
+#include "core/base/heap.h"
+
+/* The rows of a share on their way to it, or the question whether there is one. */
+struct share_load {
+    struct storage_scan scan;
+    struct share *share;
+    enum share_kind kind;
+    uint8_t first[SHARE_ROW_KEY], end[SHARE_ROW_KEY];
+};
+
+static void load_begin(struct share *share, enum share_kind kind, uint32_t limit,
+                       void (*done)(struct request *request, enum status status))
+{
+    struct broker_worker *worker = share->reader.worker;
+    struct share_load *load = heap_new(sizeof *load);
+    load->share = share;
+    load->kind = kind;
+    share_row_key(share->id, kind, 0, 0, load->first);
+    share_row_key(share->id, kind, UINT64_MAX, UINT64_MAX, load->end);
+    load->scan = (struct storage_scan){
+        .first = span_of(load->first, SHARE_ROW_KEY),
+        .end = span_of(load->end, SHARE_ROW_KEY),
+        .limit = limit,
+    };
+    request_init(&load->scan.request, worker->loop, done);
+    worker->calls++;
+    log_rows_scan(worker->broker->log, &load->scan);
+}
+
+static void refuse_joins(struct share *share, enum status status)
+{
+    struct link *link;
+    while ((link = list_pop(&share->joins)) != NULL)
+        share_join_end(container_of(link, struct share_join, link), status);
+}
+
+/* Storage has answered. The share may go with it. */
+static void awake(struct share *share)
+{
+    share->busy = false;
+    share_joins_go_on(share);
+}
+
+/* ------------------------------------------------ loading */
+
+static struct share_ref *ref_find(struct share_ref *refs, uint32_t count, struct share_ref ref)
+{
+    return count == 0 ? NULL : bsearch(&ref, refs, count, sizeof *refs, share_ref_compare);
+}
+
+/* What was on its way to a member goes out again, unless a session has it. */
+static void sort_out(struct share *share)
+{
+    struct session *session = share->reader.session;
+    uint32_t count = share->returned_count;
+    share->reader.credit -= session->in_flight;
+    if (count > 0) /* nobody takes from it yet */
+        qsort(share->returned, count, sizeof *share->returned, share_ref_compare);
+    for (uint32_t i = 1; i <= session->flight_count; i++) {
+        struct flight *flight = &session->flights[i];
+        struct share_ref ref = {
+            .partition = flight->at.partition, .offset = flight->at.offset, .number = i};
+        if (flight->at.state == FLIGHT_FREE)
+            continue;
+        flight->again = false;
+        struct share_ref *gone = ref_find(share->gone, share->gone_count, ref);
+        if (gone != NULL) {
+            gone->number = i;
+            share_flight_over(share, &(struct share_done){.number = i, .stored = true});
+        } else if (ref_find(share->returned, count, ref) != NULL) {
+            session_flight_end(session, flight); /* by its row */
+            share->reader.credit++;
+        } else {
+            share_return(share, &ref, 1);
+        }
+    }
+}
+
+static void loaded(struct share *share)
+{
+    sort_out(share);
+    share->opened = share->durable = true;
+    broker_session_begin(&share->reader);
+    awake(share);
+}
+
+static void gone_add(struct share *share, struct share_ref ref)
+{
+    if (share->gone_count == share->gone_capacity) {
+        share->gone_capacity = share->gone_capacity == 0 ? 64 : share->gone_capacity * 2;
+        share->gone = heap_resize(share->gone, share->gone_capacity * sizeof *share->gone);
+    }
+    share->gone[share->gone_count++] = ref;
+}
+
+static void rows_loaded(struct request *request, enum status status)
+{
+    struct share_load *load = container_of(request, struct share_load, scan.request);
+    struct share *share = load->share;
+    struct span key, value;
+    struct share_ref ref = {0};
+    enum share_kind kind;
+    share->reader.worker->calls--;
+    for (size_t at = 0; status == STATUS_OK && storage_scan_next(&load->scan, &at, &key, &value);) {
+        if (!share_row_decode(key, &kind, &ref))
+            continue;
+        if (kind == SHARE_KIND_GONE)
+            gone_add(share, ref);
+        else
+            share_return(share, &ref, 1);
+    }
+    if (status == STATUS_OK)
+        blob_unref(load->scan.rows);
+    if (status == STATUS_OK && load->scan.more) {
+        share_row_key(share->id, load->kind, ref.partition, ref.offset + 1, load->first);
+        share->reader.worker->calls++;
+        log_rows_scan(share->reader.worker->broker->log, &load->scan);
+        return;
+    }
+    bool more = load->kind == SHARE_KIND_GONE;
+    heap_free(load);
+    if (status != STATUS_OK) {
+        session_detach(&share->reader);
+        refuse_joins(share, status);
+        awake(share);
+    } else if (more) {
+        load_begin(share, SHARE_KIND_RETURNED, 0, rows_loaded);
+    } else {
+        loaded(share);
+    }
+}
+
+static void attached(struct request *request, enum status status)
+{
+    struct share *share = container_of(request, struct share, attach.request);
+    heap_free(share->attach.received);
+    buf_deinit(&share->attach.notes);
+    if (status != STATUS_OK) {
+        refuse_joins(share, status);
+        awake(share);
+        return;
+    }
+    bool kept = session_is_kept(&share->reader);
+    struct link *first = list_first(&share->reader.subscriptions);
+    if (kept && first != NULL && container_of(first, struct subscription, of_client)->index != 0) {
+        load_begin(share, SHARE_KIND_GONE, 0, rows_loaded);
+        return;
+    }
+    share->opened = true;
+    share->moving = kept; /* it was being made when the gateway stopped */
+    awake(share);
+}
+
+static void attach(struct share *share)
+{
+    struct broker_worker *worker = share->reader.worker;
+    share->busy = true;
+    share->attach = (struct broker_attach){.client = &share->reader, .only_present = true};
+    request_init(&share->attach.request, worker->loop, attached);
+    broker_attach(&share->attach);
+}
+
+/* ------------------------------------------------ from now on it is kept */
+
+static void subscribed(struct request *request, enum status status)
+{
+    struct share *share = container_of(request, struct share, keeping.request);
+    struct share_join *join = container_of(list_first(&share->joins), struct share_join, link);
+    (void)status;
+    if (share->keeping_item.status == STATUS_OK) {
+        catch_up_until(&share->reader);
+        share->durable = true;
+        share->moving = false;
+        broker_session_begin(&share->reader);
+    } else {
+        link_remove(&join->link);
+        share_join_end(join, share->keeping_item.status);
+    }
+    awake(share);
+}
+
+static void subscribe(struct share *share)
+{
+    const struct share_join *join =
+        container_of(list_first(&share->joins), struct share_join, link);
+    share->keeping_item = (struct subscribe_item){
+        .filter = join->seat->filter,
+        .guarantee = GUARANTEE_EXACTLY_ONCE,
+        .retained = RETAINED_NEVER,
+    };
+    share->keeping = (struct broker_subscribe){
+        .client = &share->reader, .items = &share->keeping_item, .count = 1};
+    request_init(&share->keeping.request, share->reader.worker->loop, subscribed);
+    broker_subscribe(&share->keeping);
+}
+
+static void kept(void *context, enum status status, uint64_t commit)
+{
+    struct share *share = context;
+    (void)commit;
+    if (status == STATUS_OK) {
+        atomic_store(&share->reader.worker->broker->sessions_kept, true);
+        subscribe(share);
+        return;
+    }
+    share->reader.session->id = 0;
+    share->moving = false;
+    refuse_joins(share, status);
+    awake(share);
+}
+
+static void keep(struct share *share)
+{
+    struct session *session = share->reader.session;
+    if (session == NULL) { /* there was none at all when it was opened */
+        share->opened = false;
+        attach(share);
+        return;
+    }
+    share->busy = share->moving = true;
+    if (session->id == 0)
+        session_keep(session, kept, share);
+    else
+        subscribe(share);
+}
+
+bool share_passes(struct client *reader, uint64_t partition, uint64_t offset, uint64_t commit)
+{
+    const struct share *share = container_of(reader, struct share, reader);
+    if (share->moving)
+        session_mark(reader->session, partition, offset + 1, commit);
+    return share->moving;
+}
+
+/* ------------------------------------------------ members */
+
+static void announced(struct request *request, enum status status)
+{
+    struct share_join *join = container_of(request, struct share_join, announced.request);
+    struct share *share = join->member->share;
+    CHECK(status == STATUS_OK);
+    bool refused = join->announced_item.status != STATUS_OK;
+    share_join_end(join, join->announced_item.status);
+    if (refused)
+        share_may_end(share);
+}
+
+static void announce(struct share *share, struct share_join *join)
+{
+    if (share->durable) { /* its filter holds everywhere */
+        share_join_end(join, STATUS_OK);
+        return;
+    }
+    join->announced_item = (struct subscribe_item){
+        .filter = join->seat->filter,
+        .guarantee = GUARANTEE_EXACTLY_ONCE,
+        .retained = RETAINED_NEVER,
+    };
+    join->announced.client = &share->reader;
+    join->announced.items = &join->announced_item;
+    join->announced.count = 1;
+    request_init(&join->announced.request, share->reader.worker->loop, announced);
+    subscribe_live(&join->announced);
+}
+
+void share_joins_go_on(struct share *share)
+{
+    struct link *link;
+    share->held++;
+    while (!share->busy && (link = list_first(&share->joins)) != NULL) {
+        struct share_join *join = container_of(link, struct share_join, link);
+        if (!share->opened && !atomic_load(&share->reader.worker->broker->sessions_kept)) {
+            share->opened = true; /* nothing is kept of anybody */
+        } else if (!share->opened) {
+            attach(share);
+        } else if (join->kept && !share->durable) {
+            keep(share);
+        } else {
+            link_remove(&join->link);
+            announce(share, join);
+        }
+    }
+    share->held--;
+    share_may_end(share);
+}
+
+/* ------------------------------------------------ records */
+
+static void run(struct loop_task *task)
+{
+    struct share *share = container_of(task, struct share, task);
+    struct session *session = share->reader.session;
+    session_go_on(session);
+    if (share->gone_count == 0 || session->phase != SESSION_LIVE)
+        return;
+    /* Whatever a row named has been passed by now. */
+    for (uint32_t i = 0; i < share->gone_count; i++)
+        if (share->gone[i].number == 0)
+            session_superfluous(session, &share->gone[i]);
+    heap_free(share->gone);
+    share->gone = NULL;
+    share->gone_count = share->gone_capacity = 0;
+}
+
+void share_kept_init(struct share *share)
+{
+    share->task.run = run;
+}
+
+enum deliver_result share_show(struct subscription *subscription, uint64_t partition,
+                               const struct record *record, struct frame_cache *cache)
+{
+    struct share *share = container_of(subscription->client, struct share, reader);
+    struct share_ref ref = {.partition = partition, .offset = record->offset};
+    struct share_ref *gone = ref_find(share->gone, share->gone_count, ref);
+    if (gone != NULL) {
+        gone->number = UINT32_MAX; /* seen */
+        session_superfluous(share->reader.session, &ref);
+        return DELIVER_SKIPPED;
+    }
+    /* What is older goes first. */
+    if (share->returned_count > 0 || !list_is_empty(&share->reader.lags))
+        return DELIVER_FULL;
+    return share_hand_kept(share, record, cache, ref);
+}
+
+enum deliver_result share_hand_kept(struct share *share, const struct record *record,
+                                    struct frame_cache *cache, struct share_ref ref)
+{
+    struct session *session = share->reader.session;
+    if (!share->durable)
+        return share_hand(share, record, cache, &(struct share_ref){0});
+    bool is_new = ref.number == 0;
+    if (is_new && share->reader.credit == 0)
+        return DELIVER_FULL;
+    if (is_new) {
+        struct flight *flight = session_flight_new(session);
+        flight->at.partition = ref.partition;
+        flight->at.offset = ref.offset;
+        flight->at.guarantee = GUARANTEE_AT_LEAST_ONCE;
+        flight->at.state = FLIGHT_SENT;
+        flight->returned = ref.returned;
+        ref.number = flight->at.number;
+        share->reader.credit--;
+    }
+    enum deliver_result result = share_hand(share, record, cache, &ref);
+    if (result != DELIVER_FULL) {
+        session_touch(session);
+    } else if (is_new) {
+        session_flight_end(session, &session->flights[ref.number]);
+        share->reader.credit++;
+    }
+    return result;
+}
+
+void share_flight_over(struct share *share, const struct share_done *done)
+{
+    struct session *session = share->reader.session;
+    if (done->number == 0 || session == NULL || done->number > session->flight_count)
+        return;
+    struct flight *flight = &session->flights[done->number];
+    struct share_ref ref = {.partition = flight->at.partition,
+                            .offset = flight->at.offset,
+                            .returned = flight->returned && !done->stored};
+    if (flight->at.state == FLIGHT_FREE)
+        return;
+    if (done->stored || flight->returned)
+        session_superfluous(session, &ref);
+    session_flight_end(session, flight);
+    session_touch(session);
+    if (share->reader.credit++ == 0)
+        share_go_on(share);
+}
+
+void share_drop(struct share *share, struct share_ref ref)
+{
+    if (ref.number != 0)
+        share_flight_over(share, &(struct share_done){.number = ref.number});
+    else if (ref.returned && share->reader.session != NULL)
+        session_superfluous(share->reader.session, &ref);
+}
+
+/* ------------------------------------------------ what sessions give back */
+
+struct returned_mail {
+    struct mail mail;
+    struct broker_worker *to;
+    uint32_t count;
+    struct session_return returns[];
+};
+
+static void returned_deliver(struct mail *mail)
+{
+    struct returned_mail *sent = container_of(mail, struct returned_mail, mail);
+    for (uint32_t i = 0; i < sent->count; i++) {
+        const struct session_return *at = &sent->returns[i];
+        struct share *share =
+            map_get(&sent->to->shares, span_of((const uint8_t *)&at->share, sizeof at->share));
+        if (share == NULL || share->over || (share->opened && !share->durable))
+            continue; /* whoever loads it finds the row */
+        share_return(
+            share,
+            &(struct share_ref){.partition = at->partition, .offset = at->offset, .returned = true},
+            1);
+        if (share->durable)
+            share_go_on(share);
+    }
+    heap_free(sent);
+}
+
+void share_returned_post(struct broker *broker, const struct session_return *returns,
+                         uint32_t count)
+{
+    for (unsigned to = 0; to < broker->worker_count && count > 0; to++) {
+        struct returned_mail *sent = heap_new(sizeof *sent + count * sizeof *returns);
+        sent->mail.deliver = returned_deliver;
+        sent->to = &broker->workers[to];
+        for (uint32_t i = 0; i < count; i++)
+            if (broker_home(broker, returns[i].share) == sent->to)
+                sent->returns[sent->count++] = returns[i];
+        if (sent->count > 0)
+            mailbox_post(sent->to->loop, &sent->mail);
+        else
+            heap_free(sent);
+    }
+}
+
+/* ------------------------------------------------ the end */
+
+static void closed(struct request *request, enum status status)
+{
+    struct share_load *load = container_of(request, struct share_load, scan.request);
+    struct share *share = load->share;
+    struct broker_worker *worker = share->reader.worker;
+    bool found = status != STATUS_OK || load->scan.count > 0;
+    if (status == STATUS_OK)
+        blob_unref(load->scan.rows);
+    heap_free(load);
+    worker->calls--;
+    if (share->member_count > 0) {
+        awake(share);
+        return;
+    }
+    map_remove(&worker->shares, span_of(&share->id, sizeof share->id));
+    share->reader.session->expiry_s = found ? UINT32_MAX : 0;
+    share->reader.open = false;
+    loop_task_cancel(worker->loop, &share->task);
+    session_detach(&share->reader);
+    catch_up_close(&share->reader);
+    subscribe_close(&share->reader);
+    share_forget(share);
+    share_free(share);
+}
+
+void share_close(struct share *share)
+{
+    share->busy = true;
+    load_begin(share, SHARE_KIND_MEMBER, 1, closed);
+}

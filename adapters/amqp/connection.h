@@ -286,7 +286,7 @@ void amqp_subscribers_drained(struct amqp_connection *connection);
 /* durable.c: what a subscriber keeps when its link goes. */
 /* What the source asks for; answered in local. INVALID: its name is too long. */
 enum status amqp_kept_read(struct amqp_subscriber *subscriber, pn_terminus_t *local);
-/* Finds what is kept under the name, or begins it; then amqp_subscriber_begin() or the refusal. */
+/* Finds what is kept under the name, or begins it; then amqp_subscriber_ready() or the refusal. */
 void amqp_kept_attach(struct amqp_subscriber *subscriber);
 /* The link has gone. False: the subscriber stays, for as long as session or connection are there.
  */

@@ -341,7 +341,8 @@ static void arrived(struct amqp_peer *peer, pn_delivery_t *delivery)
     pn_data_t *body = pn_message_body(message);
     pn_data_rewind(body);
     pn_data_next(body);
-    pn_bytes_t text = pn_data_get_binary(body);
+    pn_bytes_t text =
+        pn_data_type(body) == PN_STRING ? pn_data_get_string(body) : pn_data_get_binary(body);
     unsigned index = 0;
     while (index < HELD_MAX && peer->held[index].delivery != NULL)
         index++;
@@ -545,6 +546,9 @@ void amqp_peer_calm(struct amqp_peer *peer)
 
 void amqp_peer_stop(struct amqp_peer *peer)
 {
+    if (peer->peer.shared == NULL ||
+        !(pn_connection_state(peer->driver.connection) & PN_REMOTE_ACTIVE))
+        history_fail("%s never gets in", peer->name);
     peer->wanted = false;
     sim_disconnect(&peer->peer);
 }

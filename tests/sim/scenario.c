@@ -6,7 +6,9 @@
 #include <stdlib.h>
 
 #include "adapters/amqp/amqp.h"
+#include "adapters/http/websocket.h"
 #include "adapters/mqtt/mqtt.h"
+#include "adapters/ws/ws.h"
 #include "core/base/heap.h"
 #include "core/base/trace.h"
 #include "tests/sim/admin_peer.h"
@@ -19,6 +21,7 @@
 #include "tests/sim/session_peer.h"
 #include "tests/sim/sim.h"
 #include "tests/sim/work_history.h"
+#include "tests/sim/ws_peer.h"
 
 enum {
     WORKERS_MAX = 3,
@@ -26,6 +29,7 @@ enum {
     MEMBERS = 3,
     SESSIONS = 4,
     AMQP_PEERS = 3,
+    WS_PEERS = 2,
     CONSUMERS = 4 /* one of dead letters */,
     CRASHES_MAX = 5,
     MINUTE_MS = 60 * 1000
@@ -39,6 +43,7 @@ static struct {
     bool ready;
     struct request ready_request;
     struct consumer *consumers[CONSUMERS];
+    struct http *https[WORKERS_MAX];
 } gateway;
 
 static struct sim_disk *disk;
@@ -47,6 +52,7 @@ static struct subscriber *subscribers[SUBSCRIBERS];
 static struct member *members[MEMBERS];
 static struct session_peer *sessions[SESSIONS];
 static struct amqp_peer *amqp_peers[AMQP_PEERS];
+static struct ws_peer *ws_peers[WS_PEERS];
 static bool polite;
 
 /* ------------------------------------------------ the gateway's life */
@@ -87,6 +93,13 @@ static void boot(void)
     broker_when_ready(gateway.broker, &gateway.ready_request);
     if (!sim_run(is_ready, NULL, MINUTE_MS))
         history_fail("the gateway never becomes ready");
+    static const struct websocket_protocol protocols[] = {
+        {"polylog.v1", &ws_adapter, .messages = true}};
+    struct http_options http_options = {0};
+    for (unsigned i = 0; i < gateway.workers; i++) {
+        gateway.https[i] = http_open(broker_worker(gateway.broker, i), &http_options);
+        http_serve_websockets(gateway.https[i], protocols, 1);
+    }
 }
 
 static void crash(void)
@@ -107,7 +120,7 @@ static struct broker_worker *any_worker(void)
 }
 
 struct dialing {
-    const struct adapter *adapter;
+    const struct adapter *adapter; /* NULL: HTTP */
     struct broker_worker *worker;
     struct stream *stream;
 };
@@ -116,6 +129,14 @@ static void accepted(void *context)
 {
     struct dialing *dialing = context;
     connection_start(dialing->adapter, dialing->worker, dialing->stream);
+    heap_free(dialing);
+}
+
+static void accepted_http(void *context)
+{
+    struct dialing *dialing = context;
+    http_accept_stream(gateway.https[broker_worker_index(dialing->worker)], dialing->stream,
+                       ENTRY_FREE);
     heap_free(dialing);
 }
 
@@ -135,7 +156,7 @@ static bool dial_any(const struct adapter *adapter, struct sim_peer *peer)
     dialing->adapter = adapter;
     dialing->worker = any_worker();
     dialing->stream = sim_connect(broker_loop(dialing->worker), peer);
-    sim_on(broker_loop(dialing->worker), accepted, dialing);
+    sim_on(broker_loop(dialing->worker), adapter == NULL ? accepted_http : accepted, dialing);
     return true;
 }
 
@@ -143,6 +164,11 @@ static void dial(struct sim_peer *peer)
 {
     if (dial_any(&mqtt_adapter, peer))
         mqtt_peer_dialed(peer);
+}
+
+static void dial_http(struct sim_peer *peer)
+{
+    dial_any(NULL, peer);
 }
 
 static void dial_amqp(struct sim_peer *peer)
@@ -292,6 +318,10 @@ static void run(uint64_t seed)
         amqp_peers[i] = amqp_peer_new(i, dial_amqp);
         amqp_peer_start(amqp_peers[i]);
     }
+    for (unsigned i = 0; i < WS_PEERS; i++) {
+        ws_peers[i] = ws_peer_new(dial_http);
+        ws_peer_start(ws_peers[i]);
+    }
     start_consumers();
     repeat_start(any_worker);
     admin_move_topics(any_worker());
@@ -306,6 +336,8 @@ static void run(uint64_t seed)
         session_peer_calm(sessions[i]);
     for (unsigned i = 0; i < AMQP_PEERS; i++)
         amqp_peer_calm(amqp_peers[i]);
+    for (unsigned i = 0; i < WS_PEERS; i++)
+        ws_peer_calm(ws_peers[i]);
     if (!sim_run(all_published, NULL, 10 * MINUTE_MS))
         history_fail("publishers never finish");
     sim_run(NULL, NULL, MINUTE_MS);
@@ -325,6 +357,8 @@ static void run(uint64_t seed)
     work_check_final();
     for (unsigned i = 0; i < AMQP_PEERS; i++)
         amqp_peer_stop(amqp_peers[i]);
+    for (unsigned i = 0; i < WS_PEERS; i++)
+        ws_peer_stop(ws_peers[i]);
     sim_run(NULL, NULL, MINUTE_MS);
     read_all(REPEAT_QUEUE, repeat_final);
     repeats += repeat_check_final();
@@ -363,7 +397,7 @@ int main(int argc, char **argv)
     printf("%llu seeds from %llu: %llu records, %llu of them acknowledged, %llu dead letters, "
            "%llu said several times and stored once, %llu to members of a share, %llu to sessions "
            "and %llu of them again, topics moved %llu times, "
-           "%llu done over AMQP, %llu transactions, nothing wrong\n",
+           "%llu done over AMQP and WebSocket, %llu transactions, nothing wrong\n",
            (unsigned long long)count, (unsigned long long)first, (unsigned long long)records,
            (unsigned long long)acknowledged, (unsigned long long)dead, (unsigned long long)repeats,
            (unsigned long long)shared, (unsigned long long)kept, (unsigned long long)again,

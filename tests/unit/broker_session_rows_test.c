@@ -11,6 +11,7 @@
 #include "core/base/pack.h"
 #include "core/broker/session_names.h"
 #include "core/broker/session_rows.h"
+#include "core/broker/share_rows.h"
 #include "core/log/table.h"
 #include "core/net/loop.h"
 
@@ -123,6 +124,36 @@ static void walks(void **state)
     buf_deinit(&value);
 }
 
+/* Rows of a share lie together, by kind and then as the log does; no client has the name of one. */
+static void shares(void **state)
+{
+    (void)state;
+    uint8_t one[SHARE_ROW_KEY], other[SHARE_ROW_KEY], end[SHARE_ROW_KEY], name[SHARE_NAME];
+    struct share_ref ref;
+    enum share_kind kind;
+    share_row_key(7, SHARE_KIND_GONE, 2, 255, one);
+    share_row_key(7, SHARE_KIND_GONE, 2, 256, other);
+    assert_true(memcmp(one, other, sizeof one) < 0);
+    share_row_key(7, SHARE_KIND_RETURNED, 1, 3, other);
+    assert_true(memcmp(one, other, sizeof one) < 0);
+    share_key(8, end);
+    assert_true(memcmp(other, end, sizeof other) < 0);
+    assert_true(share_row_decode(span_of(one, sizeof one), &kind, &ref));
+    assert_true(kind == SHARE_KIND_GONE && ref.partition == 2 && ref.offset == 255);
+    assert_false(ref.returned);
+    assert_true(share_row_decode(span_of(other, sizeof other), &kind, &ref));
+    assert_true(kind == SHARE_KIND_RETURNED && ref.offset == 3 && ref.returned);
+    share_member_key(7, 9, other);
+    assert_false(share_row_decode(span_of(other, sizeof other), &kind, &ref));
+    for (size_t size = 0; size < sizeof one; size++)
+        assert_false(share_row_decode(span_of(one, size), &kind, &ref));
+    struct span text = share_name(UINT64_MAX - 1, name);
+    assert_true(share_of_name(text) == UINT64_MAX - 1);
+    assert_true(share_of_name(span_from(text, 1)) == 0);
+    assert_true(share_of_name(span_from_text("share")) == 0);
+    assert_int_equal(text.data[0], 0);
+}
+
 /* ------------------------------------------------ names */
 
 struct holder {
@@ -205,6 +236,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(keys_lie_together),
         cmocka_unit_test(positions),
+        cmocka_unit_test(shares),
         cmocka_unit_test(walks),
         cmocka_unit_test(the_newest_holds_the_name),
     };

@@ -77,12 +77,29 @@ static bool read_selector(struct change *change, const json_t *entry)
     return false;
 }
 
+/* Likewise. Missing, null and 0: the default. */
+static bool read_idle(struct change *change, const json_t *entry)
+{
+    const json_t *value = json_object_get(entry, "consumer_idle_ms");
+    change->admin.consumer_idle_ms = 0;
+    if (value == NULL || json_is_null(value) || !call_is_ours(&change->call))
+        return true;
+    if (json_is_integer(value) && json_integer_value(value) >= 0 &&
+        json_integer_value(value) <= LIMIT_CONSUMER_IDLE_MS) {
+        change->admin.consumer_idle_ms = (uint64_t)json_integer_value(value);
+        return true;
+    }
+    call_refuse(&change->call, 400, CODE_FIELD, "consumer_idle_ms must be a number from 0 to %lld.",
+                (long long)LIMIT_CONSUMER_IDLE_MS);
+    return false;
+}
+
 static bool check_fields(struct change *change, const json_t *entry)
 {
     bool second;
     return read_choice(change, entry, "start", "earliest", "latest", &second) &&
            read_choice(change, entry, "mode", "shared", "broadcast", &second) &&
-           read_selector(change, entry);
+           read_selector(change, entry) && read_idle(change, entry);
 }
 
 static bool check_names(struct change *change, const struct queue *queue)
@@ -120,6 +137,7 @@ static void create_next(struct change *change)
     read_choice(change, entry, "start", "earliest", "latest", &latest);
     read_choice(change, entry, "mode", "shared", "broadcast", &broadcast);
     read_selector(change, entry);
+    read_idle(change, entry);
     change->admin.name = json_span(json_object_get(entry, "name"));
     change->admin.start = latest ? GROUP_LATEST : GROUP_EARLIEST;
     change->admin.mode = broadcast ? GROUP_BROADCAST : GROUP_SHARED;
@@ -207,6 +225,14 @@ static void write_own_fields(struct call *call, const struct group_spec *group)
         json_put(to, "null");
     else
         json_put_text(to, selector_text(selector));
+    if (group->mode == GROUP_BROADCAST)
+        put_field(to, "consumer_idle_ms",
+                  group->consumer_idle_ms == 0 ? CONSUMER_IDLE_MS : group->consumer_idle_ms);
+    if (group->parent != 0) {
+        put_field(to, "taken", (uint64_t)atomic_load(&stat->taken_ms));
+        json_put(to, ",\"overtaken\":");
+        json_put_bool(to, atomic_load(&stat->overtaken));
+    }
 }
 
 static void write_group(struct call *call, const struct group_spec *group,
@@ -309,14 +335,15 @@ static bool read_change(struct change *change)
     json_t *value;
     json_object_foreach(call->body, name, value)
     {
-        if (strcmp(name, "selector") != 0) {
+        bool selects = strcmp(name, "selector") == 0;
+        if (!selects && strcmp(name, "consumer_idle_ms") != 0) {
             call_refuse(call, 400, CODE_FIELD, "%.64s is nothing that can be changed.", name);
             return false;
         }
-        change->admin.fields |= GROUP_FIELD_SELECTOR;
+        change->admin.fields |= selects ? GROUP_FIELD_SELECTOR : GROUP_FIELD_CONSUMER_IDLE;
     }
     if (change->admin.fields != 0)
-        return read_selector(change, call->body);
+        return read_selector(change, call->body) && read_idle(change, call->body);
     call_refuse(call, 400, CODE_FIELD, "Nothing is to be changed.");
     return false;
 }

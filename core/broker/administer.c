@@ -202,10 +202,8 @@ static enum status user_is_valid(struct broker_admin *admin)
     return STATUS_OK;
 }
 
-void broker_administer(struct broker_admin *admin)
+static void admin_init(struct broker_admin *admin)
 {
-    struct broker_worker *worker = admin->client->worker;
-    CHECK(loop_is_home(worker->loop) && admin->request.home == worker->loop);
     admin->err.text[0] = '\0';
     for (unsigned i = 0; i < 4; i++)
         buf_init(&admin->buffers[i], 0);
@@ -214,6 +212,29 @@ void broker_administer(struct broker_admin *admin)
     admin->principal = NULL;
     admin->queue = NULL;
     admin->group = NULL;
+}
+
+static void admin_begin(struct broker_worker *worker, struct broker_admin *admin)
+{
+    admin->worker = worker;
+    admin->done = admin->request.done;
+    admin->request.done = admin_done;
+    worker->calls++;
+}
+
+void administer_self(struct broker_worker *worker, struct broker_admin *admin)
+{
+    CHECK(loop_is_home(worker->loop) && admin->request.home == worker->loop);
+    admin_init(admin);
+    admin_begin(worker, admin);
+    admin_send(admin);
+}
+
+void broker_administer(struct broker_admin *admin)
+{
+    struct broker_worker *worker = admin->client->worker;
+    CHECK(loop_is_home(worker->loop) && admin->request.home == worker->loop);
+    admin_init(admin);
     enum status status = worker->ending ? STATUS_SHUTTING_DOWN : may_manage(admin);
     if (status == STATUS_OK && admin->action == ADMIN_USER_SET)
         status = user_is_valid(admin);
@@ -221,10 +242,7 @@ void broker_administer(struct broker_admin *admin)
         request_complete(&admin->request, status);
         return;
     }
-    admin->worker = worker;
-    admin->done = admin->request.done;
-    admin->request.done = admin_done;
-    worker->calls++;
+    admin_begin(worker, admin);
     if (admin->action != ADMIN_USER_SET) {
         admin_send(admin);
         return;

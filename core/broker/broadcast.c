@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Broadcast groups: every consumer is a group of its own, with positions, leases and dead letters
  * as any, called GROUP/CONSUMER. It is made, durably, at the first take under its name, and goes
- * with the broadcast group, or by itself when it is deleted. */
+ * with the broadcast group, by itself when it is deleted, or when it has not come for so long that
+ * retention has removed what it had not done. */
 #include "core/base/heap.h"
+#include "core/base/trace.h"
 #include "core/broker/worker.h"
 
 /* A take that waits for its consumer to be made. */
@@ -84,6 +86,55 @@ void broadcast_cancel(struct group_take *take)
 {
     struct join *join = take->carrier;
     join->canceled = true;
+}
+
+/* ------------------------------------------------ who does not come back */
+
+struct parting {
+    struct broker_admin admin;
+    struct broker_worker *worker;
+};
+
+static void parted(struct request *request, enum status status)
+{
+    struct broker_admin *admin = container_of(request, struct broker_admin, request);
+    struct parting *parting = container_of(admin, struct parting, admin);
+    struct broker_worker *worker = parting->worker;
+    struct home_group *home = map_get(&worker->groups, span_of(&admin->id, sizeof admin->id));
+    if (status != STATUS_OK && home != NULL) /* once more, later */
+        broadcast_expire(worker, home, true);
+    heap_free(parting);
+}
+
+static void expired(struct request *request, enum status status)
+{
+    struct home_group *home = container_of(request, struct home_group, expired);
+    struct broker_worker *worker = home->worker;
+    const struct group_spec *consumer = catalog_group(worker->catalog, home->id);
+    (void)status;
+    if (worker->ending || consumer == NULL)
+        return;
+    trace(TRACE_INFO,
+          "consumer %s has not come for long, and what it had not done is gone: it goes",
+          consumer->name);
+    struct parting *parting = heap_new(sizeof *parting);
+    parting->worker = worker;
+    parting->admin = (struct broker_admin){.action = ADMIN_GROUP_DELETE, .id = home->id};
+    request_init(&parting->admin.request, worker->loop, parted);
+    administer_self(worker, &parting->admin);
+}
+
+void broadcast_expire(struct broker_worker *worker, struct home_group *home, bool again)
+{
+    const struct group_spec *consumer = catalog_group(worker->catalog, home->id);
+    const struct group_spec *group = catalog_group(worker->catalog, consumer->parent);
+    if (group == NULL)
+        return;
+    if (again)
+        request_init(&home->expired, worker->loop, expired);
+    group_expire(home->group,
+                 group->consumer_idle_ms == 0 ? CONSUMER_IDLE_MS : group->consumer_idle_ms,
+                 again ? &home->expired : NULL);
 }
 
 /* The consumer of group whose receipt it is; NULL: of none. */

@@ -529,7 +529,7 @@ enum queue_field {
     QUEUE_FIELD_DEDUP_MS = 128,
 };
 /* Likewise of a group's. */
-enum group_field { GROUP_FIELD_SELECTOR = 1 };
+enum group_field { GROUP_FIELD_SELECTOR = 1, GROUP_FIELD_CONSUMER_IDLE = 2 };
 /* One change of the catalog: checked (rights, limits, names), stored durably, confirmed by all
  * workers, then done(), also when the client has gone. request.home must be the client's loop.
  * Spans and pointers are borrowed until done(). */
@@ -561,6 +561,7 @@ struct broker_admin {
     /* ADMIN_GROUP_CREATE, and ADMIN_GROUP_CHANGE as fields say: empty: every record. INVALID, with
      * err, for what is no selector, and for that of a broadcast group's consumer. */
     struct span selector;
+    uint64_t consumer_idle_ms; /* likewise, of a broadcast group (INVALID): 0: CONSUMER_IDLE_MS */
     /* ADMIN_USER_SET, ADMIN_GRANTS_SET, ADMIN_KEY_DELETE */
     struct span password;
     const struct grant *grants;

@@ -276,6 +276,13 @@ static enum status read_selector(struct broker_admin *admin, struct selector **s
     return err_set(&admin->err, STATUS_INVALID, "that is no selector: %s", err.text);
 }
 
+static enum status check_idle(struct broker_admin *admin, enum group_mode mode)
+{
+    if (admin->consumer_idle_ms == 0 || mode == GROUP_BROADCAST)
+        return STATUS_OK;
+    return err_set(&admin->err, STATUS_INVALID, "consumer_idle_ms is for broadcast groups");
+}
+
 /* Room for one more group of the queue? */
 static enum status group_fits(const struct broker *broker, struct broker_admin *admin,
                               const struct queue *queue, const struct catalog *next)
@@ -333,6 +340,8 @@ static enum status group_create(struct broker *broker, struct broker_admin *admi
     if (status == STATUS_OK)
         status = group_fits(broker, admin, queue, next);
     if (status == STATUS_OK)
+        status = check_idle(admin, admin->mode);
+    if (status == STATUS_OK)
         status = read_selector(admin, &selector);
     if (status != STATUS_OK) {
         heap_free(name);
@@ -341,6 +350,7 @@ static enum status group_create(struct broker *broker, struct broker_admin *admi
     struct group_spec *group = group_make(broker, admin, queue, parent);
     group->name = name;
     group->selector = selector;
+    group->consumer_idle_ms = admin->consumer_idle_ms;
     group_put(admin, group, next);
     return STATUS_OK;
 }
@@ -358,7 +368,9 @@ static enum status group_describe(struct broker *broker, struct broker_admin *ad
     if (selects && old->parent != 0)
         return err_set(&admin->err, STATUS_INVALID,
                        "a consumer has the selector of its broadcast group");
-    if (selects)
+    if (admin->fields & GROUP_FIELD_CONSUMER_IDLE)
+        status = check_idle(admin, old->mode);
+    if (selects && status == STATUS_OK)
         status = read_selector(admin, &selector);
     if (status != STATUS_OK)
         return status;
@@ -367,6 +379,8 @@ static enum status group_describe(struct broker *broker, struct broker_admin *ad
         selector_unref(group->selector);
         group->selector = selector;
     }
+    if (admin->fields & GROUP_FIELD_CONSUMER_IDLE)
+        group->consumer_idle_ms = admin->consumer_idle_ms;
     group_put(admin, group, next);
     return STATUS_OK;
 }

@@ -16,6 +16,7 @@ void groups_open(struct broker_worker *worker, const struct queue *queue,
     home->worker = worker;
     home->group = group_open(worker->broker->log, worker->log, worker->loop, queue, group);
     group_select(home->group, catalog_group_selector(worker->catalog, group));
+    broadcast_expire(worker, home, true);
     map_put(&worker->groups, span_of(&home->id, sizeof home->id), home);
     list_push(&worker->home_groups, &home->link);
 }
@@ -61,8 +62,10 @@ void groups_describe(struct broker_worker *worker, const struct group_spec *grou
         struct home_group *home = container_of(link, struct home_group, link);
         const struct group_spec *spec =
             home->queue == group->queue ? catalog_group(worker->catalog, home->id) : NULL;
-        if (spec != NULL && (spec->id == group->id || spec->parent == group->id))
-            group_select(home->group, catalog_group_selector(worker->catalog, spec));
+        if (spec == NULL || (spec->id != group->id && spec->parent != group->id))
+            continue;
+        group_select(home->group, catalog_group_selector(worker->catalog, spec));
+        broadcast_expire(worker, home, false);
     }
 }
 

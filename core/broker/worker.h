@@ -54,7 +54,7 @@ struct home_group {
     uint64_t id, queue;
     struct group *group;
     struct link link;
-    struct request closed;
+    struct request closed, expired;
     struct broker_worker *worker;
 };
 
@@ -355,7 +355,13 @@ void groups_settle(struct broker_worker *worker, const struct group_spec *group,
 void groups_look(struct broker_worker *worker, uint64_t queue);
 log_undone groups_undone;
 
+/* administer.c: a change that the broker makes by itself, whose rights are not asked for. */
+void administer_self(struct broker_worker *worker, struct broker_admin *admin);
+
 /* broadcast.c */
+/* Of a broadcast group's consumer: how long it may stay away; again: and that home->expired, which
+ * is not under way, comes when it has. */
+void broadcast_expire(struct broker_worker *worker, struct home_group *home, bool again);
 /* On the client's worker, rights are checked. */
 void broadcast_take(struct client *client, const struct group_spec *group, struct group_take *take);
 void broadcast_cancel(struct group_take *take);

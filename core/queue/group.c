@@ -320,6 +320,8 @@ static void arm_timer(struct group *group)
     sooner(&due_ms, group->rewrite_ms);
     if (group->steps_left == 0 || group->unfinished)
         sooner(&due_ms, now_ms);
+    if (group->state == GROUP_SERVING)
+        sooner(&due_ms, expiry_look(group));
     for (uint32_t i = 0; i < group->part_count; i++) {
         struct part *part = &group->parts[i];
         if (group->state == GROUP_SERVING) {

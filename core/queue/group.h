@@ -39,6 +39,11 @@ void group_change(struct group *group, const struct queue *queue);
  * for it as takes come by. Takes a reference. On the home loop. */
 void group_select(struct group *group, struct selector *selector);
 
+/* A consumer of a broadcast group, which may be forgotten: completes expired, once, when nothing
+ * was taken for idle_ms and retention has removed what was not done. expired is at home on the
+ * group's loop; NULL: only idle_ms changes. On the home loop. */
+void group_expire(struct group *group, uint64_t idle_ms, struct request *expired);
+
 /* Partitions of the queue may begin later than the group knows. On the home loop. */
 void group_look(struct group *group);
 

@@ -192,8 +192,11 @@ void feed_skip_to(struct part *part, uint64_t start)
         return;
     uint64_t lost = window_skip_to(part->window, start);
     count_lost(part, lost);
-    if (!part->dead)
-        tell_lost(part, lost);
+    if (part->dead)
+        return;
+    tell_lost(part, lost);
+    if (lost > 0)
+        expiry_overtaken(part->group);
 }
 
 void feed_skip_lost(struct part *part)

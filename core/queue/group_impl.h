@@ -108,6 +108,17 @@ struct lane {
     struct selector *selector; /* NULL: every record */
     uint64_t used;             /* grows from take to take of the group */
 };
+/* Of a consumer that may be forgotten: group_expiry.c. */
+struct expiry {
+    uint64_t idle_ms;        /* 0: it may not */
+    struct request *expired; /* NULL: nobody is told (any more) */
+    uint64_t look_ms;        /* when it is looked at next */
+    int64_t taken_ms;        /* wall clock: when somebody took last, or waited */
+    bool overtaken;          /* since then by retention */
+    int64_t stored_ms;
+    bool stored_overtaken;
+};
+
 enum { LANE_RECORDS, LANE_DEAD, LANES, CHOICES_MAX = 32 };
 
 struct group {
@@ -127,6 +138,8 @@ struct group {
     struct buf labels_row;
     uint8_t labels_key[9];
     struct selector *selector; /* likewise; NULL: everything */
+
+    struct expiry expiry;
 
     struct lane *choices[CHOICES_MAX]; /* lanes with a selector */
     uint32_t choice_count;
@@ -171,7 +184,7 @@ struct group {
     struct list answering;  /* settlements in the write under way */
     struct storage_row *rows;
     struct log_rows write;
-    uint8_t epoch_key[9], epoch_row[5], remove_keys[12][9], unit_keys[2][17];
+    uint8_t epoch_key[9], epoch_row[14], remove_keys[12][9], unit_keys[2][17];
 
     uint32_t part_count; /* those of the queue, then that of the dead letters, if there is one */
     struct part parts[];
@@ -231,6 +244,15 @@ bool filter_record(struct part *part, const struct find *find);
 enum status filter_load(struct group *group, struct span row);
 bool filter_row(struct group *group, struct span *row); /* false: nothing is to be stored */
 void filter_deinit(struct group *group);
+
+/* group_expiry.c */
+void expiry_taken(struct group *group);     /* a take came, or went */
+void expiry_overtaken(struct group *group); /* retention has removed what was not done */
+/* At the end of a turn; when to look again, as loop_now_ms(); 0: not. */
+uint64_t expiry_look(struct group *group);
+bool expiry_has_changes(const struct group *group); /* that are to be stored */
+void expiry_store(struct group *group, int64_t *taken_ms, bool *overtaken);
+void expiry_load(struct group *group, int64_t taken_ms, bool overtaken);
 
 /* group_feed.c */
 enum feed { FEED_RECORD, FEED_NOTHING, FEED_LATER, FEED_SKIPPED };

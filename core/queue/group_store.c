@@ -16,6 +16,7 @@
 #include "core/log/table.h"
 
 enum { DELTAS_MAX = 512, ROW_LIMIT = 64 * 1024 * 1024, REWRITE_MS = 1000, EPOCH_VERSION = 1 };
+enum { EPOCH_TAKEN = 2 }; /* the version of those that may be forgotten */
 enum { KEY_EPOCH = 9, KEY_SNAPSHOT = 17, KEY_DELTA = 25, KEY_MOVED = 25 };
 
 static struct span key_group(uint8_t *key, enum table table, uint64_t group)
@@ -92,9 +93,13 @@ static enum status load_epoch(struct group *group, struct span value)
     struct reader reader = reader_of(value);
     uint8_t version = reader_u8(&reader);
     group->epoch = reader_u32(&reader);
-    if (version > EPOCH_VERSION)
+    if (version > EPOCH_TAKEN)
         return STATUS_UNSUPPORTED;
-    return reader.failed || version != EPOCH_VERSION ? STATUS_MALFORMED : STATUS_OK;
+    if (version == EPOCH_TAKEN) {
+        int64_t taken_ms = (int64_t)reader_u64(&reader);
+        expiry_load(group, taken_ms, reader_u8(&reader) != 0);
+    }
+    return reader.failed || version == 0 ? STATUS_MALFORMED : STATUS_OK;
 }
 
 static enum status load_row(struct group *group, struct span key, struct span value)
@@ -251,6 +256,20 @@ static void add_row(struct group *group, enum storage_change change, struct span
         (struct storage_row){.change = change, .key = key, .value = value, .offset_at = -1};
 }
 
+static void add_epoch_row(struct group *group)
+{
+    bool expires = group->expiry.idle_ms != 0, overtaken = false;
+    int64_t taken_ms = 0;
+    group->epoch_row[0] = expires ? EPOCH_TAKEN : EPOCH_VERSION;
+    store_u32(group->epoch_row + 1, group->epoch);
+    if (expires)
+        expiry_store(group, &taken_ms, &overtaken);
+    store_u64(group->epoch_row + 5, (uint64_t)taken_ms);
+    group->epoch_row[13] = overtaken;
+    add_row(group, STORAGE_PUT, key_group(group->epoch_key, TABLE_GROUP_EPOCH, group->spec->id),
+            span_of(group->epoch_row, expires ? 14 : 5));
+}
+
 /* What says that records have moved goes with the records; after a seek, what lies from the new
  * position on is not done any more. */
 static void add_moved_row(struct part *part)
@@ -332,6 +351,8 @@ void store_flush(struct group *group)
             complete &= part_rows(&group->parts[i]);
     if (complete)
         add_unit_rows(group);
+    if (expiry_has_changes(group))
+        add_epoch_row(group);
     struct span labels;
     if (filter_row(group, &labels))
         add_row(group, STORAGE_PUT,
@@ -364,10 +385,7 @@ static void write_opening(struct group *group)
     }
     add_unit_rows(group);
     group->epoch++;
-    group->epoch_row[0] = EPOCH_VERSION;
-    store_u32(group->epoch_row + 1, group->epoch);
-    add_row(group, STORAGE_PUT, key_group(group->epoch_key, TABLE_GROUP_EPOCH, group->spec->id),
-            span_of(group->epoch_row, sizeof group->epoch_row));
+    add_epoch_row(group);
     write_start(group);
 }
 

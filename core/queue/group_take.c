@@ -17,6 +17,7 @@ static void take_leave(struct group *group, struct group_take *take)
     link_remove(&take->link);
     loop_timer_stop(group->loop, &take->timer);
     take->lane->impatient -= take->wait_ms == 0;
+    expiry_taken(group);
     if (list_is_empty(&take->lane->takes))
         link_remove(&take->lane->waiting);
     group->taken_ms = loop_now_ms(group->loop);
@@ -76,6 +77,7 @@ void group_take(struct group *group, struct group_take *take)
     else
         loop_timer_start(group->loop, &take->timer, take->wait_ms);
     group->taken_ms = loop_now_ms(group->loop);
+    expiry_taken(group);
     group_wake(group);
 }
 

@@ -11,8 +11,8 @@
 #include "core/base/reader.h"
 
 /* Of queues 1 ended before overflow; of groups 1 before the mode, 2 before the parent, 3
- * before the selector. */
-enum { QUEUE_VERSION = 2, GROUP_VERSION = 4 };
+ * before the selector, 4 before how long consumers may stay away. */
+enum { QUEUE_VERSION = 2, GROUP_VERSION = 5 };
 enum { QUEUE_BUILT_IN = 1, QUEUE_DESCRIBED = 2, QUEUE_REDRIVE = 4 }; /* flags of a queue's row */
 enum { GROUP_COUNTS = 1 };
 
@@ -237,6 +237,7 @@ enum status group_spec_encode(const struct group_spec *group, struct buf *to)
     pack_u8(&pack, (uint8_t)group->mode);
     pack_uvarint(&pack, group->parent);
     pack_block(&pack, group->selector == NULL ? (struct span){0} : selector_text(group->selector));
+    pack_uvarint(&pack, group->consumer_idle_ms);
     return pack.status;
 }
 
@@ -265,6 +266,7 @@ enum status group_spec_decode(struct span row, struct group_spec **decoded)
     struct span selector = version > 3 ? reader_block(&reader) : (struct span){0};
     if (selector.size > 0 && selector_compile(selector, &group->selector, NULL) != STATUS_OK)
         reader.failed = true;
+    group->consumer_idle_ms = version > 4 ? reader_uvarint(&reader) : 0;
     if (reader.failed || reader_left(&reader) != 0 || start > GROUP_LATEST ||
         mode > GROUP_BROADCAST) {
         group_spec_unref(group);

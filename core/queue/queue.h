@@ -67,6 +67,7 @@ enum group_start { GROUP_EARLIEST, GROUP_LATEST };
 /* Broadcast: every consumer gets every record. Each is a group of its own then, made when its name
  * is first heard; the broadcast group itself holds no state. */
 enum group_mode { GROUP_SHARED, GROUP_BROADCAST };
+#define CONSUMER_IDLE_MS (UINT64_C(7) * 24 * 60 * 60 * 1000)
 
 struct group_stat {
     atomic_uint refs;
@@ -79,6 +80,9 @@ struct group_stat {
     _Atomic uint64_t dead_produced; /* dead letters ever */
     _Atomic uint64_t held_bytes;    /* bytes of the log from its oldest undone record on */
     _Atomic uint64_t lost; /* skipped: removed by retention or not readable (since start) */
+    /* Of a broadcast group's consumer: */
+    _Atomic int64_t taken_ms;           /* when it took, or waited, last; 0: not known yet */
+    atomic_bool overtaken;              /* since then retention has removed what it had not done */
     struct partition_stat dead_letters; /* bounds of their partition */
     uint32_t partition_count;
     _Atomic uint64_t undone[]; /* per partition: the first offset not done; 0 until it is known */
@@ -98,6 +102,9 @@ struct group_spec { /* "spec": the description; the living group is struct group
     /* What it wants, besides its labels; NULL: every record. Consumers of a broadcast group have
      * none of their own: the group's holds for them. */
     struct selector *selector;
+    uint64_t
+        consumer_idle_ms; /* of a broadcast group: consumers that have not taken anything for so
+                           * long, and were overtaken by retention, go; 0: CONSUMER_IDLE_MS */
     struct group_stat *stat;
 };
 

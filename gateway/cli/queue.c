@@ -126,25 +126,46 @@ static enum outcome group_list(struct cli *cli)
     return cli_list(cli, cli_query(path, "include_deadletter", "true"), "groups", group_columns);
 }
 
+/* The options that create and set share. */
+static enum outcome add_group_fields(const struct cli *cli, json_t *body)
+{
+    const char *selector = cli_option(cli, "selector", 0);
+    json_int_t idle_ms = -1;
+    enum outcome outcome = cli_duration(cli, "consumer-idle", LIMIT_CONSUMER_IDLE_MS, &idle_ms);
+    if (selector != NULL)
+        json_object_set_new(body, "selector", json_string(selector));
+    if (idle_ms >= 0)
+        json_object_set_new(body, "consumer_idle_ms", json_integer(idle_ms));
+    return outcome;
+}
+
 static enum outcome group_create(struct cli *cli)
 {
     const char *start = cli_option(cli, "start", 0);
     bool broadcast = cli_option(cli, "broadcast", 0) != NULL;
-    return cli_change(cli, "POST", cli_path("/v1/default/queues/%s/groups", cli->words[0]),
-                      json_pack("{s:[{s:s, s:s, s:s, s:s?}]}", "groups", "name", cli->words[1],
-                                "start", start != NULL ? start : "earliest", "mode",
-                                broadcast ? "broadcast" : "shared", "selector",
-                                cli_option(cli, "selector", 0)));
+    json_t *group =
+        json_pack("{s:s, s:s, s:s}", "name", cli->words[1], "start",
+                  start != NULL ? start : "earliest", "mode", broadcast ? "broadcast" : "shared");
+    enum outcome outcome = add_group_fields(cli, group);
+    if (outcome == OUTCOME_OK)
+        return cli_change(cli, "POST", cli_path("/v1/default/queues/%s/groups", cli->words[0]),
+                          json_pack("{s:[o]}", "groups", group));
+    json_decref(group);
+    return outcome;
 }
 
 static enum outcome group_set(struct cli *cli)
 {
-    const char *selector = cli_option(cli, "selector", 0);
-    if (selector == NULL)
-        return cli_say(OUTCOME_USAGE, "nothing is to be changed: polylog group set --help");
-    return cli_change(cli, "PATCH",
-                      cli_path("/v1/default/queues/%s/groups/%s", cli->words[0], cli->words[1]),
-                      json_pack("{s:s}", "selector", selector));
+    json_t *body = json_object();
+    enum outcome outcome = add_group_fields(cli, body);
+    if (outcome == OUTCOME_OK && json_object_size(body) == 0)
+        outcome = cli_say(OUTCOME_USAGE, "nothing is to be changed: polylog group set --help");
+    if (outcome == OUTCOME_OK)
+        return cli_change(cli, "PATCH",
+                          cli_path("/v1/default/queues/%s/groups/%s", cli->words[0], cli->words[1]),
+                          body);
+    json_decref(body);
+    return outcome;
 }
 
 static enum outcome seek_body(const struct cli *cli, json_t *body)
@@ -248,11 +269,15 @@ static const struct cli_option group_options[] = {
     {"start", "WHERE", "earliest (default) or latest"},
     {"broadcast", NULL, "every consumer gets every message: consume --consumer NAME"},
     {"selector", "EXPR", "only what matches is the group's; the rest is done for it"},
+    {"consumer-idle", "DURATION",
+     "of broadcast: consumers that retention has overtaken go then (7d)"},
     {NULL, NULL, NULL},
 };
 
 static const struct cli_option group_set_options[] = {
     {"selector", "EXPR", "only what matches is the group's from now on; empty: everything"},
+    {"consumer-idle", "DURATION",
+     "of broadcast: consumers that retention has overtaken go then (7d)"},
     {NULL, NULL, NULL},
 };
 

@@ -91,6 +91,9 @@ def messages_go_in_and_come_out(running):
     assert [group["selector"] for group in groups] == ["a = 'b'", "n > 1"], groups
     call(running, "group", "set", "orders", "odd", "--selector", "")
     assert answer(running, "group", "list", "orders")["groups"][1]["selector"] is None
+    call(running, "group", "create", "orders", "all", "--broadcast", "--consumer-idle", "1h")
+    call(running, "group", "set", "orders", "all", "--consumer-idle", "2d")
+    assert answer(running, "group", "list", "orders")["groups"][2]["consumer_idle_ms"] == 2 * 24 * 3600 * 1000
     call(running, "group", "delete", "orders", "odd")
     call(running, "group", "delete", "orders", "billing")
     call(running, "consume", "orders", "billing", expected=1)

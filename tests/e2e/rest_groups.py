@@ -199,6 +199,42 @@ def broadcast_at_once(gateway):
     assert sorted(got) == [(name, body) for name in ("a", "b") for body in range(200)], len(got)
 
 
+def consumers_that_stay_away(gateway):
+    """A consumer that has not come for long goes when retention has removed what it had not done; nobody else does."""
+    make(gateway, group=None, max_records=10)
+    add_group(gateway, "q", "all", mode="broadcast", consumer_idle_ms=400)
+    add_group(gateway, "q", "patient", mode="broadcast")
+    path = f"{V1}/queues/q/groups"
+    for wrong in (-1, "1h", 315360000001):
+        refused(gateway.call("PATCH", f"{path}/all", {"consumer_idle_ms": wrong}), 400, 10240009, "consumer_idle_ms")
+    refused(gateway.call("POST", path, {"groups": [{"name": "x", "consumer_idle_ms": 5}]}), 400, 10240012, "broadcast")
+
+    def listed():
+        return {one["name"]: one for one in good(gateway.call("GET", path))["groups"]}
+
+    assert (listed()["all"]["consumer_idle_ms"], listed()["patient"]["consumer_idle_ms"]) == (400, 604800000)
+    publish(gateway, *range(5))
+    for group, consumer in (("all", "gone"), ("all", "done"), ("patient", "gone")):
+        items = take(gateway, group=group, consumer=consumer, time_wait=5)
+        assert len(items) == 5
+        if consumer == "done":
+            good(settle(gateway, "ack", handlers(items), group=group))
+    shown = listed()["all/gone"]
+    assert abs(shown["taken"] - time.time() * 1000) < 20000 and shown["overtaken"] is False, shown
+    time.sleep(0.6)
+    assert {"all/gone", "all/done"} <= set(listed())        # all that it is owed is there
+    gateway.kill9()
+    gateway.restart()
+    publish(gateway, *range(20))
+    assert until(lambda: "all/gone" not in listed())
+    assert until(lambda: publish(gateway, "more") and listed()["patient/gone"]["overtaken"])
+    good(gateway.call("PATCH", f"{path}/patient", {"consumer_idle_ms": 300}))
+    assert until(lambda: "patient/gone" not in listed())
+    # It is new again when it comes.
+    publish(gateway, *range(10))
+    assert bodies(take(gateway, group="all", consumer="gone", max_msgs=100, time_wait=5))[-10:] == list(range(10))
+
+
 def deleted_under_load(gateway):
     """Publishers, consumers and waiters of a queue that goes: each is told, none hangs, nothing crashes."""
     stop = threading.Event()
@@ -244,4 +280,4 @@ def deleted_under_load(gateway):
     assert bodies(take(gateway)) == ["alone"]
 
 
-run(selectors, group_selectors, many_selectors, fifo, broadcast, broadcast_at_once, deleted_under_load)
+run(selectors, group_selectors, many_selectors, fifo, broadcast, broadcast_at_once, consumers_that_stay_away, deleted_under_load)

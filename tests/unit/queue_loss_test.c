@@ -119,12 +119,69 @@ static void held_is_what_lies_behind_the_oldest(void **state)
     rig_close();
 }
 
+static unsigned expired;
+
+static void consumer_expired(struct request *request, enum status status)
+{
+    (void)request;
+    assert_int_equal(status, STATUS_OK);
+    expired++;
+}
+
+/* What the store says of a consumer that nobody takes for, in steps of the clock's own time. */
+static void who_stays_away_expires_when_overtaken(void **state)
+{
+    (void)state;
+    enum { IDLE_MS = 60 };
+    struct take take, waiting;
+    struct request request;
+    struct group_stat *stat;
+    rig_open(1);
+    stat = rig.spec->stat;
+    request_init(&request, rig.loop, consumer_expired);
+    open_group();
+    group_expire(rig.group, IDLE_MS, &request);
+    publish(0, 0, 10, NULL);
+    assert_int_equal(take_some(&take, 3, 0, 30000), 3);
+    take_drop(&take);
+    run_ms(2 * IDLE_MS);
+    assert_int_equal(expired, 0); /* what it is owed is there */
+    assert_false(atomic_load(&stat->overtaken));
+    take_start(&waiting, 100, 5000, 30000);
+    run_ms(5); /* the rest */
+    assert_true(waiting.done);
+    take_drop(&waiting);
+    take_start(&waiting, 100, 5000, 30000);
+    limit_records(4);
+    assert_true(atomic_load(&stat->overtaken) || !waiting.done);
+    run_ms(2 * IDLE_MS);
+    assert_int_equal(expired, 0); /* somebody waits */
+    group_take_cancel(rig.group, &waiting.take);
+    take_wait(&waiting);
+    publish(0, 10, 10, NULL);
+    limit_records(4);
+    assert_true(atomic_load(&stat->overtaken));
+    run_ms(5);
+    crash_and_open(); /* and that is stored */
+    group_expire(rig.group, 1000000, &request);
+    run_ms(5);
+    assert_true(atomic_load(&stat->overtaken));
+    group_expire(rig.group, IDLE_MS, NULL);
+    for (unsigned i = 0; i < 200 && expired == 0; i++)
+        run_ms(10);
+    assert_int_equal(expired, 1);
+    run_ms(2 * IDLE_MS);
+    assert_int_equal(expired, 1); /* once */
+    rig_close();
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(purged_is_done_and_not_lost),
         cmocka_unit_test(removed_is_lost),
         cmocka_unit_test(held_is_what_lies_behind_the_oldest),
+        cmocka_unit_test(who_stays_away_expires_when_overtaken),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

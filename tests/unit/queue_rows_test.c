@@ -121,6 +121,7 @@ static void test_group_spec_rows(void **state)
         .mode = GROUP_BROADCAST,
         .counts = true,
         .created_ms = -1,
+        .consumer_idle_ms = 300,
         .stat = group_stat_new(1),
     };
     struct err err;
@@ -141,9 +142,14 @@ static void test_group_spec_rows(void **state)
     assert_true(copy->counts);
     assert_int_equal(copy->created_ms, -1);
     assert_true(span_is(selector_text(copy->selector), "a = 1"));
+    assert_int_equal(copy->consumer_idle_ms, 300);
     struct group_spec *none, *older;
     size_t whole = row.size;
-    row.size -= 6; /* before the selector, which is six bytes */
+    row.data[0] = 4; /* ended before how long consumers may stay away, which is two bytes */
+    assert_int_equal(group_spec_decode(span_of(row.data, row.size - 2), &older), STATUS_OK);
+    assert_int_equal(older->consumer_idle_ms, 0);
+    group_spec_unref(older);
+    row.size -= 8; /* before the selector, which is six bytes */
     row.data[0] = 1;
     assert_int_equal(group_spec_decode(span_of(row.data, row.size - 3), &older), STATUS_OK);
     assert_int_equal(older->mode, GROUP_SHARED);
@@ -160,10 +166,10 @@ static void test_group_spec_rows(void **state)
     assert_null(older->selector);
     group_spec_unref(older);
     row.size = whole;
-    row.data[0] = 5;
+    row.data[0] = 6;
     assert_int_equal(group_spec_decode(buf_span(&row), &none), STATUS_UNSUPPORTED);
-    row.data[0] = 4;
-    row.data[row.size - 1] = '='; /* a = = */
+    row.data[0] = 5;
+    row.data[row.size - 3] = '='; /* a = = */
     assert_int_equal(group_spec_decode(buf_span(&row), &none), STATUS_MALFORMED);
     for (size_t size = 0; size < row.size; size++)
         assert_int_equal(group_spec_decode(span_of(row.data, size), &none), STATUS_MALFORMED);

@@ -212,6 +212,8 @@ static enum status open_broker(struct gateway *gateway, struct err *err)
         .retention_hours = (uint32_t)gateway->config.retention_hours,
         .retention_bytes = (uint64_t)gateway->config.retention_bytes,
         .subscription_limit = (uint32_t)gateway->config.limit_subscriptions,
+        .dedup_key_limit = (uint32_t)gateway->config.limit_dedup_ids,
+        .producer_limit = (uint32_t)gateway->config.limit_producers,
         .publish_rate = (uint32_t)gateway->config.limit_publish_rate,
         .topic_levels = (uint32_t)gateway->config.limit_topic_levels,
         .resume_rate = (uint32_t)gateway->config.limit_resume_rate,

@@ -28,6 +28,8 @@ struct broker_options {
     uint32_t queue_limit;        /* per tenant; 0: LIMIT_QUEUES */
     uint32_t group_limit_dms;    /* groups per queue made through DMS calls; 0: 3 */
     uint32_t subscription_limit; /* per client; 0: LIMIT_SUBSCRIPTIONS */
+    uint32_t dedup_key_limit;    /* ids remembered, per worker; 0: LIMIT_DEDUP_KEYS */
+    uint32_t producer_limit;     /* with numbers, per worker; 0: LIMIT_PRODUCERS */
     uint32_t publish_rate;       /* per second and client; what is more is refused. 0: no limit */
     uint32_t topic_levels;       /* of a topic or filter; 0: LIMIT_TOPIC_LEVELS */
     /* Of a session that comes back: deliveries per second of what was kept for it, evenly, and how

@@ -53,6 +53,8 @@ void deduped_open(struct broker_worker *worker)
         .log = worker->broker->log,
         .log_worker = worker->log,
         .loop = worker->loop,
+        .key_limit = worker->broker->options.dedup_key_limit,
+        .producer_limit = worker->broker->options.producer_limit,
     };
     worker->deduped.walk = (struct row_walk){.table = TABLE_DEDUP, .found = found};
     row_walk_start(&worker->deduped.walk, worker);

@@ -141,6 +141,11 @@ static void settle(struct dedup_item *item, enum status status, bool duplicate, 
     item->due_ms = 0;
 }
 
+static bool is_full(uint64_t count, uint64_t limit, uint64_t fallback)
+{
+    return count >= (limit == 0 ? fallback : limit);
+}
+
 static void look_up_sequence(struct dedup *dedup, struct dedup_item *item)
 {
     struct dedup_producer *producer = find_producer(dedup, item->producer);
@@ -148,7 +153,8 @@ static void look_up_sequence(struct dedup *dedup, struct dedup_item *item)
         settle(item, STATUS_INVALID, false, 0);
         return;
     }
-    if (producer == NULL && dedup->worker->producers >= LIMIT_PRODUCERS) {
+    if (producer == NULL &&
+        is_full(dedup->worker->producers, dedup->worker->producer_limit, LIMIT_PRODUCERS)) {
         settle(item, STATUS_OVER_QUOTA, false, 0);
         return;
     }
@@ -191,7 +197,8 @@ static void look_up_key(struct dedup *dedup, struct dedup_item *item, int64_t no
     } else if (dedup_window_find(&dedup->window, &item->key, now_ms, &offset, &due_ms)) {
         settle(item, STATUS_OK, true, offset);
         item->due_ms = due_ms;
-    } else if (dedup->worker->keys + dedup->pending.count >= LIMIT_DEDUP_KEYS) {
+    } else if (is_full(dedup->worker->keys + dedup->pending.count, dedup->worker->key_limit,
+                       LIMIT_DEDUP_KEYS)) {
         settle(item, STATUS_OVER_QUOTA, false, 0);
     } else {
         map_put(&dedup->pending, key_span(item), item);

@@ -33,6 +33,8 @@ struct dedup_worker {
     struct log *log;
     struct log_worker *log_worker;
     struct loop *loop;
+    uint64_t key_limit, producer_limit; /* so many may be remembered in all; 0: LIMIT_DEDUP_KEYS,
+                                         * LIMIT_PRODUCERS */
 
     uint32_t in_flight; /* requests under way; 0 once all are closed and gone */
     uint64_t keys, producers;
@@ -51,7 +53,7 @@ struct dedup_item {
     uint64_t producer;
     int32_t epoch;    /* 0 to 32767 */
     int32_t sequence; /* of the first record; the next ones follow, 0 after INT32_MAX. -1: none */
-    /* Out. OVER_QUOTA: too much is remembered already (LIMIT_DEDUP_KEYS, LIMIT_PRODUCERS). STALE:
+    /* Out. OVER_QUOTA: too much is remembered already (key_limit, producer_limit). STALE:
      * the producer has a later epoch. OUT_OF_RANGE: the sequence is not the next one. Else as
      * log_append().
      */

@@ -120,6 +120,32 @@ def delayed(gateway):
     assert len(records(gateway)["records"]) == 7
 
 
+def limits():
+    """More ids, or producers, than may be remembered: what is new is refused until something may be forgotten; what is
+    known is answered all the same, and records without an id go in."""
+    gateway = Gateway(None, "workers=1", "limit.dedup_ids=20", "limit.producers=3")
+    make(gateway)
+    one = lambda id, **more: post(gateway, {"body": id, "dedup_id": id, **more})
+    first = [offsets(one(str(i))) for i in range(19)]
+    waits = good(one("19", delay_ms=60000), 201)["messages"]
+    refused(one("20"), 429, 10240407)
+    refused(one("20", delay_ms=5), 429, 10240407)
+    mixed = good(post(gateway, *({"body": id, "dedup_id": id} for id in ("3", "20", "19")), "plain"), 201)["messages"]
+    assert [result["state"] for result in mixed] == [0, 1, 0, 0], mixed
+    assert (mixed[0]["partition"], mixed[0]["offset"]) == first[3][0] and mixed[2] == waits[0], mixed
+    good(gateway.call("PATCH", f"{V1}/queues/q", {"dedup_ms": 1}))
+    assert until(lambda: one("20")[0] == 201), "what is too old makes room"
+    for name in ("ann", "ben", "cid"):
+        assert post(gateway, "x", headers=numbered(name, 0))[0] == 201
+    refused(post(gateway, "x", headers=numbered("dan", 0)), 429, 10240407)
+    assert post(gateway, "x", headers=numbered("cid", 1))[0] == 201
+    gateway.kill9()
+    gateway.restart()
+    refused(post(gateway, "x", headers=numbered("dan", 0)), 429, 10240407)
+    assert post(gateway, "x", headers=numbered("ben", 1))[0] == 201
+    gateway.stop()
+
+
 def mqtt_and_cli(gateway):
     make(gateway)
     good(gateway.call("PUT", f"{V1}/routes/d%2F%23", {"queue": "q"}))
@@ -192,4 +218,4 @@ def death_between():
     gateway.stop()
 
 
-run(keyed, by_number, bad_input, window, delayed, mqtt_and_cli, death_between)
+run(keyed, by_number, bad_input, window, delayed, limits, mqtt_and_cli, death_between)

@@ -14,7 +14,6 @@
 #include "core/queue/dedup_impl.h"
 
 enum { LOOK_AGAIN_MS = 60 * 1000 };
-enum { ITEM_NEW, ITEM_SETTLED, ITEM_AGAIN }; /* AGAIN: settled with another item */
 
 /* ------------------------------------------------ life */
 
@@ -436,55 +435,44 @@ static void run_add(struct dedup_append *append, const struct dedup_item *item)
     };
 }
 
+/* The keys are one row, the first; sequences follow. */
 static void rows_make(struct dedup_append *append)
 {
     struct dedup *dedup = append->dedup;
-    uint32_t count = append->count;
-    append->rows = heap_new(count * (sizeof *append->rows + DEDUP_ROW_MAX) +
-                            append->more_count * sizeof *append->rows);
-    append->runs = heap_array(count, sizeof *append->runs);
-    uint8_t *at = (uint8_t *)(append->rows + count + append->more_count);
-    uint32_t rows = 0;
-    for (uint32_t i = 0; i < count; i++) {
-        const struct dedup_item *item = &append->items[i];
-        if (item->state != ITEM_NEW)
-            continue;
-        if (item->sequence >= 0) {
-            run_add(append, item);
-        } else if (dedup_key_is_set(&item->key)) {
-            if (append->bucket == NULL) {
-                append->bucket = dedup_window_newest(&dedup->window, append->at_ms);
-                append->bucket->in_flight++;
-            }
-            uint8_t *bytes = at + rows * DEDUP_ROW_MAX;
-            append->rows[rows++] =
-                append->delayed == NULL
-                    ? dedup_store_key(dedup, item, append->bucket, append->at_ms, bytes)
-                    : dedup_store_delayed(dedup, item, append->bucket, append->at_ms, bytes);
-        }
+    uint32_t keys = 0, sequences = 0;
+    for (uint32_t i = 0; i < append->count; i++) {
+        keys += dedup_is_new_key(&append->items[i]);
+        sequences += append->items[i].state == ITEM_NEW && append->items[i].sequence >= 0;
     }
-    for (uint32_t i = 0; i < append->run_count; i++, rows++) {
+    uint32_t row_max = 1 + sequences + append->more_count, rows = 0;
+    append->rows = heap_new(row_max * sizeof *append->rows + sequences * DEDUP_ROW_MAX +
+                            dedup_store_keys_size(append, keys));
+    append->runs = sequences == 0 ? NULL : heap_array(sequences, sizeof *append->runs);
+    uint8_t *at = (uint8_t *)(append->rows + row_max);
+    if (keys > 0) {
+        append->bucket = dedup_window_newest(&dedup->window, append->at_ms);
+        append->bucket->in_flight++;
+        append->rows[rows++] = dedup_store_keys(append, keys, at + sequences * DEDUP_ROW_MAX);
+    }
+    for (uint32_t i = 0; sequences > 0 && i < append->count; i++)
+        if (append->items[i].state == ITEM_NEW && append->items[i].sequence >= 0)
+            run_add(append, &append->items[i]);
+    for (uint32_t i = 0; i < append->run_count; i++, at += DEDUP_ROW_MAX) {
         struct dedup_producer *producer = append->runs[i].producer;
         uint32_t slot = (producer->next + producer->pending_runs++) % DEDUP_RANGES;
-        append->rows[rows] = dedup_store_run(dedup, &append->runs[i], slot, append->at_ms,
-                                             at + rows * DEDUP_ROW_MAX);
+        append->rows[rows++] = dedup_store_run(dedup, &append->runs[i], slot, append->at_ms, at);
     }
     for (uint32_t i = 0; i < append->more_count; i++)
-        append->rows[rows + i] = append->more[i];
+        append->rows[rows++] = append->more[i];
     append->append.rows = append->rows;
-    append->append.row_count = rows + append->more_count;
+    append->append.row_count = rows;
 }
 
-/* The rows of keys are in the order of the items. */
 static void placed(struct delay_insert *insert)
 {
     struct dedup_append *append = container_of(insert, struct dedup_append, insert);
-    const struct storage_row *row = append->rows;
-    for (uint32_t i = 0; i < append->count; i++) {
-        const struct dedup_item *item = &append->items[i];
-        if (item->state == ITEM_NEW && dedup_key_is_set(&item->key))
-            dedup_store_place(row++, &insert->records[item->place].id);
-    }
+    if (append->bucket != NULL)
+        dedup_store_place(append, &append->rows[0]);
 }
 
 /* What is new of the records waits. */

@@ -2,8 +2,10 @@
 /* The inside of dedup. Rows, all keys beginning with (TABLE_DEDUP, partition):
  *
  *   0, producer, slot (0-4)  -> version, epoch, first and last sequence, time, offset of the first
- *   1, bucket, hash (16)     -> version, ms since the bucket's beginning, offset; of a delayed
- *                               record its number instead, and when it is due
+ *   2, bucket, number        -> the keys of one append: version, ms since the bucket's beginning,
+ *                               offset of its first record; of each its hash (16), which record
+ *                               of a delayed one: version, ms; of each its hash, number, due
+ *   1, bucket, hash (16)     -> one key, as it was written once: version, ms, offset
  *
  * A bucket is named by the time of its first key; buckets go as a whole, memory and rows. Internal
  * to core/queue. */
@@ -32,6 +34,7 @@ struct dedup_bucket {
     struct dedup_slot *slots;
     uint32_t count, capacity; /* a power of two */
     uint32_t in_flight;       /* appends that will put keys here */
+    uint64_t next_row;        /* number of its next row */
 };
 
 struct dedup_window {
@@ -97,6 +100,13 @@ void dedup_producer_load(struct dedup_producer *producer, uint32_t slot, int32_t
 
 /* ---------------------------------------------------------------- dedup.c */
 
+enum { ITEM_NEW, ITEM_SETTLED, ITEM_AGAIN }; /* AGAIN: settled with another item */
+
+static inline bool dedup_is_new_key(const struct dedup_item *item)
+{
+    return item->state == ITEM_NEW && item->sequence < 0 && dedup_key_is_set(&item->key);
+}
+
 /* What one append adds to a producer: one row. */
 struct dedup_run {
     struct dedup_producer *producer;
@@ -127,6 +137,7 @@ struct dedup {
     struct buf scan_first;
     uint8_t scan_end[DEDUP_KEY];
 
+    bool single_keys; /* some are stored one by one, as they were once */
     bool sweeping;
     struct log_append sweep;
     struct storage_row *sweep_rows;
@@ -143,22 +154,21 @@ void dedup_arm(struct dedup *dedup);
 
 /* ---------------------------------------------------------------- rows: dedup_store.c */
 
-enum { DEDUP_KEYED_KEY = 34, DEDUP_KEYED_VALUE = 13, DEDUP_KEYED_OFFSET_AT = 5 };
-enum { DEDUP_DELAYED_VALUE = 21 };
+enum { DEDUP_KEYED_KEY = 34 };
+enum { DEDUP_KEYS_KEY = 26, DEDUP_KEYS_OFFSET_AT = 5, DEDUP_KEYS_HEAD = 13, DEDUP_KEYS_EACH = 20 };
+enum { DEDUP_DELAYED_HEAD = 5, DEDUP_DELAYED_EACH = 32 };
 enum { DEDUP_RANGE_KEY = 19, DEDUP_RANGE_VALUE = 27, DEDUP_RANGE_OFFSET_AT = 19 };
-enum { DEDUP_ROW_MAX = 56 }; /* key and value */
+enum { DEDUP_ROW_MAX = 48 }; /* key and value, but for keys */
 
 void dedup_store_load(struct dedup *dedup);
 void dedup_store_sweep(struct dedup *dedup); /* what is too old goes */
 void dedup_store_remove(struct dedup *dedup);
-/* at: room for DEDUP_ROW_MAX bytes, borrowed by the row. */
-struct storage_row dedup_store_key(const struct dedup *dedup, const struct dedup_item *item,
-                                   const struct dedup_bucket *bucket, int64_t now_ms, uint8_t *at);
-/* The same of a delayed record, whose value is completed when its place is known. */
-struct storage_row dedup_store_delayed(const struct dedup *dedup, const struct dedup_item *item,
-                                       const struct dedup_bucket *bucket, int64_t now_ms,
-                                       uint8_t *at);
-void dedup_store_place(const struct storage_row *row, const struct delay_id *id);
+/* The row of so many keys, those of what is new in the append: its bytes, and the row in room for
+ * them, borrowed by it. Values that follow from where delayed records wait come with place(). */
+size_t dedup_store_keys_size(const struct dedup_append *append, uint32_t count);
+struct storage_row dedup_store_keys(struct dedup_append *append, uint32_t count, uint8_t *at);
+void dedup_store_place(const struct dedup_append *append, const struct storage_row *row);
+/* at: room for DEDUP_ROW_MAX bytes, likewise. */
 struct storage_row dedup_store_run(const struct dedup *dedup, const struct dedup_run *run,
                                    uint32_t slot, int64_t now_ms, uint8_t *at);
 

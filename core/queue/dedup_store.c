@@ -8,9 +8,9 @@
 #include "core/log/table.h"
 #include "core/queue/dedup_impl.h"
 
-enum { KIND_RANGE, KIND_KEY };
+enum { KIND_RANGE, KIND_KEY, KIND_KEYS };
 enum { ROW_VERSION = 1, ROW_DELAYED = 2 }; /* versions */
-enum { SCAN_ROWS = 20000, SWEEP_ROWS = 65 };
+enum { SCAN_ROWS = 2000, SWEEP_PRODUCERS = 64, SWEEP_ROWS = SWEEP_PRODUCERS + 2 };
 enum { PRODUCER_IDLE_MS = 24 * 60 * 60 * 1000, PRODUCER_LOOK_MS = 60 * 60 * 1000 };
 
 /* ------------------------------------------------ keys and values */
@@ -30,40 +30,54 @@ static struct span prefix(uint64_t partition, uint8_t kind, uint64_t number, uin
     return span_of(at, DEDUP_KEY + 9);
 }
 
-struct storage_row dedup_store_key(const struct dedup *dedup, const struct dedup_item *item,
-                                   const struct dedup_bucket *bucket, int64_t now_ms, uint8_t *at)
+size_t dedup_store_keys_size(const struct dedup_append *append, uint32_t count)
 {
-    uint8_t *hash = at + prefix(dedup->partition, KIND_KEY, (uint64_t)bucket->start_ms, at).size;
-    store_u64(hash, item->key.hash[0]);
-    store_u64(hash + 8, item->key.hash[1]);
-    uint8_t *value = at + DEDUP_KEYED_KEY;
-    value[0] = ROW_VERSION;
-    store_u32(value + 1, (uint32_t)(now_ms - bucket->start_ms));
+    return append->delayed == NULL
+               ? DEDUP_KEYS_KEY + DEDUP_KEYS_HEAD + (size_t)count * DEDUP_KEYS_EACH
+               : DEDUP_KEYS_KEY + DEDUP_DELAYED_HEAD + (size_t)count * DEDUP_DELAYED_EACH;
+}
+
+struct storage_row dedup_store_keys(struct dedup_append *append, uint32_t count, uint8_t *at)
+{
+    bool delayed = append->delayed != NULL;
+    struct dedup_bucket *bucket = append->bucket;
+    uint64_t partition = append->dedup->partition;
+    struct span begin = prefix(partition, KIND_KEYS, (uint64_t)bucket->start_ms, at);
+    store_u64(at + begin.size, bucket->next_row++);
+    uint8_t *value = at + DEDUP_KEYS_KEY;
+    value[0] = delayed ? ROW_DELAYED : ROW_VERSION;
+    store_u32(value + 1, (uint32_t)(append->at_ms - bucket->start_ms));
+    uint8_t *to = value + (delayed ? DEDUP_DELAYED_HEAD : DEDUP_KEYS_HEAD);
+    for (uint32_t i = 0; i < append->count; i++) {
+        const struct dedup_item *item = &append->items[i];
+        if (!dedup_is_new_key(item))
+            continue;
+        store_u64(to, item->key.hash[0]);
+        store_u64(to + 8, item->key.hash[1]);
+        if (!delayed)
+            store_u32(to + 16, item->place);
+        to += delayed ? DEDUP_DELAYED_EACH : DEDUP_KEYS_EACH;
+    }
     return (struct storage_row){
         .change = STORAGE_PUT,
-        .key = span_of(at, DEDUP_KEYED_KEY),
-        .value = span_of(value, DEDUP_KEYED_VALUE),
-        .offset_at = DEDUP_KEYED_OFFSET_AT,
-        .patch_record = item->place,
+        .key = span_of(at, DEDUP_KEYS_KEY),
+        .value = span_of(value, dedup_store_keys_size(append, count) - DEDUP_KEYS_KEY),
+        .offset_at = delayed ? -1 : DEDUP_KEYS_OFFSET_AT,
     };
 }
 
-struct storage_row dedup_store_delayed(const struct dedup *dedup, const struct dedup_item *item,
-                                       const struct dedup_bucket *bucket, int64_t now_ms,
-                                       uint8_t *at)
+void dedup_store_place(const struct dedup_append *append, const struct storage_row *row)
 {
-    struct storage_row row = dedup_store_key(dedup, item, bucket, now_ms, at);
-    at[DEDUP_KEYED_KEY] = ROW_DELAYED;
-    row.value.size = DEDUP_DELAYED_VALUE;
-    row.offset_at = -1;
-    return row;
-}
-
-void dedup_store_place(const struct storage_row *row, const struct delay_id *id)
-{
-    uint8_t *at = (uint8_t *)(uintptr_t)row->value.data + DEDUP_KEYED_OFFSET_AT;
-    store_u64(at, id->number);
-    store_u64(at + 8, (uint64_t)id->due_ms);
+    uint8_t *to = (uint8_t *)(uintptr_t)row->value.data + DEDUP_DELAYED_HEAD;
+    for (uint32_t i = 0; i < append->count; i++) {
+        const struct dedup_item *item = &append->items[i];
+        if (!dedup_is_new_key(item))
+            continue;
+        const struct delay_id *id = &append->insert.records[item->place].id;
+        store_u64(to + 16, id->number);
+        store_u64(to + 24, (uint64_t)id->due_ms);
+        to += DEDUP_DELAYED_EACH;
+    }
 }
 
 struct storage_row dedup_store_run(const struct dedup *dedup, const struct dedup_run *run,
@@ -117,25 +131,62 @@ static enum status load_range(struct dedup *dedup, struct span key, struct span 
     return STATUS_OK;
 }
 
+/* Before any of its keys. */
+static struct dedup_bucket *load_bucket(struct dedup *dedup, struct span key, uint32_t after_ms)
+{
+    int64_t start_ms = (int64_t)load_u64(key.data + DEDUP_KEY + 1);
+    if (start_ms < 0 || start_ms > INT64_MAX - UINT32_MAX)
+        return NULL;
+    if (start_ms + after_ms > dedup->clock.now_ms)
+        dedup->clock.now_ms = start_ms + after_ms;
+    return dedup_window_named(&dedup->window, start_ms);
+}
+
+/* One of the keys that were stored one by one. */
 static enum status load_key(struct dedup *dedup, struct span key, struct span value)
+{
+    struct reader reader = reader_of(value);
+    uint8_t version = reader_u8(&reader);
+    if (version > ROW_VERSION)
+        return STATUS_UNSUPPORTED;
+    uint32_t after_ms = reader_u32(&reader);
+    uint64_t offset = reader_u64(&reader);
+    const uint8_t *hash = key.data + DEDUP_KEY + 9;
+    struct dedup_key hashes = {{load_u64(hash), load_u64(hash + 8)}};
+    if (reader.failed || reader_left(&reader) != 0 || version != ROW_VERSION ||
+        !dedup_key_is_set(&hashes))
+        return STATUS_MALFORMED;
+    struct dedup_bucket *bucket = load_bucket(dedup, key, after_ms);
+    if (bucket == NULL)
+        return STATUS_MALFORMED;
+    dedup->single_keys = true;
+    dedup_window_put(&dedup->window, bucket, &hashes, after_ms, offset, 0);
+    return STATUS_OK;
+}
+
+static enum status load_keys(struct dedup *dedup, struct span key, struct span value)
 {
     struct reader reader = reader_of(value);
     uint8_t version = reader_u8(&reader);
     if (version > ROW_DELAYED)
         return STATUS_UNSUPPORTED;
+    bool delayed = version == ROW_DELAYED;
     uint32_t after_ms = reader_u32(&reader);
-    uint64_t offset = reader_u64(&reader);
-    int64_t due_ms = version == ROW_DELAYED ? (int64_t)reader_u64(&reader) : 0;
-    int64_t start_ms = (int64_t)load_u64(key.data + DEDUP_KEY + 1);
-    const uint8_t *hash = key.data + DEDUP_KEY + 9;
-    struct dedup_key hashes = {{load_u64(hash), load_u64(hash + 8)}};
-    if (reader.failed || reader_left(&reader) != 0 || version == 0 || due_ms < 0 || start_ms < 0 ||
-        start_ms > INT64_MAX - UINT32_MAX || !dedup_key_is_set(&hashes))
+    uint64_t base = delayed ? 0 : reader_u64(&reader);
+    struct dedup_bucket *bucket = load_bucket(dedup, key, after_ms);
+    if (reader.failed || version == 0 || bucket == NULL)
         return STATUS_MALFORMED;
-    struct dedup_bucket *bucket = dedup_window_named(&dedup->window, start_ms);
-    dedup_window_put(&dedup->window, bucket, &hashes, after_ms, offset, due_ms);
-    if (bucket->last_ms > dedup->clock.now_ms)
-        dedup->clock.now_ms = bucket->last_ms;
+    bucket->next_row = load_u64(key.data + DEDUP_KEY + 9) + 1;
+    while (reader_left(&reader) > 0) {
+        struct dedup_key hashes;
+        hashes.hash[0] = reader_u64(&reader);
+        hashes.hash[1] = reader_u64(&reader);
+        uint64_t offset = delayed ? reader_u64(&reader) : base + reader_u32(&reader);
+        int64_t due_ms = delayed ? (int64_t)reader_u64(&reader) : 0;
+        if (reader.failed || due_ms < 0 || !dedup_key_is_set(&hashes))
+            return STATUS_MALFORMED;
+        dedup_window_put(&dedup->window, bucket, &hashes, after_ms, offset, due_ms);
+    }
     return STATUS_OK;
 }
 
@@ -145,6 +196,8 @@ static enum status load_row(struct dedup *dedup, struct span key, struct span va
         return load_range(dedup, key, value);
     if (key.size == DEDUP_KEYED_KEY && key.data[DEDUP_KEY] == KIND_KEY)
         return load_key(dedup, key, value);
+    if (key.size == DEDUP_KEYS_KEY && key.data[DEDUP_KEY] == KIND_KEYS)
+        return load_keys(dedup, key, value);
     return STATUS_MALFORMED;
 }
 
@@ -234,13 +287,13 @@ static void sweep_producers(struct dedup *dedup, int64_t now_ms)
         return;
     struct map_slot *slot;
     bool all = true;
-    struct dedup_producer *idle[SWEEP_ROWS];
+    struct dedup_producer *idle[SWEEP_PRODUCERS];
     uint32_t count = 0;
     for (size_t i = 0; (slot = map_next(&dedup->producers, &i)) != NULL;) {
         struct dedup_producer *producer = slot->value;
         if (producer->pending || producer->last_ms + PRODUCER_IDLE_MS > now_ms)
             continue;
-        all = count < SWEEP_ROWS - 1;
+        all = count < SWEEP_PRODUCERS;
         if (!all)
             break;
         idle[count++] = producer;
@@ -268,6 +321,8 @@ void dedup_store_sweep(struct dedup *dedup)
     while (dedup_window_expire(&dedup->window, now_ms, &start_ms))
         expired = true;
     if (expired)
+        delete_range(dedup, KIND_KEYS, 0, (uint64_t)start_ms + 1);
+    if (expired && dedup->single_keys)
         delete_range(dedup, KIND_KEY, 0, (uint64_t)start_ms + 1);
     sweep_producers(dedup, now_ms);
     if (dedup->sweep.row_count == 0)

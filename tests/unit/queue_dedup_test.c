@@ -4,6 +4,8 @@
 /* links: queue net_uv storage_memory */
 #include "tests/unit/dedup_rig.h"
 
+#include "core/base/pack.h"
+
 /* ------------------------------------------------ keyed */
 
 static void test_keyed(void **state)
@@ -132,6 +134,50 @@ static void test_many_keys(void **state)
     rise();
     for (uint64_t i = 0; i < MANY; i += 7)
         assert_duplicate(append_one_keyed(i, i), i);
+    pass(2 * WINDOW_MS);
+    assert_int_equal(rows_left(), 0);
+}
+
+static void row_stored(struct request *request, enum status status)
+{
+    (void)request;
+    assert_int_equal(status, STATUS_OK);
+}
+
+/* As keys were stored once, each in a row of its own: they are known, new ones go on in the same
+ * bucket, and all of them go when it is time. */
+static void test_single_keys(void **state)
+{
+    (void)state;
+    uint8_t bytes[DEDUP_KEYED_KEY], value[13] = {1};
+    uint64_t key = 100, start_ms = (uint64_t)wall_ms - 10;
+    struct dedup_key hashes = dedup_key_of(span_of(&key, sizeof key), 0);
+    append_one_keyed(1, 99);
+    dedup_row_key(PARTITION, bytes);
+    bytes[DEDUP_KEY] = 1;
+    store_u64(bytes + DEDUP_KEY + 1, start_ms);
+    store_u64(bytes + DEDUP_KEY + 9, hashes.hash[0]);
+    store_u64(bytes + DEDUP_KEY + 17, hashes.hash[1]);
+    store_u32(value + 1, 4);
+    store_u64(value + 5, 0); /* as that of 99 */
+    struct storage_row row = {.change = STORAGE_PUT,
+                              .key = span_of(bytes, sizeof bytes),
+                              .value = span_of(value, sizeof value),
+                              .offset_at = -1};
+    struct log_rows rows = {.rows = &row, .row_count = 1};
+    request_init(&rows.request, rig.loop, row_stored);
+    log_rows_write(rig.log, &rows);
+    settle();
+    fall(false);
+    rise();
+    assert_duplicate(append_one_keyed(2, 100), 0);
+    assert_duplicate(append_one_keyed(3, 99), 0);
+    assert_new(append_one_keyed(4, 101), 1);
+    fall(false);
+    rise();
+    assert_duplicate(append_one_keyed(5, 100), 0);
+    assert_duplicate(append_one_keyed(6, 101), 1);
+    assert_int_equal(rows_left(), 3);
     pass(2 * WINDOW_MS);
     assert_int_equal(rows_left(), 0);
 }
@@ -408,9 +454,11 @@ int main(void)
 {
 #define TEST(test) cmocka_unit_test_setup_teardown(test, rig_open, rig_close)
     const struct CMUnitTest tests[] = {
-        TEST(test_keyed),          TEST(test_mixed_batch),    TEST(test_keyed_pending),
-        TEST(test_limit),          TEST(test_many_keys),      TEST(test_removed),
-        TEST(test_sequenced),      TEST(test_sequences_wrap), TEST(test_sequenced_pending),
+        TEST(test_keyed),          TEST(test_mixed_batch),
+        TEST(test_keyed_pending),  TEST(test_limit),
+        TEST(test_many_keys),      TEST(test_single_keys),
+        TEST(test_removed),        TEST(test_sequenced),
+        TEST(test_sequences_wrap), TEST(test_sequenced_pending),
         TEST(test_idle_producers), TEST(test_units),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -8,7 +8,8 @@
 
 #include "core/base/status.h"
 
-enum { STORE_FORMAT = 1 };
+/* 2: rows of sessions and retained records that say more, units that are parts of groups. */
+enum { STORE_FORMAT = 2 };
 
 struct directory {
     char *path;

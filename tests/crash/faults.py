@@ -106,7 +106,8 @@ def test_another_version():
     path = os.path.join(data, "polylog-format")
     with open(path, "rb") as file:
         known = file.read()
-    for other in (known.replace(b"1", b"2", 1), b"", b"something else\n"):
+    for other in (known.replace(b"2", b"1", 1), known.replace(b"2", b"3", 1), b"", b"something else\n"):
+        assert other != known
         with open(path, "wb") as file:
             file.write(other)
         refused(data)

@@ -17,6 +17,7 @@
 #include "core/base/hash.h"
 #include "core/base/pack.h"
 #include "core/net/loop.h"
+#include "storage/rocksdb/directory.h"
 #include "storage/rocksdb/keys.h"
 #include "storage/rocksdb/rocksdb.h"
 
@@ -307,8 +308,10 @@ static void another_version_is_refused(void **state)
     struct fixture *fixture = *state;
     append_one(fixture, 1, 1, 10, 0);
     fixture_close(fixture);
-    write_file(fixture, "polylog-format", "polylog storage format 2\n", O_TRUNC);
-    must_refuse(fixture, STATUS_UNSUPPORTED, "format 2");
+    write_file(fixture, "polylog-format", "polylog storage format 1\n", O_TRUNC);
+    must_refuse(fixture, STATUS_UNSUPPORTED, "format 1");
+    write_file(fixture, "polylog-format", "polylog storage format 3\n", O_TRUNC);
+    must_refuse(fixture, STATUS_UNSUPPORTED, "format 3");
     write_file(fixture, "polylog-format", "?", O_TRUNC);
     must_refuse(fixture, STATUS_INVALID, "not readable");
 }
@@ -550,7 +553,7 @@ static void take_back_the_roll(const struct fixture *fixture, bool bounded)
         assert_null(problem);
     }
     struct own_key key = store_row_key();
-    struct store_row row = {.format = 1, .clean = false, .bounded = bounded};
+    struct store_row row = {.format = STORE_FORMAT, .clean = false, .bounded = bounded};
     struct buf value;
     buf_init(&value, 100);
     assert_int_equal(store_row_encode(&row, &value), STATUS_OK);

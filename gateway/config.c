@@ -79,6 +79,7 @@ static const struct key keys[] = {
     {"amqp.port", PORT, AT(amqp_port), "5672", .text = "0 picks a free one; off: no listener"},
     {"amqp.tls_port", PORT, AT(amqp_tls_port), NULL, .text = "5671 when tls.cert is set, else off"},
     {"amqp.auto_create", CHOICE, AT(amqp_auto_create), "false", .choices = truths, .text = "an address that names no queue makes one"},
+    {"amqp.server_reference", TEXT, AT(amqp_server_reference), NULL, .text = "host:port where clients shall go when this server ends"},
     {"amqp.anonymous", TEXT, AT(amqp_anonymous), NULL, .text = "user that SASL ANONYMOUS acts as; none: refused"},
     {"kafka.port", LATER, .text = "not there yet"},
 };

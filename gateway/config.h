@@ -30,7 +30,7 @@ struct config {
     char *mqtt_server_reference;
 
     int64_t amqp_port, amqp_tls_port, amqp_auto_create;
-    char *amqp_anonymous;
+    char *amqp_anonymous, *amqp_server_reference;
 
     int64_t http_port, http_tls_port;
     char *http_origins;

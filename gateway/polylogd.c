@@ -254,6 +254,7 @@ static void configure_amqp(const struct config *config)
     amqp_configure(&(struct amqp_options){
         .auto_create = config->amqp_auto_create != 0,
         .anonymous = config->amqp_anonymous,
+        .server_reference = config->amqp_server_reference,
     });
 }
 

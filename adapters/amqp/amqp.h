@@ -8,6 +8,9 @@
 struct amqp_options {
     bool auto_create;      /* an address that names no queue makes a standard one */
     const char *anonymous; /* the user that SASL ANONYMOUS acts as; NULL: refused */
+    /* "host", "host:port" or "[address]:port" where clients shall go when this server ends; NULL:
+     * nowhere */
+    const char *server_reference;
 };
 /* Before the first connection; texts are borrowed for ever. */
 void amqp_configure(const struct amqp_options *options);

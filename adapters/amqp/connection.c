@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A connection's life: bytes into Proton's driver, its events to the files that handle them, its
  * output to the stream once per turn; time; the end. */
+#include <stdlib.h>
+
 #include "adapters/amqp/connection.h"
 
-enum { IDLE_MS = 60000, OUT_BYTES = 256 * 1024, CHANNELS = 255 };
+enum { IDLE_MS = 60000, OUT_BYTES = 256 * 1024, CHANNELS = 255, PORT = 5672 };
 
 struct amqp_options amqp_settings;
 
@@ -380,9 +382,42 @@ static void client_resume(struct client *client)
         stream_resume(connection->stream);
 }
 
+static void put_info(pn_data_t *info, const char *key, const char *text, size_t size)
+{
+    pn_data_put_symbol(info, pn_bytes(strlen(key), key));
+    pn_data_put_string(info, pn_bytes(size, text));
+}
+
+/* Another server has the same, or will have it (part 2, 2.8.16). */
+static void redirect(struct amqp_connection *connection, const char *reference)
+{
+    const char *bracket = *reference == '[' ? strchr(reference, ']') : NULL;
+    const char *host = bracket == NULL ? reference : reference + 1;
+    const char *colon = strchr(bracket == NULL ? reference : bracket, ':');
+    size_t size = bracket != NULL ? (size_t)(bracket - host)
+                  : colon != NULL ? (size_t)(colon - host)
+                                  : strlen(host);
+    unsigned long port = colon == NULL ? 0 : strtoul(colon + 1, NULL, 10);
+    pn_connection_t *pn = connection->driver.connection;
+    pn_data_t *info = pn_condition_info(pn_connection_condition(pn));
+    pn_data_put_map(info);
+    pn_data_enter(info);
+    put_info(info, "hostname", host, size);
+    put_info(info, "network-host", host, size);
+    pn_data_put_symbol(info, pn_bytes(4, "port"));
+    pn_data_put_uint(info, port == 0 || port > UINT16_MAX ? PORT : (uint32_t)port);
+    pn_data_exit(info);
+    amqp_end(connection, "amqp:connection:redirect", "this server ends, that one goes on");
+}
+
 static void client_end(struct client *client, enum status why)
 {
-    amqp_end(amqp_connection_of(client), amqp_condition_of(why), status_text(why));
+    struct amqp_connection *connection = amqp_connection_of(client);
+    const char *reference = amqp_settings.server_reference;
+    if (why == STATUS_SHUTTING_DOWN && reference != NULL && connection->state == AMQP_UP)
+        redirect(connection, reference);
+    else
+        amqp_end(connection, amqp_condition_of(why), status_text(why));
 }
 
 static const struct client_ops client_ops = {

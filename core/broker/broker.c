@@ -83,6 +83,7 @@ struct broker *broker_open(const struct broker_options *options, struct err *err
     broker->log = log_new(options->storage, options->workers);
     broker->workers = heap_array(options->workers, sizeof *broker->workers);
     list_init(&broker->changes);
+    broker->retained_due_ms = INT64_MAX;
     filter_shapes_init(&broker->shapes);
     session_names_init(&broker->names);
     entry_init(&broker->desk, options);

@@ -139,6 +139,7 @@ static enum status load_retained(struct broker *broker, struct catalog *catalog,
     (void)key;
     (void)value;
     atomic_store(&broker->retained_any, true);
+    atomic_store(&broker->retained_due_ms, 0);
     return STATUS_EXISTS; /* one is enough to know */
 }
 

@@ -11,7 +11,7 @@ enum {
     SLICE_ROWS = 128,
     REMOVED_ROWS = 32, /* in one write: each is a look at the row on the store's writing thread */
     PAUSE_MS = 20,     /* between slices */
-    REST_FACTOR = 10,  /* rests so many times as long as the last pass took */
+    REST_FACTOR = 2,   /* rests so many times as long as the last pass took */
 };
 
 struct retained_sweep {
@@ -133,7 +133,7 @@ static void remove_more(struct retained_sweep *sweep)
     }
     sweep->write = (struct log_rows){.rows = sweep->rows, .row_count = count};
     request_init(&sweep->write.request, sweep->worker->loop, removed);
-    sweep->write.append.durability = DURABLE_SYNC;
+    sweep->write.append.durability = DURABLE_INTERVAL; /* what a crash brings back is found again */
     sweep->worker->calls++;
     log_rows_write(sweep->worker->broker->log, &sweep->write);
 }

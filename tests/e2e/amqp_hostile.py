@@ -9,10 +9,11 @@ import struct
 
 import gateway
 from amqpwire import (AMQP, ATTACH, BEGIN, CHALLENGE, CLOSE, DETACH, DISPOSITION, END, FLOW, INIT, MECHANISMS, OPEN,
-                      OUTCOME, RESPONSE, SASL, TRANSFER, Described, Symbol, Ulong, Wire, frame)
+                      OUTCOME, RESPONSE, SASL, TRANSFER, Described, Raw, Symbol, Wire, disposition, frame)
 from gateway import run, until
 
 MB = 1 << 20
+MOST = 0xffffffff
 
 
 def queue(running, name):
@@ -66,6 +67,7 @@ def frames_out_of_turn(running):
             except TimeoutError:
                 raise AssertionError((data[:80], wire.received))
             assert b"amqp:" in said, (data[:60], said)
+    assert counted(running, "malformed") + counted(running, "limit") >= len(turns)
     serves(running)
 
 
@@ -155,6 +157,133 @@ def credit_beyond_measure(running):
     serves(running)
 
 
+def topics_have_a_limit_of_what_is_unsettled(running):
+    """The same of a topic: what is beyond waits in the log, and comes when something is settled."""
+    with Wire(running.amqp_port, 30) as wire, Wire(running.amqp_port, 30) as other:
+        wire.open()
+        wire.attach("r", 0, "/topics/t", receiver=True)
+        wire.send(frame(FLOW, [0, 1000000, 0, 1000000, 0, 0, 0x7fffffff]))
+        other.open("other")
+        other.attach("s", 0, "/topics/t")
+        for start in range(0, 1500, 500):
+            for i in range(start, start + 500):
+                other.send(frame(TRANSFER, [0, i, struct.pack(">I", i), 0], b"\x00\x53\x75\xa0\x01x"))
+            while disposition(other.expect(DISPOSITION))[1] < start + 499:
+                pass
+        for _ in range(1000):
+            wire.expect(TRANSFER)
+        wire.socket.settimeout(0.3)
+        try:
+            wire.expect(TRANSFER)
+            raise AssertionError("more than may be unsettled")
+        except TimeoutError:
+            pass
+        wire.socket.settimeout(30)
+        wire.send(frame(DISPOSITION, [True, 0, 999, True, Described(0x24, [])]))
+        for _ in range(500):
+            wire.expect(TRANSFER)
+    serves(running)
+
+
+def ranges_and_handles_beyond_measure(running):
+    """Numbers that name nothing, and all there are at once: answered or ignored, and at once."""
+    queue(running, "q")
+    most = MOST
+    with Wire(running.amqp_port) as wire:
+        wire.open()
+        wire.attach("s", most, "q")
+        wire.send(frame(TRANSFER, [most, 0, b"1", 0], b"\x00\x53\x75\xa0\x01x"))
+        assert b"\x00\x53\x24" in wire.expect(DISPOSITION)
+        wire.send(frame(FLOW, [0, most, most, most, 3, most, most]) + frame(CLOSE, []))  # of no link
+        wire.until_end()
+    for first, last in ((0, most), (most, 0), (5, 4), (1 << 31, most), (most, most)):
+        for role in (True, False):
+            with Wire(running.amqp_port) as wire:
+                wire.open()
+                wire.attach("r", 0, "q", receiver=True)
+                wire.send(frame(FLOW, [most, 0, most, 0, 0, most, most]) + frame(FLOW, [0, 9, 0, 9, 0, 0, 9]))
+                wire.send(frame(DISPOSITION, [role, first, last, True, Described(0x24, [])]) + frame(CLOSE, []))
+                wire.until_end()
+    serves(running)
+    for data in (frame(DETACH, [9, True]), frame(END, [], channel=7), frame(ATTACH, ["a", 0, False], channel=9),
+                 frame(BEGIN, [None, 0, 1, 1]), frame(ATTACH, ["s", 0, False]) * 2,
+                 frame(TRANSFER, [None, 0, b"1", 0]), frame(TRANSFER, [0, 0, b"t" * 5000, 0])):
+        with Wire(running.amqp_port) as wire:
+            wire.open()
+            wire.send(data)
+            wire.send(frame(CLOSE, []))
+            wire.until_end()
+    serves(running)
+
+
+def nested(depth, code=b"\xd0"):
+    value = b"\x40"
+    for _ in range(depth):
+        value = code + struct.pack(">II", len(value) + 4, 1) + value
+    return value
+
+
+def values_within_values(running):
+    """As deep as a frame has room for, wherever a value may be."""
+    queue(running, "q")
+    deep = [Raw(nested(1500)), Raw(b"\x00" * 8000 + b"\x40"), Raw(b"\x00\x53\x01" * 5000 + b"\x40"), Raw(b"\xf0" * 6000),
+            Raw(b"\xd1" + struct.pack(">II", 5, MOST) + b"\x40"), Raw(b"\xf0" + struct.pack(">II", 5, MOST) + b"\x40")]
+    places = [
+        lambda value: frame(OPEN, ["c", None, None, None, None, None, None, None, None, value]),
+        lambda value: frame(OPEN, ["c"]) + frame(BEGIN, [None, 0, 9, 9, None, None, None, value]),
+        lambda value: frame(OPEN, ["c"]) + frame(BEGIN, [None, 0, 9, 9]) +
+        frame(ATTACH, ["l", 0, True, None, None, Described(0x28, ["q", 0, None, 0, False, None, None, value]),
+                       Described(0x29, [None])]),
+        lambda value: frame(OPEN, ["c"]) + frame(BEGIN, [None, 0, 9, 9]) +
+        frame(ATTACH, ["l", 0, True, None, None, Described(0x28, ["q"]), Described(0x29, [None]), value, None, None, None,
+                       None, None, value]),
+        lambda value: frame(OPEN, ["c"]) + frame(BEGIN, [None, 0, 9, 9]) +
+        frame(ATTACH, ["l", 0, False, None, None, Described(0x28, [None]), Described(0x29, ["q"]), None, None, 0]) +
+        frame(TRANSFER, [0, 0, b"1", 0, False, False, None, value], b"\x00\x53\x75\xa0\x01x"),
+        lambda value: frame(OPEN, ["c"]) + frame(BEGIN, [None, 0, 9, 9]) +
+        frame(DISPOSITION, [False, 0, 0, True, value]),
+    ]
+    for value in deep:
+        for place in places:
+            with Wire(running.amqp_port) as wire:
+                wire.send(AMQP + place(value) + frame(CLOSE, []))
+                wire.until_end()
+    serves(running)
+
+
+def links_that_come_and_go(running):
+    """More on one connection, one after the other, than there may be at once, also of topics and of what is kept."""
+    queue(running, "q")
+    with Wire(running.amqp_port, 30) as wire:
+        wire.open()
+        for i in range(1050):
+            source = [["q"], ["/topics/a/+"], ["/topics/b", 2, Symbol("never")]][i % 3]
+            wire.send(frame(ATTACH, [f"l{i % 50}", 0, True, None, None, Described(0x28, source),
+                                     Described(0x29, [None])]))
+            wire.expect(ATTACH)
+            wire.send(frame(DETACH, [0, True]))
+            wire.expect(DETACH)
+        assert "polylog_subscriptions 0\n" in running.call("GET", "/metrics")[1]
+    serves(running)
+
+
+def deliveries_that_are_given_up(running):
+    """Again and again a large part of a message, and then none of it."""
+    queue(running, "q")
+    with Wire(running.amqp_port, 60) as wire:
+        wire.open()
+        wire.attach("s", 0, "q")
+        begun = b"\x00\x53\x75\xb0" + struct.pack(">I", 9 * MB)
+        for delivery in range(12):  # 96 MB together
+            for i in range(500):
+                wire.send(frame(TRANSFER, [0, delivery, b"%d" % delivery, 0, False, True],
+                                (begun if i == 0 else b"") + b"x" * 16000))
+            wire.send(frame(TRANSFER, [0, delivery, b"%d" % delivery, 0, True, False, None, None, None, True]))
+        wire.send(frame(TRANSFER, [0, 12, b"last", 0], b"\x00\x53\x75\xa0\x01x"))
+        assert b"\x00\x53\x24" in wire.expect(DISPOSITION)
+    serves(running)
+
+
 def sasl(wire, mechanism, first):
     wire.header(SASL)
     mechanisms = wire.expect(MECHANISMS)
@@ -212,4 +341,6 @@ def passwords_are_proven_without_being_sent():
 if __name__ == "__main__":
     run(garbage_ends_the_connection, frames_out_of_turn, a_message_that_is_none_is_rejected,
         a_message_without_end_is_cut_off, a_message_a_little_too_large_ends_the_link, messages_that_never_end_have_a_limit_together, links_have_a_limit, credit_beyond_measure,
+        topics_have_a_limit_of_what_is_unsettled, ranges_and_handles_beyond_measure, values_within_values, links_that_come_and_go,
+        deliveries_that_are_given_up,
         passwords_are_proven_without_being_sent)

@@ -7,7 +7,7 @@ from proton import (Delivery, Described, Message, SSLDomain, decimal64, float32,
                     ulong, Endpoint)
 from proton.handlers import MessagingHandler
 from proton.reactor import AtLeastOnce, AtMostOnce, Container, Filter, LinkOption, Selector
-from proton.utils import BlockingConnection, LinkDetached
+from proton.utils import BlockingConnection, ConnectionClosed, LinkDetached
 
 import gateway
 from gateway import run, until
@@ -361,8 +361,31 @@ def an_end_says_so(running):
     stopping.join()
 
 
+def an_end_says_where_to_go(running):
+    for reference, wanted in (("other.example.org:5673", ("other.example.org", 5673)), ("[::1]", ("::1", 5672))):
+        ending = gateway.Gateway(None, f"amqp.server_reference={reference}")
+        queue(ending, "end")
+        connection = connect(ending)
+        sender = connection.create_sender("end")
+        sender.send(Message(body="in time"))
+        receiver = connection.create_receiver("end", credit=2)
+        assert receiver.receive(timeout=SECONDS).body == "in time"
+        stopping = threading.Thread(target=ending.stop)
+        stopping.start()
+        try:
+            receiver.receive(timeout=SECONDS)
+            raise AssertionError("received from an ended gateway")
+        except ConnectionClosed:
+            condition = connection.conn.remote_condition
+        stopping.join()
+        assert condition.name == "amqp:connection:redirect", condition
+        info = {str(key): value for key, value in condition.info.items()}
+        assert info == {"hostname": wanted[0], "network-host": wanted[0], "port": wanted[1]}, info
+
+
 if __name__ == "__main__":
     run(what_is_sent_is_received_in_order, every_type_keeps_its_value, bodies_are_what_they_were, outcomes_decide,
         what_was_not_settled_is_offered_again, a_lease_lasts_as_long_as_asked, settled_both_ways, a_drain_ends_with_what_there_is,
         a_large_message_in_many_transfers, addresses_that_lead_nowhere, queues_are_made_on_demand, selectors_choose,
-        delays_and_expiry, a_message_that_comes_twice_is_stored_once, the_relay_sends_anywhere, a_queue_that_goes_ends_its_links, users_log_in, an_end_says_so)
+        delays_and_expiry, a_message_that_comes_twice_is_stored_once, the_relay_sends_anywhere, a_queue_that_goes_ends_its_links, users_log_in, an_end_says_so,
+        an_end_says_where_to_go)

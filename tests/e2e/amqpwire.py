@@ -15,6 +15,10 @@ class Symbol(str):
     pass
 
 
+class Raw(bytes):
+    """Encoded already, or not at all."""
+
+
 class Ulong(int):
     pass
 
@@ -37,6 +41,8 @@ def encode(value):
         return b"\xb3" + struct.pack(">I", len(value)) + value.encode()
     if isinstance(value, str):
         return b"\xb1" + struct.pack(">I", len(value.encode())) + value.encode()
+    if isinstance(value, Raw):
+        return bytes(value)
     if isinstance(value, bytes):
         return b"\xb0" + struct.pack(">I", len(value)) + value
     if isinstance(value, Described):

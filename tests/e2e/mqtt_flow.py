@@ -451,4 +451,16 @@ def test_shutdown_says_goodbye(gateway):
     assert old.expect_end() is None
 
 
+def test_shutdown_names_another_server(gateway):
+    gateway.stop()
+    gateway.sets.append("mqtt.server_reference=other.example:1883")
+    gateway.start()
+    new, old = Client(gateway.mqtt_port, 5).connect("new"), Client(gateway.mqtt_port, 4).connect("old")
+    assert gateway.stop() == 0
+    found = new.receive()
+    assert (found.type, found.reason) == (DISCONNECT, 0x9C), found
+    assert found.get(SERVER_REFERENCE) == b"other.example:1883" and new.receive() is None
+    assert old.expect_end() is None
+
+
 run(*(value for name, value in list(globals().items()) if name.startswith("test_")))

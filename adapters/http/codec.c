@@ -4,6 +4,8 @@
 
 #include <strings.h>
 
+#include "adapters/http/head.h"
+
 enum { CHUNK_SKIPPED_MAX = 4096, CHUNK_DIGITS_MAX = 12 };
 
 static int base64_value(uint8_t c)
@@ -99,6 +101,36 @@ enum status http_basic(struct span authorization, struct buf *storage, struct sp
     *user = span_of(pair.data, (size_t)(colon - pair.data));
     *password = span_of(colon + 1, pair.size - user->size - 1);
     return STATUS_OK;
+}
+
+static enum status keep_token(struct span token, struct buf *storage, struct span *password)
+{
+    size_t from = storage->size;
+    enum status status = buf_append(storage, token.data, token.size);
+    if (status == STATUS_OK)
+        *password = span_of(storage->data + from, token.size);
+    return status;
+}
+
+enum status http_authorization(struct span authorization, struct buf *storage, struct span *user,
+                               struct span *password)
+{
+    static const char scheme[] = "bearer ";
+    size_t start = sizeof scheme - 1;
+    if (authorization.size < start ||
+        strncasecmp((const char *)authorization.data, scheme, start) != 0)
+        return http_basic(authorization, storage, user, password);
+    *user = (struct span){0};
+    return keep_token(span_from(authorization, start), storage, password);
+}
+
+enum status http_credentials(const struct http_head *head, struct buf *storage, struct span *user,
+                             struct span *password)
+{
+    *user = *password = (struct span){0};
+    if (head->authorization.size > 0)
+        return http_authorization(head->authorization, storage, user, password);
+    return head->auth_token.size == 0 ? STATUS_OK : keep_token(head->auth_token, storage, password);
 }
 
 static int hex_value(uint8_t c)

@@ -17,6 +17,15 @@ enum status base64_encode(struct span bytes, struct buf *to);
 enum status http_basic(struct span authorization, struct buf *storage, struct span *user,
                        struct span *password);
 
+struct http_head;
+/* What a request brings to log in with, as http_basic() leaves it: Authorization, Basic or Bearer,
+ * else X-Auth-Token. A token stands as the password, with no user. UNSUPPORTED: another scheme. */
+enum status http_credentials(const struct http_head *head, struct buf *storage, struct span *user,
+                             struct span *password);
+/* Likewise of the text of Authorization alone. */
+enum status http_authorization(struct span authorization, struct buf *storage, struct span *user,
+                               struct span *password);
+
 /* A body in chunked coding (RFC 9112, 7.1), fed in any pieces. Zero-initialised. */
 struct http_chunks {
     enum {

@@ -94,10 +94,24 @@ static unsigned look(struct http_exchange *exchange)
     return exchange->http->shutting_down ? 503 : 0;
 }
 
+static void start(struct http_exchange *exchange, struct stream *stream,
+                  const struct websocket_protocol *protocol, const struct deflate_terms *terms)
+{
+    const struct http_head *head = &exchange->head;
+    struct buf bearer;
+    buf_init(&bearer, HTTP_HEAD_BYTES);
+    if (head->authorization.size == 0 && head->auth_token.size > 0 &&
+        (buf_append_text(&bearer, "Bearer ") != STATUS_OK ||
+         buf_append(&bearer, head->auth_token.data, head->auth_token.size) != STATUS_OK))
+        buf_clear(&bearer);
+    websocket_start(exchange->http, stream, protocol, terms,
+                    bearer.size > 0 ? buf_span(&bearer) : head->authorization);
+    buf_deinit(&bearer);
+}
+
 static void upgrade(struct http_exchange *exchange, const struct websocket_protocol *protocol,
                     const char *name)
 {
-    struct http *http = exchange->http;
     struct deflate_terms terms = {0};
     char answer[ANSWER_MAX];
     /* Behind a byte stream nothing is compressed: its packets are small, and its clients count
@@ -108,7 +122,7 @@ static void upgrade(struct http_exchange *exchange, const struct websocket_proto
     struct exchange *own = exchange_of(exchange);
     struct stream *stream = own->line->stream;
     stream_write(stream, span_of(answer, size));
-    websocket_start(http, stream, protocol, &terms, exchange->head.authorization);
+    start(exchange, stream, protocol, &terms);
     line_hand_over(own);
 }
 

@@ -24,7 +24,8 @@ bool websocket_is_text(const struct stream *stream);
 /* Messages above it end the connection; LIMIT_WEBSOCKET_MESSAGE at first. */
 void websocket_set_message_max(struct stream *stream, size_t size);
 
-/* The Authorization of the handshake; size 0: none. Valid as long as the stream. */
+/* The Authorization of the handshake, of X-Auth-Token as Bearer; size 0: none. Valid as long as the
+ * stream. */
 struct span websocket_authorization(const struct stream *stream);
 
 /* One message: head, then all of tail (NULL: none), which is shared where it is large. */

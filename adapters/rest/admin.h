@@ -22,6 +22,8 @@ void users_list_keys(struct http_exchange *exchange);
 void users_create_key(struct http_exchange *exchange);
 void users_delete_key(struct http_exchange *exchange);
 
+void tokens_create(struct http_exchange *exchange);
+
 void connections_list(struct http_exchange *exchange);
 void connections_show(struct http_exchange *exchange);
 void connections_end(struct http_exchange *exchange);

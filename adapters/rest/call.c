@@ -27,19 +27,31 @@ struct session {
     unsigned refs;
     bool logged_in, ended;
     uint64_t generation;
-    struct span authorization;          /* a copy */
-    struct http_connection *connection; /* NULL: has gone, or has another session */
+    struct span authorization, auth_token; /* copies */
+    struct http_connection *connection;    /* NULL: has gone, or has another session */
 };
+
+static struct span keep(struct span text)
+{
+    return text.size == 0 ? text
+                          : span_of(heap_text((const char *)text.data, text.size), text.size);
+}
+
+static void forget(struct span text)
+{
+    if (text.size == 0)
+        return;
+    explicit_bzero((void *)(uintptr_t)text.data, text.size);
+    heap_free((void *)(uintptr_t)text.data);
+}
 
 static void session_unref(struct session *session)
 {
     if (session == NULL || --session->refs > 0)
         return;
     client_close(&session->client);
-    uint8_t *authorization = (uint8_t *)(uintptr_t)session->authorization.data;
-    if (authorization != NULL)
-        explicit_bzero(authorization, session->authorization.size);
-    heap_free(authorization);
+    forget(session->authorization);
+    forget(session->auth_token);
     heap_free(session);
 }
 
@@ -77,10 +89,8 @@ static struct session *session_new(struct rest *rest, struct http_exchange *exch
 {
     struct session *session = heap_new(sizeof *session);
     session->refs = 1;
-    struct span authorization = exchange->head.authorization;
-    if (authorization.size > 0)
-        session->authorization = span_of(
-            heap_text((const char *)authorization.data, authorization.size), authorization.size);
+    session->authorization = keep(exchange->head.authorization);
+    session->auth_token = keep(exchange->head.auth_token);
     client_init(&session->client, rest->worker, &session_ops);
     client_set_peer(&session->client, exchange->connection->peer);
     session->connection = exchange->connection;
@@ -95,7 +105,8 @@ static bool session_is_current(const struct session *session, const struct call 
 {
     return session != NULL && session->logged_in && !session->ended &&
            session->generation == catalog_generation(call_catalog(call)) &&
-           span_equal(session->authorization, call->exchange->head.authorization);
+           span_equal(session->authorization, call->exchange->head.authorization) &&
+           span_equal(session->auth_token, call->exchange->head.auth_token);
 }
 
 /* ---------------------------------------------------------------- life */
@@ -140,7 +151,8 @@ static void refuse_login(struct call *call, enum status status)
         call_refuse_status(call, status, NULL);
         return;
     }
-    http_header(call->exchange, "WWW-Authenticate", "Basic realm=\"polylog\", charset=\"UTF-8\"");
+    http_header(call->exchange, "WWW-Authenticate",
+                "Basic realm=\"polylog\", charset=\"UTF-8\", Bearer realm=\"polylog\"");
     bool given =
         call->exchange->head.authorization.size > 0 || call->exchange->head.auth_token.size > 0;
     call_refuse(call, 401, given ? 10240101 : 10240103,
@@ -172,10 +184,11 @@ static void log_in(struct call *call)
     struct broker_login *login = &call->login;
     struct span user = {0}, password = {0};
     attach(call, session_new(call->rest, exchange));
-    if (!catalog_is_protected(call_catalog(call)) && exchange->head.authorization.size > 0) {
+    if (!catalog_is_protected(call_catalog(call))) {
+        bool given = exchange->head.authorization.size > 0 || exchange->head.auth_token.size > 0;
         enum status status =
-            http_basic(exchange->head.authorization, &call->credentials, &user, &password);
-        if (status != STATUS_OK || user.size == 0) {
+            http_credentials(&exchange->head, &call->credentials, &user, &password);
+        if (status != STATUS_OK || (given && user.size + password.size == 0)) {
             refuse_login(call, STATUS_UNAUTHENTICATED);
             return;
         }

@@ -132,6 +132,7 @@ const struct http_route rest_routes[] = {
     OURS(GET, "/routes/{filter*}", routes_show),
     OURS(PUT, "/routes/{filter*}", routes_set),
     OURS(DELETE, "/routes/{filter*}", routes_delete),
+    OURS(POST, "/tokens", tokens_create),
     OURS(GET, "/users", users_list),
     OURS(POST, "/users", users_create),
     OURS(GET, "/users/{user}", users_show),

@@ -365,9 +365,9 @@ static void handle(struct http_exchange *exchange)
         return;
     }
     events->login = (struct broker_login){.client = &events->client};
-    if (head->authorization.size > 0)
-        http_basic(head->authorization, &events->texts, &events->login.user,
-                   &events->login.password);
+    events->login.password = query(events, "access_token"); /* EventSource has no headers */
+    if (events->login.password.size == 0)
+        http_credentials(head, &events->texts, &events->login.user, &events->login.password);
     events->login.certificate_subject = exchange->connection->certificate_subject;
     exchange->canceled = canceled;
     request_init(&events->login.request, broker_loop(worker), login_done);

@@ -89,12 +89,13 @@ static struct span keep(struct buf *to, struct span text)
                                                              : (struct span){0};
 }
 
-/* Credentials of the frame, else of the handshake. */
+/* Credentials of the frame, else of the handshake. A token stands as the password. */
 static void connect(struct ws_session *session, json_t *frame, uint64_t id)
 {
     struct span user, password, client_id, authorization;
-    bool named = ws_text(frame, "user", &user);
-    ws_text(frame, "password", &password);
+    bool named = ws_text(frame, "user", &user), token = ws_text(frame, "token", &password);
+    if (!token)
+        ws_text(frame, "password", &password);
     ws_text(frame, "client_id", &client_id);
     authorization = websocket_authorization(session->stream);
     session->connect_id = id;
@@ -110,8 +111,8 @@ static void connect(struct ws_session *session, json_t *frame, uint64_t id)
         login->user = keep(&session->credentials, user);
         login->password = keep(&session->credentials, password);
     }
-    if (fits && !named && authorization.size > 0)
-        http_basic(authorization, &session->credentials, &login->user, &login->password);
+    if (fits && !named && !token && authorization.size > 0)
+        http_authorization(authorization, &session->credentials, &login->user, &login->password);
     login->certificate_subject = stream_certificate_subject(session->stream);
     request_init(&login->request, broker_loop(session->client.worker), login_done);
     connection_hold(session);

@@ -365,8 +365,10 @@ static void apply_principal(struct client *client, const struct catalog *old,
 {
     const struct principal *principal =
         client->principal == NULL ? NULL : catalog_principal(new, client->principal->id);
+    bool withdrawn = client->pass != NULL && principal != NULL &&
+                     strcmp(principal->hash, client->principal->hash) != 0;
     if (client->principal == NULL ? catalog_is_protected(old) && !catalog_is_protected(new)
-                                  : principal == NULL) {
+                                  : principal == NULL || withdrawn) {
         client->ops->end(client, STATUS_DENIED);
         return;
     }

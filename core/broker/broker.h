@@ -9,6 +9,7 @@
 
 #include "core/base/rate.h"
 #include "core/broker/catalog.h"
+#include "core/broker/token.h"
 #include "core/queue/dedup.h"
 #include "core/queue/delay.h"
 #include "core/queue/group.h"
@@ -152,6 +153,7 @@ struct client {
     char *publisher; /* header value */
     uint32_t publisher_size;
     struct broker_login *login; /* running */
+    struct client_pass *pass;   /* it came with a token; NULL: it did not */
     struct list transactions;   /* not over */
     uint32_t transaction_count;
     size_t transaction_bytes; /* of what is published within them */
@@ -201,9 +203,11 @@ void client_drained(struct client *client);
 enum entry { ENTRY_FREE, ENTRY_REFUSED, ENTRY_CLOSED };
 enum entry broker_may_connect(struct broker_worker *worker, const char *protocol, const char *peer);
 
-/* Login. user and password are borrowed until done(). In protected mode anything passes.
- * certificate_subject: of a verified client certificate, used when user is empty; may be NULL. Ends
- * with OK, UNAUTHENTICATED, SHUTTING_DOWN, BUSY. */
+/* Login. user and password are borrowed until done(). In protected mode anything passes. A token
+ * stands as the password, of its user or of none named; the client ends when it expires, or when
+ * the password behind it is another one.
+ * certificate_subject: of a verified client certificate, used when user and password are empty; may
+ * be NULL. Ends with OK, UNAUTHENTICATED, SHUTTING_DOWN, BUSY. */
 struct broker_login {
     struct request request;
     struct client *client;
@@ -217,6 +221,10 @@ struct broker_login {
     uint64_t credential[2];
 };
 void broker_login(struct broker_login *login);
+/* A token of the client's own user for so many seconds. OUT_OF_RANGE: more than LIMIT_TOKEN_S, or
+ * none; DENIED: it came with a token itself; UNSUPPORTED: there are no users. */
+enum status broker_make_token(const struct client *client, uint64_t seconds, char token[TOKEN_TEXT],
+                              int64_t *expires_ms);
 /* Is this allowed? For calls that name an address themselves (REST). Cached rights are the broker's
  * business. */
 enum status broker_check(const struct client *client, enum action action, bool is_topic,

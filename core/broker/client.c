@@ -11,6 +11,12 @@
 
 enum { CREDENTIAL_MS = 5 * 60 * 1000 };
 
+/* How long a client that came with a token may stay. */
+struct client_pass {
+    struct client *client;
+    struct loop_timer timer;
+};
+
 void client_init(struct client *client, struct broker_worker *worker, const struct client_ops *ops)
 {
     CHECK(loop_is_home(worker->loop));
@@ -59,6 +65,10 @@ void client_close(struct client *client)
     publish_close(client);
     principal_unref(client->principal);
     client->principal = NULL;
+    if (client->pass != NULL)
+        loop_timer_stop(worker->loop, &client->pass->timer);
+    heap_free(client->pass);
+    client->pass = NULL;
     heap_free(client->publisher);
     client->publisher = NULL;
 }
@@ -250,6 +260,48 @@ static void login_by_password(struct broker_login *login, struct broker_worker *
     offload_run(&login->offload);
 }
 
+/* ------------------------------------------------ tokens */
+
+static void pass_over(struct loop_timer *timer)
+{
+    struct client *client = container_of(timer, struct client_pass, timer)->client;
+    client->ops->end(client, STATUS_DENIED);
+}
+
+/* False: it is no token that holds for this user. */
+static bool login_by_token(struct broker_login *login)
+{
+    struct client *client = login->client;
+    struct broker_worker *worker = client->worker;
+    int64_t now_ms = clock_wall_ms(), expires_ms;
+    const struct principal *principal =
+        token_verify(worker->catalog, login->password, now_ms, &expires_ms);
+    if (principal == NULL || principal->tenant != client->tenant ||
+        (login->user.size > 0 && !span_is(login->user, principal->name)))
+        return false;
+    struct client_pass *pass = client->pass = heap_new(sizeof *pass);
+    pass->client = client;
+    pass->timer.fired = pass_over;
+    loop_timer_start(worker->loop, &pass->timer, (uint64_t)(expires_ms - now_ms));
+    log_in(client, principal_ref(principal), login->client_id);
+    login_end(login, STATUS_OK);
+    return true;
+}
+
+enum status broker_make_token(const struct client *client, uint64_t seconds, char token[TOKEN_TEXT],
+                              int64_t *expires_ms)
+{
+    if (client->principal == NULL)
+        return STATUS_UNSUPPORTED;
+    if (client->pass != NULL)
+        return STATUS_DENIED;
+    if (seconds == 0 || seconds > LIMIT_TOKEN_S)
+        return STATUS_OUT_OF_RANGE;
+    *expires_ms = clock_wall_ms() + (int64_t)seconds * 1000;
+    token_make(client->principal, *expires_ms, token);
+    return STATUS_OK;
+}
+
 void broker_login(struct broker_login *login)
 {
     struct client *client = login->client;
@@ -271,7 +323,9 @@ void broker_login(struct broker_login *login)
     } else if (catalog_is_protected(worker->catalog)) {
         log_in(client, NULL, login->client_id);
         login_end(login, STATUS_OK);
-    } else if (login->user.size == 0 && login->certificate_subject != NULL) {
+    } else if (login_by_token(login)) {
+        return;
+    } else if (login->user.size + login->password.size == 0 && login->certificate_subject != NULL) {
         const struct principal *principal = catalog_principal_by_name(
             worker->catalog, client->tenant, span_from_text(login->certificate_subject));
         if (principal != NULL)

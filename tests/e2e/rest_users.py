@@ -3,7 +3,11 @@
 import base64
 import time
 
-from gateway import run, until
+from proton import Message
+from proton.utils import BlockingConnection
+
+from gateway import exchange, run, until
+from wire import CONNACK, DISCONNECT, Client
 
 V1 = "/v1/default"
 DMS = "/v1.0/default"
@@ -53,7 +57,6 @@ def protected_mode(gateway):
 
 def one_connection(gateway):
     """A connection that stays is not what it was when users come, change and go."""
-    from gateway import exchange
     link = gateway.connect()
     assert exchange(link, "GET", f"{DMS}/queues")[0] == 200
     first_user(gateway)
@@ -157,6 +160,72 @@ def keys(gateway):
     refused(gateway.call("POST", f"{V1}/users/none/keys", headers=OWNER), 404, 10240405)
 
 
+def tokens(gateway):
+    """Instead of the password, for a while: in every protocol, until the password is another one."""
+    refused(gateway.call("POST", f"{V1}/tokens"), 400, 10540010)  # nobody is asked
+    first_user(gateway)
+    assert gateway.call("PUT", f"{V1}/users/anna", {"password": "a"}, OWNER)[0] == 201
+    grants = {"grants": ["publish,consume topic:t", "publish,consume queue:*"]}
+    assert gateway.call("PUT", f"{V1}/users/anna/grants", grants, OWNER)[0] == 200
+
+    def make(body=None, headers=basic("anna", "a")):
+        status, made = gateway.call("POST", f"{V1}/tokens", body, headers)
+        assert status == 201 and set(made) == {"token", "expires_at"}, made
+        return made["token"], made["expires_at"] / 1000 - time.time()
+
+    def bearer(token):
+        return {"Authorization": "Bearer " + token}
+    token, left = make()
+    assert 3500 < left < 3700
+    assert 86000 < make({"expires_in": 86400})[1] < 87000
+    for seconds in 0, -1, 86401, "60", 1.5:
+        refused(gateway.call("POST", f"{V1}/tokens", {"expires_in": seconds}, OWNER), 400, 10540014)
+    for headers in (bearer(token), {"X-Auth-Token": token}, {"Authorization": "bearer " + token}, basic("anna", token), basic("", token)):
+        assert gateway.call("GET", f"{DMS}/queues", headers=headers)[0] == 200, headers
+        refused(gateway.call("GET", f"{V1}/users", headers=headers), 403, 10240309)  # it is anna
+        refused(gateway.call("POST", f"{V1}/tokens", headers=headers), 403, 10240309)  # no way to live for ever
+    flipped = token[:-1] + ("A" if token[-1] != "A" else "B")
+    for headers in (bearer(flipped), bearer(token[:-1]), bearer(token + "A"), bearer(""), basic("owner", token), {"X-Auth-Token": flipped},
+                    bearer(token[:20] + "!" + token[21:]), bearer(token.upper())):
+        refused(gateway.call("GET", f"{DMS}/queues", headers=headers), 401, 10240101)
+    raw = gateway.raw(b"GET /v1.0/default/queues HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+    assert b", Bearer realm=" in raw, raw
+
+    def mqtt(user, password):
+        client = Client(gateway.mqtt_port, 5).connect(accept=False, user=user, password=password)
+        return client, client.expect(CONNACK).reason
+    for user in "anna", None:
+        client, reason = mqtt(user, token)
+        assert reason == 0 and client.publish("t", "x", 1) == 0
+        client.close()
+    assert mqtt("owner", token)[1] == 0x86 and mqtt(None, flipped)[1] == 0x86
+    line = BlockingConnection(f"127.0.0.1:{gateway.amqp_port}", user="anna", password=token, allowed_mechs="PLAIN")
+    line.create_sender("/topics/t").send(Message("x"))
+    line.close()
+
+    # A connection that came with it ends with it, and with the password behind it.
+    short, _ = make({"expires_in": 1})
+    client, reason = mqtt("anna", short)
+    assert reason == 0 and client.expect(DISCONNECT).reason == 0x87
+    refused(gateway.call("GET", f"{DMS}/queues", headers=bearer(short)), 401, 10240101)
+    link = gateway.connect()
+    assert exchange(link, "GET", f"{DMS}/queues", headers=bearer(token))[0] == 200
+    gateway.restart()
+    assert gateway.call("GET", f"{DMS}/queues", headers=bearer(token))[0] == 200
+    client, reason = mqtt("anna", token)
+    other, reason_of_other = mqtt("anna", "a")
+    assert (reason, reason_of_other) == (0, 0)
+    assert gateway.call("PUT", f"{V1}/users/anna/grants", grants, OWNER)[0] == 200
+    client.ping()
+    assert gateway.call("PUT", f"{V1}/users/anna", {"password": "a"}, OWNER)[0] == 200  # the same, and yet another
+    assert client.expect(DISCONNECT).reason == 0x87
+    other.ping()
+    refused(gateway.call("GET", f"{DMS}/queues", headers=bearer(token)), 401, 10240101)
+    token, _ = make()
+    assert gateway.call("DELETE", f"{V1}/users/anna", headers=OWNER)[0] == 204
+    refused(gateway.call("GET", f"{DMS}/queues", headers=bearer(token)), 401, 10240101)
+
+
 def passwords_are_not_checked_twice(gateway):
     """The hash is made to be slow: many requests with the same credentials must not pay for it each."""
     first_user(gateway)
@@ -180,4 +249,4 @@ def kept(gateway):
 
 
 if __name__ == "__main__":
-    run(protected_mode, one_connection, rights, managing_alone, users, keys, passwords_are_not_checked_twice, kept)
+    run(protected_mode, one_connection, rights, managing_alone, users, keys, tokens, passwords_are_not_checked_twice, kept)

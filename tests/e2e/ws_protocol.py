@@ -435,6 +435,24 @@ def users(gateway):
         raise AssertionError("a foreign page used borrowed credentials")
     except Refused as refusal:
         assert refusal.status == 403
+    status, made = gateway.call("POST", "/v1/default/tokens", {"expires_in": 600},
+                                {"Authorization": ann.partition(" ")[2]})
+    assert status == 201, made
+    token = made["token"]
+    for members, extra in (({"token": token}, []), ({"token": token, "user": "ann"}, []), ({}, ["X-Auth-Token: " + token]),
+                           ({}, ["Authorization: Bearer " + token])):
+        with Link(gateway, connect=False, extra=extra) as link:
+            link.ok("connect", **members)
+            link.ok("publish", topic="a/b", body="x")
+            link.fails("denied", "publish", topic="b", body="x")
+    for members in ({"token": token[:-1]}, {"token": token, "user": "boss"}, {"token": ""}):
+        with Link(gateway, connect=False) as link:
+            link.fails("unauthenticated", "connect", **members)
+    for query, expected in (("&access_token=" + token, 200), ("&access_token=" + token[:-1], 401), ("", 401)):
+        line = http.client.HTTPConnection("127.0.0.1", gateway.http_port, timeout=20)
+        line.request("GET", "/v1/default/events?topic=a/b" + query)
+        assert line.getresponse().status == expected, query
+        line.close()
     with Link(gateway, connect=False) as link:
         link.ok("connect", user="ann", password="pw")
         assert gateway.call("DELETE", "/v1/default/users/ann", None, basic)[0] in (200, 204)

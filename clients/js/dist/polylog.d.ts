@@ -85,6 +85,8 @@ export interface Options {
     url: string;
     user?: string;
     password?: string;
+    /** Instead of user and password, of POST /v1/{project}/tokens; a function is asked before each attempt. */
+    token?: string | (() => string | Promise<string>);
     clientId?: string;
     /** Wait this long before the first new attempt, doubling up to max; false: a lost connection is the end. */
     reconnect?: false | {

@@ -220,13 +220,13 @@ export class Polylog {
     async login(socket) {
         try {
             const { user, password, clientId } = this.options;
-            await this.ask({ op: "connect", user, password, client_id: clientId }, socket);
+            const token = typeof this.options.token === "function" ? await this.options.token() : this.options.token;
+            await this.ask({ op: "connect", user, password, token, client_id: clientId }, socket);
         }
         catch (why) {
-            if (why.code === "unauthenticated") {
+            if (why.code === "unauthenticated")
                 this.finish(why);
-                socket.close();
-            }
+            socket.close(); // else another attempt follows
             return;
         }
         this.attempts = 0;

@@ -84,6 +84,8 @@ export interface Options {
   url: string;
   user?: string;
   password?: string;
+  /** Instead of user and password, of POST /v1/{project}/tokens; a function is asked before each attempt. */
+  token?: string | (() => string | Promise<string>);
   clientId?: string;
   /** Wait this long before the first new attempt, doubling up to max; false: a lost connection is the end. */
   reconnect?: false | { min_ms?: number; max_ms?: number };
@@ -368,12 +370,11 @@ export class Polylog {
   private async login(socket: WebSocketLike): Promise<void> {
     try {
       const { user, password, clientId } = this.options;
-      await this.ask({ op: "connect", user, password, client_id: clientId }, socket);
+      const token = typeof this.options.token === "function" ? await this.options.token() : this.options.token;
+      await this.ask({ op: "connect", user, password, token, client_id: clientId }, socket);
     } catch (why) {
-      if ((why as PolylogError).code === "unauthenticated") {
-        this.finish(why as Error);
-        socket.close();
-      }
+      if ((why as PolylogError).code === "unauthenticated") this.finish(why as Error);
+      socket.close(); // else another attempt follows
       return;
     }
     this.attempts = 0;

@@ -75,6 +75,7 @@ static const struct key keys[] = {
     {"http.port", PORT, AT(http_port), "8080", .text = "0 picks a free one; off: no listener"},
     {"http.tls_port", PORT, AT(http_tls_port), NULL, .text = "8443 when tls.cert is set, else off"},
     {"http.origins", TEXT, AT(http_origins), NULL, .text = "foreign origins that may call while there is no user"},
+    {"http.ping_interval", NUMBER, AT(http_ping_interval), "30", RANGE(1, 3600), .text = "seconds of silence before a WebSocket is pinged; it ends after as many more"},
     {"http.echo", CHOICE, AT(http_echo), "false", .choices = truths, .text = "true: /echo, for conformance suites of WebSocket"},
     {"amqp.port", PORT, AT(amqp_port), "5672", .text = "0 picks a free one; off: no listener"},
     {"amqp.tls_port", PORT, AT(amqp_tls_port), NULL, .text = "5671 when tls.cert is set, else off"},

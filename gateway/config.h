@@ -34,7 +34,7 @@ struct config {
 
     int64_t http_port, http_tls_port;
     char *http_origins;
-    int64_t http_echo;
+    int64_t http_ping_interval, http_echo;
 
     char *later; /* keys that were set and belong to parts that do not exist yet: "a, b"; or NULL */
 };

@@ -260,7 +260,11 @@ static void configure_amqp(const struct config *config)
 
 static void open_places(struct gateway *gateway)
 {
-    struct http_options options = {.tls = gateway->tls, .origins = gateway->config.http_origins};
+    struct http_options options = {
+        .tls = gateway->tls,
+        .origins = gateway->config.http_origins,
+        .ping_s = (uint32_t)gateway->config.http_ping_interval,
+    };
     for (unsigned i = 0; i < gateway->crew.count; i++) {
         struct place *place = &gateway->places[i];
         place->gateway = gateway;

@@ -18,10 +18,13 @@ struct http_options {
     struct tls_context *tls; /* borrowed for the life of http; NULL: no HTTPS */
     const char *origins; /* foreign origins that may call while no principal exists, separated by
                           * commas or blanks; NULL: none. Copied. */
+    uint32_t ping_s;     /* of silence, then a peer is asked; 0: LIMIT_WEBSOCKET_IDLE_MS */
 };
 
 /* Before the loop runs or on it. Never NULL. */
 struct http *http_open(struct broker_worker *worker, const struct http_options *options);
+/* After so long a silence a peer is asked, and has gone after as long again. */
+uint32_t http_ping_ms(const struct http *http);
 /* Takes a connected, non-blocking socket. tls without a context in the options closes it. entry:
  * FREE, or REFUSED: whatever is asked first is answered with 429, and that is the end. */
 void http_accept(struct http *http, int socket, bool tls, enum entry entry);

@@ -17,6 +17,7 @@ struct http {
     struct loop *loop;
     struct tls_context *tls;
     char *origins;
+    uint32_t ping_ms;
     struct router router;
     void (*refusal)(struct http_exchange *exchange, unsigned code);
     const struct websocket_protocol *protocols;

@@ -284,12 +284,18 @@ static void closed(void *context, enum status why)
 
 static const struct stream_events events = {.input = input, .drained = drained, .closed = closed};
 
+uint32_t http_ping_ms(const struct http *http)
+{
+    return http->ping_ms;
+}
+
 struct http *http_open(struct broker_worker *worker, const struct http_options *options)
 {
     struct http *http = heap_new(sizeof *http);
     http->worker = worker;
     http->loop = broker_loop(worker);
     http->tls = options->tls;
+    http->ping_ms = options->ping_s == 0 ? LIMIT_WEBSOCKET_IDLE_MS : options->ping_s * 1000;
     if (options->origins != NULL)
         http->origins = heap_text(options->origins, strlen(options->origins));
     list_init(&http->lines);

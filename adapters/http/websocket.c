@@ -41,6 +41,7 @@ struct websocket {
     size_t unsent; /* bytes of frames that stream.queued includes */
     unsigned close_code;
     bool failed, heard, pinged;
+    size_t queued; /* output when the timer last fired */
     struct loop_timer timer;
 };
 
@@ -429,20 +430,25 @@ static const char *socket_certificate_subject(const struct stream *stream)
     return stream_certificate_subject(socket_look(stream)->below);
 }
 
-/* A peer that is silent is asked, and has gone when it stays silent. */
+/* A peer that is silent is asked, and has gone when it stays silent. One that we do not listen to
+ * is judged by what it takes. */
 static void timer_fired(struct loop_timer *timer)
 {
     struct websocket *socket = container_of(timer, struct websocket, timer);
-    if (socket->pinged && !socket->heard && !socket->stream.paused) {
+    size_t queued = stream_queued(socket->below);
+    bool stuck = queued > 0 && queued == socket->queued;
+    bool silent = !socket->heard && (stuck || !socket->stream.paused);
+    if (socket->pinged && silent) {
         metric_add(socket->http->timed_out, 1);
         stream_ended(&socket->stream, STATUS_TIMED_OUT);
         return;
     }
-    socket->pinged = !socket->heard;
-    if (socket->pinged)
+    socket->pinged = silent;
+    if (silent && !stuck)
         write_control(socket, FRAME_PING, (struct span){0});
     socket->heard = false;
-    loop_timer_start(socket->stream.loop, timer, LIMIT_WEBSOCKET_IDLE_MS);
+    socket->queued = stream_queued(socket->below);
+    loop_timer_start(socket->stream.loop, timer, socket->http->ping_ms);
 }
 
 static const struct stream_ops socket_ops = {
@@ -478,7 +484,7 @@ void websocket_start(struct http *http, struct stream *below,
     list_push(&http->sockets, &socket->link);
     metric_add(http->websockets, 1);
     stream_hand_over(below, &below_events, socket);
-    loop_timer_start(http->loop, &socket->timer, LIMIT_WEBSOCKET_IDLE_MS);
+    loop_timer_start(http->loop, &socket->timer, http->ping_ms);
     connection_start(protocol->adapter, http->worker, &socket->stream);
 }
 

@@ -9,14 +9,9 @@
 #include "core/base/limits.h"
 #include "core/broker/consume.h"
 #include "core/broker/follow.h"
+#include "core/broker/metrics.h"
 
-enum {
-    KEEP_MS = 15000, /* of silence, then a comment */
-    STALL_MS = 60000,
-    LEASE_MS = 30000,
-    CREDIT = 1000000,
-    TEXTS_MAX = 16 * 1024
-};
+enum { LEASE_MS = 30000, CREDIT = 1000000, TEXTS_MAX = 16 * 1024 };
 
 /* From the request to the end of its connection. */
 struct events {
@@ -30,7 +25,7 @@ struct events {
     struct consumer *consumer;
     struct loop_timer timer;
     size_t queued;
-    uint32_t stalled_ms;
+    uint32_t keep_ms, stalled_ms; /* keep: of silence, then a comment */
     bool wrote;
 };
 
@@ -179,16 +174,20 @@ static void timer_fired(struct loop_timer *timer)
 {
     struct events *events = container_of(timer, struct events, timer);
     size_t queued = stream_queued(events->stream);
-    events->stalled_ms = queued > 0 && queued == events->queued ? events->stalled_ms + KEEP_MS : 0;
+    events->stalled_ms =
+        queued > 0 && queued == events->queued ? events->stalled_ms + events->keep_ms : 0;
     events->queued = queued;
-    if (events->stalled_ms >= STALL_MS) {
+    if (events->stalled_ms >= 4 * events->keep_ms) {
+        metric_add(metric_counter("refused_total", "Refused calls",
+                                  "protocol=\"events\",reason=\"timeout\""),
+                   1);
         stream_abort(events->stream);
         return;
     }
     if (!events->wrote && queued == 0)
         stream_write(events->stream, span_of(":\n\n", 3));
     events->wrote = false;
-    loop_timer_start(broker_loop(events->client.worker), timer, KEEP_MS);
+    loop_timer_start(broker_loop(events->client.worker), timer, events->keep_ms);
 }
 
 static size_t client_queued(struct client *client)
@@ -300,7 +299,7 @@ static void begin(struct events *events)
         return; /* closed() follows: nothing may count as sent */
     stream_write(events->stream, span_of(hello, sizeof hello - 1));
     events->timer.fired = timer_fired;
-    loop_timer_start(broker_loop(events->client.worker), &events->timer, KEEP_MS);
+    loop_timer_start(broker_loop(events->client.worker), &events->timer, events->keep_ms);
     if (events->follower != NULL)
         follower_credit(events->follower, CREDIT);
     else
@@ -347,6 +346,7 @@ static void handle(struct http_exchange *exchange)
     const struct http_head *head = &exchange->head;
     events->exchange = exchange;
     exchange->state = events;
+    events->keep_ms = http_ping_ms(exchange->http) / 2;
     client_init(&events->client, worker, &client_ops);
     buf_init(&events->texts, TEXTS_MAX);
     bool fits = buf_reserve(&events->texts, TEXTS_MAX) == STATUS_OK;

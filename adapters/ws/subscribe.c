@@ -232,11 +232,13 @@ static void live_begin(struct sub *sub, const json_t *frame)
     struct ws_session *session = sub->session;
     client_fork(&sub->client, &live_ops, &session->client,
                 sub->unlimited ? UINT32_MAX : sub->credit);
-    sub->item =
-        (struct subscribe_item){.filter = span_from_text(sub->address),
-                                .guarantee = GUARANTEE_AT_LEAST_ONCE,
-                                .no_local = json_is_true(json_object_get(frame, "no_local")),
-                                .retain_as_published = true};
+    sub->item = (struct subscribe_item){
+        .filter = span_from_text(sub->address),
+        .guarantee = GUARANTEE_AT_LEAST_ONCE,
+        .no_local = json_is_true(json_object_get(frame, "no_local")),
+        .retain_as_published = true,
+        .retained =
+            json_is_false(json_object_get(frame, "retained")) ? RETAINED_NEVER : RETAINED_ALWAYS};
     sub->subscribe =
         (struct broker_subscribe){.client = &sub->client, .items = &sub->item, .count = 1};
     request_init(&sub->subscribe.request, broker_loop(session->client.worker), live_done);

@@ -235,6 +235,8 @@ void ws_view_write(const struct record *record, const struct ws_view_place *plac
     }
     if ((record->attributes & RECORD_RETAIN) != 0)
         json_put(to, "\"retain\":true,");
+    if ((record->attributes & RECORD_RECALLED) != 0)
+        json_put(to, "\"retained\":true,");
     if (others != 0 || record->header_count > 64)
         put_properties(record, others, to);
     put_body(record, type, binary, to);

@@ -158,6 +158,39 @@ def every_field_comes_through(gateway):
         link.silence()
 
 
+def retained(gateway):
+    """Kept as the last of its topic, by whoever published it; shown to who subscribes, unless he does not want it."""
+    with Link(gateway) as link, Client(gateway.mqtt_port, 5).connect("m") as mqtt:
+        link.ok("publish", topic="r/1", body={"old": 1}, retain=True)
+        link.ok("publish", topic="r/1", body={"new": 1}, retain=True, subject="s")
+        mqtt.publish("r/2", "from mqtt", 1, retain=True)
+        mqtt.publish("r/3", "never stored as a record", 0, retain=True)
+        link.ok("publish", topic="r/4", body="gone", retain=True)
+        link.ok("publish", topic="r/4", body="", retain=True)
+        link.ok("publish", topic="r/5", body="not kept")
+        link.ok("subscribe", sub="none", topic="r/#", retained=False)
+        link.silence()
+        link.ok("unsubscribe", sub="none")
+        link.ok("subscribe", sub="all", topic="r/+")
+        got = {one["topic"]: one for one in (link.delivery() for _ in range(3))}
+        link.silence()
+        assert all(one["retained"] is True and one["retain"] is True for one in got.values()), got
+        assert {topic: one["body"] for topic, one in got.items()} == {
+            "r/1": {"new": 1}, "r/2": "from mqtt", "r/3": "never stored as a record"}, got
+        assert got["r/1"]["subject"] == "s"
+        mqtt.subscribe(("r/1", 1))
+        assert mqtt.delivery().payload == b'{"new":1}'
+        link.ok("publish", topic="r/1", body="live", retain=True)  # it is new, whatever becomes of it
+        live = link.delivery()
+        assert live["body"] == "live" and live["retain"] is True and "retained" not in live, live
+        link.ok("subscribe", sub="few", topic="r/+", credit=1)  # as there is credit
+        assert link.delivery()["sub"] == "few"
+        link.silence()
+        link.ok("credit", sub="few", credit=5)
+        assert [link.delivery()["retained"] for _ in range(2)] == [True, True]
+        link.silence()
+
+
 def binary_frames(gateway):
     with Link(gateway) as link, Link(gateway) as other:
         link.ok("subscribe", sub="s", topic="bin", binary=True)
@@ -562,5 +595,5 @@ def events(gateway):
 
 
 if __name__ == "__main__":
-    run(every_field_comes_through, binary_frames, credit_and_order, settling, leases_run_out, replay_and_fetch, request_and_reply, refusals, users,
+    run(every_field_comes_through, retained, binary_frames, credit_and_order, settling, leases_run_out, replay_and_fetch, request_and_reply, refusals, users,
         compressed, a_slow_reader, events)

@@ -59,6 +59,8 @@ export interface SubscribeOptions {
     selector?: string;
     lease_seconds?: number;
     no_local?: boolean;
+    /** Topics: false: not the retained messages of before. */
+    retained?: boolean;
     dead?: boolean;
     /** Bodies come as bytes, without base64. */
     binary?: boolean;
@@ -139,6 +141,8 @@ export declare class Message {
     readonly delivery_count?: number;
     readonly publisher?: string;
     readonly retain?: boolean;
+    /** It was there before the subscription, as the retained message of its topic. */
+    readonly retained?: boolean;
     [field: string]: any;
     /** @internal */
     constructor(client: Polylog, fields: Frame, bytes?: Uint8Array);

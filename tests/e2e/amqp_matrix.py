@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Every field of docs/mapping.md from every protocol to every other: published to one topic, read by MQTT 5, MQTT
-3.1.1, AMQP (live and from the queue) and REST. The outcome is the table in docs/interoperability.md, which this test
+3.1.1, AMQP and WebSocket (each live and from the queue) and REST. The outcome is the table in docs/interoperability.md, which this test
 compares; --write makes it anew."""
 import base64
 import os
@@ -11,6 +11,7 @@ from proton import Message, symbol, uint
 from proton.utils import BlockingConnection
 
 from gateway import run, until
+from ws_protocol import Link
 from wire import (CONTENT_TYPE, CORRELATION, MESSAGE_EXPIRY, RESPONSE_TOPIC, USER, Client)
 
 SECONDS = 20
@@ -205,6 +206,61 @@ def read_rest(item):
     return got
 
 
+# ------------------------------------------------ WebSocket (polylog.v1)
+
+LINKS = {}
+WEBSOCKET_TEXTS = ("key", "content-type", "content-encoding", "correlation-id", "reply-to", "subject", "group-id")
+
+
+def text_or_bytes(value):
+    """As JSON has it: text, or {"base64"} where it is none."""
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return {"base64": base64.b64encode(value).decode()}
+
+
+def publish_websocket(running, field, value):
+    message = {"body": "b"}
+    if field == "body":
+        body = text_or_bytes(value)
+        message = {"body": body} if isinstance(body, str) else {"body": body["base64"], "body_encoding": "base64"}
+    elif field == "correlation-id":
+        message["correlation_id"] = text_or_bytes(value)
+    elif field == "expiry":
+        message["expiry_ms"] = value * 1000
+    elif field == "users" and value[0][0] == "traceparent":
+        message["traceparent"] = value[0][1]
+    elif field == "users":
+        message["properties"] = [list(pair) for pair in value]
+    elif field != "topic":
+        message[field.replace("-", "_")] = value
+    if running.pid not in LINKS:
+        LINKS[running.pid] = Link(running)
+    LINKS[running.pid].ok("publish", topic=TOPIC, **message)
+    return True
+
+
+def read_websocket(frame):
+    body = frame["body"]
+    got = {"body": base64.b64decode(body) if "body_encoding" in frame else str(body).encode(), "topic": frame["topic"],
+           "users": [tuple(pair) for pair in frame.get("properties", [])]}
+    for field in WEBSOCKET_TEXTS:
+        value = frame.get(field.replace("-", "_"))
+        if value is not None:
+            got[field] = base64.b64decode(value["base64"]) if isinstance(value, dict) else value
+    if isinstance(got.get("correlation-id"), str):
+        got["correlation-id"] = got["correlation-id"].encode()
+    if "traceparent" in frame:
+        got["users"].append(("traceparent", frame["traceparent"]))
+    if "expires_at" in frame:
+        got["expiry"] = (frame["expires_at"] - time.time() * 1000) / 1000
+    for field, member in (("message-id", "id"), ("priority", "priority"), ("labels", "labels"), ("group-sequence", "group_sequence")):
+        if member in frame:
+            got[field] = frame[member]
+    return got
+
+
 # ------------------------------------------------ the table
 
 PUBLISHERS = {
@@ -213,8 +269,9 @@ PUBLISHERS = {
         (publish_mqtt(running, 4, field, value) or True),
     "AMQP": publish_amqp,
     "REST": publish_rest,
+    "WebSocket": publish_websocket,
 }
-READERS = ("MQTT 5", "MQTT 3.1.1", "AMQP live", "AMQP queue", "REST")
+READERS = ("MQTT 5", "MQTT 3.1.1", "AMQP live", "AMQP queue", "REST", "WebSocket live", "WebSocket queue")
 
 
 def arrived(field, wanted, got):
@@ -239,7 +296,7 @@ class Readers:
         self.running = running
         running.call("POST", "/v1/default/queues", {"name": "home"})
         running.call("PUT", "/v1/default/routes/matrix%2F%23", {"queue": "home"})
-        running.call("POST", "/v1/default/queues/home/groups", {"groups": [{"name": "g"}]})
+        running.call("POST", "/v1/default/queues/home/groups", {"groups": [{"name": "g"}, {"name": "w"}]})
         self.five = Client(running.mqtt_port, 5).connect("five")
         self.three = Client(running.mqtt_port, 4).connect("three")
         for client in (self.five, self.three):
@@ -247,12 +304,19 @@ class Readers:
         self.connection = BlockingConnection(f"amqp://127.0.0.1:{running.amqp_port}", timeout=SECONDS)
         self.live = self.connection.create_receiver("/topics/" + TOPIC, credit=1000)
         self.queue = self.connection.create_receiver("home", credit=1000)
+        self.link = Link(running)
+        self.link.ok("subscribe", sub="live", topic=TOPIC)
+        self.link.ok("subscribe", sub="queue", queue="home", group="w")
 
     def read(self):
         got = {"MQTT 5": read_mqtt(self.five.delivery(), 5), "MQTT 3.1.1": read_mqtt(self.three.delivery(), 4)}
         for name, receiver in (("AMQP live", self.live), ("AMQP queue", self.queue)):
             got[name] = read_amqp(receiver.receive(timeout=SECONDS))
             receiver.accept()
+        for frame in self.link.delivery(), self.link.delivery():
+            got["WebSocket " + frame["sub"]] = read_websocket(frame)
+            if "receipt" in frame:
+                self.link.ok("ack", receipt=frame["receipt"])
         got["REST"] = read_rest(until(self.consume, SECONDS)[0])
         return got
 
@@ -267,6 +331,7 @@ class Readers:
         self.five.close()
         self.three.close()
         self.connection.close()
+        self.link.socket.socket.close()
 
 
 def make_table(running):

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// A page in Debian's Chromium that uses mqtt.js over WebSocket and clients/js: node check.js HTTP_PORT CLIENT_DIRECTORY
+// A page in Debian's Chromium that uses mqtt.js and rhea over WebSocket and clients/js: node check.js HTTP_PORT CLIENT_DIRECTORY
 // Then npm's ws as the WebSocket of clients/js, and its examples.
 'use strict'
 const assert = require('node:assert/strict')
@@ -13,8 +13,10 @@ const { chromium } = require('playwright-core')
 const [port, library] = process.argv.slice(2)
 const origin = `http://127.0.0.1:${port}`
 const files = {
-  '/page/': '<!doctype html><meta charset="utf-8"><title>test</title><script src="/page/mqtt.js"></script>',
+  '/page/': '<!doctype html><meta charset="utf-8"><title>test</title><script src="/page/mqtt.js"></script>' +
+    '<script src="/page/rhea.js"></script>',
   '/page/mqtt.js': fs.readFileSync(path.join(__dirname, 'node_modules/mqtt/dist/mqtt.min.js')),
+  '/page/rhea.js': fs.readFileSync(path.join(__dirname, 'node_modules/rhea/dist/rhea-umd.js')),
   '/page/polylog.js': fs.readFileSync(path.join(library, 'dist/polylog.js')),
   '/page/examples/page.html': fs.readFileSync(path.join(library, 'examples/page.html')),
   '/page/dist/polylog.js': fs.readFileSync(path.join(library, 'dist/polylog.js')),
@@ -88,6 +90,41 @@ async function overPolylog({ url, origin }) {
   await client.close()
 }
 
+// In the page: AMQP 1.0. The queue holds what clients/js published.
+async function overAmqp(url) {
+  const rhea = window.rheaUmd
+  const once = (emitter, event) => new Promise((resolve, reject) => {
+    emitter.once(event, resolve)
+    setTimeout(() => reject(new Error(`no ${event}`)), 15000)
+  })
+  const connection = rhea.create_container().connect({
+    connection_details: rhea.websocket_connect(WebSocket)(url, ['amqp'], {}), username: 'anonymous', reconnect: false,
+  })
+  await once(connection, 'connection_open')
+  const receive = async (address, count) => {
+    const receiver = connection.open_receiver({ source: address, credit_window: 50 })
+    const bodies = []
+    const done = new Promise((resolve, reject) => {
+      receiver.on('message', ({ message }) => bodies.push(message.body) === count && resolve(bodies))
+      setTimeout(() => reject(new Error(`${bodies.length} messages of ${address}`)), 15000)
+    })
+    await once(receiver, 'receiver_open')
+    return { done, receiver }
+  }
+  const queue = await receive('/queues/page/groups/rhea', 500)
+  const found = (await queue.done).map((body) => JSON.parse(new TextDecoder().decode(body.content ?? body)).i)
+  if (found.some((n, i) => n !== i)) throw new Error('out of order')
+  const topic = await receive('/topics/page/amqp', 201)
+  const sender = connection.open_sender('/topics/page/amqp')
+  await once(sender, 'sendable')
+  for (let i = 0; i < 200; i++) sender.send({ body: i })
+  sender.send({ body: 'x'.repeat(1 << 20) })
+  const bodies = await topic.done
+  if (bodies.slice(0, 200).some((n, i) => n !== i) || bodies[200].length !== 1 << 20) throw new Error('not what was sent')
+  connection.close()
+  await once(connection, 'connection_close')
+}
+
 // In the page: EventSource goes on where it broke off.
 async function overEvents(origin) {
   const source = new EventSource(`${origin}/v1/default/events?queue=page&from=earliest`)
@@ -123,6 +160,7 @@ async function main() {
     await page.goto(`${origin}/page/`)
     await check('mqtt.js over WebSocket', () => page.evaluate(overMqtt, `ws://127.0.0.1:${port}/mqtt`))
     await check('clients/js in a page', () => page.evaluate(overPolylog, { url: `ws://127.0.0.1:${port}/ws`, origin }))
+    await check('rhea over WebSocket', () => page.evaluate(overAmqp, `ws://127.0.0.1:${port}/amqp`))
     await check('Server-Sent Events', () => page.evaluate(overEvents, origin))
     await check('the example page', async () => {
       await page.goto(`${origin}/page/examples/page.html`)

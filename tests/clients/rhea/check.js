@@ -1,13 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
-// rhea, AMQP 1.0: node check.js HOST PORT. The gateway makes queues on demand.
+// rhea, AMQP 1.0, over TCP and over npm's WebSocket: node check.js HOST PORT HTTP_PORT. The gateway makes queues on
+// demand.
 'use strict'
 const assert = require('node:assert/strict')
 const rhea = require('rhea')
+const { WebSocket } = require('ws')
 
-const [host, port] = process.argv.slice(2)
+const [host, port, httpPort] = process.argv.slice(2)
+const overTcp = { host, port: Number(port) }
+const overWebSocket = { connection_details: rhea.websocket_connect(WebSocket)(`ws://${host}:${httpPort}/amqp`, ['amqp'], {}) }
 const WAIT_MS = 15000
 const ORDERED = 200
 let failed = 0
+let prefix = ''
 
 function within(promise, what) {
   let timer
@@ -21,19 +26,19 @@ async function check(what, body) {
   const began = Date.now()
   try {
     await body()
-    console.log(`ok      rhea: ${what} (${((Date.now() - began) / 1000).toFixed(2)} s)`)
+    console.log(`ok      rhea: ${prefix}${what} (${((Date.now() - began) / 1000).toFixed(2)} s)`)
   } catch (error) {
     failed++
     console.error(error)
-    console.log(`failed  rhea: ${what}: ${String(error).slice(0, 200)}`)
+    console.log(`failed  rhea: ${prefix}${what}: ${String(error).slice(0, 200)}`)
   }
 }
 
 const once = (emitter, event) => within(new Promise((resolve) => emitter.once(event, resolve)), event)
 
-async function connect() {
+async function connect(way) {
   const container = rhea.create_container()
-  const connection = container.connect({ host, port: Number(port), username: 'anonymous', reconnect: false })
+  const connection = container.connect({ ...way, username: 'anonymous', reconnect: false })
   await once(connection, 'connection_open')
   return connection
 }
@@ -69,8 +74,8 @@ async function take(connection, source, count, settle = (delivery) => delivery.a
   return messages
 }
 
-async function main() {
-  const connection = await connect()
+async function all(way) {
+  const connection = await connect(way)
 
   await check(`${ORDERED} messages in order, each once`, async () => {
     const numbers = Array.from({ length: ORDERED }, (_, i) => i)
@@ -200,6 +205,12 @@ async function main() {
     connection.close()
     await once(connection, 'connection_close')
   })
+}
+
+async function main() {
+  await all(overTcp)
+  prefix = 'WebSocket: '
+  await all(overWebSocket)
   process.exit(failed > 0 ? 1 : 0)
 }
 

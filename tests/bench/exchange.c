@@ -7,6 +7,7 @@
 #include "tests/bench/link.h"
 #include "tests/bench/mqtt.h"
 #include "tests/bench/mqttload.h"
+#include "tests/bench/page.h"
 #include "tests/bench/process.h"
 
 #include <inttypes.h>
@@ -29,6 +30,32 @@ struct stamp {
     uint32_t run, publisher;
     uint64_t sequence, time_ns;
 };
+
+static const char digits[] = "0123456789abcdef";
+
+/* As text where it has to go through JSON. */
+static void stamp_write(const struct stamp *stamp, bool text, uint8_t *to)
+{
+    uint8_t bytes[sizeof *stamp];
+    memcpy(bytes, stamp, sizeof bytes);
+    if (!text)
+        memcpy(to, bytes, sizeof bytes);
+    for (size_t i = 0; text && i < sizeof bytes; i++) {
+        to[2 * i] = (uint8_t)digits[bytes[i] >> 4];
+        to[2 * i + 1] = (uint8_t)digits[bytes[i] & 15];
+    }
+}
+
+static void stamp_read(struct stamp *stamp, bool text, const uint8_t *from)
+{
+    uint8_t bytes[sizeof *stamp];
+    for (size_t i = 0; text && i < sizeof bytes; i++) {
+        const char *high = strchr(digits, from[2 * i]), *low = strchr(digits, from[2 * i + 1]);
+        bytes[i] =
+            high == NULL || low == NULL ? 0 : (uint8_t)((high - digits) << 4 | (low - digits));
+    }
+    memcpy(stamp, text ? bytes : from, sizeof *stamp);
+}
 
 enum role { PUBLISHER, SUBSCRIBER };
 
@@ -132,7 +159,7 @@ static void publisher_fill(struct exchange *exchange, struct publisher *publishe
         }
         uint8_t *out = link_reserve(link, template->length);
         memcpy(out, template->bytes, template->length);
-        memcpy(out + template->payload_at, &stamp, sizeof(stamp));
+        stamp_write(&stamp, exchange->options->pages, out + template->payload_at);
         if (exchange->options->qos > 0) {
             out[template->id_at] = (uint8_t)((slot + 1) >> 8);
             out[template->id_at + 1] = (uint8_t)(slot + 1);
@@ -233,7 +260,7 @@ static void subscriber_publish(struct exchange *exchange, struct subscriber *sub
 {
     struct stamp stamp = {0};
     if (publish->payload_length == exchange->options->size)
-        memcpy(&stamp, publish->payload, sizeof(stamp));
+        stamp_read(&stamp, exchange->options->pages, publish->payload);
     uint32_t heard = stamp.publisher - subscriber->first;
     if (stamp.run != exchange->run || heard >= subscriber->count ||
         stamp.sequence >= exchange->publishers[stamp.publisher].sent) {
@@ -262,6 +289,13 @@ static void subscriber_frame(struct exchange *exchange, struct subscriber *subsc
     struct link *link = &subscriber->client.link;
     struct mqtt_publish publish;
     uint16_t packet_id;
+    if (link->page) {
+        if (page_read_body(frame, &publish.payload, &publish.payload_length))
+            subscriber_publish(exchange, subscriber, &publish);
+        else
+            exchange->errors++;
+        return;
+    }
     if (frame->type == MQTT_PUBREL && mqtt_read_ack(frame, &packet_id)) {
         acknowledge(link, MQTT_PUBCOMP, packet_id);
         return;
@@ -291,7 +325,11 @@ static void subscriber_subscribe(struct exchange *exchange, struct subscriber *s
     if (subscriber->count > 1)
         snprintf(filter, sizeof(filter), "load/%" PRIu32 "/#", exchange->run);
     struct link *link = &subscriber->client.link;
-    uint8_t *out = link_reserve(link, MQTT_CONTROL_BYTES + sizeof(filter));
+    uint8_t *out = link_reserve(link, PAGE_BYTES + sizeof(filter));
+    if (link->page) {
+        link_commit(link, (uint32_t)page_subscribe(out, filter));
+        return;
+    }
     link_commit(link, (uint32_t)mqtt_subscribe(out, exchange->options->protocol, 1, filter,
                                                exchange->options->qos));
 }
@@ -301,6 +339,14 @@ static void setup_frame(struct exchange *exchange, struct client *client, const 
 {
     int protocol = exchange->options->protocol;
     uint16_t receive_max;
+    if (client->link.page && page_is_ok(frame, PAGE_CONNECT)) {
+        subscriber_subscribe(exchange, (struct subscriber *)client);
+        return;
+    }
+    if (client->link.page && page_is_ok(frame, PAGE_SUBSCRIBE)) {
+        exchange->ready_clients++;
+        return;
+    }
     if (frame->type == MQTT_SUBACK && mqtt_read_suback(frame, protocol)) {
         exchange->ready_clients++;
         return;
@@ -326,8 +372,11 @@ static void exchange_opened(struct link *link)
     char id[64];
     snprintf(id, sizeof(id), "load-%" PRIu32 "-%c%" PRIu32, exchange->run,
              client->role == PUBLISHER ? 'p' : 's', client->index);
-    uint8_t *out = link_reserve(link, MQTT_CONTROL_BYTES + sizeof(id));
-    link_commit(link, (uint32_t)mqtt_connect(out, exchange->options->protocol, id));
+    uint8_t *out = link_reserve(link, PAGE_BYTES + sizeof(id));
+    if (link->page)
+        link_commit(link, (uint32_t)page_connect(out, id));
+    else
+        link_commit(link, (uint32_t)mqtt_connect(out, exchange->options->protocol, id));
 }
 
 static void exchange_frame(struct link *link, const struct frame *frame)
@@ -379,11 +428,14 @@ static void exchange_init(struct exchange *exchange, const struct options *optio
         topic_name(exchange, i, topic);
         mqtt_publish_template(options->protocol, topic, options->qos, options->size,
                               &publisher->template);
+        if (options->pages) /* what stands as it is in JSON */
+            memset(publisher->template.bytes + publisher->template.payload_at, 'x', options->size);
     }
     for (uint32_t i = 0; i < options->subscribers; i++) {
         struct subscriber *subscriber = &exchange->subscribers[i];
         subscriber->client = (struct client){.role = SUBSCRIBER, .index = i};
         subscriber->client.link.fd = -1;
+        subscriber->client.link.page = options->pages;
         subscriber->first = paired ? i : 0;
         subscriber->count = paired ? 1 : options->publishers;
         subscriber->streams = zeroed(subscriber->count, sizeof(struct stream));
@@ -406,7 +458,8 @@ static void exchange_deinit(struct exchange *exchange)
         struct link *link = &exchange_client(exchange, i)->link;
         if (link->fd < 0)
             continue;
-        link_commit(link, (uint32_t)mqtt_disconnect(link_reserve(link, 2)));
+        if (!link->page)
+            link_commit(link, (uint32_t)mqtt_disconnect(link_reserve(link, 2)));
         link_close(link);
     }
     for (uint32_t i = 0; i < options->publishers; i++) {

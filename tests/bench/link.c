@@ -150,7 +150,7 @@ static void link_frame(struct link *link)
     uint8_t *at = link->out + link->framed;
     memmove(at + head, at, link->out_end - link->framed);
     memset(at, 0, head);
-    at[0] = 0x82;
+    at[0] = link->page ? 0x81 : 0x82;
     at[1] = (uint8_t)(0x80 | (size < 126 ? size : size < 65536 ? 126 : 127));
     for (uint32_t i = 2; i < head - 4; i++)
         at[i] = (uint8_t)((uint64_t)size >> 8 * (head - 5 - i));
@@ -266,6 +266,26 @@ static uint32_t unframe(struct link *link, uint8_t *bytes, uint32_t size, uint32
     return to;
 }
 
+/* The message at the start of bytes, which is a frame of its own; as mqtt_frame(). */
+static ssize_t page_frame(const uint8_t *bytes, uint32_t length, struct frame *frame)
+{
+    uint32_t head = 2;
+    uint64_t size = length > 1 ? bytes[1] : 0;
+    head += length > 1 && size == 126 ? 2 : length > 1 && size == 127 ? 8 : 0;
+    if (length < head)
+        return 0;
+    if (head > 2)
+        size = 0;
+    for (uint32_t i = 2; i < head; i++)
+        size = size << 8 | bytes[i];
+    if (size > INPUT_BYTES)
+        return -1;
+    if (length - head < size)
+        return 0;
+    *frame = (struct frame){.body = bytes + head, .length = (uint32_t)size};
+    return (ssize_t)(head + size);
+}
+
 static void link_upgraded(struct link *link)
 {
     char answer[1024];
@@ -280,12 +300,15 @@ static void link_upgraded(struct link *link)
 
 static void link_upgrade(struct link *link)
 {
-    static const char request[] =
+    char request[256];
+    int size = snprintf(
+        request, sizeof request,
         "GET /mqtt HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
         "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
-        "Sec-WebSocket-Protocol: mqtt\r\n\r\n";
+        "Sec-WebSocket-Protocol: %s\r\n\r\n",
+        link->page ? "polylog.v1" : "mqtt");
     link->upgrading = true;
-    if (send(link->fd, request, sizeof request - 1, MSG_NOSIGNAL) != sizeof request - 1)
+    if (send(link->fd, request, (size_t)size, MSG_NOSIGNAL) != size)
         link_lost(link);
 }
 
@@ -308,14 +331,15 @@ static void link_read(struct link *link)
     }
     hub->now_ns = clock_ns();
     length += (uint32_t)n;
-    if (hub->websocket) {
+    if (hub->websocket && !link->page) {
         uint32_t plain = length - (uint32_t)n - framed;
         length = plain + unframe(link, hub->input + plain, framed + (uint32_t)n, &cut);
     }
     uint32_t generation = link->generation;
     while (at < length) {
         struct frame frame;
-        ssize_t size = mqtt_frame(hub->input + at, length - at, &frame);
+        ssize_t size = link->page ? page_frame(hub->input + at, length - at, &frame)
+                                  : mqtt_frame(hub->input + at, length - at, &frame);
         if (size < 0 || (size == 0 && length - at == INPUT_BYTES)) {
             link_lost(link);
             return;

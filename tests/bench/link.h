@@ -44,6 +44,7 @@ struct link {
     uint32_t held_framed; /* bytes at the end of held that are the start of a frame's head */
     uint64_t in_frame;    /* of a WebSocket frame: bytes that are still to come */
     bool upgrading;       /* the answer to the handshake is awaited */
+    bool page; /* set before link_open(): text messages, each handed over as a frame's body */
 };
 
 /* Caller owns the hub; handler and context live longer. Exits with a message when the host is no

@@ -27,7 +27,7 @@ static const char usage_text[] =
     "  --window N (10; latency 1000): messages per publisher neither acknowledged nor delivered\n"
     "  --publishers N  --subscribers N  --rate PER_SECOND (latency 10000)\n"
     "  --seconds S (1.5)  --warmup S (0.3)  --count N (stored 1000000)  --slices N (20)\n"
-    "  --ws: MQTT over WebSocket, on the HTTP port\n"
+    "  --ws: MQTT over WebSocket, on the HTTP port; --pages: and subscribers speak polylog.v1\n"
     "  --connections N (10000)  --parallel N (connect 32, idle 64)\n"
     "exit status: 0 fine; 1 loss at QoS 1 or 2, duplicates at QoS 2, or errors; 2 no run\n";
 
@@ -105,6 +105,7 @@ enum choice {
     CHOICE_CONNECTIONS,
     CHOICE_PARALLEL,
     CHOICE_WS,
+    CHOICE_PAGES,
 };
 
 static const struct option choices[] = {
@@ -126,6 +127,7 @@ static const struct option choices[] = {
     {"connections", required_argument, NULL, CHOICE_CONNECTIONS},
     {"parallel", required_argument, NULL, CHOICE_PARALLEL},
     {"ws", no_argument, NULL, CHOICE_WS},
+    {"pages", no_argument, NULL, CHOICE_PAGES},
     {NULL, 0, NULL, 0},
 };
 
@@ -187,6 +189,9 @@ static void options_set(struct options *options, enum choice choice, const char 
     case CHOICE_WS:
         options->websocket = true;
         break;
+    case CHOICE_PAGES:
+        options->websocket = options->pages = true;
+        break;
     }
 }
 
@@ -218,6 +223,8 @@ static struct options options_parse(int argc, char **argv)
         options_set(&options, (enum choice)choice, optarg);
     if (options.port == 0)
         usage("--port is missing");
+    if (options.pages && options.size < 2 * MESSAGE_SIZE_MIN)
+        usage("--pages needs --size 48 or more");
     if (options.workload == WORKLOAD_STORED && (options.qos == 0 || options.rate > 0))
         usage("stored needs QoS 1 or 2 and no --rate");
     if (options.workload == WORKLOAD_STORED)

@@ -27,12 +27,13 @@ struct options {
     int protocol, qos;
     uint32_t size, window, publishers, subscribers, connections, parallel, slices;
     bool websocket;
+    bool pages;    /* subscribers speak polylog.v1, as a page in a browser does; with websocket */
     uint64_t rate; /* messages per second in all, 0: closed loop */
     uint64_t count;
     double seconds, warmup_seconds;
 };
 
-#define MESSAGE_SIZE_MIN 24u /* the stamp that every payload begins with */
+#define MESSAGE_SIZE_MIN 24u /* the stamp that every payload begins with; in JSON twice that */
 
 /* Publishers and subscribers: fan-in, fan-out, pairs, latency, stored. */
 int exchange_run(const struct options *options);

@@ -33,10 +33,10 @@ static void check(struct http_head *head, const uint8_t *bytes, size_t size)
     struct buf storage;
     struct span user, password;
     buf_init(&storage, 64 * 1024);
-    if (http_basic(head->authorization, &storage, &user, &password) == STATUS_OK) {
+    if (http_credentials(head, &storage, &user, &password) == STATUS_OK) {
         CHECK(lies_in(user, storage.data, storage.size) &&
               lies_in(password, storage.data, storage.size));
-        CHECK(memchr(user.data, ':', user.size) == NULL);
+        CHECK(user.size == 0 || memchr(user.data, ':', user.size) == NULL);
     }
     buf_deinit(&storage);
     struct span path = head->path;

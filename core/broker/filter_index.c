@@ -360,37 +360,43 @@ struct registration {
     struct broker_worker *from;
     uint32_t confirms;
     uint32_t count;
-    struct registration_mail {
+    struct registration_part {
         struct mail mail;
         struct registration *of;
         struct broker_worker *to;
-    } mails[LIMIT_WORKERS];
+        struct log_units units;
+    } parts[LIMIT_WORKERS];
     uint64_t ids[];
 };
 
-static void register_here(struct broker_worker *worker, const struct registration *registration)
-{
-    for (uint32_t i = 0; i < registration->count; i++)
-        filter_set(worker, registration->ids[i], FILTER_HELD);
-}
-
 static void registration_confirm(struct mail *mail)
 {
-    struct registration_mail *part = container_of(mail, struct registration_mail, mail);
+    struct registration_part *part = container_of(mail, struct registration_part, mail);
     struct registration *registration = part->of;
     if (--registration->confirms > 0)
         return;
     registration->from->calls--;
-    request_complete(registration->request, STATUS_OK);
+    registration->request->done(registration->request, STATUS_OK);
     heap_free(registration);
+}
+
+/* What this owner had matched before is in the store, or never will be. */
+static void registered(struct request *request, enum status status)
+{
+    struct registration_part *part = container_of(request, struct registration_part, units.request);
+    CHECK(status == STATUS_OK);
+    part->mail.deliver = registration_confirm;
+    mailbox_post(part->of->from->loop, &part->mail);
 }
 
 static void registration_deliver(struct mail *mail)
 {
-    struct registration_mail *part = container_of(mail, struct registration_mail, mail);
-    register_here(part->to, part->of);
-    mail->deliver = registration_confirm;
-    mailbox_post(part->of->from->loop, mail);
+    struct registration_part *part = container_of(mail, struct registration_part, mail);
+    const struct registration *registration = part->of;
+    for (uint32_t i = 0; i < registration->count; i++)
+        filter_set(part->to, registration->ids[i], FILTER_HELD);
+    request_init(&part->units.request, part->to->loop, registered);
+    log_await_units(part->to->log, &part->units);
 }
 
 void filter_index_register(struct broker_worker *worker, const uint64_t *ids, uint32_t count,
@@ -402,22 +408,17 @@ void filter_index_register(struct broker_worker *worker, const uint64_t *ids, ui
     registration->count = count;
     if (count > 0)
         memcpy(registration->ids, ids, count * sizeof *ids);
-    register_here(worker, registration);
-    registration->confirms = worker->broker->worker_count - 1;
-    if (registration->confirms == 0) {
-        request_complete(request, STATUS_OK);
-        heap_free(registration);
-        return;
-    }
+    registration->confirms = worker->broker->worker_count;
     worker->calls++;
     for (unsigned i = 0; i < worker->broker->worker_count; i++) {
-        if (i == worker->index)
-            continue;
-        struct registration_mail *part = &registration->mails[i];
+        struct registration_part *part = &registration->parts[i];
         part->of = registration;
         part->to = &worker->broker->workers[i];
         part->mail.deliver = registration_deliver;
-        mailbox_post(part->to->loop, &part->mail);
+        if (part->to == worker)
+            registration_deliver(&part->mail);
+        else
+            mailbox_post(part->to->loop, &part->mail);
     }
 }
 

@@ -78,8 +78,8 @@ void filter_index_deinit(struct broker_worker *worker);
 uint64_t filter_index_id(struct broker *broker, uint64_t tenant, struct span filter);
 /* Likewise of a share: tenant, name and filter in one. Any thread. */
 uint64_t filter_share_id(struct broker *broker, struct span key);
-/* Completes when every worker indexes these filters. The rows of their holders are durable. ids are
- * copied. */
+/* Completes when every worker indexes these filters, and what it had begun to append without that
+ * has its commit sequence. The rows of their holders are durable. ids are copied. */
 void filter_index_register(struct broker_worker *worker, const uint64_t *ids, uint32_t count,
                            struct request *request);
 

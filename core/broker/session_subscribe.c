@@ -5,8 +5,9 @@
  *   rows of the filters' holders durable -> every owner writes index rows -> live as any other
  *     -> row of the subscription, which gets the commit sequence S -> done
  *
- * What was appended before an owner knew the filter has a sequence below S; what comes behind S has
- * an index row. */
+ * What was appended before an owner knew the filter has a sequence below S (a part of a transaction
+ * has that of the last part: an owner says that it writes the rows when all such parts are back);
+ * what comes behind S has an index row. */
 #include "core/broker/session.h"
 #include "core/broker/share.h"
 

@@ -35,12 +35,51 @@ struct storage_row *log_derived_add(struct log_derived *derived, enum storage_ch
     return row;
 }
 
-void derive_rows(const struct log_worker *worker, struct log_append *append)
+/* ------------------------------------------------ units under way */
+
+static void units_enter(struct log_worker *worker, struct log_append *append)
+{
+    append->unit_place = ++worker->unit_count;
+    link_init(&append->of_units);
+    list_push(&worker->units, &append->of_units);
+}
+
+static void units_leave(struct log_worker *worker, struct log_append *append)
+{
+    link_remove(&append->of_units);
+    struct link *oldest = list_first(&worker->units), *link;
+    uint64_t place =
+        oldest == NULL ? UINT64_MAX : container_of(oldest, struct log_append, of_units)->unit_place;
+    while ((link = list_first(&worker->awaiting)) != NULL) {
+        struct log_units *units = container_of(link, struct log_units, link);
+        if (units->until >= place)
+            return;
+        link_remove(link);
+        request_complete(&units->request, STATUS_OK);
+    }
+}
+
+void log_await_units(struct log_worker *worker, struct log_units *units)
+{
+    CHECK(loop_is_home(worker->loop) && units->request.home == worker->loop);
+    units->until = worker->unit_count;
+    link_init(&units->link);
+    if (list_is_empty(&worker->units))
+        request_complete(&units->request, STATUS_OK);
+    else
+        list_push(&worker->awaiting, &units->link);
+}
+
+/* ------------------------------------------------ rows */
+
+void derive_rows(struct log_worker *worker, struct log_append *append)
 {
     struct log_derived *derived = &append->derived;
     *derived = (struct log_derived){0};
     if (append->batch == NULL || worker->derive == NULL)
         return;
+    if (append->unit != 0)
+        units_enter(worker, append);
     worker->derive(worker->context, append->partition, append->batch, derived);
     uint32_t count = derived->count, own = append->row_count;
     if (count == 0)
@@ -58,6 +97,8 @@ void derive_rows(const struct log_worker *worker, struct log_append *append)
 void derive_end(struct log_append *append)
 {
     struct log_derived *derived = &append->derived;
+    if (append->unit != 0 && append->batch != NULL && append->owner->derive != NULL)
+        units_leave(append->owner, append);
     while (derived->memory != NULL) {
         struct log_memory *memory = derived->memory;
         derived->memory = memory->next;

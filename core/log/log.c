@@ -39,6 +39,8 @@ struct log_worker *log_worker_new(struct log *log, unsigned index, struct loop *
     list_init(&worker->limited);
     list_init(&worker->due);
     list_init(&worker->held);
+    list_init(&worker->units);
+    list_init(&worker->awaiting);
     retention_init(worker);
     log->workers[index] = worker;
     return worker;

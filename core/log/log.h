@@ -80,6 +80,17 @@ static inline uint8_t *log_derived_value(const struct storage_row *row)
 typedef void log_derive(void *context, uint64_t partition, const struct batch *batch,
                         struct log_derived *derived);
 
+/* Waits for the parts of units that went to storage before: what was derived from them is as old as
+ * that, while their sequence is that of the unit's last part. */
+struct log_units {
+    struct request request;
+    /* Below: the log's. */
+    struct link link;
+    uint64_t until;
+};
+/* On the owner's loop; done() comes there, with OK, once all of them are back. */
+void log_await_units(struct log_worker *worker, struct log_units *units);
+
 /* On the owner's loop, for each batch before derive is asked, in the order of a partition's
  * appends. False: it must wait, and with it what comes behind it in its partition, until
  * log_prepared(). */
@@ -119,7 +130,7 @@ struct log_append {
     struct request request;
     uint64_t partition;
     struct batch *batch;      /* the append takes this reference and hands it back at done(), with
-                               * base_offset      and append_time_ms set; NULL: rows only */
+                               * base_offset and append_time_ms set; NULL: rows only */
     struct storage_row *rows; /* borrowed until done() */
     uint32_t row_count;
     /* What the partition's stat counts as pending of this batch; taken off it when the batch is
@@ -135,6 +146,8 @@ struct log_append {
     struct storage_batch stored;
     struct storage_append append;
     struct log_derived derived;
+    struct link of_units;
+    uint64_t unit_place;
 };
 void log_append(struct log_worker *from, struct log_append *append);
 /* Instead of it, for a part of a unit that cannot be: why is how the unit ends. Nothing of the

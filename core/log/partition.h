@@ -33,6 +33,9 @@ struct log_worker {
     struct list limited;             /* partitions with a limit by bytes or records */
     struct list due;                 /* partitions that retention will look at */
     struct list held;                /* partitions whose appends wait for prepare */
+    struct list units;               /* appends of units in storage, oldest first */
+    uint64_t unit_count;             /* that ever went there */
+    struct list awaiting;            /* struct log_units, oldest first */
     struct log_partition *retaining; /* the one it looks at now */
     struct loop_timer retention_timer, limit_timer;
 };
@@ -94,7 +97,7 @@ uint32_t tail_find(const struct tail *tail, uint64_t offset);
 uint32_t tail_find_time(const struct tail *tail, uint32_t from, int64_t time_ms);
 
 /* The append's rows, and behind them what follows from its batch. */
-void derive_rows(const struct log_worker *worker, struct log_append *append);
+void derive_rows(struct log_worker *worker, struct log_append *append);
 void derive_end(struct log_append *append);
 
 /* The partition's limits are new. */

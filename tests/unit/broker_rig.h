@@ -287,6 +287,17 @@ static inline void peer_deliver(struct client *client, struct subscription *subs
     }
 }
 
+/* Of a session that outlives its client; it is not settled. */
+static inline bool peer_deliver_kept(struct client *client, struct blob *frame,
+                                     const struct kept_delivery *kept)
+{
+    struct peer *peer = peer_of(client);
+    (void)frame;
+    CHECK(loop_is_home(rig.loops[peer->worker]) && peer->record_count < SEEN_MAX);
+    peer->records[peer->record_count++] = (struct seen_record){.offset = kept->offset};
+    return true;
+}
+
 static inline void peer_settle_some(struct peer *peer, uint32_t count)
 {
     for (uint32_t i = 0; i < count && peer->lease_count > 0; i++) {
@@ -333,6 +344,7 @@ static const struct client_ops peer_ops = {
     .variant = peer_variant,
     .encode = peer_encode,
     .deliver = peer_deliver,
+    .deliver_kept = peer_deliver_kept,
     .queued = peer_queued,
     .resume = peer_resume,
     .end = peer_end,
@@ -416,6 +428,50 @@ static inline void peer_close(struct peer *peer)
 {
     on(peer->worker, peer_close_run, peer);
     peer_free(peer);
+}
+
+/* ------------------------------------------------ sessions */
+
+struct attach_call {
+    struct broker_attach attach;
+    atomic_bool done;
+    enum status status;
+};
+
+static inline void attach_call_done(struct request *request, enum status status)
+{
+    struct attach_call *call = container_of(request, struct attach_call, attach.request);
+    call->status = status;
+    atomic_store(&call->done, true);
+}
+
+static inline void attach_call_run(void *context)
+{
+    struct attach_call *call = context;
+    broker_attach(&call->attach);
+}
+
+static inline void session_begin_run(void *context)
+{
+    broker_session_begin(&((struct peer *)context)->client);
+}
+
+/* A client whose session is kept for so long; present: it was there. */
+static inline struct peer *peer_attach(unsigned worker, const char *id, uint32_t expiry_s,
+                                       const struct broker_will *will, bool *present)
+{
+    struct peer *peer = peer_new(worker, id);
+    struct attach_call call = {
+        .attach = {.client = &peer->client, .expiry_s = expiry_s, .will = will}};
+    request_init(&call.attach.request, rig.loops[peer->worker], attach_call_done);
+    on(peer->worker, attach_call_run, &call);
+    rig_await(&call.done);
+    assert_int_equal(call.status, STATUS_OK);
+    *present = call.attach.present;
+    heap_free(call.attach.received);
+    buf_deinit(&call.attach.notes);
+    on(peer->worker, session_begin_run, peer);
+    return peer;
 }
 
 /* ------------------------------------------------ what peers do */

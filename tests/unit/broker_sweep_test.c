@@ -71,48 +71,6 @@ static void put_row(struct span key, struct span value)
 
 /* ------------------------------------------------ sessions */
 
-struct attach_call {
-    struct broker_attach attach;
-    atomic_bool done;
-    enum status status;
-};
-
-static void attach_call_done(struct request *request, enum status status)
-{
-    struct attach_call *call = container_of(request, struct attach_call, attach.request);
-    call->status = status;
-    atomic_store(&call->done, true);
-}
-
-static void attach_call_run(void *context)
-{
-    struct attach_call *call = context;
-    broker_attach(&call->attach);
-}
-
-static void begin_run(void *context)
-{
-    broker_session_begin(&((struct peer *)context)->client);
-}
-
-/* A client whose session is kept for so long; present: it was there. */
-static struct peer *peer_attach(unsigned worker, const char *id, uint32_t expiry_s,
-                                const struct broker_will *will, bool *present)
-{
-    struct peer *peer = peer_new(worker, id);
-    struct attach_call call = {
-        .attach = {.client = &peer->client, .expiry_s = expiry_s, .will = will}};
-    request_init(&call.attach.request, rig.loops[peer->worker], attach_call_done);
-    on(peer->worker, attach_call_run, &call);
-    rig_await(&call.done);
-    assert_int_equal(call.status, STATUS_OK);
-    *present = call.attach.present;
-    heap_free(call.attach.received);
-    buf_deinit(&call.attach.notes);
-    on(peer->worker, begin_run, peer);
-    return peer;
-}
-
 static void sweeping_rig_open(unsigned workers)
 {
     clock_use(&moved_clock);

@@ -229,13 +229,24 @@ static uint32_t look_up(struct dedup_append *append)
 
 /* ------------------------------------------------ answering */
 
-/* Whoever waits for this item has the same outcome; but what refused a unit says nothing of them.
- */
+/* Of whoever waits for an item. What refused a unit says nothing of them; but when storage has
+ * failed, nobody knows of either whether it will be there. */
+static enum status status_again(const struct dedup_append *append, const struct dedup_item *item)
+{
+    switch (item->status) {
+    case STATUS_OK:
+    case STATUS_STORAGE_FAILED:
+    case STATUS_SHUTTING_DOWN:
+        return item->status;
+    default:
+        return append->unit != 0 ? STATUS_BUSY : item->status;
+    }
+}
+
 static void settle_again(const struct dedup_append *append, struct dedup_item *item)
 {
     struct dedup_item *again = item->again;
-    enum status status =
-        item->status != STATUS_OK && append->unit != 0 ? STATUS_BUSY : item->status;
+    enum status status = status_again(append, item);
     item->again = NULL;
     while (again != NULL) {
         struct dedup_item *next = again->again;

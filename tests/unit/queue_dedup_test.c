@@ -370,6 +370,27 @@ static void run_turns(void)
         run_turn();
 }
 
+/* Storage fails under a unit: of whoever waits for its id nobody knows more than of the unit. */
+static void test_unit_in_doubt(void **state)
+{
+    (void)state;
+    struct append unit, plain;
+    run_turns();
+    door.hold = true;
+    unit_go(&unit, 1, 1, 0, 100);
+    append_begin(&plain);
+    add_keyed(&plain, 20, 100);
+    append_go(&plain);
+    run_turns();
+    assert_false(unit.done || plain.done);
+    door.refuse = STATUS_STORAGE_FAILED;
+    door_let_pass();
+    run_turns();
+    assert_true(unit.done && plain.done);
+    assert_int_equal(unit.status, STATUS_STORAGE_FAILED);
+    assert_int_equal(plain.items[0].status, STATUS_STORAGE_FAILED);
+}
+
 /* Parts of units: whatever else is under way, they never wait for it. */
 static void test_units(void **state)
 {
@@ -459,7 +480,8 @@ int main(void)
         TEST(test_many_keys),      TEST(test_single_keys),
         TEST(test_removed),        TEST(test_sequenced),
         TEST(test_sequences_wrap), TEST(test_sequenced_pending),
-        TEST(test_idle_producers), TEST(test_units),
+        TEST(test_idle_producers), TEST(test_unit_in_doubt),
+        TEST(test_units),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

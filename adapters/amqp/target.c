@@ -212,7 +212,7 @@ static void partial_drop(struct amqp_link *link)
 }
 
 /* Too large: by the book the link ends, and with it what it had sent. */
-static bool take_piece(struct amqp_link *link, pn_delivery_t *delivery)
+static bool take_piece(struct amqp_link *link)
 {
     uint8_t scratch[AMQP_FRAME_MAX];
     ssize_t size;
@@ -226,7 +226,6 @@ static bool take_piece(struct amqp_link *link, pn_delivery_t *delivery)
         }
         link->connection->partial_bytes += (size_t)size;
     }
-    (void)delivery;
     return true;
 }
 
@@ -239,7 +238,7 @@ static void take_whole(struct amqp_link *link, pn_delivery_t *delivery)
         ssize_t size = pn_link_recv(link->pn, (char *)small, sizeof small);
         bytes = span_of(small, size > 0 ? (size_t)size : 0);
     } else {
-        if (!take_piece(link, delivery))
+        if (!take_piece(link))
             return;
         bytes = buf_span(&link->partial);
     }
@@ -263,7 +262,7 @@ static void take_all(struct amqp_link *link)
         if (!pn_delivery_readable(delivery))
             return;
         if (pn_delivery_partial(delivery)) {
-            take_piece(link, delivery);
+            take_piece(link);
             return;
         }
         if (!broker_may_publish(&connection->client)) {

@@ -3,7 +3,8 @@
  * sources take part. What is sent and settled within one is the broker's, which commits it as a
  * whole.
  *
- *   OPEN --discharge--> COMMITTING --> gone (accepted, or rejected and rolled back)
+ *   OPEN --discharge--> COMMITTING --> gone (accepted, or rejected and rolled back; no answer, but
+ * the end of the connection when nobody knows)
  *   OPEN --discharge with fail, time, end of the coordinator--> gone (rolled back: what the
  * receiver had settled counts as failed)
  */
@@ -18,6 +19,7 @@ struct settlement {
     struct amqp_link *link;  /* a reference */
     pn_delivery_t *delivery; /* still to be settled by us; NULL: the receiver has done it */
     uint32_t slot;
+    unsigned outcome; /* its code; 0: none was named */
 };
 
 struct amqp_transaction {
@@ -60,21 +62,25 @@ static void transaction_free(struct amqp_transaction *transaction)
 }
 
 /* What was settled within it was not: what the receiver still holds stays with it, the rest may
- * come again and counts as a failed try, unless the connection was lost. A link that has gone has
- * given its leases back. */
-static void give_back(struct amqp_transaction *transaction)
+ * come again; tried: that counts as a failed try, unless the connection was lost. A link that has
+ * gone has given its leases back. */
+static void give_back(struct amqp_transaction *transaction, bool tried)
 {
     enum settle_outcome outcome =
-        transaction->connection->state == AMQP_UP ? SETTLE_FAILED : SETTLE_RELEASED;
+        tried && transaction->connection->state == AMQP_UP ? SETTLE_FAILED : SETTLE_RELEASED;
     list_each(at, &transaction->settlements)
     {
         const struct settlement *settlement = container_of(at, struct settlement, of_transaction);
+        pn_delivery_t *delivery = settlement->delivery;
         if (settlement->link->consumer == NULL)
             continue;
-        if (settlement->delivery == NULL)
-            consumer_settle(settlement->link->consumer, settlement->slot, outcome, 0, 0);
-        else
-            amqp_slot_set(settlement->delivery, settlement->slot);
+        if (delivery != NULL && !pn_delivery_settled(delivery)) {
+            amqp_slot_set(delivery, settlement->slot);
+            continue;
+        }
+        consumer_settle(settlement->link->consumer, settlement->slot, outcome, 0, 0);
+        if (delivery != NULL) /* it was settled behind the state that took part */
+            pn_delivery_settle(delivery);
     }
     transaction_free(transaction);
 }
@@ -82,7 +88,34 @@ static void give_back(struct amqp_transaction *transaction)
 static void roll_back(struct amqp_transaction *transaction)
 {
     broker_roll_back(&transaction->broker);
-    give_back(transaction);
+    give_back(transaction, true);
+}
+
+static void put_id(pn_data_t *data, uint64_t id)
+{
+    uint8_t bytes[8];
+    store_u64(bytes, id);
+    pn_data_put_binary(data, pn_bytes(sizeof bytes, (const char *)bytes));
+}
+
+/* transactional-state: this outcome, within the transaction. */
+static void put_state(const struct amqp_transaction *transaction, pn_delivery_t *delivery,
+                      unsigned outcome)
+{
+    pn_data_t *data = pn_disposition_data(pn_delivery_local(delivery));
+    pn_data_clear(data);
+    pn_data_put_list(data);
+    pn_data_enter(data);
+    put_id(data, transaction->id);
+    if (outcome != 0) {
+        pn_data_put_described(data);
+        pn_data_enter(data);
+        pn_data_put_ulong(data, outcome);
+        pn_data_put_list(data);
+        pn_data_exit(data);
+    }
+    pn_data_exit(data);
+    pn_delivery_update(delivery, AMQP_TRANSACTIONAL);
 }
 
 /* All of it is durable. */
@@ -95,8 +128,7 @@ static void take(struct amqp_transaction *transaction)
             continue;
         consumer_forget(settlement->link->consumer, settlement->slot);
         if (settlement->delivery != NULL) {
-            pn_delivery_update(settlement->delivery,
-                               pn_delivery_remote_state(settlement->delivery));
+            put_state(transaction, settlement->delivery, settlement->outcome);
             pn_delivery_settle(settlement->delivery);
         }
     }
@@ -123,31 +155,26 @@ static void answer(struct amqp_link *link, pn_delivery_t *delivery, const char *
     amqp_wake(link->connection);
 }
 
-static void put_id(pn_data_t *data, uint64_t id)
-{
-    uint8_t bytes[8];
-    store_u64(bytes, id);
-    pn_data_put_binary(data, pn_bytes(sizeof bytes, (const char *)bytes));
-}
-
-/* The commit has ended, or there was none in time. After a failure of storage nobody knows what
- * there will be; else a refusal says that nothing is. */
+/* The commit has ended, or there was none in time. A refusal says that nothing is there; after a
+ * failure of storage nobody knows, so that the connection ends without one. What stood in the way
+ * for a while is no fault of the messages. */
 static void done(struct request *request, enum status status)
 {
     struct amqp_transaction *transaction =
         container_of(request, struct amqp_transaction, broker.request);
     if (transaction->discharge == NULL) {
-        give_back(transaction);
-        return;
-    }
-    const char *condition = status == STATUS_OK               ? NULL
-                            : status == STATUS_STORAGE_FAILED ? amqp_condition_of(status)
-                                                              : "amqp:transaction:rollback";
-    answer(transaction->coordinator, transaction->discharge, condition, status_text(status));
-    if (status == STATUS_OK)
+        give_back(transaction, true);
+    } else if (status == STATUS_OK) {
+        answer(transaction->coordinator, transaction->discharge, NULL, NULL);
         take(transaction);
-    else
-        give_back(transaction);
+    } else if (status == STATUS_STORAGE_FAILED) {
+        amqp_end(transaction->connection, amqp_condition_of(status), status_text(status));
+        give_back(transaction, false);
+    } else {
+        answer(transaction->coordinator, transaction->discharge, "amqp:transaction:rollback",
+               status_text(status));
+        give_back(transaction, !status_is_retriable(status));
+    }
 }
 
 static void declare(struct amqp_link *link, pn_delivery_t *delivery)
@@ -325,25 +352,15 @@ enum status amqp_transaction_send(struct amqp_link *link, pn_delivery_t *deliver
         return err_set(err, status, "the transaction cannot take it: %s", status_text(status));
     if (pn_delivery_settled(delivery))
         return STATUS_OK;
-    pn_data_t *data = pn_disposition_data(pn_delivery_local(delivery));
-    pn_data_clear(data);
-    pn_data_put_list(data);
-    pn_data_enter(data);
-    put_id(data, transaction->id);
-    pn_data_put_described(data);
-    pn_data_enter(data);
-    pn_data_put_ulong(data, PN_ACCEPTED);
-    pn_data_put_list(data);
-    pn_data_exit(data);
-    pn_data_exit(data);
-    pn_delivery_update(delivery, AMQP_TRANSACTIONAL);
+    put_state(transaction, delivery, PN_ACCEPTED);
     return STATUS_OK;
 }
 
-static enum settle_outcome outcome_of(const struct amqp_value *outcome)
+/* code: what the receiver has named; 0: nothing. */
+static enum settle_outcome outcome_of(const struct amqp_value *outcome, unsigned *code)
 {
     bool flags[2];
-    switch (outcome_read(outcome, flags)) {
+    switch (*code = outcome_read(outcome, flags)) {
     case PN_ACCEPTED:
         return SETTLE_DONE;
     case PN_REJECTED:
@@ -367,8 +384,10 @@ void amqp_transaction_settle(struct amqp_link *link, pn_delivery_t *delivery, ui
         amqp_link_refuse(link, "amqp:transaction:unknown-id", "there is no such transaction");
         return;
     }
-    enum status status = broker_settle_within(
-        &transaction->broker, consumer_lease(link->consumer, slot), outcome_of(&outcome), 0);
+    unsigned code;
+    enum settle_outcome settled_as = outcome_of(&outcome, &code);
+    enum status status = broker_settle_within(&transaction->broker,
+                                              consumer_lease(link->consumer, slot), settled_as, 0);
     if (status != STATUS_OK) {
         amqp_link_refuse_status(link, status);
         return;
@@ -377,6 +396,7 @@ void amqp_transaction_settle(struct amqp_link *link, pn_delivery_t *delivery, ui
     settlement->link = link;
     link->refs++;
     settlement->slot = slot;
+    settlement->outcome = code;
     settlement->delivery = pn_delivery_settled(delivery) ? NULL : delivery;
     list_push(&transaction->settlements, &settlement->of_transaction);
     if (settlement->delivery == NULL)

@@ -16,12 +16,16 @@ def queue(running, name, **fields):
     assert status in (200, 201), answer
 
 
-def bodies(running, address):
+def messages(running, address):
     """Everything that is there now, and is accepted by that."""
     got = []
     container = Container(Emptier(f"127.0.0.1:{running.amqp_port}", address, got))
     container.run()
     return got
+
+
+def bodies(running, address):
+    return [message.body for message in messages(running, address)]
 
 
 class Emptier(MessagingHandler):
@@ -37,7 +41,7 @@ class Emptier(MessagingHandler):
         self.receiver.drain(100)
 
     def on_message(self, event):
-        self.got.append(event.message.body)
+        self.got.append(event.message)
 
     def on_link_flow(self, event):
         if self.receiver.credit == 0 and self.receiver.queued == 0 and not self.over:
@@ -185,7 +189,8 @@ def one_part_that_fails_refuses_all(running):
     Container(worker).run()
     assert worker.result == "failed"
     assert bodies(running, "full") == [0]
-    assert bodies(running, "in") == list(range(4))
+    # It may work later: no fault of the messages.
+    assert [(message.body, message.delivery_count) for message in messages(running, "in")] == [(i, 0) for i in range(4)]
     # What cannot be part of one is told at once, and refuses the commit too.
     wire = Wire(running.amqp_port)
     wire.open()
@@ -241,12 +246,12 @@ def a_commit_that_cannot_be_is_refused(running):
     wire.socket.close()
 
 
-def settled_within(identity, number):
+def settled_within(identity, number, settled=True):
     """The receiver has settled delivery number, as accepted within the transaction."""
-    return frame(DISPOSITION, [True, number, number, True, Described(0x34, [identity, Described(0x24, [])])])
+    return frame(DISPOSITION, [True, number, number, settled, Described(0x34, [identity, Described(0x24, [])])])
 
 
-def receive_within(running, name):
+def receive_within(running, name, settled=True):
     """A connection whose transaction holds one settlement of a receiver, handle 0, behind the coordinator, handle 1."""
     queue(running, name)
     connection = BlockingConnection(f"amqp://127.0.0.1:{running.amqp_port}", timeout=SECONDS)
@@ -259,8 +264,30 @@ def receive_within(running, name):
     wire.send(frame(FLOW, [0, 1000, 0, 1000, 0, 0, 1]))
     wire.expect(TRANSFER)
     identity = declare(wire, 0)
-    wire.send(settled_within(identity, 0))
+    wire.send(settled_within(identity, 0, settled))
     return wire, identity
+
+
+def discharge(identity, number, fail):
+    return frame(TRANSFER, [1, number, b"end", 0], b"\x00\x53\x77" + encode(Described(0x32, [identity, fail])))
+
+
+def what_is_settled_in_two_steps_is_settled_once(running):
+    # Accepted within the transaction, and settled only then: after a rollback it goes to others.
+    wire, identity = receive_within(running, "x", settled=False)
+    wire.send(settled_within(identity, 0) + discharge(identity, 1, True))
+    wire.expect(DISPOSITION)
+    assert [(message.body, message.delivery_count) for message in messages(running, "x")] == [("x", 1)]
+    wire.socket.close()
+    # Left to us: it is settled as what it was, within the transaction.
+    wire, identity = receive_within(running, "y", settled=False)
+    wire.send(discharge(identity, 1, False))
+    both = [wire.expect(DISPOSITION), wire.expect(DISPOSITION)]
+    ours = b"\x00\x53\x34"
+    assert [ours in answer and b"\xa0\x08" + identity in answer and b"\x00\x53\x24" in answer.split(ours)[1]
+            for answer in both].count(True) == 1, both
+    assert bodies(running, "y") == []
+    wire.socket.close()
 
 
 def a_receiver_may_leave_before_its_transaction(running):
@@ -299,4 +326,4 @@ def declare(wire, number):
 if __name__ == "__main__":
     run(a_commit_shows_all_and_a_rollback_nothing, settlements_belong_to_it, owners_commit_together,
         one_part_that_fails_refuses_all, a_lost_connection_rolls_back, a_commit_that_cannot_be_is_refused,
-        a_receiver_may_leave_before_its_transaction)
+        a_receiver_may_leave_before_its_transaction, what_is_settled_in_two_steps_is_settled_once)

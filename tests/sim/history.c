@@ -91,6 +91,11 @@ struct message history_attempt(unsigned topic, uint32_t number, unsigned qos)
     return message;
 }
 
+bool history_is_acknowledged(uint32_t attempt)
+{
+    return fates[attempt] == FATE_ACKNOWLEDGED;
+}
+
 unsigned history_topic(uint32_t attempt)
 {
     return attempts[attempt].topic;

@@ -25,6 +25,7 @@ __attribute__((format(printf, 1, 2))) _Noreturn void history_fail(const char *fo
 
 /* A new attempt to publish; its text goes into the payload. */
 struct message history_attempt(unsigned topic, uint32_t number, unsigned qos);
+bool history_is_acknowledged(uint32_t attempt);
 unsigned history_topic(uint32_t attempt);
 unsigned history_qos(uint32_t attempt);
 uint32_t history_attempts(void); /* so far */

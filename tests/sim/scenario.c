@@ -19,6 +19,7 @@
 #include "tests/sim/mqtt_peer.h"
 #include "tests/sim/repeat_peer.h"
 #include "tests/sim/session_peer.h"
+#include "tests/sim/share_peer.h"
 #include "tests/sim/sim.h"
 #include "tests/sim/work_history.h"
 #include "tests/sim/ws_peer.h"
@@ -28,6 +29,7 @@ enum {
     SUBSCRIBERS = 3,
     MEMBERS = 3,
     SESSIONS = 4,
+    SHARE_PEERS = 2,
     AMQP_PEERS = 3,
     WS_PEERS = 2,
     CONSUMERS = 4 /* one of dead letters */,
@@ -51,6 +53,7 @@ static struct publisher *publishers[TOPICS];
 static struct subscriber *subscribers[SUBSCRIBERS];
 static struct member *members[MEMBERS];
 static struct session_peer *sessions[SESSIONS];
+static struct share_peer *share_peers[SHARE_PEERS];
 static struct amqp_peer *amqp_peers[AMQP_PEERS];
 static struct ws_peer *ws_peers[WS_PEERS];
 static bool polite;
@@ -290,6 +293,7 @@ static void run(uint64_t seed)
     history_begin(seed);
     repeat_begin();
     mqtt_peers_begin();
+    share_peers_begin();
     work_begin();
     session_peers_begin();
     disk = sim_disk_new();
@@ -314,6 +318,10 @@ static void run(uint64_t seed)
         sessions[i] = session_peer_new(dial);
         session_peer_start(sessions[i]);
     }
+    for (unsigned i = 0; i < SHARE_PEERS; i++) {
+        share_peers[i] = share_peer_new(dial);
+        share_peer_start(share_peers[i]);
+    }
     for (unsigned i = 0; i < AMQP_PEERS; i++) {
         amqp_peers[i] = amqp_peer_new(i, dial_amqp);
         amqp_peer_start(amqp_peers[i]);
@@ -334,6 +342,8 @@ static void run(uint64_t seed)
         member_leave(members[i]);
     for (unsigned i = 0; i < SESSIONS; i++)
         session_peer_calm(sessions[i]);
+    for (unsigned i = 0; i < SHARE_PEERS; i++)
+        share_peer_calm(share_peers[i]);
     for (unsigned i = 0; i < AMQP_PEERS; i++)
         amqp_peer_calm(amqp_peers[i]);
     for (unsigned i = 0; i < WS_PEERS; i++)
@@ -346,6 +356,7 @@ static void run(uint64_t seed)
     for (unsigned i = 0; i < SESSIONS; i++)
         session_peer_finish(sessions[i]);
     history_share_check();
+    share_peers_check();
     repeat_stop();
     admin_stop();
     read_all("mqtt", final_here);
@@ -388,14 +399,14 @@ int main(int argc, char **argv)
         records += history_final_count();
         acknowledged += history_acknowledged_count();
         dead += history_dead_count();
-        shared += history_share_count();
+        shared += history_share_count() + share_peers_count();
         kept += kept_count();
         again += kept_again_count();
         work += work_count();
         deals += deals_count();
     }
     printf("%llu seeds from %llu: %llu records, %llu of them acknowledged, %llu dead letters, "
-           "%llu said several times and stored once, %llu to members of a share, %llu to sessions "
+           "%llu said several times and stored once, %llu to members of shares, %llu to sessions "
            "and %llu of them again, topics moved %llu times, "
            "%llu done over AMQP and WebSocket, %llu transactions, nothing wrong\n",
            (unsigned long long)count, (unsigned long long)first, (unsigned long long)records,

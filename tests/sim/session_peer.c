@@ -290,6 +290,8 @@ static void session_before(struct mqtt_peer *mqtt_peer)
     mqtt_peer->expiry_s = !has_identifiers(peer) || peer->calm || sim_chance(80) ? UINT32_MAX
                           : sim_chance(80) ? (uint32_t)(1 + sim_below(2))
                                            : 0;
+    if (sim_chance(30)) /* less room than there are overlapping filters */
+        mqtt_peer->receive_maximum = (uint16_t)(1 + sim_below(3));
     if (mqtt_peer->expiry_s < peer->expiry_s)
         peer->expiry_s = mqtt_peer->expiry_s;
     bool in_time =

@@ -1,0 +1,176 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* See share_peer.h. */
+#include "tests/sim/share_peer.h"
+
+#include "core/base/heap.h"
+#include "tests/sim/history.h"
+
+enum { THINK_MS = 30, PAUSE_MS = 600, AWAY_MS = 1500 };
+
+struct share_peer {
+    struct mqtt_peer peer; /* first */
+    bool calm, known;
+};
+
+static unsigned peers;
+static uint32_t since; /* attempts from here on are the share's */
+static struct {
+    bool seen, acknowledged;
+    const struct share_peer *holder; /* who saw it last */
+    unsigned life;                   /* of the gateway, then */
+} had[ATTEMPTS_MAX];
+static uint64_t count;
+
+void share_peers_begin(void)
+{
+    peers = 0;
+    since = UINT32_MAX;
+    memset(had, 0, sizeof had);
+    count = 0;
+}
+
+static void subscribe(struct share_peer *peer)
+{
+    struct mqtt_packet packet = {.type = MQTT_SUBSCRIBE};
+    struct mqtt_filter filter = {.filter = span_from_text("$share/kept/t/+"), .qos = 1};
+    packet.subscribe = (struct mqtt_subscribe){
+        .packet_id = 1,
+        .count = 1,
+        .filters = &filter,
+        .properties = mqtt_properties_none,
+    };
+    mqtt_peer_send(&peer->peer, &packet);
+}
+
+struct late_ack {
+    struct share_peer *peer;
+    uint64_t generation;
+    uint16_t id;
+    uint32_t attempt;
+};
+
+static void ack_now(void *context)
+{
+    struct late_ack *late = context;
+    struct mqtt_peer *peer = &late->peer->peer;
+    if (peer->generation == late->generation && peer->connected) {
+        had[late->attempt].acknowledged = true;
+        mqtt_peer_ack(peer, MQTT_PUBACK, late->id);
+    }
+    heap_free(late);
+}
+
+/* It stays with the session of who got it; what was not stored at a crash may go to another. */
+static void check_holder(const struct share_peer *peer, uint32_t attempt, bool again)
+{
+    if (!had[attempt].seen || had[attempt].life != history_life())
+        return;
+    if (had[attempt].holder != peer)
+        history_fail("%s gets attempt %u, which another member of the share %s", peer->peer.id,
+                     attempt, had[attempt].acknowledged ? "acknowledged" : "holds");
+    if (!again)
+        history_fail("%s gets attempt %u again without DUP", peer->peer.id, attempt);
+}
+
+static void share_packet(struct mqtt_peer *mqtt_peer, const struct mqtt_packet *packet)
+{
+    struct share_peer *peer = (struct share_peer *)mqtt_peer;
+    struct message message;
+    if (packet->type == MQTT_SUBACK) {
+        if (packet->suback.reasons.size != 1 || packet->suback.reasons.data[0] != 1)
+            history_fail("a share is refused");
+        peer->known = true;
+        if (since == UINT32_MAX)
+            since = history_attempts();
+        return;
+    }
+    if (packet->type != MQTT_PUBLISH || packet->publish.qos != 1 ||
+        !history_parse(packet->publish.payload, &message))
+        history_fail("%s: unexpected packet %d", mqtt_peer->id, packet->type);
+    check_holder(peer, message.attempt, packet->publish.duplicate);
+    had[message.attempt].seen = true;
+    had[message.attempt].holder = peer;
+    had[message.attempt].life = history_life();
+    count++;
+    struct late_ack *late = heap_new(sizeof *late);
+    *late =
+        (struct late_ack){peer, mqtt_peer->generation, packet->publish.packet_id, message.attempt};
+    sim_after(sim_below(THINK_MS), ack_now, late);
+}
+
+struct acting {
+    struct share_peer *peer;
+    uint64_t generation;
+};
+
+static void act(void *context)
+{
+    struct acting *acting = context;
+    struct share_peer *peer = acting->peer;
+    bool same = peer->peer.generation == acting->generation && peer->peer.connected;
+    heap_free(acting);
+    if (!same || peer->calm)
+        return;
+    if (sim_chance(50))
+        sim_disconnect(&peer->peer.peer);
+    else
+        sim_vanish(&peer->peer.peer, sim_below(3000));
+}
+
+static void share_before(struct mqtt_peer *mqtt_peer)
+{
+    mqtt_peer->clean = false;
+    mqtt_peer->expiry_s = UINT32_MAX;
+}
+
+static void share_up(struct mqtt_peer *mqtt_peer)
+{
+    struct share_peer *peer = (struct share_peer *)mqtt_peer;
+    if (peer->known && !mqtt_peer->present)
+        history_fail("%s: its session is gone", mqtt_peer->id);
+    if (!peer->known || sim_chance(20))
+        subscribe(peer);
+    struct acting *acting = heap_new(sizeof *acting);
+    *acting = (struct acting){peer, mqtt_peer->generation};
+    sim_after(1 + sim_below(PAUSE_MS), act, acting);
+}
+
+static void share_down(struct mqtt_peer *mqtt_peer)
+{
+    (void)mqtt_peer;
+}
+
+struct share_peer *share_peer_new(peer_dial *dial)
+{
+    struct share_peer *peer = heap_new(sizeof *peer);
+    mqtt_peer_init(&peer->peer, dial, "share", peers++);
+    peer->peer.away_ms = AWAY_MS;
+    peer->peer.before = share_before;
+    peer->peer.up = share_up;
+    peer->peer.packet = share_packet;
+    peer->peer.down = share_down;
+    return peer;
+}
+
+void share_peer_start(struct share_peer *peer)
+{
+    mqtt_peer_start(&peer->peer);
+}
+
+void share_peer_calm(struct share_peer *peer)
+{
+    peer->calm = true;
+}
+
+void share_peers_check(void)
+{
+    for (uint32_t i = since; i < history_attempts(); i++)
+        if (history_is_acknowledged(i) && !had[i].acknowledged)
+            history_fail("attempt %u was acknowledged, and no kept member of a share %s it", i,
+                         had[i].seen ? "acknowledged" : "saw");
+}
+
+uint64_t share_peers_count(void)
+{
+    return count;
+}

@@ -432,7 +432,7 @@ void retained_go_on(struct client *client)
     list_each_safe(link, following, &client->walks)
     {
         struct retained_walk *walk = container_of(link, struct retained_walk, of_client);
-        if (walk->state != WALK_PAUSED)
+        if (walk->state != WALK_PAUSED || (walk->upto > 0 && !session_takes(client->session)))
             continue;
         if (walk->rows == NULL)
             walk_queue(walk);

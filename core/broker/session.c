@@ -345,12 +345,13 @@ static enum status load_position(struct attaching *attaching, struct span value)
     struct session_mark mark;
     enum status status = session_position_decode(
         value, session->share == 0 ? LIMIT_CLIENT_CREDIT : LIMIT_SHARE_FLIGHTS, &position);
-    if (status != STATUS_OK)
-        return status;
-    if (session->attach->clean) {
-        session_returns_load(&position, &attaching->returns, &attaching->return_count);
+    if (session->attach->clean) { /* what cannot be read goes nevertheless */
+        if (status == STATUS_OK)
+            session_returns_load(&position, &attaching->returns, &attaching->return_count);
         return STATUS_OK;
     }
+    if (status != STATUS_OK)
+        return status;
     session->position = position.position;
     session->marks = heap_array(position.mark_count + 1, sizeof *session->marks);
     session->mark_capacity = position.mark_count + 1;

@@ -318,8 +318,8 @@ static inline void session_call(struct session *session)
     session->worker->calls++;
 }
 
-/* May shares give to its client? Not before what was in flight is out again, and what waits for
- * credit has some. */
+/* May shares and retained records give to its client? Not before what was in flight is out again,
+ * and what waits for credit has some. */
 static inline bool session_takes(const struct session *session)
 {
     return session->unpaid == 0 &&

@@ -574,6 +574,8 @@ void session_go_on(struct session *session)
         catch_up(session);
     worker->delivering = false;
     figures_flush(worker);
-    if (!took && session_takes(session)) /* what it shares waited for that */
-        share_seats_go_on(session->client);
+    if (took || !session_takes(session))
+        return;
+    share_seats_go_on(session->client); /* what it shares waited for that, and what is retained */
+    retained_go_on(session->client);
 }

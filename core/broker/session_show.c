@@ -29,6 +29,7 @@ struct flight *session_flight_new(struct session *session)
                 session->flights[0] = (struct flight){0};
         }
         uint32_t number = ++session->flight_count;
+        CHECK(session->share != 0 || number <= LIMIT_CLIENT_CREDIT); /* else no row of it is read */
         session->flights[number] = (struct flight){.at.number = number};
         session->free_first = number;
     }

@@ -255,12 +255,15 @@ enum deliver_result session_recall(struct subscription *subscription, uint64_t p
                                    struct frame_cache *frames)
 {
     struct client *client = subscription->client;
+    const struct session *session = client->session;
     if (subscription->guarantee == GUARANTEE_AT_MOST_ONCE ||
         record_guarantee(record) == GUARANTEE_AT_MOST_ONCE)
         return deliver_to(subscription, record, frames);
     if (!deliver_is_wanted(subscription, record))
         return DELIVER_SKIPPED;
-    if (client->credit == 0 || client->ops->queued(client) >= LIMIT_CLIENT_OUT_BYTES)
+    /* What is to be sent again has its number, but no credit yet. */
+    if (!session_takes(session) || session->in_flight >= LIMIT_CLIENT_CREDIT ||
+        client->credit == 0 || client->ops->queued(client) >= LIMIT_CLIENT_OUT_BYTES)
         return DELIVER_FULL;
     session_send(subscription, partition, record, &(struct session_origin){.retained = key},
                  frames);

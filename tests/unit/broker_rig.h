@@ -287,14 +287,15 @@ static inline void peer_deliver(struct client *client, struct subscription *subs
     }
 }
 
-/* Of a session that outlives its client; it is not settled. */
+/* Of a session that outlives its client; it is not settled. Its number is the identifier. */
 static inline bool peer_deliver_kept(struct client *client, struct blob *frame,
                                      const struct kept_delivery *kept)
 {
     struct peer *peer = peer_of(client);
     (void)frame;
     CHECK(loop_is_home(rig.loops[peer->worker]) && peer->record_count < SEEN_MAX);
-    peer->records[peer->record_count++] = (struct seen_record){.offset = kept->offset};
+    peer->records[peer->record_count++] =
+        (struct seen_record){.identifier = kept->number, .offset = kept->offset};
     return true;
 }
 
@@ -456,21 +457,30 @@ static inline void session_begin_run(void *context)
     broker_session_begin(&((struct peer *)context)->client);
 }
 
-/* A client whose session is kept for so long; present: it was there. */
+/* Of a client that is logged in; present: its session was there. */
+static inline enum status session_attach(struct peer *peer, struct broker_attach attach,
+                                         bool *present)
+{
+    struct attach_call call = {.attach = attach};
+    call.attach.client = &peer->client;
+    request_init(&call.attach.request, rig.loops[peer->worker], attach_call_done);
+    on(peer->worker, attach_call_run, &call);
+    rig_await(&call.done);
+    *present = call.attach.present;
+    heap_free(call.attach.received);
+    buf_deinit(&call.attach.notes);
+    if (call.status == STATUS_OK)
+        on(peer->worker, session_begin_run, peer);
+    return call.status;
+}
+
+/* A client whose session is kept for so long. */
 static inline struct peer *peer_attach(unsigned worker, const char *id, uint32_t expiry_s,
                                        const struct broker_will *will, bool *present)
 {
     struct peer *peer = peer_new(worker, id);
-    struct attach_call call = {
-        .attach = {.client = &peer->client, .expiry_s = expiry_s, .will = will}};
-    request_init(&call.attach.request, rig.loops[peer->worker], attach_call_done);
-    on(peer->worker, attach_call_run, &call);
-    rig_await(&call.done);
-    assert_int_equal(call.status, STATUS_OK);
-    *present = call.attach.present;
-    heap_free(call.attach.received);
-    buf_deinit(&call.attach.notes);
-    on(peer->worker, session_begin_run, peer);
+    struct broker_attach attach = {.expiry_s = expiry_s, .will = will};
+    assert_int_equal(session_attach(peer, attach, present), STATUS_OK);
     return peer;
 }
 

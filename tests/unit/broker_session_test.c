@@ -1,0 +1,286 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Sessions over a store whose answers come late, or are refusals. */
+#include <pthread.h>
+
+#include "tests/unit/session_rig.h"
+
+/* ------------------------------------------------ the store */
+
+/* What is kept waiting: reads of records, or scans of one table. */
+enum { WAITING_MAX = 64 };
+
+static struct {
+    struct storage *inner;
+    pthread_mutex_t lock;
+    bool reads_wait;
+    uint8_t table_waits;
+    struct storage_read *reads[WAITING_MAX];
+    struct storage_scan *scans[WAITING_MAX];
+    uint32_t read_count, scan_count;
+} late = {.lock = PTHREAD_MUTEX_INITIALIZER};
+
+static void late_read(struct storage *storage, struct storage_read *read)
+{
+    (void)storage;
+    pthread_mutex_lock(&late.lock);
+    bool waits = late.reads_wait;
+    if (waits) {
+        CHECK(late.read_count < WAITING_MAX);
+        late.reads[late.read_count++] = read;
+    }
+    pthread_mutex_unlock(&late.lock);
+    if (!waits)
+        memory_storage_ops.read(late.inner, read);
+}
+
+static void late_scan(struct storage *storage, struct storage_scan *scan)
+{
+    (void)storage;
+    pthread_mutex_lock(&late.lock);
+    bool waits = late.table_waits != 0 && scan->first.data[0] == late.table_waits;
+    if (waits) {
+        CHECK(late.scan_count < WAITING_MAX);
+        late.scans[late.scan_count++] = scan;
+    }
+    pthread_mutex_unlock(&late.lock);
+    if (!waits)
+        memory_storage_ops.scan(late.inner, scan);
+}
+
+static void let_reads_wait(void)
+{
+    pthread_mutex_lock(&late.lock);
+    late.reads_wait = true;
+    pthread_mutex_unlock(&late.lock);
+}
+
+static void let_scans_wait(enum table table)
+{
+    pthread_mutex_lock(&late.lock);
+    late.table_waits = (uint8_t)table;
+    pthread_mutex_unlock(&late.lock);
+}
+
+static void reads_go_on(void)
+{
+    pthread_mutex_lock(&late.lock);
+    late.reads_wait = false;
+    for (uint32_t i = 0; i < late.read_count; i++)
+        memory_storage_ops.read(late.inner, late.reads[i]);
+    late.read_count = 0;
+    pthread_mutex_unlock(&late.lock);
+}
+
+static void scans_go_on(void)
+{
+    pthread_mutex_lock(&late.lock);
+    late.table_waits = 0;
+    for (uint32_t i = 0; i < late.scan_count; i++)
+        memory_storage_ops.scan(late.inner, late.scans[i]);
+    late.scan_count = 0;
+    pthread_mutex_unlock(&late.lock);
+}
+
+static uint32_t waiting(const uint32_t *count)
+{
+    pthread_mutex_lock(&late.lock);
+    uint32_t found = *count;
+    pthread_mutex_unlock(&late.lock);
+    return found;
+}
+
+#define PASS_ON(name, type)                                                                        \
+    static void pass_##name(struct storage *storage, struct type *call)                            \
+    {                                                                                              \
+        (void)storage;                                                                             \
+        memory_storage_ops.name(late.inner, call);                                                 \
+    }
+PASS_ON(append, storage_append)
+PASS_ON(trim, storage_trim)
+PASS_ON(floor, storage_floor)
+PASS_ON(bounds, storage_bounds)
+
+static enum status pass_health(struct storage *storage)
+{
+    (void)storage;
+    return memory_storage_ops.health(late.inner);
+}
+
+static void pass_close(struct storage *storage)
+{
+    (void)storage;
+    memory_storage_ops.close(late.inner);
+}
+
+static const struct storage_ops late_ops = {
+    .name = "late",
+    .can = STORAGE_ATOMIC_ROWS,
+    .append = pass_append,
+    .read = late_read,
+    .scan = late_scan,
+    .trim = pass_trim,
+    .floor = pass_floor,
+    .bounds = pass_bounds,
+    .close = pass_close,
+    .health = pass_health,
+};
+static struct storage late_storage = {.ops = &late_ops};
+
+static void restart(uint32_t sweep_ms)
+{
+    broker_fall();
+    broker_bury();
+    rig.options.sweep_ms = sweep_ms;
+    broker_rise(rig.count);
+}
+
+static void late_rig_open(unsigned workers)
+{
+    clock_use(&moved_clock);
+    rig_open(workers);
+    broker_fall();
+    broker_bury();
+    late.inner = rig.storage;
+    rig.storage = &late_storage;
+    broker_rise(workers);
+}
+
+static void late_rig_close(void)
+{
+    rig_close();
+    clock_use(NULL);
+}
+
+/* ------------------------------------------------ clients whose sessions are kept */
+
+static void settle_all_run(void *context)
+{
+    struct peer *peer = context;
+    for (uint32_t i = 0; i < peer->record_count; i++)
+        broker_settled(&peer->client, peer->records[i].identifier);
+    client_settled(&peer->client, peer->record_count);
+}
+
+static void retain(struct peer *peer, const char *topic, const char *value)
+{
+    struct publish_call call = {
+        .peer = peer,
+        .publish = {.topic = span_from_text(topic),
+                    .guarantee = GUARANTEE_AT_LEAST_ONCE,
+                    .answer = true,
+                    .retain = true},
+        .value = value,
+        .count = 1,
+    };
+    uint32_t before = peer_look(peer).answers;
+    on(peer->worker, publish_call_run, &call);
+    await(peer_look(peer).answers == before + 1);
+}
+
+/* ------------------------------------------------ what is retained, behind what was in flight */
+
+/* A session with so many records in flight, and five retained topics t/0 ...; the broker begins
+ * anew, so that they are read from the store. */
+static void leave_in_flight(uint32_t count)
+{
+    bool present;
+    struct peer *writer = peer_new(0, "writer"),
+                *peer = peer_attach(0, "kept", UINT32_MAX, NULL, &present);
+    assert_int_equal(peer_subscribe(peer, "f", GUARANTEE_AT_LEAST_ONCE, 1), STATUS_OK);
+    publish_many(writer, "f", GUARANTEE_AT_LEAST_ONCE, 0, count);
+    await_records(peer, count);
+    for (char topic[] = "t/0"; topic[2] < '5'; topic[2]++)
+        retain(writer, topic, topic);
+    peer_close(peer);
+    peer_close(writer);
+    restart(0);
+}
+
+/* A subscribe that is served before what was in flight is out again: it takes no number meanwhile.
+ */
+static void retained_records_wait_for_what_was_in_flight(void **state)
+{
+    (void)state;
+    late_rig_open(1);
+    leave_in_flight(LIMIT_CLIENT_CREDIT);
+    bool present;
+    let_reads_wait();
+    struct peer *peer = peer_attach(0, "kept", UINT32_MAX, NULL, &present);
+    assert_true(present);
+    assert_int_equal(peer_subscribe(peer, "t/+", GUARANTEE_AT_LEAST_ONCE, 2), STATUS_OK);
+    await(waiting(&late.read_count) == 1);
+    rig_calm();
+    assert_int_equal(peer_look(peer).records, 0);
+    reads_go_on();
+    await_records(peer, LIMIT_CLIENT_CREDIT);
+    on(0, settle_all_run, peer);
+    await_records(peer, LIMIT_CLIENT_CREDIT + 5);
+    for (uint32_t i = 0; i < LIMIT_CLIENT_CREDIT + 5; i++)
+        assert_in_range(peer->records[i].identifier, 1, LIMIT_CLIENT_CREDIT);
+    peer_close(peer);
+    peer = peer_attach(0, "kept", UINT32_MAX, NULL, &present); /* what is stored can be read */
+    assert_true(present);
+    await_records(peer, 5);
+    peer_close(peer);
+    late_rig_close();
+}
+
+/* The walk reads its rows when the session has sent again what was in flight, and starts all of
+ * its walks. */
+static void a_walk_starts_once(void **state)
+{
+    (void)state;
+    late_rig_open(1);
+    leave_in_flight(1);
+    bool present;
+    let_reads_wait();
+    let_scans_wait(TABLE_RETAINED);
+    struct peer *peer = peer_attach(0, "kept", UINT32_MAX, NULL, &present);
+    assert_int_equal(peer_subscribe(peer, "t/+", GUARANTEE_AT_LEAST_ONCE, 2), STATUS_OK);
+    await(waiting(&late.scan_count) == 1);
+    await(waiting(&late.read_count) == 1);
+    reads_go_on();
+    await_records(peer, 1);
+    assert_int_equal(waiting(&late.scan_count), 1);
+    scans_go_on();
+    await_records(peer, 6);
+    peer_close(peer);
+    late_rig_close();
+}
+
+/* ------------------------------------------------ what is stored of it */
+
+/* A session whose position cannot be read is lost, but not its name. */
+static void a_clean_start_reads_no_position(void **state)
+{
+    (void)state;
+    late_rig_open(1);
+    uint8_t key[SESSION_STATE_KEY];
+    bool present;
+    put_session("kept", &(struct session_name_row){.session = 7, .expiry_s = UINT32_MAX});
+    session_kind_key(7, SESSION_KIND_POSITION, 0, key);
+    put_row(span_of(key, sizeof key), span_from_text("\1"));
+    restart(0);
+    struct broker_attach attach = {.expiry_s = UINT32_MAX};
+    struct peer *peer = peer_new(0, "kept");
+    assert_int_equal(session_attach(peer, attach, &present), STATUS_CORRUPT);
+    peer_close(peer);
+    attach.clean = true;
+    peer = peer_new(0, "kept");
+    assert_int_equal(session_attach(peer, attach, &present), STATUS_OK);
+    peer_close(peer);
+    assert_false(present);
+    peer_close(peer_attach(0, "kept", UINT32_MAX, NULL, &present));
+    assert_true(present);
+    late_rig_close();
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(retained_records_wait_for_what_was_in_flight),
+        cmocka_unit_test(a_walk_starts_once),
+        cmocka_unit_test(a_clean_start_reads_no_position),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

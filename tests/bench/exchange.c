@@ -373,10 +373,11 @@ static void exchange_opened(struct link *link)
     snprintf(id, sizeof(id), "load-%" PRIu32 "-%c%" PRIu32, exchange->run,
              client->role == PUBLISHER ? 'p' : 's', client->index);
     uint8_t *out = link_reserve(link, PAGE_BYTES + sizeof(id));
+    bool kept = exchange->options->workload == WORKLOAD_SESSIONS && client->role == SUBSCRIBER;
     if (link->page)
         link_commit(link, (uint32_t)page_connect(out, id));
     else
-        link_commit(link, (uint32_t)mqtt_connect(out, exchange->options->protocol, id));
+        link_commit(link, (uint32_t)mqtt_connect(out, exchange->options->protocol, id, kept));
 }
 
 static void exchange_frame(struct link *link, const struct frame *frame)

@@ -25,7 +25,7 @@ static void idle_opened(struct link *link)
     char id[32];
     snprintf(id, sizeof(id), "idle-%d-%d", (int)getpid(), link->fd);
     uint8_t *out = link_reserve(link, MQTT_CONTROL_BYTES + sizeof(id));
-    link_commit(link, (uint32_t)mqtt_connect(out, idle->options->protocol, id));
+    link_commit(link, (uint32_t)mqtt_connect(out, idle->options->protocol, id, false));
 }
 
 static void idle_frame(struct link *link, const struct frame *frame)

@@ -65,17 +65,23 @@ ssize_t mqtt_frame(const uint8_t *bytes, size_t length, struct frame *frame)
     return (ssize_t)(head + frame->length);
 }
 
-size_t mqtt_connect(uint8_t *out, int protocol, const char *client_id)
+size_t mqtt_connect(uint8_t *out, int protocol, const char *client_id, bool kept)
 {
     uint8_t *at = out;
+    uint32_t properties = protocol != 5 ? 0 : kept ? 6 : 1;
     *at++ = MQTT_CONNECT << 4;
-    at = put_varint(at, (uint32_t)(12 + strlen(client_id)) + (protocol == 5));
+    at = put_varint(at, (uint32_t)(12 + strlen(client_id)) + properties);
     at = put_string(at, "MQTT");
     *at++ = (uint8_t)protocol;
-    *at++ = 0x02; /* clean session */
+    *at++ = kept ? 0 : 0x02; /* clean session */
     at = put_u16(at, 0);
-    if (protocol == 5)
-        *at++ = 0;
+    if (properties > 0)
+        *at++ = (uint8_t)(properties - 1);
+    if (properties > 1) { /* the session never expires */
+        *at++ = 0x11;
+        memset(at, 0xff, 4);
+        at += 4;
+    }
     at = put_string(at, client_id);
     return (size_t)(at - out);
 }

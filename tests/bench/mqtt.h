@@ -35,8 +35,9 @@ struct frame {
 /* The frame at the start of bytes: its whole size, 0 when bytes are missing, -1 when malformed. */
 ssize_t mqtt_frame(const uint8_t *bytes, size_t length, struct frame *frame);
 
-/* Each writes one packet to out and returns its size. Sessions are clean, without keep-alive. */
-size_t mqtt_connect(uint8_t *out, int protocol, const char *client_id);
+/* Each writes one packet to out and returns its size. No keep-alive; kept: the session stays when
+ * the connection has gone (protocol 5: for good), and is not new if there is one. */
+size_t mqtt_connect(uint8_t *out, int protocol, const char *client_id, bool kept);
 size_t mqtt_subscribe(uint8_t *out, int protocol, uint16_t packet_id, const char *filter, int qos);
 size_t mqtt_ack(uint8_t out[4], enum mqtt_type type, uint16_t packet_id);
 size_t mqtt_disconnect(uint8_t out[2]);

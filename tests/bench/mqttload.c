@@ -17,16 +17,22 @@ static const char usage_text[] =
     "  fanin     100 publishers on topics of their own, 1 subscriber on all of them\n"
     "  fanout    1 publisher, 1000 subscribers on its topic\n"
     "  pairs     100 publishers, 100 subscribers, one to one\n"
+    "  sessions  pairs whose subscribers have persistent sessions\n"
     "  latency   10 pairs at --rate messages/s; latency counts from the scheduled time\n"
     "  stored    100 publishers, no subscriber: --count messages as fast as acknowledged\n"
+    "  offline   100 publishers, --count messages at QoS 1 for each of 10 persistent sessions "
+    "that\n"
+    "            are away, then return (as many of both: a session hears its own publisher only)\n"
     "  connect   connect, CONNACK, disconnect with --parallel at a time\n"
     "  idle      --connections connections with one subscription each: memory\n"
     "options\n"
-    "  --host ADDRESS (127.0.0.1)  --protocol 4|5 (4)  --qos 0|1|2 (0; stored 1)  --size BYTES "
+    "  --host ADDRESS (127.0.0.1)  --protocol 4|5 (4)  --qos 0|1|2 (0; sessions, stored, offline "
+    "1)  --size BYTES "
     "(100)\n"
     "  --window N (10; latency 1000): messages per publisher neither acknowledged nor delivered\n"
     "  --publishers N  --subscribers N  --rate PER_SECOND (latency 10000)\n"
-    "  --seconds S (1.5)  --warmup S (0.3)  --count N (stored 1000000)  --slices N (20)\n"
+    "  --seconds S (1.5)  --warmup S (0.3)  --count N (stored 1000000, offline 100000)  --slices N "
+    "(20)\n"
     "  --ws: MQTT over WebSocket, on the HTTP port; --pages: and subscribers speak polylog.v1\n"
     "  --connections N (10000)  --parallel N (connect 32, idle 64)\n"
     "exit status: 0 fine; 1 loss at QoS 1 or 2, duplicates at QoS 2, or errors; 2 no run\n";
@@ -40,8 +46,10 @@ static const struct preset {
     {"fanin", WORKLOAD_FANIN, 100, 1, 10, 0, 0},
     {"fanout", WORKLOAD_FANOUT, 1, 1000, 10, 0, 0},
     {"pairs", WORKLOAD_PAIRS, 100, 100, 10, 0, 0},
+    {"sessions", WORKLOAD_SESSIONS, 100, 100, 10, 0, 0},
     {"latency", WORKLOAD_LATENCY, 10, 10, 1000, 10000, 0},
     {"stored", WORKLOAD_STORED, 100, 0, 10, 0, 1000000},
+    {"offline", WORKLOAD_OFFLINE, 100, 10, 10, 0, 100000},
     {"connect", WORKLOAD_CONNECT, 0, 0, 1, 0, 0},
     {"idle", WORKLOAD_IDLE, 0, 0, 1, 0, 0},
 };
@@ -66,6 +74,11 @@ static double number(const char *name, const char *text, double min, double max)
     return value;
 }
 
+static bool counts(const struct options *options)
+{
+    return options->workload == WORKLOAD_STORED || options->workload == WORKLOAD_OFFLINE;
+}
+
 static void options_preset(struct options *options, const char *name)
 {
     for (size_t i = 0; i < sizeof(presets) / sizeof(presets[0]); i++) {
@@ -79,7 +92,7 @@ static void options_preset(struct options *options, const char *name)
         options->window = preset->window;
         options->rate = preset->rate;
         options->count = preset->count;
-        options->qos = preset->workload == WORKLOAD_STORED;
+        options->qos = counts(options) || preset->workload == WORKLOAD_SESSIONS;
         options->parallel = preset->workload == WORKLOAD_IDLE ? 64 : 32;
         return;
     }
@@ -227,11 +240,13 @@ static struct options options_parse(int argc, char **argv)
         usage("--pages needs --size 48 or more");
     if (options.workload == WORKLOAD_STORED && (options.qos == 0 || options.rate > 0))
         usage("stored needs QoS 1 or 2 and no --rate");
+    if (options.workload == WORKLOAD_OFFLINE && (options.qos != 1 || options.rate > 0))
+        usage("offline is QoS 1 without --rate");
     if (options.workload == WORKLOAD_STORED)
         options.subscribers = 0;
     else if (options.publishers > 0 && options.subscribers == 0)
         usage("only stored does without subscribers");
-    if (options.workload != WORKLOAD_STORED)
+    if (!counts(&options))
         options.count = 0;
     return options;
 }
@@ -251,9 +266,12 @@ int main(int argc, char **argv)
         return storm_run(&options);
     case WORKLOAD_IDLE:
         return idle_run(&options);
+    case WORKLOAD_OFFLINE:
+        return offline_run(&options);
     case WORKLOAD_FANIN:
     case WORKLOAD_FANOUT:
     case WORKLOAD_PAIRS:
+    case WORKLOAD_SESSIONS:
     case WORKLOAD_LATENCY:
     case WORKLOAD_STORED:
         return exchange_run(&options);

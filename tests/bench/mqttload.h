@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The load generator's options and its three kinds of run. Each prints one JSON object and returns
+/* The load generator's options and its four kinds of run. Each prints one JSON object and returns
  * the exit status: 0 fine, 1 messages lost or errors seen; it exits with 2 when the run could not
  * be set up. */
 #ifndef TESTS_BENCH_MQTTLOAD_H
@@ -13,8 +13,10 @@ enum workload {
     WORKLOAD_FANIN,
     WORKLOAD_FANOUT,
     WORKLOAD_PAIRS,
+    WORKLOAD_SESSIONS,
     WORKLOAD_LATENCY,
     WORKLOAD_STORED,
+    WORKLOAD_OFFLINE,
     WORKLOAD_CONNECT,
     WORKLOAD_IDLE,
 };
@@ -35,8 +37,11 @@ struct options {
 
 #define MESSAGE_SIZE_MIN 24u /* the stamp that every payload begins with; in JSON twice that */
 
-/* Publishers and subscribers: fan-in, fan-out, pairs, latency, stored. */
+/* Publishers and subscribers: fan-in, fan-out, pairs, sessions, latency, stored. */
 int exchange_run(const struct options *options);
+
+/* Messages queued for persistent sessions without clients, and taken by them. */
+int offline_run(const struct options *options);
 
 /* Connect, CONNACK, DISCONNECT, as often as it goes with `parallel` at a time. */
 int storm_run(const struct options *options);

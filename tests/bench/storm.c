@@ -34,7 +34,7 @@ static void storm_opened(struct link *link)
     char id[48];
     snprintf(id, sizeof(id), "storm-%d-%" PRIu64, (int)getpid(), storm->opened++);
     uint8_t *out = link_reserve(link, MQTT_CONTROL_BYTES + sizeof(id));
-    link_commit(link, (uint32_t)mqtt_connect(out, storm->options->protocol, id));
+    link_commit(link, (uint32_t)mqtt_connect(out, storm->options->protocol, id, false));
 }
 
 static void storm_frame(struct link *link, const struct frame *frame)

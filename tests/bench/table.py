@@ -14,9 +14,20 @@ GOALS = {
     "fanout-q0-100-w10": 6,
     "fanin-q1-100-w10": 8,
     "pairs-q1-100-w10": 8,
+    "sessions-q1-100-w10": 8,
+    "offline-1-queue": 8, "offline-1-drain": 8,
+    "offline-10-queue": 8, "offline-10-drain": 8,
+    "offline-pairs-queue": 8, "offline-pairs-drain": 8,
 }
 SYSTEMS = ("polylog", "mosquitto")
 WRONG = ("lost", "unacked", "duplicated", "reordered", "errors")
+
+
+def parts_of(workload, run):
+    """A run of the offline workloads is two rows."""
+    if not workload.startswith("offline"):
+        return [(workload, run)]
+    return [(f"{workload}-{part}", run[part]) for part in ("queue", "drain")]
 
 
 def read_runs(path):
@@ -30,8 +41,9 @@ def read_runs(path):
                 wrong.append(f"{where}: no result (exit status {status})")
                 continue
             run = json.loads(result)
-            run["command"] = command
-            runs.setdefault(workload, {}).setdefault(system, []).append(run)
+            for row, part in parts_of(workload, run):
+                part["command"] = command
+                runs.setdefault(row, {}).setdefault(system, []).append(part)
             seen = [f"{run[key]} {key}" for key in WRONG if run.get(key)]
             if run.get("stalled"):
                 seen.append("stalled")

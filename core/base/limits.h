@@ -28,6 +28,7 @@
 #define LIMIT_CLIENT_CREDIT    1000u /* deliveries in flight when the client names none */
 #define LIMIT_NOTICE_BYTES     (64u * 1024 * 1024) /* committed, on the way to one worker's clients */
 #define LIMIT_TAIL_BYTES       (64u * 1024 * 1024) /* tail cache of one worker, all its partitions */
+#define LIMIT_PAGE_BYTES       (16u * 1024 * 1024) /* read from storage last, of one worker */
 #define LIMIT_READ_BYTES       (1024u * 1024)      /* one storage read */
 #define LIMIT_QUEUES           10000u
 #define LIMIT_QUEUE_NAME       64u

@@ -287,6 +287,7 @@ static void read_on(struct client *client, struct lag *lag)
     catch_up->read.partition = lag->partition;
     catch_up->read.offset = lag->next;
     catch_up->read.max_bytes = CATCH_UP_READ_BYTES;
+    catch_up->read.shared = true;
     client->catch_up = catch_up;
     worker->reads++;
     /* A busy partition that never ends must not keep the others waiting. */

@@ -91,8 +91,22 @@ static void batches_drop(struct session *session)
     for (uint32_t i = 0; i < session->batch_count; i++)
         batch_unref(session->batches[i]);
     session->batch_count = 0;
+}
+
+static void batches_free(struct session *session)
+{
+    batches_drop(session);
     heap_free(session->batches);
     session->batches = NULL;
+}
+
+/* Room for what a read brings; what the one before brought goes. */
+static struct batch **batches_room(struct session *session)
+{
+    batches_drop(session);
+    if (session->batches == NULL)
+        session->batches = heap_array(LOG_READ_MAX, sizeof(struct batch *));
+    return session->batches;
 }
 
 static void read_done(struct request *request, enum status status);
@@ -110,6 +124,7 @@ static void fetch(struct session *session, uint64_t partition, uint64_t offset)
     fetch->read.partition = partition;
     fetch->read.offset = offset;
     fetch->read.max_bytes = session->read_bytes;
+    fetch->read.shared = true;
     request_init(&fetch->read.request, session->worker->loop, read_done);
     session->reading = true;
     session->calls++;
@@ -130,9 +145,16 @@ static struct batch *batch_at(struct session *session, uint64_t partition, uint6
             return batch;
         }
     }
-    if (!session->reading && !session->lost)
+    if (session->reading || session->lost)
+        return NULL;
+    struct batch *kept = log_kept(session->worker->log, partition, offset);
+    if (kept == NULL) {
         fetch(session, partition, offset);
-    return NULL;
+        return NULL;
+    }
+    batches_room(session)[0] = kept;
+    session->batch_count = 1;
+    return kept;
 }
 
 static void retry_in(struct session *session, uint64_t delay_ms)
@@ -158,10 +180,7 @@ static void take_batches(struct session *session, struct log_read *read)
 {
     if (session->batch_count > 1 && session->read_bytes > READ_BYTES_MIN)
         session->read_bytes /= 2;
-    batches_drop(session);
-    session->batches = heap_array(LOG_READ_MAX, sizeof(struct batch *));
-    for (uint32_t i = 0; i < read->count; i++)
-        session->batches[i] = read->batches[i];
+    memcpy(batches_room(session), read->batches, read->count * sizeof(struct batch *));
     session->batch_count = read->count;
     read->count = 0;
     /* In a legal gap, or behind one that was lost: what was wanted is not there. */
@@ -320,7 +339,7 @@ void session_read_anew(struct session *session)
 void session_read_end(struct session *session)
 {
     round_end(session);
-    batches_drop(session);
+    batches_free(session);
     loop_timer_stop(session->worker->loop, &session->retry_timer);
 }
 
@@ -546,7 +565,7 @@ static void catch_up(struct session *session)
             if (show_passing(session)) {
                 session->phase = SESSION_LIVE;
                 session_limit_end(session);
-                batches_drop(session);
+                batches_free(session);
                 client_caught_up(session->client);
             }
             round_end(session);

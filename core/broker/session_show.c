@@ -7,7 +7,7 @@
 #include "core/base/heap.h"
 #include "core/broker/topic.h"
 
-enum { MARKS_MAX = 16, SETTLED_MAX = 256 };
+enum { MARKS_MAX = 16, SETTLED_MAX = 4096 };
 
 /* ------------------------------------------------ flights */
 

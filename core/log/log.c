@@ -36,6 +36,7 @@ struct log_worker *log_worker_new(struct log *log, unsigned index, struct loop *
     map_init(&worker->partitions);
     list_init(&worker->closed);
     list_init(&worker->tail);
+    list_init(&worker->pages);
     list_init(&worker->limited);
     list_init(&worker->due);
     list_init(&worker->held);

@@ -4,7 +4,7 @@
  * the owner.
  *
  *   any worker: log_append -> owner: storage append -> committed -> observer -> done() at home
- *   any worker: log_read   -> owner: tail cache, else storage read ---------> done() at home
+ *   any worker: log_read   -> owner: tail cache, what was read last, else storage -> done() at home
  */
 #ifndef CORE_LOG_LOG_H
 #define CORE_LOG_LOG_H
@@ -175,6 +175,9 @@ struct log_read {
     uint64_t offset;
     int64_t time_ms; /* when by_time: the first record appended at or after it; offset is a floor */
     bool by_time;
+    /* Others probably read the same stretch: the answer may be less than was asked for, because
+     * it was read for one of them, and is kept for them. Not with by_time. */
+    bool shared;
     uint32_t max_bytes; /* 0: LIMIT_READ_BYTES; at least one batch is returned when there is one */
     /* Out. batches: references for the caller, the first holds offset or begins after it. Its
      * records below start are gone. */
@@ -183,6 +186,7 @@ struct log_read {
     uint64_t start, end; /* bounds at the time of reading */
     /* Below: the log's. */
     struct log_worker *owner;
+    uint32_t waits; /* for another read to bring the answer */
 };
 /* OK with count 0: nothing from offset on is committed yet (offset >= end). OUT_OF_RANGE: offset <
  * start; start tells where to go on. CORRUPT: that batch cannot be read; start is where the next
@@ -209,6 +213,9 @@ bool log_worker_is_ready(const struct log_worker *worker);
 bool log_has(const struct log_worker *worker, uint64_t partition);
 /* The batch that holds offset if the tail cache has it (a new reference), else NULL. */
 struct batch *log_tail(struct log_worker *worker, uint64_t partition, uint64_t offset);
+/* The same, also from what was read from storage last; NULL also where the partition is another
+ * worker's. Whoever gets none asks log_read(). */
+struct batch *log_kept(struct log_worker *worker, uint64_t partition, uint64_t offset);
 /* Runs retention now instead of at its next minute (tests, and after a change of limits). */
 void log_retain(struct log_worker *worker);
 

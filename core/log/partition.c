@@ -121,6 +121,7 @@ void log_partition_open(struct log_worker *worker, const struct partition_spec *
     retention_limit(partition);
     partition->waiting_last = &partition->waiting;
     partition->held_last = &partition->held;
+    list_init(&partition->reads);
     map_put(&worker->partitions, id_span(&partition->spec.id), partition);
     partition->in_flight = 1;
     partition->bounds = (struct storage_bounds){.partition = spec->id, .class = spec->class};
@@ -131,6 +132,7 @@ void log_partition_open(struct log_worker *worker, const struct partition_spec *
 void partition_free(struct log_partition *partition)
 {
     tail_clear(partition);
+    pages_clear(partition->worker, partition->spec.id);
     link_remove(&partition->closed_link);
     heap_free(partition);
 }
@@ -183,6 +185,7 @@ void log_partition_close(struct log_worker *worker, uint64_t id, bool remove)
     partition->state = PARTITION_CLOSED;
     partition->removing = remove;
     tail_clear(partition);
+    pages_clear(worker, id);
     link_remove(&partition->due_link);
     link_remove(&partition->limited_link);
     waiting_arrive(partition);

@@ -30,6 +30,9 @@ struct log_worker {
     struct list closed;    /* partitions that wait for their last operation */
     struct list tail;      /* batches in tail caches, oldest first, linked by in_tail */
     size_t tail_bytes;
+    struct list pages; /* pages.c */
+    uint32_t page_count;
+    size_t page_bytes;
     struct list limited;             /* partitions with a limit by bytes or records */
     struct list due;                 /* partitions that retention will look at */
     struct list held;                /* partitions whose appends wait for prepare */
@@ -66,6 +69,7 @@ struct log_partition {
     struct mail *held; /* appends that wait for prepare, in order */
     struct mail **held_last;
     struct tail tail;
+    struct list reads; /* from storage, under way */
     struct link closed_link, due_link, limited_link, held_link;
     uint64_t wanted; /* what lies below is too much */
     struct storage_bounds bounds;
@@ -95,6 +99,29 @@ struct batch *tail_at(const struct tail *tail, uint32_t index);
 uint32_t tail_find(const struct tail *tail, uint64_t offset);
 /* Index of the first batch, not before index from, appended at or after time_ms. */
 uint32_t tail_find_time(const struct tail *tail, uint32_t from, int64_t time_ms);
+
+/* One storage read's answer: every batch of the partition between two offsets. */
+struct page {
+    struct link link; /* of the worker, the last wanted at the end */
+    uint64_t partition, from, end;
+    size_t size, charge; /* of the batches: stored bytes, and memory */
+    uint32_t count;
+    struct batch *batches[];
+};
+struct page *page_new(uint64_t partition, uint64_t from, uint32_t capacity);
+void page_add(struct page *page, struct batch *batch); /* takes the reference */
+void page_free(struct page *page);                     /* of one that is not kept */
+/* Index of the first batch that ends after offset; count when there is none. */
+uint32_t page_find(const struct page *page, uint64_t offset);
+/* The worker's from here on: it may go with the next that is kept. */
+void pages_keep(struct log_worker *worker, struct page *page);
+struct page *pages_find(struct log_worker *worker, uint64_t partition, uint64_t offset);
+/* How much a read from offset on should bring for those who will ask for what follows; 0: nothing
+ * says that somebody will. */
+uint32_t pages_ahead(const struct log_worker *worker, uint64_t partition, uint64_t offset);
+/* Where the next one behind offset begins; UINT64_MAX: there is none. */
+uint64_t pages_next(const struct log_worker *worker, uint64_t partition, uint64_t offset);
+void pages_clear(struct log_worker *worker, uint64_t partition);
 
 /* The append's rows, and behind them what follows from its batch. */
 void derive_rows(struct log_worker *worker, struct log_append *append);

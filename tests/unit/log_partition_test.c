@@ -271,6 +271,65 @@ static void reads_stop_at_the_commit_index(void **state)
     assert_int_equal(f.door.reads, 2);
 }
 
+static void expect_shared(uint64_t offset)
+{
+    struct log_read read = {.offset = offset, .max_bytes = 1, .shared = true};
+    assert_int_equal(read_now(&read), STATUS_OK);
+    assert_int_equal(read.count, 1);
+    assert_in_range(offset, read.batches[0]->base_offset, batch_end(read.batches[0]) - 1);
+    read_free(&read);
+}
+
+/* Many that come back to the same stretch read it once, and ahead. */
+static void shared_reads_are_done_once(void **state)
+{
+    (void)state;
+    enum { BATCHES = 200, READS = 20 };
+    static struct log_read reads[READS];
+    open_partition();
+    for (unsigned i = 0; i < BATCHES; i++)
+        append(10, 100);
+    wait_all();
+    log_partition_close(f.worker, PARTITION, false);
+    open_partition();
+    run_a_little();
+    f.door.hold = true;
+    for (unsigned i = 0; i < READS; i++) {
+        reads[i] = (struct log_read){.offset = i / 2, .max_bytes = 1, .shared = true};
+        read_start(&reads[i]);
+    }
+    assert_int_equal(f.door.reads, 1); /* the others wait for it */
+    door_release(&f.door);
+    wait_all();
+    assert_int_equal(f.door.reads, 1);
+    for (unsigned i = 0; i < READS; i++) {
+        assert_int_equal(reads[i].count, 1);
+        assert_int_equal(reads[i].batches[0]->base_offset, 0);
+        read_free(&reads[i]);
+    }
+    struct batch *kept = log_kept(f.worker, PARTITION, 9);
+    assert_int_equal(kept->base_offset, 0);
+    batch_unref(kept);
+    assert_null(log_kept(f.worker, PARTITION, 10));
+    for (uint64_t offset = 0; offset < BATCHES * 10; offset += 3)
+        expect_shared(offset);
+    assert_in_range(f.door.reads, 4, 12);
+    for (uint64_t offset = 0; offset < BATCHES * 10; offset += 3)
+        expect_shared(offset);
+    assert_in_range(f.door.reads, 4, 12);
+    expect_read(15, 0, 10, 64); /* who reads alone gets all that it asked for */
+    assert_non_null(kept = log_kept(f.worker, PARTITION, 1999));
+    batch_unref(kept);
+    limit(0, 1);
+    log_retain(f.worker);
+    run_a_little();
+    assert_null(log_kept(f.worker, PARTITION, 9)); /* what has gone is not served */
+    struct log_read gone = {.offset = 9, .shared = true};
+    assert_int_equal(read_now(&gone), STATUS_OUT_OF_RANGE);
+    log_partition_close(f.worker, PARTITION, false);
+    assert_null(log_kept(f.worker, PARTITION, 1999));
+}
+
 /* Random appends, closings and trims; every read must give what a plain array gives. */
 static void random_reads_match_a_model(void **state)
 {
@@ -313,6 +372,7 @@ static void random_reads_match_a_model(void **state)
             bool by_time = rng_below(2) == 0;
             struct log_read read = {.by_time = by_time, .max_bytes = (uint32_t)rng_below(6000) + 1};
             read.offset = by_time ? 0 : rng_below(end + 2);
+            read.shared = !by_time && rng_below(2) == 0;
             read.time_ms = 1000 + (int64_t)rng_below((uint64_t)(now_ms - 995));
             enum status status = read_now(&read);
             if (!by_time && read.offset < start) {
@@ -352,6 +412,7 @@ int main(void)
         TEST(corrupt_batches_are_passed),
         TEST(gaps_are_legal),
         TEST(reads_stop_at_the_commit_index),
+        TEST(shared_reads_are_done_once),
         TEST(random_reads_match_a_model),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

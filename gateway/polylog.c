@@ -19,6 +19,7 @@ enum { TABLES = sizeof tables / sizeof *tables };
 static const struct cli_option global_options[] = {
     {"url", "URL", "of the gateway; else $POLYLOG_URL, else http://127.0.0.1:8080"},
     {"user", "NAME[:PASSWORD]", "else $POLYLOG_USER and $POLYLOG_PASSWORD"},
+    {"token", "TOKEN", "in place of a user; else $POLYLOG_TOKEN"},
     {"ca", "FILE", "certificates to trust with https"},
     {"json", NULL, "answers as the gateway gave them"},
     {"help", NULL, "this text, or with a command that command's"},
@@ -243,10 +244,19 @@ static enum outcome check_command(const struct cli *cli)
 
 /* ------------------------------------------------ who and where */
 
-/* NAME:PASSWORD is split in a copy that lives as long as the process. */
+/* What was given wins over the environment. NAME:PASSWORD is split in a copy that lives as long as
+ * the process. */
 static enum outcome set_user(struct cli *cli)
 {
     const char *given = cli_option(cli, "user", 0);
+    cli->token = cli_option(cli, "token", 0);
+    if (cli->token != NULL && given != NULL)
+        return cli_say(OUTCOME_USAGE, "--user and --token exclude each other");
+    if (cli->token == NULL && given == NULL)
+        cli->token = getenv("POLYLOG_TOKEN");
+    if (cli->token != NULL && *cli->token != '\0')
+        return OUTCOME_OK;
+    cli->token = NULL;
     if (given == NULL)
         given = getenv("POLYLOG_USER");
     if (given == NULL || *given == '\0')

@@ -63,6 +63,11 @@ static size_t take_bytes(char *bytes, size_t size, size_t count, void *context)
 
 static void set_credentials(const struct cli *cli, CURL *curl)
 {
+    if (cli->token != NULL) {
+        curl_easy_setopt(curl, CURLOPT_HTTPAUTH, (long)CURLAUTH_BEARER);
+        curl_easy_setopt(curl, CURLOPT_XOAUTH2_BEARER, cli->token);
+        return;
+    }
     if (cli->user == NULL)
         return;
     curl_easy_setopt(curl, CURLOPT_HTTPAUTH, (long)CURLAUTH_BASIC);

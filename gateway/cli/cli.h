@@ -27,6 +27,7 @@ struct cli_given {
 struct cli {
     const char *url, *ca_file;
     const char *user, *password; /* NULL: none */
+    const char *token;           /* in place of both; NULL: none */
     bool json;
     const struct cli_command *command;
     const char *words[CLI_WORDS_MAX]; /* of the command, without its own name */

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* polylog user, grant, key, connection: who may come in, what they may do, and who is there. The
+/* polylog user, grant, key, token, connection: who may come in, what they may do, who is there. The
  * first user can be made on the store of a stopped gateway. */
 #include <stdio.h>
 #include <string.h>
@@ -279,6 +279,23 @@ static enum outcome key_delete(struct cli *cli)
                       cli_path("/v1/default/users/%s/keys/%s", cli->words[0], cli->words[1]), NULL);
 }
 
+/* ------------------------------------------------ tokens */
+
+static const struct cli_option token_options[] = {
+    {"expires", "DURATION", "at most 1d; 1h when not given"},
+    {NULL, NULL, NULL},
+};
+
+static enum outcome token_create(struct cli *cli)
+{
+    json_int_t ms = 3600 * 1000;
+    enum outcome outcome = cli_duration(cli, "expires", 24 * 3600 * 1000, &ms);
+    if (outcome != OUTCOME_OK)
+        return outcome;
+    return cli_show(cli, "POST", cli_path("/v1/default/tokens"),
+                    json_pack("{s:I}", "expires_in", ms / 1000));
+}
+
 /* ------------------------------------------------ connections */
 
 static const struct cli_column connection_columns[] = {{"ID", "id"},
@@ -347,6 +364,7 @@ const struct cli_command user_commands[] = {
     {"key", "list", "USER", 1, 1, "access keys of the user", NULL, key_list},
     {"key", "create", "USER", 1, 1, "a new access key; its secret is shown once", NULL, key_create},
     {"key", "delete", "USER ID", 2, 2, "the access key", NULL, key_delete},
+    {"token", "create", "", 0, 0, "stands for the calling user for a while, without the password", token_options, token_create},
     {"connection", "list", "", 0, 0, "who is connected", connection_options, connection_list},
     {"connection", "show", "ID", 1, 1, "one connection", NULL, connection_show},
     {"connection", "delete", "ID", 1, 1, "ends it", NULL, connection_delete},

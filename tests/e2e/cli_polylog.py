@@ -166,6 +166,26 @@ def users_have_grants_and_keys(running):
     call(running, "queue", "list", user=("bob", "new"), expected=1)
 
 
+def tokens_stand_for_users(running):
+    assert "no users" in call(running, "token", "create", expected=1)
+    call(running, "user", "add", "ann", text="a secret\n")
+    ann = ("ann", "a secret")
+    made = answer(running, "token", "create", "--expires", "2h", user=ann)
+    assert abs(made["expires_at"] / 1000 - time.time() - 7200) < 60, made
+    assert answer(running, "--token", made["token"], "queue", "list")["queues"]
+    command = [POLYLOG, "--url", f"http://127.0.0.1:{running.http_port}", "queue", "list"]
+    for environment, code in (({"POLYLOG_TOKEN": made["token"]}, 0), ({"POLYLOG_TOKEN": made["token"] + "0"}, 1),
+                              ({"POLYLOG_TOKEN": ""}, 1)):
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, env={**os.environ, **environment})
+        assert done.returncode == code, done
+    # A user that is named wins over a token of the environment.
+    done = subprocess.run([*command, "--user", "ann:a secret"], capture_output=True, text=True, timeout=60,
+                          env={**os.environ, "POLYLOG_TOKEN": "x"})
+    assert done.returncode == 0, done
+    assert "exclude" in call(running, "--token", "x", "--user", "a:b", "queue", "list", expected=2)
+    assert call(running, "token", "create", "--expires", "2d", user=ann, expected=2)
+
+
 def status_tells_how_it_is(running):
     text = call(running, "status")
     assert text.startswith("ready\n") and "build_info" in text, text
@@ -182,5 +202,6 @@ gateway.run(
     following_waits_for_what_comes,
     routes_decide_where_topics_go,
     users_have_grants_and_keys,
+    tokens_stand_for_users,
     status_tells_how_it_is,
 )

@@ -15,13 +15,7 @@ static struct blob *encode(uint32_t variant, const struct follow_place *place,
         .now_ms = clock_wall_ms(),
     };
     (void)variant;
-    uint8_t *message = amqp_scratch(amqp_view_bound(record));
-    if (message == NULL)
-        return NULL;
-    size_t size = amqp_view_write(record, &shown, message);
-    struct blob *frame = blob_copy(span_of(message, size));
-    amqp_scratch_release(message);
-    return frame;
+    return amqp_message_frame(record, &shown);
 }
 
 static void deliver(struct follower *follower, struct blob *frame, const struct follow_place *place,

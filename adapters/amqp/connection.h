@@ -253,6 +253,8 @@ void amqp_slot_set(pn_delivery_t *delivery, uint32_t slot);
  * what was given. */
 uint8_t *amqp_scratch(size_t size);
 void amqp_scratch_release(uint8_t *scratch);
+/* The record as the message it is shown as; NULL: there is no memory for it. */
+struct blob *amqp_message_frame(const struct record *record, const struct amqp_shown *shown);
 
 /* manage.c: OK: the request will be answered by a message. */
 enum status amqp_manage(struct amqp_link *link, struct span bytes, struct err *err);

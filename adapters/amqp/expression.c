@@ -132,14 +132,6 @@ static enum status put_simple(struct pack *to, struct span name, const struct am
                               struct err *err)
 {
     char text[40];
-    union {
-        uint32_t bits;
-        float number;
-    } real = {.bits = (uint32_t)value->number};
-    union {
-        uint64_t bits;
-        double number;
-    } wide = {.bits = value->number};
     put_quoted(to, name, '"');
     put(to, " = ");
     switch (value->type) {
@@ -163,9 +155,9 @@ static enum status put_simple(struct pack *to, struct span name, const struct am
         put(to, text);
         return STATUS_OK;
     case AMQP_FLOAT:
-        return put_real(to, (double)real.number, 9, err);
+        return put_real(to, amqp_value_real(value), 9, err);
     case AMQP_DOUBLE:
-        return put_real(to, wide.number, 17, err);
+        return put_real(to, amqp_value_real(value), 17, err);
     case AMQP_CHAR:
         snprintf(text, sizeof text, "'%llu'", (unsigned long long)value->number);
         put(to, text);

@@ -19,6 +19,16 @@ void amqp_scratch_release(uint8_t *scratch)
         heap_free(scratch);
 }
 
+struct blob *amqp_message_frame(const struct record *record, const struct amqp_shown *shown)
+{
+    uint8_t *message = amqp_scratch(amqp_view_bound(record));
+    if (message == NULL)
+        return NULL;
+    struct blob *frame = blob_copy(span_of(message, amqp_view_write(record, shown, message)));
+    amqp_scratch_release(message);
+    return frame;
+}
+
 /* ------------------------------------------------ deliveries */
 
 /* In its context, plus one: none is NULL. */

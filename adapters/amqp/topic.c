@@ -27,13 +27,7 @@ static struct blob *topic_encode(uint32_t variant, const struct record *record)
 {
     (void)variant;
     struct amqp_shown shown = {.first_acquirer = true, .now_ms = clock_wall_ms()};
-    uint8_t *message = amqp_scratch(amqp_view_bound(record));
-    if (message == NULL)
-        return NULL;
-    size_t size = amqp_view_write(record, &shown, message);
-    struct blob *frame = blob_copy(span_of(message, size));
-    amqp_scratch_release(message);
-    return frame;
+    return amqp_message_frame(record, &shown);
 }
 
 /* What the broker knows a delivery by is kept with it, plus one: none is NULL. */

@@ -133,6 +133,7 @@ struct amqp_subscriber {
     uint32_t expiry_s;
     struct span name; /* of what is kept; bytes are ours */
     struct subscription *shared;
+    struct amqp_claim *claim; /* while it is made, or looked at; else NULL */
 };
 
 /* A publish that waits for its answer; answers come in order. */
@@ -286,14 +287,25 @@ void amqp_subscribers_stolen(struct amqp_connection *connection);
 void amqp_subscribers_drained(struct amqp_connection *connection);
 
 /* durable.c: what a subscriber keeps when its link goes. */
-/* What the source asks for; answered in local. INVALID: its name is too long. */
+/* What the source asks for; answered in local. INVALID: its name is too long; UNSUPPORTED: what is
+ * shared has no end of its own. */
 enum status amqp_kept_read(struct amqp_subscriber *subscriber, pn_terminus_t *local);
 /* Finds what is kept under the name, or begins it; then amqp_subscriber_ready() or the refusal. */
 void amqp_kept_attach(struct amqp_subscriber *subscriber);
 /* The link has gone. False: the subscriber stays, for as long as session or connection are there.
  */
 bool amqp_kept_leave(struct amqp_subscriber *subscriber, enum amqp_leaving leaving);
-/* topic.c, for durable.c */
+/* The answer to a source of which nothing was said: what it is. */
+void amqp_kept_answer(struct amqp_subscriber *subscriber, struct span filter);
+
+/* claim.c: what keeps a subscription that several links share, whether one is there or not. */
+/* Makes it, or finds it; then amqp_subscriber_subscribe(), for one that looks
+ * amqp_subscriber_ready(), or the refusal. */
+void amqp_claim(struct amqp_subscriber *subscriber);
+void amqp_claim_drop(struct amqp_subscriber *subscriber); /* one that is looked at: given up */
+void amqp_claim_end(struct amqp_subscriber *subscriber);  /* the subscriber goes; harmless twice */
+
+/* topic.c, for durable.c and claim.c */
 void amqp_subscriber_fork(struct amqp_subscriber *subscriber);
 void amqp_subscriber_subscribe(struct amqp_subscriber *subscriber);
 void amqp_subscriber_ready(struct amqp_subscriber *subscriber);

@@ -7,7 +7,9 @@
  *          --kept otherwise--> given up --> begins
  *          --not kept--> begins, or, where nothing is said of a source, is refused
  *   detach --> kept until it expires: at once, with the session, with the connection, or never
- *   close  --> given up */
+ *   close  --> given up
+ *
+ * What several links share is kept by a session of another kind (claim.c) under the same names. */
 #include "adapters/amqp/connection.h"
 #include "core/base/pack.h"
 
@@ -28,18 +30,20 @@ static enum amqp_expiry expiry_of(pn_terminus_t *source)
     return AMQP_AFTER_LINK;
 }
 
-/* A name of its own for each user, container and subscription. No client id and no share of another
- * protocol begins with a zero byte, and no part holds one. */
-static enum status name_it(const struct amqp_subscriber *subscriber, struct span text, size_t limit,
-                           struct span *full)
+/* A name of its own for each user, container and subscription; of one that is global, for each user
+ * and subscription. No client id and no share of another protocol begins with a zero byte, and no
+ * part holds one. */
+static enum status name_it(const struct amqp_subscriber *subscriber, struct span text, bool global,
+                           size_t limit, struct span *full)
 {
     const struct client *client = &subscriber->client;
     struct buf name;
     buf_init(&name, limit);
     struct pack pack = pack_into(&name);
-    pack_bytes(&pack, span_of("\0amqp", 6));
+    pack_bytes(&pack, global ? span_of("\0amqp*", 7) : span_of("\0amqp", 6));
     /* "user/client id" */
-    pack_bytes(&pack, span_of(client->publisher, client->publisher_size));
+    pack_bytes(&pack, span_of(client->publisher,
+                              client->publisher_size - (global ? client->id.size + 1 : 0)));
     pack_u8(&pack, 0);
     pack_bytes(&pack, text);
     *full = buf_span(&name); /* the bytes go over */
@@ -48,16 +52,34 @@ static enum status name_it(const struct amqp_subscriber *subscriber, struct span
 
 /* Links of one shared subscription have names of their own: what comes before a | is its name. Who
  * asks for a global one shares it with everybody, of whatever container and protocol. */
-static enum status share_it(struct amqp_subscriber *subscriber, pn_terminus_t *remote)
+static enum status share_it(struct amqp_subscriber *subscriber, bool global)
 {
     const char *text = pn_link_name(subscriber->link->pn);
-    const char *bar = strchr(text, '|');
-    size_t size = bar == NULL ? strlen(text) : (size_t)(bar - text);
+    struct span own = span_of(text, strcspn(text, "|"));
     struct span *share = &subscriber->item.share;
-    if (!amqp_is_capable(remote, "global"))
-        return name_it(subscriber, span_of(text, size), LIMIT_SHARE_NAME, share);
-    *share = span_of(heap_text(text, size), size);
-    return size > 0 && size <= LIMIT_SHARE_NAME ? STATUS_OK : STATUS_INVALID;
+    if (subscriber->kept &&
+        name_it(subscriber, own, global, LIMIT_CLIENT_ID_BYTES, &subscriber->name) != STATUS_OK)
+        return STATUS_INVALID;
+    if (!global)
+        return name_it(subscriber, own, false, LIMIT_SHARE_NAME, share);
+    *share = span_of(heap_text(text, own.size), own.size);
+    return own.size > 0 && own.size <= LIMIT_SHARE_NAME ? STATUS_OK : STATUS_INVALID;
+}
+
+/* Nothing is said but the link's name, as JMS clients call the first link of a subscription: with
+ * |global behind it, it is one of several containers. */
+static bool is_global(const char *name)
+{
+    const char *bar = strchr(name, '|');
+    return bar != NULL && strcmp(bar, "|global") == 0;
+}
+
+static enum status look_for(struct amqp_subscriber *subscriber)
+{
+    const char *text = pn_link_name(subscriber->link->pn);
+    bool global = is_global(text);
+    struct span own = span_of(text, global ? strcspn(text, "|") : strlen(text));
+    return name_it(subscriber, own, global, LIMIT_CLIENT_ID_BYTES, &subscriber->name);
 }
 
 /* The answer says what is: who asked for more than there is may see that. */
@@ -86,17 +108,17 @@ enum status amqp_kept_read(struct amqp_subscriber *subscriber, pn_terminus_t *lo
                                                             : UINT32_MAX - 1;
     subscriber->kept = pn_terminus_get_durability(remote) != PN_NONDURABLE &&
                        subscriber->expiry_s > 0 && !subscriber->link->settles;
+    if (subscriber->looks)
+        return look_for(subscriber);
+    answer(subscriber, local);
     if (amqp_is_capable(remote, "shared")) {
-        if (subscriber->kept)
-            return STATUS_UNSUPPORTED;
+        if (subscriber->kept && subscriber->expiry != AMQP_NEVER)
+            return STATUS_UNSUPPORTED; /* several links do not end together */
         subscriber->item.retained = RETAINED_NEVER;
-        answer(subscriber, local);
-        return share_it(subscriber, remote);
+        return share_it(subscriber, amqp_is_capable(remote, "global"));
     }
-    if (!subscriber->looks)
-        answer(subscriber, local);
-    return subscriber->kept || subscriber->looks
-               ? name_it(subscriber, span_from_text(pn_link_name(subscriber->link->pn)),
+    return subscriber->kept
+               ? name_it(subscriber, span_from_text(pn_link_name(subscriber->link->pn)), false,
                          LIMIT_CLIENT_ID_BYTES, &subscriber->name)
                : STATUS_OK;
 }
@@ -107,15 +129,11 @@ static bool is_as_wanted(const struct amqp_subscriber *subscriber,
                          const struct subscription *subscription, struct span filter)
 {
     const struct subscribe_item *item = &subscriber->item;
-    struct span kept =
-        subscription->selector == NULL ? (struct span){0} : selector_text(subscription->selector);
-    struct span wanted = item->selector == NULL ? (struct span){0} : selector_text(item->selector);
     return span_equal(filter, item->filter) && subscription->no_local == item->no_local &&
-           span_equal(kept, wanted);
+           selector_equal(subscription->selector, item->selector);
 }
 
-/* Nothing was said of the source: the answer is what it is. */
-static void say_what_is_kept(struct amqp_subscriber *subscriber, struct span filter)
+void amqp_kept_answer(struct amqp_subscriber *subscriber, struct span filter)
 {
     struct buf address;
     buf_init(&address, sizeof "/topics/" + LIMIT_TOPIC_BYTES);
@@ -144,7 +162,7 @@ static void go_on(struct amqp_subscriber *subscriber)
         subscriber->expiry_s = broker_session_expires(&subscriber->client);
         if (subscriber->expiry_s != UINT32_MAX)
             subscriber->expiry = AMQP_AFTER_LINK;
-        say_what_is_kept(subscriber, filter);
+        amqp_kept_answer(subscriber, filter);
         broker_session_begin(&subscriber->client);
         amqp_subscriber_ready(subscriber);
     } else if (kept == NULL) {
@@ -162,10 +180,30 @@ static void go_on(struct amqp_subscriber *subscriber)
     }
 }
 
+/* The name is that of a subscription which several links share. */
+static void go_on_shared(struct amqp_subscriber *subscriber)
+{
+    if (!subscriber->looks) {
+        amqp_subscriber_refuse(subscriber, amqp_condition_of(STATUS_EXISTS),
+                               "a shared subscription has this name", STATUS_EXISTS);
+        return;
+    }
+    if (share_it(subscriber, is_global(pn_link_name(subscriber->link->pn))) != STATUS_OK) {
+        amqp_subscriber_refuse(subscriber, amqp_condition_of(STATUS_NOT_FOUND),
+                               "there is no such subscription", STATUS_NOT_FOUND);
+        return;
+    }
+    client_close(&subscriber->client);
+    amqp_subscriber_fork(subscriber);
+    amqp_claim(subscriber);
+}
+
 static void attached(struct request *request, enum status status)
 {
     struct amqp_subscriber *subscriber =
         container_of(request, struct amqp_subscriber, attach.request);
+    struct span notes = buf_span(&subscriber->attach.notes), key, value;
+    bool shared = broker_note_next(&notes, &key, &value);
     subscriber->pending = false;
     heap_free(subscriber->attach.received);
     buf_deinit(&subscriber->attach.notes);
@@ -173,6 +211,8 @@ static void attached(struct request *request, enum status status)
         amqp_subscriber_free(subscriber);
     else if (status != STATUS_OK)
         amqp_subscriber_refuse(subscriber, amqp_condition_of(status), status_text(status), status);
+    else if (shared)
+        go_on_shared(subscriber);
     else
         go_on(subscriber);
 }
@@ -195,7 +235,9 @@ void amqp_kept_attach(struct amqp_subscriber *subscriber)
 
 bool amqp_kept_leave(struct amqp_subscriber *subscriber, enum amqp_leaving leaving)
 {
-    if (leaving == AMQP_LEAVES_FOR_GOOD)
+    if (leaving == AMQP_LEAVES_FOR_GOOD && subscriber->claim != NULL)
+        amqp_claim_drop(subscriber);
+    else if (leaving == AMQP_LEAVES_FOR_GOOD)
         broker_session_expiry(&subscriber->client, 0);
     bool waits = leaving == AMQP_LEAVES_LINK ? subscriber->expiry == AMQP_AFTER_SESSION ||
                                                    subscriber->expiry == AMQP_AFTER_CONNECTION

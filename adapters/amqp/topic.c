@@ -120,9 +120,11 @@ static const struct client_ops topic_ops = {
 
 /* ------------------------------------------------ credit and outcomes */
 
-/* The link's credit, as long as not too much is unsettled. */
+/* The link's credit, as long as not too much is unsettled; none before its attach is answered. */
 static void allow(struct amqp_subscriber *subscriber)
 {
+    if (pn_link_state(subscriber->link->pn) & PN_LOCAL_UNINIT)
+        return;
     int credit = pn_link_credit(subscriber->link->pn);
     uint32_t unsettled = subscriber->unsettled;
     uint32_t room = unsettled < UNSETTLED_MAX ? UNSETTLED_MAX - unsettled : 0;
@@ -139,7 +141,8 @@ void amqp_topic_flow(struct amqp_link *link, bool drain)
         topic_caught_up(&link->subscriber->client);
 }
 
-/* True: the receiver wants it again, which only what is kept can do. */
+/* True: the receiver wants it again, or of what is shared somebody; of what is neither there is no
+ * more than this. */
 static bool is_wanted_again(pn_delivery_t *delivery)
 {
     pn_disposition_t *remote = pn_delivery_remote(delivery);
@@ -155,6 +158,13 @@ void amqp_topic_settled(struct amqp_link *link, pn_delivery_t *delivery)
     if (pn_delivery_remote_state(delivery) == PN_RECEIVED ||
         (pn_delivery_remote_state(delivery) == 0 && !pn_delivery_settled(delivery)))
         return;
+    if (pn_delivery_remote_state(delivery) == AMQP_TRANSACTIONAL) { /* what groups lease only */
+        amqp_transaction_fail(link, delivery, STATUS_UNSUPPORTED);
+        amqp_subscriber_refuse(subscriber, amqp_condition_of(STATUS_UNSUPPORTED),
+                               "deliveries of topics cannot be settled in transactions",
+                               STATUS_UNSUPPORTED);
+        return;
+    }
     bool again = is_wanted_again(delivery);
     pn_delivery_set_context(delivery, NULL);
     pn_delivery_update(delivery, pn_delivery_remote_state(delivery));
@@ -163,7 +173,9 @@ void amqp_topic_settled(struct amqp_link *link, pn_delivery_t *delivery)
         return;
     uint32_t number = (uint32_t)(context - 1);
     subscriber->unsettled--;
-    if (subscriber->shared != NULL)
+    if (subscriber->shared != NULL && again)
+        broker_share_again(subscriber->shared, number);
+    else if (subscriber->shared != NULL)
         broker_share_settled(subscriber->shared, number);
     else if (number != 0 && again)
         broker_again(&subscriber->client, number);
@@ -200,6 +212,7 @@ void amqp_subscribers_stolen(struct amqp_connection *connection)
 
 void amqp_subscriber_free(struct amqp_subscriber *subscriber)
 {
+    amqp_claim_end(subscriber);
     client_close(&subscriber->client);
     if (subscriber->pending)
         return; /* its request comes back first */
@@ -242,7 +255,10 @@ static void subscribed(struct request *request, enum status status)
     } else {
         if (subscriber->kept)
             broker_session_expiry(&subscriber->client, 0);
-        amqp_subscriber_refuse(subscriber, amqp_condition_of(status), status_text(status), status);
+        amqp_subscriber_refuse(subscriber, amqp_condition_of(status),
+                               status == STATUS_EXISTS ? "others share it with another selector"
+                                                       : status_text(status),
+                               status);
     }
 }
 
@@ -302,8 +318,14 @@ void amqp_topic_open(struct amqp_link *link, struct span filter)
         .selector = selector == NULL ? NULL : selector_ref(selector),
     };
     enum status status = amqp_kept_read(subscriber, pn_link_source(link->pn));
-    if (status != STATUS_OK)
+    if (status == STATUS_UNSUPPORTED)
+        amqp_subscriber_refuse(subscriber, amqp_condition_of(status),
+                               "a shared subscription lasts until it is given up, or as its links",
+                               status);
+    else if (status != STATUS_OK)
         amqp_link_refuse_status(link, status);
+    else if (subscriber->kept && subscriber->item.share.size > 0)
+        amqp_claim(subscriber);
     else if (subscriber->kept)
         amqp_kept_attach(subscriber);
     else

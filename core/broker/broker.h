@@ -398,11 +398,13 @@ struct subscribe_item {
     enum guarantee guarantee;
     uint32_t identifier;
     bool no_local, retain_as_published;
-    struct selector *selector; /* a reference is taken; NULL: all. Not of a share (UNSUPPORTED) */
+    struct selector *selector; /* a reference is taken; NULL: all. Of a share: EXISTS when those who
+                                * take part have another */
     enum retained_wish retained;
     /* Out: */
-    enum status status; /* OK, INVALID, DENIED, OVER_QUOTA, UNSUPPORTED */
+    enum status status; /* OK, INVALID, DENIED, OVER_QUOTA, EXISTS */
     bool existed;       /* replaced a subscription of the same filter */
+    uint32_t members;   /* of a share that it was not in: connected ones, with this */
 };
 /* Takes effect everywhere before done(): whatever is committed later is delivered. Retained records
  * of before follow as the client has room, each topic once, with RECORD_RECALLED set. */
@@ -428,6 +430,8 @@ enum status broker_unsubscribe_shared(struct client *client, struct span share, 
  * What is not settled when the client closes goes to another member, unless it was exactly once.
  * Its credit comes back with client_settled(), as always, which must follow. */
 void broker_share_settled(struct subscription *subscription, uint32_t lease);
+/* Likewise, but it goes to a member again, before anything else. Not of exactly once. */
+void broker_share_again(struct subscription *subscription, uint32_t lease);
 
 /* The retained records that match filter, behind that of topic after: show() comes for each, in no
  * particular but always the same order, until it answers false; then done(). The client must stay.

@@ -111,10 +111,10 @@ enum deliver_result deliver_to(struct subscription *subscription, const struct r
                                struct frame_cache *cache)
 {
     struct client *client = subscription->client;
-    if (share_is_reader(client))
-        return share_offer(subscription, record, cache);
     if (!deliver_is_wanted(subscription, record))
         return DELIVER_SKIPPED;
+    if (share_is_reader(client))
+        return share_offer(subscription, record, cache);
     bool at_most_once = subscription->guarantee == GUARANTEE_AT_MOST_ONCE ||
                         record_guarantee(record) == GUARANTEE_AT_MOST_ONCE;
     bool over = client->ops->queued(client) >= LIMIT_CLIENT_OUT_BYTES;

@@ -18,7 +18,7 @@ static size_t reader_queued(struct client *client)
 
 const struct client_ops share_reader_ops = {.protocol = "share", .queued = reader_queued};
 
-static struct share *share_new(const struct share_seat *seat)
+struct share *share_new(const struct share_seat *seat)
 {
     struct broker_worker *worker = seat->home;
     struct share *share = heap_new(sizeof *share);
@@ -214,7 +214,7 @@ static enum status member_new(struct share_join *join)
     link_init(&member->ready);
     list_push(&share->members, &member->of_share);
     share->member_count++;
-    share->active_count++;
+    join->members = ++share->active_count;
     worker->share_members++;
     join->member = member;
     return STATUS_OK;

@@ -106,6 +106,7 @@ struct share_join {
     uint32_t window;
     enum status status;
     struct share_member *member;
+    uint32_t members;                  /* connected ones, with this */
     struct broker_subscribe announced; /* of the reader, on the home worker */
     struct subscribe_item announced_item;
 };
@@ -141,6 +142,7 @@ enum deliver_result share_hand(struct share *share, const struct record *record,
 void share_join_end(struct share_join *join, enum status status);
 /* Nobody takes part any more, perhaps. */
 void share_may_end(struct share *share);
+struct share *share_new(const struct share_seat *seat); /* which wants to take part */
 void share_free(struct share *share);
 /* A member is able again, or something was given back. */
 void share_go_on(struct share *share);

@@ -199,6 +199,7 @@ static void subscribe(struct share *share)
         container_of(list_first(&share->joins), struct share_join, link);
     share->keeping_item = (struct subscribe_item){
         .filter = join->seat->filter,
+        .selector = join->item->selector,
         .guarantee = GUARANTEE_EXACTLY_ONCE,
         .retained = RETAINED_NEVER,
     };
@@ -267,6 +268,7 @@ static void announce(struct share *share, struct share_join *join)
     }
     join->announced_item = (struct subscribe_item){
         .filter = join->seat->filter,
+        .selector = join->item->selector,
         .guarantee = GUARANTEE_EXACTLY_ONCE,
         .retained = RETAINED_NEVER,
     };
@@ -275,6 +277,14 @@ static void announce(struct share *share, struct share_join *join)
     join->announced.count = 1;
     request_init(&join->announced.request, share->reader.worker->loop, announced);
     subscribe_live(&join->announced);
+}
+
+/* Who came first has said by which selector. */
+static bool agrees(const struct share *share, const struct share_join *join)
+{
+    struct span filter;
+    const struct subscription *first = broker_subscription(&share->reader, &filter);
+    return first == NULL || selector_equal(first->selector, join->item->selector);
 }
 
 void share_joins_go_on(struct share *share)
@@ -287,6 +297,9 @@ void share_joins_go_on(struct share *share)
             share->opened = true; /* nothing is kept of anybody */
         } else if (!share->opened) {
             attach(share);
+        } else if (!agrees(share, join)) {
+            link_remove(&join->link);
+            share_join_end(join, STATUS_EXISTS);
         } else if (join->kept && !share->durable) {
             keep(share);
         } else {
@@ -441,6 +454,23 @@ void share_returned_post(struct broker *broker, const struct session_return *ret
 
 /* ------------------------------------------------ the end */
 
+/* Whoever came while it was found that nobody takes part any more has another share of that name.
+ */
+static struct share *begin_anew(struct share *share)
+{
+    struct link *link = list_first(&share->joins);
+    struct share *next = share_new(container_of(link, struct share_join, link)->seat);
+    while ((link = list_pop(&share->joins)) != NULL)
+        list_push(&next->joins, link);
+    while ((link = list_pop(&share->members)) != NULL) {
+        container_of(link, struct share_member, of_share)->share = next;
+        list_push(&next->members, link);
+    }
+    next->member_count = share->member_count;
+    next->active_count = share->active_count;
+    return next;
+}
+
 static void closed(struct request *request, enum status status)
 {
     struct share_load *load = container_of(request, struct share_load, scan.request);
@@ -451,11 +481,12 @@ static void closed(struct request *request, enum status status)
         blob_unref(load->scan.rows);
     heap_free(load);
     worker->calls--;
-    if (share->member_count > 0) {
+    if (share->member_count > 0 && found) {
         awake(share);
         return;
     }
     map_remove(&worker->shares, span_of(&share->id, sizeof share->id));
+    struct share *next = share->member_count > 0 ? begin_anew(share) : NULL;
     share->reader.session->expiry_s = found ? UINT32_MAX : 0;
     share->reader.open = false;
     loop_task_cancel(worker->loop, &share->task);
@@ -464,6 +495,8 @@ static void closed(struct request *request, enum status status)
     subscribe_close(&share->reader);
     share_forget(share);
     share_free(share);
+    if (next != NULL)
+        share_joins_go_on(next);
 }
 
 void share_close(struct share *share)

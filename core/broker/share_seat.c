@@ -191,6 +191,7 @@ void share_joined(struct share_join *join)
 {
     struct share_seat *seat = join->seat;
     join->item->status = join->status;
+    join->item->members = join->members;
     seat->member = join->member;
     subscribe_confirmed(join->subscribe);
     heap_free(join);
@@ -381,6 +382,13 @@ void broker_share_settled(struct subscription *subscription, uint32_t lease)
     struct share_seat *seat = seat_of(subscription);
     CHECK(subscription->shared && loop_is_home(seat->worker->loop));
     share_lease_end(seat, lease, false);
+}
+
+void broker_share_again(struct subscription *subscription, uint32_t lease)
+{
+    struct share_seat *seat = seat_of(subscription);
+    CHECK(subscription->shared && loop_is_home(seat->worker->loop));
+    share_lease_return(seat, lease);
 }
 
 static void seat_go_on(struct share_seat *seat)

@@ -173,8 +173,6 @@ enum status subscribe_check(struct client *client, const struct subscribe_item *
         (topic_levels(item->filter) > broker_topic_levels(client->worker->broker) &&
          !share_is_reader(client)))
         return STATUS_INVALID;
-    if (item->share.size > 0 && item->selector != NULL)
-        return STATUS_UNSUPPORTED;
     enum status status = broker_check(client, ACTION_CONSUME, true, item->filter);
     if (status == STATUS_OK && item->share.size == 0 &&
         client->subscription_count >= client_subscription_limit(client) &&

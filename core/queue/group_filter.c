@@ -119,12 +119,6 @@ void group_select(struct group *group, struct selector *selector)
     group_wake(group);
 }
 
-/* Two of the same text choose the same. */
-static bool is_same(const struct selector *a, const struct selector *b)
-{
-    return a == b || span_equal(selector_text(a), selector_text(b));
-}
-
 static bool is_idle(const struct lane *lane)
 {
     if (!list_is_empty(&lane->takes))
@@ -168,7 +162,7 @@ struct lane *lane_for(struct group *group, const struct group_take *take)
     group->used++;
     for (uint32_t i = 0; i < group->choice_count; i++) {
         struct lane *lane = group->choices[i];
-        if (lane->parts == common->parts && is_same(lane->selector, take->selector)) {
+        if (lane->parts == common->parts && selector_equal(lane->selector, take->selector)) {
             lane->used = group->used;
             return lane;
         }

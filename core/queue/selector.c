@@ -33,6 +33,13 @@ struct span selector_text(const struct selector *selector)
     return span_of(selector->memory, selector->text_size);
 }
 
+bool selector_equal(const struct selector *left, const struct selector *right)
+{
+    if (left == right || left == NULL || right == NULL)
+        return left == right;
+    return span_equal(selector_text(left), selector_text(right));
+}
+
 /* Truth values, ordered so that AND is the least and OR the greatest of two. */
 enum truth { IS_FALSE, IS_UNKNOWN, IS_TRUE };
 

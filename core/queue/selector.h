@@ -34,6 +34,8 @@ enum status selector_compile(struct span text, struct selector **selector, struc
 struct selector *selector_ref(struct selector *selector);
 void selector_unref(struct selector *selector); /* NULL is fine */
 struct span selector_text(const struct selector *selector);
+/* Two of the same text choose the same; NULL is the same as NULL only. */
+bool selector_equal(const struct selector *left, const struct selector *right);
 /* True only when the expression is true (unknown is not). An evaluation that would have to look at
  * more text than LIMIT_SELECTOR_COMPARES allows is unknown where it stops. */
 bool selector_matches(const struct selector *selector, const struct record *record);

@@ -206,6 +206,31 @@ def one_part_that_fails_refuses_all(running):
     assert bodies(running, "out") == []
 
 
+def deliveries_of_topics_have_no_part_in_it(running):
+    """The link is told, and the commit is refused."""
+    queue(running, "out")
+    wire = Wire(running.amqp_port)
+    wire.open()
+    wire.attach("s", 2, "out")
+    coordinate(wire)
+    wire.attach("r", 0, "/topics/within/t", receiver=True)
+    wire.send(frame(FLOW, [0, 1000, 0, 1000, 0, 0, 1]))
+    connection = BlockingConnection(f"amqp://127.0.0.1:{running.amqp_port}", timeout=SECONDS)
+    connection.create_sender("/topics/within/t").send(Message(body="x", durable=True))
+    connection.close()
+    wire.expect(TRANSFER)
+    identity = declare(wire, 0)
+    wire.send(frame(TRANSFER, [2, 1, b"m", 0, False, False, None, Described(0x34, [identity, None])],
+                    b"\x00\x53\x75\xa0\x01x"))
+    wire.expect(DISPOSITION)
+    wire.send(settled_within(identity, 0))
+    assert b"amqp:not-implemented" in wire.expect(DETACH)
+    wire.send(frame(TRANSFER, [1, 2, b"d", 0], b"\x00\x53\x77" + encode(Described(0x32, [identity, False]))))
+    assert b"amqp:transaction:rollback" in wire.expect(DISPOSITION)
+    wire.socket.close()
+    assert bodies(running, "out") == []
+
+
 def a_lost_connection_rolls_back(running):
     wire, identity = receive_within(running, "in")
     wire.attach("s", 2, "in")
@@ -325,5 +350,6 @@ def declare(wire, number):
 
 if __name__ == "__main__":
     run(a_commit_shows_all_and_a_rollback_nothing, settlements_belong_to_it, owners_commit_together,
-        one_part_that_fails_refuses_all, a_lost_connection_rolls_back, a_commit_that_cannot_be_is_refused,
+        one_part_that_fails_refuses_all, deliveries_of_topics_have_no_part_in_it,
+        a_lost_connection_rolls_back, a_commit_that_cannot_be_is_refused,
         a_receiver_may_leave_before_its_transaction, what_is_settled_in_two_steps_is_settled_once)

@@ -18,7 +18,9 @@ import jakarta.jms.TextMessage;
 import jakarta.jms.Topic;
 import java.util.Collections;
 import java.util.HashMap;
+import java.util.HashSet;
 import java.util.Map;
+import java.util.Set;
 import org.apache.qpid.jms.JmsConnectionFactory;
 
 /** Apache Qpid JMS over AMQP 1.0: java Jms HOST PORT. The gateway makes queues on demand. */
@@ -288,6 +290,58 @@ public final class Jms {
         }
     }
 
+    private static void locked(Body body) throws Exception {
+        try {
+            body.run();
+        } catch (JMSException expected) {
+            same(expected.getMessage().contains("amqp:resource-locked"), true);
+            return;
+        }
+        throw new AssertionError("done while somebody receives");
+    }
+
+    /** Of one client id or of any; while nobody is there; until it is given up, which needs that nobody receives. */
+    private void sharedDurable(String url) throws Exception {
+        Topic topic = connection.createSession().createTopic("jms/kept");
+        for (String clientId : new String[] {"members", null}) {
+            try (Connection first = connect(url, clientId)) {
+                Session session = first.createSession(false, Session.CLIENT_ACKNOWLEDGE);
+                MessageConsumer consumer = session.createSharedDurableConsumer(topic, "crew", "n <> 1");
+                MessageConsumer second = session.createSharedDurableConsumer(topic, "crew", "n <> 1");
+                send(topic, 4);
+                Message one = consumer.receive(WAIT_MS);
+                Message other = second.receive(WAIT_MS);
+                same(one == null || other == null, false);
+                other.acknowledge(); // all of the session
+            }
+            send(topic, 3);
+            try (Connection again = connect(url, clientId)) {
+                Session session = again.createSession(false, Session.AUTO_ACKNOWLEDGE);
+                MessageConsumer consumer = session.createSharedDurableConsumer(topic, "crew", "n <> 1");
+                Set<String> got = new HashSet<>();
+                for (int i = 0; i < 3; i++) {
+                    got.add(text(consumer));
+                }
+                nothing(consumer);
+                same(got.containsAll(Set.of("0", "2")), true);
+                if (clientId == null) {
+                    try (Connection third = connect(url, null)) {
+                        Session other = third.createSession();
+                        locked(() -> other.unsubscribe("crew"));
+                        locked(() -> other.createSharedDurableConsumer(topic, "crew", "n <> 2"));
+                    }
+                }
+                consumer.close();
+                session.unsubscribe("crew");
+                send(topic, 3);
+                consumer = session.createSharedDurableConsumer(topic, "crew");
+                nothing(consumer);
+                consumer.close();
+                session.unsubscribe("crew");
+            }
+        }
+    }
+
     private void send(Topic topic, int count) throws Exception {
         Session session = session(Session.AUTO_ACKNOWLEDGE);
         MessageProducer producer = session.createProducer(topic);
@@ -357,6 +411,7 @@ public final class Jms {
         jms.check("topics", jms::topics);
         jms.check("durable subscriptions, and their end", () -> jms.durable(url));
         jms.check("shared subscriptions, also of several connections", () -> jms.shared(url));
+        jms.check("shared durable subscriptions, and their end", () -> jms.sharedDurable(url));
         jms.check("a request and its reply through a temporary queue", jms::requests);
         jms.check("a browser leaves what it sees", jms::browse);
         jms.check("delivery delay", jms::delays);

@@ -512,6 +512,51 @@ static void test_gone_while_joining(void **state)
     rig_close();
 }
 
+static enum status share_join_by(struct peer *peer, struct selector *selector)
+{
+    return peer_subscribe_item(peer, (struct subscribe_item){.filter = span_from_text("s/+"),
+                                                             .share = span_from_text("g"),
+                                                             .guarantee = GUARANTEE_AT_LEAST_ONCE,
+                                                             .selector = selector});
+}
+
+/* Who comes first says by which; whoever comes when all have gone says so anew. */
+static void test_selectors(void **state)
+{
+    open_rig(state);
+    struct peer *writer = peer_new(0, "w"), *a = peer_new(1, "a"), *b = peer_new(2, "b");
+    struct selector *chosen, *other;
+    assert_int_equal(selector_compile(span_from_text("topic = 's/1'"), &chosen, NULL), STATUS_OK);
+    assert_int_equal(selector_compile(span_from_text("topic = 's/2'"), &other, NULL), STATUS_OK);
+    assert_int_equal(share_join_by(a, chosen), STATUS_OK);
+    assert_int_equal(share_join_by(b, other), STATUS_EXISTS);
+    assert_int_equal(share_join_by(b, NULL), STATUS_EXISTS);
+    assert_int_equal(share_join_by(b, chosen), STATUS_OK);
+    for (uint32_t i = 0; i < 40; i++)
+        publish_many(writer, i % 2 ? "s/1" : "s/2",
+                     i % 4 < 2 ? GUARANTEE_AT_LEAST_ONCE : GUARANTEE_AT_MOST_ONCE, i, 1);
+    await(peer_look(a).records + peer_look(b).records == 20);
+    rig_calm();
+    assert_int_equal(a->record_count + b->record_count, 20);
+    for (uint32_t i = 0; i < a->record_count; i++)
+        assert_int_equal(number_of(a->records[i].value) % 2, 1);
+    assert_int_equal(share_leave(a, "g", "s/+"), STATUS_OK);
+    assert_int_equal(share_leave(b, "g", "s/+"), STATUS_OK);
+    rig_calm();
+    uint32_t before = b->record_count;
+    assert_int_equal(share_join_by(b, other), STATUS_OK);
+    publish_many(writer, "s/1", GUARANTEE_AT_LEAST_ONCE, 100, 1);
+    publish_many(writer, "s/2", GUARANTEE_AT_LEAST_ONCE, 101, 1);
+    await_records(b, before + 1);
+    assert_int_equal(number_of(b->records[before].value), 101);
+    selector_unref(chosen);
+    selector_unref(other);
+    peer_close(a);
+    peer_close(b);
+    peer_close(writer);
+    rig_close();
+}
+
 /* Everybody is told to go while records and mails are on their way. */
 static void test_shut_down(void **state)
 {
@@ -548,6 +593,7 @@ int main(void)
         BOTH(test_come_and_go),
         BOTH(test_gone_while_joining),
         cmocka_unit_test_prestate(test_given_back_late, &three),
+        BOTH(test_selectors),
         BOTH(test_shut_down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -253,7 +253,7 @@ static void subscribed(struct request *request, enum status status)
     } else if (status == STATUS_OK) {
         amqp_subscriber_ready(subscriber);
     } else {
-        if (subscriber->kept)
+        if (subscriber->kept && !subscriber->attach.present)
             broker_session_expiry(&subscriber->client, 0);
         amqp_subscriber_refuse(subscriber, amqp_condition_of(status),
                                status == STATUS_EXISTS ? "others share it with another selector"

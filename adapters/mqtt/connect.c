@@ -149,11 +149,11 @@ static void login_end(struct mqtt_login *login, enum status status)
     connection_release(session);
 }
 
-void mqtt_subscribed_again(struct mqtt_session *session)
+void mqtt_subscribed_again(struct mqtt_session *session, enum status status)
 {
     struct mqtt_login *login = session->resuming;
     session->resuming = NULL;
-    login_end(login, STATUS_OK);
+    login_end(login, status);
 }
 
 static void attach_done(struct request *request, enum status status)

@@ -108,7 +108,7 @@ uint32_t mqtt_expiry_granted(uint32_t asked);
 void mqtt_handle_connecting_auth(struct mqtt_session *session, uint8_t header, struct span body);
 void mqtt_login_free(struct mqtt_session *session);
 void mqtt_handle_connect(struct mqtt_session *session, uint8_t header, struct span body);
-void mqtt_subscribed_again(struct mqtt_session *session);
+void mqtt_subscribed_again(struct mqtt_session *session, enum status status);
 /* CONNACK with the reason, where there is one, then close. */
 void mqtt_refuse(struct mqtt_session *session, enum mqtt_reason reason);
 

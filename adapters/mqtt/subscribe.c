@@ -58,13 +58,22 @@ static bool keep(struct mqtt_subscribing *subscribing)
     return subscribing->pending > 0;
 }
 
-/* What cannot be had any longer is not kept. */
-static void forget_refused(struct mqtt_subscribing *subscribing)
+/* What cannot be had any longer is not kept. What cannot be had now is, and there is no session
+ * without it: why. */
+static enum status forget_refused(struct mqtt_subscribing *subscribing)
 {
+    enum status status = STATUS_OK;
     struct span notes = subscribing->notes, filter, value;
-    for (uint16_t i = 0; i < subscribing->count && broker_note_next(&notes, &filter, &value); i++)
-        if (subscribing->reasons[i] > MQTT_REASON_GRANTED_QOS_2)
+    for (uint16_t i = 0; i < subscribing->count && broker_note_next(&notes, &filter, &value); i++) {
+        uint8_t reason = subscribing->reasons[i];
+        if (reason == MQTT_REASON_NOT_AUTHORIZED || reason == MQTT_REASON_FILTER_INVALID)
             broker_note_forget(&subscribing->session->client, filter);
+        else if (reason == MQTT_REASON_QUOTA_EXCEEDED)
+            status = STATUS_BUSY;
+        else if (reason > MQTT_REASON_GRANTED_QOS_2 && status == STATUS_OK)
+            status = STATUS_SHUTTING_DOWN; /* or so */
+    }
+    return status;
 }
 
 static void settle_one(struct mqtt_subscribing *subscribing)
@@ -73,10 +82,9 @@ static void settle_one(struct mqtt_subscribing *subscribing)
     if (--subscribing->pending > 0 || (session->state == MQTT_UP && keep(subscribing)))
         return;
     if (subscribing->notes.size > 0) {
-        if (session->client.open)
-            forget_refused(subscribing);
+        enum status status = session->client.open ? forget_refused(subscribing) : STATUS_CANCELED;
         session->subscribes--;
-        mqtt_subscribed_again(session);
+        mqtt_subscribed_again(session, status);
     } else if (session->state == MQTT_UP) {
         mqtt_send_suback(session, MQTT_SUBACK, subscribing->packet_id,
                          span_of(subscribing->reasons, subscribing->count));
@@ -275,7 +283,7 @@ void mqtt_subscribe_again(struct mqtt_session *session, struct span notes)
         uint32_t identifier;
         subscribing->reasons[i] = mqtt_kept_decode(value, &filter, &asked, &identifier)
                                       ? subscribe_one(subscribing, &filter, &asked, identifier, i)
-                                      : MQTT_REASON_IMPLEMENTATION_ERROR;
+                                      : MQTT_REASON_FILTER_INVALID;
     }
     broker_subscribe(&subscribing->request);
 }

@@ -123,6 +123,10 @@ static void live_again(struct request *request, enum status status)
     if (!goes_on(attaching))
         return;
     for (uint32_t i = 0; i < attaching->live.count; i++) {
+        if (attaching->live.items[i].status == STATUS_SHUTTING_DOWN) {
+            attach_end(attaching, STATUS_SHUTTING_DOWN);
+            return;
+        }
         const struct session_filter_row *row = &attaching->filters[attaching->live_from + i];
         struct subscription *subscription = attaching->live.items[i].status == STATUS_OK
                                                 ? subscription_of(session->client, row->filter)

@@ -24,6 +24,8 @@ struct subscribing {
     struct link link; /* one after the other, so that the second finds what the first did */
     uint64_t *ids;    /* of the new ones, for the owners */
     uint32_t id_count;
+    uint64_t *joined; /* shares that it is in since this */
+    uint32_t joined_count;
     unsigned shapes; /* that the first rows make durable */
 };
 
@@ -35,6 +37,7 @@ static void finish(struct subscribing *subscribing)
     link_remove(&subscribing->link);
     request_complete(&subscribing->outer->request, STATUS_OK);
     heap_free(subscribing->ids);
+    heap_free(subscribing->joined);
     heap_free(subscribing);
     struct link *next = list_first(&session->subscribing);
     if (next != NULL)
@@ -161,7 +164,23 @@ static void add_row(struct session_rows *rows, const struct session *session,
     buf_deinit(&value);
 }
 
-/* Shares that it is in by its rows, but has no place in. */
+/* Nothing but a change of rights or of the address can help. */
+static bool is_final(enum status status)
+{
+    return status == STATUS_DENIED || status == STATUS_UNAUTHENTICATED ||
+           status == STATUS_NOT_FOUND || status == STATUS_INVALID;
+}
+
+static bool has_joined(const struct subscribing *subscribing, uint64_t share)
+{
+    for (uint32_t i = 0; i < subscribing->joined_count; i++)
+        if (subscribing->joined[i] == share)
+            return true;
+    return false;
+}
+
+/* Shares that it is in by its rows, but has no place in: not those that it comes back to, when only
+ * the moment is wrong. */
 static void drop_shares(const struct subscribing *subscribing, struct session_rows *rows)
 {
     struct session *session = subscribing->session;
@@ -170,6 +189,7 @@ static void drop_shares(const struct subscribing *subscribing, struct session_ro
         const struct subscribe_item *item = &outer->items[i];
         uint64_t share = item->share.size == 0 ? 0 : share_id(session->client, item);
         if (share != 0 && session_share_is_in(session, share) &&
+            (is_final(item->status) || has_joined(subscribing, share)) &&
             !share_has_seat(session->client, share))
             session_share_leave(session, rows, share);
     }
@@ -262,12 +282,16 @@ static void begin(struct subscribing *subscribing)
     }
     struct session_rows *rows = session_rows_new(session);
     subscribing->ids = heap_array(outer->count + 1, sizeof *subscribing->ids);
+    subscribing->joined = heap_array(outer->count + 1, sizeof *subscribing->joined);
     for (uint32_t i = 0; i < outer->count; i++) {
         struct subscribe_item *item = &outer->items[i];
         item->status = subscribe_check(client, item);
         uint64_t share = item->share.size == 0 ? 0 : share_id(client, item);
-        if (item->status == STATUS_OK && share != 0 && share_is_for_ever(client, item))
+        if (item->status == STATUS_OK && share != 0 && share_is_for_ever(client, item)) {
+            if (!session_share_is_in(session, share))
+                subscribing->joined[subscribing->joined_count++] = share;
             session_share_join(session, rows, share);
+        }
         if (!is_new(client, item))
             continue;
         uint8_t key[FILTER_HOLDER_KEY];

@@ -275,12 +275,118 @@ static void a_clean_start_reads_no_position(void **state)
     late_rig_close();
 }
 
+/* ------------------------------------------------ the broker ends meanwhile */
+
+struct ending {
+    struct request request;
+    atomic_bool done;
+};
+
+static void ending_done(struct request *request, enum status status)
+{
+    CHECK(status == STATUS_OK);
+    atomic_store(&container_of(request, struct ending, request)->done, true);
+}
+
+/* Clients stay; end_close() follows when they have gone. */
+static void end_begin(struct ending *ending)
+{
+    *ending = (struct ending){0};
+    request_init(&ending->request, rig.loops[0], ending_done);
+    broker_shut_down(rig.broker, &ending->request);
+    rig_calm();
+}
+
+static void end_close(struct ending *ending)
+{
+    rig_await(&ending->done);
+    for (unsigned i = 0; i < rig.count; i++)
+        worker_stop(rig.workers[i]);
+    broker_bury();
+    broker_rise(rig.count);
+}
+
+/* What it subscribed to cannot be announced any more: there is no session rather than an empty one.
+ */
+static void a_session_does_not_come_back_to_a_broker_that_ends(void **state)
+{
+    (void)state;
+    late_rig_open(2);
+    bool present;
+    struct ending ending;
+    struct peer *peer = peer_attach(0, "kept", UINT32_MAX, NULL, &present);
+    assert_int_equal(peer_subscribe(peer, "f", GUARANTEE_AT_LEAST_ONCE, 1), STATUS_OK);
+    peer_close(peer);
+    peer = peer_new(0, "kept");
+    peer->closes_at_end = false;
+    let_scans_wait(TABLE_SESSION_STATE);
+    struct attach_call call = {.attach = {.client = &peer->client, .expiry_s = UINT32_MAX}};
+    request_init(&call.attach.request, rig.loops[0], attach_call_done);
+    on(0, attach_call_run, &call);
+    await(waiting(&late.scan_count) == 1);
+    end_begin(&ending);
+    scans_go_on();
+    rig_await(&call.done);
+    assert_int_equal(call.status, STATUS_SHUTTING_DOWN);
+    heap_free(call.attach.received);
+    buf_deinit(&call.attach.notes);
+    peer_close(peer);
+    end_close(&ending);
+    peer = peer_attach(0, "kept", UINT32_MAX, NULL, &present);
+    struct peer *writer = peer_new(1, "writer");
+    publish_many(writer, "f", GUARANTEE_AT_LEAST_ONCE, 0, 1);
+    await_records(peer, 1);
+    peer_close(writer);
+    peer_close(peer);
+    late_rig_close();
+}
+
+static enum status share_join(struct peer *peer, const char *share)
+{
+    return peer_subscribe_item(peer, (struct subscribe_item){.filter = span_from_text("f"),
+                                                             .share = span_from_text(share),
+                                                             .guarantee = GUARANTEE_AT_LEAST_ONCE});
+}
+
+/* A share that it was in stays its own when the moment is wrong, one that it asks for now does not
+ * become its own. */
+static void a_share_is_not_left_by_a_broker_that_ends(void **state)
+{
+    (void)state;
+    late_rig_open(2);
+    bool present;
+    struct ending ending;
+    struct peer *peer = peer_attach(0, "kept", UINT32_MAX, NULL, &present);
+    assert_int_equal(share_join(peer, "g"), STATUS_OK);
+    peer_close(peer);
+    peer = peer_attach(0, "kept", UINT32_MAX, NULL, &present);
+    peer->closes_at_end = false;
+    assert_int_equal(rows_of(TABLE_SHARE), 1);
+    end_begin(&ending);
+    assert_int_equal(share_join(peer, "g"), STATUS_SHUTTING_DOWN);
+    assert_int_equal(share_join(peer, "other"), STATUS_SHUTTING_DOWN);
+    peer_close(peer);
+    end_close(&ending);
+    assert_int_equal(rows_of(TABLE_SHARE), 1);
+    struct peer *writer = peer_new(1, "writer");
+    publish_many(writer, "f", GUARANTEE_AT_LEAST_ONCE, 0, 1);
+    await_answers(writer, 1);
+    peer = peer_attach(1, "kept", UINT32_MAX, NULL, &present);
+    assert_int_equal(share_join(peer, "g"), STATUS_OK);
+    await_records(peer, 1);
+    peer_close(writer);
+    peer_close(peer);
+    late_rig_close();
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(retained_records_wait_for_what_was_in_flight),
         cmocka_unit_test(a_walk_starts_once),
         cmocka_unit_test(a_clean_start_reads_no_position),
+        cmocka_unit_test(a_session_does_not_come_back_to_a_broker_that_ends),
+        cmocka_unit_test(a_share_is_not_left_by_a_broker_that_ends),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -25,6 +25,7 @@ struct attaching {
     struct session *session;
     struct session_name_row row; /* name borrowed from the scan: not used after it */
     uint64_t old;                /* id of the session found; 0: none */
+    bool anew;                   /* it does not go on: nobody wants it, or its time is over */
     uint8_t name_first[SESSION_KEY], name_end[SESSION_KEY + 1];
     uint8_t first[SESSION_STATE_KEY], end[SESSION_STATE_KEY];
     struct broker_subscribe live;
@@ -131,8 +132,10 @@ static void live_again(struct request *request, enum status status)
         struct subscription *subscription = attaching->live.items[i].status == STATUS_OK
                                                 ? subscription_of(session->client, row->filter)
                                                 : NULL;
-        if (subscription == NULL)
+        if (subscription == NULL) {
+            session_hold_filter(session, row->index);
             continue;
+        }
         subscription->index = row->index;
         subscription->since = row->since;
         walk_again(attaching, subscription, row->filter);
@@ -274,12 +277,31 @@ static void erase_old(struct attaching *attaching, struct session_rows *rows)
 
 static void begin_stored(struct attaching *attaching);
 
+/* The client has gone, and the session stays as it was, but for its will. */
+static void without_will(struct attaching *attaching)
+{
+    struct session *session = attaching->session;
+    struct session_rows *rows = session_rows_new(session);
+    uint8_t key[SESSION_STATE_KEY];
+    session_kind_key(attaching->old, SESSION_KIND_WILL, 0, key);
+    session_rows_add(rows, STORAGE_DELETE, span_of(key, sizeof key), (struct span){0});
+    session->id = attaching->old;
+    session->expiry_s = attaching->row.expiry_s;
+    session->due_ms = attaching->row.due_ms;
+    session->will_ms = 0; /* its due row is found to be left behind */
+    session_put_name(rows, session, attaching->row.ended_ms);
+    session->id = 0; /* nothing else of it is ours */
+    session_rows_send(rows, NULL, NULL);
+}
+
 static void late_published(struct request *request, enum status status)
 {
     struct attaching *attaching = container_of(request, struct attaching, late.request);
+    if (attaching->session->client == NULL && !will_waits(status))
+        without_will(attaching);
     if (!goes_on(attaching))
         return;
-    if (status == STATUS_STORAGE_FAILED || status == STATUS_NO_SPACE)
+    if (will_waits(status))
         attach_end(attaching, status); /* its row stays */
     else
         begin_stored(attaching);
@@ -289,7 +311,7 @@ static void late_published(struct request *request, enum status status)
 static void begin(struct attaching *attaching)
 {
     struct session *session = attaching->session;
-    session->present = attaching->old != 0 && !session->attach->clean;
+    session->present = attaching->old != 0 && !attaching->anew;
     if (attaching->old == 0 ||
         !session_will_is_late(session, attaching->row.will_ms, attaching->will)) {
         begin_stored(attaching);
@@ -349,7 +371,7 @@ static enum status load_position(struct attaching *attaching, struct span value)
     struct session_mark mark;
     enum status status = session_position_decode(
         value, session->share == 0 ? LIMIT_CLIENT_CREDIT : LIMIT_SHARE_FLIGHTS, &position);
-    if (session->attach->clean) { /* what cannot be read goes nevertheless */
+    if (attaching->anew) { /* what cannot be read goes nevertheless */
         if (status == STATUS_OK)
             session_returns_load(&position, &attaching->returns, &attaching->return_count);
         return STATUS_OK;
@@ -393,7 +415,7 @@ static enum status load_row(struct attaching *attaching, struct span key, struct
         attaching->will = value;
         return STATUS_OK;
     case SESSION_KIND_NOTE:
-        return attach->clean ? STATUS_OK : session_note_load(value, &attach->notes);
+        return attaching->anew ? STATUS_OK : session_note_load(value, &attach->notes);
     case SESSION_KIND_POSITION:
         return load_position(attaching, value);
     case SESSION_KIND_SHARE:
@@ -403,7 +425,7 @@ static enum status load_row(struct attaching *attaching, struct span key, struct
         attaching->shares[attaching->share_count++] = load_u64(key.data + 10);
         return STATUS_OK;
     case SESSION_KIND_RECEIVED:
-        if (attach->clean)
+        if (attaching->anew)
             return STATUS_OK;
         if (attach->received_count % 16 == 0)
             attach->received = heap_resize(attach->received, (attach->received_count + 16) *
@@ -411,7 +433,7 @@ static enum status load_row(struct attaching *attaching, struct span key, struct
         attach->received[attach->received_count++] = (uint32_t)load_u64(key.data + 10);
         return STATUS_OK;
     case SESSION_KIND_WALK:
-        return attach->clean ? STATUS_OK : load_walk(attaching, load_u64(key.data + 10), value);
+        return attaching->anew ? STATUS_OK : load_walk(attaching, load_u64(key.data + 10), value);
     default:
         return STATUS_CORRUPT;
     }
@@ -480,7 +502,9 @@ static void name_scanned(struct request *request, enum status status)
     } else if (!found) {
         begin(attaching);
     } else {
+        uint64_t due_ms = attaching->row.due_ms;
         attaching->old = attaching->row.session;
+        attaching->anew |= due_ms != 0 && due_ms <= (uint64_t)clock_wall_ms();
         session_state_key(attaching->old, attaching->first);
         session_state_key(attaching->old + 1, attaching->end);
         scan_state(attaching);
@@ -494,6 +518,7 @@ static void granted(void *owner)
     struct broker *broker = session->worker->broker;
     struct attaching *attaching = heap_new(sizeof *attaching);
     attaching->session = session;
+    attaching->anew = session->attach->clean;
     if (!atomic_load(&broker->sessions_kept)) {
         begin(attaching); /* there are none */
         return;

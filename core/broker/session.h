@@ -131,8 +131,8 @@ struct session {
     bool lost; /* what was wanted is not there any more */
     struct loop_timer retry_timer;
 
-    uint64_t *held; /* ids of filters, when it ends */
-    uint32_t held_count;
+    uint64_t *held; /* ids of filters that it holds without a subscription: all, when it ends */
+    uint32_t held_count, held_capacity;
 
     /* Walks through retained records that are over, by hash of the filter: their rows are to go. 0:
      * not this one any more. */
@@ -163,6 +163,7 @@ void session_published(struct session *session);
  * deletes. */
 void session_put_name(struct session_rows *rows, const struct session *session, int64_t ended_ms);
 void session_drop_due(struct session_rows *rows, struct session *session);
+void session_hold_filter(struct session *session, uint64_t index); /* 0: none */
 /* Everything of the session with that id, whose filters are listed, but its name. */
 void session_erase(struct session_rows *rows, uint64_t id, const uint64_t *held, uint32_t count);
 /* session.c */

@@ -48,6 +48,17 @@ void session_drop_due(struct session_rows *rows, struct session *session)
     session->due_ms = session->will_ms = 0;
 }
 
+void session_hold_filter(struct session *session, uint64_t index)
+{
+    if (index == 0)
+        return;
+    if (session->held_count == session->held_capacity) {
+        session->held_capacity = session->held_capacity == 0 ? 8 : session->held_capacity * 2;
+        session->held = heap_resize(session->held, session->held_capacity * sizeof *session->held);
+    }
+    session->held[session->held_count++] = index;
+}
+
 /* Everything of the session with that id, whose filters are listed, but its name. */
 void session_erase(struct session_rows *rows, uint64_t id, const uint64_t *held, uint32_t count)
 {
@@ -181,12 +192,9 @@ void session_detach(struct client *client)
         session->attach = NULL;
     }
     if (was_attached && session->id != 0) {
-        session->held = heap_array(client->subscription_count + 1, sizeof *session->held);
         list_each(link, &client->subscriptions)
         {
-            uint64_t index = container_of(link, struct subscription, of_client)->index;
-            if (index != 0)
-                session->held[session->held_count++] = index;
+            session_hold_filter(session, container_of(link, struct subscription, of_client)->index);
         }
         session_share_detach(client, session);
         session->phase = SESSION_ENDING;

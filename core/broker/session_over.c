@@ -8,7 +8,9 @@
 #include "core/base/heap.h"
 #include "core/base/pack.h"
 
-/* The last page of its filters: name, due row and everything else go in one write. */
+enum { FILTERS_PAGE = 256 };
+
+/* Its filters have one holder less: name, due row and everything else go in one write. */
 static void erase_rest(struct session_sweep *sweep)
 {
     session_key(&sweep->name, sweep->keys[0]);
@@ -27,45 +29,63 @@ static void erase_rest(struct session_sweep *sweep)
     sweep_write(sweep, sweep->share == 0 ? 3 : 4, sweep_session_over);
 }
 
-/* One filter after the other: its holder's row and its own. */
-static void filter_gone(struct session_sweep *sweep, enum status status)
+/* ------------------------------------------------ its filters */
+
+static void scan_filters(struct session_sweep *sweep);
+
+static void filters_gone(struct session_sweep *sweep, enum status status)
 {
+    heap_free(sweep->more);
+    sweep->more = NULL;
     if (status != STATUS_OK)
         sweep_session_over(sweep, status);
+    else if (sweep->scan.more)
+        scan_filters(sweep);
     else
-        sweep_erase_filters(sweep);
+        erase_rest(sweep);
 }
 
-static void filter_found(struct session_sweep *sweep, enum status status)
+/* Their holders' rows; their own go with everything else, and until then they are found again. */
+static void filters_found(struct session_sweep *sweep, enum status status)
 {
-    struct session_filter_row row = {0};
+    struct session_filter_row row;
     struct span key, value;
-    size_t at = 0;
-    bool found = status == STATUS_OK && storage_scan_next(&sweep->scan, &at, &key, &value);
-    if (found && session_filter_decode(value, &row) == STATUS_OK) {
-        memcpy(sweep->keys[0], key.data, SESSION_STATE_KEY);
-        filter_holder_key(row.index, sweep->row.session, sweep->keys[1]);
-    }
-    if (status == STATUS_OK)
-        blob_unref(sweep->scan.rows);
+    uint32_t count = 0;
     if (status != STATUS_OK) {
         sweep_session_over(sweep, status);
-    } else if (!found) {
-        erase_rest(sweep);
-    } else {
-        sweep->rows[0] =
-            sweep_row(STORAGE_DELETE, span_of(sweep->keys[0], SESSION_STATE_KEY), (struct span){0});
-        sweep->rows[1] =
-            sweep_row(STORAGE_DELETE, span_of(sweep->keys[1], FILTER_HOLDER_KEY), (struct span){0});
-        sweep_write(sweep, 2, filter_gone);
+        return;
     }
+    uint32_t found = sweep->scan.count;
+    sweep->more = heap_new((found + 1) * (sizeof *sweep->more + FILTER_HOLDER_KEY));
+    uint8_t *keys = (uint8_t *)(sweep->more + found + 1);
+    for (size_t at = 0; storage_scan_next(&sweep->scan, &at, &key, &value);) {
+        memcpy(sweep->first, key.data, SESSION_STATE_KEY);
+        row.index = 0;
+        if (session_filter_decode(value, &row) != STATUS_OK || row.index == 0)
+            continue;
+        uint8_t *to = keys + (size_t)count * FILTER_HOLDER_KEY;
+        filter_holder_key(row.index, sweep->row.session, to);
+        sweep->more[count++] =
+            sweep_row(STORAGE_DELETE, span_of(to, FILTER_HOLDER_KEY), (struct span){0});
+    }
+    blob_unref(sweep->scan.rows);
+    store_u64(sweep->first + 10, load_u64(sweep->first + 10) + 1);
+    if (count == 0)
+        filters_gone(sweep, STATUS_OK);
+    else
+        sweep_write_these(sweep, sweep->more, count, DURABLE_INTERVAL, filters_gone);
+}
+
+static void scan_filters(struct session_sweep *sweep)
+{
+    sweep_scan(sweep, SESSION_STATE_KEY, SESSION_STATE_KEY, FILTERS_PAGE, filters_found);
 }
 
 void sweep_erase_filters(struct session_sweep *sweep)
 {
     session_kind_key(sweep->row.session, SESSION_KIND_FILTER, 0, sweep->first);
     session_kind_key(sweep->row.session, SESSION_KIND_FILTER, UINT64_MAX, sweep->end);
-    sweep_scan(sweep, SESSION_STATE_KEY, SESSION_STATE_KEY, 1, filter_found);
+    scan_filters(sweep);
 }
 
 /* ------------------------------------------------ its shares */
@@ -158,7 +178,7 @@ static void position_found(struct session_sweep *sweep, enum status status)
         share_row_key(back->share, SHARE_KIND_RETURNED, back->partition, back->offset, to);
         sweep->more[i] = sweep_row(STORAGE_PUT, span_of(to, SHARE_ROW_KEY), span_of("\1", 1));
     }
-    sweep_write_these(sweep, sweep->more, count, returned);
+    sweep_write_these(sweep, sweep->more, count, DURABLE_SYNC, returned);
 }
 
 void sweep_erase(struct session_sweep *sweep)

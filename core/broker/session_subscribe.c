@@ -50,7 +50,7 @@ static bool is_held(const struct session *session, uint64_t id)
 {
     const struct client *client = session->client;
     bool found = false;
-    for (uint32_t i = 0; client == NULL && i < session->held_count; i++)
+    for (uint32_t i = 0; i < session->held_count; i++)
         found |= session->held[i] == id;
     if (client == NULL)
         return found;
@@ -343,6 +343,8 @@ void session_unsubscribed(struct subscription *subscription)
         const struct subscription *other = container_of(link, struct subscription, of_client);
         shared |= other != subscription && other->index == subscription->index;
     }
+    for (uint32_t i = 0; i < session->held_count; i++)
+        shared |= session->held[i] == subscription->index;
     if (subscription->index != 0 && !shared) {
         filter_holder_key(subscription->index, session->id, holder);
         session_rows_add(rows, STORAGE_DELETE, span_of(holder, sizeof holder), (struct span){0});

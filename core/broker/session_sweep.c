@@ -67,12 +67,13 @@ static void write_done(struct request *request, enum status status)
 }
 
 void sweep_write_these(struct session_sweep *sweep, struct storage_row *rows, uint32_t count,
+                       enum durability durability,
                        void (*written)(struct session_sweep *sweep, enum status status))
 {
     sweep->scanned = written;
     sweep->write = (struct log_rows){.rows = rows, .row_count = count};
     request_init(&sweep->write.request, sweep->worker->loop, write_done);
-    sweep->write.append.durability = DURABLE_SYNC;
+    sweep->write.append.durability = durability;
     sweep->worker->calls++;
     log_rows_write(sweep->worker->broker->log, &sweep->write);
 }
@@ -80,7 +81,7 @@ void sweep_write_these(struct session_sweep *sweep, struct storage_row *rows, ui
 void sweep_write(struct session_sweep *sweep, uint32_t count,
                  void (*written)(struct session_sweep *sweep, enum status status))
 {
-    sweep_write_these(sweep, sweep->rows, count, written);
+    sweep_write_these(sweep, sweep->rows, count, DURABLE_SYNC, written);
 }
 
 /* ------------------------------------------------ one session */
@@ -180,7 +181,7 @@ static void will_said(struct request *request, enum status status)
     blob_unref(sweep->will);
     sweep->will = NULL;
     sweep->row.will_ms = 0;
-    if (status == STATUS_STORAGE_FAILED || status == STATUS_NO_SPACE) {
+    if (will_waits(status)) {
         sweep_session_over(sweep, status); /* it is found again */
     } else if (sweep->crashed) {
         end_crashed(sweep);
@@ -281,8 +282,8 @@ static void claimed_row(struct session_sweep *sweep, enum status status)
             scan_will(sweep);
         else
             end_crashed(sweep);
-    } else if (found && sweep->row.will_ms == sweep->due_ms) {
-        scan_will(sweep);
+    } else if (found && sweep->row.will_ms != 0 && sweep->row.will_ms <= sweep->due_ms) {
+        scan_will(sweep); /* also when it was refused until its session ends */
     } else if (found && sweep->row.due_ms == sweep->due_ms) {
         sweep_erase(sweep);
     } else { /* a due row that was left behind */

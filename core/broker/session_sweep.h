@@ -18,7 +18,7 @@ struct session_sweep {
     struct storage_scan scan;
     struct log_rows write;
     struct storage_row rows[6];
-    struct storage_row *more; /* of what goes back to shares, with their keys */
+    struct storage_row *more; /* rows of a write that may be many, with their keys */
     uint8_t first[KEY_MAX], end[KEY_MAX];
     void (*scanned)(struct session_sweep *sweep, enum status status);
 
@@ -58,6 +58,7 @@ void sweep_scan(struct session_sweep *sweep, size_t first, size_t end, uint32_t 
 void sweep_write(struct session_sweep *sweep, uint32_t count, /* of sweep->rows */
                  void (*written)(struct session_sweep *sweep, enum status status));
 void sweep_write_these(struct session_sweep *sweep, struct storage_row *rows, uint32_t count,
+                       enum durability durability,
                        void (*written)(struct session_sweep *sweep, enum status status));
 static inline struct storage_row sweep_row(enum storage_change change, struct span key,
                                            struct span value)

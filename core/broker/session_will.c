@@ -50,8 +50,9 @@ static void left(struct request *request, enum status status)
 {
     struct leaving *leaving = container_of(request, struct leaving, publish.request);
     struct session *session = leaving->session;
-    (void)status;
     session->willing = false;
+    if (will_waits(status) && session->id != 0 && session->expiry_s > 0)
+        session->will_ms = (uint64_t)clock_wall_ms();
     heap_free(leaving);
     session_back(session);
 }

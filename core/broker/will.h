@@ -4,7 +4,8 @@
  * gateway:
  *
  *   broker_session_begin() --goodbye--> none
- *        \--gone--> delay 0, or the session ends with its client: published, then its row goes
+ *        \--gone--> delay 0, or the session ends with its client: published, then its row goes;
+ * when |     it is refused for a while, a row that is due at once
  *              \--> delay: a row that is due then --resumed--> none
  *                                                 \--due, or the session ends--> published
  *   a crash leaves the will without an end: its session's sweep gives it one
@@ -25,5 +26,11 @@ struct will_publish {
     struct span row;
 };
 void will_publish(struct will_publish *publish);
+/* It was refused for a while: it is to be said later. */
+static inline bool will_waits(enum status status)
+{
+    return status == STATUS_NO_SPACE || status == STATUS_STORAGE_FAILED ||
+           status == STATUS_SHUTTING_DOWN;
+}
 
 #endif

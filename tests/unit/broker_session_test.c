@@ -6,8 +6,9 @@
 
 /* ------------------------------------------------ the store */
 
-/* What is kept waiting: reads of records, or scans of one table. */
-enum { WAITING_MAX = 64 };
+/* What is kept waiting: reads of records, scans of one table, appends of records; or the latter are
+ * refused. */
+enum { WAITING_MAX = 64, NO_SWEEP_MS = 1000000 };
 
 static struct {
     struct storage *inner;
@@ -16,7 +17,11 @@ static struct {
     uint8_t table_waits;
     struct storage_read *reads[WAITING_MAX];
     struct storage_scan *scans[WAITING_MAX];
-    uint32_t read_count, scan_count;
+    struct storage_append *appends[WAITING_MAX];
+    uint32_t read_count, scan_count, append_count;
+    bool appends_wait;
+    enum status refused; /* OK: they are not */
+    atomic_uint row_writes;
 } late = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
 static void late_read(struct storage *storage, struct storage_read *read)
@@ -45,6 +50,49 @@ static void late_scan(struct storage *storage, struct storage_scan *scan)
     pthread_mutex_unlock(&late.lock);
     if (!waits)
         memory_storage_ops.scan(late.inner, scan);
+}
+
+static void late_append(struct storage *storage, struct storage_append *append)
+{
+    (void)storage;
+    pthread_mutex_lock(&late.lock);
+    bool records = append->batch_count > 0;
+    bool waits = records && late.appends_wait;
+    enum status refused = records ? late.refused : STATUS_OK;
+    if (waits) {
+        CHECK(late.append_count < WAITING_MAX);
+        late.appends[late.append_count++] = append;
+    }
+    pthread_mutex_unlock(&late.lock);
+    atomic_fetch_add(&late.row_writes, !records);
+    if (refused != STATUS_OK)
+        request_complete(&append->request, refused);
+    else if (!waits)
+        memory_storage_ops.append(late.inner, append);
+}
+
+static void let_appends_wait(void)
+{
+    pthread_mutex_lock(&late.lock);
+    late.appends_wait = true;
+    pthread_mutex_unlock(&late.lock);
+}
+
+static void appends_go_on(void)
+{
+    pthread_mutex_lock(&late.lock);
+    late.appends_wait = false;
+    for (uint32_t i = 0; i < late.append_count; i++)
+        memory_storage_ops.append(late.inner, late.appends[i]);
+    late.append_count = 0;
+    pthread_mutex_unlock(&late.lock);
+}
+
+static void refuse_appends(enum status status)
+{
+    pthread_mutex_lock(&late.lock);
+    late.refused = status;
+    pthread_mutex_unlock(&late.lock);
 }
 
 static void let_reads_wait(void)
@@ -95,7 +143,6 @@ static uint32_t waiting(const uint32_t *count)
         (void)storage;                                                                             \
         memory_storage_ops.name(late.inner, call);                                                 \
     }
-PASS_ON(append, storage_append)
 PASS_ON(trim, storage_trim)
 PASS_ON(floor, storage_floor)
 PASS_ON(bounds, storage_bounds)
@@ -115,7 +162,7 @@ static void pass_close(struct storage *storage)
 static const struct storage_ops late_ops = {
     .name = "late",
     .can = STORAGE_ATOMIC_ROWS,
-    .append = pass_append,
+    .append = late_append,
     .read = late_read,
     .scan = late_scan,
     .trim = pass_trim,
@@ -379,6 +426,160 @@ static void a_share_is_not_left_by_a_broker_that_ends(void **state)
     late_rig_close();
 }
 
+/* ------------------------------------------------ wills */
+
+static struct peer *watcher_new(void)
+{
+    struct peer *watcher = peer_new(1, "watcher");
+    assert_int_equal(peer_subscribe(watcher, "will", GUARANTEE_AT_LEAST_ONCE, 1), STATUS_OK);
+    return watcher;
+}
+
+static struct broker_will will_after(uint32_t delay_s)
+{
+    return (struct broker_will){
+        .publish = {.topic = span_from_text("will"),
+                    .body = span_from_text("x"),
+                    .guarantee = GUARANTEE_AT_LEAST_ONCE},
+        .delay_s = delay_s,
+    };
+}
+
+/* Until its session ends, and longer. */
+static void a_will_waits_for_space(void **state)
+{
+    (void)state;
+    late_rig_open(2);
+    restart(1);
+    bool present;
+    struct broker_will will = will_after(0);
+    struct peer *watcher = watcher_new();
+    for (uint32_t round = 1; round <= 2; round++) {
+        refuse_appends(STATUS_NO_SPACE);
+        peer_close(peer_attach(0, "leaves", 100, &will, &present));
+        await(rows_of(TABLE_SESSION_DUE) == 2);
+        if (round == 2) { /* the session is over meanwhile */
+            atomic_fetch_add(&clock_ahead_ms, 100001);
+            usleep(20000);
+            assert_int_equal(rows_of(TABLE_SESSION), 1);
+        }
+        refuse_appends(STATUS_OK);
+        await(peer_look(watcher).records == round);
+        await(rows_of(TABLE_SESSION_DUE) == (round == 1 ? 1 : 0));
+    }
+    assert_int_equal(rows_of(TABLE_SESSION), 0);
+    assert_int_equal(rows_of(TABLE_SESSION_STATE), 0);
+    await_records(watcher, 2);
+    peer_close(watcher);
+    late_rig_close();
+}
+
+/* Who comes back publishes it, and is gone before that is done. */
+static void a_late_will_is_said_once(void **state)
+{
+    (void)state;
+    late_rig_open(2);
+    restart(NO_SWEEP_MS);
+    bool present;
+    struct broker_will will = will_after(50);
+    struct peer *watcher = watcher_new(), *peer;
+    peer_close(peer_attach(0, "leaves", 100, &will, &present));
+    await(rows_of(TABLE_SESSION_DUE) == 2);
+    atomic_fetch_add(&clock_ahead_ms, 50001);
+    let_appends_wait();
+    peer = peer_new(0, "leaves");
+    struct attach_call call = {.attach = {.client = &peer->client, .expiry_s = 100}};
+    request_init(&call.attach.request, rig.loops[0], attach_call_done);
+    on(0, attach_call_run, &call);
+    await(waiting(&late.append_count) == 1);
+    peer_close(peer);
+    rig_await(&call.done);
+    assert_int_equal(call.status, STATUS_CANCELED);
+    heap_free(call.attach.received);
+    buf_deinit(&call.attach.notes);
+    appends_go_on();
+    await_records(watcher, 1);
+    peer_close(watcher);
+    restart(1);
+    watcher = watcher_new();
+    await(rows_of(TABLE_SESSION_DUE) == 1);
+    assert_int_equal(rows_of(TABLE_SESSION_STATE), 1); /* its position */
+    atomic_fetch_add(&clock_ahead_ms, 50001);
+    await(rows_of(TABLE_SESSION) == 0);
+    await_records(watcher, 0);
+    peer_close(watcher);
+    late_rig_close();
+}
+
+/* ------------------------------------------------ its end */
+
+static void an_expired_session_does_not_go_on(void **state)
+{
+    (void)state;
+    late_rig_open(2);
+    restart(NO_SWEEP_MS);
+    bool present;
+    struct peer *peer = peer_attach(0, "kept", 10, NULL, &present);
+    assert_int_equal(peer_subscribe(peer, "f", GUARANTEE_AT_LEAST_ONCE, 1), STATUS_OK);
+    peer_close(peer);
+    peer = peer_attach(1, "kept", 10, NULL, &present);
+    assert_true(present);
+    peer_close(peer);
+    await(rows_of(TABLE_SESSION_DUE) == 1);
+    atomic_fetch_add(&clock_ahead_ms, 10001);
+    peer = peer_attach(0, "kept", 10, NULL, &present);
+    assert_false(present);
+    assert_int_equal(rows_of(TABLE_FILTER_HOLDER), 0);
+    assert_int_equal(rows_of(TABLE_SESSION_DUE), 0);
+    peer_close(peer);
+    late_rig_close();
+}
+
+/* What it was refused when it came back goes with it. */
+static void filters_that_are_refused_are_given_up(void **state)
+{
+    (void)state;
+    late_rig_open(2);
+    bool present;
+    struct peer *peer = peer_attach(0, "kept", 100, NULL, &present);
+    for (char filter[] = "f/0"; filter[2] < '3'; filter[2]++)
+        assert_int_equal(peer_subscribe(peer, filter, GUARANTEE_AT_LEAST_ONCE, 1), STATUS_OK);
+    peer_close(peer);
+    assert_int_equal(rows_of(TABLE_FILTER_HOLDER), 3);
+    rig.options.subscription_limit = 1;
+    restart(0);
+    peer = peer_attach(0, "kept", 0, NULL, &present);
+    assert_true(present);
+    peer_close(peer);
+    await(rows_of(TABLE_SESSION) == 0);
+    assert_int_equal(rows_of(TABLE_FILTER_HOLDER), 0);
+    late_rig_close();
+}
+
+static void many_filters_go_at_once(void **state)
+{
+    (void)state;
+    late_rig_open(1);
+    restart(1);
+    bool present;
+    struct peer *peer = peer_attach(0, "kept", 10, NULL, &present);
+    for (uint32_t i = 0; i < 600; i++) {
+        char filter[16];
+        snprintf(filter, sizeof filter, "f/%u", i);
+        assert_int_equal(peer_subscribe(peer, filter, GUARANTEE_AT_LEAST_ONCE, 1), STATUS_OK);
+    }
+    peer_close(peer);
+    await(rows_of(TABLE_SESSION_DUE) == 1);
+    assert_int_equal(rows_of(TABLE_FILTER_HOLDER), 600);
+    unsigned before = atomic_load(&late.row_writes);
+    atomic_fetch_add(&clock_ahead_ms, 10001);
+    await(rows_of(TABLE_SESSION) == 0);
+    assert_int_equal(rows_of(TABLE_FILTER_HOLDER), 0);
+    assert_int_equal(rows_of(TABLE_SESSION_STATE), 0);
+    assert_in_range(atomic_load(&late.row_writes) - before, 1, 4);
+    late_rig_close();
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -387,6 +588,11 @@ int main(void)
         cmocka_unit_test(a_clean_start_reads_no_position),
         cmocka_unit_test(a_session_does_not_come_back_to_a_broker_that_ends),
         cmocka_unit_test(a_share_is_not_left_by_a_broker_that_ends),
+        cmocka_unit_test(a_will_waits_for_space),
+        cmocka_unit_test(a_late_will_is_said_once),
+        cmocka_unit_test(an_expired_session_does_not_go_on),
+        cmocka_unit_test(filters_that_are_refused_are_given_up),
+        cmocka_unit_test(many_filters_go_at_once),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

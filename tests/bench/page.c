@@ -7,21 +7,22 @@
 
 size_t page_connect(uint8_t *out, const char *client_id)
 {
-    return (size_t)sprintf((char *)out, "{\"op\":\"connect\",\"id\":%d,\"client_id\":\"%s\"}",
-                           PAGE_CONNECT, client_id);
+    return (size_t)snprintf((char *)out, PAGE_BYTES + strlen(client_id),
+                            "{\"op\":\"connect\",\"id\":%d,\"client_id\":\"%s\"}", PAGE_CONNECT,
+                            client_id);
 }
 
 size_t page_subscribe(uint8_t *out, const char *topic)
 {
-    return (size_t)sprintf((char *)out,
-                           "{\"op\":\"subscribe\",\"id\":%d,\"sub\":\"s\",\"topic\":\"%s\"}",
-                           PAGE_SUBSCRIBE, topic);
+    return (size_t)snprintf((char *)out, PAGE_BYTES + strlen(topic),
+                            "{\"op\":\"subscribe\",\"id\":%d,\"sub\":\"s\",\"topic\":\"%s\"}",
+                            PAGE_SUBSCRIBE, topic);
 }
 
 bool page_is_ok(const struct frame *frame, enum page_step step)
 {
     char wanted[32];
-    size_t size = (size_t)sprintf(wanted, "{\"op\":\"ok\",\"id\":%d", step);
+    size_t size = (size_t)snprintf(wanted, sizeof wanted, "{\"op\":\"ok\",\"id\":%d", step);
     return frame->length > size && memcmp(frame->body, wanted, size) == 0;
 }
 

@@ -156,7 +156,7 @@ struct client {
     struct client_pass *pass;   /* it came with a token; NULL: it did not */
     struct list transactions;   /* not over */
     uint32_t transaction_count;
-    size_t transaction_bytes; /* of what is published within them */
+    size_t transaction_bytes; /* of what is kept for them */
     struct list followers;    /* readers without leases: follow.h */
     uint32_t follower_count;
     struct catch_up *catch_up; /* read in flight */
@@ -499,12 +499,13 @@ enum status broker_begin(struct broker_transaction *transaction);
 /* As broker_publish(), but for answer, token and number, which are not looked at; always stored.
  * What is refused here ends the transaction's hope: so will the commit be. Rights, routes and
  * limits of queues are looked at by the commit. UNSUPPORTED: delay_ms, or a producer. OVER_QUOTA:
- * LIMIT_TRANSACTION_PARTS, or LIMIT_CLIENT_IN_BYTES in all transactions of the client. */
+ * LIMIT_TRANSACTION_PARTS, or LIMIT_CLIENT_IN_BYTES in all transactions of the client,
+ * LIMIT_WORKER_IN_BYTES in those of all clients of its worker. */
 enum status broker_publish_within(struct broker_transaction *transaction,
                                   const struct publish *publish);
 /* For a publish that the adapter refuses by itself. */
 void broker_refuse_within(struct broker_transaction *transaction, enum status status);
-/* As group_settle of one receipt; outcome is not RENEWED. */
+/* As group_settle of one receipt; outcome is not RENEWED. OVER_QUOTA as above. */
 enum status broker_settle_within(struct broker_transaction *transaction,
                                  const struct receipt *receipt, enum settle_outcome outcome,
                                  uint32_t delay_ms);

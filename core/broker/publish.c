@@ -202,9 +202,20 @@ void publish_wake(struct broker_worker *worker)
     }
 }
 
+void publish_take_back(const struct broker_worker *worker, uint64_t partition, uint32_t records,
+                       uint64_t bytes)
+{
+    const struct queue *queue =
+        records == 0 ? NULL : catalog_queue_of_partition(worker->catalog, partition);
+    if (queue != NULL)
+        queue_take_back(queue, partition, records, bytes);
+}
+
 static void job_end(struct job *job)
 {
     struct broker_worker *worker = job->worker;
+    publish_take_back(worker, job->append.partition, job->append.pending_records,
+                      job->append.pending_bytes);
     answers_return(job->answers, job->count);
     worker->in_bytes -= job->bytes;
     batch_unref(job->append.batch);
@@ -263,10 +274,8 @@ static void deduped_done(struct request *request, enum status status)
     struct job *job = deduped->context;
     struct broker_worker *worker = job->worker;
     settle_items(job, status);
-    const struct queue *queue = catalog_queue_of_partition(worker->catalog, deduped->partition);
-    if (queue != NULL && deduped->append.pending_records > 0)
-        queue_take_back(queue, deduped->partition, deduped->append.pending_records,
-                        deduped->append.pending_bytes);
+    job->append.pending_records = deduped->append.pending_records;
+    job->append.pending_bytes = deduped->append.pending_bytes;
     struct outbox *outbox =
         map_get(&worker->outboxes, span_of(&deduped->partition, sizeof deduped->partition));
     if (outbox != NULL) /* of a queue that is still there */

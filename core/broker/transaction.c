@@ -24,10 +24,26 @@ static void contents_free(struct broker_transaction *transaction)
         heap_free(container_of(link, struct message, link));
     heap_free(transaction->settlements);
     transaction->settlements = NULL;
-    transaction->settlement_count = transaction->message_count = 0;
+    transaction->settlement_count = transaction->settlement_capacity = 0;
+    transaction->message_count = 0;
     if (transaction->client != NULL)
         transaction->client->transaction_bytes -= transaction->bytes;
+    transaction->worker->transaction_bytes -= transaction->bytes;
     transaction->bytes = 0;
+}
+
+/* Room for so many more bytes, for the client and for all of the worker. */
+static bool charge(struct broker_transaction *transaction, size_t bytes)
+{
+    struct client *client = transaction->client;
+    struct broker_worker *worker = transaction->worker;
+    if (client->transaction_bytes + bytes > LIMIT_CLIENT_IN_BYTES ||
+        worker->transaction_bytes + bytes > LIMIT_WORKER_IN_BYTES)
+        return false;
+    transaction->bytes += bytes;
+    client->transaction_bytes += bytes;
+    worker->transaction_bytes += bytes;
+    return true;
 }
 
 static void leave(struct broker_transaction *transaction)
@@ -139,15 +155,12 @@ enum status broker_publish_within(struct broker_transaction *transaction,
     size += sizeof(struct message) + publish->header_count * sizeof(struct header);
     if (status == STATUS_OK && (publish->delay_ms > 0 || publish->producer.data != NULL))
         status = STATUS_UNSUPPORTED;
-    if (status == STATUS_OK &&
-        (is_full(transaction) || client->transaction_bytes + size > LIMIT_CLIENT_IN_BYTES))
+    if (status == STATUS_OK && (is_full(transaction) || !charge(transaction, size)))
         status = STATUS_OVER_QUOTA;
     if (status != STATUS_OK)
         return fail(transaction, status);
     list_push(&transaction->messages, &message_new(publish)->link);
     transaction->message_count++;
-    transaction->bytes += size;
-    client->transaction_bytes += size;
     return STATUS_OK;
 }
 
@@ -163,12 +176,16 @@ enum status broker_settle_within(struct broker_transaction *transaction,
     if (transaction->settlement_count == transaction->settlement_capacity) {
         uint32_t capacity =
             transaction->settlement_capacity == 0 ? 16 : 2 * transaction->settlement_capacity;
+        size_t more =
+            (capacity - transaction->settlement_capacity) * sizeof *transaction->settlements;
+        if (!charge(transaction, more))
+            return fail(transaction, STATUS_OVER_QUOTA);
         transaction->settlements =
             heap_resize(transaction->settlements, capacity * sizeof *transaction->settlements);
         transaction->settlement_capacity = capacity;
     }
     transaction->settlements[transaction->settlement_count++] =
-        (struct unit_settlement){*receipt, outcome, delay_ms};
+        (struct unit_settlement){.receipt = *receipt, .outcome = outcome, .delay_ms = delay_ms};
     return STATUS_OK;
 }
 

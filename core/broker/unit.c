@@ -214,24 +214,24 @@ static void bundles_free(struct unit *unit)
     map_deinit(&unit->by_group);
 }
 
-/* What the queue still counts as on its way: the log has taken the rest off. */
-static void take_back(const struct unit *unit, uint64_t partition, uint32_t records, uint64_t bytes)
-{
-    const struct queue *queue = catalog_queue_of_partition(unit->worker->catalog, partition);
-    if (queue != NULL && records > 0)
-        queue_take_back(queue, partition, records, bytes);
-}
-
 static void deduped_free(const struct unit *unit, struct deduped_append *deduped)
 {
     struct outbox *outbox =
         map_get(&unit->worker->outboxes, span_of(&deduped->partition, sizeof deduped->partition));
     if (outbox != NULL) /* of a queue that is still there */
         outbox->deduping--;
-    take_back(unit, deduped->partition, deduped->append.pending_records,
-              deduped->append.pending_bytes);
     heap_free(deduped->append.items);
     heap_free(deduped);
+}
+
+/* What the queue still counts as on its way of it: the log has taken the rest off. */
+static void part_take_back(const struct unit *unit, const struct batch_part *part)
+{
+    const struct deduped_append *deduped = part->deduped;
+    uint32_t records =
+        deduped == NULL ? part->append.pending_records : deduped->append.pending_records;
+    uint64_t bytes = deduped == NULL ? part->append.pending_bytes : deduped->append.pending_bytes;
+    publish_take_back(unit->worker, part->append.partition, records, bytes);
 }
 
 static void parts_free(struct unit *unit)
@@ -239,6 +239,7 @@ static void parts_free(struct unit *unit)
     struct link *link;
     while ((link = list_pop(&unit->batches)) != NULL) {
         struct batch_part *part = container_of(link, struct batch_part, link);
+        part_take_back(unit, part);
         if (part->deduped != NULL)
             deduped_free(unit, part->deduped);
         batch_unref(part->append.batch);
@@ -254,13 +255,6 @@ static void parts_free(struct unit *unit)
 void unit_drop(struct unit *unit)
 {
     bundles_free(unit);
-    list_each(link, &unit->batches)
-    {
-        const struct batch_part *part = container_of(link, struct batch_part, link);
-        if (part->deduped == NULL)
-            take_back(unit, part->append.partition, part->append.pending_records,
-                      part->append.pending_bytes);
-    }
     parts_free(unit);
     heap_free(unit);
 }

@@ -105,6 +105,7 @@ struct broker_worker {
     int64_t wall_ms; /* at turn_ms */
     uint64_t turn_ms;
     uint64_t in_bytes;             /* submitted, not answered */
+    uint64_t transaction_bytes;    /* kept for transactions that are open */
     uint64_t jobs;                 /* appends in flight, held ones included */
     uint64_t epoch;                /* rises when routes change */
     uint64_t flying, flying_epoch; /* appends in flight are all of one epoch */
@@ -240,6 +241,9 @@ struct aim {
 /* publish.c */
 void publish_depart(struct broker_worker *worker, struct trip *trip,
                     void (*start)(struct trip *trip));
+/* Of what was let in: no log has taken it off. */
+void publish_take_back(const struct broker_worker *worker, uint64_t partition, uint32_t records,
+                       uint64_t bytes);
 void publish_back(struct broker_worker *worker); /* for each that has started, at its end */
 /* What stands against a publish before its address is looked at. */
 enum status publish_may_begin(struct client *client);

@@ -135,7 +135,7 @@ static void append_start(struct log_partition *partition, struct log_append *app
 
 /* Before the batch itself counts: whoever is let in between makes a queue too full by one batch at
  * most, and nobody is kept out of one that has room. */
-static void pending_end(struct log_partition *partition, const struct log_append *append)
+static void pending_end(struct log_partition *partition, struct log_append *append)
 {
     struct partition_stat *stat = partition->stat;
     if (append->pending_records == 0 || partition->state == PARTITION_CLOSED)
@@ -143,6 +143,8 @@ static void pending_end(struct log_partition *partition, const struct log_append
     atomic_fetch_sub_explicit(&stat->pending_records, append->pending_records,
                               memory_order_relaxed);
     atomic_fetch_sub_explicit(&stat->pending_bytes, append->pending_bytes, memory_order_relaxed);
+    append->pending_records = 0;
+    append->pending_bytes = 0;
 }
 
 /* Everybody learns of the batch here, and nobody earlier. */

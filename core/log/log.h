@@ -134,7 +134,8 @@ struct log_append {
     struct storage_row *rows; /* borrowed until done() */
     uint32_t row_count;
     /* What the partition's stat counts as pending of this batch; taken off it when the batch is
-     * committed or refused. */
+     * committed, or storage refuses it, and 0 at done() then. Else (there is no such partition)
+     * whoever let it in takes it off. */
     uint32_t pending_records;
     uint64_t pending_bytes;
     /* A part of a unit (storage.h): it always gets there, as a refusal when it cannot be made. */

@@ -213,6 +213,7 @@ static uint32_t look_up(struct dedup_append *append)
         struct dedup_item *item = &append->items[i];
         item->state = ITEM_NEW;
         item->again = NULL;
+        item->unit = append->unit;
         item->first = first;
         item->place = count;
         first += item->record_count;
@@ -383,7 +384,10 @@ static void finish(struct dedup_append *append, enum status status)
 
 static void appended(struct request *request, enum status status)
 {
-    finish(container_of(request, struct dedup_append, append.request), status);
+    struct dedup_append *append = container_of(request, struct dedup_append, append.request);
+    append->pending_records += append->append.pending_records;
+    append->pending_bytes += append->append.pending_bytes;
+    finish(append, status);
 }
 
 static void inserted(struct request *request, enum status status)
@@ -587,13 +591,18 @@ static void refuse_units(struct dedup *dedup)
     }
 }
 
-/* True: an id of it is being written by another append. */
+/* True: an id of it is being written by another append, and not by a part of the same unit, which
+ * ends as this one does. */
 static bool has_pending_key(const struct dedup_append *append)
 {
-    for (uint32_t i = 0; i < append->count; i++)
-        if (dedup_key_is_set(&append->items[i].key) &&
-            map_get(&append->dedup->pending, key_span(&append->items[i])) != NULL)
+    for (uint32_t i = 0; i < append->count; i++) {
+        const struct dedup_item *original =
+            dedup_key_is_set(&append->items[i].key)
+                ? map_get(&append->dedup->pending, key_span(&append->items[i]))
+                : NULL;
+        if (original != NULL && original->unit != append->unit)
             return true;
+    }
     return false;
 }
 

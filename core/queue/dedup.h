@@ -65,6 +65,7 @@ struct dedup_item {
     int64_t due_ms; /* 0: it, or its original, was not delayed */
     /* Below: the dedup's. */
     unsigned state;
+    uint64_t unit;            /* of its append */
     uint32_t first, place;    /* first record in the batch given, and in the one appended */
     struct dedup_item *again; /* items that wait for this one */
 };
@@ -85,7 +86,7 @@ struct dedup_append {
     struct delay_record *delayed;
     const struct storage_row *more;
     uint32_t more_count;
-    /* As those of log_append, and 0 at done() when the log has them. */
+    /* As those of log_append. */
     uint32_t pending_records;
     uint64_t pending_bytes;
     /* A part of a unit, as in log_append: done() comes with what the unit has ended with. An item

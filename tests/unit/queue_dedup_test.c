@@ -370,6 +370,24 @@ static void run_turns(void)
         run_turn();
 }
 
+/* An id that comes twice in one unit, in two of its parts: it is stored once. */
+static void test_unit_with_itself(void **state)
+{
+    (void)state;
+    struct append parts[2];
+    run_turns();
+    unit_go(&parts[0], 1, 2, 0, 100);
+    unit_go(&parts[1], 1, 2, 10, 100);
+    run_turns();
+    for (unsigned i = 0; i < 2; i++)
+        assert_true(parts[i].done && parts[i].status == STATUS_OK);
+    assert_new(parts[0].items[0], 0);
+    assert_duplicate(parts[1].items[0], 0);
+    assert_new(parts[1].items[1], 2);
+    assert_int_equal(rig.end, 3);
+    assert_duplicate(append_one_keyed(20, 100), 0);
+}
+
 /* Storage fails under a unit: of whoever waits for its id nobody knows more than of the unit. */
 static void test_unit_in_doubt(void **state)
 {
@@ -475,12 +493,19 @@ int main(void)
 {
 #define TEST(test) cmocka_unit_test_setup_teardown(test, rig_open, rig_close)
     const struct CMUnitTest tests[] = {
-        TEST(test_keyed),          TEST(test_mixed_batch),
-        TEST(test_keyed_pending),  TEST(test_limit),
-        TEST(test_many_keys),      TEST(test_single_keys),
-        TEST(test_removed),        TEST(test_sequenced),
-        TEST(test_sequences_wrap), TEST(test_sequenced_pending),
-        TEST(test_idle_producers), TEST(test_unit_in_doubt),
+        TEST(test_keyed),
+        TEST(test_mixed_batch),
+        TEST(test_keyed_pending),
+        TEST(test_limit),
+        TEST(test_many_keys),
+        TEST(test_single_keys),
+        TEST(test_removed),
+        TEST(test_sequenced),
+        TEST(test_sequences_wrap),
+        TEST(test_sequenced_pending),
+        TEST(test_idle_producers),
+        TEST(test_unit_in_doubt),
+        TEST(test_unit_with_itself),
         TEST(test_units),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

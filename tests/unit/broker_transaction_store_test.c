@@ -1,0 +1,293 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Transactions over a store that holds parts of them back, or cannot open a partition, and how much
+ * open ones may hold. */
+#include "core/broker/worker.h"
+#include "tests/unit/broker_rig.h"
+
+/* ------------------------------------------------ the store */
+
+/* Before the real one; keeps parts of units with batches for one partition until it is told. */
+static struct gate {
+    struct storage storage, *inner;
+    _Atomic uint64_t partition; /* 0: everything passes */
+    _Atomic(struct storage_append *) held;
+    atomic_bool closed; /* no partition can be opened */
+} gate;
+
+static void gate_append(struct storage *storage, struct storage_append *append)
+{
+    (void)storage;
+    if (append->unit != 0 && append->batch_count > 0 &&
+        append->batches[0].partition == atomic_load(&gate.partition))
+        atomic_store(&gate.held, append);
+    else
+        gate.inner->ops->append(gate.inner, append);
+}
+
+static void gate_open(void)
+{
+    atomic_store(&gate.partition, 0);
+    gate.inner->ops->append(gate.inner, atomic_load(&gate.held));
+    atomic_store(&gate.held, NULL);
+}
+
+#define PASS(name, type)                                                                           \
+    static void gate_##name(struct storage *storage, struct type *operation)                       \
+    {                                                                                              \
+        (void)storage;                                                                             \
+        gate.inner->ops->name(gate.inner, operation);                                              \
+    }
+PASS(read, storage_read)
+PASS(scan, storage_scan)
+PASS(trim, storage_trim)
+PASS(floor, storage_floor)
+
+static void gate_bounds(struct storage *storage, struct storage_bounds *bounds)
+{
+    (void)storage;
+    if (atomic_load(&gate.closed))
+        request_complete(&bounds->request, STATUS_CORRUPT);
+    else
+        gate.inner->ops->bounds(gate.inner, bounds);
+}
+
+static void gate_close(struct storage *storage)
+{
+    (void)storage;
+    gate.inner->ops->close(gate.inner);
+}
+
+static enum status gate_health(struct storage *storage)
+{
+    (void)storage;
+    return gate.inner->ops->health(gate.inner);
+}
+
+static const struct storage_ops gate_ops = {
+    .name = "gate",
+    .append = gate_append,
+    .read = gate_read,
+    .scan = gate_scan,
+    .trim = gate_trim,
+    .floor = gate_floor,
+    .bounds = gate_bounds,
+    .close = gate_close,
+    .health = gate_health,
+};
+
+static void gate_rig_open(unsigned workers)
+{
+    rig_open(workers);
+    broker_fall();
+    broker_bury();
+    gate = (struct gate){.storage = {.ops = &gate_ops}, .inner = rig.storage};
+    rig.storage = &gate.storage;
+    broker_rise(workers);
+}
+
+/* ------------------------------------------------ a transaction */
+
+struct deal {
+    struct broker_transaction transaction;
+    struct peer *peer;
+    atomic_bool done;
+    enum status status;
+};
+
+static void deal_done(struct request *request, enum status status)
+{
+    struct deal *deal = container_of(request, struct deal, transaction.request);
+    deal->status = status;
+    atomic_store(&deal->done, true);
+}
+
+/* A record to the topic t and one to the queue q, whose part waits at the gate. */
+static void deal_run(void *context)
+{
+    struct deal *deal = context;
+    struct client *client = &deal->peer->client;
+    deal->transaction.client = client;
+    request_init(&deal->transaction.request, rig.loops[deal->peer->worker], deal_done);
+    CHECK(broker_begin(&deal->transaction) == STATUS_OK);
+    struct publish publish = {.topic = span_from_text("t"),
+                              .body = span_from_text("1"),
+                              .guarantee = GUARANTEE_AT_LEAST_ONCE};
+    CHECK(broker_publish_within(&deal->transaction, &publish) == STATUS_OK);
+    publish.topic = (struct span){0};
+    publish.queue =
+        catalog_queue_by_text(broker_catalog(client->worker), client->tenant, span_from_text("q"));
+    atomic_store(&gate.partition, publish.queue->first_partition);
+    CHECK(broker_publish_within(&deal->transaction, &publish) == STATUS_OK);
+    broker_commit(&deal->transaction);
+}
+
+/* ------------------------------------------------ tests */
+
+/* A subscription that begins between the first part of a unit and its last: the unit commits behind
+ * it, so that the session finds what was published, whenever its client comes back. */
+static void test_subscribe_between(void **state)
+{
+    gate_rig_open(*(unsigned *)*state);
+    bool present;
+    uint64_t queue = 0;
+    struct peer *writer = peer_new(0, "w");
+    struct peer *kept = peer_attach(1, "k", UINT32_MAX, NULL, &present);
+    assert_int_equal(queue_make(writer, "q", &queue), STATUS_OK);
+    /* That the filter has been asked for, and nobody held it, is remembered. */
+    struct peer *other = peer_attach(2, "o", UINT32_MAX, NULL, &present);
+    assert_int_equal(peer_subscribe(other, "other", GUARANTEE_AT_LEAST_ONCE, 1), STATUS_OK);
+    publish_many(writer, "t", GUARANTEE_AT_LEAST_ONCE, 0, 1);
+    await_answers(writer, 1);
+    struct deal deal = {.peer = writer};
+    on(writer->worker, deal_run, &deal);
+    await(atomic_load(&gate.held) != NULL);
+    rig_calm();
+    struct subscribe_call call = {
+        .item = {.filter = span_from_text("t"), .guarantee = GUARANTEE_AT_LEAST_ONCE}};
+    call.subscribe = (struct broker_subscribe){.client = &kept->client, .count = 1};
+    call.subscribe.items = &call.item;
+    request_init(&call.subscribe.request, rig.loops[kept->worker], subscribe_call_done);
+    on(kept->worker, subscribe_call_run, &call);
+    rig_calm();
+    bool confirmed = atomic_load(&call.done);
+    if (confirmed) {
+        peer_close(kept);
+        kept = NULL;
+        rig_calm();
+    }
+    assert_false(atomic_load(&deal.done));
+    gate_open();
+    rig_await(&deal.done);
+    assert_int_equal(deal.status, STATUS_OK);
+    rig_await(&call.done);
+    assert_int_equal(call.item.status, STATUS_OK);
+    if (kept != NULL)
+        peer_close(kept);
+    /* Who was told before the commit has a right to the record; who was told after it has none. */
+    publish_many(writer, "t", GUARANTEE_AT_LEAST_ONCE, 1, 1);
+    await_answers(writer, 2);
+    kept = peer_attach(1, "k", UINT32_MAX, NULL, &present);
+    assert_true(present);
+    await_records(kept, confirmed ? 2 : 1);
+    peer_close(kept);
+    peer_close(other);
+    peer_close(writer);
+    rig_close();
+}
+
+static void fill_run(void *context)
+{
+    struct deal *deal = context;
+    struct broker_worker *worker = deal->peer->client.worker;
+    deal->transaction.client = &deal->peer->client;
+    request_init(&deal->transaction.request, worker->loop, deal_done);
+    CHECK(broker_begin(&deal->transaction) == STATUS_OK);
+    worker->transaction_bytes = LIMIT_WORKER_IN_BYTES - 2000; /* others hold that */
+    struct publish publish = {.topic = span_from_text("t"), .guarantee = GUARANTEE_AT_LEAST_ONCE};
+    uint8_t body[2000] = {0};
+    struct receipt receipt = {0};
+    CHECK(broker_publish_within(&deal->transaction, &publish) == STATUS_OK);
+    CHECK(broker_settle_within(&deal->transaction, &receipt, SETTLE_DONE, 0) == STATUS_OK);
+    CHECK(worker->transaction_bytes > LIMIT_WORKER_IN_BYTES - 2000 + sizeof receipt);
+    publish.body = span_of(body, sizeof body);
+    CHECK(broker_publish_within(&deal->transaction, &publish) == STATUS_OVER_QUOTA);
+    broker_roll_back(&deal->transaction);
+    CHECK(worker->transaction_bytes == LIMIT_WORKER_IN_BYTES - 2000);
+    worker->transaction_bytes = LIMIT_WORKER_IN_BYTES - sizeof receipt;
+    deal->transaction.client = &deal->peer->client;
+    CHECK(broker_begin(&deal->transaction) == STATUS_OK);
+    CHECK(broker_settle_within(&deal->transaction, &receipt, SETTLE_DONE, 0) == STATUS_OVER_QUOTA);
+    broker_roll_back(&deal->transaction);
+    worker->transaction_bytes = 0;
+}
+
+/* Many clients that hold open what each of them may. */
+static void test_worker_is_full(void **state)
+{
+    rig_open(*(unsigned *)*state);
+    struct peer *peer = peer_new(0, "p");
+    struct deal deal = {.peer = peer};
+    on(peer->worker, fill_run, &deal);
+    assert_false(atomic_load(&deal.done));
+    peer_close(peer);
+    rig_close();
+}
+
+struct pending_call {
+    struct deal deal;
+    struct span dedup_id;
+    uint64_t pending;
+};
+
+static void pending_deal_run(void *context)
+{
+    struct pending_call *call = context;
+    struct client *client = &call->deal.peer->client;
+    call->deal.transaction.client = client;
+    request_init(&call->deal.transaction.request, client->worker->loop, deal_done);
+    CHECK(broker_begin(&call->deal.transaction) == STATUS_OK);
+    struct publish publish = {
+        .queue = catalog_queue_by_text(broker_catalog(client->worker), client->tenant,
+                                       span_from_text("q")),
+        .dedup_id = call->dedup_id,
+        .guarantee = GUARANTEE_AT_LEAST_ONCE,
+    };
+    CHECK(broker_publish_within(&call->deal.transaction, &publish) == STATUS_OK);
+    broker_commit(&call->deal.transaction);
+}
+
+static void pending_run(void *context)
+{
+    struct pending_call *call = context;
+    struct client *client = &call->deal.peer->client;
+    const struct partition_stat *stat =
+        catalog_queue_by_text(broker_catalog(client->worker), client->tenant, span_from_text("q"))
+            ->stat->partitions;
+    call->pending = atomic_load(&stat->pending_records) + atomic_load(&stat->pending_bytes);
+}
+
+/* What was let into a queue whose partition then is not there is not counted for ever. */
+static void test_nothing_stays_pending(void **state)
+{
+    gate_rig_open(*(unsigned *)*state);
+    struct peer *peer = peer_new(1, "p");
+    struct broker_admin admin = {.action = ADMIN_QUEUE_CREATE,
+                                 .name = span_from_text("q"),
+                                 .overflow = OVERFLOW_REFUSE,
+                                 .max_records = 100};
+    atomic_store(&gate.closed, true);
+    assert_int_equal(administer(peer, admin, NULL), STATUS_OK);
+    for (uint32_t round = 0; round < 2; round++) {
+        struct pending_call call = {.deal.peer = peer};
+        call.dedup_id = round == 0 ? (struct span){0} : span_from_text("id");
+        struct publish_call plain = {.peer = peer,
+                                     .publish = {.answer = true, .dedup_id = call.dedup_id},
+                                     .queue = "q",
+                                     .count = 1};
+        on(peer->worker, publish_call_run, &plain);
+        await_answers(peer, round + 1);
+        on(peer->worker, pending_run, &call);
+        assert_int_equal(call.pending, 0);
+        on(peer->worker, pending_deal_run, &call);
+        rig_await(&call.deal.done);
+        assert_int_equal(call.deal.status, STATUS_CORRUPT);
+        on(peer->worker, pending_run, &call);
+        assert_int_equal(call.pending, 0);
+    }
+    atomic_store(&gate.closed, false);
+    peer_close(peer);
+    rig_close();
+}
+
+int main(void)
+{
+    static unsigned one = 1, three = 3;
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_prestate(test_subscribe_between, &one),
+        cmocka_unit_test_prestate(test_subscribe_between, &three),
+        cmocka_unit_test_prestate(test_worker_is_full, &one),
+        cmocka_unit_test_prestate(test_nothing_stays_pending, &one),
+        cmocka_unit_test_prestate(test_nothing_stays_pending, &three),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

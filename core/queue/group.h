@@ -125,10 +125,11 @@ struct unit_settlement {
     struct receipt receipt;
     enum settle_outcome outcome; /* not RENEWED */
     uint32_t delay_ms;           /* as in group_settle */
+    unsigned becomes;            /* the group's: as it was decided when this came */
 };
 struct group_unit {
     struct request request;
-    const struct unit_settlement *settlements; /* borrowed until done() */
+    struct unit_settlement *settlements; /* borrowed until done() */
     uint32_t count;
     uint64_t unit;
     uint32_t part_count;

@@ -3,9 +3,9 @@
  * was moved elsewhere (written with the batch that it went into, so it may be ahead of them), and
  * what units have settled that no delta says yet.
  *
- *   open:   scan epoch, snapshots, deltas, moved, units -> probe bounds -> write epoch + 1 and new
- * snapshots -> serve flush:  one write at a time holds the changes of all partitions; the next one
- * grows meanwhile */
+ *   open:   scan epoch, snapshots, deltas, moved, units -> probe bounds
+ *             -> write epoch + 1 and new snapshots -> serve
+ *   flush:  one write at a time holds the changes of all partitions; the next one grows meanwhile */
 #include "core/queue/group_impl.h"
 
 #include "core/base/check.h"

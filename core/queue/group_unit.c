@@ -39,7 +39,7 @@ static void pack_settlement(struct pack *pack, const struct part *part,
                             const struct group_unit *unit, const struct unit_settlement *settlement)
 {
     uint64_t offset = settlement->receipt.offset;
-    enum window_outcome outcome = group_outcome(part, settlement->outcome);
+    enum window_outcome outcome = (enum window_outcome)settlement->becomes;
     int64_t due_ms = outcome == WINDOW_REJECTED ? 0 : due_of(unit, settlement);
     if (outcome == WINDOW_RELEASED && due_ms == 0)
         return;
@@ -112,7 +112,7 @@ static void end(struct group *group, struct group_unit *unit, enum status status
         bool released = window_unhold(part->window, receipt->offset, receipt->delivery,
                                       loop_now_ms(group->loop));
         if (status == STATUS_OK)
-            group_settle_lease(part, receipt, group_outcome(part, settlement->outcome),
+            group_settle_lease(part, receipt, (enum window_outcome)settlement->becomes,
                                due_of(unit, settlement));
         else if (released)
             window_settle(part->window, receipt->offset, receipt->delivery, WINDOW_RELEASED);
@@ -186,8 +186,10 @@ void unit_apply(struct group *group, struct group_unit *unit)
     struct pack pack = pack_into(&unit->value);
     pack_u8(&pack, ROW_VERSION);
     for (uint32_t i = 0; i < unit->count; i++) {
-        const struct unit_settlement *settlement = &unit->settlements[i];
-        pack_settlement(&pack, group_part(group, settlement->receipt.partition), unit, settlement);
+        struct unit_settlement *settlement = &unit->settlements[i];
+        const struct part *part = group_part(group, settlement->receipt.partition);
+        settlement->becomes = group_outcome(part, settlement->outcome);
+        pack_settlement(&pack, part, unit, settlement);
     }
     unit->row = (struct storage_row){
         .change = STORAGE_PUT,

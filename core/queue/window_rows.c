@@ -375,15 +375,20 @@ void window_apply_done(struct window *window, uint64_t offset)
     window_apply_moved(window, offset);
 }
 
+/* More than that is known when it has come again since, and failed: what it waited for is over. */
 void window_apply_failed(struct window *window, uint64_t offset, uint32_t failures, int64_t due_ms)
 {
     if (window_state(window, offset) == OFFSET_DONE || offset >= window->states.base + LIMIT_WINDOW)
         return;
     if (offset >= window->states.top)
         state_ring_set(&window->states, offset, OFFSET_AVAILABLE);
-    if (failures > 0)
-        offset_map_put(&window->failures, offset, failures);
-    if (due_ms > 0) {
+    const uint32_t *stored = offset_map_get(&window->failures, offset);
+    uint32_t known = stored == NULL ? 0 : *stored;
+    uint32_t tries = known & ~REJECTED, more = failures & ~REJECTED;
+    uint32_t all = (tries > more ? tries : more) | ((known | failures) & REJECTED);
+    if (all > 0)
+        offset_map_put(&window->failures, offset, all);
+    if (due_ms > 0 && all == failures) {
         window_set_state(window, offset, OFFSET_PARKED);
         due_heap_put(&window->delays,
                      (struct due){.due_ms = due_ms, .offset = offset, .written = true});

@@ -34,7 +34,8 @@ static void unit_begin(struct unit *unit, const struct take *take, uint64_t numb
                                    .unit = number,
                                    .part_count = parts}};
     for (uint32_t i = 0; i < take->take.count; i++)
-        unit->settlements[i] = (struct unit_settlement){take->items[i].receipt, outcomes[i], 0};
+        unit->settlements[i] =
+            (struct unit_settlement){.receipt = take->items[i].receipt, .outcome = outcomes[i]};
     request_init(&unit->unit.request, rig.loop, unit_done);
     group_settle_unit(rig.group, &unit->unit);
     assert_false(unit->done);
@@ -365,6 +366,72 @@ static void row_written(struct request *request, enum status status)
     loop_stop(rig.loop);
 }
 
+/* As if a unit had left it. */
+static void row_write(const char *value, size_t size)
+{
+    uint8_t key[17] = {TABLE_GROUP_UNIT};
+    store_u64(key + 1, rig.spec->id);
+    struct storage_row row = {.change = STORAGE_PUT,
+                              .key = span_of(key, sizeof key),
+                              .value = span_of(value, size),
+                              .offset_at = -1};
+    struct log_rows write = {.rows = &row, .row_count = 1};
+    request_init(&write.request, rig.loop, row_written);
+    log_rows_write(rig.log, &write);
+    loop_run(rig.loop);
+}
+
+/* A row that outlives what was settled since (another unit was under way): it takes nothing back.
+ */
+static void test_old_row(void **state)
+{
+    (void)state;
+    rig_units();
+    struct take take;
+    for (unsigned round = 0; round < 2; round++) {
+        assert_int_equal(take_some(&take, 100, 0, 30000), 10);
+        for (uint32_t i = 0; i < take.take.count; i++)
+            assert_int_equal(settle_one(&take.items[i].receipt, number_of(&take.items[i]) == 3
+                                                                    ? SETTLE_FAILED
+                                                                    : SETTLE_RELEASED),
+                             STATUS_OK);
+        take_drop(&take);
+    }
+    close_group(false);
+    /* Offset 3 has failed once, and waits for a time that is far away. */
+    static const char row[] = "\1\144\3\1\1\377\377\377\377\377\377\377\77";
+    row_write(row, sizeof row - 1);
+    open_group();
+    assert_int_equal(take_some(&take, 100, 20, 30000), 10);
+    assert_non_null(item_of(&take, 3));
+    assert_int_equal(item_of(&take, 3)->failures, 2);
+    take_drop(&take);
+    rig_close();
+}
+
+/* The queue is changed while a unit is under way: what its row says is what happens. */
+static void test_decided_once(void **state)
+{
+    (void)state;
+    rig_units();
+    struct take take;
+    struct unit unit;
+    struct other other;
+    assert_int_equal(take_some(&take, COUNT, 0, 30000), COUNT);
+    unit_begin(&unit, &take, 7, 2);
+    rig.queue->redrive = false;
+    other_begin(&other, 7, STATUS_OK);
+    while (!unit.done || !other.done)
+        run_ms(1);
+    rig.queue->redrive = true;
+    assert_int_equal(unit.status, STATUS_OK);
+    take_drop(&take);
+    assert_int_equal(take_dead(&take, 100, 200, 30000), 1);
+    assert_int_equal(number_of(&take.items[0]), 5);
+    take_drop(&take);
+    rig_close();
+}
+
 /* A row that no group has written stops the group, and nothing else. */
 static void test_bad_rows(void **state)
 {
@@ -391,16 +458,7 @@ static void test_bad_rows(void **state)
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         rig_units();
         close_group(false);
-        uint8_t key[17] = {TABLE_GROUP_UNIT};
-        store_u64(key + 1, rig.spec->id);
-        struct storage_row row = {.change = STORAGE_PUT,
-                                  .key = span_of(key, sizeof key),
-                                  .value = span_of(rows[i].row, rows[i].size),
-                                  .offset_at = -1};
-        struct log_rows write = {.rows = &row, .row_count = 1};
-        request_init(&write.request, rig.loop, row_written);
-        log_rows_write(rig.log, &write);
-        loop_run(rig.loop);
+        row_write(rows[i].row, rows[i].size);
         open_group();
         struct take take;
         take_start(&take, 100, 20, 30000);
@@ -417,6 +475,7 @@ int main(void)
         cmocka_unit_test(test_commit),   cmocka_unit_test(test_refusal),
         cmocka_unit_test(test_crash),    cmocka_unit_test(test_overtaken),
         cmocka_unit_test(test_seek),     cmocka_unit_test(test_removal),
+        cmocka_unit_test(test_old_row),  cmocka_unit_test(test_decided_once),
         cmocka_unit_test(test_bad_rows),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -14,6 +14,7 @@
 #include "core/base/map.h"
 #include "core/base/pack.h"
 #include "storage/envelope.h"
+#include "storage/units.h"
 
 enum { PARTITION_KEY = 9 };
 
@@ -48,7 +49,7 @@ struct memory {
     struct map partitions;
     struct row *rows; /* in key order */
     size_t row_count, row_capacity;
-    struct storage_append *waiting; /* parts of units that are not complete, oldest first */
+    struct units units;
     uint64_t commit;
     bool failed;
     enum status (*sync_hook)(void *context);
@@ -311,36 +312,8 @@ static void chain_commit(struct memory *memory, struct storage_append *chain)
          part = part->next)
         append_apply(memory, part);
     complete_chain(chain, status);
-    if (memory->failed) {
-        complete_chain(memory->waiting, STATUS_STORAGE_FAILED);
-        memory->waiting = NULL;
-    }
-}
-
-/* Adds a part to those that wait; takes the whole unit out once it is complete, in order of
- * arrival. */
-static struct storage_append *unit_collect(struct memory *memory, struct storage_append *append)
-{
-    struct storage_append **tail = &memory->waiting;
-    uint32_t parts = 1;
-    for (; *tail != NULL; tail = &(*tail)->next)
-        parts += (*tail)->unit == append->unit;
-    *tail = append;
-    if (parts < append->part_count)
-        return NULL;
-    struct storage_append *chain = NULL, **end = &chain;
-    for (struct storage_append **at = &memory->waiting; *at != NULL;) {
-        struct storage_append *part = *at;
-        if (part->unit != append->unit) {
-            at = &part->next;
-            continue;
-        }
-        *at = part->next;
-        part->next = NULL;
-        *end = part;
-        end = &part->next;
-    }
-    return chain;
+    if (memory->failed)
+        complete_chain(units_take(&memory->units), STATUS_STORAGE_FAILED);
 }
 
 static void memory_append(struct storage *storage, struct storage_append *append)
@@ -350,7 +323,7 @@ static void memory_append(struct storage *storage, struct storage_append *append
     append->next = NULL;
     struct storage_append *chain = append;
     if (append->unit != 0 && !memory->failed)
-        chain = unit_collect(memory, append);
+        chain = units_add(&memory->units, append);
     if (chain != NULL)
         chain_commit(memory, chain);
     pthread_mutex_unlock(&memory->lock);
@@ -518,6 +491,7 @@ static enum status memory_open(const struct storage_options *options, struct sto
     memory->sync_hook = options->sync_hook;
     memory->sync_context = options->sync_context;
     pthread_mutex_init(&memory->lock, NULL);
+    units_init(&memory->units);
     map_init(&memory->partitions);
     *storage = &memory->storage;
     return STATUS_OK;
@@ -537,6 +511,7 @@ static void memory_close(struct storage *storage)
     map_deinit(&memory->partitions);
     rows_remove(memory, 0, memory->row_count);
     heap_free(memory->rows);
+    units_deinit(&memory->units);
     pthread_mutex_destroy(&memory->lock);
     heap_free(memory);
 }

@@ -341,6 +341,7 @@ static void engine_free(struct engine *engine)
     heap_free(engine->readers);
     buf_deinit(&engine->scratch);
     buf_deinit(&engine->key_scratch);
+    units_deinit(&engine->units);
     pthread_mutex_destroy(&engine->log_lock);
     pthread_mutex_destroy(&engine->write_lock);
     pthread_mutex_destroy(&engine->writer_lock);
@@ -374,6 +375,7 @@ static struct engine *engine_new(const struct storage_options *options)
     index_init(&engine->index);
     buf_init(&engine->scratch, SIZE_MAX / 2);
     buf_init(&engine->key_scratch, SIZE_MAX / 2);
+    units_init(&engine->units);
     buf_init(&engine->evacuation.move.bytes, SIZE_MAX / 2);
     pthread_mutex_init(&engine->log_lock, NULL);
     pthread_mutex_init(&engine->write_lock, NULL);

@@ -11,6 +11,7 @@
 #include "storage/rocksdb/directory.h"
 #include "storage/rocksdb/partition.h"
 #include "storage/storage.h"
+#include "storage/units.h"
 
 /* Column families: one per retention class, by class number, and the state behind them. */
 enum { FAMILY_STATE = STORAGE_CLASSES, FAMILIES };
@@ -161,7 +162,7 @@ struct engine {
     rocksdb_writebatch_t *batch;
     size_t batch_families[FAMILIES]; /* bytes in batch, by family */
     struct chain group;              /* what batch holds */
-    struct chain waiting;            /* parts of units that are not complete */
+    struct units units;              /* that are not complete */
     struct buf scratch, key_scratch;
     struct family families[FAMILIES];
     uint32_t epoch;

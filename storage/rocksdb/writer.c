@@ -230,20 +230,11 @@ static void chain_add(struct engine *engine, struct chain *chain)
         group_write(engine);
 }
 
-/* Moves the unit's parts to chain when this part was the last of them. */
-static void unit_collect(struct engine *engine, struct storage_append *append, struct chain *chain)
+static void chain_fill(struct chain *chain, struct storage_append *first)
 {
-    uint32_t parts = 1;
-    for (struct storage_append *part = engine->waiting.head; part != NULL; part = part->next)
-        parts += part->unit == append->unit;
-    chain_push(&engine->waiting, append);
-    if (parts < append->part_count)
-        return;
-    struct chain waiting = engine->waiting;
-    engine->waiting = (struct chain){0};
-    for (struct storage_append *part = waiting.head, *next; part != NULL; part = next) {
+    for (struct storage_append *part = first, *next; part != NULL; part = next) {
         next = part->next;
-        chain_push(part->unit == append->unit ? chain : &engine->waiting, part);
+        chain_push(chain, part);
     }
 }
 
@@ -253,15 +244,15 @@ static void process(struct engine *engine, struct storage_append *first)
         next = append->next;
         struct chain chain = {0};
         if (append->unit != 0)
-            unit_collect(engine, append, &chain);
+            chain_fill(&chain, units_add(&engine->units, append));
         else
             chain_push(&chain, append);
         if (chain.head != NULL)
             chain_add(engine, &chain);
     }
-    if (engine_has_failed(engine) && engine->waiting.head != NULL) {
-        struct chain waiting = engine->waiting;
-        engine->waiting = (struct chain){0};
+    if (engine_has_failed(engine) && units_wait(&engine->units)) {
+        struct chain waiting = {0};
+        chain_fill(&waiting, units_take(&engine->units));
         chain_add(engine, &waiting);
     }
     if (engine->group.head != NULL)
@@ -284,7 +275,7 @@ static uint64_t look_again_ms(struct engine *engine)
     uint64_t latest_ms = now_ms() + LOOK_MS;
     pthread_mutex_lock(&engine->write_lock);
     uint64_t roll_ms = roll_next_ms(engine);
-    if (engine_has_failed(engine) && engine->waiting.head != NULL)
+    if (engine_has_failed(engine) && units_wait(&engine->units))
         roll_ms = 0;
     pthread_mutex_unlock(&engine->write_lock);
     return roll_ms < latest_ms ? roll_ms : latest_ms;

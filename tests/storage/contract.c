@@ -198,6 +198,34 @@ static void units_are_all_or_nothing(void **state)
     assert_string_equal(scan_text(fixture, "u", "v", 0), "u0=x,u2=y");
 }
 
+/* Their parts in every order, between each other. */
+static void many_units_at_once(void **state)
+{
+    enum { UNITS = 50, PARTS = 3 };
+    struct fixture *fixture = *state;
+    struct op *parts[UNITS][PARTS];
+    for (unsigned k = 0; k < PARTS; k++)
+        for (unsigned i = 0; i < UNITS; i++) {
+            struct op *part = parts[i][(i + k) % PARTS] = op_new(fixture);
+            op_batch(part, 40 + (i + k) % PARTS, 1, 10, i);
+            part->append.unit = 1000 + i;
+            part->append.part_count = PARTS;
+            op_start(fixture, part);
+            if (k + 1 < PARTS)
+                continue;
+            op_wait(fixture, part);
+            assert_true(i + 1 == UNITS || parts[i + 1][(i + 1) % PARTS]->finished == 0);
+        }
+    wait_all(fixture);
+    for (unsigned i = 0; i < UNITS; i++)
+        for (unsigned k = 0; k < PARTS; k++) {
+            assert_int_equal(parts[i][k]->append.request.status, STATUS_OK);
+            assert_int_equal(parts[i][k]->batches[0].base_offset,
+                             i); /* that of the last part counts */
+            op_free(parts[i][k]);
+        }
+}
+
 static void an_empty_append_and_a_refused_unit(void **state)
 {
     struct fixture *fixture = *state;
@@ -782,6 +810,7 @@ static const struct CMUnitTest contract_tests[] = {
     cmocka_unit_test(rows_and_batches_go_together),
     cmocka_unit_test(rows_carry_the_commit_sequence),
     cmocka_unit_test(units_are_all_or_nothing),
+    cmocka_unit_test(many_units_at_once),
     cmocka_unit_test(an_empty_append_and_a_refused_unit),
     cmocka_unit_test(a_part_may_refuse),
     cmocka_unit_test(reads_by_offset),

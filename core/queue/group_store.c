@@ -5,7 +5,7 @@
  *
  *   open:   scan epoch, snapshots, deltas, moved, units -> probe bounds
  *             -> write epoch + 1 and new snapshots -> serve
- *   flush:  one write at a time holds the changes of all partitions; the next one grows meanwhile */
+ *   flush:  one write at a time holds the changes of all partitions; the next grows meanwhile */
 #include "core/queue/group_impl.h"
 
 #include "core/base/check.h"

@@ -5,7 +5,7 @@
 
 #include "adapters/amqp/connection.h"
 
-enum { IDLE_MS = 60000, OUT_BYTES = 256 * 1024, CHANNELS = 255, PORT = 5672 };
+enum { IDLE_MS = 60000, END_MS = 5000, OUT_BYTES = 256 * 1024, CHANNELS = 255, PORT = 5672 };
 
 struct amqp_options amqp_settings;
 
@@ -92,6 +92,8 @@ void amqp_end(struct amqp_connection *connection, const char *condition, const c
         return;
     bool is_new = connection->state == AMQP_NEW;
     connection->state = AMQP_CLOSING;
+    /* Who does not read is not waited for: what is left to say may never go out. */
+    loop_timer_start(amqp_loop(connection), &connection->timer, END_MS);
     pn_connection_t *pn = connection->driver.connection;
     if (is_new && condition != NULL) { /* Proton would wait for the other open */
         pn_connection_driver_errorf(&connection->driver, condition, "%s", text);
@@ -340,6 +342,10 @@ static void timer_fired(struct loop_timer *timer)
         amqp_count_refusal(STATUS_TIMED_OUT);
         connection->state = AMQP_CLOSING;
         stream_abort(connection->stream);
+        return;
+    }
+    if (connection->state == AMQP_CLOSING) {
+        stream_close(connection->stream);
         return;
     }
     uint64_t now_ms = loop_now_ms(loop) + 1; /* Proton takes 0 for no time at all */

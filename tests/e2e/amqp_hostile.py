@@ -5,6 +5,7 @@ import hashlib
 import hmac
 import os
 import random
+import socket
 import struct
 
 import gateway
@@ -338,9 +339,45 @@ def passwords_are_proven_without_being_sent():
     assert running.stop() == 0
 
 
+def who_does_not_read_the_end_is_cut_off(running):
+    """It lives, its frames say, but takes nothing: the close, and what is before it, has a time to go out in."""
+    def figure(name):
+        text = running.call("GET", "/metrics")[1]
+        return int(text.split(f'polylog_{name}{{protocol="amqp"}} ')[1].split()[0])
+
+    def is_full(seen=[0]):
+        before, seen[0] = seen[0], figure("delivered_records_total")
+        return seen[0] == before > 0
+
+    queue(running, "q")
+    with Wire(running.amqp_port) as other:
+        other.open("other")
+        other.attach("s", 0, "q")
+        for i in range(800):
+            other.send(frame(TRANSFER, [0, i, struct.pack(">I", i), 0, True],
+                             b"\x00\x53\x75\xb0" + struct.pack(">I", 15000) + bytes(15000)))
+        other.send(frame(TRANSFER, [0, 800, b"last", 0], b"\x00\x53\x75\xa0\x01x"))
+        other.expect(DISPOSITION)
+    with Wire(running.amqp_port) as wire:
+        wire.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8192)
+        wire.open()
+        wire.attach("r", 0, "q", receiver=True)
+        wire.send(frame(FLOW, [0, 1000000, 0, 1000000, 0, 0, 1000000]))
+        assert until(is_full, 20, 0.3)
+        wire.send(frame(CLOSE, [None]))
+
+        def ended():
+            try:
+                wire.send(struct.pack(">IBBH", 8, 2, 0, 0))
+            except OSError:
+                pass
+            return figure("connections") == 0
+        assert until(ended, 20, 0.5)
+
+
 if __name__ == "__main__":
     run(garbage_ends_the_connection, frames_out_of_turn, a_message_that_is_none_is_rejected,
         a_message_without_end_is_cut_off, a_message_a_little_too_large_ends_the_link, messages_that_never_end_have_a_limit_together, links_have_a_limit, credit_beyond_measure,
         topics_have_a_limit_of_what_is_unsettled, ranges_and_handles_beyond_measure, values_within_values, links_that_come_and_go,
-        deliveries_that_are_given_up,
+        deliveries_that_are_given_up, who_does_not_read_the_end_is_cut_off,
         passwords_are_proven_without_being_sent)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* One AMQP connection, its links, and what the files of this folder share.
  *
- *   NEW --open, logged in--> UP --close, error, end--> CLOSING --all is said--> DOWN
+ *   NEW --open, logged in--> UP --close, error, end--> CLOSING --all is said, or 5 s--> DOWN
  *
  * Proton's objects belong to the connection and are touched on its loop only. A link of ours
  * outlives Proton's by what is still under way for it; then its pn is NULL. */
@@ -123,10 +123,12 @@ struct amqp_subscriber {
     struct broker_subscribe subscribe;
     struct subscribe_item item;
     struct broker_attach attach;
-    bool pending; /* subscribe or attach is under way */
-    bool kept;    /* outlives the link */
-    bool looks;   /* for what is kept, whatever it is */
-    bool anew;    /* what was kept under the name is given up */
+    bool pending;   /* subscribe or attach is under way */
+    bool attaching; /* it is attach */
+    bool given_up;  /* closed for good while it was: what is attached then ends */
+    bool kept;      /* outlives the link */
+    bool looks;     /* for what is kept, whatever it is */
+    bool anew;      /* what was kept under the name is given up */
     bool stolen;
     uint32_t unsettled; /* deliveries of this link */
     enum amqp_expiry expiry;

@@ -204,9 +204,12 @@ static void attached(struct request *request, enum status status)
         container_of(request, struct amqp_subscriber, attach.request);
     struct span notes = buf_span(&subscriber->attach.notes), key, value;
     bool shared = broker_note_next(&notes, &key, &value);
-    subscriber->pending = false;
+    subscriber->pending = subscriber->attaching = false;
     heap_free(subscriber->attach.received);
     buf_deinit(&subscriber->attach.notes);
+    if (subscriber->given_up && status == STATUS_OK && !shared)
+        broker_session_expiry(&subscriber->client, 0);
+    subscriber->given_up = false;
     if (subscriber->link == NULL)
         amqp_subscriber_free(subscriber);
     else if (status != STATUS_OK)
@@ -227,7 +230,7 @@ void amqp_kept_attach(struct amqp_subscriber *subscriber)
         .expiry_s = subscriber->expiry_s,
     };
     request_init(&subscriber->attach.request, amqp_loop(subscriber->connection), attached);
-    subscriber->pending = true;
+    subscriber->pending = subscriber->attaching = true;
     broker_attach(&subscriber->attach);
 }
 
@@ -235,10 +238,12 @@ void amqp_kept_attach(struct amqp_subscriber *subscriber)
 
 bool amqp_kept_leave(struct amqp_subscriber *subscriber, enum amqp_leaving leaving)
 {
-    if (leaving == AMQP_LEAVES_FOR_GOOD && subscriber->claim != NULL)
+    if (leaving == AMQP_LEAVES_FOR_GOOD && subscriber->claim != NULL) {
         amqp_claim_drop(subscriber);
-    else if (leaving == AMQP_LEAVES_FOR_GOOD)
+    } else if (leaving == AMQP_LEAVES_FOR_GOOD) {
         broker_session_expiry(&subscriber->client, 0);
+        subscriber->given_up = subscriber->attaching;
+    }
     bool waits = leaving == AMQP_LEAVES_LINK ? subscriber->expiry == AMQP_AFTER_SESSION ||
                                                    subscriber->expiry == AMQP_AFTER_CONNECTION
                                              : leaving == AMQP_LEAVES_SESSION &&

@@ -94,6 +94,7 @@ static void topic_caught_up(struct client *client)
     if (link == NULL || !link->draining || link->pn == NULL)
         return;
     link->draining = false;
+    client_allow(client, 0); /* what a drain used up is not the broker's either */
     pn_link_drained(link->pn);
     amqp_wake(link->connection);
 }
@@ -212,6 +213,8 @@ void amqp_subscribers_stolen(struct amqp_connection *connection)
 
 void amqp_subscriber_free(struct amqp_subscriber *subscriber)
 {
+    if (subscriber->given_up)
+        return; /* first it has to be attached */
     amqp_claim_end(subscriber);
     client_close(&subscriber->client);
     if (subscriber->pending)

@@ -7,6 +7,7 @@ from proton import UNDESCRIBED, Array, Data, Delivery, Described, Message, Termi
 from proton.reactor import Container, Filter, LinkOption
 from proton.utils import BlockingConnection, LinkDetached
 
+from amqpwire import ATTACH, CLOSE, DETACH, Described as Wired, Symbol, Wire, frame
 from gateway import run, until
 
 SECONDS = 20
@@ -324,6 +325,35 @@ def one_link_has_it(running):
     one.close()
     two.close()
 
+def a_drained_link_is_told(running):
+    """Nothing lies in front of the end of a link whose credit a drain has used up."""
+    one, two = connect(running), connect(running)
+    first = subscribe(one, credit=2)
+    first.link.drain(0)
+    one.wait(lambda: first.link.credit == 0, timeout=SECONDS)
+    send(running, 1, 2)
+    second = subscribe(two)
+    assert bodies(take(second, 2)) == [1, 2]
+    refused(one, lambda: one.wait(lambda: False, timeout=SECONDS), "amqp:link:stolen")
+    one.close()
+    two.close()
+
+
+def closed_before_it_was_attached(running):
+    """An attach and its close in one segment: nothing is kept, even when the connection ends there as well."""
+    source = Wired(0x28, ["/topics/d/+", 2, Symbol("never")])
+    for leave in (b"", frame(CLOSE, [None])):
+        connection = connect(running, "hasty")
+        detach(subscribe(connection))
+        connection.close()
+        with Wire(running.amqp_port) as wire:
+            wire.open("hasty")
+            wire.send(frame(ATTACH, ["sub", 0, True, None, None, source, Wired(0x29, [None])])
+                      + frame(DETACH, [0, True]) + leave)
+            wire.expect(CLOSE if leave else DETACH)
+        connection = connect(running, "hasty")
+        refused(connection, lambda: look(connection), "amqp:not-found")
+        connection.close()
 
 def share(connection, name="work", address="/topics/d/+", credit=100, more=(), options=()):
     return subscribe(connection, address, name, credit, [Shared(*more), *options])
@@ -481,4 +511,5 @@ if __name__ == "__main__":
         it_is_there_after_a_detach, unsettled_comes_again_under_its_tag, what_is_released_comes_again,
         it_survives_the_gateway, another_topic_is_another_subscription, a_name_finds_what_there_is,
         it_expires_when_asked_to, retained_messages_come_first,
-        retained_messages_and_what_is_released, one_link_has_it)
+        retained_messages_and_what_is_released, one_link_has_it, a_drained_link_is_told,
+        closed_before_it_was_attached)

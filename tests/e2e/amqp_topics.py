@@ -306,8 +306,20 @@ def shared_by_several(running):
     two.close()
 
 
+def a_drained_member_gets_nothing(running):
+    """The share does not count on credit that a drain has used up."""
+    connection, shared = connect(running), [Capability("topic", "shared")]
+    drained, other = (connection.create_receiver("shared/d", credit=2, name=f"d|{i}", options=shared) for i in (1, 2))
+    drained.link.drain(0)
+    connection.wait(lambda: drained.link.credit == 0, timeout=SECONDS)
+    other.link.flow(8)
+    send(connection, "/topics/shared/d", *[Message(body=i) for i in range(4)])
+    assert [m.body for m in take(other, 4)] == [0, 1, 2, 3]
+    connection.close()
+
+
 if __name__ == "__main__":
     run(filters_match_topics, credit_is_kept, settled_subscriptions, no_local_spares_ones_own,
         capabilities_say_what_an_address_is, mqtt_and_amqp_meet, a_request_gets_its_reply,
         filters_of_topics, filters_of_queues, addresses_are_filtered_as_they_are_shown, filters_that_are_none,
-        a_drain_ends_with_what_there_is, shared_by_several)
+        a_drain_ends_with_what_there_is, shared_by_several, a_drained_member_gets_nothing)

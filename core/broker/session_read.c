@@ -170,9 +170,7 @@ void session_retry(struct session *session, uint64_t delay_ms)
 
 void session_hold(struct session *session, struct batch *batch)
 {
-    batches_drop(session);
-    session->batches = heap_array(LOG_READ_MAX, sizeof(struct batch *));
-    session->batches[0] = batch;
+    batches_room(session)[0] = batch;
     session->batch_count = 1;
 }
 

@@ -109,6 +109,8 @@ static void ended(void *context, enum status status, uint64_t commit)
 {
     struct session *session = context;
     (void)commit;
+    if (status != STATUS_OK)
+        atomic_store(&session->worker->broker->ends_missing, true);
     session_share_ended(session, status);
     session_let_go(session); /* what could not be stored is as it was stored last */
 }

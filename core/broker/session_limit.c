@@ -119,7 +119,8 @@ static void count_on(struct counting *counting)
 void session_limit_start(struct session *session)
 {
     const struct client *client = session->client;
-    if (session->worker->broker->options.session_records == 0 || !session->returning)
+    if (session->worker->broker->options.session_records == 0 || !session->returning ||
+        session->counting)
         return;
     struct counting *counting =
         heap_new(sizeof *counting + client->subscription_count * sizeof counting->filters[0]);
@@ -131,11 +132,14 @@ void session_limit_start(struct session *session)
             container_of(link, struct subscription, of_client);
         if (subscription->index == 0)
             continue;
-        counting->filters[counting->filter_count++] = (struct kept_filter){
-            .id = subscription->index,
-            .after =
-                subscription->since > session->position ? subscription->since : session->position,
-        };
+        uint64_t after =
+            subscription->since > session->position ? subscription->since : session->position;
+        uint32_t i = 0;
+        while (i < counting->filter_count && counting->filters[i].id != subscription->index)
+            i++;
+        if (i == counting->filter_count || after < counting->filters[i].after)
+            counting->filters[i] = (struct kept_filter){subscription->index, after};
+        counting->filter_count += i == counting->filter_count;
     }
     count_on(counting);
 }

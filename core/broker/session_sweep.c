@@ -5,7 +5,8 @@
  *   every second         rows of TABLE_SESSION_DUE that are due -> the will is published, or the
  *                        session and all its rows go
  *   once after the start sessions that a crash left without an end -> they end now, and get a due
- * row every ten minutes    filters' index rows: those of records that are gone, and of filters that
+ * row; once more when an end could not be stored
+ *   every ten minutes    filters' index rows: those of records that are gone, and of filters that
  *                        no session holds
  *
  * The session of a share has a due row when somebody has left it: it goes when nobody is left.
@@ -95,7 +96,8 @@ static void let_go(struct session_sweep *sweep)
 
 void sweep_session_over(struct session_sweep *sweep, enum status status)
 {
-    (void)status; /* it is found again */
+    if (sweep->crashed && status != STATUS_OK) /* else it is found again anyway */
+        atomic_store(&sweep->worker->broker->ends_missing, true);
     let_go(sweep);
     next_session(sweep);
 }
@@ -502,6 +504,8 @@ static void tick(struct loop_timer *timer)
         pause_for_next(sweep);
         return;
     }
+    if (atomic_exchange(&worker->broker->ends_missing, false))
+        sweep->done_crashed = false;
     if (!sweep->done_crashed) {
         sessions_begin(sweep, true);
     } else if (loop_now_ms(worker->loop) >= sweep->clean_ms) {

@@ -169,6 +169,7 @@ struct broker {
     struct entry_desk desk;
     _Atomic bool sessions_kept;      /* there may be stored ones */
     struct session_sweep *sweep;     /* worker 0 */
+    _Atomic bool ends_missing;       /* of some sessions; for the sweep */
     _Atomic bool retained_any;       /* somebody has ever retained something */
     _Atomic int64_t retained_due_ms; /* some retained record may expire then; 0: not known yet */
     struct retained_sweep *retained_sweep; /* worker 0 */

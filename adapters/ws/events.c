@@ -120,6 +120,11 @@ static const struct follow_ops follow_ops = {.encode = encode, .deliver = delive
 static void group_deliver(struct consumer *consumer, uint32_t slot, const struct group_item *item)
 {
     struct events *events = consumer_context(consumer);
+    if (stream_is_closing(events->stream)) { /* nothing that is written now goes out */
+        consumer_settle(consumer, slot, SETTLE_RELEASED, 0, 0);
+        consumer_credit(consumer, 0, false);
+        return;
+    }
     const struct queue *queue =
         catalog_queue_of_partition(broker_catalog(events->client.worker), item->batch->partition);
     if (queue != NULL) {
@@ -216,6 +221,8 @@ static void client_end(struct client *client, enum status why)
 {
     struct events *events = events_of(client);
     (void)why;
+    consumer_close(events->consumer, true);
+    events->consumer = NULL;
     if (events->stream != NULL)
         stream_close(events->stream);
     else
@@ -310,6 +317,8 @@ static void login_done(struct request *request, enum status status)
 {
     struct broker_login *login = container_of(request, struct broker_login, request);
     struct events *events = container_of(login, struct events, login);
+    if (status == STATUS_OK && !events->client.open)
+        status = STATUS_UNAUTHENTICATED; /* it ended while the answer was on its way */
     if (events->exchange != NULL && status == STATUS_OK) {
         begin(events);
         return;

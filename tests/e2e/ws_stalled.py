@@ -7,6 +7,7 @@ import time
 
 from gateway import Gateway, run, until
 from mqtt_stalled import RSS_MIB_MAX, rss_mib
+from rest import bodies, group_numbers, make, publish, take
 from websocket import PING, PONG, frame
 from wire import Client
 from ws_protocol import Link
@@ -93,5 +94,29 @@ def stalled():
     assert gateway.stop() == 0
 
 
+def going(gateway):
+    """A member of a group that says it goes, with output before it that it does not take: what comes then is for the
+    others."""
+    make(gateway)
+
+    def is_taken():
+        return group_numbers(gateway)["available_messages"] == 0
+    line = event_stream(gateway, "queue=q&group=g")
+    while until(is_taken, 0.3, 0.01):
+        publish(gateway, "x" * SIZE)
+    while not is_taken():  # it takes so much that there is room for the last one
+        assert line.recv(65536)
+    line.shutdown(socket.SHUT_WR)
+    time.sleep(0.3)
+    publish(gateway, *range(100))
+    got = []
+    while len(got) < 100:
+        more = bodies(take(gateway, max_msgs=100, time_wait=5))
+        assert more, len(got)
+        got += more
+    assert got == list(range(100)), got
+    line.close()
+
+
 if __name__ == "__main__":
-    run(silence, stalled)
+    run(silence, stalled, going)

@@ -375,6 +375,7 @@ export class Polylog {
     try {
       const { user, password, clientId } = this.options;
       const token = typeof this.options.token === "function" ? await this.options.token() : this.options.token;
+      if (socket !== this.socket) return; // it ended meanwhile: another attempt is under way
       await this.ask({ op: "connect", user, password, token, client_id: clientId }, socket);
     } catch (why) {
       if ((why as PolylogError).code === "unauthenticated") this.finish(why as Error);

@@ -160,6 +160,34 @@ test("a lost connection: everything goes on, each message once and in order", as
   line.close();
 });
 
+test("a token that comes late is not sent on the connection that has gone", async () => {
+  const sockets = [];
+  class Socket {
+    sent = [];
+    constructor() { sockets.push(this); queueMicrotask(() => this.onopen()); }
+    send(text) {
+      this.sent.push(JSON.parse(text));
+      queueMicrotask(() => this.onmessage({ data: JSON.stringify({ op: "ok", id: this.sent.at(-1).id }) }));
+    }
+    close() { this.onclose({ code: 1000 }); }
+  }
+  const asked = [];
+  const late = new Polylog({
+    url: "ws://nowhere/ws", WebSocket: Socket, reconnect: { min_ms: 1, max_ms: 1 },
+    token: () => new Promise((resolve) => asked.push(resolve)),
+  });
+  const connected = late.connect();
+  while (asked.length < 1) await new Promise((resolve) => setTimeout(resolve, 1));
+  sockets[0].onclose({ code: 1006 });
+  while (asked.length < 2) await new Promise((resolve) => setTimeout(resolve, 1));
+  asked[0]("old");
+  await new Promise((resolve) => setTimeout(resolve, 1));
+  asked[1]("new");
+  await connected;
+  assert.deepEqual(sockets.map((socket) => socket.sent.map((frame) => frame.token)), [[], ["new"]]);
+  await late.close();
+});
+
 test("refusals", async () => {
   await assert.rejects(client.publish({ queue: "nowhere" }, "x"), { code: "not_found", name: "PolylogError" });
   const subscription = client.subscribe({ topic: "a/#/b" });

@@ -145,14 +145,19 @@ static void attach(struct call *call, struct session *session)
     call->client = &session->client;
 }
 
+static void ask_for_credentials(struct call *call)
+{
+    http_header(call->exchange, "WWW-Authenticate",
+                "Basic realm=\"polylog\", charset=\"UTF-8\", Bearer realm=\"polylog\"");
+}
+
 static void refuse_login(struct call *call, enum status status)
 {
     if (status != STATUS_UNAUTHENTICATED) {
         call_refuse_status(call, status, NULL);
         return;
     }
-    http_header(call->exchange, "WWW-Authenticate",
-                "Basic realm=\"polylog\", charset=\"UTF-8\", Bearer realm=\"polylog\"");
+    ask_for_credentials(call);
     bool given =
         call->exchange->head.authorization.size > 0 || call->exchange->head.auth_token.size > 0;
     call_refuse(call, 401, given ? 10240101 : 10240103,
@@ -294,6 +299,8 @@ static const struct refusal {
 void call_refuse_status(struct call *call, enum status status, const char *text)
 {
     const struct refusal *refusal = &refusals[status == STATUS_OK ? STATUS_INTERNAL : status];
+    if (status == STATUS_UNAUTHENTICATED && call->exchange != NULL)
+        ask_for_credentials(call);
     call_refuse(call, refusal->http, refusal->code, "%s",
                 text != NULL ? text : status_text(status));
 }

@@ -369,7 +369,7 @@ static void apply_principal(struct client *client, const struct catalog *old,
                      strcmp(principal->hash, client->principal->hash) != 0;
     if (client->principal == NULL ? catalog_is_protected(old) && !catalog_is_protected(new)
                                   : principal == NULL || withdrawn) {
-        client->ops->end(client, STATUS_DENIED);
+        client_put_out(client);
         return;
     }
     if (principal == client->principal)

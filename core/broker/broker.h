@@ -161,6 +161,7 @@ struct client {
     uint32_t follower_count;
     struct catch_up *catch_up; /* read in flight */
     bool open;
+    bool gone;       /* its user or its token is no more: it ends, and may do nothing */
     bool last_words; /* may publish while the broker ends */
 };
 
@@ -447,8 +448,10 @@ void broker_list_retained(struct broker_retained *list);
 
 /* ---------------------------------------------------------------- groups */
 
-/* request.home of a take or settlement must be the client's loop; rights are checked here. DENIED
- * and NOT_FOUND come through done(). */
+/* request.home of a take or settlement must be the client's loop; rights are checked here, those of
+ * a take once more when it comes back: what was taken goes to others then. UNAUTHENTICATED, DENIED
+ * and NOT_FOUND come through done(). The client stays until done(), or until the take is canceled.
+ */
 /* Of a broadcast group take->consumer says who asks: a valid group's name, INVALID otherwise. It
  * begins where the group does, or at its first take if that is the end. Settlements of one call are
  * of one consumer; those of others are STALE. */

@@ -9,12 +9,13 @@
 #include "core/broker/follow.h"
 #include "core/broker/transaction.h"
 
-enum { CREDENTIAL_MS = 5 * 60 * 1000 };
+enum { CREDENTIAL_MS = 5 * 60 * 1000, PASS_LOOK_MS = 60 * 1000 };
 
 /* How long a client that came with a token may stay. */
 struct client_pass {
     struct client *client;
     struct loop_timer timer;
+    int64_t expires_ms; /* wall clock */
 };
 
 void client_init(struct client *client, struct broker_worker *worker, const struct client_ops *ops)
@@ -105,6 +106,12 @@ bool client_is_behind(const struct client *client)
 {
     return !list_is_empty(&client->lags) ||
            (session_is_kept(client) && client->session->phase != SESSION_LIVE);
+}
+
+void client_put_out(struct client *client)
+{
+    client->gone = true;
+    client->ops->end(client, STATUS_DENIED);
 }
 
 void client_drained(struct client *client)
@@ -262,10 +269,21 @@ static void login_by_password(struct broker_login *login, struct broker_worker *
 
 /* ------------------------------------------------ tokens */
 
-static void pass_over(struct loop_timer *timer)
+/* Time is the wall clock's, which may be set, and goes on while the machine sleeps. */
+static void pass_arm(struct client_pass *pass, int64_t left_ms)
 {
-    struct client *client = container_of(timer, struct client_pass, timer)->client;
-    client->ops->end(client, STATUS_DENIED);
+    loop_timer_start(pass->client->worker->loop, &pass->timer,
+                     left_ms < PASS_LOOK_MS ? (uint64_t)left_ms : PASS_LOOK_MS);
+}
+
+static void pass_fired(struct loop_timer *timer)
+{
+    struct client_pass *pass = container_of(timer, struct client_pass, timer);
+    int64_t left_ms = pass->expires_ms - clock_wall_ms();
+    if (left_ms > 0)
+        pass_arm(pass, left_ms);
+    else
+        client_put_out(pass->client);
 }
 
 /* False: it is no token that holds for this user. */
@@ -281,8 +299,9 @@ static bool login_by_token(struct broker_login *login)
         return false;
     struct client_pass *pass = client->pass = heap_new(sizeof *pass);
     pass->client = client;
-    pass->timer.fired = pass_over;
-    loop_timer_start(worker->loop, &pass->timer, (uint64_t)(expires_ms - now_ms));
+    pass->expires_ms = expires_ms;
+    pass->timer.fired = pass_fired;
+    pass_arm(pass, expires_ms - now_ms);
     log_in(client, principal_ref(principal), login->client_id);
     login_end(login, STATUS_OK);
     return true;
@@ -343,6 +362,8 @@ enum status broker_check(const struct client *client, enum action action, bool i
 {
     if (share_is_reader(client))
         return STATUS_OK; /* its members are checked */
+    if (client->gone)
+        return STATUS_UNAUTHENTICATED;
     if (client->principal == NULL)
         return catalog_is_protected(client->worker->catalog) ? STATUS_OK : STATUS_UNAUTHENTICATED;
     return principal_may(client->principal, action, is_topic, address, client->id) ? STATUS_OK

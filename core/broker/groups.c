@@ -128,14 +128,16 @@ static struct group *group_here(struct broker_worker *worker, uint64_t id)
     return home == NULL ? NULL : home->group;
 }
 
-static enum status check(struct client *client, const struct group_spec *group)
+static enum status may_consume(const struct client *client, const struct group_spec *group)
 {
     const struct queue *queue = catalog_queue(client->worker->catalog, group->queue);
-    if (queue == NULL)
-        return STATUS_NOT_FOUND;
-    if (client->worker->ending)
-        return STATUS_SHUTTING_DOWN;
-    return broker_check(client, ACTION_CONSUME, false, span_from_text(queue->name));
+    return queue == NULL ? STATUS_NOT_FOUND
+                         : broker_check(client, ACTION_CONSUME, false, span_from_text(queue->name));
+}
+
+static enum status check(const struct client *client, const struct group_spec *group)
+{
+    return client->worker->ending ? STATUS_SHUTTING_DOWN : may_consume(client, group);
 }
 
 /* ------------------------------------------------ takes */
@@ -145,6 +147,7 @@ static enum status check(struct client *client, const struct group_spec *group)
 struct carried_take {
     struct group_take take;
     struct group_take *outer;
+    struct client *client; /* caller's worker; NULL: it has canceled, and may go */
     struct broker_worker *home, *caller;
     uint64_t group_id;
     uint64_t generation; /* of the catalog in which the caller found the group */
@@ -161,10 +164,57 @@ static void carried_unref(struct carried_take *carried)
         heap_free(carried);
 }
 
+/* What was taken and is given back at once. */
+struct take_back {
+    struct group_settle settle;
+    struct receipt receipts[GROUP_TAKE_MAX];
+    enum status results[GROUP_TAKE_MAX];
+};
+
+static void gone_back(struct request *request, enum status status)
+{
+    (void)status;
+    heap_free(container_of(request, struct take_back, settle.request));
+}
+
+/* Who waited may not have it any more: others need not wait for the leases to run out. */
+static void give_back(struct carried_take *carried, const struct group_spec *group)
+{
+    struct take_back *back = heap_new(sizeof *back);
+    back->settle = (struct group_settle){.receipts = back->receipts,
+                                         .outcome = SETTLE_RELEASED,
+                                         .count = carried->take.count,
+                                         .results = back->results};
+    for (uint32_t i = 0; i < carried->take.count; i++) {
+        back->receipts[i] = carried->take.items[i].receipt;
+        batch_unref(carried->take.items[i].batch);
+    }
+    carried->take.count = 0;
+    request_init(&back->settle.request, carried->caller->loop, gone_back);
+    groups_settle(carried->caller, group, &back->settle);
+}
+
+/* Who waited may have lost its right meanwhile, or be gone for the broker. */
+static void check_again(struct carried_take *carried)
+{
+    struct client *client = carried->client;
+    const struct catalog *catalog = carried->caller->catalog;
+    if (carried->take.count == 0 || client == NULL ||
+        (catalog_generation(catalog) == carried->generation && !client->gone))
+        return;
+    const struct group_spec *group = catalog_group(catalog, carried->group_id);
+    enum status status = group == NULL ? STATUS_OK : may_consume(client, group);
+    if (status == STATUS_OK)
+        return;
+    carried->status = status;
+    give_back(carried, group);
+}
+
 static void take_return(struct mail *mail)
 {
     struct carried_take *carried = container_of(mail, struct carried_take, mail);
     struct group_take *outer = carried->outer;
+    check_again(carried);
     outer->count = carried->take.count;
     outer->carrier = NULL;
     carried->caller->calls--;
@@ -218,6 +268,7 @@ void broker_take(struct client *client, const struct group_spec *group, struct g
     }
     struct carried_take *carried = heap_new(sizeof *carried);
     carried->outer = take;
+    carried->client = client;
     carried->home = broker_home(worker->broker, group->id);
     carried->caller = worker;
     carried->group_id = group->id;
@@ -264,6 +315,7 @@ void broker_take_cancel(struct client *client, const struct group_spec *group,
     if (carried == NULL || carried->canceled)
         return;
     carried->canceled = true;
+    carried->client = NULL;
     atomic_fetch_add(&carried->refs, 1);
     carried->cancel.deliver = take_cancel_arrive;
     mailbox_post(carried->home->loop, &carried->cancel);

@@ -218,7 +218,9 @@ void figures_refused(struct protocol_figures *figures, enum status why);
 void figures_refused_entry(struct protocol_figures *figures);
 void figures_flush(struct broker_worker *worker);
 
-/* client.c: one that publishes for somebody who has gone. */
+/* client.c: its user, or its token, is no more: it ends. */
+void client_put_out(struct client *client);
+/* One that publishes for somebody who has gone. */
 void client_speak_for(struct client *client, uint64_t tenant, const struct principal *principal,
                       struct span client_id);
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Users over REST: protected mode before the first, rights after it."""
 import base64
+import threading
 import time
 
 from proton import Message
@@ -160,6 +161,40 @@ def keys(gateway):
     refused(gateway.call("POST", f"{V1}/users/none/keys", headers=OWNER), 404, 10240405)
 
 
+def who_waits_and_may_no_more(gateway):
+    """What comes when the token has run out, the right is withdrawn or the user has gone is not handed out, and nobody
+    else has to wait for it."""
+    first_user(gateway)
+    assert gateway.call("POST", f"{V1}/queues", {"name": "q"}, OWNER)[0] == 201
+    assert gateway.call("POST", f"{V1}/queues/q/groups", {"groups": [{"name": "g"}]}, OWNER)[0] == 201
+    path = f"{V1}/queues/q/groups/g/messages"
+
+    def user():
+        assert gateway.call("PUT", f"{V1}/users/anna", {"password": "a"}, OWNER)[0] in (200, 201)
+        assert gateway.call("PUT", f"{V1}/users/anna/grants", {"grants": ["consume queue:q"]}, OWNER)[0] == 200
+
+    def waits(headers, meanwhile, status, code):
+        answers = []
+        waiter = threading.Thread(target=lambda: answers.append(
+            gateway.call("GET", f"{path}?time_wait=20", headers=headers)))
+        waiter.start()
+        assert until(lambda: "'anna'" in str(gateway.call("GET", f"{V1}/connections", headers=OWNER)))
+        meanwhile()
+        assert gateway.call("POST", f"{V1}/publish", {"queue": "q", "messages": [{"body": "x"}]}, OWNER)[0] == 201
+        waiter.join(30)
+        refused(answers[0], status, code)
+        got = gateway.call("GET", f"{path}?time_wait=1", headers=OWNER)
+        assert got[0] == 200 and len(got[1]) == 1, got
+
+    user()
+    short = gateway.call("POST", f"{V1}/tokens", {"expires_in": 1}, basic("anna", "a"))[1]["token"]
+    bearer = {"Authorization": "Bearer " + short}
+    waits(bearer, lambda: until(lambda: gateway.call("GET", f"{DMS}/queues", headers=bearer)[0] == 401), 401, 10240101)
+    waits(basic("anna", "a"), lambda: gateway.call("PUT", f"{V1}/users/anna/grants", {"grants": []}, OWNER), 403, 10240309)
+    user()
+    waits(basic("anna", "a"), lambda: gateway.call("DELETE", f"{V1}/users/anna", headers=OWNER), 401, 10240101)
+
+
 def tokens(gateway):
     """Instead of the password, for a while: in every protocol, until the password is another one."""
     refused(gateway.call("POST", f"{V1}/tokens"), 400, 10540010)  # nobody is asked
@@ -249,4 +284,4 @@ def kept(gateway):
 
 
 if __name__ == "__main__":
-    run(protected_mode, one_connection, rights, managing_alone, users, keys, tokens, passwords_are_not_checked_twice, kept)
+    run(protected_mode, one_connection, rights, managing_alone, users, keys, tokens, who_waits_and_may_no_more, passwords_are_not_checked_twice, kept)

@@ -90,6 +90,19 @@ void broadcast_cancel(struct group_take *take)
 
 /* ------------------------------------------------ who does not come back */
 
+static uint64_t idle_of(const struct group_spec *group)
+{
+    return group->consumer_idle_ms == 0 ? CONSUMER_IDLE_MS : group->consumer_idle_ms;
+}
+
+bool broadcast_is_expired(const struct catalog *catalog, const struct group_spec *consumer)
+{
+    const struct group_spec *group = catalog_group(catalog, consumer->parent);
+    struct group_stat *stat = consumer->stat;
+    return group != NULL && atomic_load(&stat->overtaken) &&
+           clock_wall_ms() - atomic_load(&stat->taken_ms) >= (int64_t)idle_of(group);
+}
+
 struct parting {
     struct broker_admin admin;
     struct broker_worker *worker;
@@ -114,12 +127,17 @@ static void expired(struct request *request, enum status status)
     (void)status;
     if (worker->ending || consumer == NULL)
         return;
+    if (!broadcast_is_expired(worker->catalog, consumer)) { /* it has just come back */
+        broadcast_expire(worker, home, true);
+        return;
+    }
     trace(TRACE_INFO,
           "consumer %s has not come for long, and what it had not done is gone: it goes",
           consumer->name);
     struct parting *parting = heap_new(sizeof *parting);
     parting->worker = worker;
-    parting->admin = (struct broker_admin){.action = ADMIN_GROUP_DELETE, .id = home->id};
+    parting->admin =
+        (struct broker_admin){.action = ADMIN_GROUP_DELETE, .id = home->id, .if_expired = true};
     request_init(&parting->admin.request, worker->loop, parted);
     administer_self(worker, &parting->admin);
 }
@@ -132,9 +150,7 @@ void broadcast_expire(struct broker_worker *worker, struct home_group *home, boo
         return;
     if (again)
         request_init(&home->expired, worker->loop, expired);
-    group_expire(home->group,
-                 group->consumer_idle_ms == 0 ? CONSUMER_IDLE_MS : group->consumer_idle_ms,
-                 again ? &home->expired : NULL);
+    group_expire(home->group, idle_of(group), again ? &home->expired : NULL);
 }
 
 /* The consumer of group whose receipt it is; NULL: of none. */

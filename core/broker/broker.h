@@ -581,6 +581,9 @@ struct broker_admin {
      * err, for what is no selector, and for that of a broadcast group's consumer. */
     struct span selector;
     uint64_t consumer_idle_ms; /* likewise, of a broadcast group (INVALID): 0: CONSUMER_IDLE_MS */
+    /* ADMIN_GROUP_DELETE of a broadcast group's consumer: BUSY unless it has not come for long, and
+     * is owed what is not there any more. */
+    bool if_expired;
     /* ADMIN_USER_SET, ADMIN_GRANTS_SET, ADMIN_KEY_DELETE */
     struct span password;
     const struct grant *grants;

@@ -414,6 +414,8 @@ static enum status group_delete(struct broker *broker, struct broker_admin *admi
     const struct group_spec *group = catalog_group(next, admin->id);
     if (group == NULL)
         return STATUS_NOT_FOUND;
+    if (admin->if_expired && !broadcast_is_expired(next, group))
+        return STATUS_BUSY;
     if (group->mode == GROUP_BROADCAST)
         consumers_delete(admin, group, next);
     uint32_t count = admin->rows.row_count = admin->many == NULL ? 1 : admin->rows.row_count + 1;

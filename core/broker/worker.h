@@ -369,6 +369,8 @@ void administer_self(struct broker_worker *worker, struct broker_admin *admin);
 /* Of a broadcast group's consumer: how long it may stay away; again: and that home->expired, which
  * is not under way, comes when it has. */
 void broadcast_expire(struct broker_worker *worker, struct home_group *home, bool again);
+/* Nobody has taken for it for long, and retention has removed what it had not done. */
+bool broadcast_is_expired(const struct catalog *catalog, const struct group_spec *consumer);
 /* On the client's worker, rights are checked. */
 void broadcast_take(struct client *client, const struct group_spec *group, struct group_take *take);
 void broadcast_cancel(struct group_take *take);

@@ -132,6 +132,51 @@ static void test_between(void **state)
     rig_close();
 }
 
+struct found {
+    struct peer *peer;
+    uint64_t queue;
+    const char *name;
+    uint64_t id; /* 0: there is none */
+    struct group_stat *stat;
+};
+
+static void find_run(void *context)
+{
+    struct found *found = context;
+    const struct group_spec *consumer = catalog_group_by_text(
+        broker_catalog(found->peer->client.worker), found->queue, span_from_text(found->name));
+    found->id = consumer == NULL ? 0 : consumer->id;
+    found->stat = consumer == NULL ? NULL : consumer->stat;
+}
+
+/* Its deletion is on the way when it comes back: it stays. */
+static void test_back_in_time(void **state)
+{
+    rig_open(*(unsigned *)*state);
+    struct peer *peer = peer_new(0, "p");
+    uint64_t queue = 0;
+    uint32_t count;
+    assert_int_equal(queue_make(peer, "q", &queue), STATUS_OK);
+    uint64_t group = broadcast_group(peer, queue, "g");
+    publish_to_queue(peer, "q", 0, 3);
+    await_answers(peer, 3);
+    assert_int_equal(take(peer, group, "a", &count), STATUS_OK);
+    struct found found = {.peer = peer, .queue = queue, .name = "g/a"};
+    on(0, find_run, &found);
+    assert_int_not_equal(found.id, 0);
+    struct broker_admin parting = {
+        .action = ADMIN_GROUP_DELETE, .id = found.id, .if_expired = true};
+    assert_int_equal(administer(peer, parting, NULL), STATUS_BUSY);
+    atomic_store(&found.stat->overtaken, true); /* by retention, but it came a moment ago */
+    assert_int_equal(administer(peer, parting, NULL), STATUS_BUSY);
+    atomic_store(&found.stat->taken_ms, 1);
+    assert_int_equal(administer(peer, parting, NULL), STATUS_OK);
+    on(0, find_run, &found);
+    assert_int_equal(found.id, 0);
+    peer_close(peer);
+    rig_close();
+}
+
 static void test_limit(void **state)
 {
     rig_open(*(unsigned *)*state);
@@ -168,6 +213,7 @@ int main(void)
 {
     static unsigned one = 1, three = 3;
 #define BOTH(test) cmocka_unit_test_prestate(test, &one), cmocka_unit_test_prestate(test, &three)
-    const struct CMUnitTest tests[] = {BOTH(test_consumers), BOTH(test_between), BOTH(test_limit)};
+    const struct CMUnitTest tests[] = {BOTH(test_consumers), BOTH(test_between), BOTH(test_limit),
+                                       BOTH(test_back_in_time)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -138,8 +138,8 @@ void amqp_topic_flow(struct amqp_link *link, bool drain)
 {
     link->draining = drain && pn_link_credit(link->pn) > 0;
     allow(link->subscriber);
-    if (link->draining && !client_is_behind(&link->subscriber->client))
-        topic_caught_up(&link->subscriber->client);
+    if (link->draining)
+        client_drain(&link->subscriber->client);
 }
 
 /* True: the receiver wants it again, or of what is shared somebody; of what is neither there is no

@@ -115,7 +115,8 @@ struct client_ops {
     void (*forgotten)(struct client *client, uint32_t number); /* after broker_forget() */
     size_t (*queued)(struct client *client);                   /* bytes that wait in its stream */
     void (*resume)(struct client *client); /* broker_may_publish() is true again */
-    /* client_is_behind() was true and is no more. Calls nothing about the client. May be NULL. */
+    /* client_is_behind() was true and is no more, or client_drain() was called. Calls nothing about
+     * the client but client_allow(), with no credit. May be NULL. */
     void (*caught_up)(struct client *client);
     void (*end)(struct client *client,
                 enum status why); /* say goodbye and close: SHUTTING_DOWN, DENIED, ... */
@@ -142,6 +143,7 @@ struct client {
     uint32_t subscription_count;
     struct list seats; /* shared subscriptions */
     uint32_t seat_count;
+    uint32_t asking; /* of these, shares that have not said whether something waits */
     uint32_t credit; /* deliveries that may still go out unsettled */
     uint32_t credit_max;
     uint64_t subscription_number; /* of the last one made */
@@ -193,6 +195,9 @@ void client_allow(struct client *client, uint32_t credit);
 /* Something that its subscriptions match is not on its way yet, or may be: ops->caught_up follows.
  * Retained records are not meant. */
 bool client_is_behind(const struct client *client);
+/* ops->caught_up comes, perhaps at once, when all that waits for the client, in its shares too, has
+ * come or has not been allowed. */
+void client_drain(struct client *client);
 uint32_t client_subscription_limit(const struct client *client);
 /* Output has drained: a client that lags reads on. */
 void client_drained(struct client *client);

@@ -104,7 +104,7 @@ void client_allow(struct client *client, uint32_t credit)
 
 bool client_is_behind(const struct client *client)
 {
-    return !list_is_empty(&client->lags) ||
+    return client->asking > 0 || !list_is_empty(&client->lags) ||
            (session_is_kept(client) && client->session->phase != SESSION_LIVE);
 }
 
@@ -112,6 +112,12 @@ void client_put_out(struct client *client)
 {
     client->gone = true;
     client->ops->end(client, STATUS_DENIED);
+}
+
+void client_drain(struct client *client)
+{
+    share_seats_ask(client);
+    client_caught_up(client);
 }
 
 void client_drained(struct client *client)

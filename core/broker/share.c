@@ -16,7 +16,15 @@ static size_t reader_queued(struct client *client)
     return list_is_empty(&share->ready) ? SIZE_MAX : 0;
 }
 
-const struct client_ops share_reader_ops = {.protocol = "share", .queued = reader_queued};
+static void answer_all(struct share *share);
+
+static void reader_caught_up(struct client *client)
+{
+    answer_all(container_of(client, struct share, reader));
+}
+
+const struct client_ops share_reader_ops = {
+    .protocol = "share", .queued = reader_queued, .caught_up = reader_caught_up};
 
 struct share *share_new(const struct share_seat *seat)
 {
@@ -82,6 +90,7 @@ void share_may_end(struct share *share)
 
 void share_go_on(struct share *share)
 {
+    answer_all(share);
     if (share->over || list_is_empty(&share->ready))
         return;
     if (share->returned_count > 0)
@@ -170,8 +179,33 @@ static void member_free(struct share_member *member)
     heap_free(member);
 }
 
+static void member_ask(struct share_member *member, uint32_t ask)
+{
+    member->share->asking -= member->ask != 0;
+    member->share->asking += ask != 0;
+    member->ask = ask;
+}
+
+/* Nothing waits: whoever wants to know is told. */
+static void answer_all(struct share *share)
+{
+    if (share->asking == 0 || share->returned_count > 0 || share->read != NULL ||
+        client_is_behind(&share->reader))
+        return;
+    list_each_safe(link, following, &share->members)
+    {
+        struct share_member *member = container_of(link, struct share_member, of_share);
+        uint32_t ask = member->ask;
+        if (ask == 0)
+            continue;
+        member_ask(member, 0);
+        share_answer(member, ask);
+    }
+}
+
 static void member_stop(struct share_member *member)
 {
+    member_ask(member, 0);
     member->active = false;
     member->share->active_count--;
     link_remove(&member->ready);
@@ -244,6 +278,8 @@ void share_slip_arrive(struct share_member *member, const struct share_slip *sli
         member->epoch = slip->epoch;
     }
     take_turns(member);
+    if (slip->ask != 0 && member->active)
+        member_ask(member, slip->ask);
     for (uint32_t i = 0; i < slip->done_count; i++)
         share_flight_over(share, &slip->done[i]);
     if (slip->ref_count > 0)

@@ -30,6 +30,7 @@ struct share {
     struct list members;
     struct list ready; /* members with free credit, in turn */
     uint32_t member_count, active_count;
+    uint32_t asking;            /* members that have asked and are not answered */
     uint64_t id;                /* in worker->shares */
     struct share_ref *returned; /* sorted from returned_at on, unless unsorted */
     uint32_t returned_at, returned_count, returned_capacity;
@@ -61,8 +62,9 @@ struct share_member {
     struct link of_share, ready;
     uint32_t in_flight, window; /* sent and not reported settled (other workers only) */
     uint32_t epoch;
-    bool active; /* takes part: not stopped */
-    bool able;   /* has not said that it is blocked */
+    uint32_t ask; /* not answered; 0: none */
+    bool active;  /* takes part: not stopped */
+    bool able;    /* has not said that it is blocked */
 };
 
 /* On the client's worker. */
@@ -82,6 +84,8 @@ struct share_seat {
     uint32_t settled;        /* not yet reported; of seats on other workers than the share's */
     struct share_done *done; /* likewise: flights of the share that are over */
     uint32_t done_count, done_capacity;
+    uint32_t asks;       /* made */
+    bool asking;         /* the last one is not answered: client->asking counts it */
     bool blocked;        /* could not take a record, and has not said ready */
     bool stopped;        /* its subscription is over */
     bool stop_confirmed; /* and no parcel will come any more */
@@ -121,8 +125,9 @@ struct share_slip {
     bool blocked; /* takes nothing until it says ready */
     bool ready;   /* from this epoch on */
     uint32_t epoch;
-    bool stop; /* wants nothing more: share_seat_stopped() when no parcel is on its way */
-    bool end;  /* has gone */
+    uint32_t ask; /* not 0: share_seat_answered() when nothing of the share waits for a member */
+    bool stop;    /* wants nothing more: share_seat_stopped() when no parcel is on its way */
+    bool end;     /* has gone */
 };
 
 /* share.c, on the home worker. */
@@ -197,6 +202,9 @@ void share_lease_return(struct share_seat *seat, uint32_t lease); /* to another 
 bool share_lease_is_returned(const struct share_seat *seat, uint32_t lease);
 uint32_t share_lease_hold(struct share_seat *seat); /* of no record: the seat stays so long */
 void share_seat_stopped(struct share_seat *seat);
+void share_seat_answered(struct share_seat *seat, uint32_t ask);
+/* Asks all shares of the client that could give it something: client->asking says how many. */
+void share_seats_ask(struct client *client);
 /* The slip, with what has not been reported; nothing when there is nothing. */
 void share_seat_tell(struct share_seat *seat, struct share_slip *slip);
 void share_seats_go_on(struct client *client);
@@ -208,6 +216,7 @@ void share_join_send(struct share_join *join);
 void share_join_return(struct share_join *join);
 void share_report(struct share_seat *seat, const struct share_slip *slip);
 void share_stop_confirm(struct share_member *member);
+void share_answer(struct share_member *member, uint32_t ask); /* behind what it was sent */
 /* One record of worker->shown to a member on another worker, with this turn's parcel. */
 void share_send(struct share_member *member, const struct record *record,
                 const struct share_ref *ref);

@@ -96,6 +96,35 @@ void share_stop_confirm(struct share_member *member)
     mailbox_post(member->worker->loop, &stop->mail);
 }
 
+struct answer_mail {
+    struct mail mail;
+    struct share_seat *seat;
+    uint32_t ask;
+};
+
+static void answer_deliver(struct mail *mail)
+{
+    struct answer_mail *answer = container_of(mail, struct answer_mail, mail);
+    share_seat_answered(answer->seat, answer->ask);
+    heap_free(answer);
+}
+
+/* Before the member stops, so that the seat is there. */
+void share_answer(struct share_member *member, uint32_t ask)
+{
+    struct broker_worker *home = member->share->reader.worker;
+    if (member->worker == home) {
+        share_seat_answered(member->seat, ask);
+        return;
+    }
+    share_parcels_post(&home->parcel_task);
+    struct answer_mail *answer = heap_new(sizeof *answer);
+    answer->mail.deliver = answer_deliver;
+    answer->seat = member->seat;
+    answer->ask = ask;
+    mailbox_post(member->worker->loop, &answer->mail);
+}
+
 /* ------------------------------------------------ parcels */
 
 struct parcel_item {

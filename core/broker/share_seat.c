@@ -145,6 +145,7 @@ static void seat_stop(struct share_seat *seat)
     if (seat->stopped)
         return;
     seat->stopped = true;
+    share_seat_answered(seat, seat->asks);
     seat_leave(seat);
     if (seat->member != NULL)
         share_report(seat, &(struct share_slip){.stop = true});
@@ -258,7 +259,7 @@ void share_seat_tell(struct share_seat *seat, struct share_slip *slip)
     seat->done = NULL;
     seat->done_count = seat->done_capacity = 0;
     if (slip->settled > 0 || slip->done_count > 0 || slip->ref_count > 0 || slip->blocked ||
-        slip->ready || slip->stop || slip->end)
+        slip->ready || slip->ask != 0 || slip->stop || slip->end)
         share_report(seat, slip);
     heap_free(done);
 }
@@ -375,6 +376,34 @@ void share_seat_stopped(struct share_seat *seat)
     seat->stop_confirmed = true;
     if (seat->in_flight == 0)
         seat_end(seat);
+}
+
+void share_seat_answered(struct share_seat *seat, uint32_t ask)
+{
+    struct client *client = seat->subscription.client;
+    if (client == NULL || !seat->asking || ask != seat->asks)
+        return;
+    seat->asking = false;
+    client->asking--;
+    client_caught_up(client);
+}
+
+static void seat_ask(struct share_seat *seat)
+{
+    struct client *client = seat->subscription.client;
+    if (seat->member == NULL || seat->stopped || client->credit == 0)
+        return;
+    client->asking += !seat->asking;
+    seat->asking = true;
+    if (++seat->asks == 0)
+        seat->asks = 1;
+    share_seat_tell(seat, &(struct share_slip){.ask = seat->asks});
+}
+
+void share_seats_ask(struct client *client)
+{
+    list_each_safe(link, following, &client->seats)
+        seat_ask(container_of(link, struct share_seat, of_client));
 }
 
 void broker_share_settled(struct subscription *subscription, uint32_t lease)

@@ -306,6 +306,22 @@ def shared_by_several(running):
     two.close()
 
 
+def a_drain_looks_into_the_share(running):
+    """What waits for a member without credit comes before the drain ends: so JMS receives without waiting."""
+    connection, shared = connect(running), [Capability("topic", "shared")]
+    for i in range(8):  # on whatever worker the share is at home
+        receiver = connection.create_receiver("shared/l", name=f"l{i}|1", options=shared, credit=0)
+        send(connection, "/topics/shared/l", *[Message(body=n) for n in range(3)])
+        receiver.link.drain(10)
+        connection.wait(lambda: receiver.link.credit == 0, timeout=SECONDS)
+        assert [receiver.fetcher.pop().body for _ in range(3)] == [0, 1, 2]
+        receiver.link.drain(10)
+        connection.wait(lambda: receiver.link.credit == 0, timeout=SECONDS)
+        assert not receiver.fetcher.has_message
+        receiver.close()
+    connection.close()
+
+
 def a_drained_member_gets_nothing(running):
     """The share does not count on credit that a drain has used up."""
     connection, shared = connect(running), [Capability("topic", "shared")]
@@ -322,4 +338,4 @@ if __name__ == "__main__":
     run(filters_match_topics, credit_is_kept, settled_subscriptions, no_local_spares_ones_own,
         capabilities_say_what_an_address_is, mqtt_and_amqp_meet, a_request_gets_its_reply,
         filters_of_topics, filters_of_queues, addresses_are_filtered_as_they_are_shown, filters_that_are_none,
-        a_drain_ends_with_what_there_is, shared_by_several, a_drained_member_gets_nothing)
+        a_drain_ends_with_what_there_is, shared_by_several, a_drain_looks_into_the_share, a_drained_member_gets_nothing)

@@ -580,6 +580,7 @@ void session_keep(struct session *session,
     struct session_rows *rows = session_rows_new(session);
     session->id = id_new();
     session->expiry_s = UINT32_MAX;
+    session_share_clear(rows, session->share); /* of its last life */
     session_put_name(rows, session, 0);
     put_shapes(rows, session->worker->broker);
     session_rows_send(rows, done, context);
@@ -589,6 +590,7 @@ void broker_session_begin(struct client *client)
 {
     struct session *session = client->session;
     CHECK(session != NULL && session->phase == SESSION_ATTACHED);
+    session_shares_leave(session);
     session->phase = SESSION_RESENDING;
     session->armed = true;
     session->returning = session->present;

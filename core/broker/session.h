@@ -294,6 +294,8 @@ void session_share_ended(struct session *session, enum status status);
 /* It takes part in that share, or not any longer; rows: NULL when they are there. */
 void session_share_join(struct session *session, struct session_rows *rows, uint64_t share);
 void session_share_leave(struct session *session, struct session_rows *rows, uint64_t share);
+/* All in which its client has no seat: it has come back without them, or a subscribe broke off. */
+void session_shares_leave(struct session *session);
 bool session_share_is_in(const struct session *session, uint64_t share);
 /* Likewise of a session with that id, which is over. */
 void session_share_erase(struct session_rows *rows, uint64_t tenant, uint64_t session,
@@ -301,8 +303,13 @@ void session_share_erase(struct session_rows *rows, uint64_t tenant, uint64_t se
 /* Flights in a row of position that go back to their shares: appended to *returns. */
 void session_returns_load(const struct session_position *position, struct session_return **returns,
                           uint32_t *count);
+/* The row without them. */
+void session_returns_drop(const struct session_position *position, struct buf *to);
 void session_returns_add(struct session_rows *rows, const struct session_return *returns,
                          uint32_t count);
+/* What a share that is over says of records: never who takes part, for that may be somebody who
+ * joins just now and whose share begins anew. */
+void session_share_clear(struct session_rows *rows, uint64_t share);
 /* A row of the share whose session this is goes with the next write. */
 void session_superfluous(struct session *session, const struct share_ref *ref);
 void session_share_free(struct session *session);

@@ -10,6 +10,16 @@
 
 enum { FILTERS_PAGE = 256 };
 
+/* What a share says of records of that kind, as that row and under keys of its own. */
+static void clear_share(struct session_sweep *sweep, enum share_kind kind, uint32_t row)
+{
+    uint8_t *first = sweep->keys[2 * row - 2], *end = sweep->keys[2 * row - 1];
+    share_row_key(sweep->share, kind, 0, 0, first);
+    share_row_key(sweep->share, kind, UINT64_MAX, UINT64_MAX, end);
+    sweep->rows[row] =
+        sweep_row(STORAGE_DELETE_RANGE, span_of(first, SHARE_ROW_KEY), span_of(end, SHARE_ROW_KEY));
+}
+
 /* Its filters have one holder less: name, due row and everything else go in one write. */
 static void erase_rest(struct session_sweep *sweep)
 {
@@ -22,11 +32,9 @@ static void erase_rest(struct session_sweep *sweep)
                                span_of(sweep->keys[2], SESSION_STATE_KEY));
     sweep->rows[2] = sweep_row(STORAGE_DELETE, sweep_due_key(sweep, sweep->due_ms, sweep->keys[3]),
                                (struct span){0});
-    share_key(sweep->share, sweep->keys[4]);
-    share_key(sweep->share + 1, sweep->keys[5]);
-    sweep->rows[3] = sweep_row(STORAGE_DELETE_RANGE, span_of(sweep->keys[4], SHARE_ROW_KEY),
-                               span_of(sweep->keys[5], SHARE_ROW_KEY));
-    sweep_write(sweep, sweep->share == 0 ? 3 : 4, sweep_session_over);
+    clear_share(sweep, SHARE_KIND_GONE, 3);
+    clear_share(sweep, SHARE_KIND_RETURNED, 4);
+    sweep_write(sweep, sweep->share == 0 ? 3 : 5, sweep_session_over);
 }
 
 /* ------------------------------------------------ its filters */
@@ -107,12 +115,10 @@ static void share_found(struct session_sweep *sweep, enum status status)
     size_t at = 0;
     bool found = status == STATUS_OK && storage_scan_next(&sweep->scan, &at, &key, &value);
     if (found) {
-        uint8_t text[SHARE_NAME];
         uint64_t share = load_u64(key.data + 10);
-        struct session_name name = session_name_of(sweep->name.tenant, share_name(share, text));
         memcpy(sweep->keys[0], key.data, SESSION_STATE_KEY);
         share_member_key(share, sweep->row.session, sweep->keys[1]);
-        session_due_key((uint64_t)clock_wall_ms(), &name, sweep->keys[2]);
+        share_due_key(sweep->name.tenant, share, sweep->row.session, sweep->keys[2]);
     }
     if (status == STATUS_OK)
         blob_unref(sweep->scan.rows);
@@ -143,6 +149,7 @@ static void returned(struct session_sweep *sweep, enum status status)
 {
     heap_free(sweep->more);
     sweep->more = NULL;
+    buf_deinit(&sweep->position);
     if (status == STATUS_OK)
         share_returned_post(sweep->worker->broker, sweep->returns, sweep->return_count);
     heap_free(sweep->returns);
@@ -154,31 +161,39 @@ static void returned(struct session_sweep *sweep, enum status status)
         leave_on(sweep);
 }
 
-/* What it had in flight of shares goes back before anything else of it goes. */
+/* What it had in flight of shares goes back before anything else of it goes: once, also when the
+ * rest has to be done again. */
 static void position_found(struct session_sweep *sweep, enum status status)
 {
     struct session_position position;
     struct span key, value;
     size_t at = 0;
     if (status == STATUS_OK && storage_scan_next(&sweep->scan, &at, &key, &value) &&
-        session_position_decode(value, LIMIT_CLIENT_CREDIT, &position) == STATUS_OK)
+        session_position_decode(value, LIMIT_CLIENT_CREDIT, &position) == STATUS_OK) {
         session_returns_load(&position, &sweep->returns, &sweep->return_count);
+        buf_init(&sweep->position, value.size);
+        session_returns_drop(&position, &sweep->position);
+    }
     if (status == STATUS_OK)
         blob_unref(sweep->scan.rows);
     uint32_t count = sweep->return_count;
     if (status != STATUS_OK || count == 0) {
+        buf_deinit(&sweep->position);
         share_left(sweep, status);
         return;
     }
-    sweep->more = heap_new(count * (sizeof *sweep->more + SHARE_ROW_KEY));
-    uint8_t *keys = (uint8_t *)(sweep->more + count);
+    sweep->more = heap_new((count + 1) * sizeof *sweep->more + count * SHARE_ROW_KEY);
+    uint8_t *keys = (uint8_t *)(sweep->more + count + 1);
     for (uint32_t i = 0; i < count; i++) {
         const struct session_return *back = &sweep->returns[i];
         uint8_t *to = keys + (size_t)i * SHARE_ROW_KEY;
         share_row_key(back->share, SHARE_KIND_RETURNED, back->partition, back->offset, to);
         sweep->more[i] = sweep_row(STORAGE_PUT, span_of(to, SHARE_ROW_KEY), span_of("\1", 1));
     }
-    sweep_write_these(sweep, sweep->more, count, DURABLE_SYNC, returned);
+    session_kind_key(sweep->row.session, SESSION_KIND_POSITION, 0, sweep->keys[0]);
+    sweep->more[count] = sweep_row(STORAGE_PUT, span_of(sweep->keys[0], SESSION_STATE_KEY),
+                                   buf_span(&sweep->position));
+    sweep_write_these(sweep, sweep->more, count + 1, DURABLE_SYNC, returned);
 }
 
 void sweep_erase(struct session_sweep *sweep)

@@ -7,6 +7,7 @@
 #include "core/broker/share.h"
 
 #include "core/base/heap.h"
+#include "core/base/pack.h"
 
 static void lease_add(struct session *session, struct share_seat *seat, uint32_t lease,
                       uint32_t number)
@@ -195,17 +196,30 @@ void session_share_leave(struct session *session, struct session_rows *rows, uin
     session_share_erase(rows, session->name.tenant, session->id, share);
 }
 
+void session_shares_leave(struct session *session)
+{
+    struct session_rows *rows = NULL;
+    for (uint32_t i = session->share_count; i-- > 0;) {
+        if (share_has_seat(session->client, session->shares[i]))
+            continue;
+        if (rows == NULL)
+            rows = session_rows_new(session);
+        session_share_leave(session, rows, session->shares[i]);
+    }
+    if (rows != NULL)
+        session_rows_send(rows, NULL, NULL);
+}
+
 /* The sweep looks whether anybody is left. */
 void session_share_erase(struct session_rows *rows, uint64_t tenant, uint64_t session,
                          uint64_t share)
 {
-    uint8_t own[SESSION_STATE_KEY], member[SHARE_ROW_KEY], text[SHARE_NAME], due[SESSION_DUE_KEY];
-    struct session_name name = session_name_of(tenant, share_name(share, text));
+    uint8_t own[SESSION_STATE_KEY], member[SHARE_ROW_KEY], due[SESSION_DUE_KEY];
     session_kind_key(session, SESSION_KIND_SHARE, share, own);
     session_rows_add(rows, STORAGE_DELETE, span_of(own, sizeof own), (struct span){0});
     share_member_key(share, session, member);
     session_rows_add(rows, STORAGE_DELETE, span_of(member, sizeof member), (struct span){0});
-    session_due_key((uint64_t)clock_wall_ms(), &name, due);
+    share_due_key(tenant, share, session, due);
     session_rows_add(rows, STORAGE_PUT, span_of(due, sizeof due), span_of("\1", 1));
 }
 
@@ -233,6 +247,25 @@ void session_returns_load(const struct session_position *position, struct sessio
     while (session_flight_next(&rest, &flight))
         if (goes_back(&flight))
             return_add(returns, count, &flight);
+}
+
+void session_returns_drop(const struct session_position *position, struct buf *to)
+{
+    struct session_position rest = *position, again = *position;
+    struct session_mark *marks = heap_array(position->mark_count + 1, sizeof *marks);
+    struct session_flight flight;
+    struct pack pack = pack_into(to);
+    uint32_t mark_count = 0, flight_count = 0;
+    while (session_mark_next(&rest, &marks[mark_count]))
+        mark_count++;
+    while (session_flight_next(&rest, &flight))
+        flight_count += !goes_back(&flight);
+    session_position_begin(&pack, position->position, marks, mark_count, flight_count);
+    while (session_flight_next(&again, &flight))
+        if (!goes_back(&flight))
+            session_flight_encode(&pack, &flight);
+    CHECK(pack.status == STATUS_OK);
+    heap_free(marks);
 }
 
 void session_returns_add(struct session_rows *rows, const struct session_return *returns,
@@ -287,15 +320,24 @@ static void leave_flights(struct session *session, struct session_rows *rows, bo
     }
 }
 
-/* Of a share: everything, or what became superfluous. */
-static void last_of_share(struct session *session, struct session_rows *rows, bool over)
+void session_share_clear(struct session_rows *rows, uint64_t share)
 {
-    uint8_t first[SHARE_ROW_KEY], end[SHARE_ROW_KEY];
-    if (over) {
-        share_key(session->share, first);
-        share_key(session->share + 1, end);
+    static const enum share_kind kinds[] = {SHARE_KIND_GONE, SHARE_KIND_RETURNED};
+    for (unsigned i = 0; i < 2; i++) {
+        uint8_t first[SHARE_ROW_KEY], end[SHARE_ROW_KEY];
+        share_row_key(share, kinds[i], 0, 0, first);
+        share_row_key(share, kinds[i], UINT64_MAX, UINT64_MAX, end);
         session_rows_add(rows, STORAGE_DELETE_RANGE, span_of(first, sizeof first),
                          span_of(end, sizeof end));
+    }
+}
+
+/* Of a share: what it says of records, or what became superfluous of that. */
+static void last_of_share(struct session *session, struct session_rows *rows, bool over)
+{
+    uint8_t first[SHARE_ROW_KEY];
+    if (over) {
+        session_share_clear(rows, session->share);
         return;
     }
     for (uint32_t i = 0; i < session->superfluous_count; i++) {
@@ -321,8 +363,13 @@ void session_share_last(struct session *session, struct session_rows *rows)
 
 void session_share_ended(struct session *session, enum status status)
 {
-    for (uint32_t i = 0; i < session->handed_count; i++)
-        share_lease_end(session->handed[i].seat, session->handed[i].lease, status == STATUS_OK);
+    for (uint32_t i = 0; i < session->handed_count; i++) {
+        const struct session_lease *handed = &session->handed[i];
+        if (status == STATUS_NO_SPACE) /* no row tells of it */
+            share_lease_return(handed->seat, handed->lease);
+        else /* a store that has failed: who starts next knows by what is there whose it is */
+            share_lease_end(handed->seat, handed->lease, status == STATUS_OK);
+    }
     for (uint32_t i = 0; i < session->seat_count; i++)
         share_lease_end(session->seats[i].seat, session->seats[i].lease, false);
     session->handed_count = session->seat_count = 0;

@@ -9,8 +9,9 @@
  *   every ten minutes    filters' index rows: those of records that are gone, and of filters that
  *                        no session holds
  *
- * The session of a share has a due row when somebody has left it: it goes when nobody is left.
- * A session is only touched while its name is claimed, so nobody can attach to it meanwhile. */
+ * The session of a share has a due row for each session that has left it: it goes when nobody is
+ * left. A session is only touched while its name is claimed, so nobody can attach to it meanwhile.
+ */
 #include "core/broker/session_sweep.h"
 #include "core/broker/share.h"
 
@@ -247,15 +248,15 @@ static bool is_crashed(const struct session_name_row *row)
     return row->ended_ms == 0 && (row->expiry_s != UINT32_MAX || row->will_ms != 0);
 }
 
-/* A share is over when no session takes part in it. */
+/* A share is over when no session takes part in it; while it is loaded, its home sees to that. */
 static void member_found(struct session_sweep *sweep, enum status status)
 {
     bool found = status != STATUS_OK || sweep->scan.count > 0;
     if (status == STATUS_OK)
         blob_unref(sweep->scan.rows);
-    if (!found)
+    if (!found && sweep->claim != NULL)
         sweep_erase_filters(sweep);
-    else if (status != STATUS_OK || sweep->crashed)
+    else if (!found || status != STATUS_OK || sweep->crashed)
         sweep_session_over(sweep, status);
     else
         drop_due(sweep);
@@ -319,6 +320,8 @@ static void named(struct session_sweep *sweep, enum status status)
     blob_unref(rows);
     if (status == STATUS_OK && !found) {
         drop_due(sweep);
+    } else if (sweep->claim == NULL && sweep->share != 0) {
+        look_for_members(sweep);
     } else if (sweep->claim == NULL) {
         sweep_session_over(sweep, status); /* its client is there */
     } else {
@@ -543,6 +546,7 @@ void session_sweep_free(struct broker *broker)
     blob_unref(broker->sweep->page);
     blob_unref(broker->sweep->will);
     buf_deinit(&broker->sweep->value);
+    buf_deinit(&broker->sweep->position);
     heap_free(broker->sweep->more);
     heap_free(broker->sweep->returns);
     heap_free(broker->sweep);

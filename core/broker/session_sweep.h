@@ -43,7 +43,8 @@ struct session_sweep {
     uint64_t share; /* whose session it is; 0: a client's */
     struct session_return *returns;
     uint32_t return_count;
-    uint8_t keys[6][KEY_MAX];
+    struct buf position; /* the row without these */
+    uint8_t keys[8][KEY_MAX];
     struct buf value;
 
     /* The filter in hand. */

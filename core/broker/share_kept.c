@@ -79,7 +79,6 @@ static void sort_out(struct share *share)
         flight->again = false;
         struct share_ref *gone = ref_find(share->gone, share->gone_count, ref);
         if (gone != NULL) {
-            gone->number = i;
             share_flight_over(share, &(struct share_done){.number = i, .stored = true});
         } else if (ref_find(share->returned, count, ref) != NULL) {
             session_flight_end(session, flight); /* by its row */
@@ -391,7 +390,10 @@ void share_flight_over(struct share *share, const struct share_done *done)
                             .returned = flight->returned && !done->stored};
     if (flight->at.state == FLIGHT_FREE)
         return;
-    if (done->stored || flight->returned)
+    /* While the position is before it, its row says that it is not to be shown again. */
+    const struct share_ref *gone = ref_find(share->gone, share->gone_count, ref);
+    bool passed = gone == NULL || gone->number != 0;
+    if (done->stored ? passed : flight->returned)
         session_superfluous(session, &ref);
     session_flight_end(session, flight);
     session_touch(session);

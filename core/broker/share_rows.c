@@ -8,17 +8,11 @@
 /* No client has a name with a zero in it. */
 static const char PREFIX[7] = {'\0', 's', 'h', 'a', 'r', 'e', '\0'};
 
-void share_key(uint64_t share, uint8_t key[SHARE_ROW_KEY])
-{
-    memset(key, 0, SHARE_ROW_KEY);
-    key[0] = TABLE_SHARE;
-    store_u64(key + 1, share);
-}
-
 void share_row_key(uint64_t share, enum share_kind kind, uint64_t partition, uint64_t offset,
                    uint8_t key[SHARE_ROW_KEY])
 {
-    share_key(share, key);
+    key[0] = TABLE_SHARE;
+    store_u64(key + 1, share);
     key[9] = (uint8_t)kind;
     store_u64(key + 10, partition);
     store_u64(key + 18, offset);
@@ -27,6 +21,13 @@ void share_row_key(uint64_t share, enum share_kind kind, uint64_t partition, uin
 void share_member_key(uint64_t share, uint64_t session, uint8_t key[SHARE_ROW_KEY])
 {
     share_row_key(share, SHARE_KIND_MEMBER, session, 0, key);
+}
+
+void share_due_key(uint64_t tenant, uint64_t share, uint64_t session, uint8_t key[SESSION_DUE_KEY])
+{
+    uint8_t text[SHARE_NAME];
+    struct session_name name = session_name_of(tenant, share_name(share, text));
+    session_due_key(session & UINT32_MAX, &name, key); /* milliseconds: early in 1970 */
 }
 
 bool share_row_decode(struct span key, enum share_kind *kind, struct share_ref *ref)

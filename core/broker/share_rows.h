@@ -27,13 +27,15 @@ struct share_ref {
 };
 
 enum { SHARE_ROW_KEY = 1 + 8 + 1 + 8 + 8, SHARE_NAME = 7 + 8 };
-/* The first row of a share or, with id + 1, what its rows end before. */
-void share_key(uint64_t share, uint8_t key[SHARE_ROW_KEY]);
 /* The longest key; it is also where a scan of that kind begins, with 0, and ends, with UINT64_MAX.
  */
 void share_row_key(uint64_t share, enum share_kind kind, uint64_t partition, uint64_t offset,
                    uint8_t key[SHARE_ROW_KEY]);
 void share_member_key(uint64_t share, uint64_t session, uint8_t key[SHARE_ROW_KEY]);
+/* Of the row that makes the sweep look whether anybody takes part when that session does not any
+ * longer: one for each session, due at once, so that neither is another's deleted nor do they pile
+ * up. */
+void share_due_key(uint64_t tenant, uint64_t share, uint64_t session, uint8_t key[SESSION_DUE_KEY]);
 /* False: not the key of a record's row. */
 bool share_row_decode(struct span key, enum share_kind *kind, struct share_ref *ref);
 

@@ -113,6 +113,7 @@ static void seat_set(struct share_seat *seat, const struct subscribe_item *item)
 /* Its client's session does not take part any longer, when that is durable; until then the seat
  * stays, so that who looks for those who do finds one less. */
 struct leaving {
+    struct session *session;
     struct share_seat *seat;
     uint32_t lease;
 };
@@ -120,8 +121,9 @@ struct leaving {
 static void left(void *context, enum status status, uint64_t commit)
 {
     struct leaving *leaving = context;
-    (void)status;
     (void)commit;
+    if (status != STATUS_OK) /* by its rows it is in: they go with the session, if not before */
+        session_share_join(leaving->session, NULL, leaving->seat->id);
     share_lease_end(leaving->seat, leaving->lease, false);
     heap_free(leaving);
 }
@@ -133,6 +135,7 @@ static void seat_leave(struct share_seat *seat)
         return;
     struct session_rows *rows = session_rows_new(client->session);
     struct leaving *leaving = heap_new(sizeof *leaving);
+    leaving->session = client->session;
     leaving->seat = seat;
     leaving->lease = share_lease_hold(seat);
     seat->kept = false;

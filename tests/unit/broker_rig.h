@@ -457,9 +457,10 @@ static inline void session_begin_run(void *context)
     broker_session_begin(&((struct peer *)context)->client);
 }
 
-/* Of a client that is logged in; present: its session was there. */
-static inline enum status session_attach(struct peer *peer, struct broker_attach attach,
-                                         bool *present)
+/* Of a client that is logged in; present: its session was there. It has not begun: a session takes
+ * part in its shares again before. */
+static inline enum status session_find(struct peer *peer, struct broker_attach attach,
+                                       bool *present)
 {
     struct attach_call call = {.attach = attach};
     call.attach.client = &peer->client;
@@ -469,9 +470,16 @@ static inline enum status session_attach(struct peer *peer, struct broker_attach
     *present = call.attach.present;
     heap_free(call.attach.received);
     buf_deinit(&call.attach.notes);
-    if (call.status == STATUS_OK)
-        on(peer->worker, session_begin_run, peer);
     return call.status;
+}
+
+static inline enum status session_attach(struct peer *peer, struct broker_attach attach,
+                                         bool *present)
+{
+    enum status status = session_find(peer, attach, present);
+    if (status == STATUS_OK)
+        on(peer->worker, session_begin_run, peer);
+    return status;
 }
 
 /* A client whose session is kept for so long. */

@@ -136,7 +136,7 @@ static void shares(void **state)
     assert_true(memcmp(one, other, sizeof one) < 0);
     share_row_key(7, SHARE_KIND_RETURNED, 1, 3, other);
     assert_true(memcmp(one, other, sizeof one) < 0);
-    share_key(8, end);
+    share_row_key(8, SHARE_KIND_GONE, 0, 0, end);
     assert_true(memcmp(other, end, sizeof other) < 0);
     assert_true(share_row_decode(span_of(one, sizeof one), &kind, &ref));
     assert_true(kind == SHARE_KIND_GONE && ref.partition == 2 && ref.offset == 255);

@@ -411,10 +411,12 @@ static void a_share_is_not_left_by_a_broker_that_ends(void **state)
     late_rig_open(2);
     bool present;
     struct ending ending;
+    const struct broker_attach attach = {.expiry_s = UINT32_MAX};
     struct peer *peer = peer_attach(0, "kept", UINT32_MAX, NULL, &present);
     assert_int_equal(share_join(peer, "g"), STATUS_OK);
     peer_close(peer);
-    peer = peer_attach(0, "kept", UINT32_MAX, NULL, &present);
+    peer = peer_new(0, "kept");
+    assert_int_equal(session_find(peer, attach, &present), STATUS_OK);
     peer->closes_at_end = false;
     assert_int_equal(rows_of(TABLE_SHARE), 1);
     end_begin(&ending);
@@ -426,8 +428,10 @@ static void a_share_is_not_left_by_a_broker_that_ends(void **state)
     struct peer *writer = peer_new(1, "writer");
     publish_many(writer, "f", GUARANTEE_AT_LEAST_ONCE, 0, 1);
     await_answers(writer, 1);
-    peer = peer_attach(1, "kept", UINT32_MAX, NULL, &present);
+    peer = peer_new(1, "kept");
+    assert_int_equal(session_find(peer, attach, &present), STATUS_OK);
     assert_int_equal(share_join(peer, "g"), STATUS_OK);
+    on(peer->worker, session_begin_run, peer);
     await_records(peer, 1);
     peer_close(writer);
     peer_close(peer);

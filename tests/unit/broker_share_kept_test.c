@@ -1,0 +1,502 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What is stored of shares in which kept sessions take part: it goes when nobody needs it, nothing
+ * else goes with it, and no record is lost or comes twice when storage refuses or is late. */
+#include <pthread.h>
+
+#include "core/base/pack.h"
+#include "core/broker/share_rows.h"
+#include "tests/unit/session_rig.h"
+
+/* ------------------------------------------------ the store */
+
+/* The memory engine, some of whose writes are refused or wait, and scans of one table as well. */
+enum { WAITING_MAX = 8 };
+
+typedef bool picks(const struct storage_append *append);
+
+static struct {
+    struct storage *inner;
+    pthread_mutex_t lock;
+    picks *refused, *held;
+    uint8_t table_waits;
+    struct storage_append *appends[WAITING_MAX];
+    struct storage_scan *scans[WAITING_MAX];
+    uint32_t append_count, scan_count, refused_count;
+} store = {.lock = PTHREAD_MUTEX_INITIALIZER};
+
+static void store_append(struct storage *storage, struct storage_append *append)
+{
+    (void)storage;
+    pthread_mutex_lock(&store.lock);
+    bool refused = store.refused != NULL && store.refused(append);
+    bool held = !refused && store.held != NULL && store.held(append);
+    store.refused_count += refused;
+    if (held) {
+        CHECK(store.append_count < WAITING_MAX);
+        store.appends[store.append_count++] = append;
+    }
+    pthread_mutex_unlock(&store.lock);
+    if (refused)
+        request_complete(&append->request, STATUS_NO_SPACE);
+    else if (!held)
+        memory_storage_ops.append(store.inner, append);
+}
+
+static void store_scan(struct storage *storage, struct storage_scan *scan)
+{
+    (void)storage;
+    pthread_mutex_lock(&store.lock);
+    bool held = store.table_waits != 0 && scan->first.data[0] == store.table_waits;
+    if (held) {
+        CHECK(store.scan_count < WAITING_MAX);
+        store.scans[store.scan_count++] = scan;
+    }
+    pthread_mutex_unlock(&store.lock);
+    if (!held)
+        memory_storage_ops.scan(store.inner, scan);
+}
+
+#define PASS_ON(name, type)                                                                        \
+    static void pass_##name(struct storage *storage, struct type *call)                            \
+    {                                                                                              \
+        (void)storage;                                                                             \
+        memory_storage_ops.name(store.inner, call);                                                \
+    }
+PASS_ON(read, storage_read)
+PASS_ON(trim, storage_trim)
+PASS_ON(floor, storage_floor)
+PASS_ON(bounds, storage_bounds)
+
+static enum status pass_health(struct storage *storage)
+{
+    (void)storage;
+    return memory_storage_ops.health(store.inner);
+}
+
+static void pass_close(struct storage *storage)
+{
+    (void)storage;
+    memory_storage_ops.close(store.inner);
+}
+
+static const struct storage_ops store_ops = {
+    .name = "refusing",
+    .can = STORAGE_ATOMIC_ROWS,
+    .append = store_append,
+    .read = pass_read,
+    .scan = store_scan,
+    .trim = pass_trim,
+    .floor = pass_floor,
+    .bounds = pass_bounds,
+    .close = pass_close,
+    .health = pass_health,
+};
+static struct storage refusing_storage = {.ops = &store_ops};
+
+static void store_set(picks *refused, picks *held, uint8_t table_waits)
+{
+    pthread_mutex_lock(&store.lock);
+    store.refused = refused;
+    store.held = held;
+    store.table_waits = table_waits;
+    store.refused_count = 0;
+    pthread_mutex_unlock(&store.lock);
+}
+
+static void store_goes_on(void)
+{
+    store_set(NULL, NULL, 0);
+    for (uint32_t i = 0; i < store.append_count; i++)
+        memory_storage_ops.append(store.inner, store.appends[i]);
+    for (uint32_t i = 0; i < store.scan_count; i++)
+        memory_storage_ops.scan(store.inner, store.scans[i]);
+    store.append_count = store.scan_count = 0;
+}
+
+static uint32_t count_of(const uint32_t *count)
+{
+    pthread_mutex_lock(&store.lock);
+    uint32_t found = *count;
+    pthread_mutex_unlock(&store.lock);
+    return found;
+}
+
+static bool has_row(const struct storage_append *append, enum storage_change change,
+                    enum table table, uint8_t kind)
+{
+    for (uint32_t i = 0; i < append->row_count; i++) {
+        const struct storage_row *row = &append->rows[i];
+        if (row->change == change && row->key.data[0] == table &&
+            (kind == 0 || row->key.data[9] == kind))
+            return true;
+    }
+    return false;
+}
+
+static void kept_rig_open(unsigned workers, uint32_t sweep_ms)
+{
+    clock_use(&moved_clock);
+    rig_open(workers);
+    broker_fall();
+    broker_bury();
+    store.inner = rig.storage;
+    rig.storage = &refusing_storage;
+    rig.options.sweep_ms = sweep_ms;
+    broker_rise(workers);
+}
+
+static void kept_rig_close(void)
+{
+    rig_close();
+    rig.options.sweep_ms = 0;
+    clock_use(NULL);
+}
+
+static void change_row(enum storage_change change, struct span key)
+{
+    struct storage_row row = {
+        .change = change, .key = key, .value = span_from_text("\1"), .offset_at = -1};
+    struct write_call call = {.append = {.rows = &row, .row_count = 1}};
+    request_init(&call.append.request, rig.loops[0], write_call_done);
+    memory_storage_ops.append(store.inner, &call.append);
+    rig_await(&call.done);
+}
+
+/* The share of the first row there is. */
+struct found_call {
+    struct storage_scan scan;
+    atomic_bool done;
+    uint64_t share;
+};
+
+static void found_done(struct request *request, enum status status)
+{
+    struct found_call *call = container_of(request, struct found_call, scan.request);
+    struct span key, value;
+    size_t at = 0;
+    CHECK(status == STATUS_OK && storage_scan_next(&call->scan, &at, &key, &value));
+    call->share = load_u64(key.data + 1);
+    blob_unref(call->scan.rows);
+    atomic_store(&call->done, true);
+}
+
+static uint64_t first_share(void)
+{
+    uint8_t first = TABLE_SHARE, end = TABLE_SHARE + 1;
+    struct found_call call = {.scan = {.first = span_of(&first, 1), .end = span_of(&end, 1)}};
+    request_init(&call.scan.request, rig.loops[0], found_done);
+    memory_storage_ops.scan(store.inner, &call.scan);
+    rig_await(&call.done);
+    return call.share;
+}
+
+/* ------------------------------------------------ members */
+
+static enum status share_join(struct peer *peer)
+{
+    return peer_subscribe_item(peer, (struct subscribe_item){.filter = span_from_text("t"),
+                                                             .share = span_from_text("g"),
+                                                             .guarantee = GUARANTEE_AT_LEAST_ONCE});
+}
+
+static void share_leave_run(void *context)
+{
+    struct peer *peer = context;
+    CHECK(broker_unsubscribe_shared(&peer->client, span_from_text("g"), span_from_text("t")) ==
+          STATUS_OK);
+}
+
+static void share_leave(struct peer *peer)
+{
+    on(peer->worker, share_leave_run, peer);
+}
+
+/* As adapters do it: it has its place before it begins. */
+static struct peer *member(unsigned worker, const char *id)
+{
+    struct peer *peer = peer_new(worker, id);
+    const struct broker_attach attach = {.expiry_s = UINT32_MAX};
+    bool present;
+    assert_int_equal(session_find(peer, attach, &present), STATUS_OK);
+    assert_int_equal(share_join(peer), STATUS_OK);
+    on(peer->worker, session_begin_run, peer);
+    return peer;
+}
+
+static void end_run(void *context)
+{
+    broker_session_expiry(&((struct peer *)context)->client, 0);
+}
+
+static void session_over(struct peer *peer)
+{
+    on(peer->worker, end_run, peer);
+    peer_close(peer);
+}
+
+/* ------------------------------------------------ the end of a share */
+
+static bool ends_share(const struct storage_append *append)
+{
+    return has_row(append, STORAGE_DELETE_RANGE, TABLE_SHARE, 0);
+}
+
+/* A session joins while the share ends: that takes what is said of records with it, and not that
+ * the session takes part. */
+static void a_share_ends_without_whoever_joins(void **state)
+{
+    uint8_t joins[SHARE_ROW_KEY], gone[SHARE_ROW_KEY], back[SHARE_ROW_KEY];
+    bool swept = *(unsigned *)*state != 0;
+    kept_rig_open(1, 1);
+    struct peer *peer = member(0, "a");
+    uint64_t share = first_share();
+    share_member_key(share, 77, joins);
+    share_row_key(share, SHARE_KIND_GONE, 1, 1, gone);
+    share_row_key(share, SHARE_KIND_RETURNED, 1, 2, back);
+    change_row(STORAGE_PUT, span_of(gone, sizeof gone));
+    change_row(STORAGE_PUT, span_of(back, sizeof back));
+    if (swept) { /* the last member goes while nobody is there */
+        peer_close(peer);
+        peer = peer_new(0, "a");
+        store_set(NULL, ends_share, 0);
+        struct broker_attach attach = {.clean = true};
+        bool present;
+        assert_int_equal(session_attach(peer, attach, &present), STATUS_OK);
+    } else {
+        store_set(NULL, ends_share, 0);
+        share_leave(peer);
+    }
+    await(count_of(&store.append_count) == 1);
+    change_row(STORAGE_PUT, span_of(joins, sizeof joins));
+    store_goes_on();
+    await(rows_of(TABLE_SHARE) == 1);
+    rig_calm();
+    assert_int_equal(rows_of(TABLE_SHARE), 1);
+    peer_close(peer);
+    kept_rig_close();
+}
+
+/* What the sessions of an earlier life have given back is none of the next one's. */
+static void a_share_begins_anew(void **state)
+{
+    (void)state;
+    uint8_t gone[SHARE_ROW_KEY], back[SHARE_ROW_KEY];
+    kept_rig_open(1, 1);
+    struct peer *peer = member(0, "a");
+    uint64_t share = first_share();
+    share_leave(peer);
+    await(rows_of(TABLE_SHARE) == 0 && rows_of(TABLE_SESSION) == 1);
+    share_row_key(share, SHARE_KIND_GONE, 1, 1, gone);
+    share_row_key(share, SHARE_KIND_RETURNED, 1, 2, back);
+    change_row(STORAGE_PUT, span_of(gone, sizeof gone));
+    change_row(STORAGE_PUT, span_of(back, sizeof back));
+    assert_int_equal(share_join(peer), STATUS_OK);
+    assert_int_equal(rows_of(TABLE_SHARE), 1);
+    peer_close(peer);
+    kept_rig_close();
+}
+
+/* Whoever leaves makes the sweep look; while others are there, it looks once. */
+static void leaving_leaves_nothing_due(void **state)
+{
+    (void)state;
+    kept_rig_open(1, 1);
+    struct peer *stays = member(0, "stays"), *peer = member(0, "a");
+    for (unsigned i = 0; i < 3; i++) {
+        share_leave(peer);
+        rig_calm();
+        assert_int_equal(share_join(peer), STATUS_OK);
+    }
+    session_over(peer);
+    await(rows_of(TABLE_SESSION_DUE) == 0);
+    assert_int_equal(rows_of(TABLE_SHARE), 1);
+    peer_close(stays);
+    kept_rig_close();
+}
+
+/* ------------------------------------------------ storage refuses */
+
+static bool names_a_share(const struct storage_append *append)
+{
+    return has_row(append, STORAGE_PUT, TABLE_SHARE, SHARE_KIND_GONE) ||
+           has_row(append, STORAGE_DELETE, TABLE_SHARE, SHARE_KIND_MEMBER);
+}
+
+/* What a session could not take over when its client went goes to another member. */
+static void not_taken_over_goes_back(void **state)
+{
+    kept_rig_open(*(unsigned *)*state, 0);
+    struct peer *writer = peer_new(0, "w"), *a = member(1, "a");
+    store_set(names_a_share, NULL, 0);
+    publish_many(writer, "t", GUARANTEE_AT_LEAST_ONCE, 0, 5);
+    await_records(a, 5);
+    struct peer *b = member(2, "b");
+    peer_close(a);
+    await_records(b, 5);
+    store_goes_on();
+    peer_close(b);
+    peer_close(writer);
+    kept_rig_close();
+}
+
+/* That it left could not be stored: at its end it does not take part any longer nevertheless. */
+static void leaves_at_its_end(void **state)
+{
+    kept_rig_open(*(unsigned *)*state, 1);
+    struct peer *peer = member(1, "a");
+    store_set(names_a_share, NULL, 0);
+    share_leave(peer);
+    await(count_of(&store.refused_count) == 1);
+    rig_calm();
+    store_goes_on();
+    session_over(peer);
+    await(rows_of(TABLE_SHARE) == 0);
+    await(rows_of(TABLE_SESSION) == 0 && rows_of(TABLE_SESSION_DUE) == 0);
+    kept_rig_close();
+}
+
+/* ------------------------------------------------ what a crash leaves */
+
+/* A subscribe that broke off: by its rows the session takes part, but it has no place. */
+static void takes_part_without_a_place(void **state)
+{
+    (void)state;
+    uint8_t own[SESSION_STATE_KEY], takes_part[SHARE_ROW_KEY];
+    bool present;
+    kept_rig_open(1, 0);
+    put_session("a", &(struct session_name_row){.session = 7, .expiry_s = UINT32_MAX});
+    session_kind_key(7, SESSION_KIND_SHARE, 5, own);
+    share_member_key(5, 7, takes_part);
+    change_row(STORAGE_PUT, span_of(own, sizeof own));
+    change_row(STORAGE_PUT, span_of(takes_part, sizeof takes_part));
+    broker_fall();
+    broker_bury();
+    broker_rise(1);
+    struct peer *peer = peer_attach(0, "a", UINT32_MAX, NULL, &present);
+    assert_true(present);
+    await(rows_of(TABLE_SHARE) == 0 && rows_of(TABLE_SESSION_STATE) == 0);
+    peer_close(peer);
+    kept_rig_close();
+}
+
+static bool ends_session(const struct storage_append *append)
+{
+    return has_row(append, STORAGE_DELETE_RANGE, TABLE_SESSION_STATE, 0);
+}
+
+/* What a session that is over had of a share goes back once, also when the rest of its end has to
+ * be done again; what it has of its own stays until then. */
+static void goes_back_once(void **state)
+{
+    (void)state;
+    const struct session_mark mark = {.partition = 3, .next = 9, .commit = 12};
+    const struct session_flight flights[] = {
+        {.partition = 3, .offset = 4, .number = 1, .state = FLIGHT_SENT, .guarantee = 1},
+        {.partition = 3,
+         .offset = 5,
+         .number = 2,
+         .state = FLIGHT_SENT,
+         .guarantee = 1,
+         .share = 5},
+        {.partition = 3,
+         .offset = 6,
+         .number = 3,
+         .state = FLIGHT_SENT,
+         .guarantee = 2,
+         .share = 5},
+    };
+    const struct session_name name = session_name_of(TENANT_DEFAULT, span_from_text("a"));
+    uint8_t key[SESSION_STATE_KEY], due[SESSION_DUE_KEY], back[SHARE_ROW_KEY];
+    struct buf row;
+    buf_init(&row, 4096);
+    struct pack pack = pack_into(&row);
+    session_position_begin(&pack, 10, &mark, 1, 3);
+    for (unsigned i = 0; i < 3; i++)
+        session_flight_encode(&pack, &flights[i]);
+    kept_rig_open(1, 1);
+    put_session("a", &(struct session_name_row){
+                         .session = 7, .expiry_s = 1, .ended_ms = 1, .due_ms = 1001});
+    session_kind_key(7, SESSION_KIND_POSITION, 0, key);
+    put_row(span_of(key, sizeof key), buf_span(&row));
+    buf_deinit(&row);
+    session_due_key(1001, &name, due);
+    store_set(ends_session, NULL, 0);
+    change_row(STORAGE_PUT, span_of(due, sizeof due));
+    broker_fall();
+    broker_bury();
+    broker_rise(1);
+    await(count_of(&store.refused_count) > 1);
+    assert_int_equal(rows_of(TABLE_SHARE), 1);
+    share_row_key(5, SHARE_KIND_RETURNED, 3, 5, back);
+    change_row(STORAGE_DELETE, span_of(back, sizeof back)); /* somebody has it */
+    assert_int_equal(rows_of(TABLE_SHARE), 0);
+    store_goes_on();
+    await(rows_of(TABLE_SESSION) == 0 && rows_of(TABLE_SESSION_STATE) == 0);
+    assert_int_equal(rows_of(TABLE_SHARE), 0);
+    kept_rig_close();
+}
+
+/* Positions of sessions that answer for nothing: of the share, as it ends. */
+static bool is_position(const struct storage_append *append)
+{
+    return has_row(append, STORAGE_PUT, TABLE_SESSION_STATE, SESSION_KIND_POSITION) &&
+           !has_row(append, STORAGE_PUT, TABLE_SHARE, SHARE_KIND_GONE);
+}
+
+/* A record that was given back goes to a session again before the share's own position has passed
+ * it: the share comes to it later, and must not show it once more. */
+static void passed_later(void **state)
+{
+    (void)state;
+    bool present;
+    kept_rig_open(1, 0);
+    struct peer *writer = peer_new(0, "w"), *a = member(0, "a");
+    peer_close(member(0, "b"));
+    store_set(is_position, NULL, 0);
+    publish_many(writer, "t", GUARANTEE_AT_LEAST_ONCE, 0, 1);
+    await_records(a, 1);
+    peer_close(a);
+    await(count_of(&store.refused_count) > 0); /* the share's last position is one before it */
+    rig_calm();
+    store_set(NULL, NULL, 0);
+    a = peer_new(0, "a");
+    struct broker_attach attach = {.clean = true};
+    assert_int_equal(session_attach(a, attach, &present), STATUS_OK);
+    peer_close(a);
+    assert_int_equal(rows_of(TABLE_SHARE), 3); /* b, gone, given back */
+
+    store_set(NULL, NULL, TABLE_FILTER_INDEX);
+    struct peer *b = member(0, "b");
+    await_records(b, 1); /* as given back */
+    await(count_of(&store.scan_count) == 1);
+    peer_close(b);
+    rig_calm();
+    store_goes_on();
+    rig_calm();
+    b = member(0, "b");
+    await_records(b, 1); /* again */
+    publish_many(writer, "t", GUARANTEE_AT_LEAST_ONCE, 1, 1);
+    await_records(b, 2);
+    assert_int_not_equal(b->records[0].offset, b->records[1].offset);
+    peer_close(b);
+    peer_close(writer);
+    kept_rig_close();
+}
+
+int main(void)
+{
+    static unsigned none = 0, one = 1, three = 3;
+#define BOTH(test) cmocka_unit_test_prestate(test, &one), cmocka_unit_test_prestate(test, &three)
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_prestate(a_share_ends_without_whoever_joins, &none),
+        cmocka_unit_test_prestate(a_share_ends_without_whoever_joins, &one),
+        cmocka_unit_test(a_share_begins_anew),
+        cmocka_unit_test(leaving_leaves_nothing_due),
+        BOTH(not_taken_over_goes_back),
+        BOTH(leaves_at_its_end),
+        cmocka_unit_test(takes_part_without_a_place),
+        cmocka_unit_test(goes_back_once),
+        cmocka_unit_test(passed_later),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

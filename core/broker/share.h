@@ -7,6 +7,7 @@
  *
  *   home: share, member --parcel: records--> client's worker: seat --deliver--> client
  *         share, member <--slip: sent or settled, given back, ready, stopped, ended-- seat
+ *         share, member --nothing waits--> seat, when it has asked
  *
  * A seat that cannot take a record gives it back and says ready when it can again. Parcels packed
  * before that carry an older epoch and are given back too, so that records keep their order.

@@ -267,7 +267,8 @@ static void erase_old(struct attaching *attaching, struct session_rows *rows)
     uint64_t *held = heap_array(attaching->filter_count + 1, sizeof *held);
     for (uint32_t i = 0; i < attaching->filter_count; i++)
         held[i] = attaching->filters[i].index;
-    session_returns_add(rows, attaching->returns, attaching->return_count);
+    session_returns_add(rows, attaching->session->name.tenant, attaching->old, attaching->returns,
+                        attaching->return_count);
     for (uint32_t i = 0; i < attaching->share_count; i++)
         session_share_erase(rows, attaching->session->name.tenant, attaching->old,
                             attaching->shares[i]);

@@ -305,8 +305,8 @@ void session_returns_load(const struct session_position *position, struct sessio
                           uint32_t *count);
 /* The row without them. */
 void session_returns_drop(const struct session_position *position, struct buf *to);
-void session_returns_add(struct session_rows *rows, const struct session_return *returns,
-                         uint32_t count);
+void session_returns_add(struct session_rows *rows, uint64_t tenant, uint64_t session,
+                         const struct session_return *returns, uint32_t count);
 /* What a share that is over says of records: never who takes part, for that may be somebody who
  * joins just now and whose share begins anew. */
 void session_share_clear(struct session_rows *rows, uint64_t share);

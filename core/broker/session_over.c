@@ -119,6 +119,7 @@ static void share_found(struct session_sweep *sweep, enum status status)
         memcpy(sweep->keys[0], key.data, SESSION_STATE_KEY);
         share_member_key(share, sweep->row.session, sweep->keys[1]);
         share_due_key(sweep->name.tenant, share, sweep->row.session, sweep->keys[2]);
+        share_due_value(share, sweep->keys[3]);
     }
     if (status == STATUS_OK)
         blob_unref(sweep->scan.rows);
@@ -131,8 +132,8 @@ static void share_found(struct session_sweep *sweep, enum status status)
             sweep_row(STORAGE_DELETE, span_of(sweep->keys[0], SESSION_STATE_KEY), (struct span){0});
         sweep->rows[1] =
             sweep_row(STORAGE_DELETE, span_of(sweep->keys[1], SHARE_ROW_KEY), (struct span){0});
-        sweep->rows[2] =
-            sweep_row(STORAGE_PUT, span_of(sweep->keys[2], SESSION_DUE_KEY), span_of("\1", 1));
+        sweep->rows[2] = sweep_row(STORAGE_PUT, span_of(sweep->keys[2], SESSION_DUE_KEY),
+                                   span_of(sweep->keys[3], SHARE_DUE));
         sweep_write(sweep, 3, share_left);
     }
 }
@@ -161,6 +162,32 @@ static void returned(struct session_sweep *sweep, enum status status)
         leave_on(sweep);
 }
 
+/* Its records as rows of their shares, which the sweep looks at next, and its position without. */
+static void give_back(struct session_sweep *sweep)
+{
+    uint32_t count = sweep->return_count;
+    enum { BYTES = SHARE_ROW_KEY + SESSION_DUE_KEY + SHARE_DUE };
+    sweep->more = heap_new((2 * count + 1) * sizeof *sweep->more + count * BYTES);
+    uint8_t *to = (uint8_t *)(sweep->more + 2 * count + 1);
+    uint32_t row = 0;
+    for (uint32_t i = 0; i < count; i++, to += BYTES) {
+        const struct session_return *back = &sweep->returns[i];
+        uint8_t *due = to + SHARE_ROW_KEY, *which = due + SESSION_DUE_KEY;
+        share_row_key(back->share, SHARE_KIND_RETURNED, back->partition, back->offset, to);
+        sweep->more[row++] = sweep_row(STORAGE_PUT, span_of(to, SHARE_ROW_KEY), span_of("\1", 1));
+        if (i > 0 && back->share == back[-1].share)
+            continue;
+        share_due_key(sweep->name.tenant, back->share, sweep->row.session, due);
+        share_due_value(back->share, which);
+        sweep->more[row++] =
+            sweep_row(STORAGE_PUT, span_of(due, SESSION_DUE_KEY), span_of(which, SHARE_DUE));
+    }
+    session_kind_key(sweep->row.session, SESSION_KIND_POSITION, 0, sweep->keys[0]);
+    sweep->more[row++] = sweep_row(STORAGE_PUT, span_of(sweep->keys[0], SESSION_STATE_KEY),
+                                   buf_span(&sweep->position));
+    sweep_write_these(sweep, sweep->more, row, DURABLE_SYNC, returned);
+}
+
 /* What it had in flight of shares goes back before anything else of it goes: once, also when the
  * rest has to be done again. */
 static void position_found(struct session_sweep *sweep, enum status status)
@@ -176,24 +203,12 @@ static void position_found(struct session_sweep *sweep, enum status status)
     }
     if (status == STATUS_OK)
         blob_unref(sweep->scan.rows);
-    uint32_t count = sweep->return_count;
-    if (status != STATUS_OK || count == 0) {
+    if (status != STATUS_OK || sweep->return_count == 0) {
         buf_deinit(&sweep->position);
         share_left(sweep, status);
         return;
     }
-    sweep->more = heap_new((count + 1) * sizeof *sweep->more + count * SHARE_ROW_KEY);
-    uint8_t *keys = (uint8_t *)(sweep->more + count + 1);
-    for (uint32_t i = 0; i < count; i++) {
-        const struct session_return *back = &sweep->returns[i];
-        uint8_t *to = keys + (size_t)i * SHARE_ROW_KEY;
-        share_row_key(back->share, SHARE_KIND_RETURNED, back->partition, back->offset, to);
-        sweep->more[i] = sweep_row(STORAGE_PUT, span_of(to, SHARE_ROW_KEY), span_of("\1", 1));
-    }
-    session_kind_key(sweep->row.session, SESSION_KIND_POSITION, 0, sweep->keys[0]);
-    sweep->more[count] = sweep_row(STORAGE_PUT, span_of(sweep->keys[0], SESSION_STATE_KEY),
-                                   buf_span(&sweep->position));
-    sweep_write_these(sweep, sweep->more, count + 1, DURABLE_SYNC, returned);
+    give_back(sweep);
 }
 
 void sweep_erase(struct session_sweep *sweep)

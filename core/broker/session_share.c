@@ -211,16 +211,23 @@ void session_shares_leave(struct session *session)
 }
 
 /* The sweep looks whether anybody is left. */
+static void put_due(struct session_rows *rows, uint64_t tenant, uint64_t session, uint64_t share)
+{
+    uint8_t due[SESSION_DUE_KEY], value[SHARE_DUE];
+    share_due_key(tenant, share, session, due);
+    share_due_value(share, value);
+    session_rows_add(rows, STORAGE_PUT, span_of(due, sizeof due), span_of(value, sizeof value));
+}
+
 void session_share_erase(struct session_rows *rows, uint64_t tenant, uint64_t session,
                          uint64_t share)
 {
-    uint8_t own[SESSION_STATE_KEY], member[SHARE_ROW_KEY], due[SESSION_DUE_KEY];
+    uint8_t own[SESSION_STATE_KEY], member[SHARE_ROW_KEY];
     session_kind_key(session, SESSION_KIND_SHARE, share, own);
     session_rows_add(rows, STORAGE_DELETE, span_of(own, sizeof own), (struct span){0});
     share_member_key(share, session, member);
     session_rows_add(rows, STORAGE_DELETE, span_of(member, sizeof member), (struct span){0});
-    share_due_key(tenant, share, session, due);
-    session_rows_add(rows, STORAGE_PUT, span_of(due, sizeof due), span_of("\1", 1));
+    put_due(rows, tenant, session, share);
 }
 
 /* ------------------------------------------------ the end */
@@ -268,11 +275,13 @@ void session_returns_drop(const struct session_position *position, struct buf *t
     heap_free(marks);
 }
 
-void session_returns_add(struct session_rows *rows, const struct session_return *returns,
-                         uint32_t count)
+void session_returns_add(struct session_rows *rows, uint64_t tenant, uint64_t session,
+                         const struct session_return *returns, uint32_t count)
 {
     for (uint32_t i = 0; i < count; i++) {
         uint8_t key[SHARE_ROW_KEY];
+        if (i == 0 || returns[i].share != returns[i - 1].share)
+            put_due(rows, tenant, session, returns[i].share);
         share_row_key(returns[i].share, SHARE_KIND_RETURNED, returns[i].partition,
                       returns[i].offset, key);
         session_rows_add(rows, STORAGE_PUT, span_of(key, sizeof key), span_of("\1", 1));
@@ -356,7 +365,8 @@ void session_share_last(struct session *session, struct session_rows *rows)
         return;
     }
     leave_flights(session, rows, over);
-    session_returns_add(rows, session->returns, session->return_count);
+    session_returns_add(rows, session->name.tenant, session->id, session->returns,
+                        session->return_count);
     for (uint32_t i = 0; over && i < session->share_count; i++)
         session_share_erase(rows, session->name.tenant, session->id, session->shares[i]);
 }

@@ -9,9 +9,9 @@
  *   every ten minutes    filters' index rows: those of records that are gone, and of filters that
  *                        no session holds
  *
- * The session of a share has a due row for each session that has left it: it goes when nobody is
- * left. A session is only touched while its name is claimed, so nobody can attach to it meanwhile.
- */
+ * A share has a due row for each session that has left it or given back to it: it goes when nobody
+ * is left, and what was given back to one that is over goes as well.
+ * A session is only touched while its name is claimed, so nobody can attach to it meanwhile. */
 #include "core/broker/session_sweep.h"
 #include "core/broker/share.h"
 
@@ -276,7 +276,9 @@ static void claimed_row(struct session_sweep *sweep, enum status status)
     struct blob *rows = status == STATUS_OK ? sweep->scan.rows : NULL;
     if (status != STATUS_OK) {
         sweep_session_over(sweep, status);
-    } else if (found && sweep->share != 0) {
+    } else if (sweep->share != 0) {
+        if (!found) /* only what sessions have given back since it is over */
+            sweep->row = (struct session_name_row){0};
         look_for_members(sweep);
     } else if (sweep->crashed) {
         if (!found || !is_crashed(&sweep->row))
@@ -313,10 +315,13 @@ static void named(struct session_sweep *sweep, enum status status)
 {
     bool found = status == STATUS_OK && decode_name(sweep);
     struct blob *rows = status == STATUS_OK ? sweep->scan.rows : NULL;
-    sweep->share = found ? share_of_name(sweep->row.name) : 0;
+    uint8_t text[SHARE_NAME];
+    sweep->share = found ? share_of_name(sweep->row.name) : sweep->due_share;
+    struct span name = sweep->share != 0 ? share_name(sweep->share, text) : sweep->row.name;
+    found |= status == STATUS_OK && sweep->share != 0;
     if (found)
         sweep->claim = name_claim_free(&sweep->worker->broker->names, sweep->worker->loop,
-                                       sweep->name.tenant, sweep->row.name, sweep, not_replaced);
+                                       sweep->name.tenant, name, sweep, not_replaced);
     blob_unref(rows);
     if (status == STATUS_OK && !found) {
         drop_due(sweep);
@@ -355,6 +360,7 @@ static void next_session(struct session_sweep *sweep)
     sweep->page_next_size = key.size + 1;
     size_t at = sweep->crashed ? 1 : 9;
     sweep->due_ms = sweep->crashed ? 0 : load_u64(key.data + 1);
+    sweep->due_share = sweep->crashed ? 0 : share_of_due(value);
     sweep->name = (struct session_name){
         .tenant = load_u64(key.data + at),
         .hash = {load_u64(key.data + at + 8), load_u64(key.data + at + 16)},

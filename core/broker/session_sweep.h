@@ -40,7 +40,8 @@ struct session_sweep {
     struct blob *will; /* the row that holds it */
     struct span will_row;
     struct will_publish publish;
-    uint64_t share; /* whose session it is; 0: a client's */
+    uint64_t share;     /* whose session it is, or was; 0: a client's */
+    uint64_t due_share; /* of the due row */
     struct session_return *returns;
     uint32_t return_count;
     struct buf position; /* the row without these */

@@ -30,6 +30,16 @@ void share_due_key(uint64_t tenant, uint64_t share, uint64_t session, uint8_t ke
     session_due_key(session & UINT32_MAX, &name, key); /* milliseconds: early in 1970 */
 }
 
+void share_due_value(uint64_t share, uint8_t value[SHARE_DUE])
+{
+    store_u64(value, share);
+}
+
+uint64_t share_of_due(struct span value)
+{
+    return value.size == SHARE_DUE ? load_u64(value.data) : 0;
+}
+
 bool share_row_decode(struct span key, enum share_kind *kind, struct share_ref *ref)
 {
     if (key.size != SHARE_ROW_KEY || key.data[0] != TABLE_SHARE)

@@ -33,8 +33,11 @@ void share_row_key(uint64_t share, enum share_kind kind, uint64_t partition, uin
                    uint8_t key[SHARE_ROW_KEY]);
 void share_member_key(uint64_t share, uint64_t session, uint8_t key[SHARE_ROW_KEY]);
 /* Of the row that makes the sweep look whether anybody takes part when that session does not any
- * longer: one for each session, due at once, so that neither is another's deleted nor do they pile
- * up. */
+ * longer, or has given back to the share: one for each session, due at once, so that neither is
+ * another's deleted nor do they pile up. Its value says which share, should that be over. */
+enum { SHARE_DUE = 8 };
+void share_due_value(uint64_t share, uint8_t value[SHARE_DUE]);
+uint64_t share_of_due(struct span value); /* 0: of no share */
 void share_due_key(uint64_t tenant, uint64_t share, uint64_t session, uint8_t key[SESSION_DUE_KEY]);
 /* False: not the key of a record's row. */
 bool share_row_decode(struct span key, enum share_kind *kind, struct share_ref *ref);

@@ -296,6 +296,30 @@ static void a_share_begins_anew(void **state)
     kept_rig_close();
 }
 
+/* What a session gives back to a share that is over is nobody's. */
+static void given_back_to_nobody(void **state)
+{
+    bool clean = *(unsigned *)*state != 0;
+    kept_rig_open(1, 1);
+    struct peer *writer = peer_new(0, "w"), *peer = member(0, "a");
+    publish_many(writer, "t", GUARANTEE_AT_LEAST_ONCE, 0, 3);
+    await_records(peer, 3);
+    share_leave(peer); /* and the session keeps what it has */
+    peer_close(peer);
+    await(rows_of(TABLE_SESSION) == 1 && rows_of(TABLE_SHARE) == 0);
+    peer = peer_new(0, "a");
+    struct broker_attach attach = {.clean = clean, .expiry_s = clean ? 0 : 1};
+    bool present;
+    assert_int_equal(session_attach(peer, attach, &present), STATUS_OK);
+    peer_close(peer);
+    if (!clean)
+        atomic_fetch_add(&clock_ahead_ms, 5000);
+    await(rows_of(TABLE_SESSION) == 0);
+    await(rows_of(TABLE_SHARE) == 0 && rows_of(TABLE_SESSION_DUE) == 0);
+    peer_close(writer);
+    kept_rig_close();
+}
+
 /* Whoever leaves makes the sweep look; while others are there, it looks once. */
 static void leaving_leaves_nothing_due(void **state)
 {
@@ -420,19 +444,21 @@ static void goes_back_once(void **state)
     put_row(span_of(key, sizeof key), buf_span(&row));
     buf_deinit(&row);
     session_due_key(1001, &name, due);
+    share_member_key(5, 99, back); /* somebody takes part */
+    change_row(STORAGE_PUT, span_of(back, sizeof back));
     store_set(ends_session, NULL, 0);
     change_row(STORAGE_PUT, span_of(due, sizeof due));
     broker_fall();
     broker_bury();
     broker_rise(1);
     await(count_of(&store.refused_count) > 1);
-    assert_int_equal(rows_of(TABLE_SHARE), 1);
+    assert_int_equal(rows_of(TABLE_SHARE), 2);
     share_row_key(5, SHARE_KIND_RETURNED, 3, 5, back);
     change_row(STORAGE_DELETE, span_of(back, sizeof back)); /* somebody has it */
-    assert_int_equal(rows_of(TABLE_SHARE), 0);
+    assert_int_equal(rows_of(TABLE_SHARE), 1);
     store_goes_on();
     await(rows_of(TABLE_SESSION) == 0 && rows_of(TABLE_SESSION_STATE) == 0);
-    assert_int_equal(rows_of(TABLE_SHARE), 0);
+    assert_int_equal(rows_of(TABLE_SHARE), 1);
     kept_rig_close();
 }
 
@@ -491,6 +517,8 @@ int main(void)
         cmocka_unit_test_prestate(a_share_ends_without_whoever_joins, &none),
         cmocka_unit_test_prestate(a_share_ends_without_whoever_joins, &one),
         cmocka_unit_test(a_share_begins_anew),
+        cmocka_unit_test_prestate(given_back_to_nobody, &none),
+        cmocka_unit_test_prestate(given_back_to_nobody, &one),
         cmocka_unit_test(leaving_leaves_nothing_due),
         BOTH(not_taken_over_goes_back),
         BOTH(leaves_at_its_end),

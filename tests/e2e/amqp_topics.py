@@ -330,7 +330,8 @@ def a_drained_member_gets_nothing(running):
     connection.wait(lambda: drained.link.credit == 0, timeout=SECONDS)
     other.link.flow(8)
     send(connection, "/topics/shared/d", *[Message(body=i) for i in range(4)])
-    assert [m.body for m in take(other, 4)] == [0, 1, 2, 3]
+    # What the share gave the drained one before it heard of the drain comes back, and behind the rest.
+    assert sorted(m.body for m in take(other, 4)) == [0, 1, 2, 3]
     connection.close()
 
 

@@ -20,64 +20,9 @@
 #include "core/queue/dedup.h"
 #include "core/queue/dedup_impl.h"
 #include "storage/memory/memory.h"
+#include "tests/unit/door.h"
 
 enum { PARTITION = 7, WINDOW_MS = 80000, ITEMS = 24 };
-
-/* The memory engine behind a door: appends can be held back or refused. */
-struct door {
-    struct storage storage;
-    struct storage *inner;
-    bool hold;
-    enum status refuse;
-    struct storage_append *held[256];
-    unsigned held_count;
-};
-static struct door door;
-
-static inline void door_append(struct storage *storage, struct storage_append *append)
-{
-    (void)storage;
-    if (door.hold) {
-        CHECK(door.held_count < 256);
-        door.held[door.held_count++] = append;
-    } else if (door.refuse != STATUS_OK) {
-        request_complete(&append->request, door.refuse);
-    } else {
-        door.inner->ops->append(door.inner, append);
-    }
-}
-
-static inline void door_let_pass(void)
-{
-    door.hold = false;
-    for (unsigned i = 0; i < door.held_count; i++)
-        door_append(NULL, door.held[i]);
-    door.held_count = 0;
-}
-
-static inline void door_scan(struct storage *storage, struct storage_scan *scan)
-{
-    (void)storage;
-    door.inner->ops->scan(door.inner, scan);
-}
-static inline void door_floor(struct storage *storage, struct storage_floor *floor)
-{
-    (void)storage;
-    door.inner->ops->floor(door.inner, floor);
-}
-static inline void door_bounds(struct storage *storage, struct storage_bounds *bounds)
-{
-    (void)storage;
-    door.inner->ops->bounds(door.inner, bounds);
-}
-
-static const struct storage_ops door_ops = {
-    .name = "door",
-    .append = door_append,
-    .scan = door_scan,
-    .floor = door_floor,
-    .bounds = door_bounds,
-};
 
 static int64_t wall_ms = 1000000;
 

@@ -58,6 +58,21 @@ static struct batch *single(struct batch_builder *builder, const struct record *
     return batch_builder_add(builder, &input) == STATUS_OK ? batch_builder_seal(builder) : NULL;
 }
 
+/* Not before a scan of the sweep would find them. */
+static void rows_over(void *context, int64_t expires_at_ms)
+{
+    struct broker_worker *worker = context;
+    retained_sweep_expect(worker->broker, expires_at_ms);
+}
+
+static void derive_expiry(int64_t expires_at_ms, struct log_derived *derived)
+{
+    if (expires_at_ms == INT64_MAX || (derived->over != NULL && derived->note <= expires_at_ms))
+        return;
+    derived->over = rows_over;
+    derived->note = expires_at_ms;
+}
+
 static void derive_record(struct broker_worker *worker, uint64_t tenant, uint64_t partition,
                           uint32_t index, const struct record *record, struct log_derived *derived)
 {
@@ -82,7 +97,7 @@ static void derive_record(struct broker_worker *worker, uint64_t tenant, uint64_
     memcpy(log_derived_key(row), key, key_size);
     retained_value_head(partition, log_derived_value(row));
     memcpy(log_derived_value(row) + RETAINED_VALUE_HEAD, batch->bytes->bytes, size);
-    retained_sweep_expect(worker->broker, deliver_expiry(record));
+    derive_expiry(deliver_expiry(record), derived);
     row->offset_at = RETAINED_OFFSET_AT;
     row->commit_in_value = RETAINED_COMMIT_AT;
     row->patch_record = index;

@@ -31,7 +31,7 @@ struct retained_sweep {
 
 void retained_sweep_expect(struct broker *broker, int64_t expires_at_ms)
 {
-    int64_t due_ms = atomic_load_explicit(&broker->retained_due_ms, memory_order_relaxed);
+    int64_t due_ms = atomic_load(&broker->retained_due_ms);
     while (expires_at_ms < due_ms &&
            !atomic_compare_exchange_weak(&broker->retained_due_ms, &due_ms, expires_at_ms))
         continue;
@@ -187,7 +187,7 @@ static void pass_begin(struct retained_sweep *sweep)
     sweep->running = true;
     sweep->began_ms = loop_now_ms(sweep->worker->loop);
     sweep->earliest_ms = INT64_MAX;
-    /* What is retained from here on says so itself; the pass may see it, or not. */
+    /* A row that can be found from here on says so itself; the pass may see it, or not. */
     atomic_store(&sweep->worker->broker->retained_due_ms, INT64_MAX);
     sweep->next.key[0] = TABLE_RETAINED;
     sweep->next.size = 1;

@@ -20,7 +20,7 @@ struct broker_worker;
 void retained_sweep_start(struct broker_worker *worker); /* worker 0, when it is ready */
 void retained_sweep_stop(struct broker_worker *worker);
 void retained_sweep_free(struct broker *broker);
-/* A record that expires then is retained. Any thread. */
+/* A record that expires then is retained, and its row can be found. Any thread. */
 void retained_sweep_expect(struct broker *broker, int64_t expires_at_ms);
 
 #endif

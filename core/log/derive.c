@@ -99,6 +99,8 @@ void derive_end(struct log_append *append)
     struct log_derived *derived = &append->derived;
     if (append->unit != 0 && append->batch != NULL && append->owner->derive != NULL)
         units_leave(append->owner, append);
+    if (derived->over != NULL)
+        derived->over(append->owner->context, derived->note);
     while (derived->memory != NULL) {
         struct log_memory *memory = derived->memory;
         derived->memory = memory->next;

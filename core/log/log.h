@@ -63,6 +63,11 @@ struct log_derived {
     struct storage_row *rows;
     uint32_t count, capacity;
     struct log_memory *memory; /* of keys and values */
+    /* Set by whoever derives, or NULL. On the owner's loop, with the context of derive, when the
+     * store has done with the rows, whatever has become of them: a scan sees those that are there.
+     */
+    void (*over)(void *context, int64_t note);
+    int64_t note;
 };
 /* A row with room for key and value, to be filled in before the call that asked returns; offset_at
  * is -1. */

@@ -23,7 +23,7 @@ static int64_t moved_ms(void)
 static const struct clock_source moved_clock = {real_ns, moved_ms};
 
 /* expires_ms: from now on; 0: never. */
-static void retain_until(struct peer *peer, const char *topic, const char *value,
+static void retain_begin(struct peer *peer, const char *topic, const char *value,
                          int64_t expires_ms)
 {
     char text[24];
@@ -44,8 +44,13 @@ static void retain_until(struct peer *peer, const char *topic, const char *value
     if (value[0] == '\0')
         call.publish.body = span_of("", 0);
     on(peer->worker, publish_call_run, &call);
-    struct look look = peer_look(peer);
-    await((look = peer_look(peer)).answers > 0);
+}
+
+static void retain_until(struct peer *peer, const char *topic, const char *value,
+                         int64_t expires_ms)
+{
+    retain_begin(peer, topic, value, expires_ms);
+    await(peer_look(peer).answers > 0);
     peer->answer_count = 0;
 }
 
@@ -378,8 +383,11 @@ static void rows_that_expire_are_removed(void **state)
     sweeping_rig_close();
 }
 
-/* The memory engine, but just before a row is removed another record is retained there. */
+/* The memory engine, but just before a row is removed another record is retained there; and the
+ * next retained row can be held back. */
 static struct storage *inner;
+static atomic_bool holding;
+static struct storage_append *_Atomic held;
 static struct span overtaking_value;
 static struct storage_append overtaking_append;
 static struct storage_row overtaking_row;
@@ -404,7 +412,11 @@ static void overtake_append(struct storage *storage, struct storage_append *appe
         request_init(&overtaking_append.request, rig.loops[0], overtaken_done);
         memory_storage_ops.append(inner, &overtaking_append);
     }
-    memory_storage_ops.append(inner, append);
+    if (append->row_count == 1 && append->rows[0].change == STORAGE_PUT &&
+        append->rows[0].key.data[0] == TABLE_RETAINED && atomic_exchange(&holding, false))
+        atomic_store(&held, append);
+    else
+        memory_storage_ops.append(inner, append);
 }
 
 #define PASS_ON(name, type)                                                                        \
@@ -437,10 +449,30 @@ static const struct storage_ops overtaking_ops = {
     .health = pass_health,
 };
 
+static void overtaking_rig_open(struct storage *overtaking)
+{
+    *overtaking = (struct storage){.ops = &overtaking_ops};
+    broker_fall();
+    broker_bury();
+    inner = rig.storage;
+    rig.storage = overtaking;
+    broker_rise(2);
+}
+
+static void overtaking_rig_close(void)
+{
+    broker_fall();
+    rig.storage = inner;
+    broker_bury();
+    broker_rise(1);
+    sweeping_rig_close();
+}
+
 static void what_is_retained_meanwhile_stays(void **state)
 {
     (void)state;
     sweeping_rig_open(2);
+    struct storage overtaking;
     struct peer *writer = peer_new(0, "writer");
     int64_t before = rig_metric("retained_expired_total", "");
     retain(writer, "keep", "new");
@@ -449,13 +481,8 @@ static void what_is_retained_meanwhile_stays(void **state)
     struct span key;
     size_t at = 0;
     assert_true(storage_scan_next(&call.scan, &at, &key, &overtaking_value));
-    struct storage overtaking = {.ops = &overtaking_ops};
     peer_close(writer);
-    broker_fall();
-    broker_bury();
-    inner = rig.storage;
-    rig.storage = &overtaking;
-    broker_rise(2);
+    overtaking_rig_open(&overtaking);
     writer = peer_new(0, "writer");
     retain_until(writer, "old", "old", 1000);
     atomic_fetch_add(&clock_ahead_ms, 1001);
@@ -464,12 +491,37 @@ static void what_is_retained_meanwhile_stays(void **state)
     assert_int_equal(rows_stored(), 2);
     assert_int_equal(rig_metric("retained_expired_total", ""), before);
     peer_close(writer);
-    broker_fall();
-    rig.storage = inner;
-    broker_bury();
-    broker_rise(1);
-    sweeping_rig_close();
+    overtaking_rig_close();
     blob_unref(call.scan.rows);
+}
+
+static void held_go_on_run(void *context)
+{
+    (void)context;
+    memory_storage_ops.append(inner, atomic_load(&held));
+}
+
+/* It expires on its way to the store, and a pass goes by before it is there. */
+static void what_comes_late_is_removed_as_well(void **state)
+{
+    (void)state;
+    sweeping_rig_open(2);
+    struct storage overtaking;
+    overtaking_rig_open(&overtaking);
+    struct peer *writer = peer_new(0, "writer"), *late = peer_new(1, "late");
+    atomic_store(&overtaken, 1);
+    retain_until(writer, "early", "x", 1000);
+    atomic_store(&holding, true);
+    retain_begin(late, "late", "x", 1000);
+    await(atomic_load(&held) != NULL);
+    atomic_fetch_add(&clock_ahead_ms, 1001);
+    await(rows_stored() == 0);
+    on(0, held_go_on_run, NULL);
+    await(peer_look(late).answers == 1);
+    await(rows_stored() == 0);
+    peer_close(late);
+    peer_close(writer);
+    overtaking_rig_close();
 }
 
 static unsigned one = 1, three = 3;
@@ -488,6 +540,7 @@ int main(void)
         cmocka_unit_test(rows_survive_a_restart),
         cmocka_unit_test(rows_that_expire_are_removed),
         cmocka_unit_test(what_is_retained_meanwhile_stays),
+        cmocka_unit_test(what_comes_late_is_removed_as_well),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // A page in Debian's Chromium that uses mqtt.js and rhea over WebSocket and clients/js: node check.js HTTP_PORT CLIENT_DIRECTORY
-// Then npm's ws as the WebSocket of clients/js, and its examples.
+// MQTT also over TLS: HTTPS_PORT and CA_FILE of the environment. Then npm's ws as the WebSocket of clients/js, and its examples.
 'use strict'
 const assert = require('node:assert/strict')
 const { execFileSync } = require('node:child_process')
+const { X509Certificate, createHash } = require('node:crypto')
 const fs = require('node:fs')
 const os = require('node:os')
 const path = require('node:path')
@@ -11,7 +12,9 @@ const { pathToFileURL } = require('node:url')
 const { chromium } = require('playwright-core')
 
 const [port, library] = process.argv.slice(2)
+const { HTTPS_PORT: tlsPort, CA_FILE: certificate } = process.env
 const origin = `http://127.0.0.1:${port}`
+const tlsOrigin = `https://127.0.0.1:${tlsPort}`
 const files = {
   '/page/': '<!doctype html><meta charset="utf-8"><title>test</title><script src="/page/mqtt.js"></script>' +
     '<script src="/page/rhea.js"></script>',
@@ -34,11 +37,15 @@ async function check(what, run) {
   }
 }
 
-// In the page: each MQTT version, every QoS, sizes, order.
+// In the page: each MQTT version, every QoS, sizes, order. Resolves to the subprotocols that were agreed on.
 async function overMqtt(url) {
   const { mqtt } = window
-  for (const protocolVersion of [4, 5]) {
-    const client = await mqtt.connectAsync(url, { protocolVersion, clientId: `page-${protocolVersion}`, reconnectPeriod: 0 })
+  const protocols = []
+  for (const protocolVersion of [3, 4, 5]) {
+    const client = await mqtt.connectAsync(url, {
+      protocolVersion, protocolId: protocolVersion === 3 ? 'MQIsdp' : 'MQTT', clientId: `page-${protocolVersion}`, reconnectPeriod: 0,
+    })
+    protocols.push(client.stream.socket.protocol)
     const got = []
     const sent = []
     client.on('message', (topic, payload, packet) => got.push([packet.qos, payload.length, payload.length ? payload[payload.length - 1] : 0]))
@@ -61,6 +68,7 @@ async function overMqtt(url) {
     }
     await client.endAsync()
   }
+  return protocols
 }
 
 // In the page: the client library.
@@ -140,25 +148,43 @@ async function overEvents(origin) {
   if (found.some((n, i) => n !== i)) throw new Error('out of order')
 }
 
+// Chromium trusts this key and no other that its authorities do not vouch for.
+function keyOfGateway() {
+  const key = new X509Certificate(fs.readFileSync(certificate)).publicKey.export({ type: 'spki', format: 'der' })
+  return createHash('sha256').update(key).digest('base64')
+}
+
+// The page comes from the gateway's own origin, without the gateway having to serve it.
+function servePage(page, from) {
+  return page.route(`${from}/page/**`, (route) => {
+    const name = new URL(route.request().url()).pathname
+    route.fulfill({ body: files[name], contentType: name.endsWith('.js') ? 'text/javascript' : 'text/html' })
+  })
+}
+
 async function main() {
   const profile = fs.mkdtempSync(path.join(os.tmpdir(), 'polylog-browser-'))
   const context = await chromium.launchPersistentContext(profile, {
     executablePath: process.env.CHROMIUM || '/usr/bin/chromium',
     headless: true,
     args: ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking',
-      '--disable-component-update', '--disable-sync',
+      '--disable-component-update', '--disable-sync', `--ignore-certificate-errors-spki-list=${keyOfGateway()}`,
       // A page that playwright supplies has no address, and would be kept from loopback.
       '--disable-features=LocalNetworkAccessChecks'],
   })
   try {
     const page = await context.newPage()
-    // The page comes from the gateway's own origin, without the gateway having to serve it.
-    await page.route(`${origin}/page/**`, (route) => {
-      const name = new URL(route.request().url()).pathname
-      route.fulfill({ body: files[name], contentType: name.endsWith('.js') ? 'text/javascript' : 'text/html' })
+    await servePage(page, tlsOrigin)
+    await page.goto(`${tlsOrigin}/page/`)
+    const agreed = ['mqttv3.1', 'mqtt', 'mqtt'] // MQTT 3.1, 3.1.1 and 5
+    await check('mqtt.js over WebSocket over TLS', async () => {
+      assert.deepEqual(await page.evaluate(overMqtt, `wss://127.0.0.1:${tlsPort}/mqtt`), agreed)
     })
+    await servePage(page, origin)
     await page.goto(`${origin}/page/`)
-    await check('mqtt.js over WebSocket', () => page.evaluate(overMqtt, `ws://127.0.0.1:${port}/mqtt`))
+    await check('mqtt.js over WebSocket', async () => {
+      assert.deepEqual(await page.evaluate(overMqtt, `ws://127.0.0.1:${port}/mqtt`), agreed)
+    })
     await check('clients/js in a page', () => page.evaluate(overPolylog, { url: `ws://127.0.0.1:${port}/ws`, origin }))
     await check('rhea over WebSocket', () => page.evaluate(overAmqp, `ws://127.0.0.1:${port}/amqp`))
     await check('Server-Sent Events', () => page.evaluate(overEvents, origin))

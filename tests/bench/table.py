@@ -14,11 +14,10 @@ GOALS = {
     "fanout-q0-100-w10": 6,
     "fanin-q1-100-w10": 8,
     "pairs-q1-100-w10": 8,
-    "sessions-q1-100-w10": 8,
-    "offline-1-queue": 8, "offline-1-drain": 8,
-    "offline-10-queue": 8, "offline-10-drain": 8,
-    "offline-pairs-queue": 8, "offline-pairs-drain": 8,
 }
+GOALS.update({f"sessions-q1-100-w{window}": 8 for window in (10, 20, 100)})
+GOALS.update({f"offline-{kind}-w{window}-{part}": 8
+              for kind in ("1", "10", "pairs") for window in (10, 20, 100) for part in ("queue", "drain")})
 SYSTEMS = ("polylog", "mosquitto")
 WRONG = ("lost", "unacked", "duplicated", "reordered", "errors")
 

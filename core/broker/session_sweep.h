@@ -8,28 +8,20 @@
 #include "core/broker/session.h"
 #include "core/broker/will.h"
 
-enum { KEY_MAX = 40 };
+enum {
+    KEY_MAX = 40,
+    SWEEP_HANDS = 64, /* sessions at once: what they write shares syncs */
+};
 
-struct session_sweep {
-    struct broker_worker *worker;
-    struct loop_timer timer;
-    bool closed;
-    uint64_t clean_ms; /* when index rows are looked at next */
+/* One thing at a time: a session, or what the sweep does itself. */
+struct sweep_hand {
+    struct session_sweep *sweep;
     struct storage_scan scan;
     struct log_rows write;
     struct storage_row rows[6];
     struct storage_row *more; /* rows of a write that may be many, with their keys */
     uint8_t first[KEY_MAX], end[KEY_MAX];
-    void (*scanned)(struct session_sweep *sweep, enum status status);
-
-    /* The page being worked through: due rows, or names. */
-    bool crashed; /* names */
-    bool done_crashed;
-    struct blob *page;
-    struct storage_scan page_scan;
-    size_t page_at;
-    uint8_t page_next[KEY_MAX];
-    size_t page_next_size;
+    void (*scanned)(struct sweep_hand *hand, enum status status);
 
     /* The session in hand. */
     uint64_t due_ms;
@@ -47,33 +39,53 @@ struct session_sweep {
     struct buf position; /* the row without these */
     uint8_t keys[8][KEY_MAX];
     struct buf value;
+};
+
+struct session_sweep {
+    struct broker_worker *worker;
+    struct loop_timer timer;
+    bool closed;
+    uint64_t clean_ms; /* when index rows are looked at next */
+
+    /* The page being worked through: due rows, or names. */
+    bool crashed; /* names */
+    bool done_crashed;
+    struct blob *page;
+    struct storage_scan page_scan;
+    size_t page_at;
+    uint8_t page_next[KEY_MAX];
+    size_t page_next_size;
+
+    struct sweep_hand own; /* for pages and filters */
+    struct sweep_hand hands[SWEEP_HANDS];
+    unsigned busy; /* of these */
 
     /* The filter in hand. */
     uint64_t filter, upto;
     bool finished;
 };
 
-/* session_sweep.c. The one thing under way; then scanned() or written(). */
-/* From sweep->first to sweep->end, of which so many bytes count. */
-void sweep_scan(struct session_sweep *sweep, size_t first, size_t end, uint32_t limit,
-                void (*scanned)(struct session_sweep *sweep, enum status status));
-void sweep_write(struct session_sweep *sweep, uint32_t count, /* of sweep->rows */
-                 void (*written)(struct session_sweep *sweep, enum status status));
-void sweep_write_these(struct session_sweep *sweep, struct storage_row *rows, uint32_t count,
+/* session_sweep.c. The one thing under way of a hand; then scanned() or written(). */
+/* From hand->first to hand->end, of which so many bytes count. */
+void sweep_scan(struct sweep_hand *hand, size_t first, size_t end, uint32_t limit,
+                void (*scanned)(struct sweep_hand *hand, enum status status));
+void sweep_write(struct sweep_hand *hand, uint32_t count, /* of hand->rows */
+                 void (*written)(struct sweep_hand *hand, enum status status));
+void sweep_write_these(struct sweep_hand *hand, struct storage_row *rows, uint32_t count,
                        enum durability durability,
-                       void (*written)(struct session_sweep *sweep, enum status status));
+                       void (*written)(struct sweep_hand *hand, enum status status));
 static inline struct storage_row sweep_row(enum storage_change change, struct span key,
                                            struct span value)
 {
     return (struct storage_row){.change = change, .key = key, .value = value, .offset_at = -1};
 }
 
-struct span sweep_due_key(struct session_sweep *sweep, uint64_t due_ms, uint8_t key[KEY_MAX]);
-/* Nothing more is done about the session in hand, now. */
-void sweep_session_over(struct session_sweep *sweep, enum status status);
+struct span sweep_due_key(struct sweep_hand *hand, uint64_t due_ms, uint8_t key[KEY_MAX]);
+/* Nothing more is done about the session in hand, now: the next one. */
+void sweep_session_over(struct sweep_hand *hand, enum status status);
 
 /* session_over.c */
-void sweep_erase(struct session_sweep *sweep);         /* the session in hand; then the next one */
-void sweep_erase_filters(struct session_sweep *sweep); /* and what is left: of a share */
+void sweep_erase(struct sweep_hand *hand);         /* the session in hand; then the next one */
+void sweep_erase_filters(struct sweep_hand *hand); /* and what is left: of a share */
 
 #endif

@@ -523,6 +523,38 @@ static void a_late_will_is_said_once(void **state)
     late_rig_close();
 }
 
+static uint32_t records_waiting(void)
+{
+    uint32_t count = 0;
+    pthread_mutex_lock(&late.lock);
+    for (uint32_t i = 0; i < late.append_count; i++)
+        count += late.appends[i]->batches[0].record_count;
+    pthread_mutex_unlock(&late.lock);
+    return count;
+}
+
+static void wills_that_are_due_do_not_wait_for_each_other(void **state)
+{
+    (void)state;
+    late_rig_open(2);
+    restart(1);
+    bool present;
+    struct broker_will will = will_after(50);
+    struct peer *watcher = watcher_new();
+    static const char *const names[] = {"one", "two", "three"};
+    for (unsigned i = 0; i < 3; i++)
+        peer_close(peer_attach(i % 2, names[i], 100, &will, &present));
+    await(rows_of(TABLE_SESSION_DUE) == 6);
+    let_appends_wait();
+    atomic_fetch_add(&clock_ahead_ms, 50001);
+    await(records_waiting() == 3);
+    appends_go_on();
+    await(rows_of(TABLE_SESSION_DUE) == 3);
+    await_records(watcher, 3);
+    peer_close(watcher);
+    late_rig_close();
+}
+
 /* ------------------------------------------------ its end */
 
 static void an_expired_session_does_not_go_on(void **state)
@@ -653,6 +685,7 @@ int main(void)
         cmocka_unit_test(a_share_is_not_left_by_a_broker_that_ends),
         cmocka_unit_test(a_will_waits_for_space),
         cmocka_unit_test(a_late_will_is_said_once),
+        cmocka_unit_test(wills_that_are_due_do_not_wait_for_each_other),
         cmocka_unit_test(an_expired_session_does_not_go_on),
         cmocka_unit_test(filters_that_are_refused_are_given_up),
         cmocka_unit_test(many_filters_go_at_once),

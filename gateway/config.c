@@ -55,6 +55,7 @@ static const struct key keys[] = {
     {"limit.topic_levels", NUMBER, AT(limit_topic_levels), "128", RANGE(1, LIMIT_TOPIC_LEVELS), .text = "of a topic or filter"},
     {"limit.resume_rate", NUMBER, AT(limit_resume_rate), "0", RANGE(0, 1000000), .text = "kept records to a session that comes back, per second; 0: no limit"},
     {"limit.session_records", NUMBER, AT(limit_session_records), "0", RANGE(0, INT32_MAX), .text = "kept for a session while it is away, the oldest go; 0: no limit"},
+    {"limit.session_bytes", BYTES, AT(limit_session_bytes), "0", RANGE(0, INT64_MAX), .text = "likewise in bytes; 0: no limit"},
     {"limit.connection_rate", NUMBER, AT(limit_connection_rate), "0", RANGE(0, 1000000), .text = "connections per second, of all protocols; 0: no limit"},
     {"limit.address_rate", NUMBER, AT(limit_address_rate), "0", RANGE(0, 1000000), .text = "connections per second from one address; 0: no limit"},
     {"limit.dedup_ids", NUMBER, AT(limit_dedup_ids), "2097152", RANGE(1, 1 << 26), .text = "ids of messages remembered by one worker, 64 bytes each"},

@@ -218,6 +218,7 @@ static enum status open_broker(struct gateway *gateway, struct err *err)
         .topic_levels = (uint32_t)gateway->config.limit_topic_levels,
         .resume_rate = (uint32_t)gateway->config.limit_resume_rate,
         .session_records = (uint32_t)gateway->config.limit_session_records,
+        .session_bytes = (uint64_t)gateway->config.limit_session_bytes,
         .reserved_topics = "$SYS/broker/",
         .connection_rate = (uint32_t)gateway->config.limit_connection_rate,
         .address_rate = (uint32_t)gateway->config.limit_address_rate,

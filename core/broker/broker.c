@@ -99,6 +99,8 @@ struct broker *broker_open(const struct broker_options *options, struct err *err
             metric_counter("dropped_total", "Records not delivered", "reason=\"denied\""),
         .dropped_session =
             metric_counter("dropped_total", "Records not delivered", "reason=\"session_records\""),
+        .dropped_bytes =
+            metric_counter("dropped_total", "Records not delivered", "reason=\"session_bytes\""),
         .subscriptions = metric_gauge("subscriptions", "Subscriptions to topic filters", ""),
         .live_records =
             metric_counter("live_records_total", "Records passed on without being stored", ""),

@@ -33,9 +33,11 @@ struct broker_options {
     uint32_t producer_limit;     /* with numbers, per worker; 0: LIMIT_PRODUCERS */
     uint32_t publish_rate;       /* per second and client; what is more is refused. 0: no limit */
     uint32_t topic_levels;       /* of a topic or filter; 0: LIMIT_TOPIC_LEVELS */
-    /* Of a session that comes back: deliveries per second of what was kept for it, evenly, and how
-     * many of them at most, about; the oldest are dropped. 0: no limit. */
+    /* Of a session that comes back, or of a durable share: deliveries per second of what was kept
+     * for it, evenly, and how many of them and how many bytes at most, about; the oldest are
+     * dropped. 0: no limit. */
     uint32_t resume_rate, session_records;
+    uint64_t session_bytes;
     const char *reserved_topics; /* topics that begin so are the gateway's to publish; NULL: none */
     uint32_t connection_rate;    /* broker_may_connect() per second; 0: no limit */
     uint32_t address_rate;       /* likewise, from one address */

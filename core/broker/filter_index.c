@@ -424,18 +424,18 @@ void filter_index_register(struct broker_worker *worker, const uint64_t *ids, ui
 
 /* ------------------------------------------------ a batch */
 
-static void add_pair(struct filter_index *index, uint64_t id, uint32_t record)
+static void add_pair(struct filter_index *index, const struct filter_pair *pair)
 {
     if (index->pair_count == index->pair_capacity) {
         index->pair_capacity = index->pair_capacity == 0 ? 64 : index->pair_capacity * 2;
         index->pairs = heap_resize(index->pairs, index->pair_capacity * sizeof *index->pairs);
     }
-    index->pairs[index->pair_count++] = (struct filter_pair){.id = id, .record = record};
+    index->pairs[index->pair_count++] = *pair;
 }
 
 /* False: some filter has to be looked up first. */
 static bool match(struct broker_worker *worker, uint64_t tenant, const struct levels *levels,
-                  uint32_t record)
+                  struct filter_pair pair)
 {
     struct filter_index *index = &worker->filters;
     const struct filter_shapes *shapes = &worker->broker->shapes;
@@ -444,14 +444,14 @@ static bool match(struct broker_worker *worker, uint64_t tenant, const struct le
     for (unsigned i = 0; i < count; i++) {
         if (!candidate(&shapes->items[i], levels, tenant, &index->text))
             continue;
-        uint64_t id = id_of(shapes, &index->text);
-        const struct filter_slot *slot = filter_known(worker, id);
+        pair.id = id_of(shapes, &index->text);
+        const struct filter_slot *slot = filter_known(worker, pair.id);
         if (slot == NULL)
-            look_up(worker, id);
+            look_up(worker, pair.id);
         if (slot == NULL || slot->state == FILTER_ASKED)
             known = false;
         else if (slot->state == FILTER_HELD)
-            add_pair(index, id, record);
+            add_pair(index, &pair);
     }
     return known;
 }
@@ -475,7 +475,9 @@ bool filter_index_prepare(struct broker_worker *worker, uint64_t partition,
         batch_record(batch, i, &record);
         if (record_guarantee(&record) != GUARANTEE_AT_MOST_ONCE &&
             deliver_topic(&record, INT64_MIN, &topic) && levels_cut(&levels, topic))
-            known &= match(worker, tenant, &levels, i);
+            known &=
+                match(worker, tenant, &levels,
+                      (struct filter_pair){.record = i, .bytes = (uint32_t)record_bytes(&record)});
     }
     return known;
 }
@@ -488,10 +490,13 @@ static int by_filter(const void *a, const void *b)
     return x->record < y->record ? -1 : x->record > y->record;
 }
 
-/* The records of one filter as runs. */
+/* The records of one filter as runs, and their size as one of none. */
 static void encode_runs(const struct filter_pair *pairs, uint32_t count, struct pack *pack)
 {
     uint32_t next = 0;
+    uint64_t bytes = 0;
+    for (uint32_t i = 0; i < count; i++)
+        bytes += pairs[i].bytes;
     for (uint32_t i = 0; i < count;) {
         uint32_t first = pairs[i].record, size = 1;
         while (i + size < count && pairs[i + size].record == first + size)
@@ -501,6 +506,8 @@ static void encode_runs(const struct filter_pair *pairs, uint32_t count, struct 
         next = first + size;
         i += size;
     }
+    pack_uvarint(pack, bytes);
+    pack_uvarint(pack, 0);
 }
 
 void filter_index_derive(struct broker_worker *worker, uint64_t partition,

@@ -51,7 +51,7 @@ struct filter_slots {
 };
 struct filter_pair {
     uint64_t id;
-    uint32_t record;
+    uint32_t record, bytes; /* record_bytes() */
 };
 struct filter_index {
     struct filter_slots young, old;

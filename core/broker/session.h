@@ -120,8 +120,8 @@ struct session {
 
     bool returning;    /* its client has come back, and it has not been live since */
     uint64_t paced_us; /* until when what was shown pays: limit.resume_rate */
-    bool counting;     /* what is kept for it: limit.session_records */
-    uint64_t excess;   /* deliveries of what is kept to drop */
+    bool counting;     /* what is kept for it: limit.session_records, limit.session_bytes */
+    uint64_t excess, excess_bytes; /* deliveries of what is kept to drop */
 
     struct session_round *round;
     struct batch **batches; /* of the last read; room for LOG_READ_MAX; NULL until there is one */
@@ -278,7 +278,9 @@ void session_limit_start(struct session *session);
 bool session_is_paced(struct session *session);
 void session_pace(struct session *session); /* for one delivery */
 /* A record that is kept is among those to drop; count: deliveries of it. */
-bool session_drops(struct session *session, uint32_t count);
+bool session_drops(struct session *session, const struct record *record, uint32_t count);
+/* What that row names was counted, and is not there any more. */
+void session_lost(struct session *session, const struct filter_row *row);
 void session_limit_end(struct session *session); /* it is live */
 
 /* session_share.c */

@@ -4,7 +4,6 @@
 #include "core/broker/session.h"
 
 #include "core/base/heap.h"
-#include "core/base/reader.h"
 
 enum { BURST_US = 50000, SECOND_US = 1000000, COUNT_ROWS = 1000 };
 
@@ -38,7 +37,7 @@ void session_pace(struct session *session)
 struct counting {
     struct storage_scan scan;
     struct session *session;
-    uint64_t total;
+    uint64_t records, bytes;
     uint32_t filter_count, at;
     uint8_t first[FILTER_INDEX_KEY], end[FILTER_INDEX_KEY];
     struct kept_filter {
@@ -48,26 +47,20 @@ struct counting {
 
 static void count_on(struct counting *counting);
 
+static uint64_t above(uint64_t total, uint64_t limit)
+{
+    return limit > 0 && total > limit ? total - limit : 0;
+}
+
 static void count_end(struct counting *counting)
 {
     struct session *session = counting->session;
-    uint32_t limit = session->worker->broker->options.session_records;
+    const struct broker_options *options = &session->worker->broker->options;
     session->counting = false;
-    session->excess = counting->total > limit ? counting->total - limit : 0;
+    session->excess = above(counting->records, options->session_records);
+    session->excess_bytes = above(counting->bytes, options->session_bytes);
     heap_free(counting);
     session_go_on(session);
-}
-
-static uint64_t named(struct span runs)
-{
-    struct reader reader = reader_of(runs);
-    uint64_t records = 0;
-    while (reader_left(&reader) > 0 && !reader.failed) {
-        reader_uvarint(&reader);
-        uint64_t size = reader_uvarint(&reader);
-        records += size <= LIMIT_BATCH_RECORDS ? size : 0;
-    }
-    return records;
 }
 
 static void counted(struct request *request, enum status status)
@@ -81,7 +74,10 @@ static void counted(struct request *request, enum status status)
          status == STATUS_OK && storage_scan_next(&counting->scan, &at, &key, &value);) {
         if (!filter_row_decode(key, value, &row))
             continue;
-        counting->total += named(row.runs);
+        uint64_t records, bytes;
+        filter_row_sums(&row, &records, &bytes);
+        counting->records += records;
+        counting->bytes += bytes;
         filter->after = row.commit;
     }
     if (status == STATUS_OK)
@@ -119,7 +115,8 @@ static void count_on(struct counting *counting)
 void session_limit_start(struct session *session)
 {
     const struct client *client = session->client;
-    if (session->worker->broker->options.session_records == 0 || !session->returning ||
+    const struct broker_options *options = &session->worker->broker->options;
+    if ((options->session_records == 0 && options->session_bytes == 0) || !session->returning ||
         session->counting)
         return;
     struct counting *counting =
@@ -144,18 +141,33 @@ void session_limit_start(struct session *session)
     count_on(counting);
 }
 
-bool session_drops(struct session *session, uint32_t count)
+static void less(uint64_t *excess, uint64_t by)
 {
-    if (session->excess == 0)
+    *excess -= by < *excess ? by : *excess;
+}
+
+bool session_drops(struct session *session, const struct record *record, uint32_t count)
+{
+    const struct broker_metrics *metrics = &session->worker->broker->metrics;
+    if (session->excess == 0 && session->excess_bytes == 0)
         return false;
+    metric_add(session->excess > 0 ? metrics->dropped_session : metrics->dropped_bytes, count);
     uint32_t weight = count > 0 ? count : 1; /* its rows were counted, whatever has become of it */
-    session->excess -= weight < session->excess ? weight : session->excess;
-    metric_add(session->worker->broker->metrics.dropped_session, count);
+    less(&session->excess, weight);
+    less(&session->excess_bytes, (uint64_t)weight * record_bytes(record));
     return true;
+}
+
+void session_lost(struct session *session, const struct filter_row *row)
+{
+    uint64_t records, bytes;
+    filter_row_sums(row, &records, &bytes);
+    less(&session->excess, records);
+    less(&session->excess_bytes, bytes);
 }
 
 void session_limit_end(struct session *session)
 {
     session->returning = false;
-    session->excess = 0;
+    session->excess = session->excess_bytes = 0;
 }

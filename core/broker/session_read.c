@@ -302,8 +302,7 @@ static void resend(struct session *session)
     }
     session->phase = SESSION_BEHIND;
     session_walks_start(session);
-    if (session->share == 0) /* what comes back is its members' */
-        session_limit_start(session);
+    session_limit_start(session);
 }
 
 /* ------------------------------------------------ rounds */
@@ -504,6 +503,15 @@ static void pass_on(struct session_round *round, uint64_t commit)
             reel_advance(&round->reels[i]);
 }
 
+static void lose_rows(struct session *session, uint64_t commit)
+{
+    const struct session_round *round = session->round;
+    metric_add(session->worker->broker->metrics.dropped_retention, 1);
+    for (uint32_t i = 0; i < round->count; i++)
+        if (round->reels[i].has_head && round->reels[i].head.commit == commit)
+            session_lost(session, &round->reels[i].head);
+}
+
 /* True: nothing is left in the index. */
 static bool show_round(struct session *session)
 {
@@ -522,7 +530,7 @@ static bool show_round(struct session *session)
             if (!show_rows(session, batch, row.commit))
                 return false;
         } else { /* retention was faster, or its queue has gone */
-            metric_add(session->worker->broker->metrics.dropped_retention, 1);
+            lose_rows(session, row.commit);
         }
         session->lost = false;
         pass_on(round, row.commit);

@@ -311,3 +311,15 @@ bool filter_row_decode(struct span key, struct span value, struct filter_row *ro
     row->runs = span_from(value, FILTER_ROW_HEAD);
     return true;
 }
+
+void filter_row_sums(const struct filter_row *row, uint64_t *records, uint64_t *bytes)
+{
+    struct reader reader = reader_of(row->runs);
+    *records = *bytes = 0;
+    while (reader_left(&reader) > 0 && !reader.failed) {
+        uint64_t first = reader_uvarint(&reader), size = reader_uvarint(&reader);
+        if (size == 0 && reader_left(&reader) == 0 && first <= UINT32_MAX)
+            *bytes = first;
+        *records += size <= LIMIT_BATCH_RECORDS ? size : 0;
+    }
+}

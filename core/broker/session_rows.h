@@ -136,8 +136,12 @@ void filter_holder_key(uint64_t id, uint64_t session, uint8_t key[FILTER_HOLDER_
 enum { FILTER_ROW_HEAD = 16 }; /* partition and base offset, before the runs */
 struct filter_row {
     uint64_t commit, partition, base;
-    struct span runs; /* {uvarint skipped, uvarint records}, repeated */
+    /* {uvarint skipped, uvarint records}, repeated; at the end, where no run of 0 records says
+     * anything else, {uvarint record_bytes() of them together, 0}. Older rows have no such end. */
+    struct span runs;
 };
 bool filter_row_decode(struct span key, struct span value, struct filter_row *row);
+/* How many records a row names, and how large they are: 0 where it does not say. */
+void filter_row_sums(const struct filter_row *row, uint64_t *records, uint64_t *bytes);
 
 #endif

@@ -305,7 +305,9 @@ enum deliver_result session_show(struct session *session, uint64_t partition, ui
     if (deliver_topic(record, worker_wall_ms(session->worker), &showing.topic))
         list_each(link, &client->subscriptions) count +=
             takes(&showing, container_of(link, struct subscription, of_client));
-    if (session->returning && session_drops(session, count))
+    if (session->share != 0 && share_has_given(client, partition, record->offset))
+        count = 0;
+    if (session->returning && session_drops(session, record, count))
         count = 0;
     if (count > 0) {
         if (session->returning && !session_is_paced(session))

@@ -160,6 +160,8 @@ void share_slip_arrive(struct share_member *member, const struct share_slip *sli
 void share_kept_init(struct share *share);
 /* Those who wait to take part go on, and so does the end, if there is nobody. */
 void share_joins_go_on(struct share *share);
+/* The share's session comes to a record that a member's session has already. */
+bool share_has_given(struct client *reader, uint64_t partition, uint64_t offset);
 /* A record that its session comes to. */
 enum deliver_result share_show(struct subscription *subscription, uint64_t partition,
                                const struct record *record, struct frame_cache *cache);

@@ -333,17 +333,23 @@ void share_kept_init(struct share *share)
     share->task.run = run;
 }
 
+bool share_has_given(struct client *reader, uint64_t partition, uint64_t offset)
+{
+    struct share *share = container_of(reader, struct share, reader);
+    struct share_ref ref = {.partition = partition, .offset = offset};
+    struct share_ref *gone = ref_find(share->gone, share->gone_count, ref);
+    if (gone == NULL)
+        return false;
+    gone->number = UINT32_MAX; /* seen */
+    session_superfluous(reader->session, &ref);
+    return true;
+}
+
 enum deliver_result share_show(struct subscription *subscription, uint64_t partition,
                                const struct record *record, struct frame_cache *cache)
 {
     struct share *share = container_of(subscription->client, struct share, reader);
     struct share_ref ref = {.partition = partition, .offset = record->offset};
-    struct share_ref *gone = ref_find(share->gone, share->gone_count, ref);
-    if (gone != NULL) {
-        gone->number = UINT32_MAX; /* seen */
-        session_superfluous(share->reader.session, &ref);
-        return DELIVER_SKIPPED;
-    }
     /* What is older goes first. */
     if (share->returned_count > 0 || !list_is_empty(&share->reader.lags))
         return DELIVER_FULL;

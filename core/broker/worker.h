@@ -62,8 +62,8 @@ struct notice;
 
 struct broker_metrics {
     struct metric *dropped_slow, *dropped_retention, *dropped_encode, *dropped_storage,
-        *dropped_denied, *dropped_session, *subscriptions, *live_records, *stored_records,
-        *duplicates, *retained_expired;
+        *dropped_denied, *dropped_session, *dropped_bytes, *subscriptions, *live_records,
+        *stored_records, *duplicates, *retained_expired;
     struct metric_histogram *batch_records, *delay_lateness;
 };
 

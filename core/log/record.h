@@ -42,6 +42,12 @@ static inline enum guarantee record_guarantee(const struct record *record)
     return (enum guarantee)(record->attributes & RECORD_GUARANTEE_MASK);
 }
 
+/* What it is made of, without framing: a measure that does not depend on how it is stored. */
+static inline size_t record_bytes(const struct record *record)
+{
+    return record->key.size + record->value.size + record->headers.size;
+}
+
 /* Walks headers in order: struct reader at = reader_of(record->headers); while
  * (record_next_header(&at, &header)). Stops at the end and at the first malformed header. */
 bool record_next_header(struct reader *at, struct header *header);

@@ -219,6 +219,90 @@ def test_coming_back():
     assert gateway.stop() == 0
 
 
+def member(gateway, name, filter_, keep=[(SESSION_EXPIRY, 1000)]):
+    """A session that subscribes and has gone."""
+    with Client(gateway.mqtt_port, 5).connect(name, clean=False, props=keep) as client:
+        assert client.subscribe((filter_, 1)) == [1]
+        client.disconnect()
+        while client.receive() is not None:
+            continue
+
+
+def received(client, silence=0.3):
+    got = []
+    client.socket.settimeout(silence)
+    try:
+        while True:
+            got.append(client.delivery().payload)
+    except TimeoutError:
+        client.socket.settimeout(10)
+    return got
+
+
+def test_bytes_of_a_session():
+    """Of what a session missed the newest come, so many bytes at most; a durable share is held to that as well."""
+    gateway = limited("limit.session_bytes=50K")
+    for number, filter_ in enumerate(("b/+", "$share/g/b/+")):
+        name = "s%d" % number
+        member(gateway, name, filter_)
+        with Client(gateway.mqtt_port, 5).connect("w") as writer:
+            sent = [b"%03d" % i + b"x" * (500 if i % 2 else 1500) for i in range(100)]
+            for i, body in enumerate(sent):
+                assert writer.publish("b/%d" % (i % 3), body, 1, packet_id=i + 1) == 0
+        with Client(gateway.mqtt_port, 5).connect(name, clean=False, props=[(SESSION_EXPIRY, 1000)]) as client:
+            got = received(client)
+            assert got == sent[100 - len(got):] and 40000 < sum(map(len, got)) <= 51200, len(got)
+            assert until(lambda: figure(gateway, "dropped_total", "session_bytes", "") == 100 * (number + 1)
+                         - len(got) * (number + 1))
+            assert client.unsubscribe(filter_) == [0]
+    assert figure(gateway, "dropped_total", "session_records", "") == 0
+    assert gateway.stop() == 0
+
+
+def test_a_share_comes_back():
+    """What was kept for a durable share while no member was there comes as a session's does, to all members together."""
+    gateway = limited("limit.resume_rate=50", "limit.session_records=60")
+    for name in "ab":
+        member(gateway, name, "$share/g/c/+")
+    with Client(gateway.mqtt_port, 5).connect("w") as writer:
+        for i in range(100):
+            writer.publish("c/%d" % (i % 2), "%d" % i, 1, packet_id=i + 1)
+        gateway.stop()
+        gateway.start()
+        began = time.monotonic()
+        keep = [(SESSION_EXPIRY, 1000)]
+        with Client(gateway.mqtt_port, 5).connect("a", clean=False, props=keep) as a:
+            times = []
+            for i in range(40, 100):
+                assert a.delivery().payload == b"%d" % i
+                times.append(time.monotonic() - began)
+            for number, at in enumerate(times):
+                assert at > (number - 5) / 50 - 0.05, (number, at)
+            assert figure(gateway, "dropped_total", "session_records", "") == 40
+    with Client(gateway.mqtt_port, 5).connect("w") as writer, \
+            Client(gateway.mqtt_port, 5).connect("a", clean=False, props=keep) as a:
+        for i in range(100):
+            writer.publish("c/1", "%d" % i, 1, packet_id=i + 1)
+        assert [a.delivery().payload for _ in range(100)] == [b"%d" % i for i in range(100)]
+    assert gateway.stop() == 0
+
+
+def test_what_is_gone_is_not_dropped():
+    """What was purged counts no longer: the rest is within the limit."""
+    gateway = limited("limit.session_records=60", "limit.session_bytes=1M")
+    member(gateway, "s", "p")
+    with Client(gateway.mqtt_port, 5).connect("w") as writer:
+        for i in range(50):
+            writer.publish("p", "old", 1, packet_id=i + 1)
+        assert gateway.call("POST", "/v1/default/queues/mqtt/purge")[0] in (200, 204)
+        for i in range(50):
+            writer.publish("p", "%d" % i, 1, packet_id=i + 1)
+    with Client(gateway.mqtt_port, 5).connect("s", clean=False, props=[(SESSION_EXPIRY, 1000)]) as client:
+        assert received(client) == [b"%d" % i for i in range(50)]
+    assert gateway.stop() == 0
+
+
 if __name__ == "__main__":
-    run(test_subscriptions, test_topic_levels, test_coming_back, test_publish_rate, test_connection_rate,
+    run(test_subscriptions, test_topic_levels, test_coming_back, test_bytes_of_a_session,
+        test_a_share_comes_back, test_what_is_gone_is_not_dropped, test_publish_rate, test_connection_rate,
         test_connection_rate_of_an_address, test_in_flight, test_slow_reader_of_qos_0)

@@ -154,6 +154,28 @@ static void shares(void **state)
     assert_int_equal(text.data[0], 0);
 }
 
+/* ------------------------------------------------ what is kept */
+
+static void sums_of(const char *runs, size_t size, uint64_t records, uint64_t bytes)
+{
+    struct filter_row row = {.runs = span_of((const uint8_t *)runs, size)};
+    uint64_t records_found, bytes_found;
+    filter_row_sums(&row, &records_found, &bytes_found);
+    assert_true(records_found == records && bytes_found == bytes);
+}
+
+static void rows_say_how_much_they_name(void **state)
+{
+    (void)state;
+    sums_of("\0\3\2\1\x80\4\0", 7, 4, 512);
+    sums_of("\0\3\2\1", 4, 4, 0); /* an older one */
+    sums_of("", 0, 0, 0);
+    sums_of("\5\0\0\1", 4, 1, 0);                       /* no size: it is not the last */
+    sums_of("\0\xff\xff\x7f", 4, 0, 0);                 /* more than a batch can have */
+    sums_of("\0\1\xff\xff\xff\xff\xff\x7f\0", 9, 1, 0); /* likewise */
+    sums_of("\0\1\x80", 3, 1, 0);
+}
+
 /* ------------------------------------------------ names */
 
 struct holder {
@@ -238,6 +260,7 @@ int main(void)
         cmocka_unit_test(positions),
         cmocka_unit_test(shares),
         cmocka_unit_test(walks),
+        cmocka_unit_test(rows_say_how_much_they_name),
         cmocka_unit_test(the_newest_holds_the_name),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

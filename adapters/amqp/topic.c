@@ -102,6 +102,8 @@ static void topic_caught_up(struct client *client)
 static void topic_end(struct client *client, enum status why)
 {
     struct amqp_subscriber *subscriber = subscriber_of(client);
+    if (why == STATUS_STORAGE_FAILED)
+        amqp_end(subscriber->connection, amqp_condition_of(why), status_text(why));
     if (why != STATUS_STALE)
         return; /* the connection is told */
     subscriber->stolen = subscriber->connection->stolen = true;

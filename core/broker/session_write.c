@@ -82,6 +82,15 @@ static void covered(struct session *session)
     session_go_on(session);
 }
 
+/* Of a store that has failed for good: what waits for it would wait for ever. A share's own reader
+ * has nobody to tell. */
+static void tell_failure(struct session *session, enum status status)
+{
+    struct client *client = session->client;
+    if (client != NULL && client->ops->end != NULL && status == STATUS_STORAGE_FAILED)
+        client->ops->end(client, status);
+}
+
 static void written(struct request *request, enum status status)
 {
     struct session *session = container_of(request, struct session, write.request);
@@ -95,6 +104,7 @@ static void written(struct request *request, enum status status)
     if (status == STATUS_OK) {
         covered(session);
     } else { /* nothing of it goes out; the store refuses everything, or has no room for a while */
+        tell_failure(session, status);
         for (uint32_t i = 1; i <= session->flight_count; i++)
             session->flights[i].covered = false;
         session->dirty = true;
@@ -299,6 +309,7 @@ static void forgotten(void *context, enum status status, uint64_t commit)
     (void)commit;
     for (uint32_t i = 0; client != NULL && status == STATUS_OK && i < forgetting->count; i++)
         client->ops->forgotten(client, forgetting->numbers[i]);
+    tell_failure(forgetting->session, status);
     heap_free(forgetting);
 }
 

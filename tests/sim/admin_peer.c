@@ -7,6 +7,7 @@
 #include "tests/sim/history.h"
 #include "tests/sim/repeat_peer.h"
 #include "tests/sim/sim.h"
+#include "tests/sim/work_history.h"
 
 enum { PAUSE_MS = 600 };
 
@@ -94,6 +95,7 @@ static void prepared_one(struct request *request, enum status status)
 
 static void prepare(struct administrator *administrator)
 {
+    static const char *const work_queues[] = {WORK_QUEUE, MORE_QUEUE, DEAL_QUEUE};
     struct broker_admin *admin = &administrator->admin;
     queue_unref(admin->queue);
     group_spec_unref(admin->group);
@@ -122,10 +124,25 @@ static void prepare(struct administrator *administrator)
         break;
     case 4:
     case 5:
+    case 6:
+        *admin = (struct broker_admin){.action = ADMIN_QUEUE_CREATE,
+                                       .name = span_from_text(work_queues[administrator->step - 4]),
+                                       .partitions = administrator->step - 3};
+        break;
+    case 7:
+    case 8:
+    case 9:
         *admin = (struct broker_admin){
-            .action = ADMIN_QUEUE_CREATE,
-            .name = span_from_text(administrator->step == 4 ? WORK_QUEUE : MORE_QUEUE),
-            .partitions = administrator->step - 3};
+            .action = ADMIN_QUEUE_CHANGE,
+            .id = queue_called(administrator->worker, work_queues[administrator->step - 7])->id,
+            .fields = QUEUE_FIELD_REDRIVE,
+            .redrive = true,
+            .max_consume_count = WORK_FAILURES_MAX};
+        break;
+    case 10:
+        *admin = (struct broker_admin){.action = ADMIN_ROUTE_SET,
+                                       .name = span_from_text(DEAL_TOPIC),
+                                       .id = queue_called(administrator->worker, DEAL_QUEUE)->id};
         break;
     default:
         prepared = true;

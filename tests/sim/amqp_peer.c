@@ -3,54 +3,52 @@
 #include "tests/sim/amqp_peer.h"
 
 #include <proton/codec.h>
-#include <proton/connection_driver.h>
-#include <proton/connection.h>
-#include <proton/delivery.h>
-#include <proton/disposition.h>
-#include <proton/link.h>
-#include <proton/message.h>
-#include <proton/session.h>
-#include <proton/terminus.h>
-#include <proton/transport.h>
 #include <stdio.h>
 
-#include "core/base/check.h"
 #include "core/base/heap.h"
+#include "tests/sim/amqp_wire.h"
+#include "tests/sim/moment.h"
 #include "tests/sim/work_history.h"
 
 enum {
     DECLARED = 0x33,
     TRANSACTIONAL = 0x34,
-    QUEUES = 2,
+    QUEUES = 3,
     CREDIT = 8,
-    HELD_MAX = QUEUES * CREDIT * 4,
+    HELD_MAX = 2 * QUEUES * CREDIT * 4,
     LEASE_MS = 30000,
     LEASE_SLACK_MS = 1000, /* it began before the delivery came */
-    TICK_MS = 20000,
     PAUSE_MS = 40,
-    AWAY_MS = 300,
     THINK_MS = 60
+};
+
+/* What goes to the topic has the last queue as its home. */
+static const struct {
+    const char *to, *from, *dead;
+} queues[QUEUES] = {
+#define QUEUE(name) "/queues/" name, "/queues/" name "/groups/amqp/deadletters"
+    {"/queues/" WORK_QUEUE, QUEUE(WORK_QUEUE)},
+    {"/queues/" MORE_QUEUE, QUEUE(MORE_QUEUE)},
+    {"/topics/" DEAL_TOPIC, QUEUE(DEAL_QUEUE)},
+#undef QUEUE
 };
 
 enum deal_state { DEAL_NONE, DEAL_ASKED, DEAL_OPEN, DEAL_ENDING };
 
 struct held {
     pn_delivery_t *delivery; /* NULL: free */
-    uint32_t work;
+    uint32_t work, arrival;
     uint64_t serial;
     uint64_t until_ms;
-    bool in_deal;
+    bool in_deal, dead;
+    enum work_end end; /* once it was decided */
 };
 
 struct amqp_peer {
-    struct sim_peer peer; /* first */
-    void (*dial)(struct sim_peer *peer);
-    char name[16];
-    bool wanted, calm, talking, hang_up;
-    bool leaving;        /* it has said close: whatever it holds is anybody's */
-    uint64_t generation; /* of the connection, so that late events do nothing */
+    struct amqp_wire wire; /* first */
+    bool calm;
+    bool leaving; /* it has said close: whatever it holds is anybody's */
     uint64_t serial;
-    pn_connection_driver_t driver;
     pn_link_t *senders[QUEUES], *coordinator;
     struct held held[HELD_MAX];
     enum deal_state deal_state;
@@ -69,87 +67,56 @@ struct sent {
     bool in_deal;
 };
 
-/* ------------------------------------------------ bytes */
-
-static void handle(struct amqp_peer *peer, pn_event_t *event);
-
-static void talk(struct amqp_peer *peer)
-{
-    if (peer->talking || peer->peer.shared == NULL)
-        return;
-    peer->talking = true;
-    for (bool more = true; more;) {
-        pn_event_t *event;
-        while ((event = pn_connection_driver_next_event(&peer->driver)) != NULL)
-            handle(peer, event);
-        pn_bytes_t bytes = pn_connection_driver_write_buffer(&peer->driver);
-        more = bytes.size > 0;
-        if (!more)
-            break;
-        sim_send(&peer->peer, span_of(bytes.start, bytes.size));
-        pn_connection_driver_write_done(&peer->driver, bytes.size);
-    }
-    peer->talking = false;
-    if (peer->hang_up || pn_connection_driver_finished(&peer->driver))
-        sim_disconnect(&peer->peer);
-}
-
-static void received(struct sim_peer *sim_peer, struct span bytes)
-{
-    struct amqp_peer *peer = (struct amqp_peer *)sim_peer;
-    uint64_t generation = peer->generation;
-    while (bytes.size > 0 && peer->generation == generation && peer->peer.shared != NULL) {
-        pn_rwbytes_t room = pn_connection_driver_read_buffer(&peer->driver);
-        size_t size = bytes.size < room.size ? bytes.size : room.size;
-        if (size == 0)
-            return;
-        memcpy(room.start, bytes.data, size);
-        pn_connection_driver_read_done(&peer->driver, size);
-        bytes = span_from(bytes, size);
-        talk(peer);
-    }
-}
+static void act(struct amqp_wire *wire);
 
 /* ------------------------------------------------ links */
 
-static void open_all(struct amqp_peer *peer)
+static void open_receiver(struct amqp_peer *peer, const char *kind, unsigned number,
+                          const char *address)
 {
-    static const char *const addresses[QUEUES] = {"/queues/" WORK_QUEUE, "/queues/" MORE_QUEUE};
-    pn_connection_t *connection = peer->driver.connection;
-    pn_connection_set_container(connection, peer->name);
-    pn_connection_open(connection);
-    pn_session_t *session = pn_session(connection);
-    pn_session_open(session);
+    char name[16];
+    snprintf(name, sizeof name, "%s%u", kind, number);
+    pn_link_t *receiver = pn_receiver(peer->wire.session, name);
+    pn_terminus_set_address(pn_link_source(receiver), address);
+    pn_link_open(receiver);
+    pn_link_flow(receiver, (int)(1 + sim_below(CREDIT)));
+}
+
+static void up(struct amqp_wire *wire)
+{
+    struct amqp_peer *peer = (struct amqp_peer *)wire;
+    peer->leaving = false;
+    peer->deal_state = DEAL_NONE;
+    memset(peer->held, 0, sizeof peer->held);
     for (unsigned i = 0; i < QUEUES; i++) {
         char name[16];
         snprintf(name, sizeof name, "to%u", i);
-        peer->senders[i] = pn_sender(session, name);
-        pn_terminus_set_address(pn_link_target(peer->senders[i]), addresses[i]);
+        peer->senders[i] = pn_sender(wire->session, name);
+        pn_terminus_set_address(pn_link_target(peer->senders[i]), queues[i].to);
         pn_link_open(peer->senders[i]);
-        snprintf(name, sizeof name, "from%u", i);
-        pn_link_t *receiver = pn_receiver(session, name);
-        pn_terminus_set_address(pn_link_source(receiver), addresses[i]);
-        pn_link_open(receiver);
-        pn_link_flow(receiver, (int)(1 + sim_below(CREDIT)));
+        open_receiver(peer, "from", i, queues[i].from);
+        open_receiver(peer, "dead", i, queues[i].dead);
     }
-    peer->coordinator = pn_sender(session, "deals");
+    peer->coordinator = pn_sender(wire->session, "deals");
     pn_terminus_t *target = pn_link_target(peer->coordinator);
     pn_terminus_set_type(target, PN_COORDINATOR);
     pn_data_put_symbol(pn_terminus_capabilities(target), pn_bytes(23, "amqp:local-transactions"));
     pn_link_open(peer->coordinator);
+    amqp_wire_later(wire, 1 + sim_below(PAUSE_MS), act);
 }
 
-static void put_deal(struct amqp_peer *peer, pn_delivery_t *delivery, bool accepted)
+/* outcome 0: none, of what is sent. */
+static void put_deal(struct amqp_peer *peer, pn_delivery_t *delivery, uint64_t outcome)
 {
     pn_data_t *data = pn_disposition_data(pn_delivery_local(delivery));
     pn_data_clear(data);
     pn_data_put_list(data);
     pn_data_enter(data);
     pn_data_put_binary(data, pn_bytes(peer->deal_id_size, peer->deal_id));
-    if (accepted) {
+    if (outcome != 0) {
         pn_data_put_described(data);
         pn_data_enter(data);
-        pn_data_put_ulong(data, PN_ACCEPTED);
+        pn_data_put_ulong(data, outcome);
         pn_data_put_list(data);
         pn_data_exit(data);
     }
@@ -180,11 +147,9 @@ static void send_work(struct amqp_peer *peer)
     sent->work = work_sent(in_deal ? peer->deal : 0, text);
     sent->in_deal = in_deal;
     if (in_deal)
-        put_deal(peer, delivery, false);
-    uint8_t head[5] = {0x00, 0x53, 0x75, 0xa0, (uint8_t)strlen(text)};
-    pn_link_send(link, (const char *)head, sizeof head);
-    pn_link_send(link, text, strlen(text));
-    pn_link_advance(link);
+        put_deal(peer, delivery, 0);
+    amqp_wire_send_text(link, text);
+    moment(in_deal ? MOMENT_DEAL_PART_SENT : MOMENT_TRANSFER_SENT);
 }
 
 static void declare(struct amqp_peer *peer)
@@ -217,6 +182,7 @@ static void discharge(struct amqp_peer *peer)
     pn_link_send(peer->coordinator, (const char *)&fail, 1);
     pn_link_advance(peer->coordinator);
     peer->deal_state = DEAL_ENDING;
+    moment(MOMENT_DISCHARGE_SENT);
 }
 
 /* It is over: others may get it, and there is room for another. */
@@ -225,7 +191,8 @@ static void let_go(struct held *held)
     pn_link_flow(pn_delivery_link(held->delivery), 1);
     pn_delivery_settle(held->delivery);
     held->delivery = NULL;
-    work_let_go(held->work);
+    if (!held->dead)
+        work_let_go(held->work, held->arrival);
 }
 
 /* ------------------------------------------------ answers to what was sent */
@@ -236,6 +203,7 @@ static void deal_ended(struct amqp_peer *peer, pn_delivery_t *delivery)
     if (peer->deal_commits) /* in doubt: the connection has ended without an answer */
         deal_fate(peer->deal, committed ? FATE_ACKNOWLEDGED : FATE_REFUSED);
     peer->deal_state = DEAL_NONE;
+    moment(MOMENT_DISCHARGED);
     for (struct held *held = peer->held; held < peer->held + HELD_MAX; held++) {
         if (held->delivery == NULL || !held->in_deal)
             continue;
@@ -292,14 +260,46 @@ struct thinking {
     unsigned index;
 };
 
-static void accept(struct amqp_peer *peer, struct held *held)
+static const uint64_t states[] = {
+    [WORK_DONE] = PN_ACCEPTED,
+    [WORK_REJECTED] = PN_REJECTED,
+    [WORK_FAILED] = PN_MODIFIED,
+    [WORK_RELEASED] = PN_RELEASED,
+};
+
+/* Modified is a failure when one of its flags says so, else as released. */
+static void put_outcome(struct held *held)
 {
-    held->in_deal = peer->deal_state == DEAL_OPEN && !peer->calm && sim_chance(70);
-    work_taking(held->work, held->in_deal ? peer->deal : 0);
-    if (held->in_deal)
-        put_deal(peer, held->delivery, true);
-    else
-        pn_delivery_update(held->delivery, PN_ACCEPTED);
+    pn_disposition_t *local = pn_delivery_local(held->delivery);
+    uint64_t state = states[held->end];
+    if (held->end == WORK_FAILED) {
+        unsigned flags = 1 + (unsigned)sim_below(3);
+        pn_disposition_set_failed(local, (flags & 1) != 0);
+        pn_disposition_set_undeliverable(local, (flags & 2) != 0);
+    } else if (held->end == WORK_RELEASED && sim_chance(50)) {
+        state = PN_MODIFIED;
+    }
+    pn_delivery_update(held->delivery, state);
+}
+
+/* What is neither done nor rejected may be let go without waiting for an answer. */
+static void end_it(struct amqp_peer *peer, struct held *held, enum work_end end)
+{
+    bool settles = end == WORK_DONE || end == WORK_REJECTED;
+    held->end = end;
+    held->in_deal = settles && peer->deal_state == DEAL_OPEN && !peer->calm && sim_chance(70);
+    work_ending(held->work, end, held->in_deal ? peer->deal : 0);
+    if (held->in_deal) {
+        put_deal(peer, held->delivery, states[end]);
+        moment(MOMENT_DEAL_PART_SENT);
+        return;
+    }
+    put_outcome(held);
+    moment(MOMENT_OUTCOME_SENT);
+    if (!settles && sim_chance(50))
+        let_go(held);
+    else if (!settles)
+        work_let_go(held->work, held->arrival); /* its answer is still to come */
 }
 
 static void decide(void *context)
@@ -307,115 +307,153 @@ static void decide(void *context)
     struct thinking *thinking = context;
     struct amqp_peer *peer = thinking->peer;
     struct held *held = &peer->held[thinking->index];
-    bool same = peer->generation == thinking->generation && held->serial == thinking->serial &&
+    bool same = peer->wire.generation == thinking->generation && held->serial == thinking->serial &&
                 held->delivery != NULL && !peer->leaving;
     heap_free(thinking);
     if (!same)
         return;
-    if (peer->calm || sim_chance(70)) {
-        accept(peer, held);
-    } else {
-        pn_delivery_t *delivery = held->delivery;
-        bool modified = sim_chance(50);
-        if (modified)
-            pn_disposition_set_failed(pn_delivery_local(delivery), sim_chance(50));
-        pn_delivery_update(delivery, modified ? PN_MODIFIED : PN_RELEASED);
+    unsigned what = peer->calm ? 0 : (unsigned)sim_below(100);
+    if (held->dead && what < 80) {
+        held->end = WORK_DONE;
+        pn_delivery_update(held->delivery, PN_ACCEPTED);
+    } else if (held->dead) {
+        pn_delivery_update(held->delivery, PN_RELEASED);
         let_go(held);
+    } else {
+        end_it(peer, held,
+               what < 70   ? WORK_DONE
+               : what < 76 ? WORK_REJECTED
+               : what < 88 ? WORK_FAILED
+                           : WORK_RELEASED);
     }
-    talk(peer);
+    amqp_wire_talk(&peer->wire);
+}
+
+static struct held *place_for(struct amqp_peer *peer, pn_delivery_t *delivery)
+{
+    struct held *held = peer->held;
+    while (held < peer->held + HELD_MAX && held->delivery != NULL)
+        held++;
+    if (held == peer->held + HELD_MAX)
+        history_fail("%s holds too much", peer->wire.container);
+    *held = (struct held){.delivery = delivery,
+                          .serial = ++peer->serial,
+                          .until_ms = sim_now_ms() + LEASE_MS - LEASE_SLACK_MS};
+    return held;
+}
+
+/* A map's number or text under that name; false: there is none. */
+static bool find(pn_data_t *map, const char *name, pn_atom_t *value)
+{
+    pn_data_rewind(map);
+    if (!pn_data_next(map) || pn_data_type(map) != PN_MAP)
+        return false;
+    size_t count = pn_data_get_map(map);
+    pn_data_enter(map);
+    for (size_t i = 0; i + 1 < count && pn_data_next(map); i += 2) {
+        pn_bytes_t key =
+            pn_data_type(map) == PN_SYMBOL ? pn_data_get_symbol(map) : pn_data_get_string(map);
+        bool found = span_is(span_of(key.start, key.size), name);
+        if (!pn_data_next(map))
+            return false;
+        *value = pn_data_get_atom(map);
+        if (found)
+            return true;
+    }
+    return false;
+}
+
+static uint64_t annotation(pn_message_t *message, const char *name)
+{
+    pn_atom_t value;
+    if (!find(pn_message_annotations(message), name, &value))
+        history_fail("a dead letter without %s", name);
+    return value.u.as_ulong;
+}
+
+static uint32_t dead_came(pn_message_t *message, struct span text)
+{
+    pn_atom_t reason;
+    if (!find(pn_message_properties(message), "dead-letter-reason", &reason))
+        history_fail("a dead letter without its reason");
+    return work_dead(text, annotation(message, "x-opt-partition"),
+                     annotation(message, "x-opt-offset"),
+                     span_is(span_of(reason.u.as_bytes.start, reason.u.as_bytes.size), "rejected"));
 }
 
 static void arrived(struct amqp_peer *peer, pn_delivery_t *delivery)
 {
     pn_link_t *link = pn_delivery_link(delivery);
-    char bytes[512];
-    ssize_t size = pn_link_recv(link, bytes, sizeof bytes);
     pn_message_t *message = pn_message();
-    if (size <= 0 || pn_message_decode(message, bytes, (size_t)size) != 0)
-        history_fail("%s got what is no message", peer->name);
-    pn_data_t *body = pn_message_body(message);
-    pn_data_rewind(body);
-    pn_data_next(body);
-    pn_bytes_t text =
-        pn_data_type(body) == PN_STRING ? pn_data_get_string(body) : pn_data_get_binary(body);
-    unsigned index = 0;
-    while (index < HELD_MAX && peer->held[index].delivery != NULL)
-        index++;
-    if (index == HELD_MAX)
-        history_fail("%s holds too much", peer->name);
-    struct held *held = &peer->held[index];
-    *held = (struct held){.delivery = delivery,
-                          .serial = ++peer->serial,
-                          .until_ms = sim_now_ms() + LEASE_MS - LEASE_SLACK_MS};
-    held->work = work_came(span_of(text.start, text.size), &peer->peer, held->until_ms);
+    struct span text = amqp_wire_text(delivery, message);
+    struct held *held = place_for(peer, delivery);
+    held->dead = strncmp(pn_link_name(link), "dead", 4) == 0;
+    if (held->dead)
+        held->work = dead_came(message, text);
+    else
+        held->work = work_came(text, &peer->wire.peer, held->until_ms,
+                               pn_message_get_delivery_count(message));
+    held->arrival = held->dead ? 0 : work_arrival(held->work);
     pn_message_free(message);
-    if (peer->leaving)
-        work_let_go(held->work);
+    if (peer->leaving && !held->dead)
+        work_let_go(held->work, held->arrival);
     pn_link_advance(link);
     pn_delivery_set_context(delivery, held);
     struct thinking *thinking = heap_new(sizeof *thinking);
-    *thinking = (struct thinking){peer, peer->generation, held->serial, index};
+    *thinking =
+        (struct thinking){peer, peer->wire.generation, held->serial, (unsigned)(held - peer->held)};
     sim_after(sim_below(THINK_MS), decide, thinking);
 }
 
-/* The gateway says that the outcome is durable. */
+/* The gateway says that the outcome is durable, or, where it mirrors another one, was not done. */
 static void settled(pn_delivery_t *delivery)
 {
     struct held *held = pn_delivery_get_context(delivery);
     if (held == NULL || held->delivery != delivery)
         return;
-    if (pn_delivery_remote_state(delivery) == PN_ACCEPTED && sim_now_ms() < held->until_ms)
-        work_taken(held->work);
+    uint64_t state = pn_delivery_remote_state(delivery);
+    bool is_done =
+        state == pn_delivery_local_state(delivery) || (held->in_deal && state == states[held->end]);
+    if (is_done && sim_now_ms() < held->until_ms && !sim_disk_has_failed()) {
+        if (held->dead)
+            work_dead_done(held->work);
+        else
+            work_ended(held->work, held->end, held->arrival);
+    }
+    moment(MOMENT_OUTCOME_CONFIRMED);
     let_go(held);
 }
 
-static void handle(struct amqp_peer *peer, pn_event_t *event)
+/* A group is made by who asks for it first: until then it has no dead letters. */
+static void check_link_end(const struct amqp_peer *peer, pn_link_t *link)
 {
+    pn_condition_t *why = pn_link_remote_condition(link);
+    const char *name = pn_condition_is_set(why) ? pn_condition_get_name(why) : "nothing";
+    bool early = strcmp(name, "amqp:not-found") == 0 && strncmp(pn_link_name(link), "dead", 4) == 0;
+    if (!early && !sim_disk_has_failed() && !peer->leaving)
+        history_fail("%s: its link %s is ended with %s", peer->wire.container, pn_link_name(link),
+                     name);
+}
+
+static void event(struct amqp_wire *wire, pn_event_t *event)
+{
+    struct amqp_peer *peer = (struct amqp_peer *)wire;
     pn_delivery_t *delivery = pn_event_delivery(event);
-    switch (pn_event_type(event)) {
-    case PN_DELIVERY:
-        if (pn_link_is_sender(pn_event_link(event)))
-            answered(peer, delivery);
-        else if (pn_delivery_readable(delivery) && !pn_delivery_partial(delivery))
-            arrived(peer, delivery);
-        else if (pn_delivery_updated(delivery) && pn_delivery_settled(delivery))
-            settled(delivery);
-        break;
-    case PN_CONNECTION_REMOTE_CLOSE:
-    case PN_LINK_REMOTE_CLOSE:
-    case PN_SESSION_REMOTE_CLOSE:
-    case PN_TRANSPORT_ERROR:
-        peer->hang_up = true;
-        break;
-    default:
-        break;
+    if (pn_event_type(event) == PN_LINK_REMOTE_CLOSE) {
+        check_link_end(peer, pn_event_link(event));
+        wire->hang_up = true;
     }
+    if (pn_event_type(event) != PN_DELIVERY)
+        return;
+    if (pn_link_is_sender(pn_event_link(event)))
+        answered(peer, delivery);
+    else if (pn_delivery_readable(delivery) && !pn_delivery_partial(delivery))
+        arrived(peer, delivery);
+    else if (pn_delivery_updated(delivery) && pn_delivery_settled(delivery))
+        settled(delivery);
 }
 
 /* ------------------------------------------------ coming and going */
-
-struct acting {
-    struct amqp_peer *peer;
-    uint64_t generation;
-};
-
-static void act(void *context);
-
-static void later(struct amqp_peer *peer, uint64_t delay_ms, void (*run)(void *))
-{
-    struct acting *acting = heap_new(sizeof *acting);
-    *acting = (struct acting){peer, peer->generation};
-    sim_after(delay_ms, run, acting);
-}
-
-static struct amqp_peer *still(void *context)
-{
-    struct acting *acting = context;
-    struct amqp_peer *peer = acting->peer;
-    bool same = peer->generation == acting->generation && peer->peer.shared != NULL;
-    heap_free(acting);
-    return same ? peer : NULL;
-}
 
 /* What was not discharged never will be. */
 static void forsake(struct amqp_peer *peer)
@@ -423,31 +461,31 @@ static void forsake(struct amqp_peer *peer)
     if (peer->deal_state == DEAL_OPEN)
         deal_fate(peer->deal, FATE_REFUSED);
     peer->deal_state = DEAL_NONE;
-    work_holder_gone(&peer->peer);
+    work_holder_gone(&peer->wire.peer);
 }
 
 static void leave(struct amqp_peer *peer)
 {
-    pn_connection_close(peer->driver.connection);
+    pn_connection_close(peer->wire.driver.connection);
     peer->leaving = true;
     if (peer->deal_state != DEAL_ENDING)
         forsake(peer);
-    work_holder_gone(&peer->peer);
+    work_holder_gone(&peer->wire.peer);
 }
 
-static void act(void *context)
+static void act(struct amqp_wire *wire)
 {
-    struct amqp_peer *peer = still(context);
-    if (peer == NULL || (peer->calm && peer->deal_state == DEAL_NONE))
+    struct amqp_peer *peer = (struct amqp_peer *)wire;
+    if (peer->calm && peer->deal_state == DEAL_NONE)
         return;
     /* In thousands: each connection has some time for its deals. */
     unsigned what = peer->calm ? UINT32_MAX : (unsigned)sim_below(1000);
     if (what < 8) {
-        sim_disconnect(&peer->peer);
+        sim_disconnect(&wire->peer);
         return;
     }
     if (what < 16) {
-        sim_vanish(&peer->peer, sim_below(3000));
+        sim_vanish(&wire->peer, sim_below(3000));
         return;
     }
     if (what < 24) {
@@ -459,44 +497,15 @@ static void act(void *context)
             declare(peer);
         else if (peer->deal_state == DEAL_OPEN && sim_chance(20))
             discharge(peer);
-        later(peer, 1 + sim_below(PAUSE_MS), act);
+        amqp_wire_later(wire, 1 + sim_below(PAUSE_MS), act);
     }
-    talk(peer);
+    amqp_wire_talk(wire);
 }
 
-static void tick(void *context)
+static void down(struct amqp_wire *wire)
 {
-    struct amqp_peer *peer = still(context);
-    if (peer == NULL)
-        return;
-    pn_transport_tick(peer->driver.transport, (int64_t)sim_now_ms());
-    later(peer, TICK_MS, tick);
-    talk(peer);
-}
-
-static void come(void *context)
-{
-    struct amqp_peer *peer = context;
-    if (!peer->wanted || peer->peer.shared != NULL)
-        return;
-    peer->dial(&peer->peer);
-    if (peer->peer.shared == NULL)
-        return; /* refused: closed() comes */
-    peer->generation++;
-    peer->hang_up = peer->leaving = false;
-    peer->deal_state = DEAL_NONE;
-    memset(peer->held, 0, sizeof peer->held);
-    CHECK(pn_connection_driver_init(&peer->driver, NULL, NULL) == 0);
-    pn_connection_driver_bind(&peer->driver);
-    open_all(peer);
-    later(peer, 1 + sim_below(PAUSE_MS), act);
-    later(peer, 0, tick);
-    talk(peer);
-}
-
-static void free_sent(struct amqp_peer *peer)
-{
-    pn_link_t *link = pn_link_head(peer->driver.connection, 0);
+    forsake((struct amqp_peer *)wire);
+    pn_link_t *link = pn_link_head(wire->driver.connection, 0);
     for (; link != NULL; link = pn_link_next(link, 0)) {
         pn_delivery_t *delivery = pn_link_is_sender(link) ? pn_unsettled_head(link) : NULL;
         for (; delivery != NULL; delivery = pn_unsettled_next(delivery))
@@ -504,34 +513,19 @@ static void free_sent(struct amqp_peer *peer)
     }
 }
 
-static void closed(struct sim_peer *sim_peer)
-{
-    struct amqp_peer *peer = (struct amqp_peer *)sim_peer;
-    if (peer->driver.connection != NULL) {
-        forsake(peer);
-        free_sent(peer);
-        pn_connection_driver_destroy(&peer->driver);
-        memset(&peer->driver, 0, sizeof peer->driver);
-    }
-    peer->generation++;
-    if (peer->wanted)
-        sim_after(1 + sim_below(AWAY_MS), come, peer);
-}
-
 struct amqp_peer *amqp_peer_new(unsigned number, void (*dial)(struct sim_peer *peer))
 {
     struct amqp_peer *peer = heap_new(sizeof *peer);
-    peer->peer.received = received;
-    peer->peer.closed = closed;
-    peer->dial = dial;
-    snprintf(peer->name, sizeof peer->name, "amqp%u", number);
+    amqp_wire_init(&peer->wire, "amqp", number, dial);
+    peer->wire.up = up;
+    peer->wire.event = event;
+    peer->wire.down = down;
     return peer;
 }
 
 void amqp_peer_start(struct amqp_peer *peer)
 {
-    peer->wanted = true;
-    come(peer);
+    amqp_wire_start(&peer->wire);
 }
 
 void amqp_peer_calm(struct amqp_peer *peer)
@@ -541,9 +535,8 @@ void amqp_peer_calm(struct amqp_peer *peer)
 
 void amqp_peer_stop(struct amqp_peer *peer)
 {
-    if (peer->peer.shared == NULL ||
-        !(pn_connection_state(peer->driver.connection) & PN_REMOTE_ACTIVE))
-        history_fail("%s never gets in", peer->name);
-    peer->wanted = false;
-    sim_disconnect(&peer->peer);
+    if (!amqp_wire_is_in(&peer->wire))
+        history_fail("%s never gets in", peer->wire.container);
+    peer->wire.wanted = false;
+    sim_disconnect(&peer->wire.peer);
 }

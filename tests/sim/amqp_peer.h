@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Scripted AMQP clients on Proton's driver: they send to two queues and take from them, with all
- * outcomes, alone and in transactions, and are cut in the middle of it. */
+/* Scripted AMQP clients on Proton's driver: they send to two queues and to a topic whose home is a
+ * third, and take from all of them and from their dead letters, with all outcomes, alone and in
+ * transactions, and are cut in the middle of it. */
 #ifndef TESTS_SIM_AMQP_PEER_H
 #define TESTS_SIM_AMQP_PEER_H
 
@@ -8,6 +9,8 @@
 
 #define WORK_QUEUE "work"
 #define MORE_QUEUE "more"
+#define DEAL_QUEUE "deals"
+#define DEAL_TOPIC "deal/1"
 
 struct amqp_peer;
 

@@ -6,9 +6,10 @@
 
 #include "core/base/check.h"
 #include "core/base/heap.h"
+#include "tests/sim/moment.h"
 #include "tests/sim/mqtt_wire.h"
 
-enum { PUBLISH_WINDOW = 8, SLOW_MS_MAX = 30 };
+enum { PUBLISH_WINDOW = 8, SLOW_MS_MAX = 30, TOLD_MS = 200 };
 
 /* ------------------------------------------------ publisher */
 
@@ -16,6 +17,7 @@ struct sending {
     struct message message;
     bool active, received; /* received: PUBREC has come */
     bool lingers;          /* of an earlier connection; has to be sent again */
+    bool lost;             /* sent when the disk had failed already */
     unsigned qos;
 };
 
@@ -26,12 +28,20 @@ struct publisher {
     unsigned topic;
     bool kept, known; /* known: there is a session */
     uint32_t connects;
+    uint64_t up_ms; /* when it was let in */
     uint32_t total;
     uint32_t acknowledged; /* messages [0, acknowledged) are */
     bool done[4096];
     uint32_t next;                         /* number to send next on this connection */
     struct sending window[PUBLISH_WINDOW]; /* by packet id - 1 */
 };
+
+static void publisher_moment(const struct publisher *publisher, const struct sending *sending,
+                             enum moment which)
+{
+    if (publisher->kept && sending->qos == 2)
+        moment(which);
+}
 
 static void publisher_send(struct publisher *publisher, struct sending *sending)
 {
@@ -48,7 +58,9 @@ static void publisher_send(struct publisher *publisher, struct sending *sending)
         .properties = mqtt_properties_none,
     };
     sending->lingers = false;
+    sending->lost = sim_disk_failed_for() > 0;
     mqtt_peer_send(&publisher->peer, &packet);
+    publisher_moment(publisher, sending, MOMENT_PUBLISH_SENT);
 }
 
 /* Where that message, or a new one, is to be sent from; NULL: there is no place for it now. */
@@ -103,6 +115,7 @@ static void publisher_up(struct mqtt_peer *peer)
     if (peer->present && publisher->connects < 2)
         history_fail("publisher %u: there is a session already", publisher->topic);
     publisher->known = publisher->kept;
+    publisher->up_ms = sim_now_ms();
     publisher->next = publisher->acknowledged;
     for (uint16_t i = 0; i < PUBLISH_WINDOW; i++)
         if (publisher->window[i].active && publisher->window[i].received)
@@ -113,14 +126,12 @@ static void publisher_up(struct mqtt_peer *peer)
 static void publisher_answered(struct publisher *publisher, struct sending *sending,
                                enum mqtt_reason reason)
 {
-    bool fine = reason == MQTT_REASON_SUCCESS || reason == MQTT_REASON_NO_MATCHING_SUBSCRIBERS;
-    history_fate(sending->message, fine ? FATE_ACKNOWLEDGED : FATE_REFUSED);
-    if (!fine) {
-        /* To keep the order it starts again from there. */
-        sending->active = false;
-        sim_disconnect(&publisher->peer.peer);
-        return;
-    }
+    if (reason != MQTT_REASON_SUCCESS && reason != MQTT_REASON_NO_MATCHING_SUBSCRIBERS)
+        history_fail("publisher %u is refused with %02x", publisher->topic, reason);
+    if (sending->lost)
+        history_fail("attempt %u began when the disk had failed, and is acknowledged",
+                     sending->message.attempt);
+    history_fate(sending->message, FATE_ACKNOWLEDGED);
     publisher->done[sending->message.number] = true;
     while (publisher->acknowledged < publisher->total && publisher->done[publisher->acknowledged])
         publisher->acknowledged++;
@@ -141,11 +152,14 @@ static void publisher_packet(struct mqtt_peer *peer, const struct mqtt_packet *p
         break;
     case MQTT_PUBREC:
         sending->received = true;
+        publisher_moment(publisher, sending, MOMENT_PUBREC_CAME);
         publisher_answered(publisher, sending, packet->ack.reason);
         if (peer->connected)
             mqtt_peer_ack(peer, MQTT_PUBREL, id);
+        publisher_moment(publisher, sending, MOMENT_PUBREL_SENT);
         return;
     case MQTT_PUBCOMP:
+        publisher_moment(publisher, sending, MOMENT_PUBCOMP_CAME);
         sending->active = false;
         break;
     default:
@@ -399,6 +413,16 @@ void mqtt_peers_begin(void)
 void publisher_start(struct publisher *publisher)
 {
     mqtt_peer_start(&publisher->peer);
+}
+
+void publisher_check_told(const struct publisher *publisher)
+{
+    bool waits = false;
+    for (unsigned i = 0; i < PUBLISH_WINDOW; i++)
+        waits |= publisher->window[i].active;
+    if (publisher->peer.connected && waits && sim_now_ms() > publisher->up_ms + TOLD_MS &&
+        sim_disk_failed_for() > TOLD_MS)
+        history_fail("publisher %u is not told that the disk has failed", publisher->topic);
 }
 
 bool publisher_is_finished(const struct publisher *publisher)

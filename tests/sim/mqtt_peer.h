@@ -14,6 +14,8 @@ void mqtt_peers_begin(void); /* so that a seed repeats by itself */
 
 struct publisher *publisher_new(unsigned topic, uint32_t messages, peer_dial *dial);
 void publisher_start(struct publisher *publisher);
+/* Of the disk's failure, if it has failed: nobody waits for ever. */
+void publisher_check_told(const struct publisher *publisher);
 bool publisher_is_finished(const struct publisher *publisher);
 void publisher_hang_up(struct publisher *publisher);
 

@@ -59,6 +59,21 @@ void mqtt_peer_dialed(struct sim_peer *sim_peer)
     mqtt_peer_send(peer, &packet);
 }
 
+/* A gateway whose disk has failed says so (3.x: that it is unavailable), and to nobody whether what
+ * is under way is stored. Else only who waits for a session that others want is sent away. */
+static void check_refusal(const struct mqtt_peer *peer, const struct mqtt_packet *packet)
+{
+    enum mqtt_reason reason = packet->type == MQTT_CONNACK      ? packet->connack.reason
+                              : packet->type == MQTT_DISCONNECT ? packet->disconnect.reason
+                                                                : MQTT_REASON_SUCCESS;
+    bool is_failure = peer->version == MQTT_5 ? reason == MQTT_REASON_IMPLEMENTATION_ERROR
+                                              : reason == MQTT_REASON_SERVER_UNAVAILABLE;
+    bool waits = packet->type == MQTT_CONNACK &&
+                 (reason == MQTT_REASON_SERVER_BUSY || reason == MQTT_REASON_SERVER_UNAVAILABLE);
+    if (reason != MQTT_REASON_SUCCESS && !waits && !(is_failure && sim_disk_has_failed()))
+        history_fail("%s is sent away with %02x", peer->id, reason);
+}
+
 static void peer_received(struct sim_peer *sim_peer, struct span bytes)
 {
     struct mqtt_peer *peer = (struct mqtt_peer *)sim_peer;
@@ -75,6 +90,7 @@ static void peer_received(struct sim_peer *sim_peer, struct span bytes)
         if (need != MQTT_FRAME_READY || mqtt_decode(peer->version, MQTT_FROM_SERVER, header, body,
                                                     &packet) != MQTT_REASON_SUCCESS)
             history_fail("the gateway sent what is not MQTT");
+        check_refusal(peer, &packet);
         if (packet.type == MQTT_CONNACK && packet.connack.reason == MQTT_REASON_SUCCESS) {
             peer->connected = true;
             peer->present = packet.connack.session_present;

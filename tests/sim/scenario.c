@@ -16,6 +16,7 @@
 #include "tests/sim/group_peer.h"
 #include "tests/sim/history.h"
 #include "tests/sim/kept_history.h"
+#include "tests/sim/moment.h"
 #include "tests/sim/mqtt_peer.h"
 #include "tests/sim/repeat_peer.h"
 #include "tests/sim/session_peer.h"
@@ -34,6 +35,7 @@ enum {
     WS_PEERS = 2,
     CONSUMERS = 4 /* one of dead letters */,
     CRASHES_MAX = 5,
+    MOMENT_MS = 500,
     MINUTE_MS = 60 * 1000
 };
 
@@ -257,6 +259,18 @@ static bool all_settled(void *context)
            atomic_load(&group->stat->dead) == 0 && history_done_count() == history_final_count();
 }
 
+/* Between two packets of somebody's exchange, whether or not the second has been heard. */
+static void wait_for_moment(void)
+{
+    if (sim_chance(30))
+        return;
+    moment_wait((enum moment)(MOMENT_NONE + 1 + sim_below(MOMENTS - 1)));
+    sim_run(moment_came, NULL, MOMENT_MS);
+    if (sim_chance(50))
+        sim_run(NULL, NULL, sim_below(12));
+    moment_wait(MOMENT_NONE);
+}
+
 static void trouble(void)
 {
     unsigned crashes = (unsigned)sim_below(CRASHES_MAX);
@@ -270,9 +284,12 @@ static void trouble(void)
             member_hang_up(members[sim_below(MEMBERS)]);
         if (crashes > 0 && sim_chance(30)) {
             crashes--;
+            wait_for_moment();
             if (sim_chance(20)) {
                 sim_disk_fail_sync(disk);
-                sim_run(NULL, NULL, 300);
+                sim_run(NULL, NULL, 1000);
+                for (unsigned at = 0; at < TOPICS; at++)
+                    publisher_check_told(publishers[at]);
             } else if (sim_chance(30)) {
                 read_all("mqtt", history_read);
             }
@@ -291,6 +308,7 @@ static void run(uint64_t seed)
 {
     sim_begin(seed);
     history_begin(seed);
+    moments_begin();
     repeat_begin();
     mqtt_peers_begin();
     share_peers_begin();
@@ -365,6 +383,7 @@ static void run(uint64_t seed)
     kept_check_final();
     read_all(WORK_QUEUE, work_final);
     read_all(MORE_QUEUE, work_final);
+    read_all(DEAL_QUEUE, work_final);
     work_check_final();
     for (unsigned i = 0; i < AMQP_PEERS; i++)
         amqp_peer_stop(amqp_peers[i]);
@@ -405,14 +424,18 @@ int main(int argc, char **argv)
         work += work_count();
         deals += deals_count();
     }
+    uint32_t between;
+    unsigned kinds = moments_hit(&between);
     printf("%llu seeds from %llu: %llu records, %llu of them acknowledged, %llu dead letters, "
            "%llu said several times and stored once, %llu to members of shares, %llu to sessions "
            "and %llu of them again, topics moved %llu times, "
-           "%llu done over AMQP and WebSocket, %llu transactions, nothing wrong\n",
+           "%llu done over AMQP and WebSocket, %llu transactions, %u crashes between two packets "
+           "of %u of %u kinds, nothing wrong\n",
            (unsigned long long)count, (unsigned long long)first, (unsigned long long)records,
            (unsigned long long)acknowledged, (unsigned long long)dead, (unsigned long long)repeats,
            (unsigned long long)shared, (unsigned long long)kept, (unsigned long long)again,
-           (unsigned long long)admin_moves(), (unsigned long long)work, (unsigned long long)deals);
+           (unsigned long long)admin_moves(), (unsigned long long)work, (unsigned long long)deals,
+           between, kinds, MOMENTS - 1);
     printf("%llu passed, 0 failed\n", (unsigned long long)count);
     return 0;
 }

@@ -40,7 +40,8 @@ void sim_disk_use(struct sim_disk *disk);
 void sim_disk_crash(struct sim_disk *disk);
 /* The next sync fails, for good. */
 void sim_disk_fail_sync(struct sim_disk *disk);
-bool sim_disk_has_failed(void); /* that in use; or its next sync will */
+bool sim_disk_has_failed(void);     /* that in use; or its next sync will */
+uint64_t sim_disk_failed_for(void); /* ms; 0: it works, or fails just now */
 uint64_t sim_disk_syncs(const struct sim_disk *disk);
 
 /* sim_net.c: connections between a scripted peer and a stream of the gateway. */

@@ -9,6 +9,8 @@
 #include "core/base/list.h"
 #include "storage/memory/memory.h"
 
+enum { LAST_WORDS_MS = 10 };
+
 /* One written append (or trim), as the journal keeps it: copies of everything. */
 struct written {
     struct storage_append append;
@@ -35,6 +37,7 @@ struct sim_disk {
     struct pending *parts;               /* of units that are not complete, the first of each */
     struct pending *unsynced, **unsynced_last;
     bool writing, syncing, fail_sync, failed;
+    uint64_t failed_ms, told_until_ms; /* what was said of it may be on its way so long */
     uint64_t syncs, life; /* life: raised by every crash, so that old events do nothing */
 };
 
@@ -188,6 +191,7 @@ static void complete(struct pending *pending, enum status status)
 static void fail_all(struct sim_disk *disk)
 {
     disk->failed = true;
+    disk->failed_ms = sim_now_ms();
     struct pending *pending;
     while ((pending = disk->unsynced) != NULL) {
         disk->unsynced = pending->next;
@@ -347,6 +351,8 @@ static void ask(struct sim_disk *disk, struct storage_append *append, struct sto
 
 void sim_disk_crash(struct sim_disk *disk)
 {
+    if (disk->failed)
+        disk->told_until_ms = sim_now_ms() + LAST_WORDS_MS;
     disk->life++;
     uint64_t kept = disk->synced + sim_below(disk->written - disk->synced + 1);
     struct written **end = &disk->journal;
@@ -385,7 +391,12 @@ void sim_disk_fail_sync(struct sim_disk *disk)
 
 bool sim_disk_has_failed(void)
 {
-    return used->failed || used->fail_sync;
+    return used->failed || used->fail_sync || sim_now_ms() < used->told_until_ms;
+}
+
+uint64_t sim_disk_failed_for(void)
+{
+    return used->failed ? sim_now_ms() - used->failed_ms : 0;
 }
 
 uint64_t sim_disk_syncs(const struct sim_disk *disk)

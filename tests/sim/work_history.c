@@ -13,9 +13,15 @@ static struct work {
     uint32_t deal; /* that sent it */
     bool found;
     const struct sim_peer *holder; /* NULL: nobody */
+    uint32_t arrivals;             /* deliveries so far */
     uint64_t until_ms;
     bool maybe_done, done;
+    bool maybe_rejected, rejected;
+    uint32_t failures_min, failures_max; /* that the next delivery may show */
+    bool dead, dead_done;
+    uint64_t dead_partition, dead_offset;
     uint32_t taken_in; /* deal that took it last */
+    bool rejected_in;  /* there */
 } works[WORKS_MAX];
 static uint32_t work_number;
 
@@ -92,7 +98,21 @@ static void check_sent(uint32_t number)
         history_fail("work %u of deal %u is there before its commit", number, work->deal);
 }
 
-uint32_t work_came(struct span body, const struct sim_peer *holder, uint64_t until_ms)
+/* Each delivery fails once at most, and what failed for certain is counted. */
+static void check_failures(uint32_t number, uint32_t failures)
+{
+    struct work *work = &works[number];
+    if (failures < work->failures_min || failures > work->failures_max)
+        history_fail("work %u comes with %u failures instead of %u to %u", number, failures,
+                     work->failures_min, work->failures_max);
+    if (failures >= WORK_FAILURES_MAX)
+        history_fail("work %u comes with %u failures and is no dead letter", number, failures);
+    work->failures_min = failures;
+    work->failures_max = failures + 1;
+}
+
+uint32_t work_came(struct span body, const struct sim_peer *holder, uint64_t until_ms,
+                   uint32_t failures)
 {
     uint32_t number = work_of(body);
     struct work *work = &works[number];
@@ -103,13 +123,18 @@ uint32_t work_came(struct span body, const struct sim_peer *holder, uint64_t unt
         sim_now_ms() < work->until_ms)
         history_fail("work %u is somebody's until %llu and comes to another", number,
                      (unsigned long long)work->until_ms);
-    if (work->done)
-        history_fail("work %u was done and comes again", number);
+    if (work->done || work->rejected || work->dead)
+        history_fail("work %u %s and comes again", number,
+                     work->done       ? "was done"
+                     : work->rejected ? "was rejected"
+                                      : "is a dead letter");
     if (work->taken_in != 0 && taken_in->fate == FATE_ACKNOWLEDGED)
         history_fail("work %u was taken in deal %u and comes again", number, work->taken_in);
     if (work->taken_in != 0)
         taken_in->denied = true;
     work->taken_in = 0;
+    check_failures(number, failures);
+    work->arrivals++;
     if (!sim_is_open(holder))
         return number;
     work->holder = holder;
@@ -117,9 +142,15 @@ uint32_t work_came(struct span body, const struct sim_peer *holder, uint64_t unt
     return number;
 }
 
-void work_let_go(uint32_t work)
+uint32_t work_arrival(uint32_t work)
 {
-    works[work].holder = NULL;
+    return works[work].arrivals;
+}
+
+void work_let_go(uint32_t work, uint32_t arrival)
+{
+    if (works[work].arrivals == arrival)
+        works[work].holder = NULL;
 }
 
 void work_holder_gone(const struct sim_peer *holder)
@@ -129,15 +160,51 @@ void work_holder_gone(const struct sim_peer *holder)
             works[i].holder = NULL;
 }
 
-void work_taking(uint32_t work, uint32_t deal)
+void work_ending(uint32_t number, enum work_end end, uint32_t deal)
 {
-    works[work].taken_in = deal;
-    works[work].maybe_done |= deal == 0;
+    struct work *work = &works[number];
+    work->taken_in = deal;
+    work->rejected_in = deal != 0 && end == WORK_REJECTED;
+    work->maybe_done |= end == WORK_DONE && deal == 0;
+    work->maybe_rejected |= end == WORK_REJECTED;
 }
 
-void work_taken(uint32_t work)
+void work_ended(uint32_t number, enum work_end end, uint32_t arrival)
 {
-    works[work].done = true;
+    struct work *work = &works[number];
+    work->done |= end == WORK_DONE;
+    work->rejected |= end == WORK_REJECTED;
+    if (work->arrivals != arrival)
+        return; /* it has come again since, and may end otherwise */
+    if (end == WORK_FAILED)
+        work->failures_min = work->failures_max;
+    if (end == WORK_RELEASED)
+        work->failures_max = work->failures_min;
+}
+
+uint32_t work_dead(struct span body, uint64_t partition, uint64_t offset, bool rejected)
+{
+    uint32_t number = work_of(body);
+    struct work *work = &works[number];
+    check_sent(number);
+    if (work->done)
+        history_fail("work %u was done and is a dead letter", number);
+    if (work->dead && (work->dead_partition != partition || work->dead_offset != offset))
+        history_fail("work %u is two dead letters", number);
+    if (work->dead_done)
+        history_fail("the dead letter of work %u was done and comes again", number);
+    if (rejected ? !work->maybe_rejected : work->failures_max < WORK_FAILURES_MAX)
+        history_fail("work %u is a dead letter, and was not %s", number,
+                     rejected ? "rejected" : "failed so often");
+    work->dead = true;
+    work->dead_partition = partition;
+    work->dead_offset = offset;
+    return number;
+}
+
+void work_dead_done(uint32_t work)
+{
+    works[work].dead_done = true;
 }
 
 void work_final(uint64_t partition, uint64_t offset, struct span body)
@@ -151,12 +218,13 @@ void work_final(uint64_t partition, uint64_t offset, struct span body)
     deals[works[number].deal].found++;
 }
 
+/* What is rejected has to be seen as a dead letter. */
 static bool is_done(const struct work *work)
 {
     const struct deal *deal = &deals[work->taken_in];
     bool in_deal = work->taken_in != 0 && deal->fate != FATE_REFUSED && deal->promised &&
-                   (deal->sent == 0 || deal->found > 0);
-    return work->done || work->maybe_done || in_deal;
+                   (deal->sent == 0 || deal->found > 0) && !work->rejected_in;
+    return work->done || work->maybe_done || in_deal || work->dead;
 }
 
 void work_check_final(void)
@@ -183,6 +251,14 @@ uint64_t work_count(void)
     uint64_t count = 0;
     for (uint32_t i = 0; i < work_number; i++)
         count += works[i].done;
+    return count;
+}
+
+uint64_t work_dead_count(void)
+{
+    uint64_t count = 0;
+    for (uint32_t i = 0; i < work_number; i++)
+        count += works[i].dead;
     return count;
 }
 

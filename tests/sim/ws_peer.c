@@ -30,7 +30,7 @@ enum asked { ASKED_NOTHING, ASKED_CONNECT, ASKED_SUBSCRIBE, ASKED_PUBLISH, ASKED
 struct request_of {
     enum asked what;
     uint64_t id;
-    uint32_t work;
+    uint32_t work, arrival;
     uint64_t until_ms;
 };
 
@@ -99,7 +99,7 @@ static void connected(struct ws_peer *peer)
 struct thinking {
     struct ws_peer *peer;
     uint64_t generation, until_ms;
-    uint32_t work;
+    uint32_t work, arrival;
     char receipt[64], sub[16];
 };
 
@@ -112,11 +112,11 @@ static void decide(void *context)
         bool takes = peer->calm || sim_chance(70);
         struct request_of *request = ask(peer, takes ? ASKED_ACK : ASKED_NACK);
         request->work = thinking->work;
+        request->arrival = thinking->arrival;
         request->until_ms = thinking->until_ms;
-        if (takes)
-            work_taking(thinking->work, 0);
-        else
-            work_let_go(thinking->work);
+        work_ending(thinking->work, takes ? WORK_DONE : WORK_FAILED, 0);
+        if (!takes)
+            work_let_go(thinking->work, thinking->arrival);
         snprintf(text, sizeof text, "{\"op\":\"%s\",\"id\":%llu,\"receipt\":\"%s\"}",
                  takes ? "ack" : "nack", (unsigned long long)request->id, thinking->receipt);
         say(peer, TEXT, text);
@@ -140,9 +140,12 @@ static void delivered(struct ws_peer *peer, const json_t *frame)
     thinking->generation = peer->generation;
     thinking->until_ms = sim_now_ms() + LEASE_S * 1000 - LEASE_SLACK_MS;
     const char *body = member(frame, "body");
-    thinking->work = work_came(span_of(body, strlen(body)), &peer->peer, thinking->until_ms);
+    thinking->work =
+        work_came(span_of(body, strlen(body)), &peer->peer, thinking->until_ms,
+                  (uint32_t)json_integer_value(json_object_get(frame, "delivery_count")));
+    thinking->arrival = work_arrival(thinking->work);
     if (peer->leaving)
-        work_let_go(thinking->work);
+        work_let_go(thinking->work, thinking->arrival);
     snprintf(thinking->receipt, sizeof thinking->receipt, "%s", member(frame, "receipt"));
     snprintf(thinking->sub, sizeof thinking->sub, "%s", member(frame, "sub"));
     sim_after(sim_below(THINK_MS), decide, thinking);
@@ -170,12 +173,14 @@ static void answered(struct ws_peer *peer, const json_t *frame, bool is_ok)
     else if (was.what == ASKED_PUBLISH && is_ok)
         work_fate(was.work, FATE_ACKNOWLEDGED);
     else if (was.what == ASKED_ACK && is_ok && sim_now_ms() < was.until_ms)
-        work_taken(was.work);
+        work_ended(was.work, WORK_DONE, was.arrival);
+    else if (was.what == ASKED_NACK && is_ok && sim_now_ms() < was.until_ms)
+        work_ended(was.work, WORK_FAILED, was.arrival);
     else if (was.what == ASKED_ACK && !is_ok && !in_doubt && sim_now_ms() < was.until_ms)
         history_fail("a live lease over WebSocket cannot be acknowledged: %s",
                      member(frame, "code"));
     if (was.what == ASKED_ACK)
-        work_let_go(was.work);
+        work_let_go(was.work, was.arrival);
 }
 
 static void message(struct ws_peer *peer, struct span text)

@@ -346,8 +346,6 @@ enum status amqp_transaction_send(struct amqp_link *link, pn_delivery_t *deliver
         return err_set(err, STATUS_NOT_FOUND, "there is no such transaction");
     }
     enum status status = broker_publish_within(&transaction->broker, publish);
-    if (status == STATUS_UNSUPPORTED)
-        return err_set(err, status, "a delayed message cannot be part of a transaction");
     if (status != STATUS_OK)
         return err_set(err, status, "the transaction cannot take it: %s", status_text(status));
     if (pn_delivery_settled(delivery))

@@ -509,9 +509,10 @@ struct broker_transaction {
 enum status broker_begin(struct broker_transaction *transaction);
 /* As broker_publish(), but for answer, token and number, which are not looked at; always stored.
  * What is refused here ends the transaction's hope: so will the commit be. Rights, routes and
- * limits of queues are looked at by the commit. UNSUPPORTED: delay_ms, or a producer. OVER_QUOTA:
- * LIMIT_TRANSACTION_PARTS, or LIMIT_CLIENT_IN_BYTES in all transactions of the client,
- * LIMIT_WORKER_IN_BYTES in those of all clients of its worker. */
+ * limits of queues are looked at by the commit. delay_ms runs from this call on; what is due before
+ * the commit is due then. UNSUPPORTED: a producer. OVER_QUOTA: LIMIT_TRANSACTION_PARTS, or
+ * LIMIT_CLIENT_IN_BYTES in all transactions of the client, LIMIT_WORKER_IN_BYTES in those of all
+ * clients of its worker. */
 enum status broker_publish_within(struct broker_transaction *transaction,
                                   const struct publish *publish);
 /* For a publish that the adapter refuses by itself. */

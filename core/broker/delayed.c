@@ -8,21 +8,13 @@
 #include "core/broker/session.h"
 #include "core/broker/worker.h"
 
-/* What one turn of a worker publishes to one partition, there and back. */
+/* What one turn of a worker publishes to one partition. */
 struct delayed_job {
-    struct mail mail;
-    struct link link; /* until the end of the turn, and while the owner is loading */
-    struct broker_worker *from, *owner;
-    uint64_t partition;
-    struct delay_record *records;
-    uint32_t count, capacity;
+    struct link link; /* until the end of the turn */
+    struct broker_worker *worker;
+    struct delayed_append append;
     struct buf notes; /* keys of rows that go with them */
     struct storage_row *note_rows;
-    struct deduped_items items; /* none: no record has an id */
-    union {
-        struct delay_insert insert;
-        struct dedup_append dedup; /* with ids */
-    };
     struct answers answers;
     uint64_t bytes;
 };
@@ -102,15 +94,15 @@ static struct delay *delay_of(struct broker_worker *worker, uint64_t partition)
     return home->delay;
 }
 
-static void job_serve(struct delayed_job *job);
+static void append_serve(struct delayed_append *append);
 static void cancel_serve(struct delayed_cancel *job);
 
 static void load_end(struct broker_worker *worker)
 {
     struct delayed *delayed = &worker->delayed;
     struct link *link;
-    while ((link = list_pop(&delayed->jobs)) != NULL)
-        job_serve(container_of(link, struct delayed_job, link));
+    while ((link = list_pop(&delayed->appends)) != NULL)
+        append_serve(container_of(link, struct delayed_append, link));
     while ((link = list_pop(&delayed->cancels)) != NULL)
         cancel_serve(container_of(link, struct delayed_cancel, link));
 }
@@ -132,7 +124,7 @@ void delayed_init(struct broker_worker *worker)
     struct delayed *delayed = &worker->delayed;
     map_init(&delayed->delays);
     list_init(&delayed->turn);
-    list_init(&delayed->jobs);
+    list_init(&delayed->appends);
     list_init(&delayed->cancels);
     batch_builder_init(&delayed->builder);
 }
@@ -193,6 +185,139 @@ void delayed_deinit(struct broker_worker *worker)
     batch_builder_deinit(&worker->delayed.builder);
 }
 
+/* ------------------------------------------------ to the owner, and back */
+
+static void inserted(struct request *request, enum status status)
+{
+    struct delayed_append *append = container_of(request, struct delayed_append, insert.request);
+    append->request.done(&append->request, status);
+}
+
+static void deduped(struct request *request, enum status status)
+{
+    struct delayed_append *append = container_of(request, struct delayed_append, dedup.request);
+    append->request.done(&append->request, status);
+}
+
+static void append_dedup(struct delayed_append *append, struct delay *delay, struct dedup *dedup)
+{
+    append->dedup.items = append->items.items;
+    append->dedup.count = append->items.count;
+    append->dedup.delay = delay;
+    append->dedup.delayed = append->records;
+    append->dedup.more = append->more;
+    append->dedup.more_count = append->more_count;
+    dedup_append(dedup, &append->dedup);
+}
+
+static void append_insert(struct delayed_append *append, struct delay *delay)
+{
+    append->insert.records = append->records;
+    append->insert.count = append->count;
+    append->insert.more = append->more;
+    append->insert.more_count = append->more_count;
+    delay_insert(delay, &append->insert);
+}
+
+static void append_refuse(struct delayed_append *append, enum status why)
+{
+    struct log_worker *log_worker = append->owner->log;
+    bool has_ids = append->items.count > 0;
+    if (append->unit == 0)
+        request_complete(has_ids ? &append->dedup.request : &append->insert.request, why);
+    else if (has_ids)
+        dedup_refuse(log_worker, &append->dedup, why);
+    else
+        delay_refuse(log_worker, &append->insert, why);
+}
+
+static void append_serve(struct delayed_append *append)
+{
+    struct broker_worker *owner = append->owner;
+    enum status health = owner->broker->storage->ops->health(owner->broker->storage);
+    struct delay *delay = owner->ending ? NULL : delay_of(owner, append->partition);
+    bool has_ids = append->items.count > 0;
+    struct dedup *dedup = delay == NULL || !has_ids ? NULL : deduped_of(owner, append->partition);
+    if (health != STATUS_OK || delay == NULL)
+        append_refuse(append, owner->ending         ? STATUS_SHUTTING_DOWN
+                              : health != STATUS_OK ? health
+                                                    : STATUS_NOT_FOUND);
+    else if (has_ids)
+        append_dedup(append, delay, dedup);
+    else
+        append_insert(append, delay);
+}
+
+static void append_arrive(struct mail *mail)
+{
+    struct delayed_append *append = container_of(mail, struct delayed_append, mail);
+    if (append->owner->delayed.walk.running)
+        list_push(&append->owner->delayed.appends, &append->link);
+    else
+        append_serve(append);
+}
+
+enum status delayed_record(struct client *client, const struct publish *publish, uint64_t partition,
+                           const struct record_input *input, struct delay_record *record)
+{
+    struct broker_worker *worker = client->worker;
+    const struct queue *queue = catalog_queue_of_partition(worker->catalog, partition);
+    if (queue == NULL)
+        return STATUS_NOT_FOUND;
+    if (publish->delay_ms > LIMIT_DELAY_MS || queue->type == QUEUE_STREAM)
+        return STATUS_INVALID;
+    enum status status = batch_builder_add(&worker->delayed.builder, input);
+    if (status != STATUS_OK)
+        return status;
+    *record = (struct delay_record){
+        .batch = batch_builder_seal(&worker->delayed.builder),
+        .delay_ms = publish->delay_ms,
+        .principal = client->principal == NULL ? 0 : client->principal->id,
+    };
+    return STATUS_OK;
+}
+
+void delayed_append_add(struct delayed_append *append, const struct client *client,
+                        const struct publish *publish, const struct delay_record *record)
+{
+    if (append->count == append->capacity) {
+        append->capacity = append->capacity == 0 ? 8 : append->capacity * 2;
+        append->records = heap_resize(append->records, append->capacity * sizeof *append->records);
+    }
+    append->records[append->count++] = *record;
+    if (publish_is_deduped(publish))
+        deduped_items_add(&append->items, client, publish, append->count);
+}
+
+void delayed_append_send(struct delayed_append *append, struct broker_worker *from)
+{
+    append->owner = &from->broker->workers[log_owner(from->broker->log, append->partition)];
+    append->mail.deliver = append_arrive;
+    link_init(&append->link);
+    if (append->items.count > 0) {
+        deduped_items_end(&append->items, append->count);
+        append->dedup =
+            (struct dedup_append){.unit = append->unit, .part_count = append->part_count};
+        request_init(&append->dedup.request, from->loop, deduped);
+    } else {
+        append->insert =
+            (struct delay_insert){.unit = append->unit, .part_count = append->part_count};
+        request_init(&append->insert.request, from->loop, inserted);
+    }
+    if (append->owner == from)
+        append_arrive(&append->mail);
+    else
+        mailbox_post(append->owner->loop, &append->mail);
+}
+
+void delayed_append_deinit(struct delayed_append *append)
+{
+    for (uint32_t i = 0; i < append->count; i++)
+        batch_unref(append->records[i].batch);
+    deduped_items_deinit(&append->items);
+    heap_free(append->records);
+}
+
 /* ------------------------------------------------ publishing */
 
 /* The answers of records first to end, which have one outcome. */
@@ -202,46 +327,20 @@ static uint32_t settle_records(const struct delayed_job *job, uint32_t next, uin
     uint32_t from = next;
     for (; next < job->answers.count && job->answers.items[next].record < end; next++) {
         const struct answer *answer = &job->answers.items[next];
-        const struct delay_id *id = &job->records[answer->record].id;
+        const struct delay_id *id = &job->append.records[answer->record].id;
         struct answer_place place = {id->partition, id->number, id->due_ms};
         answer_settle(answer, status, &place);
     }
     return next - from;
 }
 
-static void job_end(struct delayed_job *job)
-{
-    struct broker_worker *worker = job->from;
-    answers_return(job->answers.items, job->answers.count);
-    worker->in_bytes -= job->bytes;
-    worker->jobs--;
-    for (uint32_t i = 0; i < job->count; i++)
-        batch_unref(job->records[i].batch);
-    answers_deinit(&job->answers);
-    deduped_items_deinit(&job->items);
-    buf_deinit(&job->notes);
-    heap_free(job->note_rows);
-    heap_free(job->records);
-    heap_free(job);
-    publish_wake(worker);
-}
-
-static void job_inserted(struct request *request, enum status status)
-{
-    struct delayed_job *job = container_of(request, struct delayed_job, insert.request);
-    uint32_t answered = settle_records(job, 0, job->count, status);
-    if (status != STATUS_OK)
-        metric_add(job->from->broker->metrics.dropped_storage, job->count - answered);
-    job_end(job);
-}
-
 /* Each record has the outcome of its item. */
-static void job_deduped(struct request *request, enum status status)
+static void settle_items(const struct delayed_job *job, enum status status)
 {
-    struct delayed_job *job = container_of(request, struct delayed_job, dedup.request);
+    const struct broker_metrics *metrics = &job->worker->broker->metrics;
     uint32_t end = 0, next = 0, refused = 0, duplicates = 0;
-    for (uint32_t i = 0; i < job->items.count; i++) {
-        const struct dedup_item *item = &job->items.items[i];
+    for (uint32_t i = 0; i < job->append.items.count; i++) {
+        const struct dedup_item *item = &job->append.items.items[i];
         enum status outcome = status == STATUS_OK ? item->status : status;
         end += item->record_count;
         uint32_t answered = settle_records(job, next, end, outcome);
@@ -249,13 +348,34 @@ static void job_deduped(struct request *request, enum status status)
         refused += outcome == STATUS_OK ? 0 : item->record_count - answered;
         duplicates += outcome == STATUS_OK && item->duplicate ? item->record_count : 0;
     }
-    metric_add(job->from->broker->metrics.dropped_storage, refused);
-    metric_add(job->from->broker->metrics.duplicates, duplicates);
-    job_end(job);
+    metric_add(metrics->dropped_storage, refused);
+    metric_add(metrics->duplicates, duplicates);
+}
+
+static void job_done(struct request *request, enum status status)
+{
+    struct delayed_job *job = container_of(request, struct delayed_job, append.request);
+    struct broker_worker *worker = job->worker;
+    if (job->append.items.count > 0) {
+        settle_items(job, status);
+    } else {
+        uint32_t answered = settle_records(job, 0, job->append.count, status);
+        if (status != STATUS_OK)
+            metric_add(worker->broker->metrics.dropped_storage, job->append.count - answered);
+    }
+    answers_return(job->answers.items, job->answers.count);
+    worker->in_bytes -= job->bytes;
+    worker->jobs--;
+    answers_deinit(&job->answers);
+    delayed_append_deinit(&job->append);
+    buf_deinit(&job->notes);
+    heap_free(job->note_rows);
+    heap_free(job);
+    publish_wake(worker);
 }
 
 /* The keys of notes as rows. */
-static uint32_t note_rows(struct delayed_job *job)
+static void note_rows(struct delayed_job *job)
 {
     static const uint8_t value[] = {1};
     uint32_t count = (uint32_t)(job->notes.size / SESSION_STATE_KEY);
@@ -268,54 +388,8 @@ static uint32_t note_rows(struct delayed_job *job)
             .value = span_of(value, sizeof value),
             .offset_at = -1,
         };
-    return count;
-}
-
-static void job_dedup(struct delayed_job *job, struct delay *delay, struct dedup *dedup)
-{
-    job->dedup.items = job->items.items;
-    job->dedup.count = job->items.count;
-    job->dedup.delay = delay;
-    job->dedup.delayed = job->records;
-    job->dedup.more_count = note_rows(job);
-    job->dedup.more = job->note_rows;
-    dedup_append(dedup, &job->dedup);
-}
-
-static void job_insert(struct delayed_job *job, struct delay *delay)
-{
-    job->insert.records = job->records;
-    job->insert.count = job->count;
-    job->insert.more_count = note_rows(job);
-    job->insert.more = job->note_rows;
-    delay_insert(delay, &job->insert);
-}
-
-static void job_serve(struct delayed_job *job)
-{
-    struct broker_worker *owner = job->owner;
-    enum status health = owner->broker->storage->ops->health(owner->broker->storage);
-    struct delay *delay = owner->ending ? NULL : delay_of(owner, job->partition);
-    bool deduped = job->items.count > 0;
-    struct dedup *dedup = delay == NULL || !deduped ? NULL : deduped_of(owner, job->partition);
-    if (health != STATUS_OK || delay == NULL)
-        request_complete(deduped ? &job->dedup.request : &job->insert.request,
-                         owner->ending         ? STATUS_SHUTTING_DOWN
-                         : health != STATUS_OK ? health
-                                               : STATUS_NOT_FOUND);
-    else if (deduped)
-        job_dedup(job, delay, dedup);
-    else
-        job_insert(job, delay);
-}
-
-static void job_arrive(struct mail *mail)
-{
-    struct delayed_job *job = container_of(mail, struct delayed_job, mail);
-    if (job->owner->delayed.walk.running)
-        list_push(&job->owner->delayed.jobs, &job->link);
-    else
-        job_serve(job);
+    job->append.more = job->note_rows;
+    job->append.more_count = count;
 }
 
 static struct delayed_job *job_of(struct broker_worker *worker, uint64_t partition)
@@ -323,14 +397,13 @@ static struct delayed_job *job_of(struct broker_worker *worker, uint64_t partiti
     list_each(link, &worker->delayed.turn)
     {
         struct delayed_job *job = container_of(link, struct delayed_job, link);
-        if (job->partition == partition)
+        if (job->append.partition == partition)
             return job;
     }
     struct delayed_job *job = heap_new(sizeof *job);
-    job->from = worker;
-    job->owner = &worker->broker->workers[log_owner(worker->broker->log, partition)];
-    job->partition = partition;
-    job->mail.deliver = job_arrive;
+    job->worker = worker;
+    job->append.partition = partition;
+    request_init(&job->append.request, worker->loop, job_done);
     buf_init(&job->notes, LIMIT_WORKER_IN_BYTES);
     list_push(&worker->delayed.turn, &job->link);
     worker->jobs++;
@@ -338,36 +411,21 @@ static struct delayed_job *job_of(struct broker_worker *worker, uint64_t partiti
 }
 
 enum status delayed_publish(struct client *client, const struct publish *publish,
-                            uint64_t partition, const struct record_input *record, size_t size)
+                            uint64_t partition, const struct record_input *input, size_t size)
 {
     struct broker_worker *worker = client->worker;
-    const struct queue *queue = catalog_queue_of_partition(worker->catalog, partition);
-    if (queue == NULL)
-        return STATUS_NOT_FOUND;
-    if (publish->delay_ms > LIMIT_DELAY_MS || queue->type == QUEUE_STREAM)
-        return STATUS_INVALID;
-    struct batch_builder *builder = &worker->delayed.builder;
-    enum status status = batch_builder_add(builder, record);
+    struct delay_record record;
+    enum status status = delayed_record(client, publish, partition, input, &record);
     if (status != STATUS_OK)
         return status;
     struct delayed_job *job = job_of(worker, partition);
-    if (job->count == job->capacity) {
-        job->capacity = job->capacity == 0 ? 8 : job->capacity * 2;
-        job->records = heap_resize(job->records, job->capacity * sizeof *job->records);
-    }
-    job->records[job->count++] = (struct delay_record){
-        .batch = batch_builder_seal(builder),
-        .delay_ms = publish->delay_ms,
-        .principal = client->principal == NULL ? 0 : client->principal->id,
-    };
-    if (publish_is_deduped(publish))
-        deduped_items_add(&job->items, client, publish, job->count);
-    else /* as publish.c says */
+    delayed_append_add(&job->append, client, publish, &record);
+    if (!publish_is_deduped(publish)) /* as publish.c says */
         session_note_received(client, publish, &job->notes);
     job->bytes += size;
     worker->in_bytes += size;
     if (publish->answer)
-        answers_add(&job->answers, client, publish->token, size, job->count - 1);
+        answers_add(&job->answers, client, publish->token, size, job->append.count - 1);
     return STATUS_OK;
 }
 
@@ -376,16 +434,8 @@ void delayed_seal(struct broker_worker *worker)
     struct link *link;
     while ((link = list_pop(&worker->delayed.turn)) != NULL) {
         struct delayed_job *job = container_of(link, struct delayed_job, link);
-        if (job->items.count > 0) {
-            deduped_items_end(&job->items, job->count);
-            request_init(&job->dedup.request, worker->loop, job_deduped);
-        } else {
-            request_init(&job->insert.request, worker->loop, job_inserted);
-        }
-        if (job->owner == worker)
-            job_arrive(&job->mail);
-        else
-            mailbox_post(job->owner->loop, &job->mail);
+        note_rows(job);
+        delayed_append_send(&job->append, worker);
     }
 }
 

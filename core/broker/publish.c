@@ -524,17 +524,15 @@ static enum status publish_live(struct broker_worker *worker, const struct recor
     return status;
 }
 
-/* A delayed record counts when it is due; a queue that is full now does not promise to take it
- * then.
- */
-static bool is_full(const struct queue *queue, uint64_t partition, size_t size)
+enum status publish_may_wait(const struct aim *aim)
 {
-    if (queue->overflow != OVERFLOW_REFUSE)
-        return false;
-    if (!queue_admit(queue, partition, size))
-        return true;
-    queue_take_back(queue, partition, 1, size);
-    return false;
+    uint64_t partition = aim->outbox->partition;
+    if (aim->queue->overflow != OVERFLOW_REFUSE)
+        return STATUS_OK;
+    if (!queue_admit(aim->queue, partition, aim->size))
+        return STATUS_OVER_QUOTA;
+    queue_take_back(aim->queue, partition, 1, aim->size);
+    return STATUS_OK;
 }
 
 enum status publish_may_begin(struct client *client)
@@ -583,12 +581,12 @@ static enum status publish_now(struct client *client, const struct publish *publ
     enum status status = publish_may_begin(client);
     if (status == STATUS_OK)
         status = publish_aim(client, publish, &aim);
+    if (status == STATUS_OK && publish->delay_ms > 0)
+        status = publish_may_wait(&aim);
     if (status != STATUS_OK)
         return status;
     if (publish->delay_ms > 0)
-        return is_full(aim.queue, aim.outbox->partition, aim.size)
-                   ? STATUS_OVER_QUOTA
-                   : delayed_publish(client, publish, aim.outbox->partition, &aim.record, aim.size);
+        return delayed_publish(client, publish, aim.outbox->partition, &aim.record, aim.size);
     bool stored = publish->answer || publish->retain || publish_is_deduped(publish) ||
                   !aim.unstored || publish->guarantee != GUARANTEE_AT_MOST_ONCE;
     return stored ? publish_stored(client, publish, aim.outbox, aim.queue, &aim.record, aim.size)

@@ -7,12 +7,14 @@
  */
 #include "core/broker/transaction.h"
 
+#include "core/base/clock.h"
 #include "core/base/heap.h"
 
 /* A publish with memory of its own, behind it. */
 struct message {
     struct link link;
-    uint64_t queue; /* id; 0: to a topic */
+    uint64_t queue;   /* id; 0: to a topic */
+    uint64_t sent_ms; /* a delay runs from then on; monotonic */
     struct publish publish;
     struct header headers[];
 };
@@ -128,6 +130,7 @@ static struct message *message_new(const struct publish *publish)
     uint8_t *at = (uint8_t *)message + sizeof *message + headers;
     link_init(&message->link);
     message->queue = publish->queue == NULL ? 0 : publish->queue->id;
+    message->sent_ms = clock_monotonic_ms();
     message->publish = *publish;
     message->publish.queue = NULL;
     message->publish.headers = message->headers;
@@ -153,8 +156,10 @@ enum status broker_publish_within(struct broker_transaction *transaction,
     if (status == STATUS_OK)
         status = publish_check(client, publish, &size);
     size += sizeof(struct message) + publish->header_count * sizeof(struct header);
-    if (status == STATUS_OK && (publish->delay_ms > 0 || publish->producer.data != NULL))
+    if (status == STATUS_OK && publish->producer.data != NULL)
         status = STATUS_UNSUPPORTED;
+    if (status == STATUS_OK && publish->delay_ms > LIMIT_DELAY_MS)
+        status = STATUS_INVALID;
     if (status == STATUS_OK && (is_full(transaction) || !charge(transaction, size)))
         status = STATUS_OVER_QUOTA;
     if (status != STATUS_OK)
@@ -191,10 +196,19 @@ enum status broker_settle_within(struct broker_transaction *transaction,
 
 /* ------------------------------------------------ the end */
 
+/* What is due already is one that is due at once. */
+static uint64_t delay_left(const struct message *message)
+{
+    uint64_t gone_ms = clock_monotonic_ms() - message->sent_ms;
+    return message->publish.delay_ms > gone_ms ? message->publish.delay_ms - gone_ms : 1;
+}
+
 static enum status add_message(struct unit *unit, const struct catalog *catalog,
                                struct message *message)
 {
     struct publish *publish = &message->publish;
+    if (publish->delay_ms > 0)
+        publish->delay_ms = delay_left(message);
     if (message->queue != 0 && (publish->queue = catalog_queue(catalog, message->queue)) == NULL)
         return STATUS_NOT_FOUND;
     return unit_publish(unit, publish);

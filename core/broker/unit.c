@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A transaction's commit as one unit of storage: one part for each batch and each group. Every part
- * goes to its owner, which looks at it, holds what it needs, and hands it to storage, as a refusal
- * if it cannot be. Parts never wait for each other or for other units, so that none can block
- * another; storage ends all of them alike when the last has come.
+/* A transaction's commit as one unit of storage: one part for each batch, each partition that
+ * records wait for, and each group. Every part goes to its owner, which looks at it, holds
+ * what it needs, and hands it to storage, as a refusal if it cannot be. Parts never wait for each
+ * other or for other units, so that none can block another; storage ends all of them alike when the
+ * last has come.
  *
  *   worker of the client: parts -> owners: checked, held -> storage: one write, or none
  *       <- all parts have ended <- commit indexes moved, windows changed, or leases as before
@@ -29,6 +30,13 @@ struct batch_part {
     struct deduped_append *deduped; /* NULL: straight into the log */
 };
 
+/* Records for one partition that wait for their time. */
+struct delayed_part {
+    struct link link;
+    struct unit *unit;
+    struct delayed_append append;
+};
+
 struct group_part {
     struct link link;
     struct unit *unit;
@@ -46,10 +54,12 @@ struct unit {
     struct client *client; /* while parts are added */
     struct broker_worker *worker;
     struct protocol_figures *figures;
-    struct list bundles, batches, groups;
-    struct map by_partition, by_group;
+    struct list bundles, batches, delayed, groups;
+    struct map by_partition, delayed_by_partition, by_group;
     uint64_t bytes;
-    uint32_t records, left;
+    uint32_t records; /* that do not wait */
+    uint32_t waiting; /* those that do */
+    uint32_t left;
     enum status status;
 };
 
@@ -57,14 +67,17 @@ struct unit *unit_new(struct broker_transaction *transaction)
 {
     struct unit *unit = heap_new(sizeof *unit);
     publish_submit(transaction->worker); /* what the client has published before goes first */
+    delayed_seal(transaction->worker);
     unit->transaction = transaction;
     unit->client = transaction->client;
     unit->worker = transaction->worker;
     unit->figures = transaction->client->figures;
     list_init(&unit->bundles);
     list_init(&unit->batches);
+    list_init(&unit->delayed);
     list_init(&unit->groups);
     map_init(&unit->by_partition);
+    map_init(&unit->delayed_by_partition);
     map_init(&unit->by_group);
     return unit;
 }
@@ -124,12 +137,45 @@ static void bundle_seal(struct unit *unit, struct bundle *bundle)
     metric_observe(unit->worker->broker->metrics.batch_records, batch->record_count);
 }
 
+static struct delayed_part *delayed_part_of(struct unit *unit, uint64_t partition)
+{
+    struct delayed_part *part =
+        map_get(&unit->delayed_by_partition, span_of(&partition, sizeof partition));
+    if (part != NULL)
+        return part;
+    part = heap_new(sizeof *part);
+    part->unit = unit;
+    part->append.partition = partition;
+    list_push(&unit->delayed, &part->link);
+    map_put(&unit->delayed_by_partition,
+            span_of(&part->append.partition, sizeof part->append.partition), part);
+    return part;
+}
+
+static enum status publish_delayed(struct unit *unit, const struct publish *publish,
+                                   const struct aim *aim)
+{
+    uint64_t partition = aim->outbox->partition;
+    struct delay_record record;
+    enum status status = publish_may_wait(aim);
+    if (status == STATUS_OK)
+        status = delayed_record(unit->client, publish, partition, &aim->record, &record);
+    if (status != STATUS_OK)
+        return status;
+    delayed_append_add(&delayed_part_of(unit, partition)->append, unit->client, publish, &record);
+    unit->bytes += aim->size;
+    unit->waiting++;
+    return STATUS_OK;
+}
+
 enum status unit_publish(struct unit *unit, const struct publish *publish)
 {
     struct aim aim;
     enum status status = publish_aim(unit->client, publish, &aim);
     if (status != STATUS_OK)
         return status;
+    if (publish->delay_ms > 0)
+        return publish_delayed(unit, publish, &aim);
     struct bundle *bundle = bundle_of(unit, &aim);
     bool counted = aim.queue->overflow == OVERFLOW_REFUSE;
     if (counted && !queue_admit(aim.queue, bundle->partition, aim.size))
@@ -211,6 +257,7 @@ static void bundles_free(struct unit *unit)
         heap_free(bundle);
     }
     map_deinit(&unit->by_partition);
+    map_deinit(&unit->delayed_by_partition);
     map_deinit(&unit->by_group);
 }
 
@@ -245,6 +292,11 @@ static void parts_free(struct unit *unit)
         batch_unref(part->append.batch);
         heap_free(part);
     }
+    while ((link = list_pop(&unit->delayed)) != NULL) {
+        struct delayed_part *part = container_of(link, struct delayed_part, link);
+        delayed_append_deinit(&part->append);
+        heap_free(part);
+    }
     while ((link = list_pop(&unit->groups)) != NULL) {
         struct group_part *part = container_of(link, struct group_part, link);
         heap_free(part->settlements);
@@ -259,16 +311,28 @@ void unit_drop(struct unit *unit)
     heap_free(unit);
 }
 
+static int64_t duplicates_in(const struct dedup_item *items, uint32_t count)
+{
+    int64_t duplicates = 0;
+    for (uint32_t i = 0; i < count; i++)
+        duplicates += items[i].duplicate ? items[i].record_count : 0;
+    return duplicates;
+}
+
 static void count_duplicates(const struct unit *unit)
 {
     int64_t duplicates = 0;
     list_each(link, &unit->batches)
     {
-        const struct batch_part *part = container_of(link, struct batch_part, link);
-        for (uint32_t i = 0; part->deduped != NULL && i < part->deduped->append.count; i++) {
-            const struct dedup_item *item = &part->deduped->append.items[i];
-            duplicates += item->duplicate ? item->record_count : 0;
-        }
+        const struct deduped_append *deduped = container_of(link, struct batch_part, link)->deduped;
+        if (deduped != NULL)
+            duplicates += duplicates_in(deduped->append.items, deduped->append.count);
+    }
+    list_each(link, &unit->delayed)
+    {
+        const struct deduped_items *items =
+            &container_of(link, struct delayed_part, link)->append.items;
+        duplicates += duplicates_in(items->items, items->count);
     }
     metric_add(unit->worker->broker->metrics.duplicates, duplicates);
 }
@@ -303,6 +367,11 @@ static void deduped_done(struct request *request, enum status status)
     struct deduped_append *deduped = container_of(request, struct deduped_append, append.request);
     const struct batch_part *part = deduped->context;
     part_ended(part->unit, status);
+}
+
+static void delayed_done(struct request *request, enum status status)
+{
+    part_ended(container_of(request, struct delayed_part, append.request)->unit, status);
 }
 
 static void group_done(struct request *request, enum status status)
@@ -340,6 +409,10 @@ static void start(struct trip *trip)
         else
             log_append(worker->log, &part->append);
     }
+    list_each(link, &unit->delayed)
+    {
+        delayed_append_send(&container_of(link, struct delayed_part, link)->append, worker);
+    }
     list_each(link, &unit->groups)
     {
         struct group_part *part = container_of(link, struct group_part, link);
@@ -368,6 +441,13 @@ static void parts_number(struct unit *unit, uint64_t number)
         part->deduped->append.part_count = unit->left;
         request_init(&part->deduped->append.request, loop, deduped_done);
     }
+    list_each(link, &unit->delayed)
+    {
+        struct delayed_part *part = container_of(link, struct delayed_part, link);
+        part->append.unit = number;
+        part->append.part_count = unit->left;
+        request_init(&part->append.request, loop, delayed_done);
+    }
     list_each(link, &unit->groups)
     {
         struct group_part *part = container_of(link, struct group_part, link);
@@ -390,10 +470,10 @@ bool unit_send(struct unit *unit)
     struct broker_worker *worker = unit->worker;
     list_each(link, &unit->bundles) bundle_seal(unit, container_of(link, struct bundle, link));
     bundles_free(unit);
-    unit->left = count(&unit->batches) + count(&unit->groups);
+    unit->left = count(&unit->batches) + count(&unit->delayed) + count(&unit->groups);
     if (unit->left == 0)
         return false;
-    unit->figures->received_now += unit->records;
+    unit->figures->received_now += unit->records + unit->waiting;
     worker->stored_now += unit->records;
     worker->in_bytes += unit->bytes;
     parts_number(unit, ((uint64_t)worker->index + 1) << 48 | ++worker->units);

@@ -254,6 +254,9 @@ enum status publish_may_begin(struct client *client);
 enum status publish_check(const struct client *client, const struct publish *publish, size_t *size);
 /* aim is valid until the publish's own memory goes, or the current callback returns. */
 enum status publish_aim(struct client *client, const struct publish *publish, struct aim *aim);
+/* A delayed record counts when it is due: OK does not promise that it has room then, but a queue
+ * that is full now (OVER_QUOTA) takes none. */
+enum status publish_may_wait(const struct aim *aim);
 /* What will be stored of this turn so far goes on its way; nobody is called back. */
 void publish_submit(struct broker_worker *worker);
 void publish_init(struct broker_worker *worker);

@@ -505,6 +505,8 @@ static void start_delayed(struct dedup_append *append, uint32_t count)
     insert->more = append->append.rows;
     insert->more_count = append->append.row_count;
     insert->placed = placed;
+    insert->unit = append->unit;
+    insert->part_count = append->part_count;
     request_init(&insert->request, append->dedup->worker->loop, inserted);
     dedup_enter(append->dedup);
     delay_insert(append->delay, insert);
@@ -537,7 +539,7 @@ static void start(struct dedup_append *append)
     append->finished = append->unit == 0 && (count == 0 || append->status != STATUS_OK);
     if (append->finished)
         return;
-    if (append->delayed != NULL) {
+    if (append->delayed != NULL && append->status == STATUS_OK && count > 0) {
         start_delayed(append, count);
         return;
     }

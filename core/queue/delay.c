@@ -12,6 +12,7 @@
 #include "core/queue/delay_impl.h"
 
 enum { LOOK_AGAIN_MS = 10000 }; /* the wall clock may be set while a timer runs */
+enum { NUMBERS_ROOM = KEY_MARK + VALUE_NUMBERS };
 
 /* ------------------------------------------------ ids */
 
@@ -63,6 +64,7 @@ static void delay_free(struct delay *delay)
         delay_entry_drop(delay, entry);
     delay_near_deinit(&delay->near);
     delay_firing_deinit(delay);
+    delay_units_deinit(delay);
     heap_free(delay->gone);
     heap_free(delay);
 }
@@ -111,6 +113,7 @@ struct delay *delay_open(struct delay_worker *worker, uint64_t partition, _Atomi
     batch_builder_init(&delay->firing.builder);
     list_init(&delay->inserts);
     list_init(&delay->cancels);
+    delay_units_init(delay);
     delay_store_open(delay);
     return delay;
 }
@@ -195,7 +198,9 @@ static void insert_stored(struct request *request, enum status status)
         if (status != STATUS_OK || !near)
             delay_entry_drop(delay, entry);
     }
-    if (status != STATUS_OK)
+    if (insert->numbers != NULL)
+        delay_unit_end(delay, insert->numbers, status == STATUS_OK);
+    else if (status != STATUS_OK)
         delay->come -= insert->count;
     delay_count(delay);
     insert_end(insert, status);
@@ -224,17 +229,36 @@ static struct blob *row_of(const struct delay_record *record)
     return row;
 }
 
+/* Numbers, from the first that is returned on, for all of the insert, and the row that says so. */
+static uint64_t take_numbers(struct delay_insert *insert, struct storage_row *row, uint8_t *bytes)
+{
+    _Static_assert(KEY_UNIT + VALUE_UNIT <= NUMBERS_ROOM, "room for the row of a unit");
+    struct delay *delay = insert->delay;
+    uint64_t first = delay->next_number;
+    if (insert->unit != 0) {
+        insert->numbers = delay_unit_new(delay, insert->count);
+        *row = delay_unit_row(delay, insert->numbers, bytes, bytes + KEY_UNIT);
+    } else {
+        delay->next_number += insert->count;
+        delay->come += insert->count;
+        *row = delay_store_numbers(delay, bytes, bytes + KEY_MARK);
+    }
+    return first;
+}
+
 static void insert_serve(struct delay_insert *insert)
 {
     struct delay *delay = insert->delay;
     uint32_t count = insert->count, row_count = count + 1 + insert->more_count;
     insert->entries = heap_array(count, sizeof *insert->entries);
-    size_t keys_size = (size_t)count * KEY_ROW + KEY_MARK + VALUE_NUMBERS;
+    size_t keys_size = (size_t)count * KEY_ROW + NUMBERS_ROOM;
     insert->rows = heap_new(row_count * sizeof *insert->rows + keys_size);
     uint8_t *key = (uint8_t *)(insert->rows + row_count);
+    uint64_t number = take_numbers(insert, &insert->rows[count], key);
+    key += NUMBERS_ROOM;
     for (uint32_t i = 0; i < count; i++, key += KEY_ROW) {
         struct delay_record *record = &insert->records[i];
-        struct delay_place place = {due_of(delay, record->delay_ms), delay->next_number++};
+        struct delay_place place = {due_of(delay, record->delay_ms), number + i};
         record->id = (struct delay_id){delay->partition, place.due_ms, place.number};
         struct delay_entry *entry = delay_entry_new(delay, place, ENTRY_PENDING, row_of(record));
         insert->entries[i] = entry;
@@ -245,17 +269,41 @@ static void insert_serve(struct delay_insert *insert)
             .offset_at = -1,
         };
     }
-    delay->come += count;
-    insert->rows[count] = delay_store_numbers(delay, key, key + KEY_MARK);
     if (insert->placed != NULL)
         insert->placed(insert);
     for (uint32_t i = 0; i < insert->more_count; i++)
         insert->rows[count + 1 + i] = insert->more[i];
     insert->append = (struct log_append){
-        .partition = delay->partition, .rows = insert->rows, .row_count = row_count};
+        .partition = delay->partition,
+        .rows = insert->rows,
+        .row_count = row_count,
+        .unit = insert->unit,
+        .part_count = insert->part_count,
+    };
     request_init(&insert->append.request, delay->worker->loop, insert_stored);
     delay_enter(delay);
     log_append(delay->worker->log_worker, &insert->append);
+}
+
+static void refused(struct request *request, enum status status)
+{
+    struct delay_insert *insert = container_of(request, struct delay_insert, append.request);
+    request_complete(&insert->request, status);
+}
+
+void delay_refuse(struct log_worker *worker, struct delay_insert *insert, enum status why)
+{
+    insert->append = (struct log_append){.unit = insert->unit, .part_count = insert->part_count};
+    request_init(&insert->append.request, insert->request.home, refused);
+    log_refuse(worker, &insert->append, why);
+}
+
+static void insert_refuse(struct delay_insert *insert, enum status why)
+{
+    if (insert->unit == 0)
+        request_complete(&insert->request, why);
+    else
+        delay_refuse(insert->delay->worker->log_worker, insert, why);
 }
 
 static void insert_begin(struct delay_insert *insert)
@@ -264,9 +312,9 @@ static void insert_begin(struct delay_insert *insert)
     if (delay->state == DELAY_OPENING)
         list_push(&delay->inserts, &insert->link);
     else if (delay->state != DELAY_SERVING)
-        insert_end(insert, delay->failure);
+        insert_refuse(insert, delay->failure);
     else if (delay->counted + insert->count > LIMIT_DELAYED)
-        insert_end(insert, STATUS_OVER_QUOTA);
+        insert_refuse(insert, STATUS_OVER_QUOTA);
     else
         insert_serve(insert);
 }
@@ -278,6 +326,7 @@ void delay_insert(struct delay *delay, struct delay_insert *insert)
         CHECK(insert->records[i].batch->record_count == 1);
     insert->delay = delay;
     insert->entries = NULL;
+    insert->numbers = NULL;
     insert->rows = NULL;
     link_init(&insert->link);
     insert_begin(insert);

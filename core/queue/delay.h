@@ -69,14 +69,21 @@ struct delay_insert {
     const struct storage_row *more;
     uint32_t more_count;
     void (*placed)(struct delay_insert *insert);
+    /* A part of a unit, as in log_append: done() comes with what the unit has ended with, and until
+     * then none of the records fires, nor one that is due after them. */
+    uint64_t unit; /* 0: alone */
+    uint32_t part_count;
     /* Below: the delay's. */
     struct delay *delay;
     struct link link;
     struct log_append append;
     struct delay_entry **entries;
+    struct delay_unit *numbers; /* of a part */
     struct storage_row *rows;
 };
 void delay_insert(struct delay *delay, struct delay_insert *insert);
+/* Instead of it, for a part of a unit: why is how the unit ends. On any loop of worker. */
+void delay_refuse(struct log_worker *worker, struct delay_insert *insert, enum status why);
 
 /* OK: it will never fire. NOT_FOUND: it has fired, or there never was one. DENIED: another
  * principal published it. */

@@ -2,7 +2,9 @@
 /* The inside of a delay. Rows, all keys beginning with (TABLE_DELAY, partition):
  *
  *   0                -> mark: version, due, number of the last record that has fired, how many have
- *   1                -> numbers: version, the next number, how many have come less the canceled
+ *   1                -> numbers: version, the next number, how many have come less the canceled,
+ *                       both without what rows of units say
+ *   1, number        -> numbers of a unit from this one on: version, how many
  *   2, due, number   -> one RecordBatch, then its principal and a version
  *
  * A row of kind 2 at or below the mark counts for nothing; ranges of it are deleted now
@@ -69,7 +71,9 @@ void delay_near_remove(struct delay_near *near, struct delay_entry *entry); /* f
 enum delay_state { DELAY_OPENING, DELAY_SERVING, DELAY_FAILED, DELAY_CLOSED };
 
 enum { DELAY_ROW_VERSION = 1 };
+enum { DELAY_STATE_VERSION = 1 };
 enum { KEY_MARK = 10, KEY_ROW = 26, VALUE_MARK = 25, VALUE_NUMBERS = 17, ROW_TAIL = 9 };
+enum { KEY_UNIT = 18, VALUE_UNIT = 9 };
 
 struct firing {
     bool active;
@@ -80,6 +84,25 @@ struct firing {
     struct batch_builder builder;
     uint8_t keys[KEY_MARK + 2 * KEY_ROW], value[VALUE_MARK];
     struct storage_row rows[2];
+};
+
+/* The numbers that one unit has taken. It commits whenever its other parts let it, so that it says
+ * them in a row of its own, which counts on top of the common one until that takes it in. */
+struct delay_unit {
+    struct link link;
+    uint64_t first;
+    uint32_t count;
+    bool stored;
+};
+
+struct delay_units {
+    struct list all;   /* whose rows are there, or may come; by number */
+    uint64_t apart;    /* records in them, which the common row does not say */
+    uint32_t rows;     /* stored */
+    uint32_t taken_in; /* of these, by the append under way; 0: there is none */
+    struct log_append append;
+    struct storage_row taking[2];
+    uint8_t keys[2 * KEY_UNIT + KEY_MARK], value[VALUE_NUMBERS];
 };
 
 struct delay {
@@ -94,6 +117,7 @@ struct delay {
     uint64_t next_number;
     uint64_t come, fired; /* ever; canceled ones have not come */
     uint64_t counted;     /* what waiting owes to this delay */
+    struct delay_units units;
     struct steady clock;
 
     struct delay_near near;
@@ -136,6 +160,16 @@ void delay_entry_drop(struct delay *delay,
 void delay_cancel_serve(struct delay_cancel *cancel);
 void delay_gone_free(struct delay *delay); /* what only waited for scans to end */
 
+/* delay_unit.c */
+void delay_units_init(struct delay *delay);
+void delay_units_deinit(struct delay *delay);
+/* Takes so many numbers, the next ones; then its row, borrowed by it. */
+struct delay_unit *delay_unit_new(struct delay *delay, uint32_t count);
+struct storage_row delay_unit_row(const struct delay *delay, const struct delay_unit *unit,
+                                  uint8_t key[KEY_UNIT], uint8_t value[VALUE_UNIT]);
+void delay_unit_end(struct delay *delay, struct delay_unit *unit, bool stored);
+enum status delay_unit_load(struct delay *delay, struct span key, struct span value);
+
 /* delay_fire.c */
 void delay_fire(struct delay *delay);
 void delay_firing_deinit(struct delay *delay);
@@ -149,6 +183,7 @@ void delay_store_drop_far(struct delay *delay); /* more is in memory than should
 void delay_store_remove(struct delay *delay);   /* all rows, then delay_leave() */
 bool delay_store_row_is_good(struct span value);
 struct span delay_store_key_row(uint8_t key[KEY_ROW], uint64_t partition, struct delay_place place);
+struct span delay_store_key_unit(uint8_t key[KEY_UNIT], uint64_t partition, uint64_t number);
 struct storage_row delay_store_mark(const struct delay *delay, uint8_t key[KEY_MARK],
                                     uint8_t value[VALUE_MARK]);
 struct storage_row delay_store_numbers(const struct delay *delay, uint8_t key[KEY_MARK],

@@ -3,6 +3,7 @@
  * explicit place on, so that what was deleted before it is never walked over again. */
 #include <stdlib.h>
 
+#include "core/base/check.h"
 #include "core/base/heap.h"
 #include "core/base/pack.h"
 #include "core/base/reader.h"
@@ -11,7 +12,6 @@
 #include "core/queue/delay_impl.h"
 
 enum { KIND_MARK, KIND_NUMBERS, KIND_ROW };
-enum { STATE_VERSION = 1 };
 enum { AHEAD_MS = 60 * 1000, LOAD_MS = 30 * 1000, LOAD_AGAIN_MS = 5000 };
 enum { NEAR_ROWS = 10000, SCAN_ROWS = 2000 };
 /* Of one partition, and when all of a worker have more than NEAR_ALL_BYTES in memory. */
@@ -40,6 +40,13 @@ struct span delay_store_key_row(uint8_t key[KEY_ROW], uint64_t partition, struct
     return span_of(key, KEY_ROW);
 }
 
+struct span delay_store_key_unit(uint8_t key[KEY_UNIT], uint64_t partition, uint64_t number)
+{
+    key_of(key, partition, KIND_NUMBERS);
+    store_u64(key + KEY_MARK, number);
+    return span_of(key, KEY_UNIT);
+}
+
 static bool place_of(struct span key, struct delay_place *place)
 {
     if (key.size != KEY_ROW || key.data[DELAY_KEY] != KIND_ROW)
@@ -57,7 +64,7 @@ static struct storage_row put_row(struct span key, struct span value)
 struct storage_row delay_store_mark(const struct delay *delay, uint8_t key[KEY_MARK],
                                     uint8_t value[VALUE_MARK])
 {
-    value[0] = STATE_VERSION;
+    value[0] = DELAY_STATE_VERSION;
     store_u64(value + 1, (uint64_t)delay->mark.due_ms);
     store_u64(value + 9, delay->mark.number);
     store_u64(value + 17, delay->fired);
@@ -67,9 +74,9 @@ struct storage_row delay_store_mark(const struct delay *delay, uint8_t key[KEY_M
 struct storage_row delay_store_numbers(const struct delay *delay, uint8_t key[KEY_MARK],
                                        uint8_t value[VALUE_NUMBERS])
 {
-    value[0] = STATE_VERSION;
+    value[0] = DELAY_STATE_VERSION;
     store_u64(value + 1, delay->next_number);
-    store_u64(value + 9, delay->come);
+    store_u64(value + 9, delay->come - delay->units.apart);
     return put_row(key_of(key, delay->partition, KIND_NUMBERS), span_of(value, VALUE_NUMBERS));
 }
 
@@ -82,11 +89,13 @@ bool delay_store_row_is_good(struct span value)
 
 static enum status take_state(struct delay *delay, struct span key, struct span value)
 {
+    if (key.size == KEY_UNIT && key.data[DELAY_KEY] == KIND_NUMBERS)
+        return delay_unit_load(delay, key, value);
     if (key.size != KEY_MARK)
         return STATUS_MALFORMED;
     struct reader reader = reader_of(value);
     uint8_t version = reader_u8(&reader);
-    if (version > STATE_VERSION)
+    if (version > DELAY_STATE_VERSION)
         return STATUS_UNSUPPORTED;
     if (key.data[DELAY_KEY] == KIND_MARK) {
         delay->mark.due_ms = (int64_t)reader_u64(&reader);
@@ -96,21 +105,26 @@ static enum status take_state(struct delay *delay, struct span key, struct span 
         delay->next_number = reader_u64(&reader);
         delay->come = reader_u64(&reader);
     }
-    bool good = !reader.failed && version == STATE_VERSION && delay->mark.due_ms >= 0;
+    bool good = !reader.failed && version == DELAY_STATE_VERSION && delay->mark.due_ms >= 0;
     return good ? STATUS_OK : STATUS_MALFORMED;
 }
+
+static void open_next(struct delay *delay, struct span after);
 
 static void opened(struct request *request, enum status status)
 {
     struct delay *delay = container_of(request, struct delay, scan.request);
     struct blob *rows = status == STATUS_OK ? delay->scan.rows : NULL;
+    bool more = status == STATUS_OK && delay->scan.more;
     delay->scanning = false;
     size_t position = 0;
-    struct span key, value;
+    struct span key = {0}, value;
     while (status == STATUS_OK && storage_scan_next(&delay->scan, &position, &key, &value))
         status = take_state(delay, key, value);
+    if (status == STATUS_OK && more && delay->state == DELAY_OPENING)
+        open_next(delay, key);
     blob_unref(rows);
-    if (delay->state == DELAY_CLOSED) {
+    if (delay->scanning || delay->state == DELAY_CLOSED) {
         delay_leave(delay);
         return;
     }
@@ -140,11 +154,26 @@ static void scan_start(struct delay *delay, void (*done)(struct request *, enum 
     log_rows_scan(delay->worker->log, &delay->scan);
 }
 
+/* What follows this key. */
+static void open_next(struct delay *delay, struct span after)
+{
+    CHECK(after.size < sizeof delay->scan_first);
+    memcpy(delay->scan_first, after.data, after.size);
+    delay->scan_first[after.size] = 0;
+    delay->scan = (struct storage_scan){
+        .first = span_of(delay->scan_first, after.size + 1),
+        .end = key_of(delay->scan_end, delay->partition, KIND_ROW),
+        .limit = SCAN_ROWS,
+    };
+    scan_start(delay, opened);
+}
+
 void delay_store_open(struct delay *delay)
 {
     delay->scan = (struct storage_scan){
         .first = key_of(delay->scan_first, delay->partition, KIND_MARK),
         .end = key_of(delay->scan_end, delay->partition, KIND_ROW),
+        .limit = SCAN_ROWS,
     };
     scan_start(delay, opened);
 }

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
 """kill -9 in the middle of transactions: each takes a message from one queue and sends its number to three others, whose
-partitions and groups have different owners.
+partitions and groups have different owners, and, with a delay, to a fourth.
 
 Clients work on while the gateway dies and comes back; some transactions are rolled back, some cannot be committed. In the
-end everything is drained: of each transaction all three messages are there and what it took is not, or neither; what was
+end everything is drained: of each transaction all four messages are there and what it took is not, or neither; what was
 accepted is there, what was refused is not, and every message that was taken was taken by exactly one.
 usage: transactions.py [--rounds N] [--seed N]"""
 
@@ -23,8 +23,8 @@ from amqpwire import ACCEPTED, ATTACH, DISPOSITION, FLOW, REJECTED, TRANSFER, De
 from gateway import Gateway, exchange
 
 V1 = "/v1/default"
-OUTPUTS = ("a", "b", "c")
-COORDINATOR, RECEIVER, SENDERS, FULL = 0, 1, 2, 5  # handles
+OUTPUTS = ("a", "b", "c", "later")  # the last one is sent to with a delay
+COORDINATOR, RECEIVER, SENDERS, FULL = 0, 1, 2, 6  # handles
 DECLARE, DISCHARGE, TRANSACTIONAL = 0x31, 0x32, 0x34
 WORKERS = 4
 
@@ -70,8 +70,11 @@ class Link:
         self.wire.send(frame(DISPOSITION, [True, last, last, True,
                                            Described(TRANSACTIONAL, [identity, Described(ACCEPTED, [])])]))
 
-    def send_within(self, identity, handle, text):
-        payload = b"\x00\x53\x75\xb0" + struct.pack(">I", len(text)) + text.encode()
+    def send_within(self, identity, handle, text, delay_ms=0):
+        payload = b""
+        if delay_ms > 0:
+            payload = b"\x00\x53\x72\xc1\x1c\x02\xa3\x14x-opt-delivery-delay\x70" + struct.pack(">I", delay_ms)
+        payload += b"\x00\x53\x75\xb0" + struct.pack(">I", len(text)) + text.encode()
         self.transfer(handle, payload, True, Described(TRANSACTIONAL, [identity, None]))
 
 
@@ -140,8 +143,8 @@ class Work:
             text = f"{name}-{next(numbers)}:{link.take()}"
             kind = self.random.choice(("commit",) * 6 + ("abort", "impossible"))
             link.accept_within(identity)
-            for i in range(len(OUTPUTS)):
-                link.send_within(identity, SENDERS + i, text)
+            for i, output in enumerate(OUTPUTS):
+                link.send_within(identity, SENDERS + i, text, self.random.randint(1, 2000) if output == "later" else 0)
             if kind == "impossible":
                 link.send_within(identity, FULL, text)
             self.unknown.add(text)
@@ -171,6 +174,8 @@ def drain(gateway, queue):
 
 def check(work, gateway):
     left = collections.Counter(drain(gateway, "in"))
+    while gateway.call("GET", f"{V1}/queues/later")[1]["delayed"] > 0:
+        time.sleep(0.1)
     outputs = [collections.Counter(drain(gateway, name)) for name in OUTPUTS]
     done = outputs[0]
     for name, output in zip(OUTPUTS, outputs):

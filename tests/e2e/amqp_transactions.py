@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Local transactions over AMQP: what is sent and accepted within one happens at its commit, or not at all."""
+import struct
+import time
+
 from proton import Message
 from proton.handlers import MessagingHandler, TransactionHandler
 from proton.reactor import Container
@@ -197,13 +200,62 @@ def one_part_that_fails_refuses_all(running):
     wire.attach("s", 0, "out")
     coordinate(wire)
     identity = declare(wire, 0)
-    delayed = b"\x00\x53\x72" + b"\xc1\x19\x02\xa3\x14x-opt-delivery-delay\x54\x64" + b"\x00\x53\x75\xa0\x01x"
-    wire.send(frame(TRANSFER, [0, 1, b"m", 0, False, False, None, Described(0x34, [identity, None])], delayed))
-    assert b"amqp:not-implemented" in wire.expect(DISPOSITION)
+    wire.send(frame(TRANSFER, [0, 1, b"m", 0, False, False, None, Described(0x34, [identity, None])],
+                    delayed(8 * 24 * 3600 * 1000)))
+    assert b"amqp:invalid-field" in wire.expect(DISPOSITION)
     wire.send(frame(TRANSFER, [1, 2, b"d", 0], b"\x00\x53\x77" + encode(Described(0x32, [identity, False]))))
     assert b"amqp:transaction:rollback" in wire.expect(DISPOSITION)
     wire.socket.close()
     assert bodies(running, "out") == []
+
+
+def delayed(ms):
+    """A message with x-opt-delivery-delay."""
+    return (b"\x00\x53\x72\xc1\x1c\x02\xa3\x14x-opt-delivery-delay\x70" + struct.pack(">I", ms) +
+            b"\x00\x53\x75\xa0\x01x")
+
+
+def waiting(running, name):
+    return running.call("GET", f"/v1/default/queues/{name}")[1]["delayed"]
+
+
+def delayed_messages_wait_from_the_commit_on(running):
+    """Not before it, and never when there is none; also when the server dies meanwhile."""
+    queue(running, "later")
+
+    def send(wire, number, ms, settled=False):
+        wire.send(frame(TRANSFER, [0, number, b"m%d" % number, 0, settled, False, None,
+                                   Described(0x34, [identity, None])], delayed(ms)))
+        if not settled:
+            assert identity in wire.expect(DISPOSITION)
+
+    def end(wire, number, fail=False):
+        wire.send(frame(TRANSFER, [1, number, b"d%d" % number, 0],
+                        b"\x00\x53\x77" + encode(Described(0x32, [identity, fail]))))
+        assert b"rollback" not in wire.expect(DISPOSITION)
+
+    wire = Wire(running.amqp_port)
+    wire.open()
+    wire.attach("s", 0, "later")
+    coordinate(wire)
+    identity = declare(wire, 0)
+    send(wire, 1, 1)
+    send(wire, 2, 3600 * 1000)
+    end(wire, 3, fail=True)
+    identity = declare(wire, 4)
+    send(wire, 5, 3600 * 1000, settled=True)
+    send(wire, 6, 1)
+    time.sleep(0.1)
+    assert waiting(running, "later") == 0 and bodies(running, "later") == []
+    end(wire, 7)
+    assert waiting(running, "later") >= 1
+    assert until(lambda: [bytes(body) for body in bodies(running, "later")] == [b"x"])
+    identity = declare(wire, 8)
+    send(wire, 9, 1)  # has no end
+    running.kill9()
+    running.restart()
+    wire.socket.close()
+    assert waiting(running, "later") == 1 and bodies(running, "later") == []
 
 
 def deliveries_of_topics_have_no_part_in_it(running):
@@ -349,7 +401,7 @@ def declare(wire, number):
 
 
 if __name__ == "__main__":
-    run(a_commit_shows_all_and_a_rollback_nothing, settlements_belong_to_it, owners_commit_together,
+    run(a_commit_shows_all_and_a_rollback_nothing, delayed_messages_wait_from_the_commit_on, settlements_belong_to_it, owners_commit_together,
         one_part_that_fails_refuses_all, deliveries_of_topics_have_no_part_in_it,
         a_lost_connection_rolls_back, a_commit_that_cannot_be_is_refused,
         a_receiver_may_leave_before_its_transaction, what_is_settled_in_two_steps_is_settled_once)

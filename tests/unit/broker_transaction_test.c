@@ -3,93 +3,9 @@
  * workers, what refuses a commit, many at once over the same partitions, and how they end
  * otherwise. */
 #include "core/broker/consume.h"
-#include "tests/unit/broker_rig.h"
+#include "tests/unit/transaction_rig.h"
 
 enum { HELD_MAX = 64, WAYS = 3 };
-
-/* A transaction, and the leases of a consumer that may take part. */
-struct deal {
-    struct broker_transaction transaction;
-    struct peer *peer;
-    atomic_bool done;
-    enum status status; /* of the last call, and then of the end */
-};
-
-static void deal_done(struct request *request, enum status status)
-{
-    struct deal *deal = container_of(request, struct deal, transaction.request);
-    CHECK(loop_is_home(rig.loops[deal->peer->worker]) && !atomic_load(&deal->done));
-    deal->status = status;
-    atomic_store(&deal->done, true);
-}
-
-static void begin_run(void *context)
-{
-    struct deal *deal = context;
-    deal->status = broker_begin(&deal->transaction);
-}
-
-static enum status begin(struct deal *deal, struct peer *peer)
-{
-    *deal = (struct deal){.peer = peer, .transaction.client = &peer->client};
-    request_init(&deal->transaction.request, rig.loops[peer->worker], deal_done);
-    on(peer->worker, begin_run, deal);
-    return deal->status;
-}
-
-struct within {
-    struct deal *deal;
-    const char *queue;
-    uint32_t first, count;
-    struct publish publish;
-};
-
-/* The body is memory that is gone when the call returns. */
-static void publish_run(void *context)
-{
-    struct within *within = context;
-    struct client *client = &within->deal->peer->client;
-    for (uint32_t i = 0; i < within->count; i++) {
-        char text[16];
-        snprintf(text, sizeof text, "%u", within->first + i);
-        struct publish publish = within->publish;
-        if (within->queue != NULL)
-            publish.queue = catalog_queue_by_text(broker_catalog(client->worker), client->tenant,
-                                                  span_from_text(within->queue));
-        publish.body = span_from_text(text);
-        publish.guarantee = GUARANTEE_AT_LEAST_ONCE;
-        within->deal->status = broker_publish_within(&within->deal->transaction, &publish);
-        memset(text, 'x', sizeof text);
-    }
-}
-
-static enum status publish(struct deal *deal, const char *queue, uint32_t first, uint32_t count,
-                           struct publish how)
-{
-    on(deal->peer->worker, publish_run,
-       &(struct within){
-           .deal = deal, .queue = queue, .first = first, .count = count, .publish = how});
-    return deal->status;
-}
-
-static void commit_run(void *context)
-{
-    struct deal *deal = context;
-    broker_commit(&deal->transaction);
-    CHECK(!atomic_load(&deal->done)); /* never from inside of the call */
-}
-
-static enum status commit(struct deal *deal)
-{
-    on(deal->peer->worker, commit_run, deal);
-    rig_await(&deal->done);
-    return deal->status;
-}
-
-static void roll_back_run(void *context)
-{
-    broker_roll_back(&((struct deal *)context)->transaction);
-}
 
 /* ------------------------------------------------ consumers */
 
@@ -360,8 +276,8 @@ static void test_refused(void **state)
     refused(peer, holders, "full", (struct publish){0}, STATUS_OK, STATUS_OVER_QUOTA);
     struct span topic = span_from_text("t/#");
     refused(peer, holders, NULL, (struct publish){.topic = topic}, STATUS_OK, STATUS_INVALID);
-    refused(peer, holders, "a", (struct publish){.delay_ms = 1}, STATUS_UNSUPPORTED,
-            STATUS_UNSUPPORTED);
+    refused(peer, holders, "a", (struct publish){.delay_ms = LIMIT_DELAY_MS + 1}, STATUS_INVALID,
+            STATUS_INVALID);
     refused(peer, holders, "a", (struct publish){.producer = topic}, STATUS_UNSUPPORTED,
             STATUS_UNSUPPORTED);
     refused(peer, holders, "a", (struct publish){.dedup_id = span_of("", 0)}, STATUS_INVALID,

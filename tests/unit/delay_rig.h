@@ -125,7 +125,7 @@ static inline void run_turn(void)
 /* Until nothing is under way: mails need a turn or two. */
 static inline void settle(void)
 {
-    for (unsigned i = 0; i < 6 || (rig.worker.in_flight > 0 && !door.hold); i++)
+    for (unsigned i = 0; i < 6 || (rig.worker.in_flight > 0 && !door.hold && !door.hold_units); i++)
         run_turn();
 }
 
@@ -235,16 +235,24 @@ static inline struct batch *batch_of(uint32_t number, size_t size)
     return batch;
 }
 
-static inline void insert_start(struct insert *insert, uint32_t number, uint64_t delay_ms,
-                                uint64_t principal, size_t size)
+static inline void insert_in_unit(struct insert *insert, uint32_t number, uint64_t delay_ms,
+                                  uint64_t principal, size_t size, uint64_t unit)
 {
     *insert = (struct insert){
         .record = {.batch = batch_of(number, size), .delay_ms = delay_ms, .principal = principal}};
     request_init(&insert->insert.request, rig.loop, insert_done);
     insert->insert.records = &insert->record;
     insert->insert.count = 1;
+    insert->insert.unit = unit;
+    insert->insert.part_count = 1;
     delay_insert(rig.delay, &insert->insert);
     assert_false(insert->done);
+}
+
+static inline void insert_start(struct insert *insert, uint32_t number, uint64_t delay_ms,
+                                uint64_t principal, size_t size)
+{
+    insert_in_unit(insert, number, delay_ms, principal, size, 0);
 }
 
 static inline struct delay_id insert_one(uint32_t number, uint64_t delay_ms)

@@ -10,7 +10,7 @@
 struct door {
     struct storage storage;
     struct storage *inner;
-    bool hold;
+    bool hold, hold_units; /* all, or parts of units only */
     enum status refuse;
     struct storage_append *held[256];
     unsigned held_count;
@@ -21,7 +21,7 @@ static struct door door;
 static inline void door_append(struct storage *storage, struct storage_append *append)
 {
     (void)storage;
-    if (door.hold) {
+    if (door.hold || (door.hold_units && append->unit != 0)) {
         CHECK(door.held_count < 256);
         door.held[door.held_count++] = append;
     } else if (door.refuse != STATUS_OK) {
@@ -33,7 +33,7 @@ static inline void door_append(struct storage *storage, struct storage_append *a
 
 static inline void door_let_pass(void)
 {
-    door.hold = false;
+    door.hold = door.hold_units = false;
     for (unsigned i = 0; i < door.held_count; i++)
         door_append(NULL, door.held[i]);
     door.held_count = 0;

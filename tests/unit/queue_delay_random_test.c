@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Delayed records in random runs, with crashes, refused writes and clocks that are set, against a
- * list. */
+/* Delayed records in random runs, alone and in units, with crashes, refused writes and clocks that
+ * are set, against a list. */
 /* links: queue net_uv storage_memory */
 #include "tests/unit/delay_rig.h"
 
@@ -89,15 +89,18 @@ static void step(void)
         model[i].state = M_UNKNOWN;
         model[i].canceling = false;
         model[i].due_ms = wall_ms + (int64_t)delay_ms;
-        insert_start(&model[i].insert, i, delay_ms, 0, pick(10) == 0 ? 20000 : 0);
+        insert_in_unit(&model[i].insert, i, delay_ms, 0, pick(10) == 0 ? 20000 : 0,
+                       pick(3) == 0 ? i + 1 : 0);
     } else if (what < 55 && model_count > 0) {
         uint32_t i = (uint32_t)pick(model_count);
         if (model[i].state == M_WAITS && !model[i].canceling) {
             model[i].canceling = true;
             cancel_start(&model[i].cancel, model[i].id, 0);
         }
-    } else if (what < 60) {
+    } else if (what < 58) {
         door.hold = true;
+    } else if (what < 61) { /* so that what comes behind them is stored before them */
+        door.hold_units = true;
     } else if (what < 70) {
         door_let_pass();
     } else if (what < 72 && seed_refuses) {

@@ -9,6 +9,7 @@
 
 #include "core/base/check.h"
 #include "core/base/clock.h"
+#include "core/base/crc.h"
 #include "core/base/hash.h"
 #include "core/base/heap.h"
 #include "core/base/trace.h"
@@ -203,6 +204,19 @@ static void options_deinit(struct option_set *set)
     for (int i = 0; i < FAMILIES; i++)
         rocksdb_options_destroy(set->families[i]);
 }
+
+/* Debian builds RocksDB for processors that compute no CRC-32C: its table costs the write-ahead log
+ * 0.75 us per KiB, ours 0.06. The library calls this function through its symbol table, where the
+ * program comes first. Under another name, or with other parameters, it would be its own again. */
+#ifdef __SSE4_2__
+uint32_t rocksdb_crc32c_extend(uint32_t crc, const char *bytes,
+                               size_t size) __asm__("_ZN7rocksdb6crc32c6ExtendEjPKcm");
+
+uint32_t rocksdb_crc32c_extend(uint32_t crc, const char *bytes, size_t size)
+{
+    return crc32c(crc, span_of(bytes, size));
+}
+#endif
 
 /* The look before the open: a read-only recovery, which writes nothing */
 

@@ -867,6 +867,7 @@ int main(int argc, char **argv)
         failed += run_group(cases[i].name, random_tests, random_test_count, &cases[i]);
     }
     failed += run_group("rocksdb, damaged", crash_tests, crash_test_count, &cases[1]);
+    failed += run_group("rocksdb, checksums", checksum_tests, checksum_test_count, &cases[1]);
     failed += run_group("rocksdb, evacuation", evacuate_tests, evacuate_test_count, &cases[1]);
     return failed;
 }

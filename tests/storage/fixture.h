@@ -98,6 +98,9 @@ int crash_child(const char *role, const char *directory);
 extern const struct CMUnitTest evacuate_tests[];
 extern const size_t evacuate_test_count;
 int evacuate_child(struct fixture *fixture);
+/* Who computes RocksDB's checksums; without a store. */
+extern const struct CMUnitTest checksum_tests[];
+extern const size_t checksum_test_count;
 /* This program again, in a role on the fixture's directory; from: what it writes. */
 pid_t child_start(const struct fixture *fixture, const char *role, int *from);
 double metric_of(struct fixture *fixture, const char *name);

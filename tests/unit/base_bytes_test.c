@@ -138,6 +138,23 @@ static void crc_has_the_vectors_of_rfc_3720(void **state)
     assert_true(crc32c(0, (struct span){0}) == 0);
 }
 
+/* Pieces of a few bytes go one after another, a large one side by side. */
+static void crc_of_much_is_that_of_its_pieces(void **state)
+{
+    (void)state;
+    enum { MOST = 3 * 6144 + 100, PIECE = 7 };
+    static uint8_t bytes[MOST];
+    rng_seed(25);
+    rng_bytes(bytes, MOST);
+    for (size_t size = 6144 - 9; size <= MOST; size += size < 6144 + 9 ? 1 : 611) {
+        uint32_t crc = 0;
+        for (size_t at = 0; at < size; at += PIECE)
+            crc = crc32c(crc, span_of(bytes + at, size - at < PIECE ? size - at : PIECE));
+        assert_int_equal(crc32c(0, span_of(bytes, size)), crc);
+        assert_int_equal(crc32c(crc32c(0, span_of(bytes, 5)), span_of(bytes + 5, size - 5)), crc);
+    }
+}
+
 static void siphash_has_the_published_vectors(void **state)
 {
     (void)state;
@@ -187,6 +204,7 @@ int main(void)
         cmocka_unit_test(failures_are_sticky),
         cmocka_unit_test(utf8_follows_rfc_3629),
         cmocka_unit_test(crc_has_the_vectors_of_rfc_3720),
+        cmocka_unit_test(crc_of_much_is_that_of_its_pieces),
         cmocka_unit_test(siphash_has_the_published_vectors),
         cmocka_unit_test(stable_hash_never_changes),
         cmocka_unit_test(seeded_randomness_repeats),

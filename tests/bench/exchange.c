@@ -3,12 +3,14 @@
  * messages have arrived: a message leaves the publisher's window when the server has acknowledged
  * it (QoS 1, 2) and every subscriber has it. Nothing can overrun, and each message is checked off
  * by (publisher, sequence). */
+#include "tests/bench/amqp.h"
 #include "tests/bench/histogram.h"
 #include "tests/bench/link.h"
 #include "tests/bench/mqtt.h"
 #include "tests/bench/mqttload.h"
 #include "tests/bench/page.h"
 #include "tests/bench/process.h"
+#include "tests/bench/stamp.h"
 
 #include <inttypes.h>
 #include <stdbool.h>
@@ -24,38 +26,6 @@
 #define REMEMBERED                                                                                 \
     1024u /* sequences behind the newest in which a late message is told from a duplicate */
 #define SLICES_MAX 1000u
-
-/* The first bytes of every payload, in host order: only this process reads them. */
-struct stamp {
-    uint32_t run, publisher;
-    uint64_t sequence, time_ns;
-};
-
-static const char digits[] = "0123456789abcdef";
-
-/* As text where it has to go through JSON. */
-static void stamp_write(const struct stamp *stamp, bool text, uint8_t *to)
-{
-    uint8_t bytes[sizeof *stamp];
-    memcpy(bytes, stamp, sizeof bytes);
-    if (!text)
-        memcpy(to, bytes, sizeof bytes);
-    for (size_t i = 0; text && i < sizeof bytes; i++) {
-        to[2 * i] = (uint8_t)digits[bytes[i] >> 4];
-        to[2 * i + 1] = (uint8_t)digits[bytes[i] & 15];
-    }
-}
-
-static void stamp_read(struct stamp *stamp, bool text, const uint8_t *from)
-{
-    uint8_t bytes[sizeof *stamp];
-    for (size_t i = 0; text && i < sizeof bytes; i++) {
-        const char *high = strchr(digits, from[2 * i]), *low = strchr(digits, from[2 * i + 1]);
-        bytes[i] =
-            high == NULL || low == NULL ? 0 : (uint8_t)((high - digits) << 4 | (low - digits));
-    }
-    memcpy(stamp, text ? bytes : from, sizeof *stamp);
-}
 
 enum role { PUBLISHER, SUBSCRIBER };
 
@@ -88,6 +58,7 @@ struct subscriber {
     struct client client;
     uint32_t first, count; /* the publishers it hears */
     struct stream *streams;
+    struct amqp_receiver receiver;
 };
 
 enum phase { SETUP, WARMUP, MEASURE, DRAIN };
@@ -289,10 +260,14 @@ static void subscriber_frame(struct exchange *exchange, struct subscriber *subsc
     struct link *link = &subscriber->client.link;
     struct mqtt_publish publish;
     uint16_t packet_id;
-    if (link->page) {
-        if (page_read_body(frame, &publish.payload, &publish.payload_length))
+    if (link->speech != SPEECH_MQTT) {
+        publish.payload_length = exchange->options->size;
+        if (link->speech == SPEECH_PAGE
+                ? page_read_body(frame, &publish.payload, &publish.payload_length)
+                : amqp_read_transfer(&subscriber->receiver, frame, exchange->options->size,
+                                     &publish.payload))
             subscriber_publish(exchange, subscriber, &publish);
-        else
+        else if (frame->type != 0 && frame->type != AMQP_FLOW) /* AMQP's empty frames and echoes */
             exchange->errors++;
         return;
     }
@@ -315,18 +290,26 @@ static void subscriber_frame(struct exchange *exchange, struct subscriber *subsc
 /* Topics carry the run's number, so that nothing of an earlier run can be taken for this one's. */
 static void topic_name(const struct exchange *exchange, uint32_t index, char topic[64])
 {
-    snprintf(topic, 64, "load/%" PRIu32 "/%" PRIu32, exchange->run, index);
+    snprintf(topic, 64, "%s/%" PRIu32 "/%" PRIu32, exchange->options->queues ? "queued" : "load",
+             exchange->run, index);
+}
+
+static void subscriber_filter(const struct exchange *exchange, const struct subscriber *subscriber,
+                              char filter[64])
+{
+    if (subscriber->count > 1)
+        snprintf(filter, 64, "load/%" PRIu32 "/#", exchange->run);
+    else
+        topic_name(exchange, subscriber->first, filter);
 }
 
 static void subscriber_subscribe(struct exchange *exchange, struct subscriber *subscriber)
 {
     char filter[64];
-    topic_name(exchange, subscriber->first, filter);
-    if (subscriber->count > 1)
-        snprintf(filter, sizeof(filter), "load/%" PRIu32 "/#", exchange->run);
+    subscriber_filter(exchange, subscriber, filter);
     struct link *link = &subscriber->client.link;
     uint8_t *out = link_reserve(link, PAGE_BYTES + sizeof(filter));
-    if (link->page) {
+    if (link->speech == SPEECH_PAGE) {
         link_commit(link, (uint32_t)page_subscribe(out, filter));
         return;
     }
@@ -334,16 +317,42 @@ static void subscriber_subscribe(struct exchange *exchange, struct subscriber *s
                                                exchange->options->qos));
 }
 
+/* All that makes a receiver goes at once, and the answer to its attach is the last that comes. */
+static void receiver_open(struct exchange *exchange, struct subscriber *subscriber, const char *id)
+{
+    char filter[64], address[80];
+    struct link *link = &subscriber->client.link;
+    subscriber_filter(exchange, subscriber, filter);
+    if (exchange->options->queues)
+        snprintf(address, sizeof(address), "/queues/load-%" PRIu32, subscriber->first);
+    else
+        snprintf(address, sizeof(address), "/topics/%s", filter);
+    uint8_t *out = link_reserve(link, AMQP_BYTES + sizeof(address) + AMQP_STRING_MAX);
+    link_commit(link, (uint32_t)amqp_connect(out, id, address));
+}
+
+static bool is_receiver_step(const struct frame *frame)
+{
+    return frame->type == AMQP_HEADER || frame->type == AMQP_OPEN || frame->type == AMQP_BEGIN ||
+           frame->type == AMQP_FLOW;
+}
+
 /* CONNACK and SUBACK. */
 static void setup_frame(struct exchange *exchange, struct client *client, const struct frame *frame)
 {
     int protocol = exchange->options->protocol;
     uint16_t receive_max;
-    if (client->link.page && page_is_ok(frame, PAGE_CONNECT)) {
+    if (client->link.speech == SPEECH_AMQP && is_receiver_step(frame))
+        return;
+    if (client->link.speech == SPEECH_AMQP && frame->type == AMQP_ATTACH) {
+        exchange->ready_clients++;
+        return;
+    }
+    if (client->link.speech == SPEECH_PAGE && page_is_ok(frame, PAGE_CONNECT)) {
         subscriber_subscribe(exchange, (struct subscriber *)client);
         return;
     }
-    if (client->link.page && page_is_ok(frame, PAGE_SUBSCRIBE)) {
+    if (client->link.speech == SPEECH_PAGE && page_is_ok(frame, PAGE_SUBSCRIBE)) {
         exchange->ready_clients++;
         return;
     }
@@ -368,13 +377,17 @@ static void setup_frame(struct exchange *exchange, struct client *client, const 
 static void exchange_opened(struct link *link)
 {
     struct exchange *exchange = link->hub->context;
-    const struct client *client = (const struct client *)link;
+    struct client *client = (struct client *)link;
     char id[64];
     snprintf(id, sizeof(id), "load-%" PRIu32 "-%c%" PRIu32, exchange->run,
              client->role == PUBLISHER ? 'p' : 's', client->index);
+    if (link->speech == SPEECH_AMQP) {
+        receiver_open(exchange, (struct subscriber *)client, id);
+        return;
+    }
     uint8_t *out = link_reserve(link, PAGE_BYTES + sizeof(id));
     bool kept = exchange->options->workload == WORKLOAD_SESSIONS && client->role == SUBSCRIBER;
-    if (link->page)
+    if (link->speech == SPEECH_PAGE)
         link_commit(link, (uint32_t)page_connect(out, id));
     else
         link_commit(link, (uint32_t)mqtt_connect(out, exchange->options->protocol, id, kept));
@@ -392,6 +405,18 @@ static void exchange_frame(struct link *link, const struct frame *frame)
         subscriber_frame(exchange, (struct subscriber *)client, frame);
 }
 
+/* Whatever one read brought is settled at once, as MQTT's acknowledgements go out at once. */
+static void exchange_taken(struct link *link)
+{
+    if (link->speech != SPEECH_AMQP)
+        return;
+    struct subscriber *subscriber = (struct subscriber *)link;
+    uint8_t *out = link_reserve(link, AMQP_BYTES);
+    uint32_t size = (uint32_t)amqp_settle(&subscriber->receiver, out);
+    if (size > 0)
+        link_commit(link, size);
+}
+
 static void exchange_lost(struct link *link)
 {
     struct exchange *exchange = link->hub->context;
@@ -405,6 +430,7 @@ static void exchange_lost(struct link *link)
 static const struct link_handler exchange_handler = {
     .opened = exchange_opened,
     .frame = exchange_frame,
+    .taken = exchange_taken,
     .lost = exchange_lost,
 };
 
@@ -436,13 +462,16 @@ static void exchange_init(struct exchange *exchange, const struct options *optio
         struct subscriber *subscriber = &exchange->subscribers[i];
         subscriber->client = (struct client){.role = SUBSCRIBER, .index = i};
         subscriber->client.link.fd = -1;
-        subscriber->client.link.page = options->pages;
+        subscriber->client.link.speech = options->pages            ? SPEECH_PAGE
+                                         : options->amqp_port != 0 ? SPEECH_AMQP
+                                                                   : SPEECH_MQTT;
         subscriber->first = paired ? i : 0;
         subscriber->count = paired ? 1 : options->publishers;
         subscriber->streams = zeroed(subscriber->count, sizeof(struct stream));
     }
     hub_init(&exchange->hub, &exchange_handler, exchange, options->host, options->port);
     exchange->hub.websocket = options->websocket;
+    exchange->hub.amqp_port = options->amqp_port;
 }
 
 static struct client *exchange_client(struct exchange *exchange, uint32_t index)
@@ -459,8 +488,10 @@ static void exchange_deinit(struct exchange *exchange)
         struct link *link = &exchange_client(exchange, i)->link;
         if (link->fd < 0)
             continue;
-        if (!link->page)
+        if (link->speech == SPEECH_MQTT)
             link_commit(link, (uint32_t)mqtt_disconnect(link_reserve(link, 2)));
+        else if (link->speech == SPEECH_AMQP)
+            link_commit(link, (uint32_t)amqp_close(link_reserve(link, AMQP_BYTES)));
         link_close(link);
     }
     for (uint32_t i = 0; i < options->publishers; i++) {

@@ -2,6 +2,7 @@
 /* Connections of the load generator. Level-triggered epoll with one large read per event: a second
  * read that only says EAGAIN would cost as much as the messages it did not bring. */
 #include "tests/bench/link.h"
+#include "tests/bench/amqp.h"
 #include "tests/bench/mqtt.h"
 #include "tests/bench/process.h"
 
@@ -82,8 +83,10 @@ void link_open(struct hub *hub, struct link *link)
     setsockopt(link->fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
     bind_source(hub, link->fd);
     hub->opened_total++;
-    if (connect(link->fd, (struct sockaddr *)&hub->server, sizeof(hub->server)) != 0 &&
-        errno != EINPROGRESS)
+    struct sockaddr_in server = hub->server;
+    if (link->speech == SPEECH_AMQP)
+        server.sin_port = htons(hub->amqp_port);
+    if (connect(link->fd, (struct sockaddr *)&server, sizeof(server)) != 0 && errno != EINPROGRESS)
         fatal("connect");
     link_watch(link, EPOLL_CTL_ADD, EPOLLOUT);
 }
@@ -150,7 +153,7 @@ static void link_frame(struct link *link)
     uint8_t *at = link->out + link->framed;
     memmove(at + head, at, link->out_end - link->framed);
     memset(at, 0, head);
-    at[0] = link->page ? 0x81 : 0x82;
+    at[0] = link->speech == SPEECH_PAGE ? 0x81 : 0x82;
     at[1] = (uint8_t)(0x80 | (size < 126 ? size : size < 65536 ? 126 : 127));
     for (uint32_t i = 2; i < head - 4; i++)
         at[i] = (uint8_t)((uint64_t)size >> 8 * (head - 5 - i));
@@ -267,7 +270,7 @@ static uint32_t unframe(struct link *link, uint8_t *bytes, uint32_t size, uint32
 }
 
 /* The message at the start of bytes, which is a frame of its own; as mqtt_frame(). */
-static ssize_t page_frame(const uint8_t *bytes, uint32_t length, struct frame *frame)
+static ssize_t page_frame(const uint8_t *bytes, size_t length, struct frame *frame)
 {
     uint32_t head = 2;
     uint64_t size = length > 1 ? bytes[1] : 0;
@@ -285,6 +288,12 @@ static ssize_t page_frame(const uint8_t *bytes, uint32_t length, struct frame *f
     *frame = (struct frame){.body = bytes + head, .length = (uint32_t)size};
     return (ssize_t)(head + size);
 }
+
+static ssize_t (*const take_frame[])(const uint8_t *bytes, size_t length, struct frame *frame) = {
+    [SPEECH_MQTT] = mqtt_frame,
+    [SPEECH_PAGE] = page_frame,
+    [SPEECH_AMQP] = amqp_frame,
+};
 
 static void link_upgraded(struct link *link)
 {
@@ -306,7 +315,7 @@ static void link_upgrade(struct link *link)
         "GET /mqtt HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
         "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
         "Sec-WebSocket-Protocol: %s\r\n\r\n",
-        link->page ? "polylog.v1" : "mqtt");
+        link->speech == SPEECH_PAGE ? "polylog.v1" : "mqtt");
     link->upgrading = true;
     if (send(link->fd, request, (size_t)size, MSG_NOSIGNAL) != size)
         link_lost(link);
@@ -331,15 +340,14 @@ static void link_read(struct link *link)
     }
     hub->now_ns = clock_ns();
     length += (uint32_t)n;
-    if (hub->websocket && !link->page) {
+    if (hub->websocket && link->speech != SPEECH_PAGE) {
         uint32_t plain = length - (uint32_t)n - framed;
         length = plain + unframe(link, hub->input + plain, framed + (uint32_t)n, &cut);
     }
     uint32_t generation = link->generation;
     while (at < length) {
         struct frame frame;
-        ssize_t size = link->page ? page_frame(hub->input + at, length - at, &frame)
-                                  : mqtt_frame(hub->input + at, length - at, &frame);
+        ssize_t size = take_frame[link->speech](hub->input + at, length - at, &frame);
         if (size < 0 || (size == 0 && length - at == INPUT_BYTES)) {
             link_lost(link);
             return;
@@ -351,6 +359,8 @@ static void link_read(struct link *link)
         if (link->generation != generation)
             return;
     }
+    if (hub->handler->taken != NULL)
+        hub->handler->taken(link);
     link_hold(link, hub->input + at, length - at + cut);
     link->held_framed = cut;
 }

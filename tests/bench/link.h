@@ -12,15 +12,20 @@
 struct frame;
 struct link;
 
+/* What is spoken on a link, and so what its frames are. */
+enum speech { SPEECH_MQTT, SPEECH_PAGE, SPEECH_AMQP };
+
 struct link_handler {
     void (*opened)(struct link *link);
     void (*frame)(struct link *link, const struct frame *frame); /* may close or reopen its link */
-    void (*lost)(struct link *link); /* refused, or closed by the server */
+    void (*taken)(struct link *link); /* behind the last frame of a read; may be NULL */
+    void (*lost)(struct link *link);  /* refused, or closed by the server */
 };
 
 struct hub {
     const struct link_handler *handler;
-    bool websocket; /* bytes travel in frames; set after hub_init() */
+    bool websocket;     /* bytes travel in frames; set after hub_init() */
+    uint16_t amqp_port; /* of links that speak AMQP; set after hub_init() */
     void *context;
     struct sockaddr_in server;
     int epoll;
@@ -44,7 +49,7 @@ struct link {
     uint32_t held_framed; /* bytes at the end of held that are the start of a frame's head */
     uint64_t in_frame;    /* of a WebSocket frame: bytes that are still to come */
     bool upgrading;       /* the answer to the handshake is awaited */
-    bool page; /* set before link_open(): text messages, each handed over as a frame's body */
+    enum speech speech;   /* set before link_open() */
 };
 
 /* Caller owns the hub; handler and context live longer. Exits with a message when the host is no

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Loads an MQTT server from one thread and prints one JSON object about the run. */
 #include "tests/bench/mqttload.h"
+#include "tests/bench/amqp.h"
 
 #include <errno.h>
 #include <getopt.h>
@@ -34,6 +35,8 @@ static const char usage_text[] =
     "  --seconds S (1.5)  --warmup S (0.3)  --count N (stored 1000000, offline 100000)  --slices N "
     "(20)\n"
     "  --ws: MQTT over WebSocket, on the HTTP port; --pages: and subscribers speak polylog.v1\n"
+    "  --amqp PORT: subscribers speak AMQP 1.0 on it, from the topics; with --queues subscriber N\n"
+    "            receives from queue load-N, which the route queued/+/N must lead to\n"
     "  --connections N (10000)  --parallel N (connect 32, idle 64)\n"
     "exit status: 0 fine; 1 loss at QoS 1 or 2, duplicates at QoS 2, or errors; 2 no run\n";
 
@@ -119,6 +122,8 @@ enum choice {
     CHOICE_PARALLEL,
     CHOICE_WS,
     CHOICE_PAGES,
+    CHOICE_AMQP,
+    CHOICE_QUEUES,
 };
 
 static const struct option choices[] = {
@@ -141,6 +146,8 @@ static const struct option choices[] = {
     {"parallel", required_argument, NULL, CHOICE_PARALLEL},
     {"ws", no_argument, NULL, CHOICE_WS},
     {"pages", no_argument, NULL, CHOICE_PAGES},
+    {"amqp", required_argument, NULL, CHOICE_AMQP},
+    {"queues", no_argument, NULL, CHOICE_QUEUES},
     {NULL, 0, NULL, 0},
 };
 
@@ -205,7 +212,34 @@ static void options_set(struct options *options, enum choice choice, const char 
     case CHOICE_PAGES:
         options->websocket = options->pages = true;
         break;
+    case CHOICE_AMQP:
+        options->amqp_port = (uint16_t)number(name, text, 1, 65535);
+        break;
+    case CHOICE_QUEUES:
+        options->queues = true;
+        break;
     }
+}
+
+static void options_check(const struct options *options)
+{
+    if (options->port == 0)
+        usage("--port is missing");
+    if (options->pages && options->size < 2 * MESSAGE_SIZE_MIN)
+        usage("--pages needs --size 48 or more");
+    if (options->amqp_port != 0 &&
+        (options->websocket || options->workload > WORKLOAD_LATENCY ||
+         options->workload == WORKLOAD_SESSIONS || options->size > AMQP_PAYLOAD_MAX))
+        usage("--amqp is for fanin, fanout, pairs and latency over TCP, of at most 8192 bytes");
+    if (options->queues && (options->amqp_port == 0 || options->publishers != options->subscribers))
+        usage("--queues needs --amqp and a publisher for each subscriber");
+    if (options->workload == WORKLOAD_STORED && (options->qos == 0 || options->rate > 0))
+        usage("stored needs QoS 1 or 2 and no --rate");
+    if (options->workload == WORKLOAD_OFFLINE && (options->qos != 1 || options->rate > 0))
+        usage("offline is QoS 1 without --rate");
+    if (options->workload != WORKLOAD_STORED && options->publishers > 0 &&
+        options->subscribers == 0)
+        usage("only stored does without subscribers");
 }
 
 /* The workload's preset comes first, so that options may stand before its name, too. */
@@ -234,18 +268,9 @@ static struct options options_parse(int argc, char **argv)
     optind = 0;
     while ((choice = getopt_long(argc, argv, "", choices, NULL)) != -1)
         options_set(&options, (enum choice)choice, optarg);
-    if (options.port == 0)
-        usage("--port is missing");
-    if (options.pages && options.size < 2 * MESSAGE_SIZE_MIN)
-        usage("--pages needs --size 48 or more");
-    if (options.workload == WORKLOAD_STORED && (options.qos == 0 || options.rate > 0))
-        usage("stored needs QoS 1 or 2 and no --rate");
-    if (options.workload == WORKLOAD_OFFLINE && (options.qos != 1 || options.rate > 0))
-        usage("offline is QoS 1 without --rate");
+    options_check(&options);
     if (options.workload == WORKLOAD_STORED)
         options.subscribers = 0;
-    else if (options.publishers > 0 && options.subscribers == 0)
-        usage("only stored does without subscribers");
     if (!counts(&options))
         options.count = 0;
     return options;

@@ -29,6 +29,8 @@ struct options {
     int protocol, qos;
     uint32_t size, window, publishers, subscribers, connections, parallel, slices;
     bool websocket;
+    uint16_t amqp_port; /* subscribers speak AMQP on it, 0: none does */
+    bool queues;        /* these receive from queues load-0, load-1, ... */
     bool pages;    /* subscribers speak polylog.v1, as a page in a browser does; with websocket */
     uint64_t rate; /* messages per second in all, 0: closed loop */
     uint64_t count;

@@ -119,6 +119,11 @@ def print_notes(table, runs):
             if "polylog" in systems:
                 text += f"; polylog p50 is {systems['polylog']['p50_us'] / disk['p50_us']:.2f} of it (goal 2.5)"
             print(text)
+        beside = table.get(workload.partition("-amqp")[0], {}).get("polylog")
+        if "-amqp" in workload and beside and beside["p99_us"] and "polylog" in systems:
+            print(f"{workload}: " + ", ".join(f"{key[:-3]} {systems['polylog'][key] / beside[key]:.2f}"
+                                              for key in ("p50_us", "p99_us"))
+                  + " times those of MQTT to MQTT (goal 1.5)")
         if workload.startswith("stored"):
             for system, list_ in runs[workload].items():
                 last = list_[-1]

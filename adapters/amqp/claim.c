@@ -85,6 +85,14 @@ static void refuse(struct amqp_claim *claim, enum status status, const char *tex
     amqp_subscriber_refuse(claim->subscriber, amqp_condition_of(status), text, status);
 }
 
+/* Another one that came has it: perhaps it wants the same, or soon wants it no more. */
+static void try_again(struct amqp_claim *claim)
+{
+    client_close(&claim->client);
+    loop_timer_start(amqp_loop(claim->connection), &claim->again,
+                     AGAIN_MS + rng_u64() % AGAIN_SPREAD_MS);
+}
+
 /* A request is back. False: nothing is to be done any more, or not now. */
 static bool is_back(struct amqp_claim *claim, enum status status)
 {
@@ -93,13 +101,10 @@ static bool is_back(struct amqp_claim *claim, enum status status)
         claim_free(claim);
         return false;
     }
-    if (status == STATUS_CANCELED) {
-        client_close(&claim->client);
-        loop_timer_start(amqp_loop(claim->connection), &claim->again,
-                         AGAIN_MS + rng_u64() % AGAIN_SPREAD_MS);
-    } else if (status != STATUS_OK) {
+    if (status == STATUS_CANCELED)
+        try_again(claim);
+    else if (status != STATUS_OK)
         refuse(claim, status, status_text(status));
-    }
     return status == STATUS_OK;
 }
 
@@ -159,6 +164,10 @@ static void subscribed(struct request *request, enum status status)
 
 static void subscribe(struct amqp_claim *claim)
 {
+    if (!broker_session_is_kept(&claim->client)) { /* taken while the note was stored */
+        try_again(claim);                          /* without it the share would keep nothing */
+        return;
+    }
     claim->subscribe =
         (struct broker_subscribe){.client = &claim->client, .items = &claim->item, .count = 1};
     request_init(&claim->subscribe.request, amqp_loop(claim->connection), subscribed);

@@ -32,6 +32,8 @@ enum moment {
     MOMENT_DEAL_PART_SENT,
     MOMENT_DISCHARGE_SENT,
     MOMENT_DISCHARGED,
+    MOMENT_ATTACH_SENT, /* of a topic that is kept */
+    MOMENT_DETACH_SENT,
     MOMENTS
 };
 

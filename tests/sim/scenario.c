@@ -16,6 +16,7 @@
 #include "tests/sim/group_peer.h"
 #include "tests/sim/history.h"
 #include "tests/sim/kept_history.h"
+#include "tests/sim/link_peer.h"
 #include "tests/sim/moment.h"
 #include "tests/sim/mqtt_peer.h"
 #include "tests/sim/repeat_peer.h"
@@ -32,6 +33,7 @@ enum {
     SESSIONS = 4,
     SHARE_PEERS = 2,
     AMQP_PEERS = 3,
+    LINK_PEERS = 4, /* the first two share */
     WS_PEERS = 2,
     CONSUMERS = 4 /* one of dead letters */,
     CRASHES_MAX = 5,
@@ -57,6 +59,7 @@ static struct member *members[MEMBERS];
 static struct session_peer *sessions[SESSIONS];
 static struct share_peer *share_peers[SHARE_PEERS];
 static struct amqp_peer *amqp_peers[AMQP_PEERS];
+static struct link_peer *link_peers[LINK_PEERS];
 static struct ws_peer *ws_peers[WS_PEERS];
 static bool polite;
 
@@ -314,6 +317,7 @@ static void run(uint64_t seed)
     share_peers_begin();
     work_begin();
     session_peers_begin();
+    link_peers_begin();
     disk = sim_disk_new();
     polite = false;
     boot();
@@ -344,6 +348,10 @@ static void run(uint64_t seed)
         amqp_peers[i] = amqp_peer_new(i, dial_amqp);
         amqp_peer_start(amqp_peers[i]);
     }
+    for (unsigned i = 0; i < LINK_PEERS; i++) {
+        link_peers[i] = link_peer_new(i < 2, dial_amqp);
+        link_peer_start(link_peers[i]);
+    }
     for (unsigned i = 0; i < WS_PEERS; i++) {
         ws_peers[i] = ws_peer_new(dial_http);
         ws_peer_start(ws_peers[i]);
@@ -364,6 +372,8 @@ static void run(uint64_t seed)
         share_peer_calm(share_peers[i]);
     for (unsigned i = 0; i < AMQP_PEERS; i++)
         amqp_peer_calm(amqp_peers[i]);
+    for (unsigned i = 0; i < LINK_PEERS; i++)
+        link_peer_calm(link_peers[i]);
     for (unsigned i = 0; i < WS_PEERS; i++)
         ws_peer_calm(ws_peers[i]);
     if (!sim_run(all_published, NULL, 10 * MINUTE_MS))
@@ -373,6 +383,9 @@ static void run(uint64_t seed)
         subscriber_finish(subscribers[i]);
     for (unsigned i = 0; i < SESSIONS; i++)
         session_peer_finish(sessions[i]);
+    for (unsigned i = 0; i < LINK_PEERS; i++)
+        link_peer_finish(link_peers[i]);
+    link_peers_check();
     history_share_check();
     share_peers_check();
     repeat_stop();
@@ -412,7 +425,7 @@ int main(int argc, char **argv)
     amqp_configure(&(struct amqp_options){0});
     mqtt_configure(&(struct mqtt_options){.topic_alias_max = 10});
     uint64_t records = 0, acknowledged = 0, dead = 0, shared = 0, kept = 0, again = 0, work = 0,
-             deals = 0;
+             deals = 0, linked = 0, linked_again = 0, attached = 0;
     for (uint64_t i = 0; i < count; i++) {
         run(first + i);
         records += history_final_count();
@@ -420,6 +433,9 @@ int main(int argc, char **argv)
         dead += history_dead_count();
         shared += history_share_count() + share_peers_count();
         kept += kept_count();
+        linked += link_peers_count();
+        linked_again += link_peers_again();
+        attached += link_peers_attach();
         again += kept_again_count();
         work += work_count();
         deals += deals_count();
@@ -429,13 +445,15 @@ int main(int argc, char **argv)
     printf("%llu seeds from %llu: %llu records, %llu of them acknowledged, %llu dead letters, "
            "%llu said several times and stored once, %llu to members of shares, %llu to sessions "
            "and %llu of them again, topics moved %llu times, "
+           "%llu over AMQP to links that attached %llu times, %llu of them again, "
            "%llu done over AMQP and WebSocket, %llu transactions, %u crashes between two packets "
            "of %u of %u kinds, nothing wrong\n",
            (unsigned long long)count, (unsigned long long)first, (unsigned long long)records,
            (unsigned long long)acknowledged, (unsigned long long)dead, (unsigned long long)repeats,
            (unsigned long long)shared, (unsigned long long)kept, (unsigned long long)again,
-           (unsigned long long)admin_moves(), (unsigned long long)work, (unsigned long long)deals,
-           between, kinds, MOMENTS - 1);
+           (unsigned long long)admin_moves(), (unsigned long long)linked,
+           (unsigned long long)attached, (unsigned long long)linked_again, (unsigned long long)work,
+           (unsigned long long)deals, between, kinds, MOMENTS - 1);
     printf("%llu passed, 0 failed\n", (unsigned long long)count);
     return 0;
 }

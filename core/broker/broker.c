@@ -4,9 +4,11 @@
 #include "core/broker/retained_sweep.h"
 #include "core/broker/session.h"
 #include "core/broker/share.h"
+#include "core/broker/will_wait.h"
 
 #include "core/base/hash.h"
 #include "core/base/heap.h"
+#include "core/base/rng.h"
 #include "core/base/trace.h"
 
 enum { READY_POLL_MS = 2, END_POLL_MS = 2, GOODBYE_MS = 8000 };
@@ -43,6 +45,7 @@ static void worker_init(struct broker_worker *worker, struct broker *broker, uns
     delayed_init(worker);
     deduped_init(worker);
     retained_init(worker);
+    wills_init(worker);
     catch_up_init(worker);
     share_init(worker);
     worker->trie = topic_trie_new(sizeof(struct interest));
@@ -59,6 +62,7 @@ static void worker_deinit(struct broker_worker *worker)
     delayed_deinit(worker);
     deduped_deinit(worker);
     retained_deinit(worker);
+    wills_deinit(worker);
     deliver_deinit(worker);
     follow_deinit(worker);
     filter_index_deinit(worker);
@@ -80,6 +84,7 @@ struct broker *broker_open(const struct broker_options *options, struct err *err
     broker->options = *options;
     broker->storage = options->storage;
     broker->worker_count = options->workers;
+    broker->run = rng_u64() >> 1;
     broker->log = log_new(options->storage, options->workers);
     broker->workers = heap_array(options->workers, sizeof *broker->workers);
     list_init(&broker->changes);
@@ -101,6 +106,7 @@ struct broker *broker_open(const struct broker_options *options, struct err *err
             metric_counter("dropped_total", "Records not delivered", "reason=\"session_records\""),
         .dropped_bytes =
             metric_counter("dropped_total", "Records not delivered", "reason=\"session_bytes\""),
+        .dropped_will = metric_counter("dropped_total", "Records not delivered", "reason=\"will\""),
         .subscriptions = metric_gauge("subscriptions", "Subscriptions to topic filters", ""),
         .live_records =
             metric_counter("live_records_total", "Records passed on without being stored", ""),
@@ -131,6 +137,7 @@ void broker_free(struct broker *broker)
         worker_deinit(&broker->workers[i]);
     log_free(broker->log);
     session_sweep_free(broker);
+    will_sweep_free(broker);
     retained_sweep_free(broker);
     session_names_deinit(&broker->names);
     entry_deinit(&broker->desk);
@@ -188,6 +195,7 @@ static void ready_check(struct broker_worker *worker)
     atomic_fetch_add(&worker->broker->ready_workers, 1);
     if (worker->index == 0) {
         session_sweep_start(worker);
+        will_sweep_start(worker);
         retained_sweep_start(worker);
     }
     ready_answer(worker);
@@ -247,7 +255,7 @@ static bool is_busy(const struct broker_worker *worker)
 {
     return worker->jobs > 0 || worker->calls > 0 || worker->reads > 0 || worker->closing > 0 ||
            worker->unconfirmed > 0 || !list_is_empty(&worker->dirty) || delayed_is_busy(worker) ||
-           deduped_is_busy(worker);
+           deduped_is_busy(worker) || wills_are_busy(worker);
 }
 
 static void end_check(struct broker_worker *worker)
@@ -283,6 +291,7 @@ static void end_deliver(struct mail *mail)
     struct broker_worker *worker = container_of(mail, struct broker_worker, stop);
     worker->ending = true;
     session_sweep_stop(worker);
+    will_sweep_stop(worker);
     retained_sweep_stop(worker);
     groups_close_all(worker);
     delayed_close(worker);

@@ -64,8 +64,10 @@ static void attached(struct session *session, enum status status)
     struct broker_attach *attach = session->attach;
     session->attach = NULL;
     attach->present = session->present;
-    if (status == STATUS_OK)
+    if (status == STATUS_OK) {
         session->phase = SESSION_ATTACHED;
+        session_will_hold(session);
+    }
     request_complete(&attach->request, status);
     if (status != STATUS_OK && session->client != NULL)
         session_detach(session->client);
@@ -319,10 +321,11 @@ static void begin(struct attaching *attaching)
         return;
     }
     attaching->late = (struct will_publish){
-        .worker = session->worker,
-        .tenant = session->name.tenant,
-        .client_id = session->text,
-        .row = attaching->will,
+        .say = {.worker = session->worker,
+                .tenant = session->name.tenant,
+                .client_id = session->text,
+                .row = attaching->will},
+        .has_row = true,
     };
     session_call(session);
     request_init(&attaching->late.request, session->worker->loop, late_published);

@@ -80,11 +80,12 @@ struct session {
     uint32_t publishing; /* records with a number, under way */
     struct broker_attach *attach;
 
-    struct blob *will; /* as stored; NULL: none */
-    bool will_stored;  /* there is a row of it */
-    bool armed;        /* it is published when the client goes */
-    uint64_t will_ms;  /* as in the row of the name */
-    bool willing;      /* it is being published: the end waits */
+    struct blob *will;           /* as stored; NULL: none */
+    bool will_stored;            /* there is a row of it */
+    bool armed;                  /* it is published when the client goes */
+    uint64_t will_ms;            /* as in the row of the name */
+    struct held_will *held_will; /* of one that is not kept */
+    bool willing;                /* it is being published: the end waits */
 
     /* What is in flight: flights[1..flight_count], flights[0] heads the order. */
     struct flight *flights;
@@ -207,6 +208,7 @@ void session_will_put(struct session_rows *rows, struct session *session);
 /* What the client before has left is published, as the session does not go on, or not in time. */
 bool session_will_is_late(const struct session *session, uint64_t will_ms, struct span row);
 void session_will_leave(struct session *session); /* the client has gone */
+void session_will_hold(struct session *session);  /* of one of which nothing else is kept */
 
 /* session_walk.c: how far subscriptions have got with retained records. */
 /* Of a new subscribe, in the write of the subscription's row. */

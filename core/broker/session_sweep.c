@@ -203,10 +203,11 @@ static void will_said(struct request *request, enum status status)
 static void say_will(struct sweep_hand *hand)
 {
     hand->publish = (struct will_publish){
-        .worker = hand->sweep->worker,
-        .tenant = hand->name.tenant,
-        .client_id = hand->row.name,
-        .row = hand->will_row,
+        .say = {.worker = hand->sweep->worker,
+                .tenant = hand->name.tenant,
+                .client_id = hand->row.name,
+                .row = hand->will_row},
+        .has_row = true,
     };
     hand->sweep->worker->calls++;
     request_init(&hand->publish.request, hand->sweep->worker->loop, will_said);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The will of a session: its row, and what becomes of it when the client goes. */
 #include "core/broker/session.h"
-#include "core/broker/will.h"
+#include "core/broker/will_wait.h"
 
 #include "core/base/heap.h"
 
@@ -41,18 +41,33 @@ void broker_will_drop(struct client *client)
         client->session->armed = false;
 }
 
+void session_will_hold(struct session *session)
+{
+    if (session->will != NULL && session->id == 0)
+        session->held_will = will_hold(session->worker, session->name.tenant, session->text,
+                                       blob_span(session->will));
+}
+
+static void let_go(struct session *session)
+{
+    will_let_go(session->worker, session->held_will);
+    session->held_will = NULL;
+}
+
 struct leaving {
     struct will_publish publish;
     struct session *session;
 };
 
+/* One that waits with its session is due at once. */
 static void left(struct request *request, enum status status)
 {
     struct leaving *leaving = container_of(request, struct leaving, publish.request);
     struct session *session = leaving->session;
     session->willing = false;
-    if (will_waits(status) && session->id != 0 && session->expiry_s > 0)
+    if (will_waits(status) && leaving->publish.has_row)
         session->will_ms = (uint64_t)clock_wall_ms();
+    let_go(session);
     heap_free(leaving);
     session_back(session);
 }
@@ -62,8 +77,10 @@ void session_will_leave(struct session *session)
 {
     uint32_t delay_s = 0;
     session->will_ms = 0;
-    if (session->will == NULL || !session->armed)
+    if (session->will == NULL || !session->armed) {
+        let_go(session);
         return;
+    }
     will_delay(blob_span(session->will), &delay_s);
     if (session->id == 0)
         delay_s = 0;
@@ -76,10 +93,11 @@ void session_will_leave(struct session *session)
     struct leaving *leaving = heap_new(sizeof *leaving);
     leaving->session = session;
     leaving->publish = (struct will_publish){
-        .worker = session->worker,
-        .tenant = session->name.tenant,
-        .client_id = session->text,
-        .row = blob_span(session->will),
+        .say = {.worker = session->worker,
+                .tenant = session->name.tenant,
+                .client_id = session->text,
+                .row = blob_span(session->will)},
+        .has_row = session->id != 0 && session->expiry_s > 0,
     };
     session->willing = true;
     session_call(session);

@@ -6,29 +6,40 @@
 
 #include "core/base/heap.h"
 #include "core/base/trace.h"
+#include "core/broker/will_wait.h"
 #include "core/broker/worker.h"
 
 /* Who has gone, once more, for one record. */
 struct last_words {
     struct client client;
-    struct will_publish *publish;
+    struct will_say *say;
 };
 
-static void last_words_end(struct last_words *words, enum status status)
+void will_drop(struct broker_worker *worker, struct span client_id, const char *why)
 {
-    struct will_publish *publish = words->publish;
-    client_close(&words->client);
-    heap_free(words);
-    request_complete(&publish->request, status);
+    metric_add(worker->broker->metrics.dropped_will, 1);
+    trace(TRACE_WARN, "the will of %.*s is dropped: %s",
+          (int)(client_id.size < 64 ? client_id.size : 64), (const char *)client_id.data, why);
+}
+
+static void say_end(struct will_say *say, enum status status)
+{
+    if (status != STATUS_OK && !will_waits(status) && !will_is_crowded_out(status))
+        will_drop(say->worker, say->client_id, status_text(status));
+    request_complete(&say->request, status);
 }
 
 static void answered(struct client *client, uint64_t token, enum status status, uint64_t partition,
                      uint64_t offset)
 {
+    struct last_words *words = container_of(client, struct last_words, client);
+    struct will_say *say = words->say;
     (void)token;
     (void)partition;
     (void)offset;
-    last_words_end(container_of(client, struct last_words, client), status);
+    client_close(client);
+    heap_free(words);
+    say_end(say, status);
 }
 
 static void resume(struct client *client)
@@ -50,7 +61,7 @@ static const struct client_ops last_words_ops = {
     .end = end,
 };
 
-static void say(struct last_words *words, struct stored_will *stored)
+static void publish(struct last_words *words, struct stored_will *stored)
 {
     struct publish *publish = &stored->will.publish;
     char expires[24];
@@ -65,23 +76,50 @@ static void say(struct last_words *words, struct stored_will *stored)
     broker_publish(&words->client, publish);
 }
 
-void will_publish(struct will_publish *publish)
+void will_say(struct will_say *say)
 {
-    struct broker_worker *worker = publish->worker;
+    struct broker_worker *worker = say->worker;
     struct stored_will *stored = heap_new(sizeof *stored);
     const struct principal *principal = NULL;
-    bool is_will = will_decode(publish->row, stored);
+    bool is_will = will_decode(say->row, stored);
     if (is_will && stored->user.size > 0)
-        principal = catalog_principal_by_name(worker->catalog, publish->tenant, stored->user);
+        principal = catalog_principal_by_name(worker->catalog, say->tenant, stored->user);
     if (!is_will || (stored->user.size > 0 && principal == NULL)) {
-        trace(TRACE_INFO, "a will is dropped: %s", is_will ? "its user has gone" : "no such row");
-        request_complete(&publish->request, is_will ? STATUS_DENIED : STATUS_MALFORMED);
+        say_end(say, is_will ? STATUS_DENIED : STATUS_MALFORMED);
     } else {
         struct last_words *words = heap_new(sizeof *words);
-        words->publish = publish;
+        words->say = say;
         client_init(&words->client, worker, &last_words_ops);
-        client_speak_for(&words->client, publish->tenant, principal, publish->client_id);
-        say(words, stored);
+        client_speak_for(&words->client, say->tenant, principal, say->client_id);
+        publish(words, stored);
     }
     heap_free(stored);
+}
+
+/* ------------------------------------------------ now or later */
+
+static void kept_for_later(struct request *request, enum status status)
+{
+    struct will_publish *publish = container_of(request, struct will_publish, say.request);
+    will_later_free(publish->later);
+    if (status != STATUS_OK && (!publish->has_row || !will_waits(status)))
+        will_drop(publish->say.worker, publish->say.client_id, status_text(status));
+    request_complete(&publish->request, status);
+}
+
+static void said(struct request *request, enum status status)
+{
+    struct will_publish *publish = container_of(request, struct will_publish, say.request);
+    if (!will_is_crowded_out(status) && (!will_waits(status) || publish->has_row)) {
+        request_complete(&publish->request, status);
+        return;
+    }
+    request_init(&publish->say.request, publish->say.worker->loop, kept_for_later);
+    publish->later = will_later(&publish->say);
+}
+
+void will_publish(struct will_publish *publish)
+{
+    request_init(&publish->say.request, publish->say.worker->loop, said);
+    will_say(&publish->say);
 }

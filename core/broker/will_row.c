@@ -4,8 +4,9 @@
 
 #include "core/base/pack.h"
 #include "core/base/reader.h"
+#include "core/log/table.h"
 
-enum { WILL_VERSION = 1, FLAG_GUARANTEE = 3, FLAG_RETAIN = 4, FLAGS = 7 };
+enum { WILL_VERSION = 1, WAITING_VERSION = 1, FLAG_GUARANTEE = 3, FLAG_RETAIN = 4, FLAGS = 7 };
 
 struct blob *will_encode(struct span user, const struct broker_will *will)
 {
@@ -83,4 +84,42 @@ bool will_decode(struct span row, struct stored_will *stored)
         stored->headers[publish->header_count].value = reader_block(&reader);
     }
     return !reader.failed;
+}
+
+/* ------------------------------------------------ no part of a session */
+
+struct blob *waiting_will_encode(const struct waiting_will *will)
+{
+    struct buf bytes;
+    buf_init(&bytes, 64 + will->client_id.size + will->row.size);
+    struct pack pack = pack_into(&bytes);
+    pack_u8(&pack, WAITING_VERSION);
+    pack_u32(&pack, will->tries);
+    pack_u64(&pack, will->tenant);
+    pack_block(&pack, will->client_id);
+    pack_block(&pack, will->row);
+    struct blob *value = blob_copy(buf_span(&bytes));
+    buf_deinit(&bytes);
+    return value;
+}
+
+bool waiting_will_decode(struct span value, struct waiting_will *will)
+{
+    struct reader reader = reader_of(value);
+    uint8_t version = reader_u8(&reader);
+    will->tries = reader_u32(&reader);
+    will->tenant = reader_u64(&reader);
+    will->client_id = reader_block(&reader);
+    will->row = reader_block(&reader);
+    return !reader.failed && version == WAITING_VERSION &&
+           will->client_id.size <= LIMIT_CLIENT_ID_BYTES;
+}
+
+size_t will_key(enum will_kind kind, uint64_t first, uint64_t second, uint8_t key[WILL_KEY])
+{
+    key[0] = TABLE_WILL;
+    key[1] = (uint8_t)kind;
+    store_u64(key + 2, first);
+    store_u64(key + 10, second);
+    return WILL_KEY;
 }

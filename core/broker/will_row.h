@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The stored form of a will: a row of its session. Pure: decoders take any bytes. */
+/* The stored form of a will: a row of its session, or one of its own. Pure: decoders take any
+ * bytes.
+ */
 #ifndef CORE_BROKER_WILL_ROW_H
 #define CORE_BROKER_WILL_ROW_H
 
@@ -18,5 +20,18 @@ struct stored_will {
 bool will_decode(struct span row, struct stored_will *stored);
 /* The delay in a stored one. False: it is none. */
 bool will_delay(struct span row, uint32_t *delay_s);
+
+/* One that is no part of a session: will_wait.h. */
+struct waiting_will {
+    uint64_t tenant;
+    uint32_t tries; /* how often it has been refused, beside the first time */
+    struct span client_id, row;
+};
+struct blob *waiting_will_encode(const struct waiting_will *will);
+bool waiting_will_decode(struct span value, struct waiting_will *will); /* spans point into value */
+enum will_kind { WILL_KIND_HELD = 'h', WILL_KIND_WAITING = 'w' };
+enum { WILL_KEY = 1 + 1 + 8 + 8 };
+/* Returns its size. */
+size_t will_key(enum will_kind kind, uint64_t first, uint64_t second, uint8_t key[WILL_KEY]);
 
 #endif

@@ -18,6 +18,7 @@
 #include "core/broker/retained.h"
 #include "core/broker/session_names.h"
 #include "core/broker/topic_trie.h"
+#include "core/broker/will_wait.h"
 
 /* What waits at one partition of the publishing worker until the turn ends: records and who is
  * answered. */
@@ -62,8 +63,8 @@ struct notice;
 
 struct broker_metrics {
     struct metric *dropped_slow, *dropped_retention, *dropped_encode, *dropped_storage,
-        *dropped_denied, *dropped_session, *dropped_bytes, *subscriptions, *live_records,
-        *stored_records, *duplicates, *retained_expired;
+        *dropped_denied, *dropped_session, *dropped_bytes, *dropped_will, *subscriptions,
+        *live_records, *stored_records, *duplicates, *retained_expired;
     struct metric_histogram *batch_records, *delay_lateness;
 };
 
@@ -99,6 +100,7 @@ struct broker_worker {
     struct delayed delayed;
     struct deduped deduped;
     struct retained retained;
+    struct wills wills;
     struct batch_builder live; /* records that are not stored */
     struct list live_full;     /* batches of them, by in_tail */
     struct loop_task seal_task;
@@ -167,6 +169,8 @@ struct broker {
     struct filter_shapes shapes;
     struct session_names names;
     struct entry_desk desk;
+    uint64_t run;                    /* of this process: another number each time */
+    struct will_sweep *will_sweep;   /* worker 0 */
     _Atomic bool sessions_kept;      /* there may be stored ones */
     struct session_sweep *sweep;     /* worker 0 */
     _Atomic bool ends_missing;       /* of some sessions; for the sweep */

@@ -143,17 +143,21 @@ def test_stop(gateway):
 
 
 def test_killed_with_them(gateway):
-    """The end of a connection that nobody could see: the will of a session that is kept comes nevertheless."""
+    """The end of a connection that nobody could see: the will comes nevertheless, also where nothing else is kept of
+    the client; who has said goodbye leaves none."""
     with observer(gateway):
         pass
-    clients = [connected(gateway, "now", 0), connected(gateway, "later", 1), connected(gateway, "comes-back", 5)]
+    clients = [connected(gateway, "now", 0), connected(gateway, "later", 1), connected(gateway, "comes-back", 5),
+               connected(gateway, "no-session", 50, props=())]
+    leave(gateway, "well", 0, props=(), disconnect=(0,))
+    time.sleep(0.4)  # soon after CONNECT, and without a sync of its own
     with Client(gateway.mqtt_port, 4).connect("old", clean=False, will=("will/old", "old", 1, False)) as old:
         gateway.kill9()
         gateway.start()
     for client in clients:
         client.close()
     with Client(gateway.mqtt_port, 5).connect("comes-back", clean=False, props=KEEP), observer(gateway) as watch:
-        assert sorted(watch.delivery().payload for _ in range(3)) == [b"later", b"now", b"old"]
+        assert sorted(watch.delivery().payload for _ in range(4)) == [b"later", b"no-session", b"now", b"old"]
         watch.expect_silence(1.2)
 
 

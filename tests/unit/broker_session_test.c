@@ -2,6 +2,7 @@
 /* Sessions over a store whose answers come late, or are refusals. */
 #include <pthread.h>
 
+#include "core/broker/will_row.h"
 #include "tests/unit/session_rig.h"
 
 /* ------------------------------------------------ the store */
@@ -486,6 +487,106 @@ static void a_will_waits_for_space(void **state)
     late_rig_close();
 }
 
+/* A session that goes on and then ends with its client, and one of which nothing is kept. */
+static void a_will_that_ends_with_its_client_waits_too(void **state)
+{
+    (void)state;
+    late_rig_open(2);
+    restart(1);
+    bool present;
+    struct broker_will will = will_after(0);
+    struct peer *watcher = watcher_new();
+    static const enum status why[] = {STATUS_OVER_QUOTA, STATUS_BUSY, STATUS_NO_SPACE};
+    for (uint32_t round = 0; round < 6; round++) {
+        if (round % 2 == 0)
+            peer_close(peer_attach(0, "leaves", 100, NULL, &present));
+        refuse_appends(why[round / 2]);
+        struct peer *peer = peer_attach(0, "leaves", 0, &will, &present);
+        assert_int_equal(present, round % 2 == 0);
+        peer_close(peer);
+        await(rows_of(TABLE_WILL) == 1);
+        usleep(20000);
+        assert_int_equal(rows_of(TABLE_SESSION), 0);
+        refuse_appends(STATUS_OK);
+        atomic_fetch_add(&clock_ahead_ms, 1001);
+        await(peer_look(watcher).records == round + 1);
+        await(rows_of(TABLE_WILL) == 0);
+    }
+    await_records(watcher, 6);
+    peer_close(watcher);
+    late_rig_close();
+}
+
+/* What is refused again and again is not tried for ever, and what is refused for good not again. */
+static void a_will_has_its_chances(void **state)
+{
+    (void)state;
+    late_rig_open(2);
+    restart(1);
+    bool present;
+    struct broker_will will = will_after(0);
+    int64_t before = rig_metric("dropped_total", "reason=\"will\"");
+    static const enum status why[] = {STATUS_OVER_QUOTA, STATUS_DENIED};
+    for (uint32_t round = 0; round < 2; round++) {
+        refuse_appends(why[round]);
+        peer_close(peer_attach(0, "leaves", 100, &will, &present));
+        for (unsigned i = 0;
+             i < 1000 && rig_metric("dropped_total", "reason=\"will\"") <= before + (int64_t)round;
+             i++) {
+            atomic_fetch_add(&clock_ahead_ms, round == 0 ? 5000 : 0);
+            usleep(2000);
+        }
+        assert_int_equal(rig_metric("dropped_total", "reason=\"will\""), before + round + 1);
+        await(rows_of(TABLE_WILL) == 0);
+        refuse_appends(STATUS_OK);
+    }
+    late_rig_close();
+}
+
+static void put_left_will(uint64_t run, const char *body)
+{
+    struct broker_will will = will_after(50);
+    will.publish.body = span_from_text(body);
+    struct blob *row = will_encode((struct span){0}, &will);
+    struct waiting_will waiting = {
+        .tenant = TENANT_DEFAULT, .client_id = span_from_text(body), .row = blob_span(row)};
+    struct blob *value = waiting_will_encode(&waiting);
+    uint8_t key[WILL_KEY];
+    will_key(WILL_KIND_HELD, run, 1, key);
+    put_row(span_of(key, sizeof key), blob_span(value));
+    blob_unref(value);
+    blob_unref(row);
+}
+
+/* A run before was killed: what its clients of which nothing is kept have left is published, what
+ * those of this run would leave is not. */
+static void a_run_that_was_killed_leaves_its_wills(void **state)
+{
+    (void)state;
+    late_rig_open(2);
+    restart(NO_SWEEP_MS);
+    bool present;
+    struct broker_will will = will_after(0);
+    struct peer *watcher = peer_attach(1, "watcher", 100, NULL, &present);
+    assert_int_equal(peer_subscribe(watcher, "will", GUARANTEE_AT_LEAST_ONCE, 1), STATUS_OK);
+    peer_close(watcher);
+    put_left_will(1, "first");
+    put_left_will(2, "second");
+    put_left_will(UINT64_MAX - 1, "third");
+    restart(1);
+    struct peer *here = peer_attach(0, "here", 0, &will, &present);
+    await(rows_of(TABLE_WILL) == 1);
+    usleep(20000);
+    assert_int_equal(rows_of(TABLE_WILL), 1);
+    watcher = peer_attach(1, "watcher", 100, NULL, &present);
+    await_records(watcher, 3);
+    peer_close(here);
+    await(rows_of(TABLE_WILL) == 0);
+    await_records(watcher, 4);
+    peer_close(watcher);
+    late_rig_close();
+}
+
 /* Who comes back publishes it, and is gone before that is done. */
 static void a_late_will_is_said_once(void **state)
 {
@@ -684,6 +785,9 @@ int main(void)
         cmocka_unit_test(a_session_does_not_come_back_to_a_broker_that_ends),
         cmocka_unit_test(a_share_is_not_left_by_a_broker_that_ends),
         cmocka_unit_test(a_will_waits_for_space),
+        cmocka_unit_test(a_will_that_ends_with_its_client_waits_too),
+        cmocka_unit_test(a_will_has_its_chances),
+        cmocka_unit_test(a_run_that_was_killed_leaves_its_wills),
         cmocka_unit_test(a_late_will_is_said_once),
         cmocka_unit_test(wills_that_are_due_do_not_wait_for_each_other),
         cmocka_unit_test(an_expired_session_does_not_go_on),

@@ -86,6 +86,41 @@ size_t mqtt_connect(uint8_t *out, int protocol, const char *client_id, bool kept
     return (size_t)(at - out);
 }
 
+static uint8_t *put_u32(uint8_t *at, uint32_t value)
+{
+    return put_u16(put_u16(at, (uint16_t)(value >> 16)), (uint16_t)value);
+}
+
+size_t mqtt_connect_will(uint8_t *out, int protocol, const char *client_id,
+                         const struct mqtt_will *will)
+{
+    uint8_t *at = out;
+    uint32_t properties = protocol == 5 ? 6 : 0;
+    *at++ = MQTT_CONNECT << 4;
+    at = put_varint(
+        at, (uint32_t)(12 + strlen(client_id) + 2 + strlen(will->topic) + 2 + sizeof will->number) +
+                2 * properties);
+    at = put_string(at, "MQTT");
+    *at++ = (uint8_t)protocol;
+    *at++ = 0x02 | 0x04 | 1 << 3; /* clean session, a will of QoS 1 */
+    at = put_u16(at, 0);
+    if (properties > 0) {
+        *at++ = 5;
+        *at++ = 0x11;
+        at = put_u32(at, will->expiry_s);
+    }
+    at = put_string(at, client_id);
+    if (properties > 0) {
+        *at++ = 5;
+        *at++ = 0x18;
+        at = put_u32(at, will->delay_s);
+    }
+    at = put_string(at, will->topic);
+    at = put_u16(at, sizeof will->number);
+    memcpy(at, &will->number, sizeof will->number);
+    return (size_t)(at + sizeof will->number - out);
+}
+
 size_t mqtt_subscribe(uint8_t *out, int protocol, uint16_t packet_id, const char *filter, int qos)
 {
     uint8_t *at = out;

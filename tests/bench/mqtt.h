@@ -38,6 +38,14 @@ ssize_t mqtt_frame(const uint8_t *bytes, size_t length, struct frame *frame);
 /* Each writes one packet to out and returns its size. No keep-alive; kept: the session stays when
  * the connection has gone (protocol 5: for good), and is not new if there is one. */
 size_t mqtt_connect(uint8_t *out, int protocol, const char *client_id, bool kept);
+/* With a will of QoS 1 whose payload is a number; a session (protocol 5) kept for so long. Its
+ * topic needs room, too. */
+struct mqtt_will {
+    const char *topic;
+    uint32_t number, delay_s, expiry_s;
+};
+size_t mqtt_connect_will(uint8_t *out, int protocol, const char *client_id,
+                         const struct mqtt_will *will);
 size_t mqtt_subscribe(uint8_t *out, int protocol, uint16_t packet_id, const char *filter, int qos);
 size_t mqtt_ack(uint8_t out[4], enum mqtt_type type, uint16_t packet_id);
 size_t mqtt_disconnect(uint8_t out[2]);

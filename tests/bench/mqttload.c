@@ -26,18 +26,24 @@ static const char usage_text[] =
     "            are away, then return (as many of both: a session hears its own publisher only)\n"
     "  connect   connect, CONNACK, disconnect with --parallel at a time\n"
     "  idle      --connections connections with one subscription each: memory\n"
+    "  recall    --count retained messages for each of 100 subscribers at once; latency of a "
+    "bystander\n"
+    "  wills     --connections clients with a will of --delay seconds lost at once; likewise\n"
     "options\n"
     "  --host ADDRESS (127.0.0.1)  --protocol 4|5 (4)  --qos 0|1|2 (0; sessions, stored, offline "
     "1)  --size BYTES "
     "(100)\n"
     "  --window N (10; latency 1000): messages per publisher neither acknowledged nor delivered\n"
     "  --publishers N  --subscribers N  --rate PER_SECOND (latency 10000)\n"
-    "  --seconds S (1.5)  --warmup S (0.3)  --count N (stored 1000000, offline 100000)  --slices N "
+    "  --seconds S (1.5)  --warmup S (0.3)  --count N (stored 1000000, offline 100000, recall "
+    "10000)  --slices N "
     "(20)\n"
     "  --ws: MQTT over WebSocket, on the HTTP port; --pages: and subscribers speak polylog.v1\n"
     "  --amqp PORT: subscribers speak AMQP 1.0 on it, from the topics; with --queues subscriber N\n"
     "            receives from queue load-N, which the route queued/+/N must lead to\n"
-    "  --connections N (10000)  --parallel N (connect 32, idle 64)\n"
+    "  --connections N (10000)  --parallel N (connect 32, idle, wills 64)  --delay S (0; wills, "
+    "protocol 5)\n"
+    "  --will: each client of connect has one\n"
     "exit status: 0 fine; 1 loss at QoS 1 or 2, duplicates at QoS 2, or errors; 2 no run\n";
 
 static const struct preset {
@@ -55,6 +61,8 @@ static const struct preset {
     {"offline", WORKLOAD_OFFLINE, 100, 10, 10, 0, 100000},
     {"connect", WORKLOAD_CONNECT, 0, 0, 1, 0, 0},
     {"idle", WORKLOAD_IDLE, 0, 0, 1, 0, 0},
+    {"recall", WORKLOAD_RECALL, 10, 100, 100, 0, 10000},
+    {"wills", WORKLOAD_WILLS, 0, 0, 1, 0, 0},
 };
 
 static void usage(const char *wrong)
@@ -79,7 +87,8 @@ static double number(const char *name, const char *text, double min, double max)
 
 static bool counts(const struct options *options)
 {
-    return options->workload == WORKLOAD_STORED || options->workload == WORKLOAD_OFFLINE;
+    return options->workload == WORKLOAD_STORED || options->workload == WORKLOAD_OFFLINE ||
+           options->workload == WORKLOAD_RECALL;
 }
 
 static void options_preset(struct options *options, const char *name)
@@ -95,8 +104,9 @@ static void options_preset(struct options *options, const char *name)
         options->window = preset->window;
         options->rate = preset->rate;
         options->count = preset->count;
-        options->qos = counts(options) || preset->workload == WORKLOAD_SESSIONS;
-        options->parallel = preset->workload == WORKLOAD_IDLE ? 64 : 32;
+        options->qos = (counts(options) && preset->workload != WORKLOAD_RECALL) ||
+                       preset->workload == WORKLOAD_SESSIONS;
+        options->parallel = preset->workload == WORKLOAD_CONNECT ? 32 : 64;
         return;
     }
     usage("name a workload");
@@ -120,6 +130,8 @@ enum choice {
     CHOICE_SLICES,
     CHOICE_CONNECTIONS,
     CHOICE_PARALLEL,
+    CHOICE_DELAY,
+    CHOICE_WILL,
     CHOICE_WS,
     CHOICE_PAGES,
     CHOICE_AMQP,
@@ -144,6 +156,8 @@ static const struct option choices[] = {
     {"slices", required_argument, NULL, CHOICE_SLICES},
     {"connections", required_argument, NULL, CHOICE_CONNECTIONS},
     {"parallel", required_argument, NULL, CHOICE_PARALLEL},
+    {"delay", required_argument, NULL, CHOICE_DELAY},
+    {"will", no_argument, NULL, CHOICE_WILL},
     {"ws", no_argument, NULL, CHOICE_WS},
     {"pages", no_argument, NULL, CHOICE_PAGES},
     {"amqp", required_argument, NULL, CHOICE_AMQP},
@@ -206,6 +220,12 @@ static void options_set(struct options *options, enum choice choice, const char 
     case CHOICE_PARALLEL:
         options->parallel = (uint32_t)number(name, text, 1, 10000);
         break;
+    case CHOICE_DELAY:
+        options->delay_s = (uint32_t)number(name, text, 0, 60);
+        break;
+    case CHOICE_WILL:
+        options->will = true;
+        break;
     case CHOICE_WS:
         options->websocket = true;
         break;
@@ -237,6 +257,8 @@ static void options_check(const struct options *options)
         usage("stored needs QoS 1 or 2 and no --rate");
     if (options->workload == WORKLOAD_OFFLINE && (options->qos != 1 || options->rate > 0))
         usage("offline is QoS 1 without --rate");
+    if (options->delay_s > 0 && options->protocol != 5)
+        usage("--delay needs --protocol 5");
     if (options->workload != WORKLOAD_STORED && options->publishers > 0 &&
         options->subscribers == 0)
         usage("only stored does without subscribers");
@@ -291,6 +313,10 @@ int main(int argc, char **argv)
         return storm_run(&options);
     case WORKLOAD_IDLE:
         return idle_run(&options);
+    case WORKLOAD_RECALL:
+        return recall_run(&options);
+    case WORKLOAD_WILLS:
+        return wills_run(&options);
     case WORKLOAD_OFFLINE:
         return offline_run(&options);
     case WORKLOAD_FANIN:

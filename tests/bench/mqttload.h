@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The load generator's options and its four kinds of run. Each prints one JSON object and returns
+/* The load generator's options and its kinds of run. Each prints one JSON object and returns
  * the exit status: 0 fine, 1 messages lost or errors seen; it exits with 2 when the run could not
  * be set up. */
 #ifndef TESTS_BENCH_MQTTLOAD_H
@@ -19,6 +19,8 @@ enum workload {
     WORKLOAD_OFFLINE,
     WORKLOAD_CONNECT,
     WORKLOAD_IDLE,
+    WORKLOAD_RECALL,
+    WORKLOAD_WILLS,
 };
 
 struct options {
@@ -27,8 +29,9 @@ struct options {
     uint16_t port;
     pid_t pid; /* of the server, 0: its CPU and memory are not measured */
     int protocol, qos;
-    uint32_t size, window, publishers, subscribers, connections, parallel, slices;
+    uint32_t size, window, publishers, subscribers, connections, parallel, slices, delay_s;
     bool websocket;
+    bool will;          /* connect: each client has one */
     uint16_t amqp_port; /* subscribers speak AMQP on it, 0: none does */
     bool queues;        /* these receive from queues load-0, load-1, ... */
     bool pages;    /* subscribers speak polylog.v1, as a page in a browser does; with websocket */
@@ -50,5 +53,11 @@ int storm_run(const struct options *options);
 
 /* Memory of `connections` connections with one subscription each. */
 int idle_run(const struct options *options);
+
+/* Retained messages for all subscribers at once. */
+int recall_run(const struct options *options);
+
+/* Wills of `connections` clients that are lost at once. */
+int wills_run(const struct options *options);
 
 #endif

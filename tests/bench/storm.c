@@ -33,8 +33,11 @@ static void storm_opened(struct link *link)
     struct storm *storm = link->hub->context;
     char id[48];
     snprintf(id, sizeof(id), "storm-%d-%" PRIu64, (int)getpid(), storm->opened++);
-    uint8_t *out = link_reserve(link, MQTT_CONTROL_BYTES + sizeof(id));
-    link_commit(link, (uint32_t)mqtt_connect(out, storm->options->protocol, id, false));
+    uint8_t *out = link_reserve(link, MQTT_CONTROL_BYTES + 2 * sizeof(id));
+    size_t size = storm->options->will ? mqtt_connect_will(out, storm->options->protocol, id,
+                                                           &(struct mqtt_will){.topic = id})
+                                       : mqtt_connect(out, storm->options->protocol, id, false);
+    link_commit(link, (uint32_t)size);
 }
 
 static void storm_frame(struct link *link, const struct frame *frame)

@@ -15,7 +15,7 @@
 
 /* Tasks that keep deferring tasks must not keep the sockets waiting: after so many rounds the rest
  * runs in the next turn, which then does not sleep. */
-enum { ROUNDS_MAX = 16, CLOSE_TURNS_MAX = 100 };
+enum { ROUNDS_MAX = 16, CLOSE_TURNS_MAX = 100, CLOSES_PER_TURN = 32 };
 
 struct task_list {
     struct loop_task *first;
@@ -36,7 +36,7 @@ struct loop {
     struct mailbox mailbox;
     atomic_uintptr_t home; /* the thread in loop_run; 0: none */
     atomic_bool stopping;
-    struct list leaving;
+    struct list leaving, over; /* of struct loop_leaving */
     uint8_t *input;
 };
 
@@ -134,16 +134,27 @@ static void on_prepare(uv_prepare_t *handle)
 {
     struct loop *loop = handle->data;
     run_deferred(loop);
-    if (has_deferred(loop))
+    if (has_deferred(loop) || !list_is_empty(&loop->over))
         uv_idle_start(&loop->busy, on_idle);
     else
         uv_idle_stop(&loop->busy);
     arm_timer(loop);
 }
 
+static void finish_over(struct loop *loop)
+{
+    struct link *link;
+    for (int i = 0; i < CLOSES_PER_TURN && (link = list_pop(&loop->over)) != NULL; i++) {
+        struct loop_leaving *leaving = container_of(link, struct loop_leaving, link);
+        leaving->finish(leaving);
+    }
+}
+
 static void on_check(uv_check_t *handle)
 {
-    run_deferred(handle->data);
+    struct loop *loop = handle->data;
+    run_deferred(loop);
+    finish_over(loop);
 }
 
 static void on_wake(uv_async_t *handle)
@@ -170,6 +181,7 @@ struct loop *loop_new(void)
         list_reset(&loop->deferred[phase]);
     list_reset(&loop->running);
     list_init(&loop->leaving);
+    list_init(&loop->over);
     return loop;
 }
 
@@ -180,6 +192,8 @@ static void finish_leaving(struct loop *loop)
         struct loop_leaving *leaving = container_of(link, struct loop_leaving, link);
         leaving->finish(leaving);
     }
+    while (!list_is_empty(&loop->over))
+        finish_over(loop);
 }
 
 /* Sockets that were being closed get the turns they need. One that nobody closed keeps its memory,
@@ -307,4 +321,9 @@ uint8_t *loop_input_buffer(struct loop *loop)
 void loop_leaving_add(struct loop *loop, struct loop_leaving *leaving)
 {
     list_push(&loop->leaving, &leaving->link);
+}
+
+void loop_leaving_over(struct loop *loop, struct loop_leaving *leaving)
+{
+    list_push(&loop->over, &leaving->link);
 }

@@ -21,5 +21,8 @@ struct loop_leaving {
     void (*finish)(struct loop_leaving *leaving);
 };
 void loop_leaving_add(struct loop *loop, struct loop_leaving *leaving);
+/* One that has taken leave: finish() comes in this turn, or when many end at once in one of the
+ * next, so that what their end makes others do is spread. */
+void loop_leaving_over(struct loop *loop, struct loop_leaving *leaving);
 
 #endif

@@ -24,9 +24,9 @@ struct stream_tcp {
     uv_poll_t poll;
     int socket;
     int mask; /* what poll is waiting for */
-    bool wants_input, blocked, ended;
+    bool wants_input, blocked, ended, finished;
     struct loop_timer linger_timer;
-    struct loop_leaving leaving; /* while lingering */
+    struct loop_leaving leaving; /* while lingering, and from when it has finished on */
 };
 
 static struct stream_tcp *tcp_of(struct stream *stream)
@@ -57,14 +57,22 @@ static void on_closed(uv_handle_t *handle)
     stream_gone(&tcp->stream);
 }
 
+static void poll_close(struct loop_leaving *leaving)
+{
+    struct stream_tcp *tcp = container_of(leaving, struct stream_tcp, leaving);
+    uv_close((uv_handle_t *)&tcp->poll, on_closed);
+}
+
 static void tcp_finish(struct stream_tcp *tcp)
 {
+    if (tcp->finished)
+        return;
+    tcp->finished = true;
     loop_timer_stop(tcp->stream.loop, &tcp->linger_timer);
     link_remove(&tcp->leaving.link);
-    if (uv_is_closing((uv_handle_t *)&tcp->poll))
-        return;
     uv_poll_stop(&tcp->poll);
-    uv_close((uv_handle_t *)&tcp->poll, on_closed);
+    tcp->leaving.finish = poll_close;
+    loop_leaving_over(tcp->stream.loop, &tcp->leaving);
 }
 
 static void linger_expired(struct loop_timer *timer)

@@ -275,6 +275,52 @@ static void streams_may_end_before_they_start(void **state)
     close(sockets[1][1]);
 }
 
+enum { ENDS = 200 };
+static struct {
+    struct loop *loop;
+    struct loop_task task;
+    unsigned all, together, most;
+} ends;
+
+static void ends_turn(struct loop_task *task)
+{
+    (void)task;
+    ends.together = 0;
+}
+
+static void ends_one(void *context, enum status why)
+{
+    (void)context;
+    (void)why;
+    if (++ends.together > ends.most)
+        ends.most = ends.together;
+    loop_defer(ends.loop, &ends.task, LOOP_WORK);
+    if (++ends.all == ENDS)
+        loop_stop(ends.loop);
+}
+
+/* Whoever is told of an end has work with it, and everybody else waits. */
+static void many_ends_are_spread(void **state)
+{
+    (void)state;
+    static const struct stream_events events = {.closed = ends_one};
+    int peers[ENDS];
+    ends.loop = loop_new();
+    ends.task.run = ends_turn;
+    for (unsigned i = 0; i < ENDS; i++) {
+        int sockets[2];
+        assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, sockets), 0);
+        stream_start(stream_tcp_new(ends.loop, sockets[0]), &events, NULL);
+        peers[i] = sockets[1];
+    }
+    for (unsigned i = 0; i < ENDS; i++)
+        close(peers[i]);
+    loop_run(ends.loop);
+    assert_int_equal(ends.all, ENDS);
+    assert_true(ends.most <= ENDS / 4);
+    loop_free(ends.loop);
+}
+
 static void not_accepted(void *context, int socket)
 {
     (void)context;
@@ -319,6 +365,7 @@ int main(void)
         cmocka_unit_test(a_reset_closes_and_says_so),
         cmocka_unit_test(blobs_and_small_writes_keep_their_order),
         cmocka_unit_test(streams_may_end_before_they_start),
+        cmocka_unit_test(many_ends_are_spread),
         cmocka_unit_test(several_listeners_share_an_address),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

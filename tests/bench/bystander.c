@@ -146,14 +146,15 @@ struct bystander *bystander_new(const struct options *options)
     if (shared == MAP_FAILED)
         abort();
     fflush(stdout);
-    shared->child = fork();
-    if (shared->child == 0) {
+    pid_t child = fork();
+    if (child == 0) {
         struct pair pair = {.shared = shared, .options = options};
         prctl(PR_SET_PDEATHSIG, SIGKILL);
         pair_run(&pair);
     }
+    shared->child = child;
     uint64_t until_ns = clock_ns() + START_NS;
-    while (shared->child > 0 && !atomic_load(&shared->flows) && clock_ns() < until_ns)
+    while (child > 0 && !atomic_load(&shared->flows) && clock_ns() < until_ns)
         usleep(1000);
     if (!atomic_load(&shared->flows)) {
         fprintf(stderr, "mqttload: the bystander's messages do not arrive\n");

@@ -197,6 +197,7 @@ static void joined(struct request *request, enum status status)
     group_spec_unref(queue->join.group);
     if (status != STATUS_OK)
         queue_free(queue);
+    mqtt_subscribe_failed(subscribing, status);
     mqtt_subscribed(subscribing, place, reason);
 }
 

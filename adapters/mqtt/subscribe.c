@@ -19,6 +19,7 @@ struct mqtt_subscribing {
     struct mqtt_asked asked;
     struct span notes; /* of what is subscribed again: in bytes likewise */
     bool is_kept;      /* what has to be is with the session, or on its way there */
+    bool is_busy;      /* something failed that may succeed in a moment */
 };
 
 static void subscribing_free(struct mqtt_subscribing *subscribing)
@@ -59,7 +60,8 @@ static bool keep(struct mqtt_subscribing *subscribing)
 }
 
 /* What cannot be had any longer is not kept. What cannot be had now is, and there is no session
- * without it: why. */
+ * without it: why. What is full is full for others, too: the session goes on, and asks again when
+ * it comes back the next time. */
 static enum status forget_refused(struct mqtt_subscribing *subscribing)
 {
     enum status status = STATUS_OK;
@@ -68,8 +70,10 @@ static enum status forget_refused(struct mqtt_subscribing *subscribing)
         uint8_t reason = subscribing->reasons[i];
         if (reason == MQTT_REASON_NOT_AUTHORIZED || reason == MQTT_REASON_FILTER_INVALID)
             broker_note_forget(&subscribing->session->client, filter);
-        else if (reason == MQTT_REASON_QUOTA_EXCEEDED)
+        else if (reason == MQTT_REASON_QUOTA_EXCEEDED && subscribing->is_busy)
             status = STATUS_BUSY;
+        else if (reason == MQTT_REASON_QUOTA_EXCEEDED)
+            mqtt_count_refusal(reason);
         else if (reason > MQTT_REASON_GRANTED_QOS_2 && status == STATUS_OK)
             status = STATUS_SHUTTING_DOWN; /* or so */
     }
@@ -106,6 +110,7 @@ void mqtt_subscribed(struct mqtt_subscribing *subscribing, uint16_t place, uint8
 void mqtt_subscribe_failed(struct mqtt_subscribing *subscribing, enum status status)
 {
     struct mqtt_session *session = subscribing->session;
+    subscribing->is_busy |= status == STATUS_BUSY || status == STATUS_NO_MEMORY;
     if (status == STATUS_STORAGE_FAILED && session->state == MQTT_UP)
         mqtt_end(session, mqtt_reason_on(status, MQTT_ON_DISCONNECT_SERVER));
 }

@@ -7,6 +7,7 @@ import socket
 import time
 
 from gateway import Gateway, run, until
+from rest import make
 from wire import *  # noqa: F403 - the names of the protocol
 
 
@@ -260,7 +261,7 @@ def test_bytes_of_a_session():
 
 
 def test_a_share_comes_back():
-    """What was kept for a durable share while no member was there comes as a session's does, to all members together."""
+    """What was kept for a durable share while no member was there comes as a session's does, to all together."""
     gateway = limited("limit.resume_rate=50", "limit.session_records=60")
     for name in "ab":
         member(gateway, name, "$share/g/c/+")
@@ -302,7 +303,34 @@ def test_what_is_gone_is_not_dropped():
     assert gateway.stop() == 0
 
 
+def test_a_full_queue_keeps_nobody_out(gateway):
+    """The group of a session was deleted, and there is no room for it any more: the session goes on without it, and
+    has it again when there is."""
+    keep = [(SESSION_EXPIRY, 1000)]
+    make(gateway, "full", None)
+    member(gateway, "s", "$share/mine/$queue/full")
+    member(gateway, "s", "other")
+    assert gateway.call("DELETE", "/v1/default/queues/full/groups/mine")[0] in (200, 204)
+    for i in range(10):
+        with Client(gateway.mqtt_port, 5).connect("filler") as filler:
+            filters = [("$share/g%d-%d/$queue/full" % (i, j), 1) for j in range(100)]
+            assert filler.subscribe(*filters) == [1] * 100
+    with Client(gateway.mqtt_port, 5).connect("w") as writer:
+        before = figure(gateway, "refused_total", "limit")
+        with Client(gateway.mqtt_port, 5).connect("s", clean=False, props=keep) as client:
+            assert client.connack.body[0] & 1
+            assert figure(gateway, "refused_total", "limit") == before + 1
+            writer.publish("other", "x", 1)
+            assert client.delivery().payload == b"x"
+            client.disconnect()
+        assert gateway.call("DELETE", "/v1/default/queues/full/groups/g0-0")[0] in (200, 204)
+        with Client(gateway.mqtt_port, 5).connect("s", clean=False, props=keep) as client:
+            writer.publish("$queue/full", "y", 1, packet_id=2)
+            assert client.delivery().payload == b"y"
+
+
 if __name__ == "__main__":
     run(test_subscriptions, test_topic_levels, test_coming_back, test_bytes_of_a_session,
-        test_a_share_comes_back, test_what_is_gone_is_not_dropped, test_publish_rate, test_connection_rate,
+        test_a_share_comes_back, test_what_is_gone_is_not_dropped, test_a_full_queue_keeps_nobody_out,
+        test_publish_rate, test_connection_rate,
         test_connection_rate_of_an_address, test_in_flight, test_slow_reader_of_qos_0)

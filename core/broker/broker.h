@@ -38,6 +38,7 @@ struct broker_options {
      * dropped. 0: no limit. */
     uint32_t resume_rate, session_records;
     uint64_t session_bytes;
+    uint32_t share_members;      /* of one share, and connected; 0: LIMIT_SHARE_MEMBERS */
     const char *reserved_topics; /* topics that begin so are the gateway's to publish; NULL: none */
     uint32_t connection_rate;    /* broker_may_connect() per second; 0: no limit */
     uint32_t address_rate;       /* likewise, from one address */
@@ -415,6 +416,8 @@ struct subscribe_item {
     enum status status; /* OK, INVALID, DENIED, OVER_QUOTA, EXISTS */
     bool existed;       /* replaced a subscription of the same filter */
     uint32_t members;   /* of a share that it was not in: connected ones, with this */
+    /* Below: the broker's. */
+    bool comes_back; /* to a share that its session is in: never OVER_QUOTA */
 };
 /* Takes effect everywhere before done(): whatever is committed later is delivered. Retained records
  * of before follow as the client has room, each topic once, with RECORD_RECALLED set. */

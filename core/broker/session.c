@@ -594,7 +594,7 @@ void broker_session_begin(struct client *client)
 {
     struct session *session = client->session;
     CHECK(session != NULL && session->phase == SESSION_ATTACHED);
-    session_shares_leave(session);
+    session_shares_sort_out(session);
     session->phase = SESSION_RESENDING;
     session->armed = true;
     session->returning = session->present;

@@ -41,6 +41,7 @@ struct flight {
     bool handing;             /* likewise: the session takes it over from its share */
     bool again;               /* to be sent again */
     bool returned;            /* of a share: a row says so (share_rows.h) */
+    bool reserved;            /* likewise: that a member without a session has it, exactly once */
 };
 
 /* A lease that ends with a write. */
@@ -298,8 +299,16 @@ void session_share_ended(struct session *session, enum status status);
 /* It takes part in that share, or not any longer; rows: NULL when they are there. */
 void session_share_join(struct session *session, struct session_rows *rows, uint64_t share);
 void session_share_leave(struct session *session, struct session_rows *rows, uint64_t share);
-/* All in which its client has no seat: it has come back without them, or a subscribe broke off. */
-void session_shares_leave(struct session *session);
+void session_share_forget(struct session *session, uint64_t share); /* there are no rows of it */
+/* With a write of its own. */
+void session_shares_leave(struct session *session, const uint64_t *shares, uint32_t count);
+/* How a write that leaves these has ended. By rows that could not be deleted it still is in: they
+ * go with the session, or when it comes back without a seat there. */
+void session_shares_left(struct session *session, const uint64_t *shares, uint32_t count,
+                         enum status status);
+/* Leaves all in which its client has no seat: it has come back without them, or a subscribe broke
+ * off. */
+void session_shares_sort_out(struct session *session);
 bool session_share_is_in(const struct session *session, uint64_t share);
 /* Likewise of a session with that id, which is over. */
 void session_share_erase(struct session_rows *rows, uint64_t tenant, uint64_t session,

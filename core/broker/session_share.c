@@ -6,6 +6,8 @@
 #include "core/broker/session.h"
 #include "core/broker/share.h"
 
+#include <stdlib.h>
+
 #include "core/base/heap.h"
 #include "core/base/pack.h"
 
@@ -60,9 +62,47 @@ void session_superfluous(struct session *session, const struct share_ref *ref)
     session_touch(session);
 }
 
+/* Records that were given back and are out again, sorted; NULL: none are. */
+static struct share_ref *out_again(const struct session *session, uint32_t *count)
+{
+    struct share_ref *refs = NULL;
+    for (uint32_t i = session->in_flight == 0 ? 0 : session->flights[0].next; i != 0;
+         i = session->flights[i].next) {
+        const struct flight *flight = &session->flights[i];
+        if (!flight->returned)
+            continue;
+        if (*count % 64 == 0)
+            refs = heap_resize(refs, (*count + 64) * sizeof *refs);
+        refs[(*count)++] =
+            (struct share_ref){.partition = flight->at.partition, .offset = flight->at.offset};
+    }
+    if (refs != NULL)
+        qsort(refs, *count, sizeof *refs, share_ref_compare);
+    return refs;
+}
+
+/* Those that can go now come first; returns how many. The row that says that a session has a record
+ * stays while the record is out again: the session of the member that has it now may have written
+ * the same row, and as long as the record is in flight here nothing else says whose it is. */
+static uint32_t superfluous_now(struct session *session)
+{
+    uint32_t out_count = 0, now = 0;
+    struct share_ref *out = out_again(session, &out_count);
+    for (uint32_t i = 0; i < session->superfluous_count; i++) {
+        struct share_ref ref = session->superfluous[i];
+        if (out != NULL && !ref.returned &&
+            bsearch(&ref, out, out_count, sizeof *out, share_ref_compare) != NULL)
+            continue;
+        session->superfluous[i] = session->superfluous[now];
+        session->superfluous[now++] = ref;
+    }
+    heap_free(out);
+    return now;
+}
+
 static void superfluous_begin(struct session *session)
 {
-    uint32_t count = session->superfluous_writing = session->superfluous_count;
+    uint32_t count = session->superfluous_writing = superfluous_now(session);
     if (count == 0)
         return;
     aside_new(session, count);
@@ -188,26 +228,63 @@ void session_share_join(struct session *session, struct session_rows *rows, uint
     session_rows_add(rows, STORAGE_PUT, span_of(member, sizeof member), span_of("\1", 1));
 }
 
-void session_share_leave(struct session *session, struct session_rows *rows, uint64_t share)
+void session_share_forget(struct session *session, uint64_t share)
 {
     for (uint32_t i = 0; i < session->share_count; i++)
         if (session->shares[i] == share)
             session->shares[i--] = session->shares[--session->share_count];
+}
+
+void session_share_leave(struct session *session, struct session_rows *rows, uint64_t share)
+{
+    session_share_forget(session, share);
     session_share_erase(rows, session->name.tenant, session->id, share);
 }
 
-void session_shares_leave(struct session *session)
+struct leaving {
+    struct session *session;
+    uint32_t count;
+    uint64_t shares[];
+};
+
+static void left(void *context, enum status status, uint64_t commit)
 {
-    struct session_rows *rows = NULL;
-    for (uint32_t i = session->share_count; i-- > 0;) {
-        if (share_has_seat(session->client, session->shares[i]))
-            continue;
-        if (rows == NULL)
-            rows = session_rows_new(session);
-        session_share_leave(session, rows, session->shares[i]);
-    }
-    if (rows != NULL)
-        session_rows_send(rows, NULL, NULL);
+    struct leaving *leaving = context;
+    (void)commit;
+    session_shares_left(leaving->session, leaving->shares, leaving->count, status);
+    heap_free(leaving);
+}
+
+void session_shares_left(struct session *session, const uint64_t *shares, uint32_t count,
+                         enum status status)
+{
+    for (uint32_t i = 0; i < count && status != STATUS_OK; i++)
+        session_share_join(session, NULL, shares[i]);
+}
+
+void session_shares_leave(struct session *session, const uint64_t *shares, uint32_t count)
+{
+    if (count == 0)
+        return;
+    struct session_rows *rows = session_rows_new(session);
+    struct leaving *leaving = heap_new(sizeof *leaving + count * sizeof *shares);
+    leaving->session = session;
+    leaving->count = count;
+    memcpy(leaving->shares, shares, count * sizeof *shares);
+    for (uint32_t i = 0; i < count; i++)
+        session_share_leave(session, rows, leaving->shares[i]);
+    session_rows_send(rows, left, leaving);
+}
+
+void session_shares_sort_out(struct session *session)
+{
+    uint64_t *shares = heap_array(session->share_count + 1, sizeof *shares);
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < session->share_count; i++)
+        if (!share_has_seat(session->client, session->shares[i]))
+            shares[count++] = session->shares[i];
+    session_shares_leave(session, shares, count);
+    heap_free(shares);
 }
 
 /* The sweep looks whether anybody is left. */

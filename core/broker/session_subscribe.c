@@ -24,8 +24,9 @@ struct subscribing {
     struct link link; /* one after the other, so that the second finds what the first did */
     uint64_t *ids;    /* of the new ones, for the owners */
     uint32_t id_count;
-    uint64_t *joined; /* shares that it is in since this */
-    uint32_t joined_count;
+    uint64_t *joined; /* shares that it is in since this, */
+    uint64_t *left;   /* and those that it is not in any longer */
+    uint32_t joined_count, left_count;
     unsigned shapes; /* that the first rows make durable */
 };
 
@@ -38,6 +39,7 @@ static void finish(struct subscribing *subscribing)
     request_complete(&subscribing->outer->request, STATUS_OK);
     heap_free(subscribing->ids);
     heap_free(subscribing->joined);
+    heap_free(subscribing->left);
     heap_free(subscribing);
     struct link *next = list_first(&session->subscribing);
     if (next != NULL)
@@ -85,6 +87,7 @@ static void fail(struct subscribing *subscribing, enum status status)
         drop_holders(subscribing, rows);
         session_rows_send(rows, NULL, NULL);
     }
+    session_shares_leave(subscribing->session, subscribing->joined, subscribing->joined_count);
     for (uint32_t i = 0; i < outer->count; i++)
         if (outer->items[i].status == STATUS_OK)
             outer->items[i].status = status;
@@ -114,6 +117,7 @@ static void stored(void *context, enum status status, uint64_t commit)
     struct subscribing *subscribing = context;
     struct broker_subscribe *outer = subscribing->outer;
     struct client *client = subscribing->session->client;
+    session_shares_left(subscribing->session, subscribing->left, subscribing->left_count, status);
     if (client == NULL) {
         fail(subscribing, STATUS_CANCELED);
         return;
@@ -181,17 +185,20 @@ static bool has_joined(const struct subscribing *subscribing, uint64_t share)
 
 /* Shares that it is in by its rows, but has no place in: not those that it comes back to, when only
  * the moment is wrong. */
-static void drop_shares(const struct subscribing *subscribing, struct session_rows *rows)
+static void drop_shares(struct subscribing *subscribing, struct session_rows *rows)
 {
     struct session *session = subscribing->session;
     const struct broker_subscribe *outer = subscribing->outer;
+    subscribing->left = heap_array(outer->count + 1, sizeof *subscribing->left);
     for (uint32_t i = 0; i < outer->count; i++) {
         const struct subscribe_item *item = &outer->items[i];
         uint64_t share = item->share.size == 0 ? 0 : share_id(session->client, item);
         if (share != 0 && session_share_is_in(session, share) &&
             (is_final(item->status) || has_joined(subscribing, share)) &&
-            !share_has_seat(session->client, share))
+            !share_has_seat(session->client, share)) {
+            subscribing->left[subscribing->left_count++] = share;
             session_share_leave(session, rows, share);
+        }
     }
 }
 
@@ -250,6 +257,11 @@ static void held(void *context, enum status status, uint64_t commit)
     struct subscribing *subscribing = context;
     struct session *session = subscribing->session;
     (void)commit;
+    if (status != STATUS_OK) { /* none of its rows is there */
+        for (uint32_t i = 0; i < subscribing->joined_count; i++)
+            session_share_forget(session, subscribing->joined[i]);
+        subscribing->joined_count = 0;
+    }
     if (status != STATUS_OK || session->client == NULL) {
         fail(subscribing, status == STATUS_OK ? STATUS_CANCELED : status);
         return;
@@ -288,7 +300,9 @@ static void begin(struct subscribing *subscribing)
         item->status = subscribe_check(client, item);
         uint64_t share = item->share.size == 0 ? 0 : share_id(client, item);
         if (item->status == STATUS_OK && share != 0 && share_is_for_ever(client, item)) {
-            if (!session_share_is_in(session, share))
+            bool is_in = session_share_is_in(session, share);
+            item->comes_back = is_in && !has_joined(subscribing, share);
+            if (!is_in)
                 subscribing->joined[subscribing->joined_count++] = share;
             session_share_join(session, rows, share);
         }

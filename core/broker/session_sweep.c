@@ -10,7 +10,8 @@
  *                        no session holds
  *
  * A share has a due row for each session that has left it or given back to it: it goes when nobody
- * is left, and what was given back to one that is over goes as well.
+ * is left, and what was given back to one that is over goes as well; while it is loaded for others,
+ * its home sees to both, and the due row goes at once.
  * A session is only touched while its name is claimed, so nobody can attach to it meanwhile. Rows
  * are looked at by the page, the sessions of a page by several hands at once, each one after the
  * other.
@@ -252,6 +253,26 @@ static bool is_crashed(const struct session_name_row *row)
     return row->ended_ms == 0 && (row->expiry_s != UINT32_MAX || row->will_ms != 0);
 }
 
+static void looked(struct request *request, enum status status)
+{
+    struct sweep_hand *hand = container_of(request, struct sweep_hand, look.request);
+    hand->sweep->worker->calls--;
+    if (status == STATUS_OK)
+        drop_due(hand);
+    else
+        sweep_session_over(hand, STATUS_OK);
+}
+
+/* So that it is not looked at every second as long as others take part. */
+static void look(struct sweep_hand *hand)
+{
+    struct broker_worker *worker = hand->sweep->worker;
+    hand->look.share = hand->share;
+    worker->calls++;
+    request_init(&hand->look.request, worker->loop, looked);
+    share_look(worker->broker, &hand->look);
+}
+
 /* A share is over when no session takes part in it; while it is loaded, its home sees to that. */
 static void member_found(struct sweep_hand *hand, enum status status)
 {
@@ -260,8 +281,10 @@ static void member_found(struct sweep_hand *hand, enum status status)
         blob_unref(hand->scan.rows);
     if (!found && hand->claim != NULL)
         sweep_erase_filters(hand);
-    else if (!found || status != STATUS_OK || hand->sweep->crashed)
+    else if (status != STATUS_OK || hand->sweep->crashed)
         sweep_session_over(hand, status);
+    else if (!found)
+        look(hand);
     else
         drop_due(hand);
 }

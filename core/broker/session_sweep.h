@@ -6,6 +6,7 @@
 #define CORE_BROKER_SESSION_SWEEP_H
 
 #include "core/broker/session.h"
+#include "core/broker/share.h"
 #include "core/broker/will.h"
 
 enum {
@@ -34,6 +35,7 @@ struct sweep_hand {
     struct will_publish publish;
     uint64_t share;     /* whose session it is, or was; 0: a client's */
     uint64_t due_share; /* of the due row */
+    struct share_look look;
     struct session_return *returns;
     uint32_t return_count;
     struct buf position; /* the row without these */

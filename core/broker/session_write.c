@@ -3,6 +3,7 @@
  * written before an exactly-once delivery goes out, before the client is told to forget one, and
  * otherwise now and then: after a crash what was not written is sent again. */
 #include "core/broker/session.h"
+#include "core/broker/share.h"
 
 #include "core/base/heap.h"
 #include "core/base/pack.h"
@@ -63,6 +64,10 @@ void session_pay(struct session *session)
 static void covered(struct session *session)
 {
     struct client *client = session->client;
+    if (session->share != 0) {
+        share_covered(client);
+        return;
+    }
     for (uint32_t i = session->in_flight == 0 ? 0 : session->flights[0].next, next; i != 0;
          i = next) {
         struct flight *flight = &session->flights[i];

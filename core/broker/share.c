@@ -134,15 +134,32 @@ static enum deliver_result give(struct share_member *member, const struct record
     return DELIVERED;
 }
 
+/* Whose turn it is. What a row reserves is for those only that it was written for. */
+static struct share_member *next_of(const struct share *share, const struct share_ref *ref)
+{
+    list_each(link, &share->ready)
+    {
+        struct share_member *member = container_of(link, struct share_member, ready);
+        if (!ref->reserved || member->exact)
+            return member;
+    }
+    return NULL;
+}
+
 enum deliver_result share_hand(struct share *share, const struct record *record,
                                struct frame_cache *cache, const struct share_ref *ref)
 {
-    struct link *link;
-    while ((link = list_first(&share->ready)) != NULL) {
-        struct share_member *member = container_of(link, struct share_member, ready);
+    struct share_member *member;
+    share->reserves = false;
+    while ((member = next_of(share, ref)) != NULL) {
+        if (member->exact && ref->number != 0 && !ref->reserved &&
+            record_guarantee(record) == GUARANTEE_EXACTLY_ONCE) {
+            share->reserves = true;
+            return DELIVER_FULL;
+        }
         /* First to the end of the row: a delivery may already end its turn. */
-        link_remove(link);
-        list_push(&share->ready, link);
+        link_remove(&member->ready);
+        list_push(&share->ready, &member->ready);
         enum deliver_result result = give(member, record, cache, ref);
         if (result == DELIVER_FULL)
             member->able = false;
@@ -190,7 +207,7 @@ static void member_ask(struct share_member *member, uint32_t ask)
 static void answer_all(struct share *share)
 {
     if (share->asking == 0 || share->returned_count > 0 || share->read != NULL ||
-        client_is_behind(&share->reader))
+        share->reserving > 0 || client_is_behind(&share->reader))
         return;
     list_each_safe(link, following, &share->members)
     {
@@ -235,7 +252,10 @@ static enum status member_new(struct share_join *join)
     if (worker->ending)
         return STATUS_SHUTTING_DOWN;
     struct share *share = map_get(&worker->shares, span_of(&seat->id, sizeof seat->id));
-    if (share != NULL && share->member_count >= LIMIT_SHARE_MEMBERS)
+    uint32_t limit = worker->broker->options.share_members;
+    if (limit == 0)
+        limit = LIMIT_SHARE_MEMBERS;
+    if (share != NULL && share->member_count >= limit && !join->item->comes_back)
         return STATUS_OVER_QUOTA;
     if (share == NULL)
         share = share_new(seat);
@@ -245,6 +265,7 @@ static enum status member_new(struct share_join *join)
     member->worker = seat->worker;
     member->window = seat->worker == worker ? UINT32_MAX : join->window;
     member->active = true;
+    member->exact = !join->kept && join->item->guarantee == GUARANTEE_EXACTLY_ONCE;
     link_init(&member->ready);
     list_push(&share->members, &member->of_share);
     share->member_count++;
@@ -277,13 +298,15 @@ void share_slip_arrive(struct share_member *member, const struct share_slip *sli
         member->able = true;
         member->epoch = slip->epoch;
     }
+    if (slip->grades)
+        member->exact = slip->exact;
     take_turns(member);
     if (slip->ask != 0 && member->active)
         member_ask(member, slip->ask);
     for (uint32_t i = 0; i < slip->done_count; i++)
         share_flight_over(share, &slip->done[i]);
     if (slip->ref_count > 0)
-        share_return(share, slip->refs, slip->ref_count);
+        share_take_back(share, slip->refs, slip->ref_count);
     if (slip->stop)
         member_stop(member);
     share_go_on(share);

@@ -38,8 +38,10 @@ struct share {
     bool unsorted;
     bool over;               /* nobody takes part any more */
     struct share_read *read; /* of returned records, in flight */
+    bool reserves;           /* the member whose turn it is has to wait for a row */
 
     /* share_kept.c */
+    uint32_t reserving;     /* flights that wait for a row */
     struct list joins;      /* wait until it is known, or made, what is kept */
     bool busy;              /* somebody waits for storage, and comes back */
     uint32_t held;          /* somebody further up needs it */
@@ -65,6 +67,7 @@ struct share_member {
     uint32_t epoch;
     uint32_t ask; /* not answered; 0: none */
     bool active;  /* takes part: not stopped */
+    bool exact;   /* exactly once, and no session answers for what it gets */
     bool able;    /* has not said that it is blocked */
 };
 
@@ -129,6 +132,7 @@ struct share_slip {
     uint32_t ask; /* not 0: share_seat_answered() when nothing of the share waits for a member */
     bool stop;    /* wants nothing more: share_seat_stopped() when no parcel is on its way */
     bool end;     /* has gone */
+    bool grades, exact; /* says what is granted to it */
 };
 
 /* share.c, on the home worker. */
@@ -168,6 +172,10 @@ enum deliver_result share_show(struct subscription *subscription, uint64_t parti
 /* As share_hand(), under a flight of the share if it is durable. */
 enum deliver_result share_hand_kept(struct share *share, const struct record *record,
                                     struct frame_cache *cache, struct share_ref ref);
+/* What its session holds back for want of a row has one. */
+void share_covered(struct client *reader);
+/* A member gives back. */
+void share_take_back(struct share *share, const struct share_ref *refs, uint32_t count);
 /* Nobody gets what was given back. */
 void share_drop(struct share *share, struct share_ref ref);
 void share_flight_over(struct share *share, const struct share_done *done);
@@ -179,6 +187,18 @@ void share_close(struct share *share); /* a durable one that has no member */
 struct session_return;
 void share_returned_post(struct broker *broker, const struct session_return *returns,
                          uint32_t count);
+
+/* Nobody takes part in the share by what is stored, but its name is taken. */
+struct share_look {
+    struct request request; /* OK: its home sees to the end of it; else it is looked at again */
+    struct mail mail;
+    struct broker_worker *to;
+    uint64_t share;
+    struct log_rows write;
+    struct storage_row rows[2];
+    uint8_t keys[2][2][SHARE_ROW_KEY];
+};
+void share_look(struct broker *broker, struct share_look *look); /* any worker */
 
 int share_ref_compare(const void *left, const void *right); /* by partition and offset */
 /* share_return.c, on the home worker: records that were given back go first. */

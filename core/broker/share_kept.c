@@ -62,7 +62,14 @@ static struct share_ref *ref_find(struct share_ref *refs, uint32_t count, struct
     return count == 0 ? NULL : bsearch(&ref, refs, count, sizeof *refs, share_ref_compare);
 }
 
-/* What was on its way to a member goes out again, unless a session has it. */
+static void not_returned(struct share *share, struct share_ref *ref)
+{
+    const struct share_ref *end = share->returned + share->returned_count--;
+    memmove(ref, ref + 1, (size_t)(end - ref - 1) * sizeof *ref);
+}
+
+/* What was on its way to a member goes out again, unless a session has it, or somebody who was to
+ * get it once. */
 static void sort_out(struct share *share)
 {
     struct session *session = share->reader.session;
@@ -77,10 +84,17 @@ static void sort_out(struct share *share)
         if (flight->at.state == FLIGHT_FREE)
             continue;
         flight->again = false;
-        struct share_ref *gone = ref_find(share->gone, share->gone_count, ref);
+        struct share_ref *gone = ref_find(share->gone, share->gone_count, ref),
+                         *back = ref_find(share->returned, count, ref);
         if (gone != NULL) {
             share_flight_over(share, &(struct share_done){.number = i, .stored = true});
-        } else if (ref_find(share->returned, count, ref) != NULL) {
+        } else if (flight->at.guarantee == GUARANTEE_EXACTLY_ONCE) {
+            flight->returned = back != NULL; /* and that row goes as well */
+            share_flight_over(share, &(struct share_done){.number = i});
+            count -= back != NULL;
+            if (back != NULL)
+                not_returned(share, back);
+        } else if (back != NULL) {
             session_flight_end(session, flight); /* by its row */
             share->reader.credit++;
         } else {
@@ -356,6 +370,52 @@ enum deliver_result share_show(struct subscription *subscription, uint64_t parti
     return share_hand_kept(share, record, cache, ref);
 }
 
+/* What a member without a session gets exactly once goes to nobody else, whatever happens
+ * (MQTT-4.8.2-5). A row says so before it goes out, and that it is anybody's again before it goes
+ * to others; a start drops what such a row speaks of. Until the row is there nobody has it. */
+static void reserve(struct share *share, struct flight *flight, bool reserved)
+{
+    flight->at.guarantee = reserved ? GUARANTEE_EXACTLY_ONCE : GUARANTEE_AT_LEAST_ONCE;
+    flight->at.state = FLIGHT_HELD;
+    share->reserving++;
+    session_write_now(share->reader.session);
+}
+
+void share_covered(struct client *reader)
+{
+    struct share *share = container_of(reader, struct share, reader);
+    struct session *session = reader->session;
+    for (uint32_t i = session->in_flight == 0 ? 0 : session->flights[0].next; i != 0;
+         i = session->flights[i].next) {
+        struct flight *flight = &session->flights[i];
+        if (!flight->covered)
+            continue;
+        flight->covered = false;
+        flight->at.state = FLIGHT_SENT;
+        flight->reserved = flight->at.guarantee == GUARANTEE_EXACTLY_ONCE;
+        share->reserving--;
+        share_return(share,
+                     &(struct share_ref){.partition = flight->at.partition,
+                                         .offset = flight->at.offset,
+                                         .number = i,
+                                         .returned = flight->returned},
+                     1);
+    }
+    share_go_on(share);
+}
+
+void share_take_back(struct share *share, const struct share_ref *refs, uint32_t count)
+{
+    for (uint32_t i = 0; i < count; i++) {
+        struct flight *flight =
+            refs[i].number == 0 ? NULL : &share->reader.session->flights[refs[i].number];
+        if (flight != NULL && flight->reserved)
+            reserve(share, flight, false);
+        else
+            share_return(share, &refs[i], 1);
+    }
+}
+
 enum deliver_result share_hand_kept(struct share *share, const struct record *record,
                                     struct frame_cache *cache, struct share_ref ref)
 {
@@ -375,9 +435,14 @@ enum deliver_result share_hand_kept(struct share *share, const struct record *re
         ref.number = flight->at.number;
         share->reader.credit--;
     }
+    struct flight *flight = &session->flights[ref.number];
+    ref.reserved = flight->reserved;
     enum deliver_result result = share_hand(share, record, cache, &ref);
     if (result != DELIVER_FULL) {
         session_touch(session);
+    } else if (share->reserves || ref.reserved) {
+        reserve(share, flight, share->reserves);
+        return DELIVERED;
     } else if (is_new) {
         session_flight_end(session, &session->flights[ref.number]);
         share->reader.credit++;
@@ -460,6 +525,60 @@ void share_returned_post(struct broker *broker, const struct session_return *ret
     }
 }
 
+/* ------------------------------------------------ what nobody needs */
+
+static void look_end(struct share_look *look, enum status status)
+{
+    request_complete(&look->request, status);
+}
+
+static void cleared(struct request *request, enum status status)
+{
+    struct share_look *look = container_of(request, struct share_look, write.request);
+    look->to->calls--;
+    look_end(look, status);
+}
+
+/* It is kept of nobody: what earlier lives have left goes, before it is ever kept again. */
+static void clear(struct share_look *look)
+{
+    static const enum share_kind kinds[] = {SHARE_KIND_GONE, SHARE_KIND_RETURNED};
+    for (unsigned i = 0; i < 2; i++) {
+        share_row_key(look->share, kinds[i], 0, 0, look->keys[i][0]);
+        share_row_key(look->share, kinds[i], UINT64_MAX, UINT64_MAX, look->keys[i][1]);
+        look->rows[i] = (struct storage_row){.change = STORAGE_DELETE_RANGE,
+                                             .key = span_of(look->keys[i][0], SHARE_ROW_KEY),
+                                             .value = span_of(look->keys[i][1], SHARE_ROW_KEY),
+                                             .offset_at = -1};
+    }
+    look->write = (struct log_rows){.rows = look->rows, .row_count = 2};
+    request_init(&look->write.request, look->to->loop, cleared);
+    look->write.append.durability = DURABLE_SYNC;
+    look->to->calls++;
+    log_rows_write(look->to->broker->log, &look->write);
+}
+
+/* One that is durable and has members looks who takes part when the last of them goes. */
+static void look_deliver(struct mail *mail)
+{
+    struct share_look *look = container_of(mail, struct share_look, mail);
+    const struct share *share =
+        map_get(&look->to->shares, span_of((const uint8_t *)&look->share, sizeof look->share));
+    if (share == NULL || share->busy || !share->opened || share->moving || look->to->ending)
+        look_end(look, STATUS_BUSY);
+    else if (share->durable)
+        look_end(look, STATUS_OK);
+    else
+        clear(look);
+}
+
+void share_look(struct broker *broker, struct share_look *look)
+{
+    look->to = broker_home(broker, look->share);
+    look->mail.deliver = look_deliver;
+    mailbox_post(look->to->loop, &look->mail);
+}
+
 /* ------------------------------------------------ the end */
 
 /* Whoever came while it was found that nobody takes part any more has another share of that name.
@@ -479,6 +598,12 @@ static struct share *begin_anew(struct share *share)
     return next;
 }
 
+static void nobody_has_any(struct session *session)
+{
+    for (uint32_t i = 1; i <= session->flight_count; i++)
+        session->flights[i].at.guarantee = GUARANTEE_AT_LEAST_ONCE;
+}
+
 static void closed(struct request *request, enum status status)
 {
     struct share_load *load = container_of(request, struct share_load, scan.request);
@@ -495,6 +620,7 @@ static void closed(struct request *request, enum status status)
     }
     map_remove(&worker->shares, span_of(&share->id, sizeof share->id));
     struct share *next = share->member_count > 0 ? begin_anew(share) : NULL;
+    nobody_has_any(share->reader.session);
     share->reader.session->expiry_s = found ? UINT32_MAX : 0;
     share->reader.open = false;
     loop_task_cancel(worker->loop, &share->task);

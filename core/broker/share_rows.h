@@ -24,6 +24,7 @@ struct share_ref {
     uint64_t partition, offset;
     uint32_t number; /* of the share's flight; 0: it has none */
     bool returned;   /* there is a row that says so */
+    bool reserved;   /* a row says that a member without a session has it, exactly once */
 };
 
 enum { SHARE_ROW_KEY = 1 + 8 + 1 + 8 + 8, SHARE_NAME = 7 + 8 };

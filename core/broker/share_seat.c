@@ -122,8 +122,7 @@ static void left(void *context, enum status status, uint64_t commit)
 {
     struct leaving *leaving = context;
     (void)commit;
-    if (status != STATUS_OK) /* by its rows it is in: they go with the session, if not before */
-        session_share_join(leaving->session, NULL, leaving->seat->id);
+    session_shares_left(leaving->session, &leaving->seat->id, 1, status);
     share_lease_end(leaving->seat, leaving->lease, false);
     heap_free(leaving);
 }
@@ -154,6 +153,15 @@ static void seat_stop(struct share_seat *seat)
         share_report(seat, &(struct share_slip){.stop = true});
 }
 
+/* What its share does for exactly once, it does not for less. */
+static void tell_grade(struct share_seat *seat)
+{
+    if (!seat->kept && seat->member != NULL)
+        share_report(seat, &(struct share_slip){.grades = true,
+                                                .exact = seat->subscription.guarantee ==
+                                                         GUARANTEE_EXACTLY_ONCE});
+}
+
 bool share_subscribe(struct broker_subscribe *subscribe, struct subscribe_item *item)
 {
     struct client *client = subscribe->client;
@@ -167,6 +175,7 @@ bool share_subscribe(struct broker_subscribe *subscribe, struct subscribe_item *
     item->existed = seat != NULL;
     if (seat != NULL && seat->kept == kept) {
         seat_set(seat, item);
+        tell_grade(seat);
         return false;
     }
     if (seat != NULL) /* it takes part in another way */
@@ -191,12 +200,29 @@ bool share_subscribe(struct broker_subscribe *subscribe, struct subscribe_item *
 
 static void seat_go_on(struct share_seat *seat);
 
+/* Who named the share once more in the same call is told the same. */
+static void tell_others(const struct share_join *join)
+{
+    const struct broker_subscribe *subscribe = join->subscribe;
+    const struct share_seat *seat = join->seat;
+    if (join->status == STATUS_OK || seat->subscription.client == NULL)
+        return;
+    for (uint32_t i = 0; i < subscribe->count; i++) {
+        struct subscribe_item *item = &subscribe->items[i];
+        if (item->status == STATUS_OK && item->share.size > 0 &&
+            share_id(seat->subscription.client, item) == seat->id)
+            item->status = join->status;
+    }
+}
+
 void share_joined(struct share_join *join)
 {
     struct share_seat *seat = join->seat;
+    bool graded = join->item->guarantee != seat->subscription.guarantee; /* meanwhile */
     join->item->status = join->status;
     join->item->members = join->members;
     seat->member = join->member;
+    tell_others(join);
     subscribe_confirmed(join->subscribe);
     heap_free(join);
     if (seat->member == NULL) {
@@ -206,6 +232,8 @@ void share_joined(struct share_join *join)
     } else if (seat->stopped) {
         share_report(seat, &(struct share_slip){.stop = true});
     } else {
+        if (graded)
+            tell_grade(seat);
         seat_go_on(seat);
     }
 }

@@ -133,6 +133,44 @@ def test_held_when_it_went(gateway):
         b.expect_silence(0.3)
 
 
+def test_exactly_once_without_a_session(gateway):
+    """What a member without a session was given with QoS 2 goes to nobody else, not after a kill -9 either
+    (MQTT-4.8.2-5); what it was given with QoS 1 does, and so does what it could not take."""
+    member(gateway, "a", 2)
+    with connect(gateway, "guest", credit=5) as guest:
+        assert guest.subscribe((FILTER, 2)) == [2]
+        send_all(gateway, range(30), 2)
+        got = numbers(guest, 30)
+        for topic in range(3):  # each in its order
+            assert [number for number in got if number % 3 == topic] == list(range(topic, 30, 3)), got
+    with connect(gateway, "guest", credit=4) as guest:
+        assert guest.subscribe((FILTER, 2)) == [2]
+        send_all(gateway, range(2))
+        send_all(gateway, range(2, 4), 2)
+        send_all(gateway, range(4, 6))
+        assert [int(guest.expect(PUBLISH).payload) for _ in range(4)] == list(range(4))
+        gateway.kill9()
+    gateway.restart()
+    with resume(gateway, "a") as a:
+        assert sorted(drain(a)[0]) == [0, 1, 4, 5]
+        leave(a)
+    with connect(gateway, "guest", credit=1) as guest:  # what was meant for it is others' as long as it is not sent
+        assert guest.subscribe((FILTER, 2)) == [2]
+        send_all(gateway, range(6, 9), 2)
+        first = guest.expect(PUBLISH)
+        assert int(first.payload) == 6
+        with resume(gateway, "a") as a:
+            assert numbers(a, 2) == [7, 8]
+            leave(a)
+        guest.ack(PUBREC, first.id)
+        guest.ack(PUBCOMP, guest.expect(PUBREL).id)
+        send_all(gateway, range(9, 10), 2)
+        assert numbers(guest, 1) == [9]
+    with resume(gateway, "a") as a:
+        a.expect_silence(0.2)
+        assert a.unsubscribe(FILTER) == [0]
+
+
 def test_session_expires(gateway):
     """The same when nobody says so: the session runs out, or begins anew under its name; also while the share has no
     member."""
@@ -335,5 +373,6 @@ def test_under_load(gateway):
         client.close()
 
 
-run(test_nobody_was_there, test_held_when_it_went, test_session_expires, test_end_of_a_share,
+run(test_nobody_was_there, test_held_when_it_went, test_exactly_once_without_a_session, test_session_expires,
+    test_end_of_a_share,
     test_only_at_most_once_keeps_nothing, test_slow_member, test_becomes_durable, test_one_at_a_time, test_under_load)

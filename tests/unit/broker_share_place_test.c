@@ -1,0 +1,216 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Who has a place in a durable share: members without a session, more of them than may be, and
+ * sessions of which storage does not know, or that hand a record on to each other. */
+#include "tests/unit/share_rig.h"
+
+/* ------------------------------------------------ without sessions */
+
+/* While only members without a session are left, nothing is looked at again and again: the share
+ * ends with the last of them. */
+static void guests_keep_nothing_due(void **state)
+{
+    kept_rig_open(*(unsigned *)*state, 1);
+    struct peer *peer = member(1, "a"), *guest = peer_new(2, "guest");
+    assert_int_equal(share_join(guest), STATUS_OK);
+    share_leave(peer);
+    await(rows_of(TABLE_SHARE) == 0 && rows_of(TABLE_SESSION_DUE) == 0);
+    assert_int_equal(rows_of(TABLE_SESSION), 2); /* the share goes on */
+    peer_close(guest);
+    await(rows_of(TABLE_SESSION) == 1);
+    peer_close(peer);
+    kept_rig_close();
+}
+
+/* Likewise of what is given back to a share that has begun anew without sessions. */
+static void guests_get_nothing_of_an_earlier_life(void **state)
+{
+    kept_rig_open(*(unsigned *)*state, 1);
+    struct peer *writer = peer_new(0, "w"), *peer = member(1, "a"), *guest = peer_new(2, "guest");
+    publish_many(writer, "t", GUARANTEE_AT_LEAST_ONCE, 0, 3);
+    await_records(peer, 3);
+    share_leave(peer);
+    await(rows_of(TABLE_SHARE) == 0 && rows_of(TABLE_SESSION) == 1);
+    assert_int_equal(share_join(guest), STATUS_OK);
+    session_over(peer);
+    await(rows_of(TABLE_SESSION) == 0 && rows_of(TABLE_SHARE) == 0 &&
+          rows_of(TABLE_SESSION_DUE) == 0);
+    publish_many(writer, "t", GUARANTEE_AT_LEAST_ONCE, 3, 1);
+    await_records(guest, 1);
+    assert_int_equal(guest->records[0].offset, 3);
+    peer_close(guest);
+    peer_close(writer);
+    kept_rig_close();
+}
+
+/* ------------------------------------------------ too many */
+
+/* A session that comes back has its place, also when others have taken all there are. */
+static void comes_back_to_a_full_share(void **state)
+{
+    unsigned workers = *(unsigned *)*state;
+    kept_rig_open(workers, 1);
+    broker_fall();
+    broker_bury();
+    rig.options.share_members = 1;
+    broker_rise(workers);
+    struct peer *peer = member(1, "a"), *guest = peer_new(2, "guest");
+    assert_int_equal(share_join(guest), STATUS_OVER_QUOTA);
+    peer_close(peer);
+    await(share_join(guest) == STATUS_OK);
+    peer = peer_new(0, "other");
+    bool present;
+    const struct broker_attach attach = {.expiry_s = UINT32_MAX};
+    assert_int_equal(session_attach(peer, attach, &present), STATUS_OK);
+    struct subscribe_item twice[2] = {{.filter = span_from_text("t"),
+                                       .share = span_from_text("g"),
+                                       .guarantee = GUARANTEE_AT_LEAST_ONCE}};
+    twice[1] = twice[0];
+    struct subscribe_call call = {
+        .subscribe = {.client = &peer->client, .items = twice, .count = 2}};
+    request_init(&call.subscribe.request, rig.loops[peer->worker], subscribe_call_done);
+    on(peer->worker, subscribe_call_run, &call);
+    rig_await(&call.done);
+    assert_int_equal(twice[0].status, STATUS_OVER_QUOTA);
+    assert_int_equal(twice[1].status, STATUS_OVER_QUOTA);
+    peer_close(peer);
+    peer = member(1, "a");
+    await(rows_of(TABLE_SHARE) == 1 && rows_of(TABLE_SESSION_DUE) == 0);
+    struct peer *writer = peer_new(0, "w");
+    publish_many(writer, "t", GUARANTEE_AT_LEAST_ONCE, 0, 4);
+    await_records(peer, 2);
+    peer_close(peer);
+    peer_close(guest);
+    peer_close(writer);
+    kept_rig_close();
+    rig.options.share_members = 0;
+}
+
+/* ------------------------------------------------ storage refuses */
+
+static bool leaves_a_share(const struct storage_append *append)
+{
+    return has_row(append, STORAGE_DELETE, TABLE_SHARE, SHARE_KIND_MEMBER);
+}
+
+static bool joins_a_share(const struct storage_append *append)
+{
+    return has_row(append, STORAGE_PUT, TABLE_SHARE, SHARE_KIND_MEMBER);
+}
+
+static struct peer *in_all_it_may(void)
+{
+    struct peer *peer = peer_new(0, "a");
+    const struct broker_attach attach = {.expiry_s = UINT32_MAX};
+    bool present;
+    assert_int_equal(session_attach(peer, attach, &present), STATUS_OK);
+    for (unsigned i = 0; i < LIMIT_SHARES; i++) {
+        char name[8];
+        snprintf(name, sizeof name, "g%u", i);
+        assert_int_equal(join_named(peer, name), STATUS_OK);
+    }
+    assert_int_equal(rows_of(TABLE_SHARE), LIMIT_SHARES);
+    return peer;
+}
+
+/* It has no place in a share, and that could not be stored: at its end it takes part no longer. */
+static void has_no_place_at_its_end(void **state)
+{
+    (void)state;
+    kept_rig_open(1, 1);
+    struct peer *peer = in_all_it_may();
+    store_set(leaves_a_share, NULL, 0);
+    assert_int_equal(share_join(peer), STATUS_OVER_QUOTA);
+    assert_int_equal(count_of(&store.refused_count), 1);
+    store_goes_on();
+    session_over(peer);
+    await(rows_of(TABLE_SHARE) == 0 && rows_of(TABLE_SESSION_DUE) == 0);
+    kept_rig_close();
+}
+
+/* That it takes part could not be stored: the next time is the first. */
+static void takes_part_only_by_its_rows(void **state)
+{
+    (void)state;
+    kept_rig_open(1, 1);
+    struct peer *peer = in_all_it_may();
+    store_set(joins_a_share, NULL, 0);
+    assert_int_equal(share_join(peer), STATUS_NO_SPACE);
+    store_goes_on();
+    assert_int_equal(share_join(peer), STATUS_OVER_QUOTA);
+    await(rows_of(TABLE_SHARE) == LIMIT_SHARES);
+    peer_close(peer);
+    kept_rig_close();
+}
+
+/* Who could not store that it left a share in which it has no place does so at its end. */
+static void leaves_without_a_place_at_its_end(void **state)
+{
+    (void)state;
+    bool present;
+    kept_rig_open(1, 1);
+    peer_close(member(0, "a"));
+    store_set(leaves_a_share, NULL, 0);
+    struct peer *peer = peer_attach(0, "a", UINT32_MAX, NULL, &present);
+    await(count_of(&store.refused_count) == 1);
+    rig_calm();
+    store_goes_on();
+    session_over(peer);
+    await(rows_of(TABLE_SHARE) == 0 && rows_of(TABLE_SESSION) == 0);
+    kept_rig_close();
+}
+
+/* ------------------------------------------------ from one to the next */
+
+static bool takes_over(const struct storage_append *append)
+{
+    return has_row(append, STORAGE_PUT, TABLE_SHARE, SHARE_KIND_GONE);
+}
+
+static bool forgets(const struct storage_append *append)
+{
+    return has_row(append, STORAGE_DELETE, TABLE_SHARE, SHARE_KIND_GONE);
+}
+
+/* A session has a record, is over, and the next one has it before the share has said of the first
+ * that it is done: what is stored then says so of the second. */
+static void the_second_has_it(void **state)
+{
+    (void)state;
+    kept_rig_open(1, 0);
+    struct peer *writer = peer_new(0, "w"), *a = member(0, "a");
+    store_set(forgets, NULL, 0);
+    publish_many(writer, "t", GUARANTEE_AT_LEAST_ONCE, 0, 1);
+    await_records(a, 1);
+    struct peer *b = member(0, "b");
+    await(rows_of(TABLE_SHARE) == 3); /* a, b, and a has it */
+    await(count_of(&store.refused_count) > 0);
+    uint32_t before = count_of(&store.position_count);
+    store_answers_late(takes_over);
+    session_over(a);
+    await_records(b, 1);
+    await(count_of(&store.late_count) == 1); /* b has it by its row, and has not been told so */
+    store_set(NULL, NULL, 0);
+    await(count_of(&store.position_count) > before); /* of the share */
+    assert_int_equal(rows_of(TABLE_SHARE), 2);
+    store_answers();
+    await(rows_of(TABLE_SHARE) == 1);
+    peer_close(b);
+    peer_close(writer);
+    kept_rig_close();
+}
+
+int main(void)
+{
+    static unsigned one = 1, three = 3;
+#define BOTH(test) cmocka_unit_test_prestate(test, &one), cmocka_unit_test_prestate(test, &three)
+    const struct CMUnitTest tests[] = {
+        BOTH(guests_keep_nothing_due),
+        BOTH(guests_get_nothing_of_an_earlier_life),
+        BOTH(comes_back_to_a_full_share),
+        cmocka_unit_test(has_no_place_at_its_end),
+        cmocka_unit_test(takes_part_only_by_its_rows),
+        cmocka_unit_test(leaves_without_a_place_at_its_end),
+        cmocka_unit_test(the_second_has_it),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

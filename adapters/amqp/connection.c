@@ -5,7 +5,7 @@
 
 #include "adapters/amqp/connection.h"
 
-enum { IDLE_MS = 60000, END_MS = 5000, OUT_BYTES = 256 * 1024, CHANNELS = 255, PORT = 5672 };
+enum { IDLE_MS = 60000, END_MS = 5000, OUT_BYTES = 256 * 1024, PORT = 5672 };
 
 struct amqp_options amqp_settings;
 
@@ -86,21 +86,33 @@ void amqp_wake(struct amqp_connection *connection)
         loop_defer(amqp_loop(connection), &connection->flush, LOOP_FLUSH);
 }
 
+static void go_down(struct amqp_connection *connection)
+{
+    connection->state = AMQP_CLOSING;
+    /* Who does not read is not waited for: what is left to say may never go out. */
+    loop_timer_start(amqp_loop(connection), &connection->timer, END_MS);
+    amqp_wake(connection);
+}
+
+/* Says the condition at once, and reads no more: nothing can be made of what comes. */
+static void break_off(struct amqp_connection *connection, const char *condition, const char *text)
+{
+    go_down(connection);
+    pn_connection_driver_errorf(&connection->driver, condition, "%s", text);
+    pn_transport_close_tail(
+        connection->driver.transport); /* also where Proton has done so itself */
+}
+
 void amqp_end(struct amqp_connection *connection, const char *condition, const char *text)
 {
     if (connection->state >= AMQP_CLOSING)
         return;
-    bool is_new = connection->state == AMQP_NEW;
-    connection->state = AMQP_CLOSING;
-    /* Who does not read is not waited for: what is left to say may never go out. */
-    loop_timer_start(amqp_loop(connection), &connection->timer, END_MS);
     pn_connection_t *pn = connection->driver.connection;
-    if (is_new && condition != NULL) { /* Proton would wait for the other open */
-        pn_connection_driver_errorf(&connection->driver, condition, "%s", text);
-        pn_connection_driver_read_close(&connection->driver);
-        amqp_wake(connection);
+    if (connection->state == AMQP_NEW && condition != NULL) { /* Proton would wait for the open */
+        break_off(connection, condition, text);
         return;
     }
+    go_down(connection);
     if (condition != NULL) {
         pn_condition_set_name(pn_connection_condition(pn), condition);
         pn_condition_set_description(pn_connection_condition(pn), text);
@@ -109,7 +121,6 @@ void amqp_end(struct amqp_connection *connection, const char *condition, const c
     if (pn_connection_state(pn) & PN_LOCAL_UNINIT)
         pn_connection_open(pn);
     pn_connection_close(pn);
-    amqp_wake(connection);
 }
 
 /* ------------------------------------------------ events */
@@ -149,8 +160,11 @@ static void opened(struct amqp_connection *connection)
 
 static void open_event(struct amqp_connection *connection)
 {
-    if (connection->state != AMQP_NEW)
+    if (connection->state == AMQP_UP) {
+        amqp_count_refusal(STATUS_MALFORMED);
+        amqp_end(connection, "amqp:illegal-state", "a second open");
         return;
+    }
     if (connection->excess) {
         amqp_end(connection, amqp_condition_of(STATUS_BUSY), "too many connections at the moment");
         return;
@@ -172,7 +186,7 @@ void amqp_logged_in(struct amqp_connection *connection, enum status status)
         return;
     connection->logged_in = status == STATUS_OK;
     if (waited) {
-        if (status == STATUS_OK)
+        if (status == STATUS_OK && connection->state == AMQP_NEW)
             opened(connection);
         else
             amqp_end(connection, amqp_condition_of(status), status_text(status));
@@ -246,12 +260,22 @@ static void handle(struct amqp_connection *connection, pn_event_t *event)
     case PN_DELIVERY:
         delivery_event(pn_event_delivery(event));
         break;
-    case PN_TRANSPORT_ERROR:
+    case PN_TRANSPORT_ERROR: /* which Proton tells the peer */
         amqp_count_refusal(STATUS_MALFORMED);
+        go_down(connection);
         break;
     default:
         break;
     }
+}
+
+static void refuse_bytes(struct amqp_connection *connection, const char *condition,
+                         const char *text)
+{
+    if (connection->state >= AMQP_CLOSING)
+        return;
+    amqp_count_refusal(STATUS_MALFORMED);
+    break_off(connection, condition, text);
 }
 
 static void handle_events(struct amqp_connection *connection)
@@ -262,6 +286,9 @@ static void handle_events(struct amqp_connection *connection)
         if (connection->state == AMQP_NEW || connection->state == AMQP_UP)
             handle(connection, event);
     }
+    /* It has stopped reading without a reason that it would tell: a list that is none. */
+    if (!connection->waits && pn_connection_driver_read_closed(&connection->driver))
+        refuse_bytes(connection, "amqp:decode-error", "a frame that cannot be decoded");
 }
 
 /* ------------------------------------------------ bytes */
@@ -271,8 +298,11 @@ static void say_all(struct amqp_connection *connection)
     handle_events(connection);
     while (stream_queued(connection->stream) < OUT_BYTES) {
         pn_bytes_t bytes = pn_connection_driver_write_buffer(&connection->driver);
-        if (bytes.size == 0)
+        if (bytes.size == 0) { /* so ended sessions have given back their channels */
+            connection->session_count -= connection->sessions_ended;
+            connection->sessions_ended = 0;
             break;
+        }
         stream_write(connection->stream, span_of(bytes.start, bytes.size));
         connection->said = true;
         pn_connection_driver_write_done(&connection->driver, bytes.size);
@@ -283,6 +313,8 @@ static void say_all(struct amqp_connection *connection)
 static void flush_task(struct loop_task *task)
 {
     struct amqp_connection *connection = container_of(task, struct amqp_connection, flush);
+    if (connection->waits) /* what has come is not known yet, and what is said may be the end */
+        return;
     bool was_full = stream_queued(connection->stream) >= OUT_BYTES;
     if (connection->stolen)
         amqp_subscribers_stolen(connection);
@@ -295,26 +327,59 @@ static void flush_task(struct loop_task *task)
                     pn_transport_head_closed(connection->driver.transport);
     if (all_said || pn_connection_driver_finished(&connection->driver)) {
         /* Another protocol than wanted, or none at all, is answered with the one that is (2.2). */
-        if (!connection->said && connection->state == AMQP_NEW)
+        if (!connection->said)
             stream_write(connection->stream, span_of("AMQP\x03\x01\x00\x00", 8));
         connection->state = AMQP_CLOSING;
         stream_close(connection->stream);
     }
 }
 
+static void refuse_frame(struct amqp_connection *connection)
+{
+    switch (connection->frames.verdict) {
+    case AMQP_GOOD:
+        break;
+    case AMQP_NO_FRAME:
+        refuse_bytes(connection, "amqp:connection:framing-error", "this is not a frame");
+        break;
+    case AMQP_UNREADABLE:
+        refuse_bytes(connection, "amqp:decode-error", "a frame without a performative");
+        break;
+    case AMQP_UNKNOWN:
+        refuse_bytes(connection, "amqp:not-implemented", "a performative that is not known");
+        break;
+    }
+}
+
+/* False: nothing may be passed on, for now or for ever. */
+static bool may_pass(struct amqp_connection *connection, struct span bytes, size_t *used)
+{
+    if (connection->passed == 0)
+        connection->passed = amqp_frames_pass(&connection->frames, bytes);
+    if (connection->passed > 0)
+        return true;
+    if (connection->frames.verdict != AMQP_GOOD) {
+        refuse_frame(connection);
+        *used += bytes.size;
+    }
+    return false;
+}
+
 static enum status connection_input(void *context, struct span bytes, size_t *used)
 {
     struct amqp_connection *connection = context;
     *used = 0;
-    while (*used < bytes.size && !connection->waits && !connection->paused) {
+    while (*used < bytes.size && !connection->waits && !connection->paused &&
+           may_pass(connection, span_from(bytes, *used), used)) {
         pn_rwbytes_t room = pn_connection_driver_read_buffer(&connection->driver);
         if (room.size == 0) { /* it wants no more: what it still says goes out */
             *used = bytes.size;
             break;
         }
-        size_t size = bytes.size - *used < room.size ? bytes.size - *used : room.size;
+        size_t size = connection->passed < room.size ? connection->passed : room.size;
         memcpy(room.start, bytes.data + *used, size);
         *used += size;
+        connection->passed -= size;
         pn_connection_driver_read_done(&connection->driver, size);
         handle_events(connection);
     }
@@ -450,10 +515,11 @@ static enum status session_open(void *context, struct stream *stream, struct bro
     if (pn_connection_driver_init(&connection->driver, NULL, NULL) != 0)
         return STATUS_NO_MEMORY;
     pn_connection_set_context(connection->driver.connection, connection);
+    amqp_frames_init(&connection->frames, AMQP_FRAME_MAX);
     pn_transport_t *transport = connection->driver.transport;
     pn_transport_set_server(transport);
     pn_transport_set_max_frame(transport, AMQP_FRAME_MAX);
-    pn_transport_set_channel_max(transport, CHANNELS);
+    pn_transport_set_channel_max(transport, AMQP_CHANNEL_MAX);
     pn_transport_set_idle_timeout(transport, IDLE_MS);
     amqp_sasl_init(connection);
     pn_connection_driver_bind(&connection->driver);
@@ -482,6 +548,7 @@ static void session_close(void *context)
     client_close(&connection->client);
     amqp_waiting_free(connection);
     pn_connection_driver_destroy(&connection->driver);
+    amqp_frames_deinit(&connection->frames);
     amqp_exchange_free(connection);
     heap_free(connection->user);
     connection->user = NULL;

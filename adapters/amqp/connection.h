@@ -20,6 +20,7 @@
 #include <proton/transport.h>
 
 #include "adapters/amqp/amqp.h"
+#include "adapters/amqp/frames.h"
 #include "adapters/amqp/view.h"
 #include "core/base/check.h"
 #include "core/base/heap.h"
@@ -31,6 +32,7 @@
 
 enum {
     AMQP_FRAME_MAX = 16 * 1024,
+    AMQP_CHANNEL_MAX = 255,
     AMQP_SCRATCH = 64 * 1024,
     AMQP_CREDIT = 1000,    /* what a sender may have under way on one link */
     AMQP_LEASE_MS = 30000, /* of sources that do not name another */
@@ -151,6 +153,8 @@ struct amqp_connection {
     struct client client; /* first: the broker gives it back */
     struct stream *stream;
     pn_connection_driver_t driver;
+    struct amqp_frames frames; /* what has come */
+    size_t passed;             /* bytes of it that Proton may have next */
     enum amqp_state state;
     bool logged_in;
     bool excess; /* one connection too many: SASL or open is answered so */
@@ -164,6 +168,8 @@ struct amqp_connection {
     struct loop_task flush;
     struct loop_timer timer;
     struct list links, subscribers, transactions;
+    uint32_t session_count;  /* also what has ended, until that is said */
+    uint32_t sessions_ended; /* of these */
     uint32_t link_count, subscriber_count;
     uint64_t transaction_number;
     size_t partial_bytes;         /* of deliveries that have not come whole, all links */

@@ -68,9 +68,15 @@ void amqp_links_close(struct amqp_connection *connection)
 
 /* ------------------------------------------------ sessions */
 
+/* Proton makes one of each begin, also of a second one on a channel in use, and has no more to say
+ * for ever when it finds no channel for its own. */
 void amqp_session_opened(struct amqp_connection *connection, pn_session_t *session)
 {
-    (void)connection;
+    if (++connection->session_count > AMQP_CHANNEL_MAX + 1) {
+        amqp_count_refusal(STATUS_OVER_QUOTA);
+        amqp_end(connection, "amqp:resource-limit-exceeded", "too many sessions");
+        return;
+    }
     pn_session_open(session);
 }
 
@@ -98,6 +104,7 @@ void amqp_session_closed(struct amqp_connection *connection, pn_session_t *sessi
     }
     pn_session_close(session);
     pn_session_free(session);
+    connection->sessions_ended++;
     amqp_wake(connection);
 }
 

@@ -12,6 +12,7 @@ import gateway
 from amqpwire import (AMQP, ATTACH, BEGIN, CHALLENGE, CLOSE, DETACH, DISPOSITION, END, FLOW, INIT, MECHANISMS, OPEN,
                       OUTCOME, RESPONSE, SASL, TRANSFER, Described, Raw, Symbol, Wire, disposition, frame)
 from gateway import run, until
+from mqtt_stalled import rss_mib
 
 MB = 1 << 20
 MOST = 0xffffffff
@@ -69,6 +70,98 @@ def frames_out_of_turn(running):
                 raise AssertionError((data[:80], wire.received))
             assert b"amqp:" in said, (data[:60], said)
     assert counted(running, "malformed") + counted(running, "limit") >= len(turns)
+    serves(running)
+
+
+def close_of(said):
+    """The condition of the last frame, which is a close."""
+    at = said.rindex(b"\x00\x53\x18")
+    size, = struct.unpack(">I", said[at - 8:at - 4])
+    assert at - 8 + size == len(said), said[at:]
+    start = said.index(b"\x00\x53\x1d\xc0", at) + 6
+    return said[start + 2:start + 2 + said[start + 1]].decode()
+
+
+def raw(body, size=None, offset=2, kind=0):
+    return struct.pack(">IBBH", 8 + len(body) if size is None else size, offset, kind, 0) + body
+
+
+def frames_that_are_none_end_the_connection(running):
+    """Whole or cut anywhere, alone or before others, before open or after it: a close with the condition, counted once."""
+    close = b"\x00\x53\x18\x45"
+    opened = AMQP + frame(OPEN, ["c"]) + frame(BEGIN, [None, 0, 10, 10])
+    framing, unknown, unreadable = "amqp:connection:framing-error", "amqp:not-implemented", "amqp:decode-error"
+    turns = [
+        (opened + raw(close, size=7), framing),
+        (opened + raw(close, size=16385), framing),
+        (opened + raw(close, offset=1), framing),
+        (opened + raw(close, offset=4), framing),
+        (opened + raw(close, kind=1), framing),
+        (opened + raw(close, kind=9), framing),
+        (opened + AMQP, framing),
+        (AMQP + raw(close, offset=0), framing),
+        (opened + frame(0x19, [1]), unknown),
+        (opened + frame(0x0f, [1]), unknown),
+        (AMQP + frame(0x77, ["x"]), unknown),
+        (opened + raw(b"\x00\xa3\x0famqp:close:list\x45"), unknown),
+        (opened + raw(b"\x00\x80\x00\x00\x00\x01\x00\x00\x00\x18\x45"), unknown),
+        (opened + raw(b"\x40"), unreadable),
+        (opened + raw(b"\x00\x53"), unreadable),
+        (opened + raw(b"\x00\x53\x18\xc1\x01\x00"), unreadable),
+        (opened + raw(b"\x00\x53\x12\xc0\xff\x05abc"), unreadable),
+        (opened + frame(OPEN, ["c"]), "amqp:illegal-state"),
+    ]
+    count = 0
+    for data, condition in turns:
+        for behind, cut in ((b"", 0), (frame(BEGIN, [None, 0, 9, 9], channel=1) * 50, 0), (b"", len(data) - 3), (b"", len(data) - 9)):
+            with Wire(running.amqp_port) as wire:
+                if cut:
+                    wire.send(data[:cut])
+                    wire.expect_bytes(AMQP)
+                wire.send(data[cut:] + behind)
+                said = wire.until_end()
+                assert b"\x00\x53\x18" in said and close_of(said) == condition, (data, behind, cut, said)
+            count += 1
+            assert counted(running, "malformed") == count, (data, behind, cut)
+    serves(running)
+
+
+def sasl_that_is_none_ends_the_connection(running):
+    turns = [raw(b"", offset=1, kind=1), raw(b"\x00\x53\x41\x45", size=70000, kind=1), frame(INIT, [Symbol("PLAIN"), b""]),
+             frame(OUTCOME, [0], kind=1), frame(0x46, [b""], kind=1), raw(b"\x40", kind=1), raw(b"\x00\x53\x41\xc0\xff\x05abc", kind=1),
+             b"AMQX\x00\x01\x00\x00"]
+    for count, data in enumerate(turns, 1):
+        with Wire(running.amqp_port) as wire:
+            wire.header(SASL)
+            wire.expect(MECHANISMS)
+            wire.send(data)
+            wire.until_end()
+        assert counted(running, "malformed") == count, data
+    serves(running)
+
+
+def sessions_have_a_limit(running):
+    """Begun on one channel again and again, or ended faster than the answers go out."""
+    for count, turn in enumerate((frame(BEGIN, [None, 0, 9, 9]), frame(BEGIN, [None, 0, 9, 9]) + frame(END, [])), 1):
+        with Wire(running.amqp_port, 30) as wire:
+            wire.send(AMQP + frame(OPEN, ["c"]))
+            wire.expect_bytes(AMQP)
+            wire.expect(OPEN)
+            before = rss_mib(running)
+            try:
+                for _ in range(100):
+                    wire.send(turn * 300)
+            except OSError:
+                pass
+            assert close_of(wire.until_end()) == "amqp:resource-limit-exceeded"
+            assert rss_mib(running) - before < 20
+        assert counted(running, "limit") == count
+    with Wire(running.amqp_port) as wire:
+        wire.send(AMQP + frame(OPEN, ["c"]))
+        wire.expect_bytes(AMQP)
+        for _ in range(400):
+            wire.send(frame(BEGIN, [None, 0, 9, 9]) + frame(END, []))
+            wire.expect(END)
     serves(running)
 
 
@@ -376,7 +469,8 @@ def who_does_not_read_the_end_is_cut_off(running):
 
 
 if __name__ == "__main__":
-    run(garbage_ends_the_connection, frames_out_of_turn, a_message_that_is_none_is_rejected,
+    run(garbage_ends_the_connection, frames_out_of_turn, frames_that_are_none_end_the_connection,
+        sasl_that_is_none_ends_the_connection, sessions_have_a_limit, a_message_that_is_none_is_rejected,
         a_message_without_end_is_cut_off, a_message_a_little_too_large_ends_the_link, messages_that_never_end_have_a_limit_together, links_have_a_limit, credit_beyond_measure,
         topics_have_a_limit_of_what_is_unsettled, ranges_and_handles_beyond_measure, values_within_values, links_that_come_and_go,
         deliveries_that_are_given_up, who_does_not_read_the_end_is_cut_off,

@@ -82,6 +82,9 @@ class Wire:
         taken, self.received = self.received[:size], self.received[size:]
         return taken
 
+    def expect_bytes(self, data):
+        assert self.take(len(data)) == data
+
     def next_frame(self):
         size, = struct.unpack(">I", self.take(4))
         return self.take(size - 4)[4:]
@@ -108,7 +111,7 @@ class Wire:
 
     def header(self, header=AMQP):
         self.send(header)
-        assert self.take(8) == header
+        self.expect_bytes(header)
 
     def open(self, container="wire"):
         self.header()

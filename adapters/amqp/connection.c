@@ -319,8 +319,7 @@ static void flush_task(struct loop_task *task)
     if (connection->stolen)
         amqp_subscribers_stolen(connection);
     say_all(connection);
-    /* The stream's own flush, which comes before the next turn of this, may be enough; if not,
-     * drained() comes. */
+    /* The flush below may be enough; if not, drained() comes. */
     if (!was_full && stream_queued(connection->stream) >= OUT_BYTES)
         amqp_wake(connection);
     bool all_said = pn_connection_driver_write_closed(&connection->driver) ||
@@ -332,6 +331,8 @@ static void flush_task(struct loop_task *task)
         connection->state = AMQP_CLOSING;
         stream_close(connection->stream);
     }
+    /* In its place among the turn's writes, not behind all others. */
+    stream_flush(connection->stream);
 }
 
 static void refuse_frame(struct amqp_connection *connection)

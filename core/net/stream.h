@@ -43,6 +43,9 @@ uint8_t *stream_reserve(struct stream *stream, size_t size);
 void stream_write_blob(struct stream *stream, struct blob *blob, size_t offset, size_t size);
 /* Bytes written and not yet taken by the kernel. */
 size_t stream_queued(const struct stream *stream);
+/* Sends what is queued now, not when the flush task's turn has come: for whoever writes from a
+ * flush task of its own. May call drained(). */
+void stream_flush(struct stream *stream);
 
 /* No input() until stream_resume; kept bytes stay kept. */
 void stream_pause(struct stream *stream);

@@ -46,8 +46,6 @@ void stream_init(struct stream *stream, struct loop *loop, const struct stream_o
 void stream_input(struct stream *stream, struct span bytes);
 /* The same for a kind with room writable bytes in front of them: what was kept is joined there. */
 void stream_input_joined(struct stream *stream, uint8_t *bytes, size_t size, size_t room);
-/* Now, instead of at the end of the turn. */
-void stream_flush(struct stream *stream);
 /* The peer closed, or an error: closes. */
 void stream_ended(struct stream *stream, enum status why);
 /* The transport is closed: calls closed(), frees the stream. */

@@ -3,6 +3,7 @@
  * what is new goes to the log with the rows that remember it, and all are answered in order.
  *
  *   waiting --> looked up --> flying: being written, or only behind others --> answered
+ *                                ^------ items of it waited for a unit in vain ----/
  *
  * Of a producer with sequences one append is under way at a time: were a later one to commit after
  * an earlier one was refused, the retry of the earlier one would look like a duplicate. */
@@ -126,7 +127,7 @@ void dedup_check(struct dedup *dedup)
 
 /* ------------------------------------------------ looking up */
 
-static struct dedup_producer *find_producer(const struct dedup *dedup, uint64_t id)
+struct dedup_producer *dedup_find_producer(const struct dedup *dedup, uint64_t id)
 {
     return map_get(&dedup->producers, span_of(&id, sizeof id));
 }
@@ -147,7 +148,7 @@ static bool is_full(uint64_t count, uint64_t limit, uint64_t fallback)
 
 static void look_up_sequence(struct dedup *dedup, struct dedup_item *item)
 {
-    struct dedup_producer *producer = find_producer(dedup, item->producer);
+    struct dedup_producer *producer = dedup_find_producer(dedup, item->producer);
     if (item->epoch < 0 || item->epoch > INT16_MAX) {
         settle(item, STATUS_INVALID, false, 0);
         return;
@@ -204,6 +205,21 @@ static void look_up_key(struct dedup *dedup, struct dedup_item *item, int64_t no
     }
 }
 
+/* How many records of the append are new: of those that have waited in vain. */
+static uint32_t look_up_heirs(struct dedup_append *append)
+{
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < append->count; i++) {
+        struct dedup_item *item = &append->items[i];
+        if (item->state != ITEM_HEIR)
+            continue;
+        item->state = ITEM_NEW;
+        item->place = count;
+        count += item->record_count;
+    }
+    return count;
+}
+
 /* How many records of the append are new. */
 static uint32_t look_up(struct dedup_append *append)
 {
@@ -230,32 +246,47 @@ static uint32_t look_up(struct dedup_append *append)
 
 /* ------------------------------------------------ answering */
 
-/* Of whoever waits for an item. What refused a unit says nothing of them; but when storage has
- * failed, nobody knows of either whether it will be there. */
-static enum status status_again(const struct dedup_append *append, const struct dedup_item *item)
+/* What refused a unit says nothing of who waits for it outside; but when storage has failed, nobody
+ * knows of either whether it will be there. */
+static bool has_heirs(const struct dedup_item *item)
 {
-    switch (item->status) {
-    case STATUS_OK:
-    case STATUS_STORAGE_FAILED:
-    case STATUS_SHUTTING_DOWN:
-        return item->status;
-    default:
-        return append->unit != 0 ? STATUS_BUSY : item->status;
-    }
+    return item->unit != 0 && item->status != STATUS_OK && item->status != STATUS_STORAGE_FAILED &&
+           item->status != STATUS_SHUTTING_DOWN;
 }
 
-static void settle_again(const struct dedup_append *append, struct dedup_item *item)
+/* The first that came, which is the last one here, waits for nobody now, and the others for it: so
+ * nobody waits for what is answered later. */
+static void inherit(struct dedup *dedup, struct dedup_item *waiting)
 {
-    struct dedup_item *again = item->again;
-    enum status status = status_again(append, item);
+    struct dedup_item *heir = waiting, **end = &waiting;
+    while (heir->again != NULL) {
+        end = &heir->again;
+        heir = heir->again;
+    }
+    *end = NULL; /* of one alone that is waiting */
+    heir->again = waiting;
+    heir->state = ITEM_HEIR;
+    map_put(&dedup->pending, key_span(heir), heir);
+}
+
+static void settle_again(struct dedup *dedup, struct dedup_item *item)
+{
+    struct dedup_item *again = item->again, *left = NULL, **end = &left;
     item->again = NULL;
     while (again != NULL) {
         struct dedup_item *next = again->again;
         again->again = NULL;
-        settle(again, status, status == STATUS_OK, item->offset);
-        again->due_ms = item->due_ms;
+        if (has_heirs(item) && again->unit != item->unit) {
+            *end = again;
+            end = &again->again;
+        } else {
+            settle(again, item->status, item->status == STATUS_OK, item->offset);
+            again->due_ms = item->due_ms;
+        }
         again = next;
     }
+    if (left != NULL)
+        inherit(dedup, left);
 }
 
 /* A sequence that came twice in one append. */
@@ -293,7 +324,7 @@ static void runs_forget(struct dedup_append *append)
     for (uint32_t i = 0; i < append->count && append->status != STATUS_OK; i++) {
         const struct dedup_item *item = &append->items[i];
         struct dedup_producer *producer =
-            item->sequence < 0 ? NULL : find_producer(dedup, item->producer);
+            item->sequence < 0 ? NULL : dedup_find_producer(dedup, item->producer);
         if (producer == NULL || producer->epoch >= 0 || producer->pending)
             continue;
         map_remove(&dedup->producers, span_of(&producer->id, sizeof producer->id));
@@ -302,17 +333,30 @@ static void runs_forget(struct dedup_append *append)
     }
 }
 
+/* What one pass of it through storage needs. */
+static void append_clear(struct dedup_append *append)
+{
+    append->runs = NULL;
+    append->run_count = 0;
+    append->bucket = NULL;
+    append->rows = NULL;
+    append->append.batch = NULL;
+    append->insert = (struct delay_insert){0};
+}
+
 /* Of an item that was new. */
 static void settle_new(struct dedup_append *append, struct dedup_item *item)
 {
     struct dedup *dedup = append->dedup;
     const struct batch *batch = append->append.batch;
-    const struct delay_id *id =
-        append->insert.records == NULL ? NULL : &append->insert.records[item->place].id;
+    const struct delay_record *record =
+        append->insert.records == NULL ? NULL : &append->insert.records[item->place];
     settle(item, append->status, false, batch == NULL ? 0 : batch->base_offset + item->place);
-    if (id != NULL && append->status == STATUS_OK) {
-        item->offset = id->number;
-        item->due_ms = id->due_ms;
+    if (record != NULL && append->status == STATUS_OK) {
+        item->offset = record->id.number;
+        item->due_ms = record->id.due_ms;
+        for (uint32_t k = 0; k < item->record_count; k++)
+            append->delayed[item->first + k].id = record[k].id;
     }
     if (item->sequence < 0 && dedup_key_is_set(&item->key)) {
         map_remove(&dedup->pending, key_span(item));
@@ -321,20 +365,32 @@ static void settle_new(struct dedup_append *append, struct dedup_item *item)
                              (uint32_t)(append->at_ms - append->bucket->start_ms), item->offset,
                              item->due_ms);
     }
-    settle_again(append, item);
+    settle_again(dedup, item);
 }
 
-/* What was delayed, or is a duplicate: each record its id. */
+/* What is a duplicate has the id of its original. */
 static void delayed_settle(struct dedup_append *append)
 {
     for (uint32_t i = 0; i < append->count; i++) {
         const struct dedup_item *item = &append->items[i];
-        for (uint32_t k = 0; k < item->record_count && item->status == STATUS_OK; k++)
+        for (uint32_t k = 0; k < item->record_count && item->duplicate; k++)
             append->delayed[item->first + k].id =
-                item->duplicate
-                    ? (struct delay_id){append->dedup->partition, item->due_ms, item->offset}
-                    : append->insert.records[item->place + k].id;
+                (struct delay_id){append->dedup->partition, item->due_ms, item->offset};
     }
+}
+
+static void start(struct dedup_append *append, uint32_t count);
+
+/* What has waited in vain goes on its way, before anything is answered. False: nothing has. */
+static bool start_heirs(struct dedup_append *append)
+{
+    uint32_t count = look_up_heirs(append);
+    if (count == 0)
+        return false;
+    append->at_ms = steady_now(&append->dedup->clock);
+    append->more_count = 0; /* it is there */
+    start(append, count);
+    return true;
 }
 
 static void answer(struct dedup_append *append)
@@ -344,11 +400,9 @@ static void answer(struct dedup_append *append)
         struct dedup_item *item = &append->items[i];
         if (item->state == ITEM_NEW)
             settle_new(append, item);
-        else if (item->state == ITEM_AGAIN)
+        else if (item->state == ITEM_AGAIN && item->sequence >= 0)
             settle_repeated(append, item);
     }
-    if (append->delayed != NULL)
-        delayed_settle(append);
     runs_forget(append);
     if (append->bucket != NULL)
         append->bucket->in_flight--;
@@ -356,6 +410,12 @@ static void answer(struct dedup_append *append)
     heap_free(append->insert.records);
     heap_free(append->runs);
     heap_free(append->rows);
+    append_clear(append);
+    if (start_heirs(append))
+        return;
+    link_remove(&append->link);
+    if (append->delayed != NULL)
+        delayed_settle(append);
     request_complete(&append->request, append->unit == 0 ? STATUS_OK : append->status);
 }
 
@@ -366,7 +426,6 @@ static void answer_finished(struct dedup *dedup)
         struct dedup_append *append = container_of(link, struct dedup_append, link);
         if (!append->finished)
             break;
-        link_remove(link);
         answer(append);
     }
     dedup_arm(dedup);
@@ -396,92 +455,6 @@ static void inserted(struct request *request, enum status status)
 }
 
 /* ------------------------------------------------ writing */
-
-/* The batch to append: the one given, or a copy of what is new in it. */
-static enum status batch_of_new(struct dedup_append *append, uint32_t count)
-{
-    struct batch_builder *builder = &append->dedup->builder;
-    if (count == append->batch->record_count) {
-        append->append.batch = batch_ref(append->batch);
-        return STATUS_OK;
-    }
-    enum status status = STATUS_OK;
-    for (uint32_t i = 0; i < append->count; i++) {
-        const struct dedup_item *item = &append->items[i];
-        if (item->state != ITEM_NEW)
-            continue;
-        for (uint32_t k = 0; k < item->record_count && status == STATUS_OK; k++) {
-            struct record record;
-            batch_record(append->batch, item->first + k, &record);
-            status = batch_builder_copy(builder, &record);
-        }
-    }
-    struct batch *batch = batch_builder_seal(builder);
-    if (status == STATUS_OK) {
-        append->append.batch = batch;
-        batch->notes = append->batch->notes; /* of records without an id: all of them are new */
-        batch->notes_size = append->batch->notes_size;
-        append->batch->notes = NULL;
-        append->batch->notes_size = 0;
-    } else {
-        batch_unref(batch);
-    }
-    return status;
-}
-
-/* Sequences that follow each other, in records that do, are one row. */
-static void run_add(struct dedup_append *append, const struct dedup_item *item)
-{
-    struct dedup_run *last = append->run_count == 0 ? NULL : &append->runs[append->run_count - 1];
-    int32_t end = dedup_sequence_add(item->sequence, item->record_count - 1);
-    if (last != NULL && last->producer->id == item->producer && last->epoch == item->epoch &&
-        dedup_sequence_add(last->range.last, 1) == item->sequence) {
-        uint32_t length = (uint32_t)last->range.last - (uint32_t)last->range.first;
-        if (item->place == last->place + (length & INT32_MAX) + 1) {
-            last->range.last = end;
-            return;
-        }
-    }
-    append->runs[append->run_count++] = (struct dedup_run){
-        .producer = find_producer(append->dedup, item->producer),
-        .epoch = item->epoch,
-        .range = {.first = item->sequence, .last = end},
-        .place = item->place,
-    };
-}
-
-/* The keys are one row, the first; sequences follow. */
-static void rows_make(struct dedup_append *append)
-{
-    struct dedup *dedup = append->dedup;
-    uint32_t keys = 0, sequences = 0;
-    for (uint32_t i = 0; i < append->count; i++) {
-        keys += dedup_is_new_key(&append->items[i]);
-        sequences += append->items[i].state == ITEM_NEW && append->items[i].sequence >= 0;
-    }
-    uint32_t row_max = 1 + sequences + append->more_count, rows = 0;
-    append->rows = heap_new(row_max * sizeof *append->rows + sequences * DEDUP_ROW_MAX +
-                            dedup_store_keys_size(append, keys));
-    append->runs = sequences == 0 ? NULL : heap_array(sequences, sizeof *append->runs);
-    uint8_t *at = (uint8_t *)(append->rows + row_max);
-    if (keys > 0) {
-        append->bucket = dedup_window_newest(&dedup->window, append->at_ms);
-        append->bucket->in_flight++;
-        append->rows[rows++] = dedup_store_keys(append, keys, at + sequences * DEDUP_ROW_MAX);
-    }
-    for (uint32_t i = 0; sequences > 0 && i < append->count; i++)
-        if (append->items[i].state == ITEM_NEW && append->items[i].sequence >= 0)
-            run_add(append, &append->items[i]);
-    for (uint32_t i = 0; i < append->run_count; i++, at += DEDUP_ROW_MAX) {
-        struct dedup_producer *producer = append->runs[i].producer;
-        uint32_t slot = (producer->next + producer->pending_runs++) % DEDUP_RANGES;
-        append->rows[rows++] = dedup_store_run(dedup, &append->runs[i], slot, append->at_ms, at);
-    }
-    for (uint32_t i = 0; i < append->more_count; i++)
-        append->rows[rows++] = append->more[i];
-    append->append.rows = append->rows;
-    append->append.row_count = rows;
-}
 
 static void placed(struct delay_insert *insert)
 {
@@ -520,22 +493,20 @@ static enum status prepare(struct dedup_append *append, uint32_t count)
             return append->items[i].status;
     if (count == 0)
         return STATUS_OK;
-    rows_make(append);
-    return append->delayed != NULL ? STATUS_OK : batch_of_new(append, count);
+    dedup_rows_make(append);
+    return append->delayed != NULL ? STATUS_OK : dedup_batch_of_new(append, count);
 }
 
-static void start(struct dedup_append *append)
+/* Of an append that is flying: so many records of it are new. */
+static void start(struct dedup_append *append, uint32_t count)
 {
     struct dedup *dedup = append->dedup;
-    append->at_ms = steady_now(&dedup->clock);
     append->append = (struct log_append){
         .partition = dedup->partition,
         .unit = append->unit,
         .part_count = append->part_count,
     };
-    uint32_t count = look_up(append);
-    list_push(&dedup->flying, &append->link);
-    append->status = prepare(append, count);
+    append->status = dedup->state == DEDUP_SERVING ? prepare(append, count) : dedup->failure;
     append->finished = append->unit == 0 && (count == 0 || append->status != STATUS_OK);
     if (append->finished)
         return;
@@ -614,7 +585,7 @@ static bool must_wait(const struct dedup_append *append)
     for (uint32_t i = 0; i < append->count; i++) {
         const struct dedup_item *item = &append->items[i];
         const struct dedup_producer *producer =
-            item->sequence < 0 ? NULL : find_producer(append->dedup, item->producer);
+            item->sequence < 0 ? NULL : dedup_find_producer(append->dedup, item->producer);
         if (producer != NULL && producer->pending)
             return true;
     }
@@ -644,7 +615,10 @@ void dedup_run_waiting(struct dedup *dedup)
             }
         }
         link_remove(link);
-        start(append);
+        append->at_ms = steady_now(&dedup->clock);
+        uint32_t count = look_up(append);
+        list_push(&dedup->flying, &append->link);
+        start(append, count);
     }
     answer_finished(dedup);
 }
@@ -653,11 +627,7 @@ void dedup_append(struct dedup *dedup, struct dedup_append *append)
 {
     CHECK(loop_is_home(dedup->worker->loop) && append->count > 0);
     append->dedup = dedup;
-    append->runs = NULL;
-    append->run_count = 0;
-    append->bucket = NULL;
-    append->rows = NULL;
-    append->insert = (struct delay_insert){0};
+    append_clear(append);
     link_init(&append->link);
     list_push(&dedup->waiting, &append->link);
     dedup_run_waiting(dedup);

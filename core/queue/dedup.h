@@ -6,7 +6,8 @@
  *   sequenced  of every producer its epoch and its last five appends, as Kafka does
  *
  * A duplicate is answered with the offset of the original and not stored; one of an original that
- * is still being written waits for its outcome. */
+ * is still being written waits for its outcome. When that is of a unit, and the unit is refused,
+ * the first that waits is the original. */
 #ifndef CORE_QUEUE_DEDUP_H
 #define CORE_QUEUE_DEDUP_H
 

@@ -100,7 +100,9 @@ void dedup_producer_load(struct dedup_producer *producer, uint32_t slot, int32_t
 
 /* ---------------------------------------------------------------- dedup.c */
 
-enum { ITEM_NEW, ITEM_SETTLED, ITEM_AGAIN }; /* AGAIN: settled with another item */
+/* AGAIN: settled with another item. HEIR: it was, but that was of a unit, which was refused; now it
+ * is new. */
+enum { ITEM_NEW, ITEM_SETTLED, ITEM_AGAIN, ITEM_HEIR };
 
 static inline bool dedup_is_new_key(const struct dedup_item *item)
 {
@@ -151,6 +153,12 @@ void dedup_enter(struct dedup *dedup);
 void dedup_leave(struct dedup *dedup);
 void dedup_run_waiting(struct dedup *dedup);
 void dedup_arm(struct dedup *dedup);
+struct dedup_producer *dedup_find_producer(const struct dedup *dedup, uint64_t id); /* NULL: none */
+
+/* dedup_make.c: of what is new in the append, which is so many records: the batch to append, the
+ * one given or a copy; and the rows. */
+enum status dedup_batch_of_new(struct dedup_append *append, uint32_t count);
+void dedup_rows_make(struct dedup_append *append);
 
 /* ---------------------------------------------------------------- rows: dedup_store.c */
 

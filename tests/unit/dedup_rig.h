@@ -82,7 +82,7 @@ static inline void run_turn(void)
 
 static inline void settle(void)
 {
-    for (unsigned i = 0; i < 6 || (rig.worker.in_flight > 0 && !door.hold); i++)
+    for (unsigned i = 0; i < 6 || (rig.worker.in_flight > 0 && !door.hold && !door.hold_units); i++)
         run_turn();
 }
 

@@ -257,12 +257,50 @@ static void test_end_between(void **state)
     assert_same_id(wait_one(100, 5000, true), second.records[0].id);
 }
 
+/* A unit that is refused had the id: what waited for it waits now, each once. */
+static void test_unit_heirs(void **state)
+{
+    (void)state;
+    struct wait first, second;
+    static const uint64_t keys[] = {100, 0, 100};
+    settle();
+    wait_one(99, 5000, false);
+    door.hold_units = true;
+    struct append unit;
+    append_begin(&unit);
+    add_keyed(&unit, 1, 100);
+    unit.append.unit = 1;
+    unit.append.part_count = 1;
+    append_go(&unit);
+    wait_go(&first, keys, 3, 5000);
+    wait_go(&second, keys, 1, 7000);
+    settle();
+    assert_false(first.done);
+    door.refuse = STATUS_NO_SPACE;
+    door_let_pass();
+    door.refuse = STATUS_OK;
+    settle();
+    assert_true(unit.done && first.done && second.done);
+    assert_int_equal(unit.status, STATUS_NO_SPACE);
+    assert_int_equal(first.items[0].status, STATUS_OK);
+    assert_false(first.items[0].duplicate);
+    assert_true(first.items[2].duplicate && second.items[0].duplicate);
+    assert_same_id(first.records[2].id, first.records[0].id);
+    assert_same_id(second.records[0].id, first.records[0].id);
+    assert_true(first.records[1].id.number != first.records[0].id.number);
+    fire(6000);
+    assert_int_equal(rig.end, 3);
+    both_fall();
+    both_rise();
+    assert_same_id(wait_one(100, 5000, true), first.records[0].id);
+}
+
 int main(void)
 {
 #define TEST(test) cmocka_unit_test_setup_teardown(test, both_open, both_close)
     const struct CMUnitTest tests[] = {
         TEST(test_waits_once), TEST(test_delayed_and_not), TEST(test_mixed),
-        TEST(test_pending),    TEST(test_end_between),
+        TEST(test_pending),    TEST(test_end_between),     TEST(test_unit_heirs),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Duplicates in random runs, with crashes and refused writes, against a model that remembers
- * everything. */
+/* Duplicates in random runs, alone and in units, with crashes and refused writes, against a model
+ * that remembers everything. */
 /* links: queue net_uv storage_memory */
 #include "tests/unit/dedup_rig.h"
 
@@ -23,7 +23,7 @@ static struct call {
     uint64_t keys[ITEMS];
     int64_t began_ms;
 } calls[CALLS];
-static uint64_t seed, next_value;
+static uint64_t seed, next_value, next_unit;
 
 static uint64_t pick(uint64_t bound)
 {
@@ -76,9 +76,13 @@ static void step_append(void)
     call->began_ms = wall_ms;
     append_begin(&call->append);
     uint64_t count = 1 + pick(5);
+    if (pick(4) == 0) {
+        call->append.append.unit = ++next_unit;
+        call->append.append.part_count = 1;
+    }
     for (uint64_t i = 0; i < count; i++) {
         call->keys[i] = pick(KEYS);
-        if (pick(4) > 0) {
+        if (call->append.append.unit != 0 || pick(4) > 0) {
             add_keyed(&call->append, next_value++, call->keys[i]);
             continue;
         }
@@ -114,8 +118,10 @@ static void step(void)
     uint64_t what = pick(100);
     if (what < 60)
         step_append();
-    else if (what < 65)
+    else if (what < 63)
         door.hold = true;
+    else if (what < 65) /* what comes behind them is stored before them */
+        door.hold_units = true;
     else if (what < 75)
         door_let_pass();
     else if (what < 77)

@@ -409,6 +409,79 @@ static void test_unit_in_doubt(void **state)
     assert_int_equal(plain.items[0].status, STATUS_STORAGE_FAILED);
 }
 
+/* Several wait for the id of a unit that is refused: the first is stored, for the others it is the
+ * original, and what came with it is stored once. */
+static void test_unit_heirs(void **state)
+{
+    (void)state;
+    struct append unit, late, plain[4];
+    struct log_append other;
+    run_turns();
+    unit_go(&unit, 1, 2, 0, 100);
+    for (unsigned i = 0; i < 3; i++) {
+        append_begin(&plain[i]);
+        add_keyed(&plain[i], 10 * i + 10, 100);
+        add_keyed(&plain[i], 10 * i + 11, 200 + i);
+        add_keyed(&plain[i], 10 * i + 12, 100);
+        append_go(&plain[i]);
+    }
+    run_turns();
+    assert_int_equal(rig.end, 3); /* what did not wait */
+    assert_false(plain[0].done);
+    unit_end(&other, 1, STATUS_OVER_QUOTA);
+    door.hold = true;
+    run_turns();
+    assert_true(unit.done && !plain[0].done);
+    append_begin(&plain[3]); /* one more, and a unit, while the first is on its way */
+    add_keyed(&plain[3], 40, 100);
+    append_go(&plain[3]);
+    unit_go(&late, 2, 1, 50, 100);
+    door_let_pass();
+    run_turns();
+    assert_true(plain[0].done && plain[1].done && plain[2].done && plain[3].done && late.done);
+    assert_int_equal(late.status, STATUS_BUSY);
+    assert_new(plain[0].items[0], 3);
+    assert_duplicate(plain[0].items[2], 3);
+    assert_duplicate(plain[3].items[0], 3);
+    for (unsigned i = 0; i < 3; i++) {
+        assert_new(plain[i].items[1], i);
+        if (i > 0)
+            assert_duplicate(plain[i].items[0], 3);
+        assert_true(i == 0 || plain[i].order > plain[i - 1].order);
+    }
+    assert_int_equal(rig.end, 4);
+    fall(false);
+    rise();
+    assert_duplicate(append_one_keyed(10, 100), 3);
+    /* It cannot be stored either. */
+    unit_go(&unit, 3, 2, 60, 300);
+    append_begin(&plain[0]);
+    add_keyed(&plain[0], 70, 300);
+    append_go(&plain[0]);
+    run_turns();
+    unit_end(&other, 3, STATUS_DENIED);
+    door.refuse = STATUS_NO_SPACE; /* the unit's refusal is in already */
+    run_turns();
+    door.refuse = STATUS_OK;
+    assert_true(plain[0].done);
+    assert_int_equal(plain[0].items[0].status, STATUS_NO_SPACE);
+    assert_new(append_one_keyed(80, 300), 4);
+    /* And at the end. */
+    unit_go(&unit, 4, 2, 90, 400);
+    append_begin(&plain[0]);
+    add_keyed(&plain[0], 95, 400);
+    append_go(&plain[0]);
+    run_turns();
+    struct dedup *dedup = rig.dedup;
+    rig.dedup = NULL;
+    dedup_close(dedup, false);
+    unit_end(&other, 4, STATUS_STALE);
+    run_turns();
+    assert_true(plain[0].done);
+    assert_int_equal(plain[0].items[0].status, STATUS_SHUTTING_DOWN);
+    assert_int_equal(rig.end, 5);
+}
+
 /* Parts of units: whatever else is under way, they never wait for it. */
 static void test_units(void **state)
 {
@@ -426,7 +499,7 @@ static void test_units(void **state)
     assert_true(units[2].done);
     assert_int_equal(units[2].status, STATUS_BUSY);
     assert_false(units[0].done || units[1].done || plain[0].done);
-    /* The first is refused: its id is not used, and whoever waited may try again. */
+    /* The first is refused: its id is not used, and whoever waited uses it. */
     unit_end(&other, 1, STATUS_DENIED);
     run_turns();
     assert_true(units[0].done && !plain[0].done); /* answers keep their order */
@@ -438,10 +511,10 @@ static void test_units(void **state)
     assert_true(units[1].done && plain[0].done);
     assert_int_equal(units[1].status, STATUS_OK);
     assert_int_equal(plain[0].status, STATUS_OK);
-    assert_int_equal(plain[0].items[0].status, STATUS_BUSY);
-    assert_int_equal(rig.end, 2);
+    assert_new(plain[0].items[0], 2);
+    assert_int_equal(rig.end, 3);
     assert_duplicate(append_one_keyed(0, 200), 0);
-    assert_new(append_one_keyed(5, 100), 2);
+    assert_duplicate(append_one_keyed(20, 100), 2);
     /* Nothing in it is new: it counts as a part all the same. */
     append_begin(&units[0]);
     add_keyed(&units[0], 0, 200);
@@ -506,6 +579,7 @@ int main(void)
         TEST(test_idle_producers),
         TEST(test_unit_in_doubt),
         TEST(test_unit_with_itself),
+        TEST(test_unit_heirs),
         TEST(test_units),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -31,7 +31,6 @@ enum {
     SUBSCRIBERS = 3,
     MEMBERS = 3,
     SESSIONS = 4,
-    SHARE_PEERS = 2,
     AMQP_PEERS = 3,
     LINK_PEERS = 4, /* the first two share */
     WS_PEERS = 2,
@@ -341,7 +340,7 @@ static void run(uint64_t seed)
         session_peer_start(sessions[i]);
     }
     for (unsigned i = 0; i < SHARE_PEERS; i++) {
-        share_peers[i] = share_peer_new(dial);
+        share_peers[i] = share_peer_new(i, dial);
         share_peer_start(share_peers[i]);
     }
     for (unsigned i = 0; i < AMQP_PEERS; i++) {

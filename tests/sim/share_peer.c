@@ -9,7 +9,9 @@ enum { THINK_MS = 30, PAUSE_MS = 600, AWAY_MS = 1500 };
 
 struct share_peer {
     struct mqtt_peer peer; /* first */
+    unsigned kind;
     bool calm, known;
+    uint32_t exact[UINT16_MAX + 1]; /* attempt + 1 by packet identifier, of QoS 2 */
 };
 
 static unsigned peers;
@@ -18,6 +20,9 @@ static struct {
     bool seen, acknowledged;
     const struct share_peer *holder; /* who saw it last */
     unsigned life;                   /* of the gateway, then */
+    uint64_t generation;             /* of its connection */
+    bool exact;                      /* with QoS 2 */
+    bool released;
 } had[ATTEMPTS_MAX];
 static uint64_t count;
 
@@ -29,10 +34,15 @@ void share_peers_begin(void)
     count = 0;
 }
 
+static uint8_t qos_of(const struct share_peer *peer)
+{
+    return peer->kind >= SHARE_KEPT_2 ? 2 : 1;
+}
+
 static void subscribe(struct share_peer *peer)
 {
     struct mqtt_packet packet = {.type = MQTT_SUBSCRIBE};
-    struct mqtt_filter filter = {.filter = span_from_text("$share/kept/t/+"), .qos = 1};
+    struct mqtt_filter filter = {.filter = span_from_text("$share/kept/t/+"), .qos = qos_of(peer)};
     packet.subscribe = (struct mqtt_subscribe){
         .packet_id = 1,
         .count = 1,
@@ -47,6 +57,7 @@ struct late_ack {
     uint64_t generation;
     uint16_t id;
     uint32_t attempt;
+    enum mqtt_type type;
 };
 
 static void ack_now(void *context)
@@ -55,7 +66,7 @@ static void ack_now(void *context)
     struct mqtt_peer *peer = &late->peer->peer;
     if (peer->generation == late->generation && peer->connected) {
         had[late->attempt].acknowledged = true;
-        mqtt_peer_ack(peer, MQTT_PUBACK, late->id);
+        mqtt_peer_ack(peer, late->type, late->id);
     }
     heap_free(late);
 }
@@ -63,7 +74,15 @@ static void ack_now(void *context)
 /* It stays with the session of who got it; what was not stored at a crash may go to another. */
 static void check_holder(const struct share_peer *peer, uint32_t attempt, bool again)
 {
-    if (!had[attempt].seen || had[attempt].life != history_life())
+    const struct share_peer *holder = had[attempt].holder;
+    if (!had[attempt].seen)
+        return;
+    bool is_guest = holder->kind == SHARE_GUEST,
+         is_over = is_guest && holder->peer.generation != had[attempt].generation;
+    if (had[attempt].exact && (holder != peer || is_guest || had[attempt].released))
+        history_fail("%s gets attempt %u, which %s has got with QoS 2", peer->peer.id, attempt,
+                     holder->peer.id);
+    if (had[attempt].life != history_life() || is_over)
         return;
     if (had[attempt].holder != peer)
         history_fail("%s gets attempt %u, which another member of the share %s", peer->peer.id,
@@ -76,25 +95,37 @@ static void share_packet(struct mqtt_peer *mqtt_peer, const struct mqtt_packet *
 {
     struct share_peer *peer = (struct share_peer *)mqtt_peer;
     struct message message;
+    if (packet->type == MQTT_PUBREL) {
+        uint32_t attempt = peer->exact[packet->ack.packet_id];
+        if (attempt == 0)
+            history_fail("%s: PUBREL of nothing", mqtt_peer->id);
+        had[attempt - 1].released = true;
+        mqtt_peer_ack(mqtt_peer, MQTT_PUBCOMP, packet->ack.packet_id);
+        return;
+    }
     if (packet->type == MQTT_SUBACK) {
-        if (packet->suback.reasons.size != 1 || packet->suback.reasons.data[0] != 1)
+        if (packet->suback.reasons.size != 1 || packet->suback.reasons.data[0] != qos_of(peer))
             history_fail("a share is refused");
         peer->known = true;
         if (since == UINT32_MAX)
             since = history_attempts();
         return;
     }
-    if (packet->type != MQTT_PUBLISH || packet->publish.qos != 1 ||
-        !history_parse(packet->publish.payload, &message))
+    if (packet->type != MQTT_PUBLISH || packet->publish.qos == 0 ||
+        packet->publish.qos > qos_of(peer) || !history_parse(packet->publish.payload, &message))
         history_fail("%s: unexpected packet %d", mqtt_peer->id, packet->type);
     check_holder(peer, message.attempt, packet->publish.duplicate);
     had[message.attempt].seen = true;
     had[message.attempt].holder = peer;
     had[message.attempt].life = history_life();
+    had[message.attempt].generation = mqtt_peer->generation;
+    bool exact = had[message.attempt].exact = packet->publish.qos == 2;
+    if (exact)
+        peer->exact[packet->publish.packet_id] = message.attempt + 1;
     count++;
     struct late_ack *late = heap_new(sizeof *late);
-    *late =
-        (struct late_ack){peer, mqtt_peer->generation, packet->publish.packet_id, message.attempt};
+    *late = (struct late_ack){peer, mqtt_peer->generation, packet->publish.packet_id,
+                              message.attempt, exact ? MQTT_PUBREC : MQTT_PUBACK};
     sim_after(sim_below(THINK_MS), ack_now, late);
 }
 
@@ -119,16 +150,18 @@ static void act(void *context)
 
 static void share_before(struct mqtt_peer *mqtt_peer)
 {
-    mqtt_peer->clean = false;
-    mqtt_peer->expiry_s = UINT32_MAX;
+    bool is_guest = ((struct share_peer *)mqtt_peer)->kind == SHARE_GUEST;
+    mqtt_peer->clean = is_guest;
+    mqtt_peer->expiry_s = is_guest ? 0 : UINT32_MAX;
 }
 
 static void share_up(struct mqtt_peer *mqtt_peer)
 {
     struct share_peer *peer = (struct share_peer *)mqtt_peer;
-    if (peer->known && !mqtt_peer->present)
+    bool is_guest = peer->kind == SHARE_GUEST;
+    if (!is_guest && peer->known && !mqtt_peer->present)
         history_fail("%s: its session is gone", mqtt_peer->id);
-    if (!peer->known || sim_chance(20))
+    if (is_guest ? since != UINT32_MAX : !peer->known || sim_chance(20))
         subscribe(peer);
     struct acting *acting = heap_new(sizeof *acting);
     *acting = (struct acting){peer, mqtt_peer->generation};
@@ -140,9 +173,10 @@ static void share_down(struct mqtt_peer *mqtt_peer)
     (void)mqtt_peer;
 }
 
-struct share_peer *share_peer_new(peer_dial *dial)
+struct share_peer *share_peer_new(unsigned kind, peer_dial *dial)
 {
     struct share_peer *peer = heap_new(sizeof *peer);
+    peer->kind = kind;
     mqtt_peer_init(&peer->peer, dial, "share", peers++);
     peer->peer.away_ms = AWAY_MS;
     peer->peer.before = share_before;
@@ -162,10 +196,17 @@ void share_peer_calm(struct share_peer *peer)
     peer->calm = true;
 }
 
+/* What is on its way to a guest with QoS 2 when that goes is nobody's, also when it saw nothing. */
+static bool may_be_lost(uint32_t attempt)
+{
+    return had[attempt].exact ? had[attempt].holder->kind == SHARE_GUEST
+                              : history_qos(attempt) == 2;
+}
+
 void share_peers_check(void)
 {
     for (uint32_t i = since; i < history_attempts(); i++)
-        if (history_is_acknowledged(i) && !had[i].acknowledged)
+        if (history_is_acknowledged(i) && !had[i].acknowledged && !may_be_lost(i))
             history_fail("attempt %u was acknowledged, and no kept member of a share %s it", i,
                          had[i].seen ? "acknowledged" : "saw");
 }

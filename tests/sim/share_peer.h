@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Members of a share whose sessions outlive them: what is published from the first SUBACK on comes
- * to one of them at least, and again until one has acknowledged it. */
+/* Members of a durable share, most of them with sessions that outlive their connections: what is
+ * published from the first SUBACK on comes to one of them at least, and again until one has
+ * acknowledged it. What one has got with QoS 2 comes to no other, and to a guest, which has no
+ * session, never again. */
 #ifndef TESTS_SIM_SHARE_PEER_H
 #define TESTS_SIM_SHARE_PEER_H
 
@@ -9,7 +11,8 @@
 struct share_peer;
 
 void share_peers_begin(void);
-struct share_peer *share_peer_new(peer_dial *dial);
+enum { SHARE_KEPT_1, SHARE_KEPT_1_TOO, SHARE_KEPT_2, SHARE_GUEST, SHARE_PEERS };
+struct share_peer *share_peer_new(unsigned kind, peer_dial *dial);
 void share_peer_start(struct share_peer *peer);
 void share_peer_calm(struct share_peer *peer); /* from now on it stays */
 void share_peers_check(void);                  /* at the end */

@@ -183,7 +183,7 @@ static void read_expiry(struct reading *reading, const struct amqp_message *mess
 {
     const struct amqp_value *absolute = &message->properties[AMQP_ABSOLUTE_EXPIRY];
     int64_t at_ms = absolute->type == AMQP_TIMESTAMP ? (int64_t)absolute->number : 0;
-    int64_t by_ttl_ms = clock_wall_ms() + (int64_t)message->ttl;
+    int64_t by_ttl_ms = message->has_ttl ? clock_wall_ms() + (int64_t)message->ttl : 0;
     /* Both come from the same clock reading of the sender, which is believed unless it is far off.
      */
     if (message->has_ttl &&

@@ -5,7 +5,7 @@
 
 #define LIMIT_WORKERS          64
 #define LIMIT_RECORD_BYTES     (10u * 1024 * 1024) /* one record, headers included */
-#define LIMIT_BATCH_BYTES      (1024u * 1024) /* a batch we build, unless one record is larger */
+#define LIMIT_BATCH_BYTES      (256u * 1024) /* a batch we build, unless one record is larger */
 #define LIMIT_BATCH_RECORDS    4096u
 #define LIMIT_HEADERS          256u /* headers of one record */
 #define LIMIT_TOPIC_BYTES      65535u

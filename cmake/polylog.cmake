@@ -67,3 +67,4 @@ pkg_check_modules(curl REQUIRED IMPORTED_TARGET libcurl)
 # Only the tests need these; without them the gateway builds all the same.
 pkg_check_modules(cmocka IMPORTED_TARGET cmocka)
 pkg_check_modules(mosquitto IMPORTED_TARGET libmosquitto)
+find_library(PAHO_C paho-mqtt3c)

@@ -137,6 +137,9 @@ struct amqp_subscriber {
     uint32_t expiry_s;
     struct span name; /* of what is kept; bytes are ours */
     struct subscription *shared;
+    struct list again; /* records that come again: before others, in this order */
+    struct broker_recall recall;
+    bool recalling;           /* the first of them is being read */
     struct amqp_claim *claim; /* while it is made, or looked at; else NULL */
 };
 
@@ -272,6 +275,14 @@ enum status amqp_manage(struct amqp_link *link, struct span bytes, struct err *e
 void amqp_browse_open(struct amqp_link *link, const struct queue *queue, struct span filter);
 void amqp_browse_flow(struct amqp_link *link, uint32_t credit, bool drain);
 
+/* A delivery of a topic that its receiver has settled. */
+struct amqp_topic_delivery {
+    uint32_t number; /* of a share its lease, of what is kept its flight; else 0 */
+    bool again;      /* the receiver wants it again, or of what is shared somebody */
+    bool placed;     /* of what is neither: it is in the log there */
+    uint64_t partition, offset;
+};
+
 /* transaction.c */
 enum { AMQP_TRANSACTIONAL = 0x34 };
 void amqp_coordinate(struct amqp_link *link, pn_delivery_t *delivery, struct span bytes);
@@ -281,6 +292,8 @@ enum status amqp_transaction_send(struct amqp_link *link, pn_delivery_t *deliver
 /* A delivery within a transaction cannot be read: so the transaction cannot be committed. */
 void amqp_transaction_fail(struct amqp_link *link, pn_delivery_t *delivery, enum status why);
 void amqp_transaction_settle(struct amqp_link *link, pn_delivery_t *delivery, uint32_t slot);
+void amqp_transaction_settle_topic(struct amqp_link *link, pn_delivery_t *delivery,
+                                   struct amqp_topic_delivery *topic);
 
 /* topic.c */
 void amqp_topic_open(struct amqp_link *link, struct span filter);
@@ -289,6 +302,11 @@ void amqp_topic_recover(struct amqp_link *link);
 void amqp_topic_close(struct amqp_link *link);
 void amqp_topic_flow(struct amqp_link *link, bool drain);
 void amqp_topic_settled(struct amqp_link *link, pn_delivery_t *delivery);
+/* What its receiver has made of it takes effect; stored: it has already, where it is kept. */
+void amqp_topic_over(struct amqp_link *link, const struct amqp_topic_delivery *topic, bool stored);
+/* It was not settled after all, though its receiver does not have it any more. */
+void amqp_topic_return(struct amqp_link *link, const struct amqp_topic_delivery *topic);
+void amqp_number_set(pn_delivery_t *delivery, uint32_t number); /* as when it was sent */
 /* The session or, NULL, the connection has gone, and what was to last as long goes too. */
 void amqp_subscribers_end(struct amqp_connection *connection, const pn_session_t *session);
 void amqp_subscribers_stolen(struct amqp_connection *connection);

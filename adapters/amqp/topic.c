@@ -6,6 +6,13 @@
 #include "core/broker/topic.h"
 
 enum { VARIANT_SETTLED, VARIANT_UNSETTLED, UNSETTLED_MAX = LIMIT_CLIENT_CREDIT };
+enum { TAG_COUNTED = 9, TAG_PLACED = 25 };
+
+/* A record that comes again. */
+struct again {
+    struct link link;
+    uint64_t partition, offset;
+};
 
 static struct amqp_subscriber *subscriber_of(struct client *client)
 {
@@ -31,20 +38,37 @@ static struct blob *topic_encode(uint32_t variant, const struct record *record)
 }
 
 /* What the broker knows a delivery by is kept with it, plus one: none is NULL. */
-static pn_delivery_t *send(struct amqp_link *link, struct blob *frame, struct span tag,
-                           bool settled, uint32_t number)
+void amqp_number_set(pn_delivery_t *delivery, uint32_t number)
+{
+    pn_delivery_set_context(delivery, (void *)((uintptr_t)number + 1));
+}
+
+static void send(struct amqp_link *link, struct blob *frame, struct span tag, bool settled,
+                 uint32_t number)
 {
     pn_delivery_t *delivery = pn_delivery(link->pn, pn_dtag((const char *)tag.data, tag.size));
     pn_link_send(link->pn, (const char *)frame->bytes, frame->size);
     if (settled) {
         pn_delivery_settle(delivery);
     } else {
-        pn_delivery_set_context(delivery, (void *)((uintptr_t)number + 1));
+        amqp_number_set(delivery, number);
         link->subscriber->unsettled++;
     }
     pn_link_advance(link->pn);
     amqp_wake(link->connection);
-    return delivery;
+}
+
+/* The tag of what nobody keeps is new each time; it says where the record is, if that is known. */
+static struct span tag_write(struct amqp_link *link, const struct again *place,
+                             uint8_t tag[TAG_PLACED])
+{
+    tag[0] = 't';
+    store_u64(tag + 1, link->tag++);
+    if (place == NULL)
+        return span_of(tag, TAG_COUNTED);
+    store_u64(tag + TAG_COUNTED, place->partition);
+    store_u64(tag + TAG_COUNTED + 8, place->offset);
+    return span_of(tag, TAG_PLACED);
 }
 
 static void topic_deliver(struct client *client, struct subscription *subscription,
@@ -54,16 +78,17 @@ static void topic_deliver(struct client *client, struct subscription *subscripti
     struct amqp_link *link = subscriber->link;
     bool settled = variant == VARIANT_SETTLED;
     uint32_t number = !settled && subscription->shared ? subscription->lease : 0;
-    uint8_t tag[9] = {'t'};
-    (void)record;
+    bool placed = !settled && !subscription->shared && (record->attributes & RECORD_RECALLED) == 0;
+    struct again place = {.partition = subscription->shown_partition,
+                          .offset = subscription->shown_offset};
+    uint8_t tag[TAG_PLACED];
     if (link == NULL || (pn_link_state(link->pn) & PN_LOCAL_UNINIT)) /* at most once, so early */
         return;
     if (settled)
         client_spend(client); /* the broker took none, but the link's is one less */
     if (subscription->shared)
         subscriber->shared = subscription;
-    store_u64(tag + 1, link->tag++);
-    send(link, frame, span_of(tag, sizeof tag), settled, number);
+    send(link, frame, tag_write(link, placed ? &place : NULL, tag), settled, number);
 }
 
 /* A tag names the record, so that it is the same when the record comes again. */
@@ -123,11 +148,19 @@ static const struct client_ops topic_ops = {
 
 /* ------------------------------------------------ credit and outcomes */
 
-/* The link's credit, as long as not too much is unsettled; none before its attach is answered. */
+static void recall(struct amqp_subscriber *subscriber);
+
+/* The link's credit, as long as not too much is unsettled; none before its attach is answered, and
+ * while something comes again. */
 static void allow(struct amqp_subscriber *subscriber)
 {
     if (pn_link_state(subscriber->link->pn) & PN_LOCAL_UNINIT)
         return;
+    if (!list_is_empty(&subscriber->again)) {
+        client_allow(&subscriber->client, 0);
+        recall(subscriber);
+        return;
+    }
     int credit = pn_link_credit(subscriber->link->pn);
     uint32_t unsettled = subscriber->unsettled;
     uint32_t room = unsettled < UNSETTLED_MAX ? UNSETTLED_MAX - unsettled : 0;
@@ -140,9 +173,80 @@ void amqp_topic_flow(struct amqp_link *link, bool drain)
 {
     link->draining = drain && pn_link_credit(link->pn) > 0;
     allow(link->subscriber);
-    if (link->draining)
+    if (link->draining && list_is_empty(&link->subscriber->again))
         client_drain(&link->subscriber->client);
 }
+
+/* ------------------------------------------------ what comes again */
+
+static void send_again(struct amqp_link *link, const struct again *again)
+{
+    const struct broker_recall *recall = &link->subscriber->recall;
+    uint8_t tag[TAG_PLACED];
+    struct record record;
+    batch_record(recall->batch, recall->index, &record);
+    struct blob *frame = topic_encode(VARIANT_UNSETTLED, &record);
+    if (frame != NULL)
+        send(link, frame, tag_write(link, again, tag), false, 0);
+    blob_unref(frame);
+}
+
+static void recalled(struct request *request, enum status status)
+{
+    struct amqp_subscriber *subscriber =
+        container_of(request, struct amqp_subscriber, recall.request);
+    struct amqp_link *link = subscriber->link;
+    subscriber->recalling = false;
+    if (link == NULL) {
+        batch_unref(subscriber->recall.batch);
+        amqp_subscriber_free(subscriber);
+        return;
+    }
+    bool has_credit = pn_link_credit(link->pn) > 0;
+    bool read = status == STATUS_OK || status == STATUS_NOT_FOUND || status == STATUS_DENIED;
+    if (read && has_credit) {
+        struct again *again = container_of(list_pop(&subscriber->again), struct again, link);
+        if (status == STATUS_OK)
+            send_again(link, again);
+        heap_free(again);
+    }
+    batch_unref(subscriber->recall.batch);
+    if (read && has_credit) /* else the next flow of the receiver tries again */
+        allow(subscriber);
+    if (link->draining && (list_is_empty(&subscriber->again) || pn_link_credit(link->pn) <= 0))
+        client_drain(&subscriber->client);
+}
+
+static void recall(struct amqp_subscriber *subscriber)
+{
+    if (subscriber->recalling || pn_link_credit(subscriber->link->pn) <= 0)
+        return;
+    const struct again *first = container_of(list_first(&subscriber->again), struct again, link);
+    subscriber->recall = (struct broker_recall){
+        .client = &subscriber->client, .partition = first->partition, .offset = first->offset};
+    request_init(&subscriber->recall.request, amqp_loop(subscriber->connection), recalled);
+    subscriber->recalling = true;
+    broker_recall(&subscriber->recall);
+}
+
+void amqp_topic_return(struct amqp_link *link, const struct amqp_topic_delivery *topic)
+{
+    struct amqp_subscriber *subscriber = link->subscriber;
+    subscriber->unsettled--;
+    if (subscriber->shared != NULL) {
+        broker_share_again(subscriber->shared, topic->number);
+    } else if (topic->number != 0) {
+        broker_again(&subscriber->client, topic->number);
+    } else if (topic->placed) {
+        struct again *again = heap_new(sizeof *again);
+        again->partition = topic->partition;
+        again->offset = topic->offset;
+        list_push(&subscriber->again, &again->link);
+    }
+    allow(subscriber);
+}
+
+/* ------------------------------------------------ outcomes */
 
 /* True: the receiver wants it again, or of what is shared somebody; of what is neither there is no
  * more than this. */
@@ -154,37 +258,60 @@ static bool is_wanted_again(pn_delivery_t *delivery)
            (state == PN_MODIFIED && !pn_disposition_is_undeliverable(remote));
 }
 
-void amqp_topic_settled(struct amqp_link *link, pn_delivery_t *delivery)
+void amqp_topic_over(struct amqp_link *link, const struct amqp_topic_delivery *topic, bool stored)
 {
     struct amqp_subscriber *subscriber = link->subscriber;
-    uintptr_t context = (uintptr_t)pn_delivery_get_context(delivery);
-    if (pn_delivery_remote_state(delivery) == PN_RECEIVED ||
-        (pn_delivery_remote_state(delivery) == 0 && !pn_delivery_settled(delivery)))
-        return;
-    if (pn_delivery_remote_state(delivery) == AMQP_TRANSACTIONAL) { /* what groups lease only */
+    subscriber->unsettled--;
+    if (subscriber->shared != NULL && topic->again)
+        broker_share_again(subscriber->shared, topic->number);
+    else if (subscriber->shared != NULL)
+        broker_share_settled(subscriber->shared, topic->number);
+    else if (topic->number != 0 && topic->again)
+        broker_again(&subscriber->client, topic->number);
+    else if (topic->number != 0 && !stored)
+        broker_settled(&subscriber->client, topic->number);
+    allow(subscriber);
+}
+
+static void settled_within(struct amqp_link *link, pn_delivery_t *delivery,
+                           struct amqp_topic_delivery *topic)
+{
+    struct amqp_subscriber *subscriber = link->subscriber;
+    pn_delivery_tag_t tag = pn_delivery_tag(delivery);
+    if (subscriber->shared != NULL && broker_share_is_kept(subscriber->shared, topic->number)) {
         amqp_transaction_fail(link, delivery, STATUS_UNSUPPORTED);
-        amqp_subscriber_refuse(subscriber, amqp_condition_of(STATUS_UNSUPPORTED),
-                               "deliveries of topics cannot be settled in transactions",
-                               STATUS_UNSUPPORTED);
+        amqp_subscriber_refuse(
+            subscriber, amqp_condition_of(STATUS_UNSUPPORTED),
+            "deliveries of durable shared subscriptions cannot be settled in transactions",
+            STATUS_UNSUPPORTED);
         return;
     }
-    bool again = is_wanted_again(delivery);
+    if (subscriber->shared == NULL && topic->number == 0 && tag.size == TAG_PLACED) {
+        const uint8_t *place = (const uint8_t *)tag.start + TAG_COUNTED;
+        topic->placed = true;
+        topic->partition = load_u64(place);
+        topic->offset = load_u64(place + 8);
+    }
     pn_delivery_set_context(delivery, NULL);
-    pn_delivery_update(delivery, pn_delivery_remote_state(delivery));
-    pn_delivery_settle(delivery);
-    if (context == 0)
+    amqp_transaction_settle_topic(link, delivery, topic);
+}
+
+void amqp_topic_settled(struct amqp_link *link, pn_delivery_t *delivery)
+{
+    uintptr_t context = (uintptr_t)pn_delivery_get_context(delivery);
+    uint64_t state = pn_delivery_remote_state(delivery);
+    if (context == 0 || state == PN_RECEIVED || (state == 0 && !pn_delivery_settled(delivery)))
         return;
-    uint32_t number = (uint32_t)(context - 1);
-    subscriber->unsettled--;
-    if (subscriber->shared != NULL && again)
-        broker_share_again(subscriber->shared, number);
-    else if (subscriber->shared != NULL)
-        broker_share_settled(subscriber->shared, number);
-    else if (number != 0 && again)
-        broker_again(&subscriber->client, number);
-    else if (number != 0)
-        broker_settled(&subscriber->client, number);
-    allow(subscriber);
+    struct amqp_topic_delivery topic = {.number = (uint32_t)(context - 1),
+                                        .again = is_wanted_again(delivery)};
+    if (state == AMQP_TRANSACTIONAL) {
+        settled_within(link, delivery, &topic);
+        return;
+    }
+    pn_delivery_set_context(delivery, NULL);
+    pn_delivery_update(delivery, state);
+    pn_delivery_settle(delivery);
+    amqp_topic_over(link, &topic, false);
 }
 
 void amqp_subscribers_drained(struct amqp_connection *connection)
@@ -219,8 +346,11 @@ void amqp_subscriber_free(struct amqp_subscriber *subscriber)
         return; /* first it has to be attached */
     amqp_claim_end(subscriber);
     client_close(&subscriber->client);
-    if (subscriber->pending)
+    if (subscriber->pending || subscriber->recalling)
         return; /* its request comes back first */
+    struct link *again;
+    while ((again = list_pop(&subscriber->again)) != NULL)
+        heap_free(container_of(again, struct again, link));
     subscriber->connection->subscriber_count--;
     link_remove(&subscriber->of_connection);
     selector_unref(subscriber->item.selector);
@@ -296,6 +426,7 @@ static struct amqp_subscriber *subscriber_new(struct amqp_link *link)
     subscriber->connection = connection;
     subscriber->link = link;
     subscriber->session = link->session;
+    list_init(&subscriber->again);
     connection->subscriber_count++;
     connection_hold(connection);
     list_push(&connection->subscribers, &subscriber->of_connection);

@@ -13,13 +13,18 @@
 
 enum { DECLARE = 0x31, DISCHARGE = 0x32, DECLARED = 0x33, STATE_BYTES_MAX = 1024 };
 
-/* A lease that the transaction settles. */
+/* A delivery that the transaction settles. */
 struct settlement {
     struct link of_transaction;
     struct amqp_link *link;  /* a reference */
     pn_delivery_t *delivery; /* still to be settled by us; NULL: the receiver has done it */
-    uint32_t slot;
-    unsigned outcome; /* its code; 0: none was named */
+    unsigned outcome;        /* its code; 0: none was named */
+    bool of_topic;
+    bool held; /* of a topic: a session or share has it, so that it may go elsewhere */
+    union {
+        uint32_t slot; /* of a lease */
+        struct amqp_topic_delivery topic;
+    };
 };
 
 struct amqp_transaction {
@@ -61,6 +66,34 @@ static void transaction_free(struct amqp_transaction *transaction)
     heap_free(transaction);
 }
 
+static bool is_settled(const struct settlement *settlement)
+{
+    return settlement->delivery == NULL || pn_delivery_settled(settlement->delivery);
+}
+
+/* False: it stays with the receiver. */
+static bool give_back_one(const struct settlement *settlement, enum settle_outcome outcome)
+{
+    struct amqp_link *link = settlement->link;
+    if (settlement->of_topic && is_settled(settlement))
+        amqp_topic_return(link, &settlement->topic);
+    else if (settlement->of_topic)
+        amqp_number_set(settlement->delivery, settlement->topic.number);
+    else if (is_settled(settlement))
+        consumer_settle(link->consumer, settlement->slot, outcome, 0, 0);
+    else
+        amqp_slot_set(settlement->delivery, settlement->slot);
+    return is_settled(settlement);
+}
+
+/* What its link had, others have; and so it will be when the connection goes. */
+static bool has_left(const struct settlement *settlement)
+{
+    const struct amqp_link *link = settlement->link;
+    return settlement->of_topic ? link->subscriber == NULL || link->connection->state != AMQP_UP
+                                : link->consumer == NULL;
+}
+
 /* What was settled within it was not: what the receiver still holds stays with it, the rest may
  * come again; tried: that counts as a failed try, unless the connection was lost. A link that has
  * gone has given its leases back. */
@@ -72,13 +105,8 @@ static void give_back(struct amqp_transaction *transaction, bool tried)
     {
         const struct settlement *settlement = container_of(at, struct settlement, of_transaction);
         pn_delivery_t *delivery = settlement->delivery;
-        if (settlement->link->consumer == NULL)
+        if (has_left(settlement) || !give_back_one(settlement, outcome))
             continue;
-        if (delivery != NULL && !pn_delivery_settled(delivery)) {
-            amqp_slot_set(delivery, settlement->slot);
-            continue;
-        }
-        consumer_settle(settlement->link->consumer, settlement->slot, outcome, 0, 0);
         if (delivery != NULL) /* it was settled behind the state that took part */
             pn_delivery_settle(delivery);
     }
@@ -124,9 +152,12 @@ static void take(struct amqp_transaction *transaction)
     list_each(at, &transaction->settlements)
     {
         const struct settlement *settlement = container_of(at, struct settlement, of_transaction);
-        if (settlement->link->consumer == NULL)
+        if (has_left(settlement))
             continue;
-        consumer_forget(settlement->link->consumer, settlement->slot);
+        if (settlement->of_topic)
+            amqp_topic_over(settlement->link, &settlement->topic, true);
+        else
+            consumer_forget(settlement->link->consumer, settlement->slot);
         if (settlement->delivery != NULL) {
             put_state(transaction, settlement->delivery, settlement->outcome);
             pn_delivery_settle(settlement->delivery);
@@ -207,6 +238,23 @@ static void declare(struct amqp_link *link, pn_delivery_t *delivery)
     amqp_wake(connection);
 }
 
+/* What sessions keep becomes part of the commit; what went with its link has gone to others. */
+static void add_kept(struct amqp_transaction *transaction)
+{
+    list_each(at, &transaction->settlements)
+    {
+        const struct settlement *settlement = container_of(at, struct settlement, of_transaction);
+        const struct amqp_subscriber *subscriber = settlement->link->subscriber;
+        if (!settlement->of_topic || !settlement->held)
+            continue;
+        if (subscriber == NULL)
+            broker_refuse_within(&transaction->broker, STATUS_STALE);
+        else if (subscriber->shared == NULL && !settlement->topic.again)
+            broker_settle_kept_within(&transaction->broker, &subscriber->client,
+                                      settlement->topic.number);
+    }
+}
+
 static void discharge(struct amqp_link *link, pn_delivery_t *delivery, struct span id, bool fail)
 {
     struct amqp_transaction *transaction = transaction_by_id(link->connection, id);
@@ -217,6 +265,7 @@ static void discharge(struct amqp_link *link, pn_delivery_t *delivery, struct sp
         answer(link, delivery, NULL, NULL);
     } else {
         transaction->discharge = delivery;
+        add_kept(transaction);
         broker_commit(&transaction->broker);
     }
 }
@@ -370,18 +419,42 @@ static enum settle_outcome outcome_of(const struct amqp_value *outcome, unsigned
     }
 }
 
-void amqp_transaction_settle(struct amqp_link *link, pn_delivery_t *delivery, uint32_t slot)
+/* The transaction that the receiver has settled the delivery in; NULL: there is none, and the link
+ * has been refused. */
+static struct amqp_transaction *settled_in(struct amqp_link *link, pn_delivery_t *delivery,
+                                           char state[STATE_BYTES_MAX], struct amqp_value *outcome)
 {
-    char state[STATE_BYTES_MAX];
-    struct amqp_value id, outcome;
+    struct amqp_value id;
     struct amqp_transaction *transaction = NULL;
-    if (state_read(pn_delivery_remote(delivery), state, &id, &outcome))
+    if (state_read(pn_delivery_remote(delivery), state, &id, outcome))
         transaction = transaction_by_id(link->connection, id.bytes);
     if (transaction == NULL) {
         amqp_count_refusal(STATUS_NOT_FOUND);
         amqp_link_refuse(link, "amqp:transaction:unknown-id", "there is no such transaction");
-        return;
     }
+    return transaction;
+}
+
+static struct settlement *settlement_new(struct amqp_transaction *transaction,
+                                         struct amqp_link *link, pn_delivery_t *delivery,
+                                         unsigned outcome)
+{
+    struct settlement *settlement = heap_new(sizeof *settlement);
+    settlement->link = link;
+    link->refs++;
+    settlement->outcome = outcome;
+    settlement->delivery = pn_delivery_settled(delivery) ? NULL : delivery;
+    list_push(&transaction->settlements, &settlement->of_transaction);
+    return settlement;
+}
+
+void amqp_transaction_settle(struct amqp_link *link, pn_delivery_t *delivery, uint32_t slot)
+{
+    char state[STATE_BYTES_MAX];
+    struct amqp_value outcome;
+    struct amqp_transaction *transaction = settled_in(link, delivery, state, &outcome);
+    if (transaction == NULL)
+        return;
     unsigned code;
     enum settle_outcome settled_as = outcome_of(&outcome, &code);
     enum status status = broker_settle_within(&transaction->broker,
@@ -390,13 +463,32 @@ void amqp_transaction_settle(struct amqp_link *link, pn_delivery_t *delivery, ui
         amqp_link_refuse_status(link, status);
         return;
     }
-    struct settlement *settlement = heap_new(sizeof *settlement);
-    settlement->link = link;
-    link->refs++;
+    struct settlement *settlement = settlement_new(transaction, link, delivery, code);
     settlement->slot = slot;
-    settlement->outcome = code;
-    settlement->delivery = pn_delivery_settled(delivery) ? NULL : delivery;
-    list_push(&transaction->settlements, &settlement->of_transaction);
+    if (settlement->delivery == NULL)
+        pn_delivery_settle(delivery);
+}
+
+void amqp_transaction_settle_topic(struct amqp_link *link, pn_delivery_t *delivery,
+                                   struct amqp_topic_delivery *topic)
+{
+    char state[STATE_BYTES_MAX];
+    struct amqp_value outcome;
+    bool flags[2];
+    struct amqp_transaction *transaction = settled_in(link, delivery, state, &outcome);
+    if (transaction == NULL)
+        return;
+    unsigned code = outcome_read(&outcome, flags);
+    enum status status = broker_part_within(&transaction->broker, sizeof(struct settlement));
+    if (status != STATUS_OK) {
+        amqp_link_refuse_status(link, status);
+        return;
+    }
+    topic->again = code == 0 || code == PN_RELEASED || (code == PN_MODIFIED && !flags[1]);
+    struct settlement *settlement = settlement_new(transaction, link, delivery, code);
+    settlement->of_topic = true;
+    settlement->held = link->subscriber->shared != NULL || topic->number != 0;
+    settlement->topic = *topic;
     if (settlement->delivery == NULL)
         pn_delivery_settle(delivery);
 }

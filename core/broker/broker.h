@@ -382,12 +382,13 @@ struct subscription {
     uint32_t identifier;       /* adapter's own (for example a subscription identifier) */
     bool no_local;             /* not what this client published itself */
     bool retain_as_published;
+    uint64_t shown_partition, shown_offset; /* the last stored record it was served; deliver(): this
+                                             * one, if it is stored and not RECORD_RECALLED */
     bool
         shared; /* deliver(): unless at most once, lease says what broker_share_settled() is told */
     struct selector *selector; /* NULL: all that the filter matches */
     /* Below: the broker's. */
-    struct link of_entry;                   /* this and the next line: at each delivery */
-    uint64_t shown_partition, shown_offset; /* the last stored record it was served */
+    struct link of_entry; /* this and the next line: at each delivery */
     struct link of_client;
     struct subscription_floor *floors;
     uint64_t number; /* of this client; never used again */
@@ -445,6 +446,24 @@ enum status broker_unsubscribe_shared(struct client *client, struct span share, 
 void broker_share_settled(struct subscription *subscription, uint32_t lease);
 /* Likewise, but it goes to a member again, before anything else. Not of exactly once. */
 void broker_share_again(struct subscription *subscription, uint32_t lease);
+/* Is it stored that the delivery is under way? */
+bool broker_share_is_kept(const struct subscription *subscription, uint32_t lease);
+
+/* A record that a subscription was shown, for a delivery that comes again. The client is there
+ * until done(), but may be closed. Ends with OK; NOT_FOUND: it has gone, or has expired; DENIED;
+ * CANCELED; or what reading it says. */
+struct broker_recall {
+    struct request request; /* home: the client's loop */
+    const struct client *client;
+    uint64_t partition, offset;
+    /* Out, with OK: where it is; a reference for the caller. */
+    struct batch *batch;
+    uint32_t index;
+    /* Below: the broker's. */
+    struct broker_worker *worker;
+    struct log_read read;
+};
+void broker_recall(struct broker_recall *recall);
 
 /* The retained records that match filter, behind that of topic after: show() comes for each, in no
  * particular but always the same order, until it answers false; then done(). The client must stay.
@@ -504,6 +523,9 @@ struct broker_transaction {
     struct list messages;
     struct unit_settlement *settlements;
     uint32_t message_count, settlement_count, settlement_capacity;
+    struct kept_settlement *kept;
+    uint32_t kept_count, kept_capacity;
+    uint32_t part_count; /* that the adapter keeps */
     size_t bytes;
     enum status failure; /* OK, or why it cannot be committed any more */
     bool committing;
@@ -524,10 +546,16 @@ void broker_refuse_within(struct broker_transaction *transaction, enum status st
 enum status broker_settle_within(struct broker_transaction *transaction,
                                  const struct receipt *receipt, enum settle_outcome outcome,
                                  uint32_t delay_ms);
-/* Ends with OK: all of it is durable. STALE: a lease had run out. Else with what stands against one
- * part, as it would be answered outside of a transaction; BUSY: also where a part would have to
- * wait for another transaction. Then nothing was done, and the leases are as they were.
- * STORAGE_FAILED: nobody knows. */
+/* A part that the adapter keeps, in so many bytes: it counts as the others do. */
+enum status broker_part_within(struct broker_transaction *transaction, size_t bytes);
+/* In the turn of the commit, after a part was counted for it: a delivery of a kept session of that
+ * client, on the same worker, is over with the commit, as by broker_settled(). */
+void broker_settle_kept_within(struct broker_transaction *transaction, const struct client *client,
+                               uint32_t number);
+/* Ends with OK: all of it is durable. STALE: a lease had run out, a session has another client.
+ * Else with what stands against one part, as it would be answered outside of a transaction; BUSY:
+ * also where a part would have to wait for another transaction. Then nothing was done, and the
+ * leases are as they were. STORAGE_FAILED: nobody knows. */
 void broker_commit(struct broker_transaction *transaction);
 void broker_roll_back(struct broker_transaction *transaction); /* before the commit */
 

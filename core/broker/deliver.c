@@ -140,10 +140,14 @@ enum deliver_result deliver_to(struct subscription *subscription, const struct r
 enum deliver_result deliver_stored(struct subscription *subscription, uint64_t partition,
                                    const struct record *record, struct frame_cache *cache)
 {
+    uint64_t before_partition = subscription->shown_partition;
+    uint64_t before_offset = subscription->shown_offset;
+    subscription->shown_partition = partition;
+    subscription->shown_offset = record->offset;
     enum deliver_result result = deliver_to(subscription, record, cache);
-    if (result != DELIVER_FULL) {
-        subscription->shown_partition = partition;
-        subscription->shown_offset = record->offset;
+    if (result == DELIVER_FULL) {
+        subscription->shown_partition = before_partition;
+        subscription->shown_offset = before_offset;
     }
     return result;
 }

@@ -42,6 +42,20 @@ struct flight {
     bool again;               /* to be sent again */
     bool returned;            /* of a share: a row says so (share_rows.h) */
     bool reserved;            /* likewise: that a member without a session has it, exactly once */
+    bool in_unit; /* over, if the unit is stored: nothing else becomes of it till then */
+};
+
+/* Flights that are over with a unit, which is stored with the row of position and flights. Ends
+ * with what the unit ends with; the part is the caller's again then. */
+struct session_unit {
+    struct request request; /* home: the session's loop */
+    uint64_t unit;
+    uint32_t part_count;
+    uint32_t *numbers; /* borrowed until done() */
+    uint32_t count;
+    /* Below: the session's. */
+    struct log_rows refusal;
+    bool sent;
 };
 
 /* A lease that ends with a write. */
@@ -101,6 +115,7 @@ struct session {
     struct storage_row write_row;
     uint8_t write_key[SESSION_STATE_KEY];
     struct buf write_value;
+    struct session_unit *unit; /* the write under way is a part of it, or the next one; or NULL */
     struct storage_row *aside; /* with rows of shares behind it; NULL: there are none */
     uint32_t aside_count;
     bool writing, dirty, urgent;
@@ -179,8 +194,9 @@ void session_keep(struct session *session,
 /* session_write.c */
 void session_write_init(struct session *session);
 void session_touch(struct session *session); /* position or flights changed: stored in a while */
-void session_write_now(struct session *session); /* at the end of the turn */
-void session_pay(struct session *session);       /* what is held only for want of credit goes out */
+void session_write_now(struct session *session);  /* at the end of the turn */
+void session_write_unit(struct session *session); /* its unit's part; no write is under way */
+void session_pay(struct session *session); /* what is held only for want of credit goes out */
 /* Encodes position and flights. */
 void session_encode(struct session *session, struct buf *to);
 void session_free_frames(struct session *session);
@@ -191,6 +207,15 @@ struct storage_row *session_rows_add(struct session_rows *rows, enum storage_cha
 void session_rows_send(struct session_rows *rows,
                        void (*done)(void *context, enum status status, uint64_t commit),
                        void *context);
+
+/* session_unit.c */
+/* It is refused with STALE where a flight is not there, or its client has gone, and with BUSY where
+ * the session has a unit: a part that waited for another unit might wait for ever. */
+void session_settle_unit(struct session *session, struct session_unit *unit);
+/* The write was its part. */
+void session_unit_end(struct session *session, const struct session_unit *unit, enum status status);
+/* The write before it is done: the unit's is next. */
+void session_unit_go_on(struct session *session);
 
 /* session_subscribe.c */
 void session_subscribe(struct broker_subscribe *subscribe);

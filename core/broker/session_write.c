@@ -19,10 +19,11 @@ void session_encode(struct session *session, struct buf *to)
     buf_clear(to);
     struct pack pack = pack_into(to);
     session_position_begin(&pack, session->position, session->marks, session->mark_count,
-                           session->in_flight);
+                           session->in_flight - (session->unit == NULL ? 0 : session->unit->count));
     for (uint32_t i = session->in_flight == 0 ? 0 : session->flights[0].next; i != 0;
          i = session->flights[i].next)
-        session_flight_encode(&pack, &session->flights[i].at);
+        if (!session->flights[i].in_unit)
+            session_flight_encode(&pack, &session->flights[i].at);
     CHECK(pack.status == STATUS_OK);
 }
 
@@ -96,16 +97,9 @@ static void tell_failure(struct session *session, enum status status)
         client->ops->end(client, status);
 }
 
-static void written(struct request *request, enum status status)
+/* The write is done, and the session has a client. */
+static void go_on(struct session *session, enum status status)
 {
-    struct session *session = container_of(request, struct session, write.request);
-    session->writing = false;
-    session_walk_written(session, status == STATUS_OK);
-    if (status == STATUS_OK)
-        worker_synced(session->worker, session->write.append.commit);
-    session_aside_end(session, status);
-    if (!session_back(session))
-        return;
     if (status == STATUS_OK) {
         covered(session);
     } else { /* nothing of it goes out; the store refuses everything, or has no room for a while */
@@ -119,6 +113,25 @@ static void written(struct request *request, enum status status)
         loop_defer(session->worker->loop, &session->write_task, LOOP_WORK);
     else if (session->dirty && !loop_timer_is_running(&session->save_timer))
         loop_timer_start(session->worker->loop, &session->save_timer, SAVE_MS);
+}
+
+static void written(struct request *request, enum status status)
+{
+    struct session *session = container_of(request, struct session, write.request);
+    struct session_unit *unit = session->unit != NULL && session->unit->sent ? session->unit : NULL;
+    session->writing = false;
+    session_walk_written(session, status == STATUS_OK);
+    if (status == STATUS_OK)
+        worker_synced(session->worker, session->write.append.commit);
+    session_aside_end(session, status);
+    if (unit != NULL)
+        session_unit_end(session, unit, status);
+    if (session->client != NULL)
+        go_on(session, status);
+    session_unit_go_on(session);
+    session_back(session);
+    if (unit != NULL)
+        unit->request.done(&unit->request, status);
 }
 
 static void write_start(struct session *session)
@@ -142,6 +155,11 @@ static void write_start(struct session *session)
         .offset_at = -1,
     };
     session->write = (struct log_rows){.rows = &session->write_row, .row_count = 1};
+    if (session->unit != NULL) {
+        session->unit->sent = true;
+        session->write.unit = session->unit->unit;
+        session->write.part_count = session->unit->part_count;
+    }
     session->walk_rows = session_walk_rows(session, &session->write_row, &session->write.row_count);
     if (session->walk_rows != NULL)
         session->write.rows = session->walk_rows;
@@ -149,6 +167,11 @@ static void write_start(struct session *session)
     request_init(&session->write.request, session->worker->loop, written);
     session->write.append.durability = DURABLE_SYNC;
     log_rows_write(session->worker->broker->log, &session->write);
+}
+
+void session_write_unit(struct session *session)
+{
+    write_start(session);
 }
 
 static void write_task(struct loop_task *task)

@@ -444,6 +444,14 @@ void broker_share_settled(struct subscription *subscription, uint32_t lease)
     share_lease_end(seat, lease, false);
 }
 
+bool broker_share_is_kept(const struct subscription *subscription, uint32_t lease)
+{
+    const struct share_seat *seat = container_of((struct subscription *)(uintptr_t)subscription,
+                                                 struct share_seat, subscription);
+    CHECK(lease < seat->lease_count && seat->leases[lease].used);
+    return seat->leases[lease].number != 0 || seat->leases[lease].kept;
+}
+
 void broker_share_again(struct subscription *subscription, uint32_t lease)
 {
     struct share_seat *seat = seat_of(subscription);

@@ -19,6 +19,12 @@ struct message {
     struct header headers[];
 };
 
+/* A delivery of a session, from the turn of the commit on until that has begun. */
+struct kept_settlement {
+    const struct client *client;
+    uint32_t number;
+};
+
 static void contents_free(struct broker_transaction *transaction)
 {
     struct link *link;
@@ -26,6 +32,9 @@ static void contents_free(struct broker_transaction *transaction)
         heap_free(container_of(link, struct message, link));
     heap_free(transaction->settlements);
     transaction->settlements = NULL;
+    heap_free(transaction->kept);
+    transaction->kept = NULL;
+    transaction->kept_count = transaction->kept_capacity = transaction->part_count = 0;
     transaction->settlement_count = transaction->settlement_capacity = 0;
     transaction->message_count = 0;
     if (transaction->client != NULL)
@@ -102,7 +111,8 @@ static enum status fail(struct broker_transaction *transaction, enum status stat
 
 static bool is_full(const struct broker_transaction *transaction)
 {
-    return transaction->message_count + transaction->settlement_count >= LIMIT_TRANSACTION_PARTS;
+    return transaction->message_count + transaction->settlement_count + transaction->part_count >=
+           LIMIT_TRANSACTION_PARTS;
 }
 
 /* ------------------------------------------------ messages */
@@ -194,6 +204,29 @@ enum status broker_settle_within(struct broker_transaction *transaction,
     return STATUS_OK;
 }
 
+enum status broker_part_within(struct broker_transaction *transaction, size_t bytes)
+{
+    CHECK(transaction->client != NULL && !transaction->committing);
+    if (is_full(transaction) || !charge(transaction, bytes))
+        return fail(transaction, STATUS_OVER_QUOTA);
+    transaction->part_count++;
+    return STATUS_OK;
+}
+
+void broker_settle_kept_within(struct broker_transaction *transaction, const struct client *client,
+                               uint32_t number)
+{
+    CHECK(transaction->client != NULL && !transaction->committing);
+    CHECK(client->worker == transaction->worker);
+    if (transaction->kept_count == transaction->kept_capacity) {
+        transaction->kept_capacity =
+            transaction->kept_capacity == 0 ? 16 : 2 * transaction->kept_capacity;
+        transaction->kept =
+            heap_resize(transaction->kept, transaction->kept_capacity * sizeof *transaction->kept);
+    }
+    transaction->kept[transaction->kept_count++] = (struct kept_settlement){client, number};
+}
+
 /* ------------------------------------------------ the end */
 
 /* What is due already is one that is due at once. */
@@ -226,6 +259,8 @@ static enum status add_all(struct broker_transaction *transaction, struct unit *
     }
     for (uint32_t i = 0; i < transaction->settlement_count && status == STATUS_OK; i++)
         status = unit_settle(unit, &transaction->settlements[i]);
+    for (uint32_t i = 0; i < transaction->kept_count && status == STATUS_OK; i++)
+        status = unit_settle_kept(unit, transaction->kept[i].client, transaction->kept[i].number);
     return status;
 }
 

@@ -17,6 +17,7 @@ struct unit;
 struct unit *unit_new(struct broker_transaction *transaction);
 enum status unit_publish(struct unit *unit, const struct publish *publish);
 enum status unit_settle(struct unit *unit, const struct unit_settlement *settlement);
+enum status unit_settle_kept(struct unit *unit, const struct client *client, uint32_t number);
 /* transaction_end() follows, once all parts have ended. False: there is nothing to send, and none
  * follows. */
 bool unit_send(struct unit *unit);

@@ -8,7 +8,7 @@ from proton.handlers import MessagingHandler, TransactionHandler
 from proton.reactor import Container
 from proton.utils import BlockingConnection
 
-from amqpwire import (DETACH, DISPOSITION, END, FLOW, TRANSFER, Described, Wire, encode, frame)
+from amqpwire import (ATTACH, DETACH, DISPOSITION, END, FLOW, TRANSFER, Described, Symbol, Wire, encode, frame)
 from gateway import run, until
 
 SECONDS = 20
@@ -258,29 +258,156 @@ def delayed_messages_wait_from_the_commit_on(running):
     assert waiting(running, "later") == 1 and bodies(running, "later") == []
 
 
-def deliveries_of_topics_have_no_part_in_it(running):
-    """The link is told, and the commit is refused."""
-    queue(running, "out")
-    wire = Wire(running.amqp_port)
-    wire.open()
-    wire.attach("s", 2, "out")
-    coordinate(wire)
-    wire.attach("r", 0, "/topics/within/t", receiver=True)
-    wire.send(frame(FLOW, [0, 1000, 0, 1000, 0, 0, 1]))
+class TopicReader:
+    """A connection with a coordinator, handle 1, a sender to the queue out, handle 2, and a receiver, handle 0."""
+
+    def __init__(self, running, source):
+        self.wire, self.sent = Wire(running.amqp_port), 0
+        self.wire.open()
+        coordinate(self.wire)
+        self.wire.attach("s", 2, "out")
+        self.wire.send(frame(ATTACH, ["r", 0, True, None, None, source, Described(0x29, [None])]))
+        self.wire.expect(ATTACH)
+        self.wire.send(frame(FLOW, [0, 1000, 0, 1000, 0, 0, 100]))
+
+    def begin(self, *settled):
+        """A transaction with a message, and the deliveries of these numbers as settled."""
+        self.identity = declare(self.wire, self.sent)
+        state = Described(0x34, [self.identity, None])
+        self.wire.send(frame(TRANSFER, [2, self.sent + 1, b"m%d" % self.sent, 0, True, False, None, state],
+                             b"\x00\x53\x75\xa0\x01x"))
+        self.sent += 2
+        for number in settled:
+            self.wire.send(settled_within(self.identity, number))
+
+    def end(self, fail=False):
+        self.wire.send(frame(TRANSFER, [1, self.sent, b"d%d" % self.sent, 0],
+                             b"\x00\x53\x77" + encode(Described(0x32, [self.identity, fail]))))
+        self.sent += 1
+
+    def commit(self):
+        self.end()
+        return b"transaction:rollback" not in self.wire.expect(DISPOSITION)
+
+    def take(self, *texts, answers=0):
+        """Deliveries with these texts come, in this order, and so many dispositions among or behind them."""
+        texts = list(texts)
+        while texts or answers > 0:
+            body = self.wire.next_frame()
+            if body[2:3] == bytes([TRANSFER]):
+                assert texts and texts.pop(0) in body, body
+            answers -= body[2:3] == bytes([DISPOSITION])
+
+    def roll_back(self, *texts):
+        """These come again."""
+        self.end(fail=True)
+        self.take(*texts, answers=1)
+
+
+def say(running, topic, *bodies):
     connection = BlockingConnection(f"amqp://127.0.0.1:{running.amqp_port}", timeout=SECONDS)
-    connection.create_sender("/topics/within/t").send(Message(body="x", durable=True))
+    sender = connection.create_sender(topic)
+    for body in bodies:
+        sender.send(Message(body=body, durable=True))
     connection.close()
-    wire.expect(TRANSFER)
-    identity = declare(wire, 0)
-    wire.send(frame(TRANSFER, [2, 1, b"m", 0, False, False, None, Described(0x34, [identity, None])],
-                    b"\x00\x53\x75\xa0\x01x"))
-    wire.expect(DISPOSITION)
-    wire.send(settled_within(identity, 0))
-    assert b"amqp:not-implemented" in wire.expect(DETACH)
-    wire.send(frame(TRANSFER, [1, 2, b"d", 0], b"\x00\x53\x77" + encode(Described(0x32, [identity, False]))))
-    assert b"amqp:transaction:rollback" in wire.expect(DISPOSITION)
-    wire.socket.close()
+
+
+def settlements_of_topics_belong_to_it(running):
+    """What nobody keeps is over with the commit; after a rollback it comes again."""
+    queue(running, "out")
+    reader = TopicReader(running, Described(0x28, ["/topics/within/t"]))
+    say(running, "/topics/within/t", "first", "second")
+    reader.take(b"first", b"second")
+    reader.begin(1, 0)
+    reader.roll_back(b"second", b"first")
+    reader.begin(2)
+    reader.wire.send(frame(DISPOSITION, [True, 3, 3, False,
+                                         Described(0x34, [reader.identity, Described(0x24, [])])]))
+    reader.roll_back(b"second")  # what was not settled stays with the receiver
+    reader.begin(3, 4)
     assert bodies(running, "out") == []
+    assert reader.commit()
+    assert len(bodies(running, "out")) == 1
+    say(running, "/topics/within/t", "third")
+    reader.take(b"third")
+    # Credit is the receiver's also for what comes again.
+    reader.begin(5)
+    reader.wire.send(frame(FLOW, [6, 1000, reader.sent, 1000, 0, 6, 0]))
+    reader.roll_back()
+    say(running, "/topics/within/t", "fourth")
+    reader.wire.send(frame(FLOW, [6, 1000, reader.sent, 1000, 0, 6, 5, None, True]))
+    reader.take(b"third", b"fourth")
+    reader.wire.expect(FLOW)  # drained
+    reader.wire.socket.close()
+
+
+def settlements_of_kept_subscriptions_are_stored_with_it(running):
+    queue(running, "out")
+    source = Described(0x28, ["/topics/within/k", 2, Symbol("never")])
+    reader = TopicReader(running, source)
+    say(running, "/topics/within/k", "first")
+    reader.take(b"first")
+    reader.begin(0)
+    running.kill9()  # before the commit
+    running.restart()
+    reader = TopicReader(running, source)
+    reader.take(b"first")
+    reader.begin(0)
+    reader.roll_back(b"first")
+    assert bodies(running, "out") == []
+    reader.begin(1)
+    assert reader.commit()
+    running.kill9()
+    running.restart()
+    assert len(bodies(running, "out")) == 1
+    reader = TopicReader(running, source)
+    say(running, "/topics/within/k", "second", "third")
+    reader.take(b"second", b"third")
+    # Whoever has gone has settled nothing, and the other transaction goes on.
+    reader.begin(0)
+    first = reader.identity
+    reader.begin(1)
+    second, reader.identity = reader.identity, first
+    reader.wire.send(frame(DETACH, [0, False]))
+    reader.wire.expect(DETACH)
+    assert not reader.commit()
+    reader.identity = second
+    assert not reader.commit()
+    assert bodies(running, "out") == []
+    reader.wire.socket.close()
+    reader = TopicReader(running, source)
+    reader.take(b"second", b"third")
+    reader.begin(1)
+    assert reader.commit()
+    reader.begin(0)
+    assert reader.commit()
+    reader.wire.socket.close()
+    assert len(bodies(running, "out")) == 2
+
+
+def settlements_of_shared_subscriptions(running):
+    """Those that live as long as their links are part of it, durable ones are refused."""
+    queue(running, "out")
+    reader = TopicReader(running, Described(0x28, ["/topics/within/s", 0, None, None, None, None, None, None, None, None,
+                                                   Symbol("shared")]))
+    say(running, "/topics/within/s", "first")
+    reader.take(b"first")
+    reader.begin(0)
+    reader.roll_back(b"first")
+    reader.begin(1)
+    assert reader.commit()
+    say(running, "/topics/within/s", "second")
+    reader.take(b"second")
+    reader.wire.socket.close()
+    reader = TopicReader(running, Described(0x28, ["/topics/within/d", 2, Symbol("never"), None, None, None, None, None,
+                                                   None, None, Symbol("shared")]))
+    say(running, "/topics/within/d", "first")
+    reader.take(b"first")
+    reader.begin(0)
+    assert b"amqp:not-implemented" in reader.wire.expect(DETACH)
+    assert not reader.commit()
+    reader.wire.socket.close()
+    assert len(bodies(running, "out")) == 1
 
 
 def a_lost_connection_rolls_back(running):
@@ -401,7 +528,8 @@ def declare(wire, number):
 
 
 if __name__ == "__main__":
-    run(a_commit_shows_all_and_a_rollback_nothing, delayed_messages_wait_from_the_commit_on, settlements_belong_to_it, owners_commit_together,
-        one_part_that_fails_refuses_all, deliveries_of_topics_have_no_part_in_it,
+    run(a_commit_shows_all_and_a_rollback_nothing, delayed_messages_wait_from_the_commit_on,
+        settlements_belong_to_it, owners_commit_together, one_part_that_fails_refuses_all, settlements_of_topics_belong_to_it,
+        settlements_of_kept_subscriptions_are_stored_with_it, settlements_of_shared_subscriptions,
         a_lost_connection_rolls_back, a_commit_that_cannot_be_is_refused,
         a_receiver_may_leave_before_its_transaction, what_is_settled_in_two_steps_is_settled_once)

@@ -2,6 +2,7 @@
 /* Transactions over a store that holds parts of them back, or cannot open a partition, and how much
  * open ones may hold. */
 #include "core/broker/worker.h"
+#include "core/log/table.h"
 #include "tests/unit/broker_rig.h"
 
 /* ------------------------------------------------ the store */
@@ -11,14 +12,18 @@ static struct gate {
     struct storage storage, *inner;
     _Atomic uint64_t partition; /* 0: everything passes */
     _Atomic(struct storage_append *) held;
-    atomic_bool closed; /* no partition can be opened */
+    atomic_bool sessions; /* it keeps the next write of a session by itself */
+    atomic_bool closed;   /* no partition can be opened */
 } gate;
 
 static void gate_append(struct storage *storage, struct storage_append *append)
 {
     (void)storage;
-    if (append->unit != 0 && append->batch_count > 0 &&
-        append->batches[0].partition == atomic_load(&gate.partition))
+    if (atomic_load(&gate.sessions) && append->unit == 0 && append->row_count == 1 &&
+        append->rows[0].key.data[0] == TABLE_SESSION_STATE)
+        atomic_store(&gate.held, append);
+    else if (append->unit != 0 && append->batch_count > 0 &&
+             append->batches[0].partition == atomic_load(&gate.partition))
         atomic_store(&gate.held, append);
     else
         gate.inner->ops->append(gate.inner, append);
@@ -27,6 +32,7 @@ static void gate_append(struct storage *storage, struct storage_append *append)
 static void gate_open(void)
 {
     atomic_store(&gate.partition, 0);
+    atomic_store(&gate.sessions, false);
     gate.inner->ops->append(gate.inner, atomic_load(&gate.held));
     atomic_store(&gate.held, NULL);
 }
@@ -279,6 +285,158 @@ static void test_nothing_stays_pending(void **state)
     rig_close();
 }
 
+/* ------------------------------------------------ kept sessions */
+
+struct kept_call {
+    struct deal *deal;
+    uint32_t numbers[2], count;
+    bool waits; /* with a part that stays at the gate */
+};
+
+static void kept_run(void *context)
+{
+    struct kept_call *call = context;
+    struct deal *deal = call->deal;
+    struct client *client = &deal->peer->client;
+    deal->transaction.client = client;
+    request_init(&deal->transaction.request, rig.loops[deal->peer->worker], deal_done);
+    CHECK(broker_begin(&deal->transaction) == STATUS_OK);
+    struct publish publish = {.guarantee = GUARANTEE_AT_LEAST_ONCE};
+    publish.queue =
+        catalog_queue_by_text(broker_catalog(client->worker), client->tenant, span_from_text("q"));
+    if (call->waits) {
+        atomic_store(&gate.partition, publish.queue->first_partition);
+        CHECK(broker_publish_within(&deal->transaction, &publish) == STATUS_OK);
+    }
+    for (uint32_t i = 0; i < call->count; i++) {
+        CHECK(broker_part_within(&deal->transaction, 100) == STATUS_OK);
+        broker_settle_kept_within(&deal->transaction, client, call->numbers[i]);
+    }
+    broker_commit(&deal->transaction);
+}
+
+static void kept_begin(struct deal *deal, struct peer *peer, uint32_t first, uint32_t second,
+                       bool waits)
+{
+    struct kept_call call = {deal, {first, second}, second == 0 ? 1 : 2, waits};
+    *deal = (struct deal){.peer = peer};
+    on(peer->worker, kept_run, &call);
+}
+
+static enum status kept_commit(struct peer *peer, uint32_t first, uint32_t second)
+{
+    struct deal deal;
+    kept_begin(&deal, peer, first, second, false);
+    rig_await(&deal.done);
+    return deal.status;
+}
+
+static uint32_t number_at(const struct peer *peer, uint32_t index)
+{
+    return peer->records[index].identifier;
+}
+
+struct settle_kept_call {
+    struct peer *peer;
+    uint32_t number;
+};
+
+static void settle_kept_run(void *context)
+{
+    struct settle_kept_call *call = context;
+    broker_settled(&call->peer->client, call->number);
+}
+
+static struct peer *kept_peer(uint32_t records)
+{
+    bool present;
+    struct peer *peer = peer_attach(1, "k", UINT32_MAX, NULL, &present);
+    assert_true(present);
+    await_records(peer, records);
+    rig_calm();
+    assert_int_equal(peer->record_count, records);
+    return peer;
+}
+
+static void kept_open(unsigned workers, struct peer **writer, uint32_t records)
+{
+    bool present;
+    uint64_t queue;
+    gate_rig_open(workers);
+    *writer = peer_new(0, "w");
+    assert_int_equal(queue_make(*writer, "q", &queue), STATUS_OK);
+    struct peer *kept = peer_attach(1, "k", UINT32_MAX, NULL, &present);
+    assert_int_equal(peer_subscribe(kept, "t", GUARANTEE_AT_LEAST_ONCE, 1), STATUS_OK);
+    publish_many(*writer, "t", GUARANTEE_AT_LEAST_ONCE, 0, records);
+    await_answers(*writer, records);
+    await_records(kept, records);
+    peer_close(kept);
+}
+
+/* What a unit settles is over with it or not at all, also when the client goes meanwhile. */
+static void test_kept(void **state)
+{
+    struct peer *writer;
+    struct deal deal;
+    kept_open(*(unsigned *)*state, &writer, 4);
+    for (uint32_t round = 0; round < 2; round++) {
+        struct peer *kept = kept_peer(round == 0 ? 4 : 3);
+        uint32_t first = number_at(kept, 0), second = number_at(kept, 1);
+        assert_int_equal(kept_commit(kept, first, 9999), STATUS_STALE);
+        assert_int_equal(kept_commit(kept, first, first), STATUS_STALE);
+        kept_begin(&deal, kept, first, 0, true);
+        await(atomic_load(&gate.held) != NULL);
+        assert_int_equal(kept_commit(kept, second, 0), STATUS_BUSY);
+        assert_int_equal(kept_commit(kept, first, 0), STATUS_BUSY);
+        peer_close(kept);
+        rig_calm();
+        assert_false(atomic_load(&deal.done));
+        if (round == 1)
+            atomic_load(&gate.held)->refused = STATUS_DENIED;
+        gate_open();
+        rig_await(&deal.done);
+        assert_int_equal(deal.status, round == 0 ? STATUS_OK : STATUS_DENIED);
+    }
+    struct peer *kept = kept_peer(3);
+    assert_int_equal(kept_commit(kept, number_at(kept, 0), number_at(kept, 2)), STATUS_OK);
+    assert_int_equal(kept_commit(kept, number_at(kept, 0), 0), STATUS_STALE);
+    publish_many(writer, "t", GUARANTEE_AT_LEAST_ONCE, 4, 1);
+    await_records(kept, 4);
+    peer_close(kept);
+    peer_close(kept_peer(2));
+    peer_close(writer);
+    rig_close();
+}
+
+/* The session is just writing by itself: its part goes behind that, or is refused when there is
+ * nobody any more. */
+static void test_kept_is_writing(void **state)
+{
+    struct peer *writer;
+    struct deal deal;
+    kept_open(*(unsigned *)*state, &writer, 4);
+    for (uint32_t round = 0; round < 2; round++) {
+        struct peer *kept = kept_peer(round == 0 ? 4 : 2);
+        struct settle_kept_call call = {kept, number_at(kept, 0)};
+        atomic_store(&gate.sessions, true);
+        on(kept->worker, settle_kept_run, &call);
+        await(atomic_load(&gate.held) != NULL);
+        kept_begin(&deal, kept, number_at(kept, 1), 0, false);
+        rig_calm();
+        assert_false(atomic_load(&deal.done));
+        if (round == 1)
+            peer_close(kept);
+        gate_open();
+        rig_await(&deal.done);
+        assert_int_equal(deal.status, round == 0 ? STATUS_OK : STATUS_STALE);
+        if (round == 0)
+            peer_close(kept);
+    }
+    peer_close(kept_peer(1));
+    peer_close(writer);
+    rig_close();
+}
+
 int main(void)
 {
     static unsigned one = 1, three = 3;
@@ -288,6 +446,9 @@ int main(void)
         cmocka_unit_test_prestate(test_worker_is_full, &one),
         cmocka_unit_test_prestate(test_nothing_stays_pending, &one),
         cmocka_unit_test_prestate(test_nothing_stays_pending, &three),
+        cmocka_unit_test_prestate(test_kept, &one),
+        cmocka_unit_test_prestate(test_kept, &three),
+        cmocka_unit_test_prestate(test_kept_is_writing, &three),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -160,6 +160,7 @@ def test_again():
             client.send(wrong)
             assert client.expect_end() == 0x82
     with Client(gateway.mqtt_port, 5).connect("c", user=USER_NAME, password=PASSWORD) as client:
+        assert client.connack.get(AUTH_METHOD) is None and client.connack.get(AUTH_DATA) is None
         client.send(auth(0x19, b""))  # CONNECT named no method
         assert client.expect_end() == 0x82
     subprocess.run([POLYLOG, "--url", "http://127.0.0.1:%d" % gateway.http_port, "--user", USER_NAME + ":" + PASSWORD,

@@ -375,7 +375,8 @@ def test_wills(gateway):
         for version in (3, 4, 5):
             for qos in (0, 1, 2):
                 client = Client(gateway.mqtt_port, version)
-                props = [(CONTENT_TYPE, b"x/y"), (USER, ("k", "v"))] if version == 5 else []
+                users = [(USER, pair) for pair in (("k", "v"), ("a", "1"), ("k", "u"), ("a", "1"))]
+                props = [(CONTENT_TYPE, b"x/y")] + users if version == 5 else []
                 client.connect("dies", will=("will/%d" % qos, "bye", qos, False, props))
                 client.close()
                 got = watcher.delivery()

@@ -27,6 +27,9 @@ def test_last_value(gateway):
         writer.publish("r/deleted", "x", 1, retain=True)
         writer.publish("r/deleted", "", 1, retain=True)
         writer.publish("r/plain", "x", 1)
+        for payload in ("not retained", ""):  # leave what is retained
+            writer.publish("r/1", payload, 1)
+            writer.publish("r/0", payload, 0)
         for version in (3, 4, 5):
             for granted in (0, 1, 2):
                 with Client(gateway.mqtt_port, version).connect("reader") as reader:

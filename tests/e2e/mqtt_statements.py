@@ -88,6 +88,12 @@ def test_client_identifiers(gateway):
     assert len(given) == 3 and None not in given
     with Client(gateway.mqtt_port, 5).connect("mine") as client:
         assert client.connack.get(ASSIGNED_ID) is None
+    keep = [(SESSION_EXPIRY, 100)]
+    with Client(gateway.mqtt_port, 5).connect("", clean=False, props=keep) as client:
+        name = client.connack.get(ASSIGNED_ID).decode()
+        client.subscribe(("a", 1))
+    with Client(gateway.mqtt_port, 5).connect(name, clean=False, props=keep) as client:
+        assert client.connack.body[0] & 1  # as if it had brought the name itself
 
 
 def test_fixed_header_bits(gateway):
@@ -173,13 +179,20 @@ def test_resubscribe_loses_nothing(gateway):
 def test_identifiers_of_the_server(gateway):
     """Not 0, and none twice while it is unanswered."""
     with Client(gateway.mqtt_port, 5).connect("i", props=[(RECEIVE_MAXIMUM, 20)]) as client:
-        client.subscribe(("i", 1))
+        client.subscribe(("i", 2))
         for i in range(40):
-            client.publish("i", "%d" % i, 1, packet_id=i + 1)
+            client.publish("i", "%d" % i, 1 + i // 2 % 2, packet_id=i + 1)
         first = [client.expect(PUBLISH) for _ in range(20)]
         assert len({got.id for got in first}) == 20 and 0 not in {got.id for got in first}
         for got in first[::2]:
-            client.ack(PUBACK, got.id)
+            client.ack(PUBACK if got.qos == 1 else PUBREC, got.id)
+            if got.qos == 2:
+                assert client.expect(PUBREL).id == got.id
+                client.ack(PUBCOMP, got.id)
+        for got in first[1::2]:
+            if got.qos == 2:  # in use until PUBCOMP
+                client.ack(PUBREC, got.id)
+                assert client.expect(PUBREL).id == got.id
         unanswered = {got.id for got in first[1::2]}
         second = [client.expect(PUBLISH) for _ in range(10)]
         assert not unanswered & {got.id for got in second}
@@ -213,8 +226,9 @@ def test_identifier_is_free_again(gateway):
 
 
 def test_no_second_sending(gateway):
-    """On a live connection nothing is sent again; a refusal of the client settles a delivery."""
-    with Client(gateway.mqtt_port, 5).connect("n", props=[(RECEIVE_MAXIMUM, 1)]) as client:
+    """On a live connection nothing is sent again; a refusal of the client settles a delivery, also for its session."""
+    keep = {"clean": False, "props": [(RECEIVE_MAXIMUM, 1), (SESSION_EXPIRY, 100)]}
+    with Client(gateway.mqtt_port, 5).connect("n", **keep) as client:
         client.subscribe(("n", 2))
         for qos, kind in ((1, PUBACK), (2, PUBREC)):
             client.publish("n", "x", qos)
@@ -225,10 +239,17 @@ def test_no_second_sending(gateway):
             client.publish("n", "y", qos)
             got = client.delivery()
             assert got.payload == b"y" and got.flags & 8 == 0
+            client.publish("n", "z", qos)
+            client.ack(kind, client.expect(PUBLISH).id, 0x80)
+        client.ping()
+    with Client(gateway.mqtt_port, 5).connect("n", **keep) as client:
+        assert client.connack.body[0] & 1
+        client.expect_silence(0.2)
 
 
 def test_expiry_after_sending(gateway):
-    """What has been sent is completed, and sent again to a session that goes on, although it has expired since."""
+    """What has been sent is completed, and sent again to a session that goes on, although it has expired since; a
+    client's exchange is completed as well."""
     keep = {"clean": False, "props": [(SESSION_EXPIRY, 100)]}
     with Client(gateway.mqtt_port, 5).connect("e", **keep) as client, \
             Client(gateway.mqtt_port, 5).connect("w") as writer:
@@ -236,7 +257,14 @@ def test_expiry_after_sending(gateway):
         writer.publish("e", "1", 2, props=[(MESSAGE_EXPIRY, 1)])
         writer.publish("e", "2", 2, props=[(MESSAGE_EXPIRY, 1)])
         first, second = client.expect(PUBLISH), client.expect(PUBLISH)
+        writer.send(publish(5, "e/other", b"3", 2, 3, props=[(MESSAGE_EXPIRY, 1)]))
+        assert writer.expect(PUBREC).reason == 0
         time.sleep(1.2)
+        writer.send(publish(5, "e/other", b"3", 2, 3, duplicate=True, props=[(MESSAGE_EXPIRY, 1)]))
+        assert writer.expect(PUBREC).reason == 0
+        writer.ack(PUBREL, 3)
+        got = writer.expect(PUBCOMP)
+        assert (got.id, got.reason) == (3, 0), got
         client.ack(PUBREC, first.id)
         assert client.expect(PUBREL).id == first.id
         client.ack(PUBCOMP, first.id)

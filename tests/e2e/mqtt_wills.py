@@ -56,6 +56,8 @@ def test_delays(gateway):
         assert sorted(late) == [b"asked", b"late", b"short-session"], late
         got = late[b"late"]
         assert got.qos == 2 and got.users() == [("k", "v")] and 58 <= got.get(MESSAGE_EXPIRY) <= 60, got
+        with Client(gateway.mqtt_port, 5).connect("late", clean=False) as again:  # its will has been published
+            assert again.connack.body[0] & 1
         watch.expect_silence(0.3)
 
 

@@ -103,10 +103,36 @@ def publish(version, topic, payload, qos=0, packet_id=1, retain=False, duplicate
     return packet(PUBLISH, flags, body + payload)
 
 
+# The reason codes that a server may send in each packet of MQTT 5.
+CODES = {
+    CONNACK: {0, *range(0x80, 0x8B), 0x8C, 0x90, 0x95, 0x97, 0x99, 0x9A, 0x9B, 0x9C, 0x9D, 0x9F},
+    PUBACK: {0, 0x10, 0x80, 0x83, 0x87, 0x90, 0x91, 0x97, 0x99},
+    PUBREC: {0, 0x10, 0x80, 0x83, 0x87, 0x90, 0x91, 0x97, 0x99},
+    PUBREL: {0, 0x92}, PUBCOMP: {0, 0x92},
+    SUBACK: {0, 1, 2, 0x80, 0x83, 0x87, 0x8F, 0x91, 0x97, 0x9E, 0xA1, 0xA2},
+    UNSUBACK: {0, 0x11, 0x80, 0x83, 0x87, 0x8F, 0x91},
+    DISCONNECT: {0, *range(0x80, 0x84), 0x87, 0x89, 0x8B, *range(0x8D, 0x91), *range(0x93, 0xA3)},
+    AUTH: {0, 0x18},
+}
+
+
 class Packet:
-    """What a broker sent. reasons: of SUBACK and UNSUBACK; reason: of the others that have one."""
+    """What a broker sent, which must be what a server may send. reasons: of SUBACK and UNSUBACK; reason: of the others
+    that have one."""
 
     def __init__(self, version, header, body):
+        self._read(version, header, body)
+        if self.type == PUBLISH:
+            assert self.qos < 3 and (self.qos or not self.flags & 8) and self.id != 0, self
+            assert "+" not in self.topic and "#" not in self.topic, self
+        else:
+            assert self.flags == (2 if self.type == PUBREL else 0), self
+        if self.type == CONNACK:
+            assert body[0] & 0xFE == 0 and not (self.reason and body[0]), self
+        if version == 5 and self.type in CODES:
+            assert set(getattr(self, "reasons", [self.reason])) <= CODES[self.type], self
+
+    def _read(self, version, header, body):
         self.type, self.flags, self.body = header >> 4, header & 15, body
         self.qos = self.flags >> 1 & 3 if self.type == PUBLISH else 0
         self.id, self.reason, self.properties, at = None, 0, [], 0
@@ -289,7 +315,7 @@ class Client:
         assert answer.id == packet_id
         if qos == 2 and answer.reason < 0x80:
             self.ack(PUBREL, packet_id)
-            self.expect(PUBCOMP)
+            assert self.expect(PUBCOMP).id == packet_id
         return answer.reason
 
     def ack(self, kind, packet_id, reason=0):

@@ -134,13 +134,12 @@ static enum deliver_result give(struct share_member *member, const struct record
     return DELIVERED;
 }
 
-/* Whose turn it is. What a row reserves is for those only that it was written for. */
-static struct share_member *next_of(const struct share *share, const struct share_ref *ref)
+struct share_member *share_next(const struct share *share, bool reserved)
 {
     list_each(link, &share->ready)
     {
         struct share_member *member = container_of(link, struct share_member, ready);
-        if (!ref->reserved || member->exact)
+        if (!reserved || member->exact)
             return member;
     }
     return NULL;
@@ -150,8 +149,7 @@ enum deliver_result share_hand(struct share *share, const struct record *record,
                                struct frame_cache *cache, const struct share_ref *ref)
 {
     struct share_member *member;
-    share->reserves = false;
-    while ((member = next_of(share, ref)) != NULL) {
+    while ((member = share_next(share, ref->reserved)) != NULL) {
         if (member->exact && ref->number != 0 && !ref->reserved &&
             record_guarantee(record) == GUARANTEE_EXACTLY_ONCE) {
             share->reserves = true;
@@ -167,6 +165,7 @@ enum deliver_result share_hand(struct share *share, const struct record *record,
         if (result != DELIVER_FULL)
             return result;
     }
+    share->reserves = false;
     return DELIVER_FULL;
 }
 

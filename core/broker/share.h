@@ -42,6 +42,7 @@ struct share {
 
     /* share_kept.c */
     uint32_t reserving;     /* flights that wait for a row */
+    uint32_t reserved;      /* flights that a row reserves, out or not */
     struct list joins;      /* wait until it is known, or made, what is kept */
     bool busy;              /* somebody waits for storage, and comes back */
     uint32_t held;          /* somebody further up needs it */
@@ -148,6 +149,8 @@ enum deliver_result share_offer(struct subscription *subscription, const struct 
 /* To the next member that can take it. FULL: there is none. */
 enum deliver_result share_hand(struct share *share, const struct record *record,
                                struct frame_cache *cache, const struct share_ref *ref);
+/* Whose turn it is; of those that take exactly once, if a row says that it is for one. */
+struct share_member *share_next(const struct share *share, bool reserved);
 /* A member that waits to take part can; or it cannot. Last call with it. */
 void share_join_end(struct share_join *join, enum status status);
 /* Nobody takes part any more, perhaps. */
@@ -174,6 +177,8 @@ enum deliver_result share_hand_kept(struct share *share, const struct record *re
                                     struct frame_cache *cache, struct share_ref ref);
 /* What its session holds back for want of a row has one. */
 void share_covered(struct client *reader);
+/* What a row reserves and nobody has is anybody's again, unless somebody can take it now. */
+void share_unreserve(struct share *share);
 /* A member gives back. */
 void share_take_back(struct share *share, const struct share_ref *refs, uint32_t count);
 /* Nobody gets what was given back. */

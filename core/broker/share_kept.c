@@ -199,6 +199,7 @@ static void subscribed(struct request *request, enum status status)
         share->durable = true;
         share->moving = false;
         broker_session_begin(&share->reader);
+        session_write_now(share->reader.session); /* what has passed so far */
     } else {
         link_remove(&join->link);
         share_join_end(join, share->keeping_item.status);
@@ -377,6 +378,8 @@ static void reserve(struct share *share, struct flight *flight, bool reserved)
 {
     flight->at.guarantee = reserved ? GUARANTEE_EXACTLY_ONCE : GUARANTEE_AT_LEAST_ONCE;
     flight->at.state = FLIGHT_HELD;
+    share->reserved -= flight->reserved;
+    flight->reserved = false;
     share->reserving++;
     session_write_now(share->reader.session);
 }
@@ -393,6 +396,7 @@ void share_covered(struct client *reader)
         flight->covered = false;
         flight->at.state = FLIGHT_SENT;
         flight->reserved = flight->at.guarantee == GUARANTEE_EXACTLY_ONCE;
+        share->reserved += flight->reserved;
         share->reserving--;
         share_return(share,
                      &(struct share_ref){.partition = flight->at.partition,
@@ -401,7 +405,25 @@ void share_covered(struct client *reader)
                                          .returned = flight->returned},
                      1);
     }
+    share_unreserve(share);
     share_go_on(share);
+}
+
+void share_unreserve(struct share *share)
+{
+    struct share_ref *refs = share->returned + share->returned_at;
+    uint32_t kept = 0;
+    if (share->reserved == 0 || share_next(share, true) != NULL)
+        return;
+    for (uint32_t i = 0; i < share->returned_count; i++) {
+        struct flight *flight =
+            refs[i].number == 0 ? NULL : &share->reader.session->flights[refs[i].number];
+        if (flight != NULL && flight->reserved)
+            reserve(share, flight, false);
+        else
+            refs[kept++] = refs[i];
+    }
+    share->returned_count = kept;
 }
 
 void share_take_back(struct share *share, const struct share_ref *refs, uint32_t count)
@@ -464,6 +486,7 @@ void share_flight_over(struct share *share, const struct share_done *done)
     /* While the position is before it, its row says that it is not to be shown again. */
     const struct share_ref *gone = ref_find(share->gone, share->gone_count, ref);
     bool passed = gone == NULL || gone->number != 0;
+    share->reserved -= flight->reserved;
     if (done->stored ? passed : flight->returned)
         session_superfluous(session, &ref);
     session_flight_end(session, flight);

@@ -122,8 +122,10 @@ static bool take_in(struct share *share, const struct log_read *read)
                first->offset >= read->offset && first->offset < batch_end(batch)) {
             if (first->offset < batch->base_offset || first->offset < read->start)
                 lose(share, *first);
-            else if (!offer(share, batch, *first))
+            else if (!offer(share, batch, *first)) {
+                share_unreserve(share);
                 return false;
+            }
             pop(share);
         }
     }

@@ -199,6 +199,49 @@ static void the_second_has_it(void **state)
     kept_rig_close();
 }
 
+/* ------------------------------------------------ exactly once, without a session */
+
+static enum status join_exactly(struct peer *peer)
+{
+    return peer_subscribe_item(peer, (struct subscribe_item){.filter = span_from_text("t"),
+                                                             .share = span_from_text("g"),
+                                                             .guarantee = GUARANTEE_EXACTLY_ONCE});
+}
+
+static void no_credit_run(void *context)
+{
+    client_set_credit(&((struct peer *)context)->client, 0);
+}
+
+/* It goes before the row is there that gives it a record: that is anybody's again, by another row,
+ * without anybody who could take it. */
+static void goes_before_its_row(void **state)
+{
+    (void)state;
+    kept_rig_open(1, 0);
+    struct peer *writer = peer_new(0, "w"), *peer = peer_new(0, "full"), *guest;
+    peer_close(member(0, "a"));
+    on(0, no_credit_run, peer);
+    assert_int_equal(share_join(peer), STATUS_OK);
+    guest = peer_new(0, "guest");
+    assert_int_equal(join_exactly(guest), STATUS_OK);
+    rig_calm();
+    store_set(NULL, is_position, 0);
+    publish_many(writer, "t", GUARANTEE_EXACTLY_ONCE, 0, 1);
+    await(count_of(&store.append_count) == 1);
+    uint32_t before = count_of(&store.position_count);
+    peer_close(guest);
+    store_goes_on();
+    await(count_of(&store.position_count) > before);
+    guest = peer_new(0, "another");
+    assert_int_equal(share_join(guest), STATUS_OK);
+    await_records(guest, 1);
+    peer_close(guest);
+    peer_close(peer);
+    peer_close(writer);
+    kept_rig_close();
+}
+
 int main(void)
 {
     static unsigned one = 1, three = 3;
@@ -211,6 +254,7 @@ int main(void)
         cmocka_unit_test(takes_part_only_by_its_rows),
         cmocka_unit_test(leaves_without_a_place_at_its_end),
         cmocka_unit_test(the_second_has_it),
+        cmocka_unit_test(goes_before_its_row),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

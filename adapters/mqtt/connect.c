@@ -317,6 +317,10 @@ void mqtt_handle_connect(struct mqtt_session *session, uint8_t header, struct sp
         mqtt_refuse(session, MQTT_REASON_CLIENT_ID_INVALID);
         return;
     }
+    if (connect.has_will && !mqtt_will_is_possible(&connect.will)) {
+        mqtt_refuse(session, MQTT_REASON_TOPIC_INVALID);
+        return;
+    }
     client_set_credit(&session->client, credit);
     session->keep_alive = connect.keep_alive;
     if (mqtt_settings.keep_alive_max > 0 && connect.version == MQTT_5 &&

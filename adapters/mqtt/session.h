@@ -117,6 +117,7 @@ void mqtt_will_keep(struct mqtt_session *session, const struct mqtt_will *will);
 /* For the broker, which copies it; NULL: there is none. */
 const struct broker_will *mqtt_will_of(struct mqtt_session *session);
 void mqtt_will_free(struct mqtt_session *session);
+bool mqtt_will_is_possible(const struct mqtt_will *will); /* something can be published there */
 
 /* auth.c. CONNECT named a method: BUSY when the client has to say more, OK when somebody has proven
  * who it is, UNSUPPORTED for a method that is not there. */

@@ -35,20 +35,46 @@ void mqtt_will_keep(struct mqtt_session *session, const struct mqtt_will *will)
     mqtt_properties_decode(list, MQTT_LIST_WILL, &kept->will.properties);
 }
 
+static bool may_be_will(const struct mqtt_address *address)
+{
+    return (address->kind == MQTT_ADDRESS_TOPIC || address->kind == MQTT_ADDRESS_QUEUE) &&
+           address->delay_ms <= LIMIT_DELAY_MS;
+}
+
+/* An address of ours is one in a will, too. */
+static void find_will(struct span topic, struct mqtt_address *address)
+{
+    if (topic.size > 0 && topic.data[0] == '$')
+        mqtt_address_of_topic(topic, address);
+    else
+        *address = (struct mqtt_address){.kind = MQTT_ADDRESS_TOPIC, .topic = topic};
+}
+
+bool mqtt_will_is_possible(const struct mqtt_will *will)
+{
+    struct mqtt_address address;
+    find_will(will->topic, &address);
+    return may_be_will(&address);
+}
+
 const struct broker_will *mqtt_will_of(struct mqtt_session *session)
 {
     struct mqtt_kept_will *kept = session->will;
+    struct mqtt_address address;
     if (kept == NULL)
         return NULL;
     const struct mqtt_will *will = &kept->will;
     struct mqtt_properties properties = will->properties;
+    find_will(will->topic, &address);
     kept->given = (struct broker_will){
-        .publish = {.topic = will->topic,
+        .publish = {.topic = address.topic,
                     .body = will->payload,
                     .guarantee = will->qos == 0   ? GUARANTEE_AT_MOST_ONCE
                                  : will->qos == 1 ? GUARANTEE_AT_LEAST_ONCE
                                                   : GUARANTEE_EXACTLY_ONCE,
-                    .retain = will->retain},
+                    .retain = will->retain,
+                    .delay_ms = address.delayed ? address.delay_ms : 0},
+        .queue = address.queue,
         .delay_s = properties.will_delay,
     };
     if (properties.present & MQTT_HAS(MESSAGE_EXPIRY)) /* counts from its publication */

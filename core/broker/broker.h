@@ -336,9 +336,11 @@ struct publish {
 /* What is published when the client, from broker_session_begin() on, goes without
  * broker_will_drop(): at once, or after a delay, unless the session goes on before that; at the
  * latest when it ends. That of a session that is kept is durable, so that it is published, or not,
- * also after a restart. Rights are looked at when it is published. */
+ * also after a restart; any other one is stored soon after. Rights are looked at when it is
+ * published. */
 struct broker_will {
-    struct publish publish; /* without answer, number and expires_at_ms */
+    struct publish publish; /* without queue, answer, number and expires_at_ms */
+    struct span queue;      /* instead of a topic: name or id, looked up when it is published */
     uint64_t expiry_ms;     /* from its publication on; 0: never */
     uint32_t delay_s;
 };

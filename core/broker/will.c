@@ -76,6 +76,16 @@ static void publish(struct last_words *words, struct stored_will *stored)
     broker_publish(&words->client, publish);
 }
 
+/* False: it is to go to a queue that is not there. */
+static bool find_queue(const struct broker_worker *worker, uint64_t tenant,
+                       struct broker_will *will)
+{
+    if (will->queue.size == 0)
+        return true;
+    will->publish.queue = catalog_queue_by_text(worker->catalog, tenant, will->queue);
+    return will->publish.queue != NULL;
+}
+
 void will_say(struct will_say *say)
 {
     struct broker_worker *worker = say->worker;
@@ -86,6 +96,8 @@ void will_say(struct will_say *say)
         principal = catalog_principal_by_name(worker->catalog, say->tenant, stored->user);
     if (!is_will || (stored->user.size > 0 && principal == NULL)) {
         say_end(say, is_will ? STATUS_DENIED : STATUS_MALFORMED);
+    } else if (!find_queue(worker, say->tenant, &stored->will)) {
+        say_end(say, STATUS_NOT_FOUND);
     } else {
         struct last_words *words = heap_new(sizeof *words);
         words->say = say;

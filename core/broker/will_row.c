@@ -6,7 +6,14 @@
 #include "core/base/reader.h"
 #include "core/log/table.h"
 
-enum { WILL_VERSION = 1, WAITING_VERSION = 1, FLAG_GUARANTEE = 3, FLAG_RETAIN = 4, FLAGS = 7 };
+enum {
+    WILL_VERSION = 1,
+    WAITING_VERSION = 1,
+    FLAG_GUARANTEE = 3,
+    FLAG_RETAIN = 4,
+    FLAG_QUEUE = 8,
+    FLAGS = 15
+};
 
 struct blob *will_encode(struct span user, const struct broker_will *will)
 {
@@ -14,14 +21,15 @@ struct blob *will_encode(struct span user, const struct broker_will *will)
     buf_init(&bytes, LIMIT_RECORD_BYTES);
     struct pack pack = pack_into(&bytes);
     const struct publish *publish = &will->publish;
-    unsigned flags = (unsigned)publish->guarantee | (publish->retain ? FLAG_RETAIN : 0u);
+    unsigned flags = (unsigned)publish->guarantee | (publish->retain ? FLAG_RETAIN : 0u) |
+                     (will->queue.size > 0 ? FLAG_QUEUE : 0u);
     pack_u8(&pack, WILL_VERSION);
     pack_u8(&pack, (uint8_t)flags);
     pack_u32(&pack, will->delay_s);
     pack_u64(&pack, will->expiry_ms);
     pack_u64(&pack, publish->delay_ms);
     pack_block(&pack, user);
-    pack_block(&pack, publish->topic);
+    pack_block(&pack, will->queue.size > 0 ? will->queue : publish->topic);
     pack_block(&pack, publish->key);
     pack_block(&pack, publish->dedup_id);
     pack_block(&pack, publish->body);
@@ -35,9 +43,10 @@ struct blob *will_encode(struct span user, const struct broker_will *will)
     return row;
 }
 
-static bool decode_head(struct reader *reader, struct broker_will *will)
+static bool decode_head(struct reader *reader, struct broker_will *will, unsigned *flags_out)
 {
     uint8_t version = reader_u8(reader), flags = reader_u8(reader);
+    *flags_out = flags;
     will->publish.guarantee = (enum guarantee)(flags & FLAG_GUARANTEE);
     will->publish.retain = (flags & FLAG_RETAIN) != 0;
     will->delay_s = reader_u32(reader);
@@ -51,7 +60,8 @@ bool will_delay(struct span row, uint32_t *delay_s)
 {
     struct broker_will will = {0};
     struct reader reader = reader_of(row);
-    bool is_will = decode_head(&reader, &will);
+    unsigned flags;
+    bool is_will = decode_head(&reader, &will, &flags);
     *delay_s = is_will ? will.delay_s : 0;
     return is_will;
 }
@@ -68,10 +78,15 @@ bool will_decode(struct span row, struct stored_will *stored)
     *stored = (struct stored_will){0};
     struct publish *publish = &stored->will.publish;
     struct reader reader = reader_of(row);
-    if (!decode_head(&reader, &stored->will))
+    unsigned flags;
+    if (!decode_head(&reader, &stored->will, &flags))
         return false;
     stored->user = reader_block(&reader);
-    publish->topic = reader_block(&reader);
+    struct span address = reader_block(&reader);
+    if (flags & FLAG_QUEUE)
+        stored->will.queue = address;
+    else
+        publish->topic = address;
     publish->key = read_optional(&reader);
     publish->dedup_id = read_optional(&reader);
     publish->body = reader_block(&reader);

@@ -5,6 +5,7 @@
 import time
 
 from gateway import run
+from rest import make
 from wire import *  # noqa: F403 - the names of the protocol
 
 KEEP = [(SESSION_EXPIRY, 100)]
@@ -163,5 +164,26 @@ def test_killed_with_them(gateway):
         watch.expect_silence(1.2)
 
 
+def test_addresses(gateway):
+    """A will is published as its PUBLISH would be: to a queue, or later."""
+    make(gateway, "alerts", None)
+    with watcher(gateway) as watch, Client(gateway.mqtt_port, 5).connect("taker") as taker:
+        taker.subscribe(("$queue/alerts", 1))
+        for version in (4, 5):
+            Client(gateway.mqtt_port, version).connect("x", will=("$queue/alerts", "gone", 1, False)).close()
+            got = taker.delivery()
+            assert (got.topic, got.payload) == ("$queue/alerts", b"gone"), got
+        began = time.monotonic()
+        Client(gateway.mqtt_port, 5).connect("x", will=("$delayed/1/will/later", "later", 1, False)).close()
+        got = watch.delivery()
+        assert (got.topic, got.payload) == ("will/later", b"later") and time.monotonic() - began >= 1, got
+        Client(gateway.mqtt_port, 5).connect("x", will=("$queue/none", "gone", 1, False)).close()
+        for address in ("$queue/alerts/$nack", "$queue/alerts/$extend", "$delayed/x/y"):
+            with Client(gateway.mqtt_port, 5).connect("x", will=(address, "x", 1, False), accept=False) as refused:
+                assert refused.expect(CONNACK).reason == 0x90, address
+        watch.expect_silence(0.1)
+        assert 'polylog_dropped_total{reason="will"} 1\n' in gateway.call("GET", "/metrics")[1]
+
+
 if __name__ == "__main__":
-    run(test_delays, test_takeover, test_kill, test_restart, test_stop, test_killed_with_them)
+    run(test_addresses, test_delays, test_takeover, test_kill, test_restart, test_stop, test_killed_with_them)

@@ -95,7 +95,8 @@ static void check_will(struct span bytes)
     CHECK(span_equal(one->topic, other->topic) && span_equal(one->key, other->key) &&
           span_equal(one->body, other->body) && one->guarantee == other->guarantee &&
           one->retain == other->retain && one->header_count == other->header_count &&
-          span_equal(one->dedup_id, other->dedup_id) && span_equal(row.user, again.user));
+          span_equal(one->dedup_id, other->dedup_id) && span_equal(row.user, again.user) &&
+          span_equal(row.will.queue, again.will.queue));
     for (uint32_t i = 0; i < one->header_count; i++)
         CHECK(span_equal(one->headers[i].name, other->headers[i].name) &&
               span_equal(one->headers[i].value, other->headers[i].value));

@@ -19,6 +19,7 @@ GOALS.update({f"sessions-q1-100-w{window}": 8 for window in (10, 20, 100)})
 GOALS.update({f"offline-{kind}-w{window}-{part}": 8
               for kind in ("1", "10", "pairs") for window in (10, 20, 100) for part in ("queue", "drain")})
 SYSTEMS = ("polylog", "mosquitto")
+BYSTANDER = ("max_us", "quiet_p99_us", "last_ms")  # of the workloads that have one
 WRONG = ("lost", "unacked", "duplicated", "reordered", "errors")
 
 
@@ -124,6 +125,11 @@ def print_notes(table, runs):
             print(f"{workload}: " + ", ".join(f"{key[:-3]} {systems['polylog'][key] / beside[key]:.2f}"
                                               for key in ("p50_us", "p99_us"))
                   + " times those of MQTT to MQTT (goal 1.5)")
+        if workload.startswith(("recall", "wills")):
+            for system, row in systems.items():
+                print(f"{workload}: {system} bystander at most {number(row['max_us'] / 1000, 1)} ms late"
+                      f" (before: p99 {number(row['quiet_p99_us'] / 1000, 1)} ms)"
+                      + (f"; the last will after {number(row['last_ms'])} ms" if "last_ms" in row else ""))
         if workload.startswith("stored"):
             for system, list_ in runs[workload].items():
                 last = list_[-1]
@@ -152,6 +158,9 @@ def save(path, table, runs, versions, machine):
             for key in ("cpu_us", "delivered_s", "p50_us", "p99_us", "rss_kb"):
                 entry[key] = None if row.get(key) is None else round(row[key], 3)
             entry["command"] = runs[workload][system][0]["command"]
+            for key in BYSTANDER:
+                if key in row:
+                    entry[key] = round(row[key], 3)
             if "rss_bytes_each" in row:
                 entry["rss_bytes_each"] = round(row["rss_bytes_each"])
             entry["machine"] = machine

@@ -5,7 +5,7 @@
 import time
 
 from gateway import run
-from rest import make
+from rest import good, make
 from wire import *  # noqa: F403 - the names of the protocol
 
 KEEP = [(SESSION_EXPIRY, 100)]
@@ -185,5 +185,20 @@ def test_addresses(gateway):
         assert 'polylog_dropped_total{reason="will"} 1\n' in gateway.call("GET", "/metrics")[1]
 
 
+def test_full(gateway):
+    """What a full queue refuses is tried again, also after a kill."""
+    make(gateway, "full", None, max_records=1, overflow="refuse")
+    with Client(gateway.mqtt_port, 5).connect("writer") as writer:
+        assert writer.publish("$queue/full", "x", 1) == 0
+        Client(gateway.mqtt_port, 5).connect("x", will=("$queue/full", "gone", 1, False)).close()
+        time.sleep(0.3)
+    gateway.kill9()
+    gateway.start()
+    with Client(gateway.mqtt_port, 5).connect("taker") as taker:
+        taker.subscribe(("$queue/full", 1))
+        good(gateway.call("POST", "/v1/default/queues/full/purge"))
+        assert taker.delivery().payload == b"gone"
+
+
 if __name__ == "__main__":
-    run(test_addresses, test_delays, test_takeover, test_kill, test_restart, test_stop, test_killed_with_them)
+    run(test_addresses, test_full, test_delays, test_takeover, test_kill, test_restart, test_stop, test_killed_with_them)

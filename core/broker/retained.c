@@ -23,6 +23,11 @@ struct bound {
     uint64_t partition, offset;
 };
 
+struct slice_topic {
+    uint64_t hash;
+    bool live; /* it came so */
+};
+
 struct retained_walk {
     enum walk_state state;
     struct broker_worker *worker;
@@ -39,13 +44,16 @@ struct retained_walk {
     unsigned asked;        /* workers that have not answered */
     struct bound *ends;    /* what was committed when the slice had been read */
     uint32_t end_count;
-    /* What came live: from where on per partition, since the walk was made, and which topics, since
-     * the slice was begun. */
+    /* What came live: from where on per partition, since the walk was made; which topics, while the
+     * slice was being read; and of the slice's topics, since then. */
     struct bound *first;
     uint32_t first_count;
     uint64_t *overtaken;
     uint32_t overtaken_count;
     bool again; /* too many: the slice is read once more */
+    struct slice_topic *topics;
+    uint32_t topic_count;
+    bool any_live; /* of these */
 };
 
 /* ------------------------------------------------ rows of what is published */
@@ -144,6 +152,8 @@ static void rows_drop(struct retained_walk *walk)
     blob_unref(walk->rows);
     walk->rows = NULL;
     walk->position = walk->seen = 0;
+    walk->overtaken_count = walk->topic_count = 0;
+    walk->again = walk->any_live = false;
 }
 
 static void walk_free(struct retained_walk *walk)
@@ -154,6 +164,7 @@ static void walk_free(struct retained_walk *walk)
     heap_free(walk->first);
     heap_free(walk->ends);
     heap_free(walk->overtaken);
+    heap_free(walk->topics);
     heap_free(walk);
 }
 
@@ -255,8 +266,6 @@ static void walk_queue(struct retained_walk *walk)
         return;
     }
     rows_drop(walk);
-    walk->overtaken_count = 0;
-    walk->again = false;
     walk->state = WALK_QUEUED;
     list_push(&worker->retained.queued, &walk->link);
     read_more(worker);
@@ -293,20 +302,54 @@ static void bound_add(struct bound **bounds, uint32_t *count, uint64_t partition
     (*bounds)[(*count)++] = (struct bound){partition, offset};
 }
 
-void retained_overtake(struct retained_walk *walk, uint64_t partition, uint64_t offset,
-                       struct span topic)
+static struct slice_topic *topic_find(const struct retained_walk *walk, uint64_t hash)
 {
-    if (walk->upto == 0 && bound_find(walk->first, walk->first_count, partition) == NULL)
-        bound_add(&walk->first, &walk->first_count, partition, offset);
-    bool reads = is_busy(walk) || walk->rows != NULL;
-    if (!reads || walk->again)
-        return;
+    for (uint32_t i = 0; i < walk->topic_count; i++)
+        if (walk->topics[i].hash == hash)
+            return &walk->topics[i];
+    return NULL;
+}
+
+static void topic_came_live(struct retained_walk *walk, uint64_t hash)
+{
+    struct slice_topic *topic = topic_find(walk, hash);
+    if (topic != NULL)
+        topic->live = walk->any_live = true;
+}
+
+static void came_while_reading(struct retained_walk *walk, uint64_t hash)
+{
     if (walk->overtaken == NULL)
         walk->overtaken = heap_array(OVERTAKEN_MAX, sizeof *walk->overtaken);
     if (walk->overtaken_count == OVERTAKEN_MAX)
         walk->again = true;
     else
-        walk->overtaken[walk->overtaken_count++] = hash_bytes(topic);
+        walk->overtaken[walk->overtaken_count++] = hash;
+}
+
+/* From now on only what concerns the slice is kept in mind. */
+static void take_topics(struct retained_walk *walk)
+{
+    struct span key, value;
+    if (walk->topics == NULL)
+        walk->topics = heap_array(SLICE_ROWS, sizeof *walk->topics);
+    for (size_t at = 0;
+         walk->topic_count < SLICE_ROWS && storage_scan_next(&walk->scan, &at, &key, &value);)
+        walk->topics[walk->topic_count++] = (struct slice_topic){.hash = retained_key_topic(key)};
+    for (uint32_t i = 0; i < walk->overtaken_count; i++)
+        topic_came_live(walk, walk->overtaken[i]);
+    walk->overtaken_count = 0;
+}
+
+void retained_overtake(struct retained_walk *walk, uint64_t partition, uint64_t offset,
+                       struct span topic)
+{
+    if (walk->upto == 0 && bound_find(walk->first, walk->first_count, partition) == NULL)
+        bound_add(&walk->first, &walk->first_count, partition, offset);
+    if (walk->rows != NULL)
+        topic_came_live(walk, hash_stable(topic));
+    else if (is_busy(walk) && !walk->again)
+        came_while_reading(walk, hash_stable(topic));
 }
 
 static bool is_behind(const struct bound *bounds, uint32_t count, const struct batch *batch)
@@ -315,19 +358,16 @@ static bool is_behind(const struct bound *bounds, uint32_t count, const struct b
     return bound != NULL && batch->base_offset >= bound->offset;
 }
 
-/* batch: the row's. */
-static bool comes_live(const struct retained_walk *walk, const struct batch *batch,
-                       struct span topic)
+/* batch: that of the row with this key. */
+static bool comes_live(const struct retained_walk *walk, const struct batch *batch, struct span key)
 {
     if (walk->upto > 0 ? batch->commit > walk->upto
                        : is_behind(walk->first, walk->first_count, batch) ||
                              is_behind(walk->ends, walk->end_count, batch))
         return true;
-    uint64_t hash = walk->overtaken_count == 0 ? 0 : hash_bytes(topic);
-    for (uint32_t i = 0; i < walk->overtaken_count; i++)
-        if (walk->overtaken[i] == hash)
-            return true;
-    return false;
+    const struct slice_topic *topic =
+        walk->any_live ? topic_find(walk, retained_key_topic(key)) : NULL;
+    return topic != NULL && topic->live;
 }
 
 /* ------------------------------------------------ showing */
@@ -352,7 +392,7 @@ static enum shown show_row(struct retained_walk *walk, struct span key, struct s
     enum shown shown = SHOWN;
     struct span filter = span_of(subscription->entry->filter, subscription->entry->filter_size);
     if (deliver_topic(&record, worker_wall_ms(worker), &topic) && topic_matches(filter, topic) &&
-        !comes_live(walk, batch, topic) &&
+        !comes_live(walk, batch, key) &&
         (walk->upto > 0 ? session_recall(subscription, batch->partition, &record, key, frames)
                         : deliver_to(subscription, &record, frames)) == DELIVER_FULL)
         shown = SHOWN_FULL;
@@ -373,8 +413,6 @@ static void walk_pause(struct retained_walk *walk)
     if (walk->rows->size <= HELD_BYTES)
         return;
     rows_drop(walk);
-    walk->overtaken_count = 0;
-    walk->again = false;
 }
 
 static void walk_continue(struct retained_walk *walk)
@@ -512,6 +550,7 @@ static void walk_ask(struct retained_walk *walk)
     struct broker *broker = walk->worker->broker;
     walk->state = WALK_ASKING;
     take_ends(walk);
+    take_topics(walk);
     for (unsigned i = 0; i < broker->worker_count; i++) {
         if (i == walk->worker->index)
             continue;

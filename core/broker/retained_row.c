@@ -55,6 +55,11 @@ size_t retained_key(uint64_t tenant, struct span topic, uint8_t *key)
     return (size_t)(at + 9 - key);
 }
 
+uint64_t retained_key_topic(struct span key)
+{
+    return key.size < 8 ? 0 : load_u64(key.data + key.size - 8);
+}
+
 void retained_value_head(uint64_t partition, uint8_t value[RETAINED_VALUE_HEAD])
 {
     memset(value, 0, RETAINED_VALUE_HEAD);

@@ -21,6 +21,8 @@ enum {
 /* topic is valid; key has room for RETAINED_KEY_MAX. Returns the key's size. */
 size_t retained_key(uint64_t tenant, struct span topic, uint8_t *key);
 
+uint64_t retained_key_topic(struct span key); /* the hash of the topic, which is hash_stable() */
+
 void retained_value_head(uint64_t partition, uint8_t value[RETAINED_VALUE_HEAD]);
 bool retained_value_partition(struct span value, uint64_t *partition); /* false: no such row */
 /* A batch of one record, with its partition, offset and commit sequence; the reference is the

@@ -193,6 +193,25 @@ bool amqp_is_text(const struct amqp_value *value)
     return value->type == AMQP_STRING || value->type == AMQP_SYMBOL;
 }
 
+uint64_t amqp_value_ms(const struct amqp_value *value)
+{
+    switch (value->type) {
+    case AMQP_UBYTE:
+    case AMQP_USHORT:
+    case AMQP_UINT:
+    case AMQP_ULONG:
+        return value->number;
+    case AMQP_BYTE:
+    case AMQP_SHORT:
+    case AMQP_INT:
+    case AMQP_LONG:
+    case AMQP_TIMESTAMP:
+        return (int64_t)value->number < 0 ? 0 : value->number;
+    default:
+        return UINT64_MAX;
+    }
+}
+
 double amqp_value_real(const struct amqp_value *value)
 {
     union {

@@ -57,6 +57,8 @@ enum { AMQP_DEPTH_MAX = 32 };
 bool amqp_values_valid(struct span items, uint32_t count);
 bool amqp_is_text(const struct amqp_value *value);      /* string or symbol */
 double amqp_value_real(const struct amqp_value *value); /* of a float or double */
+/* Milliseconds from a number of any kind; UINT64_MAX: none, to be refused. */
+uint64_t amqp_value_ms(const struct amqp_value *value);
 
 enum amqp_section {
     AMQP_SECTION_HEADER = 0x70,

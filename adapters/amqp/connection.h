@@ -98,7 +98,6 @@ struct amqp_link {
     /* Targets */
     struct buf partial; /* a delivery that has not come whole */
     uint32_t owed;      /* credit that the sender may have back */
-    bool oversized;     /* what is left of the delivery is thrown away */
     /* Sources */
     struct consumer *consumer;
     struct follower *follower;

@@ -232,26 +232,6 @@ static void read_properties(struct reading *reading, const struct amqp_message *
 
 /* ------------------------------------------------ annotations */
 
-/* Milliseconds from a number of any kind; UINT64_MAX: none, to be refused. */
-static uint64_t milliseconds_of(const struct amqp_value *value)
-{
-    switch (value->type) {
-    case AMQP_UBYTE:
-    case AMQP_USHORT:
-    case AMQP_UINT:
-    case AMQP_ULONG:
-        return value->number;
-    case AMQP_BYTE:
-    case AMQP_SHORT:
-    case AMQP_INT:
-    case AMQP_LONG:
-    case AMQP_TIMESTAMP:
-        return (int64_t)value->number < 0 ? 0 : value->number;
-    default:
-        return UINT64_MAX;
-    }
-}
-
 static enum status read_label(struct reading *reading, struct span label, char *text, size_t *size,
                               uint32_t *count)
 {
@@ -304,9 +284,9 @@ static enum status read_annotation(struct reading *reading, struct span key,
         (amqp_is_text(value) || value->type == AMQP_BINARY)) {
         publish->key = value->bytes;
     } else if (span_is(key, "x-opt-delivery-delay")) {
-        publish->delay_ms = milliseconds_of(value);
+        publish->delay_ms = amqp_value_ms(value);
     } else if (span_is(key, "x-opt-delivery-time")) {
-        uint64_t at = milliseconds_of(value), now = (uint64_t)clock_wall_ms();
+        uint64_t at = amqp_value_ms(value), now = (uint64_t)clock_wall_ms();
         publish->delay_ms = at == UINT64_MAX ? at : at > now ? at - now : 0;
     } else if (span_is(key, "x-opt-labels")) {
         return read_labels(reading, value);

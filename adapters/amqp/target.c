@@ -185,7 +185,12 @@ static void publish_message(struct amqp_link *link, pn_delivery_t *delivery, str
 static void take_request(struct amqp_link *link, pn_delivery_t *delivery, struct span bytes)
 {
     struct err err = {0};
-    enum status status = amqp_manage(link, bytes, &err);
+    bool within = pn_delivery_remote_state(delivery) == AMQP_TRANSACTIONAL;
+    enum status status =
+        within ? err_set(&err, STATUS_UNSUPPORTED, "requests cannot be part of a transaction")
+               : amqp_manage(link, bytes, &err);
+    if (within)
+        amqp_transaction_fail(link, delivery, status);
     if (status != STATUS_OK)
         amqp_count_refusal(status);
     settle(link, delivery, status, err.text);
@@ -221,6 +226,9 @@ static bool take_piece(struct amqp_link *link)
                                  ? STATUS_OVER_QUOTA
                                  : buf_append(&link->partial, scratch, (size_t)size);
         if (status != STATUS_OK) {
+            pn_delivery_t *delivery = pn_link_current(link->pn);
+            if (pn_delivery_remote_state(delivery) == AMQP_TRANSACTIONAL)
+                amqp_transaction_fail(link, delivery, status);
             amqp_link_refuse_status(link, status);
             return false;
         }

@@ -11,7 +11,9 @@
 #include "adapters/amqp/connection.h"
 #include "core/base/pack.h"
 
-enum { DECLARE = 0x31, DISCHARGE = 0x32, DECLARED = 0x33, STATE_BYTES_MAX = 1024 };
+enum { DECLARE = 0x31, DISCHARGE = 0x32, DECLARED = 0x33 };
+/* A state comes in one frame, and Proton may write it a little longer. */
+enum { STATE_BYTES_MAX = 2 * AMQP_FRAME_MAX };
 
 /* A delivery that the transaction settles. */
 struct settlement {
@@ -353,19 +355,52 @@ static bool state_read(pn_disposition_t *disposition, char bytes[STATE_BYTES_MAX
     return list.count < 2 || amqp_value_read(&at, outcome);
 }
 
-/* The outcome's code and its first two fields, which modified has. */
-static unsigned outcome_read(const struct amqp_value *outcome, bool flags[2])
+struct outcome {
+    unsigned code; /* 0: none was named */
+    /* Of modified: */
+    bool failed, undeliverable;
+    uint32_t delay_ms;
+};
+
+/* x-opt-delivery-delay among the annotations. */
+static uint32_t delay_of(const struct amqp_value *annotations)
 {
-    struct reader at = reader_of(outcome->bytes);
-    struct amqp_value descriptor, list, field;
-    flags[0] = flags[1] = false;
-    if (outcome->type != AMQP_DESCRIBED || !amqp_value_read(&at, &descriptor) ||
-        !amqp_value_read(&at, &list) || list.type != AMQP_LIST)
+    struct reader at = reader_of(annotations->bytes);
+    struct amqp_value key, value;
+    uint64_t delay_ms = 0;
+    for (uint32_t i = 0; annotations->type == AMQP_MAP && i + 1 < annotations->count; i += 2) {
+        if (!amqp_value_read(&at, &key) || !amqp_value_read(&at, &value))
+            break;
+        if (amqp_is_text(&key) && span_is(key.bytes, "x-opt-delivery-delay"))
+            delay_ms = amqp_value_ms(&value);
+    }
+    if (delay_ms == UINT64_MAX) /* no number */
         return 0;
+    return delay_ms > LIMIT_DELAY_MS ? LIMIT_DELAY_MS : (uint32_t)delay_ms;
+}
+
+static struct outcome outcome_read(const struct amqp_value *value)
+{
+    struct reader at = reader_of(value->bytes);
+    struct amqp_value descriptor, list, field;
+    struct outcome outcome = {0};
+    if (value->type != AMQP_DESCRIBED || !amqp_value_read(&at, &descriptor) ||
+        !amqp_value_read(&at, &list) || list.type != AMQP_LIST)
+        return outcome;
+    outcome.code = descriptor_of(&descriptor);
     at = reader_of(list.bytes);
-    for (uint32_t i = 0; i < 2 && i < list.count && amqp_value_read(&at, &field); i++)
-        flags[i] = field.type == AMQP_BOOLEAN && field.number != 0;
-    return descriptor_of(&descriptor);
+    for (uint32_t i = 0; i < list.count && amqp_value_read(&at, &field); i++) {
+        bool set = field.type == AMQP_BOOLEAN && field.number != 0;
+        if (outcome.code != PN_MODIFIED)
+            break;
+        if (i == 0)
+            outcome.failed = set;
+        else if (i == 1)
+            outcome.undeliverable = set;
+        else if (i == 2)
+            outcome.delay_ms = delay_of(&field);
+    }
+    return outcome;
 }
 
 /* NULL: there is no such transaction. */
@@ -403,17 +438,15 @@ enum status amqp_transaction_send(struct amqp_link *link, pn_delivery_t *deliver
     return STATUS_OK;
 }
 
-/* code: what the receiver has named; 0: nothing. */
-static enum settle_outcome outcome_of(const struct amqp_value *outcome, unsigned *code)
+static enum settle_outcome settled_as(const struct outcome *outcome)
 {
-    bool flags[2];
-    switch (*code = outcome_read(outcome, flags)) {
+    switch (outcome->code) {
     case PN_ACCEPTED:
         return SETTLE_DONE;
     case PN_REJECTED:
         return SETTLE_REJECTED;
     case PN_MODIFIED:
-        return flags[0] || flags[1] ? SETTLE_FAILED : SETTLE_RELEASED;
+        return outcome->failed || outcome->undeliverable ? SETTLE_FAILED : SETTLE_RELEASED;
     default:
         return SETTLE_RELEASED;
     }
@@ -422,12 +455,15 @@ static enum settle_outcome outcome_of(const struct amqp_value *outcome, unsigned
 /* The transaction that the receiver has settled the delivery in; NULL: there is none, and the link
  * has been refused. */
 static struct amqp_transaction *settled_in(struct amqp_link *link, pn_delivery_t *delivery,
-                                           char state[STATE_BYTES_MAX], struct amqp_value *outcome)
+                                           struct outcome *outcome)
 {
-    struct amqp_value id;
+    char state[STATE_BYTES_MAX];
+    struct amqp_value id, value;
     struct amqp_transaction *transaction = NULL;
-    if (state_read(pn_delivery_remote(delivery), state, &id, outcome))
+    if (state_read(pn_delivery_remote(delivery), state, &id, &value)) {
         transaction = transaction_by_id(link->connection, id.bytes);
+        *outcome = outcome_read(&value);
+    }
     if (transaction == NULL) {
         amqp_count_refusal(STATUS_NOT_FOUND);
         amqp_link_refuse(link, "amqp:transaction:unknown-id", "there is no such transaction");
@@ -450,20 +486,18 @@ static struct settlement *settlement_new(struct amqp_transaction *transaction,
 
 void amqp_transaction_settle(struct amqp_link *link, pn_delivery_t *delivery, uint32_t slot)
 {
-    char state[STATE_BYTES_MAX];
-    struct amqp_value outcome;
-    struct amqp_transaction *transaction = settled_in(link, delivery, state, &outcome);
+    struct outcome outcome;
+    struct amqp_transaction *transaction = settled_in(link, delivery, &outcome);
     if (transaction == NULL)
         return;
-    unsigned code;
-    enum settle_outcome settled_as = outcome_of(&outcome, &code);
-    enum status status = broker_settle_within(&transaction->broker,
-                                              consumer_lease(link->consumer, slot), settled_as, 0);
+    enum status status =
+        broker_settle_within(&transaction->broker, consumer_lease(link->consumer, slot),
+                             settled_as(&outcome), outcome.delay_ms);
     if (status != STATUS_OK) {
         amqp_link_refuse_status(link, status);
         return;
     }
-    struct settlement *settlement = settlement_new(transaction, link, delivery, code);
+    struct settlement *settlement = settlement_new(transaction, link, delivery, outcome.code);
     settlement->slot = slot;
     if (settlement->delivery == NULL)
         pn_delivery_settle(delivery);
@@ -472,20 +506,18 @@ void amqp_transaction_settle(struct amqp_link *link, pn_delivery_t *delivery, ui
 void amqp_transaction_settle_topic(struct amqp_link *link, pn_delivery_t *delivery,
                                    struct amqp_topic_delivery *topic)
 {
-    char state[STATE_BYTES_MAX];
-    struct amqp_value outcome;
-    bool flags[2];
-    struct amqp_transaction *transaction = settled_in(link, delivery, state, &outcome);
+    struct outcome outcome;
+    struct amqp_transaction *transaction = settled_in(link, delivery, &outcome);
     if (transaction == NULL)
         return;
-    unsigned code = outcome_read(&outcome, flags);
     enum status status = broker_part_within(&transaction->broker, sizeof(struct settlement));
     if (status != STATUS_OK) {
         amqp_link_refuse_status(link, status);
         return;
     }
-    topic->again = code == 0 || code == PN_RELEASED || (code == PN_MODIFIED && !flags[1]);
-    struct settlement *settlement = settlement_new(transaction, link, delivery, code);
+    topic->again = outcome.code == 0 || outcome.code == PN_RELEASED ||
+                   (outcome.code == PN_MODIFIED && !outcome.undeliverable);
+    struct settlement *settlement = settlement_new(transaction, link, delivery, outcome.code);
     settlement->of_topic = true;
     settlement->held = link->subscriber->shared != NULL || topic->number != 0;
     settlement->topic = *topic;

@@ -8,7 +8,8 @@ from proton.handlers import MessagingHandler, TransactionHandler
 from proton.reactor import Container
 from proton.utils import BlockingConnection
 
-from amqpwire import (ATTACH, DETACH, DISPOSITION, END, FLOW, TRANSFER, Described, Symbol, Wire, encode, frame)
+from amqpwire import (ATTACH, DETACH, DISPOSITION, END, FLOW, TRANSFER, Described, Raw, Symbol, Wire, encode,
+                      frame)
 from gateway import run, until
 
 SECONDS = 20
@@ -410,6 +411,56 @@ def settlements_of_shared_subscriptions(running):
     assert len(bodies(running, "out")) == 1
 
 
+def outcomes_keep_what_they_say(running):
+    """The delay of a modified one, and one that is long."""
+    delay = Raw(b"\xc1\x1c\x02\xa3\x14x-opt-delivery-delay\x70" + struct.pack(">I", 3600 * 1000))
+    error = Described(0x1d, [Symbol("test:error"), "d" * 3000])
+    for name, outcome in (("later", Described(0x27, [True, False, delay])), ("bad", Described(0x25, [error]))):
+        queue(running, name)
+        say(running, name, name)
+        wire = Wire(running.amqp_port)
+        wire.open()
+        coordinate(wire)
+        wire.attach("r", 0, name, receiver=True)
+        wire.send(frame(FLOW, [0, 1000, 0, 1000, 0, 0, 1]))
+        wire.expect(TRANSFER)
+        identity = declare(wire, 0)
+        wire.send(frame(DISPOSITION, [True, 0, 0, True, Described(0x34, [identity, outcome])]))
+        wire.send(discharge(identity, 1, False))
+        assert b"rollback" not in wire.expect(DISPOSITION)
+        wire.socket.close()
+        assert bodies(running, name) == []
+
+
+def what_cannot_be_part_of_it_refuses_it(running):
+    """A request to the management, which is not done, and a message that is too large."""
+    queue(running, "out")
+    request = Message(id="1", reply_to="answers", properties={"operation": "CREATE", "type": "queue", "name": "inside"})
+    for number in range(2):
+        wire = Wire(running.amqp_port)
+        wire.open()
+        coordinate(wire)
+        wire.attach("m", 0, "$management")
+        wire.attach("s", 2, "out")
+        identity = declare(wire, 0)
+        state = Described(0x34, [identity, None])
+        wire.send(frame(TRANSFER, [2, 1, b"m1", 0, True, False, None, state], b"\x00\x53\x75\xa0\x01x"))
+        if number == 0:
+            wire.send(frame(TRANSFER, [0, 2, b"m2", 0, False, False, None, state], request.encode()))
+            assert b"amqp:not-implemented" in wire.expect(DISPOSITION)
+        else:
+            piece = bytes(16000)
+            wire.send(frame(TRANSFER, [2, 2, b"m2", 0, True, True, None, state], piece))
+            for _ in range(11 * 1024 * 1024 // len(piece)):
+                wire.send(frame(TRANSFER, [2, None, None, None, None, True], piece))
+            assert b"message-size-exceeded" in wire.expect(DETACH)
+        wire.send(discharge(identity, 3, False))
+        assert b"amqp:transaction:rollback" in wire.expect(DISPOSITION)
+        wire.socket.close()
+    assert bodies(running, "out") == []
+    assert running.call("GET", "/v1/default/queues/inside")[0] == 404
+
+
 def a_lost_connection_rolls_back(running):
     wire, identity = receive_within(running, "in")
     wire.attach("s", 2, "in")
@@ -531,5 +582,5 @@ if __name__ == "__main__":
     run(a_commit_shows_all_and_a_rollback_nothing, delayed_messages_wait_from_the_commit_on,
         settlements_belong_to_it, owners_commit_together, one_part_that_fails_refuses_all, settlements_of_topics_belong_to_it,
         settlements_of_kept_subscriptions_are_stored_with_it, settlements_of_shared_subscriptions,
-        a_lost_connection_rolls_back, a_commit_that_cannot_be_is_refused,
+        outcomes_keep_what_they_say, what_cannot_be_part_of_it_refuses_it, a_lost_connection_rolls_back, a_commit_that_cannot_be_is_refused,
         a_receiver_may_leave_before_its_transaction, what_is_settled_in_two_steps_is_settled_once)

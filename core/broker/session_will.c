@@ -1,16 +1,37 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The will of a session: its row, and what becomes of it when the client goes. */
+#include "core/broker/deduped.h"
 #include "core/broker/session.h"
 #include "core/broker/will_wait.h"
 
 #include "core/base/heap.h"
+#include "core/base/pack.h"
+#include "core/base/rng.h"
+
+/* An id that no client can give a will: theirs are text. */
+enum { WILL_ID = 1 + 16 };
+
+static struct span id_make(uint8_t id[WILL_ID])
+{
+    id[0] = 0;
+    store_u64(id + 1, rng_u64());
+    store_u64(id + 9, rng_u64());
+    return span_of(id, WILL_ID);
+}
 
 void session_will_take(struct session *session, const struct broker_will *will)
 {
     const struct principal *principal = session->client->principal;
-    if (will != NULL)
-        session->will = will_encode(
-            principal == NULL ? (struct span){0} : span_from_text(principal->name), will);
+    uint8_t id[WILL_ID];
+    if (will == NULL)
+        return;
+    struct broker_will named = *will;
+    struct publish *publish = &named.publish;
+    bool is_stored = publish->guarantee != GUARANTEE_AT_MOST_ONCE || publish->retain;
+    if (is_stored && session->expiry_s > 0 && !publish_is_deduped(publish))
+        publish->dedup_id = id_make(id);
+    session->will =
+        will_encode(principal == NULL ? (struct span){0} : span_from_text(principal->name), &named);
 }
 
 /* The row of the will: that of the client that comes, if its session is kept. */

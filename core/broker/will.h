@@ -9,6 +9,9 @@
  *                                                 \--due, or the session ends--> published
  *   a crash leaves the will without an end: the sweep gives it one
  *
+ * A crash may also fall between the record and the end of the row. The next start publishes again,
+ * and the queue knows the will of a kept session by an id of its own, which is in the row.
+ *
  * One that is refused for a while becomes a row that is due a little later, some times; while the
  * store takes no rows either, its row stays as it is. Internal to core/broker. */
 #ifndef CORE_BROKER_WILL_H

@@ -144,6 +144,15 @@ static void prepare(struct administrator *administrator)
                                        .name = span_from_text(DEAL_TOPIC),
                                        .id = queue_called(administrator->worker, DEAL_QUEUE)->id};
         break;
+    case 11:
+        *admin = (struct broker_admin){
+            .action = ADMIN_QUEUE_CREATE, .name = span_from_text(OTHER_QUEUE), .partitions = 3};
+        break;
+    case 12:
+        *admin = (struct broker_admin){.action = ADMIN_ROUTE_SET,
+                                       .name = span_from_text("other/#"),
+                                       .id = queue_called(administrator->worker, OTHER_QUEUE)->id};
+        break;
     default:
         prepared = true;
         return;

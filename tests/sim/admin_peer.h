@@ -5,6 +5,8 @@
 
 #include "core/broker/broker.h"
 
+/* Home of the topics below other/. */
+#define OTHER_QUEUE "others"
 #define MOVED_QUEUE "moved" /* the other home of topics */
 
 /* Once, on a new store. */

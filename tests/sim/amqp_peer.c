@@ -384,6 +384,9 @@ static uint32_t dead_came(pn_message_t *message, struct span text)
 static void arrived(struct amqp_peer *peer, pn_delivery_t *delivery)
 {
     pn_link_t *link = pn_delivery_link(delivery);
+    /* What was on its way when the gateway closed the connection is nobody's, or another's. */
+    if (!sim_is_open(&peer->wire.peer))
+        return;
     pn_message_t *message = pn_message();
     struct span text = amqp_wire_text(delivery, message);
     struct held *held = place_for(peer, delivery);

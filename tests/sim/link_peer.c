@@ -33,7 +33,7 @@ static const struct {
 struct had {
     bool came;
     bool wanted_again; /* ever */
-    uint64_t attachment;
+    bool owed;         /* and has not come since */
     uint8_t tag[TAG_MAX];
 };
 
@@ -187,7 +187,7 @@ static void decide(void *context)
         } else if (over) {
             kept_acknowledged(peer->stay, thinking->message);
         } else {
-            peer->had[attempt].wanted_again = true;
+            peer->had[attempt].wanted_again = peer->had[attempt].owed = true;
         }
         amqp_wire_talk(&peer->wire);
     }
@@ -225,7 +225,7 @@ static void kept_came(struct link_peer *peer, pn_delivery_t *delivery, struct me
     if (!had->wanted_again)
         kept_seen(peer->stay, message, 1, true, false, peer->attachment);
     had->came = true;
-    had->attachment = peer->attachment;
+    had->owed = false;
     memcpy(had->tag, tag.start, TAG_MAX);
 }
 
@@ -373,6 +373,10 @@ void link_peer_finish(struct link_peer *peer)
 {
     if (!peer->in || peer->link == NULL)
         history_fail("%s never gets in", peer->wire.container);
+    for (uint32_t i = 0; i < history_attempts() && !peer->shared; i++)
+        if (peer->had[i].owed)
+            history_fail("%s released attempt %u, and it never came again", peer->wire.container,
+                         i);
     if (!peer->shared)
         peer->stay->live = true;
     peer->wire.wanted = false;

@@ -57,8 +57,9 @@ static void publisher_send(struct publisher *publisher, struct sending *sending)
         .payload = span_from_text(text),
         .properties = mqtt_properties_none,
     };
+    /* What is sent again may have been stored before. */
+    sending->lost = !sending->lingers && sim_disk_failed_for() > 0;
     sending->lingers = false;
-    sending->lost = sim_disk_failed_for() > 0;
     mqtt_peer_send(&publisher->peer, &packet);
     publisher_moment(publisher, sending, MOMENT_PUBLISH_SENT);
 }

@@ -51,6 +51,8 @@ void mqtt_peer_dialed(struct sim_peer *sim_peer)
         .version = peer->version,
         .clean = peer->clean,
         .client_id = span_from_text(peer->id),
+        .has_will = peer->has_will,
+        .will = peer->will,
         .properties = mqtt_properties_none,
     };
     packet.connect.properties.present = MQTT_HAS(RECEIVE_MAXIMUM) | MQTT_HAS(SESSION_EXPIRY);

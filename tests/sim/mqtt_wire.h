@@ -26,6 +26,8 @@ struct mqtt_peer {
     bool clean;
     uint32_t expiry_s;
     uint16_t receive_maximum;
+    bool has_will;
+    struct mqtt_will will;
     void (*before)(struct mqtt_peer *peer); /* NULL: nothing to change */
     void (*up)(struct mqtt_peer *peer);
     void (*packet)(struct mqtt_peer *peer, const struct mqtt_packet *packet);

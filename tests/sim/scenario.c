@@ -13,6 +13,7 @@
 #include "core/base/trace.h"
 #include "tests/sim/admin_peer.h"
 #include "tests/sim/amqp_peer.h"
+#include "tests/sim/due_peer.h"
 #include "tests/sim/group_peer.h"
 #include "tests/sim/history.h"
 #include "tests/sim/kept_history.h"
@@ -20,9 +21,11 @@
 #include "tests/sim/moment.h"
 #include "tests/sim/mqtt_peer.h"
 #include "tests/sim/repeat_peer.h"
+#include "tests/sim/retained_peer.h"
 #include "tests/sim/session_peer.h"
 #include "tests/sim/share_peer.h"
 #include "tests/sim/sim.h"
+#include "tests/sim/will_peer.h"
 #include "tests/sim/work_history.h"
 #include "tests/sim/ws_peer.h"
 
@@ -31,6 +34,7 @@ enum {
     SUBSCRIBERS = 3,
     MEMBERS = 3,
     SESSIONS = 4,
+    WILL_PEERS = 2,
     AMQP_PEERS = 3,
     LINK_PEERS = 4, /* the first two share */
     WS_PEERS = 2,
@@ -58,6 +62,7 @@ static struct member *members[MEMBERS];
 static struct session_peer *sessions[SESSIONS];
 static struct share_peer *share_peers[SHARE_PEERS];
 static struct amqp_peer *amqp_peers[AMQP_PEERS];
+static struct will_peer *will_peers[WILL_PEERS];
 static struct link_peer *link_peers[LINK_PEERS];
 static struct ws_peer *ws_peers[WS_PEERS];
 static bool polite;
@@ -214,6 +219,16 @@ static void final_elsewhere(uint64_t partition, uint64_t offset, struct span pay
     history_final(1, partition, offset, payload);
 }
 
+static void other_final(uint64_t partition, uint64_t offset, struct span payload)
+{
+    (void)partition;
+    (void)offset;
+    if (payload.size > 0 && payload.data[0] == 'w')
+        will_final(payload);
+    else if (payload.size > 0 && payload.data[0] == 'd')
+        due_final(payload);
+}
+
 static bool is_read(void *context)
 {
     (void)context;
@@ -317,6 +332,7 @@ static void run(uint64_t seed)
     work_begin();
     session_peers_begin();
     link_peers_begin();
+    will_peers_begin();
     disk = sim_disk_new();
     polite = false;
     boot();
@@ -355,6 +371,13 @@ static void run(uint64_t seed)
         ws_peers[i] = ws_peer_new(dial_http);
         ws_peer_start(ws_peers[i]);
     }
+    for (unsigned i = 0; i < WILL_PEERS; i++) {
+        will_peers[i] = will_peer_new(dial);
+        will_peer_start(will_peers[i]);
+    }
+    will_watch(dial);
+    retained_peers_begin(dial);
+    due_peers_begin(dial);
     start_consumers();
     repeat_start(any_worker);
     admin_move_topics(any_worker());
@@ -373,11 +396,15 @@ static void run(uint64_t seed)
         amqp_peer_calm(amqp_peers[i]);
     for (unsigned i = 0; i < LINK_PEERS; i++)
         link_peer_calm(link_peers[i]);
+    for (unsigned i = 0; i < WILL_PEERS; i++)
+        will_peer_calm(will_peers[i]);
+    retained_peers_calm();
+    due_peers_calm();
     for (unsigned i = 0; i < WS_PEERS; i++)
         ws_peer_calm(ws_peers[i]);
     if (!sim_run(all_published, NULL, 10 * MINUTE_MS))
         history_fail("publishers never finish");
-    sim_run(NULL, NULL, MINUTE_MS);
+    sim_run(NULL, NULL, 3 * MINUTE_MS);
     for (unsigned i = 0; i < SUBSCRIBERS; i++)
         subscriber_finish(subscribers[i]);
     for (unsigned i = 0; i < SESSIONS; i++)
@@ -393,6 +420,9 @@ static void run(uint64_t seed)
     read_all(MOVED_QUEUE, final_elsewhere);
     history_check_final();
     kept_check_final();
+    read_all(OTHER_QUEUE, other_final);
+    wills_check_final();
+    due_check_final();
     read_all(WORK_QUEUE, work_final);
     read_all(MORE_QUEUE, work_final);
     read_all(DEAL_QUEUE, work_final);
@@ -424,7 +454,8 @@ int main(int argc, char **argv)
     amqp_configure(&(struct amqp_options){0});
     mqtt_configure(&(struct mqtt_options){.topic_alias_max = 10});
     uint64_t records = 0, acknowledged = 0, dead = 0, shared = 0, kept = 0, again = 0, work = 0,
-             deals = 0, linked = 0, linked_again = 0, attached = 0;
+             deals = 0, linked = 0, linked_again = 0, attached = 0, wills = 0, retained = 0,
+             expired = 0;
     for (uint64_t i = 0; i < count; i++) {
         run(first + i);
         records += history_final_count();
@@ -435,6 +466,9 @@ int main(int argc, char **argv)
         linked += link_peers_count();
         linked_again += link_peers_again();
         attached += link_peers_attach();
+        wills += wills_count();
+        retained += retained_count();
+        expired += due_count();
         again += kept_again_count();
         work += work_count();
         deals += deals_count();
@@ -445,14 +479,16 @@ int main(int argc, char **argv)
            "%llu said several times and stored once, %llu to members of shares, %llu to sessions "
            "and %llu of them again, topics moved %llu times, "
            "%llu over AMQP to links that attached %llu times, %llu of them again, "
+           "%llu wills, %llu shown as retained, %llu expired, "
            "%llu done over AMQP and WebSocket, %llu transactions, %u crashes between two packets "
            "of %u of %u kinds, nothing wrong\n",
            (unsigned long long)count, (unsigned long long)first, (unsigned long long)records,
            (unsigned long long)acknowledged, (unsigned long long)dead, (unsigned long long)repeats,
            (unsigned long long)shared, (unsigned long long)kept, (unsigned long long)again,
            (unsigned long long)admin_moves(), (unsigned long long)linked,
-           (unsigned long long)attached, (unsigned long long)linked_again, (unsigned long long)work,
-           (unsigned long long)deals, between, kinds, MOMENTS - 1);
+           (unsigned long long)attached, (unsigned long long)linked_again,
+           (unsigned long long)wills, (unsigned long long)retained, (unsigned long long)expired,
+           (unsigned long long)work, (unsigned long long)deals, between, kinds, MOMENTS - 1);
     printf("%llu passed, 0 failed\n", (unsigned long long)count);
     return 0;
 }

@@ -118,9 +118,7 @@ uint32_t work_came(struct span body, const struct sim_peer *holder, uint64_t unt
     struct work *work = &works[number];
     struct deal *taken_in = &deals[work->taken_in];
     check_sent(number);
-    /* What was on its way when the gateway closed a connection is nobody's. */
-    if (work->holder != NULL && sim_is_open(work->holder) && sim_is_open(holder) &&
-        sim_now_ms() < work->until_ms)
+    if (work->holder != NULL && sim_is_open(work->holder) && sim_now_ms() < work->until_ms)
         history_fail("work %u is somebody's until %llu and comes to another", number,
                      (unsigned long long)work->until_ms);
     if (work->done || work->rejected || work->dead)
@@ -135,8 +133,6 @@ uint32_t work_came(struct span body, const struct sim_peer *holder, uint64_t unt
     work->taken_in = 0;
     check_failures(number, failures);
     work->arrivals++;
-    if (!sim_is_open(holder))
-        return number;
     work->holder = holder;
     work->until_ms = until_ms;
     return number;

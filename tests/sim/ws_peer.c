@@ -135,6 +135,9 @@ static const char *member(const json_t *object, const char *name)
 
 static void delivered(struct ws_peer *peer, const json_t *frame)
 {
+    /* What was on its way when the gateway closed the connection is nobody's, or another's. */
+    if (!sim_is_open(&peer->peer))
+        return;
     struct thinking *thinking = heap_new(sizeof *thinking);
     thinking->peer = peer;
     thinking->generation = peer->generation;

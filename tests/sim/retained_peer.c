@@ -1,0 +1,265 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* See retained_peer.h. A version that was sent and not answered may be there or not. */
+#include "tests/sim/retained_peer.h"
+
+#include <stdio.h>
+
+#include "core/base/heap.h"
+#include "tests/sim/history.h"
+
+enum {
+    SUBSCRIBERS = 2,
+    SUBJECTS = 3,
+    VERSIONS_MAX = 2000,
+    PAUSE_MS = 120,
+    STAY_MS = 3000,
+    SETTLE_MS = 1000, /* as long as a version may take */
+    LOOK_MS = 200,
+    QUIET_MS = 500
+};
+
+static struct subject {
+    uint32_t next; /* version; from 1 on */
+    bool nothing[VERSIONS_MAX];
+    uint64_t answered_ms[VERSIONS_MAX]; /* 0: perhaps never */
+} subjects[SUBJECTS];
+
+struct keeper {
+    struct mqtt_peer peer;   /* first */
+    uint32_t sent[SUBJECTS]; /* under packet id subject + 1; 0: none */
+};
+
+struct looker {
+    struct mqtt_peer peer;        /* first */
+    uint64_t up_ms;               /* of the SUBACK; 0: not yet */
+    uint32_t before[SUBJECTS];    /* answered when it subscribed */
+    uint32_t at_suback[SUBJECTS]; /* sent by then */
+    uint32_t seen[SUBJECTS];
+    bool live[SUBJECTS];
+};
+
+static bool calm;
+static uint64_t count;
+
+struct late {
+    struct mqtt_peer *peer;
+    uint64_t generation;
+};
+
+static bool still(void *context, struct mqtt_peer **peer)
+{
+    struct late late = *(struct late *)context;
+    heap_free(context);
+    *peer = late.peer;
+    return late.peer->generation == late.generation && late.peer->connected;
+}
+
+static void later(struct mqtt_peer *peer, uint64_t delay_ms, void (*run)(void *context))
+{
+    struct late *late = heap_new(sizeof *late);
+    *late = (struct late){peer, peer->generation};
+    sim_after(delay_ms, run, late);
+}
+
+/* ------------------------------------------------ who retains */
+
+static void retain(void *context)
+{
+    struct keeper *keeper;
+    struct mqtt_peer *peer;
+    if (!still(context, &peer) || calm)
+        return;
+    keeper = (struct keeper *)peer;
+    unsigned number = (unsigned)sim_below(SUBJECTS);
+    struct subject *subject = &subjects[number];
+    if (keeper->sent[number] == 0 && subject->next < VERSIONS_MAX) {
+        char topic[32], text[16];
+        uint32_t version = keeper->sent[number] = subject->next++;
+        subject->nothing[version] = sim_chance(15);
+        snprintf(topic, sizeof topic, RETAINED_TOPIC "/%u", number);
+        snprintf(text, sizeof text, "k%u", version);
+        struct mqtt_packet packet = {.type = MQTT_PUBLISH};
+        packet.publish = (struct mqtt_publish){
+            .qos = 1,
+            .retain = true,
+            .packet_id = (uint16_t)(number + 1),
+            .topic = span_from_text(topic),
+            .payload = span_from_text(subject->nothing[version] ? "" : text),
+            .properties = mqtt_properties_none,
+        };
+        mqtt_peer_send(peer, &packet);
+    }
+    if (sim_chance(2))
+        sim_disconnect(&peer->peer);
+    else
+        later(peer, 1 + sim_below(PAUSE_MS), retain);
+}
+
+static void keeper_up(struct mqtt_peer *peer)
+{
+    memset(((struct keeper *)peer)->sent, 0, sizeof((struct keeper *)peer)->sent);
+    later(peer, QUIET_MS, retain); /* until what the last connection said has been heard */
+}
+
+static void keeper_packet(struct mqtt_peer *peer, const struct mqtt_packet *packet)
+{
+    struct keeper *keeper = (struct keeper *)peer;
+    unsigned number = packet->ack.packet_id - 1u;
+    if (packet->type != MQTT_PUBACK || number >= SUBJECTS || keeper->sent[number] == 0)
+        history_fail("%s: unexpected packet %d", peer->id, packet->type);
+    subjects[number].answered_ms[keeper->sent[number]] = sim_now_ms();
+    keeper->sent[number] = 0;
+}
+
+/* ------------------------------------------------ who looks */
+
+static uint32_t last_answered(const struct subject *subject, uint64_t until_ms)
+{
+    for (uint32_t version = subject->next - 1; version > 0; version--)
+        if (subject->answered_ms[version] != 0 && subject->answered_ms[version] <= until_ms)
+            return version;
+    return 0;
+}
+
+static void leave(void *context)
+{
+    struct mqtt_peer *peer;
+    if (still(context, &peer) && !calm)
+        sim_disconnect(&peer->peer);
+}
+
+static void look(void *context);
+
+static void looker_up(struct mqtt_peer *peer)
+{
+    struct looker *looker = (struct looker *)peer;
+    struct mqtt_filter filter = {.filter = span_from_text(RETAINED_TOPIC "/+"), .qos = 1};
+    struct mqtt_packet packet = {.type = MQTT_SUBSCRIBE};
+    packet.subscribe = (struct mqtt_subscribe){
+        .packet_id = 1, .count = 1, .filters = &filter, .properties = mqtt_properties_none};
+    mqtt_peer_send(peer, &packet);
+    looker->up_ms = 0;
+    for (unsigned i = 0; i < SUBJECTS; i++) {
+        looker->before[i] = last_answered(&subjects[i], sim_now_ms());
+        looker->seen[i] = 0;
+        looker->live[i] = false;
+    }
+    later(peer, LOOK_MS, look);
+    later(peer, 1 + sim_below(STAY_MS), leave);
+}
+
+/* Something newer, answered or not, may have deleted it before the subscription. */
+static bool may_be_hidden(const struct looker *looker, unsigned number, uint32_t version)
+{
+    for (uint32_t at = version + 1; at < looker->at_suback[number]; at++)
+        if (subjects[number].nothing[at])
+            return true;
+    return subjects[number].nothing[version];
+}
+
+/* What was answered long ago has come, or something newer. */
+static void look(void *context)
+{
+    struct mqtt_peer *peer;
+    if (!still(context, &peer))
+        return;
+    const struct looker *looker = (struct looker *)peer;
+    uint64_t settled_ms = sim_now_ms() - SETTLE_MS;
+    bool settled = looker->up_ms != 0 && looker->up_ms <= settled_ms && !sim_disk_has_failed();
+    for (unsigned i = 0; i < SUBJECTS && settled; i++) {
+        uint32_t version = last_answered(&subjects[i], settled_ms);
+        if (looker->seen[i] < version && !may_be_hidden(looker, i, version))
+            history_fail("%s: subject %u had version %u for long, and it saw %u", peer->id, i,
+                         version, looker->seen[i]);
+    }
+    later(peer, LOOK_MS, look);
+}
+
+static void check_hole(const struct looker *looker, unsigned number, uint32_t version)
+{
+    const struct subject *subject = &subjects[number];
+    for (uint32_t at = looker->seen[number] + 1; at < version; at++)
+        if (at >= looker->at_suback[number] && looker->up_ms != 0 && !subject->nothing[at] &&
+            subject->answered_ms[at] != 0)
+            history_fail("%s: subject %u shows version %u behind %u", looker->peer.id, number,
+                         version, looker->seen[number]);
+}
+
+static void looker_saw(struct looker *looker, const struct mqtt_publish *publish)
+{
+    unsigned number = publish->topic.data[publish->topic.size - 1] - '0', version = 0;
+    if (number >= SUBJECTS)
+        history_fail("%s: a subject of nobody", looker->peer.id);
+    if (publish->retain && (looker->live[number] || looker->seen[number] != 0))
+        history_fail("%s: subject %u is shown as retained behind others", looker->peer.id, number);
+    looker->live[number] = true;
+    if (publish->payload.size == 0)
+        return; /* it is deleted */
+    for (size_t i = 1; i < publish->payload.size; i++)
+        version = version * 10 + publish->payload.data[i] - '0';
+    if (version <= looker->seen[number])
+        history_fail("%s: subject %u shows version %u behind %u", looker->peer.id, number, version,
+                     looker->seen[number]);
+    if (version < looker->before[number])
+        history_fail("%s: subject %u shows version %u, and had %u", looker->peer.id, number,
+                     version, looker->before[number]);
+    check_hole(looker, number, version);
+    looker->seen[number] = version;
+    count += publish->retain;
+}
+
+static void looker_packet(struct mqtt_peer *peer, const struct mqtt_packet *packet)
+{
+    struct looker *looker = (struct looker *)peer;
+    if (packet->type == MQTT_SUBACK) {
+        looker->up_ms = sim_now_ms();
+        for (unsigned i = 0; i < SUBJECTS; i++)
+            looker->at_suback[i] = subjects[i].next;
+    } else if (packet->type == MQTT_PUBLISH) {
+        looker_saw(looker, &packet->publish);
+        mqtt_peer_ack(peer, MQTT_PUBACK, packet->publish.packet_id);
+    }
+}
+
+static void nothing(struct mqtt_peer *peer)
+{
+    (void)peer;
+}
+
+static struct mqtt_peer *peer_new(size_t size, peer_dial *dial, const char *kind, unsigned number)
+{
+    struct mqtt_peer *peer = heap_new(size);
+    mqtt_peer_init(peer, dial, kind, number);
+    peer->only_5 = true;
+    peer->down = nothing;
+    return peer;
+}
+
+void retained_peers_begin(peer_dial *dial)
+{
+    memset(subjects, 0, sizeof subjects);
+    for (unsigned i = 0; i < SUBJECTS; i++)
+        subjects[i].next = 1;
+    calm = false;
+    count = 0;
+    struct mqtt_peer *keeper = peer_new(sizeof(struct keeper), dial, "keep", 0);
+    keeper->up = keeper_up;
+    keeper->packet = keeper_packet;
+    mqtt_peer_start(keeper);
+    for (unsigned i = 0; i < SUBSCRIBERS; i++) {
+        struct mqtt_peer *looker = peer_new(sizeof(struct looker), dial, "look", i);
+        looker->up = looker_up;
+        looker->packet = looker_packet;
+        mqtt_peer_start(looker);
+    }
+}
+
+void retained_peers_calm(void)
+{
+    calm = true;
+}
+
+uint64_t retained_count(void)
+{
+    return count;
+}

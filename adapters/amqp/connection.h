@@ -20,6 +20,7 @@
 #include <proton/transport.h>
 
 #include "adapters/amqp/amqp.h"
+#include "adapters/amqp/attach.h"
 #include "adapters/amqp/frames.h"
 #include "adapters/amqp/view.h"
 #include "core/base/check.h"
@@ -104,6 +105,7 @@ struct amqp_link {
     bool draining;
     char *group; /* its name */
     struct amqp_filter filter;
+    struct amqp_default unnamed; /* what settled without an outcome means */
     uint32_t lease_ms;
     bool dead;
     struct amqp_subscriber *subscriber;

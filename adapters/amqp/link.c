@@ -234,6 +234,8 @@ void amqp_link_opened(struct amqp_connection *connection, pn_link_t *pn)
         return;
     }
     struct amqp_link *link = link_new(connection, pn);
+    /* What comes behind an attach is looked at when the attach has been dealt with. */
+    link->unnamed = amqp_default_read(buf_span(&connection->frames.attach));
     copy_ends(pn);
     if (connection->link_count > LINKS_MAX)
         amqp_link_refuse_status(link, STATUS_OVER_QUOTA);

@@ -173,9 +173,27 @@ static uint32_t delay_of(pn_disposition_t *disposition)
     return delay_ms;
 }
 
+/* Settled without a word, and without one for that at the attach: as if it had never come. */
+static enum settle_outcome unnamed_outcome(const struct amqp_default *unnamed)
+{
+    switch (unnamed->outcome) {
+    case AMQP_OUTCOME_ACCEPTED:
+        return SETTLE_DONE;
+    case AMQP_OUTCOME_REJECTED:
+        return SETTLE_REJECTED;
+    case AMQP_OUTCOME_MODIFIED:
+        return unnamed->failed || unnamed->undeliverable ? SETTLE_FAILED : SETTLE_RELEASED;
+    case AMQP_OUTCOME_RELEASED:
+    case AMQP_OUTCOME_NONE:
+        break;
+    }
+    return SETTLE_RELEASED;
+}
+
 /* What the receiver's state means for the record. Not deliverable here counts as a failure: the
  * same consumer would get it again and again otherwise. False: no outcome yet. */
-static bool outcome_of(pn_delivery_t *delivery, enum settle_outcome *outcome, uint32_t *delay_ms)
+static bool outcome_of(const struct amqp_link *link, pn_delivery_t *delivery,
+                       enum settle_outcome *outcome, uint32_t *delay_ms)
 {
     pn_disposition_t *remote = pn_delivery_remote(delivery);
     *delay_ms = 0;
@@ -196,8 +214,8 @@ static bool outcome_of(pn_delivery_t *delivery, enum settle_outcome *outcome, ui
         *delay_ms = delay_of(remote);
         return true;
     default:
-        /* Settled without a word: as if it had never come. */
-        *outcome = SETTLE_RELEASED;
+        *outcome = unnamed_outcome(&link->unnamed);
+        *delay_ms = link->unnamed.delay_ms;
         return pn_delivery_settled(delivery);
     }
 }
@@ -213,7 +231,7 @@ static void group_updated(struct amqp_link *link, pn_delivery_t *delivery)
         }
         return;
     }
-    if (!outcome_of(delivery, &outcome, &delay_ms) || !slot_get(delivery, &slot))
+    if (!outcome_of(link, delivery, &outcome, &delay_ms) || !slot_get(delivery, &slot))
         return;
     pn_delivery_set_context(delivery, NULL);
     bool answered = !pn_delivery_settled(delivery);

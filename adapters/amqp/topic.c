@@ -250,12 +250,15 @@ void amqp_topic_return(struct amqp_link *link, const struct amqp_topic_delivery 
 
 /* True: the receiver wants it again, or of what is shared somebody; of what is neither there is no
  * more than this. */
-static bool is_wanted_again(pn_delivery_t *delivery)
+static bool is_wanted_again(const struct amqp_link *link, pn_delivery_t *delivery)
 {
-    pn_disposition_t *remote = pn_delivery_remote(delivery);
     uint64_t state = pn_delivery_remote_state(delivery);
-    return state == 0 || state == PN_RELEASED ||
-           (state == PN_MODIFIED && !pn_disposition_is_undeliverable(remote));
+    bool undeliverable = pn_disposition_is_undeliverable(pn_delivery_remote(delivery));
+    if (state == 0) { /* settled without a word */
+        state = link->unnamed.outcome;
+        undeliverable = link->unnamed.undeliverable;
+    }
+    return state == 0 || state == PN_RELEASED || (state == PN_MODIFIED && !undeliverable);
 }
 
 void amqp_topic_over(struct amqp_link *link, const struct amqp_topic_delivery *topic, bool stored)
@@ -303,7 +306,7 @@ void amqp_topic_settled(struct amqp_link *link, pn_delivery_t *delivery)
     if (context == 0 || state == PN_RECEIVED || (state == 0 && !pn_delivery_settled(delivery)))
         return;
     struct amqp_topic_delivery topic = {.number = (uint32_t)(context - 1),
-                                        .again = is_wanted_again(delivery)};
+                                        .again = is_wanted_again(link, delivery)};
     if (state == AMQP_TRANSACTIONAL) {
         settled_within(link, delivery, &topic);
         return;

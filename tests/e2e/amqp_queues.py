@@ -10,6 +10,7 @@ from proton.reactor import AtLeastOnce, AtMostOnce, Container, Filter, LinkOptio
 from proton.utils import BlockingConnection, ConnectionClosed, LinkDetached
 
 import gateway
+from amqpwire import ATTACH, CLOSE, DISPOSITION, FLOW, TRANSFER, Described as Performative, Wire, frame
 from gateway import run, until
 
 SECONDS = 20
@@ -383,8 +384,43 @@ def an_end_says_where_to_go(running):
         assert info == {"hostname": wanted[0], "network-host": wanted[0], "port": wanted[1]}, info
 
 
+def settled_without_an_outcome(running, address, outcome):
+    """Takes one message of the address, with that default outcome of the source, and settles it without one."""
+    with Wire(running.amqp_port) as wire:
+        wire.open("wire")
+        source = [address, None, None, None, None, None, None, None, outcome]
+        wire.send(frame(ATTACH, ["r", 0, True, None, None, Performative(0x28, source), Performative(0x29, [None])]))
+        wire.expect(ATTACH)
+        wire.send(frame(FLOW, [0, 100, 0, 100, 0, 0, 1]))
+        wire.expect(TRANSFER)
+        wire.send(frame(DISPOSITION, [True, 0, 0, True, None]) + frame(CLOSE, []))
+        wire.until_end()
+
+
+def an_outcome_for_what_is_settled_without_one(running):
+    queue(running, "q", redrive_policy="enable", max_consume_count=9)
+    connection = connect(running)
+    again = {"none": (None, 0), "released": (Performative(0x26, []), 0), "no outcome": (Performative(0x77, []), 0),
+             "modified": (Performative(0x27, [False]), 0), "failed": (Performative(0x27, [True]), 1),
+             "undeliverable": (Performative(0x27, [None, True]), 1)}
+    for name, (outcome, count) in again.items():
+        send(connection, "q", Message(body=name))
+        settled_without_an_outcome(running, "q", outcome)
+        message, = receive(connection, "q", 1)
+        assert (message.body, message.delivery_count) == (name, count), (name, message)
+    for name, code in (("rejected", 0x25), ("accepted", 0x24)):
+        send(connection, "q", Message(body=name))
+        settled_without_an_outcome(running, "q", Performative(code, []))
+    send(connection, "q", Message(body="last"))
+    assert receive(connection, "q", 1)[0].body == "last"
+    send(connection, "q", Message(body="rejected by name"))
+    receive(connection, "q", 1, "reject")
+    assert [m.body for m in receive(connection, "/queues/q/groups/amqp/deadletters", 2)] == ["rejected", "rejected by name"]
+    connection.close()
+
+
 if __name__ == "__main__":
-    run(what_is_sent_is_received_in_order, every_type_keeps_its_value, bodies_are_what_they_were, outcomes_decide,
+    run(an_outcome_for_what_is_settled_without_one, what_is_sent_is_received_in_order, every_type_keeps_its_value, bodies_are_what_they_were, outcomes_decide,
         what_was_not_settled_is_offered_again, a_lease_lasts_as_long_as_asked, settled_both_ways, a_drain_ends_with_what_there_is,
         a_large_message_in_many_transfers, addresses_that_lead_nowhere, queues_are_made_on_demand, selectors_choose,
         delays_and_expiry, a_message_that_comes_twice_is_stored_once, the_relay_sends_anywhere, a_queue_that_goes_ends_its_links, users_log_in, an_end_says_so,

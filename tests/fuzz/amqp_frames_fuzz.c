@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A stream of AMQP frames that comes byte by byte is judged as the same stream at once: the same
  * verdict at the same place, the same attaches. */
+#include "adapters/amqp/attach.h"
 #include "adapters/amqp/frames.h"
 #include "core/base/check.h"
 #include "tests/fuzz/fuzz.h"
@@ -10,7 +11,8 @@ enum { FRAME_MAX = 1024 };
 struct outcome {
     enum amqp_verdict verdict;
     size_t passed;
-    uint32_t attached; /* of all attaches' bytes */
+    uint32_t attached;        /* of all attaches' bytes */
+    struct amqp_default said; /* by the last one */
 };
 
 static struct outcome judge(struct span bytes, size_t piece)
@@ -26,6 +28,8 @@ static struct outcome judge(struct span bytes, size_t piece)
         outcome.passed += passed;
         for (size_t i = 0; i < frames.attach.size && frames.left == 0; i++)
             outcome.attached = outcome.attached * 31 + frames.attach.data[i];
+        if (frames.left == 0 && frames.attach.size > 0)
+            outcome.said = amqp_default_read(buf_span(&frames.attach));
         if (frames.left == 0)
             buf_clear(&frames.attach);
         if (passed == 0 && shown == bytes.size)
@@ -43,5 +47,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     struct outcome whole = judge(span_of(data, size), size), cut = judge(span_of(data, size), 1);
     CHECK(whole.verdict == cut.verdict && whole.passed == cut.passed);
     CHECK(whole.attached == cut.attached);
+    CHECK(whole.said.outcome == cut.said.outcome && whole.said.delay_ms == cut.said.delay_ms);
     return 0;
 }

@@ -1,0 +1,88 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The default outcome of an ATTACH's source. */
+#include "adapters/amqp/attach.h"
+#include "core/base/limits.h"
+
+enum {
+    SOURCE = 0x28,
+    ATTACH = 0x12,
+    ATTACH_SOURCE = 5, /* fields of attach, of source and of modified */
+    SOURCE_DEFAULT_OUTCOME = 8,
+    MODIFIED_FAILED = 0,
+    MODIFIED_UNDELIVERABLE = 1,
+    MODIFIED_ANNOTATIONS = 2
+};
+
+/* The items of a described list, and its descriptor; false: it is none. */
+static bool list_of(const struct amqp_value *value, uint64_t *descriptor, struct reader *items)
+{
+    struct reader at = reader_of(value->bytes);
+    struct amqp_value what, list;
+    if (value->type != AMQP_DESCRIBED || !amqp_value_read(&at, &what) ||
+        !amqp_value_read(&at, &list) || what.type != AMQP_ULONG || list.type != AMQP_LIST)
+        return false;
+    *descriptor = what.number;
+    *items = reader_of(list.bytes);
+    return true;
+}
+
+/* The next item but skip; null where the list ends before. */
+static struct amqp_value item_of(struct reader *items, unsigned skip)
+{
+    struct amqp_value value = {.type = AMQP_NULL};
+    for (unsigned i = 0; i <= skip; i++) {
+        if (reader_left(items) == 0 || !amqp_value_read(items, &value))
+            return (struct amqp_value){.type = AMQP_NULL};
+    }
+    return value;
+}
+
+static bool is_true(const struct amqp_value *value)
+{
+    return value->type == AMQP_BOOLEAN && value->number != 0;
+}
+
+static uint32_t delay_of(const struct amqp_value *annotations)
+{
+    struct reader at = reader_of(annotations->bytes);
+    struct amqp_value key, value;
+    uint32_t delay_ms = 0;
+    if (annotations->type != AMQP_MAP)
+        return 0;
+    while (reader_left(&at) > 0 && amqp_value_read(&at, &key) && amqp_value_read(&at, &value)) {
+        bool whole = value.type == AMQP_INT || value.type == AMQP_UINT || value.type == AMQP_LONG ||
+                     value.type == AMQP_ULONG;
+        int64_t number = (int64_t)value.number;
+        if (whole && number > 0 && amqp_is_text(&key) && span_is(key.bytes, "x-opt-delivery-delay"))
+            delay_ms = number > (int64_t)LIMIT_DELAY_MS ? LIMIT_DELAY_MS : (uint32_t)number;
+    }
+    return delay_ms;
+}
+
+struct amqp_default amqp_default_read(struct span attach)
+{
+    struct amqp_default said = {.outcome = AMQP_OUTCOME_NONE};
+    struct amqp_value value;
+    struct reader at = reader_of(attach), items;
+    uint64_t descriptor;
+    if (!amqp_value_read(&at, &value) || !list_of(&value, &descriptor, &items) ||
+        descriptor != ATTACH)
+        return said;
+    value = item_of(&items, ATTACH_SOURCE);
+    if (!list_of(&value, &descriptor, &items) || descriptor != SOURCE)
+        return said;
+    value = item_of(&items, SOURCE_DEFAULT_OUTCOME);
+    if (!list_of(&value, &descriptor, &items) || descriptor < AMQP_OUTCOME_ACCEPTED ||
+        descriptor > AMQP_OUTCOME_MODIFIED)
+        return said;
+    said.outcome = (enum amqp_outcome)descriptor;
+    if (said.outcome == AMQP_OUTCOME_MODIFIED) {
+        value = item_of(&items, MODIFIED_FAILED);
+        said.failed = is_true(&value);
+        value = item_of(&items, MODIFIED_UNDELIVERABLE - MODIFIED_FAILED - 1);
+        said.undeliverable = is_true(&value);
+        value = item_of(&items, MODIFIED_ANNOTATIONS - MODIFIED_UNDELIVERABLE - 1);
+        said.delay_ms = delay_of(&value);
+    }
+    return said;
+}

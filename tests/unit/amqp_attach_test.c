@@ -1,0 +1,82 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The default outcome of an ATTACH's source, and what is none. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+
+#include <cmocka.h>
+
+#include "adapters/amqp/attach.h"
+#include "core/base/limits.h"
+
+#define BYTES(...) span_of(((const uint8_t[]){__VA_ARGS__}), sizeof((const uint8_t[]){__VA_ARGS__}))
+
+/* An attach whose source has that default outcome. */
+static struct amqp_default of(struct span outcome)
+{
+    uint8_t bytes[256];
+    struct amqp_writer writer = {.at = bytes};
+    amqp_write_raw(&writer, BYTES(0, 0x53, 0x12));
+    uint8_t *attach = amqp_open(&writer);
+    amqp_write_bytes(&writer, AMQP_STRING, span_of("link", 4));
+    amqp_write_uint(&writer, 0);
+    amqp_write_boolean(&writer, true);
+    amqp_write_null(&writer);
+    amqp_write_null(&writer);
+    amqp_write_raw(&writer, BYTES(0, 0x53, 0x28));
+    uint8_t *source = amqp_open(&writer);
+    for (unsigned i = 0; i < 8; i++)
+        amqp_write_null(&writer);
+    amqp_write_raw(&writer, outcome);
+    amqp_close(&writer, source, AMQP_LIST, 9, false);
+    amqp_close(&writer, attach, AMQP_LIST, 6, false);
+    struct span whole = span_of(bytes, (size_t)(writer.at - bytes));
+    for (size_t size = 0; size < whole.size; size++) /* of what is cut nothing is known */
+        assert_int_equal(amqp_default_read(span_of(bytes, size)).outcome, AMQP_OUTCOME_NONE);
+    return amqp_default_read(whole);
+}
+
+static void test_outcomes(void **state)
+{
+    (void)state;
+    assert_int_equal(of(BYTES(0, 0x53, 0x24, 0x45)).outcome, AMQP_OUTCOME_ACCEPTED);
+    assert_int_equal(of(BYTES(0, 0x53, 0x25, 0xc0, 1, 0)).outcome, AMQP_OUTCOME_REJECTED);
+    assert_int_equal(of(BYTES(0, 0x80, 0, 0, 0, 0, 0, 0, 0, 0x26, 0x45)).outcome,
+                     AMQP_OUTCOME_RELEASED);
+    assert_int_equal(of(BYTES(0x40)).outcome, AMQP_OUTCOME_NONE);
+    assert_int_equal(of(BYTES(0, 0x53, 0x23, 0x45)).outcome, AMQP_OUTCOME_NONE); /* received */
+    assert_int_equal(of(BYTES(0, 0x53, 0x28, 0x45)).outcome, AMQP_OUTCOME_NONE);
+    assert_int_equal(of(BYTES(0x53, 0x24)).outcome, AMQP_OUTCOME_NONE);
+    assert_int_equal(of(BYTES(0, 0x53, 0x24, 0x40)).outcome, AMQP_OUTCOME_NONE);
+}
+
+static void test_modified(void **state)
+{
+    (void)state;
+    struct amqp_default said = of(BYTES(0, 0x53, 0x27, 0x45));
+    assert_int_equal(said.outcome, AMQP_OUTCOME_MODIFIED);
+    assert_false(said.failed || said.undeliverable || said.delay_ms > 0);
+    said = of(BYTES(0, 0x53, 0x27, 0xc0, 3, 2, 0x41, 0x42));
+    assert_true(said.failed && !said.undeliverable);
+    said = of(BYTES(0, 0x53, 0x27, 0xc0, 3, 2, 0x40, 0x41));
+    assert_true(!said.failed && said.undeliverable);
+#define DELAY                                                                                      \
+    0xa3, 20, 'x', '-', 'o', 'p', 't', '-', 'd', 'e', 'l', 'i', 'v', 'e', 'r', 'y', '-', 'd', 'e', \
+        'l', 'a', 'y'
+    said = of(BYTES(0, 0x53, 0x27, 0xc0, 30, 3, 0x41, 0x42, 0xc1, 25, 2, DELAY, 0x52, 7));
+    assert_int_equal(said.delay_ms, 7);
+    said = of(BYTES(0, 0x53, 0x27, 0xc0, 30, 3, 0x41, 0x42, 0xc1, 25, 2, DELAY, 0x54, 0xf9));
+    assert_int_equal(said.delay_ms, 0);
+    said = of(BYTES(0, 0x53, 0x27, 0xc0, 37, 3, 0x41, 0x42, 0xc1, 32, 2, DELAY, 0x81, 0x70, 0, 0, 0,
+                    0, 0, 0, 0));
+    assert_int_equal(said.delay_ms, LIMIT_DELAY_MS);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_outcomes),
+        cmocka_unit_test(test_modified),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

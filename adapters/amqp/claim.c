@@ -75,9 +75,9 @@ void amqp_claim_end(struct amqp_subscriber *subscriber)
     claim_free(claim);
 }
 
-void amqp_claim_drop(struct amqp_subscriber *subscriber)
+struct client *amqp_claim_client(const struct amqp_subscriber *subscriber)
 {
-    broker_session_expiry(&subscriber->claim->client, 0);
+    return &subscriber->claim->client;
 }
 
 static void refuse(struct amqp_claim *claim, enum status status, const char *text)

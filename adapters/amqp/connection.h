@@ -110,6 +110,8 @@ struct amqp_link {
     bool dead;
     struct amqp_subscriber *subscriber;
     enum amqp_leaving leaving; /* why it goes */
+    bool closes_later;         /* its close is answered when what it gives up is gone for ever */
+    pn_link_t *closing;        /* Proton's, until then */
     uint64_t tag;              /* of the next delivery */
 };
 
@@ -212,6 +214,8 @@ void amqp_session_opened(struct amqp_connection *connection, pn_session_t *sessi
 void amqp_session_closed(struct amqp_connection *connection, pn_session_t *session);
 void amqp_link_opened(struct amqp_connection *connection, pn_link_t *pn);
 void amqp_link_closed(pn_link_t *pn, bool for_good);
+/* What a close gave up is gone, or could not be; takes the reference of who made it wait. */
+void amqp_link_given_up(struct amqp_link *link, enum status status);
 void amqp_links_close(struct amqp_connection *connection);
 /* Around a walk over all links: one that has left may go when another one leaves. */
 void amqp_links_hold(struct amqp_connection *connection);
@@ -319,9 +323,8 @@ void amqp_subscribers_drained(struct amqp_connection *connection);
 enum status amqp_kept_read(struct amqp_subscriber *subscriber, pn_terminus_t *local);
 /* Finds what is kept under the name, or begins it; then amqp_subscriber_ready() or the refusal. */
 void amqp_kept_attach(struct amqp_subscriber *subscriber);
-/* The link has gone. False: the subscriber stays, for as long as session or connection are there.
- */
-bool amqp_kept_leave(struct amqp_subscriber *subscriber, enum amqp_leaving leaving);
+/* The link goes. False: the subscriber stays, for as long as session or connection are there. */
+bool amqp_kept_leave(struct amqp_subscriber *subscriber, struct amqp_link *link);
 /* The answer to a source of which nothing was said: what it is. */
 void amqp_kept_answer(struct amqp_subscriber *subscriber, struct span filter);
 
@@ -329,8 +332,9 @@ void amqp_kept_answer(struct amqp_subscriber *subscriber, struct span filter);
 /* Makes it, or finds it; then amqp_subscriber_subscribe(), for one that looks
  * amqp_subscriber_ready(), or the refusal. */
 void amqp_claim(struct amqp_subscriber *subscriber);
-void amqp_claim_drop(struct amqp_subscriber *subscriber); /* one that is looked at: given up */
-void amqp_claim_end(struct amqp_subscriber *subscriber);  /* the subscriber goes; harmless twice */
+/* Whose session keeps it. */
+struct client *amqp_claim_client(const struct amqp_subscriber *subscriber);
+void amqp_claim_end(struct amqp_subscriber *subscriber); /* the subscriber goes; harmless twice */
 
 /* topic.c, for durable.c and claim.c */
 void amqp_subscriber_fork(struct amqp_subscriber *subscriber);

@@ -236,13 +236,39 @@ void amqp_kept_attach(struct amqp_subscriber *subscriber)
 
 /* ------------------------------------------------ the end */
 
-bool amqp_kept_leave(struct amqp_subscriber *subscriber, enum amqp_leaving leaving)
+struct giving_up {
+    struct broker_give_up broker;
+    struct amqp_link *link;
+};
+
+static void given_up(struct request *request, enum status status)
 {
-    if (leaving == AMQP_LEAVES_FOR_GOOD && subscriber->claim != NULL) {
-        amqp_claim_drop(subscriber);
-    } else if (leaving == AMQP_LEAVES_FOR_GOOD) {
+    struct giving_up *giving_up = container_of(request, struct giving_up, broker.request);
+    amqp_link_given_up(giving_up->link, status);
+    heap_free(giving_up);
+}
+
+/* Its close is answered when a crash could not bring the subscription back. */
+static void give_up(struct amqp_link *link, struct client *client)
+{
+    struct giving_up *giving_up = heap_new(sizeof *giving_up);
+    giving_up->link = link;
+    giving_up->broker.client = client;
+    link->refs++;
+    link->closes_later = true;
+    request_init(&giving_up->broker.request, amqp_loop(link->connection), given_up);
+    broker_give_up(&giving_up->broker);
+}
+
+bool amqp_kept_leave(struct amqp_subscriber *subscriber, struct amqp_link *link)
+{
+    enum amqp_leaving leaving = link->leaving;
+    if (leaving == AMQP_LEAVES_FOR_GOOD && subscriber->attaching) {
         broker_session_expiry(&subscriber->client, 0);
-        subscriber->given_up = subscriber->attaching;
+        subscriber->given_up = true;
+    } else if (leaving == AMQP_LEAVES_FOR_GOOD) {
+        give_up(link,
+                subscriber->claim != NULL ? amqp_claim_client(subscriber) : &subscriber->client);
     }
     bool waits = leaving == AMQP_LEAVES_LINK ? subscriber->expiry == AMQP_AFTER_SESSION ||
                                                    subscriber->expiry == AMQP_AFTER_CONNECTION

@@ -60,6 +60,7 @@ void amqp_links_close(struct amqp_connection *connection)
     list_each(at, &connection->links)
     {
         struct amqp_link *link = container_of(at, struct amqp_link, of_connection);
+        link->closing = NULL;
         link->leaving = AMQP_LEAVES_CONNECTION;
         link_leave(link);
     }
@@ -88,6 +89,7 @@ void amqp_session_closed(struct amqp_connection *connection, pn_session_t *sessi
         struct amqp_link *link = container_of(at, struct amqp_link, of_connection);
         if (link->session != session)
             continue;
+        link->closing = NULL;
         link->leaving = AMQP_LEAVES_SESSION;
         link_leave(link);
     }
@@ -225,8 +227,24 @@ static void attach(struct amqp_link *link)
     }
 }
 
+/* Its end has not been answered: Proton would take both for one. */
+static bool is_closing(struct amqp_connection *connection, const pn_link_t *pn)
+{
+    list_each(at, &connection->links)
+    {
+        if (container_of(at, struct amqp_link, of_connection)->closing == pn)
+            return true;
+    }
+    return false;
+}
+
 void amqp_link_opened(struct amqp_connection *connection, pn_link_t *pn)
 {
+    if (is_closing(connection, pn)) {
+        amqp_count_refusal(STATUS_MALFORMED);
+        amqp_end(connection, "amqp:illegal-state", "an attach before the end of its link");
+        return;
+    }
     /* Refused ones count too until the peer has ended them. */
     if (++connection->link_count > LINKS_REFUSED_MAX) {
         amqp_count_refusal(STATUS_OVER_QUOTA);
@@ -243,16 +261,8 @@ void amqp_link_opened(struct amqp_connection *connection, pn_link_t *pn)
         attach(link);
 }
 
-void amqp_link_closed(pn_link_t *pn, bool for_good)
+static void answer_end(struct amqp_connection *connection, pn_link_t *pn, bool for_good)
 {
-    struct amqp_link *link = amqp_link_of(pn);
-    pn_session_t *session = pn_link_session(pn);
-    struct amqp_connection *connection =
-        amqp_connection_of(pn_connection_get_context(pn_session_connection(session)));
-    if (link != NULL) {
-        link->leaving = for_good ? AMQP_LEAVES_FOR_GOOD : AMQP_LEAVES_LINK;
-        link_leave(link);
-    }
     if (for_good)
         pn_link_close(pn);
     else
@@ -260,4 +270,37 @@ void amqp_link_closed(pn_link_t *pn, bool for_good)
     pn_link_free(pn);
     connection->link_count--;
     amqp_wake(connection);
+}
+
+void amqp_link_closed(pn_link_t *pn, bool for_good)
+{
+    struct amqp_link *link = amqp_link_of(pn);
+    pn_session_t *session = pn_link_session(pn);
+    struct amqp_connection *connection =
+        amqp_connection_of(pn_connection_get_context(pn_session_connection(session)));
+    bool later = false;
+    if (link != NULL) {
+        link->refs++;
+        link->leaving = for_good ? AMQP_LEAVES_FOR_GOOD : AMQP_LEAVES_LINK;
+        link_leave(link);
+        later = link->closes_later;
+        link->closing = later ? pn : NULL;
+        amqp_link_unref(link);
+    }
+    if (!later)
+        answer_end(connection, pn, for_good);
+}
+
+void amqp_link_given_up(struct amqp_link *link, enum status status)
+{
+    pn_link_t *pn = link->closing;
+    link->closing = NULL;
+    if (pn != NULL && status != STATUS_OK) {
+        amqp_count_refusal(status);
+        pn_condition_set_name(pn_link_condition(pn), amqp_condition_of(status));
+        pn_condition_set_description(pn_link_condition(pn), status_text(status));
+    }
+    if (pn != NULL)
+        answer_end(link->connection, pn, true);
+    amqp_link_unref(link);
 }

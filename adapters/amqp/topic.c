@@ -490,6 +490,6 @@ void amqp_topic_close(struct amqp_link *link)
     link->subscriber = NULL;
     subscriber->link = NULL;
     client_allow(&subscriber->client, 0);
-    if (!subscriber->kept || amqp_kept_leave(subscriber, link->leaving))
+    if (!subscriber->kept || amqp_kept_leave(subscriber, link))
         amqp_subscriber_free(subscriber);
 }

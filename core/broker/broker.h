@@ -272,7 +272,14 @@ void broker_session_begin(struct client *client);
 bool broker_session_is_kept(const struct client *client);             /* it outlives the client */
 void broker_session_expiry(struct client *client, uint32_t expiry_s); /* another one; if kept */
 uint32_t broker_session_expires(const struct client *client);         /* of one that is kept */
-void broker_will_drop(struct client *client);                         /* it says goodbye: no will */
+/* What is kept goes with the client, which is closed next; completes when nothing of it is left,
+ * also after a crash. On an error it is as it was. Once per client. */
+struct broker_give_up {
+    struct request request;
+    struct client *client;
+};
+void broker_give_up(struct broker_give_up *give_up);
+void broker_will_drop(struct client *client); /* it says goodbye: no will */
 /* A delivery with a number is over; its credit comes back with client_settled(). */
 void broker_settled(struct client *client, uint32_t number);
 /* The client wants it once more, soon: it is sent again, in the order of sending, and takes credit

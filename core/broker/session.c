@@ -607,6 +607,17 @@ void broker_session_expiry(struct client *client, uint32_t expiry_s)
         client->session->expiry_s = expiry_s;
 }
 
+void broker_give_up(struct broker_give_up *give_up)
+{
+    struct client *client = give_up->client;
+    if (!session_is_kept(client)) {
+        request_complete(&give_up->request, STATUS_OK);
+        return;
+    }
+    client->session->expiry_s = 0;
+    client->session->give_up = give_up;
+}
+
 uint32_t broker_session_expires(const struct client *client)
 {
     CHECK(session_is_kept(client));

@@ -94,6 +94,7 @@ struct session {
     uint32_t calls;      /* under way, and pointing here */
     uint32_t publishing; /* records with a number, under way */
     struct broker_attach *attach;
+    struct broker_give_up *give_up; /* who waits for its end */
 
     struct blob *will;           /* as stored; NULL: none */
     bool will_stored;            /* there is a row of it */

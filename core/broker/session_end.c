@@ -112,6 +112,9 @@ static void ended(void *context, enum status status, uint64_t commit)
     if (status != STATUS_OK)
         atomic_store(&session->worker->broker->ends_missing, true);
     session_share_ended(session, status);
+    if (session->give_up != NULL)
+        request_complete(&session->give_up->request, status);
+    session->give_up = NULL;
     session_let_go(session); /* what could not be stored is as it was stored last */
 }
 

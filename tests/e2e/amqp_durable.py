@@ -355,6 +355,36 @@ def closed_before_it_was_attached(running):
         refused(connection, lambda: look(connection), "amqp:not-found")
         connection.close()
 
+
+def what_is_given_up_stays_so(running):
+    """A close that was answered holds also when the gateway dies at that moment."""
+    source = Wired(0x28, ["/topics/d/+", 2, Symbol("never")])
+    for _ in range(2):
+        with Wire(running.amqp_port) as wire:
+            wire.open("killed")
+            wire.send(frame(ATTACH, ["sub", 0, True, None, None, source, Wired(0x29, [None])]))
+            wire.expect(ATTACH)
+            wire.send(frame(DETACH, [0, True]))
+            wire.expect(DETACH)
+            running.kill9()
+        running.start()
+        connection = connect(running, "killed")
+        refused(connection, lambda: look(connection), "amqp:not-found")
+        detach(share(connection))
+        connection.close()
+        with Wire(running.amqp_port) as wire:
+            wire.open("killed")
+            wire.send(frame(ATTACH, ["work", 0, True, None, None, None, Wired(0x29, [None])]))
+            wire.expect(ATTACH)
+            wire.send(frame(DETACH, [0, True]))
+            assert b"amqp:" not in wire.expect(DETACH)
+            running.kill9()
+        running.start()
+        connection = connect(running, "killed")
+        refused(connection, lambda: look(connection, "work"), "amqp:not-found")
+        connection.close()
+
+
 def share(connection, name="work", address="/topics/d/+", credit=100, more=(), options=()):
     return subscribe(connection, address, name, credit, [Shared(*more), *options])
 
@@ -512,4 +542,4 @@ if __name__ == "__main__":
         it_survives_the_gateway, another_topic_is_another_subscription, a_name_finds_what_there_is,
         it_expires_when_asked_to, retained_messages_come_first,
         retained_messages_and_what_is_released, one_link_has_it, a_drained_link_is_told,
-        closed_before_it_was_attached)
+        closed_before_it_was_attached, what_is_given_up_stays_so)

@@ -103,13 +103,25 @@ static void check_will(struct span bytes)
     blob_unref(encoded);
 }
 
+static void check_waiting_will(struct span bytes)
+{
+    struct waiting_will row, again;
+    if (!waiting_will_decode(bytes, &row))
+        return;
+    struct blob *encoded = waiting_will_encode(&row);
+    CHECK(waiting_will_decode(blob_span(encoded), &again));
+    CHECK(row.tenant == again.tenant && row.tries == again.tries &&
+          span_equal(row.client_id, again.client_id) && span_equal(row.row, again.row));
+    blob_unref(encoded);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     struct filter_row row;
     struct span rest = span_from(span_of(data, size), 1);
     if (size == 0)
         return 0;
-    switch (data[0] % 6) {
+    switch (data[0] % 7) {
     case 0:
         check_name(rest);
         break;
@@ -124,6 +136,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         break;
     case 5:
         check_will(rest);
+        break;
+    case 6:
+        check_waiting_will(rest);
         break;
     default:
         if (filter_row_decode(span_of(rest.data, rest.size < 17 ? rest.size : 17),

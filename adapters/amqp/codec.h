@@ -108,6 +108,9 @@ struct amqp_message {
  * kind. */
 enum status amqp_message_read(struct span bytes, struct amqp_message *message);
 
+/* The same of a map of annotations by itself: count keys and values that fill items. */
+bool amqp_annotations_valid(struct span items, uint32_t count);
+
 /* Writing: into room that the caller has made sure of. */
 struct amqp_writer {
     uint8_t *at;

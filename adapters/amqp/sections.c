@@ -133,6 +133,12 @@ static bool read_map(const struct amqp_value *map, bool is_application)
     return reader_left(&at) == 0;
 }
 
+bool amqp_annotations_valid(struct span items, uint32_t count)
+{
+    struct amqp_value map = {.type = AMQP_MAP, .bytes = items, .count = count};
+    return read_map(&map, false);
+}
+
 static bool body_is_valid(unsigned section, const struct amqp_value *value, struct span raw)
 {
     switch (section) {

@@ -429,8 +429,9 @@ static void kept_read(const struct showing *showing, struct kept *kept)
     if (flags & AMQP_KEEPS_FOOTER)
         kept->footer = reader_block(&at);
     if (!at.failed &&
-        (kept->bare.size == 0 || (amqp_message_read(kept->bare, &message) == STATUS_OK &&
-                                  message.body_count == 0 && message.footer.type == AMQP_NULL)))
+        (kept->bare.size == 0 ||
+         (amqp_message_read(kept->bare, &message) == STATUS_OK &&
+          kept->bare.size == message.properties_section.size + message.application_section.size)))
         kept->flags = flags;
 }
 
@@ -524,7 +525,7 @@ static uint32_t write_duplicates(struct amqp_writer *writer, const struct showin
     return 2;
 }
 
-/* Well-formed keys and values; 0: not so. */
+/* Keys and values, as annotations have them; 0: not so. */
 static uint32_t items_of(struct span items)
 {
     struct reader at = reader_of(items);
@@ -532,7 +533,7 @@ static uint32_t items_of(struct span items)
     uint32_t count = 0;
     while (reader_left(&at) > 0 && amqp_value_read(&at, &value))
         count++;
-    return !at.failed && count % 2 == 0 && amqp_values_valid(items, count) ? count : 0;
+    return !at.failed && amqp_annotations_valid(items, count) ? count : 0;
 }
 
 static void write_annotations(struct amqp_writer *writer, const struct record *record,
@@ -591,8 +592,7 @@ static void write_kept_map(struct amqp_writer *writer, enum amqp_section section
     struct reader at = reader_of(kept);
     uint64_t count = reader_uvarint(&at);
     struct span items = span_of(at.at, reader_left(&at));
-    if (at.failed || count > items.size || count % 2 != 0 ||
-        !amqp_values_valid(items, (uint32_t)count))
+    if (at.failed || count > items.size || !amqp_annotations_valid(items, (uint32_t)count))
         return;
     amqp_write_section(writer, section);
     uint8_t *began = amqp_open(writer);

@@ -42,6 +42,7 @@ struct flight {
     bool again;               /* to be sent again */
     bool returned;            /* of a share: a row says so (share_rows.h) */
     bool reserved;            /* likewise: that a member without a session has it, exactly once */
+    bool promised;            /* to such a one, and not handed to it yet */
     bool in_unit; /* over, if the unit is stored: nothing else becomes of it till then */
 };
 

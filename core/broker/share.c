@@ -145,6 +145,22 @@ struct share_member *share_next(const struct share *share, bool reserved)
     return NULL;
 }
 
+/* How many records it can take now. */
+static uint32_t room_of(const struct share_member *member)
+{
+    return member->worker == member->share->reader.worker
+               ? member->seat->subscription.client->credit
+               : member->window - member->in_flight;
+}
+
+/* Nothing is tried: its seat says when it can take something. */
+static void block(struct share_member *member)
+{
+    member->seat->blocked = true;
+    member->able = false;
+    take_turns(member);
+}
+
 enum deliver_result share_hand(struct share *share, const struct record *record,
                                struct frame_cache *cache, const struct share_ref *ref)
 {
@@ -152,7 +168,12 @@ enum deliver_result share_hand(struct share *share, const struct record *record,
     while ((member = share_next(share, ref->reserved)) != NULL) {
         if (member->exact && ref->number != 0 && !ref->reserved &&
             record_guarantee(record) == GUARANTEE_EXACTLY_ONCE) {
-            share->reserves = true;
+            uint32_t room = room_of(member);
+            if (room == 0) {
+                block(member);
+                continue;
+            }
+            share->reserves = share->promised < room; /* else some are on their way to it */
             return DELIVER_FULL;
         }
         /* First to the end of the row: a delivery may already end its turn. */

@@ -43,6 +43,7 @@ struct share {
     /* share_kept.c */
     uint32_t reserving;     /* flights that wait for a row */
     uint32_t reserved;      /* flights that a row reserves, out or not */
+    uint32_t promised;      /* of them, and of those: not handed to anybody yet */
     struct list joins;      /* wait until it is known, or made, what is kept */
     bool busy;              /* somebody waits for storage, and comes back */
     uint32_t held;          /* somebody further up needs it */

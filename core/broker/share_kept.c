@@ -371,11 +371,21 @@ enum deliver_result share_show(struct subscription *subscription, uint64_t parti
     return share_hand_kept(share, record, cache, ref);
 }
 
+/* It goes out, or does not. */
+static void keep_promise(struct share *share, struct flight *flight)
+{
+    share->promised -= flight->promised;
+    flight->promised = false;
+}
+
 /* What a member without a session gets exactly once goes to nobody else, whatever happens
  * (MQTT-4.8.2-5). A row says so before it goes out, and that it is anybody's again before it goes
  * to others; a start drops what such a row speaks of. Until the row is there nobody has it. */
 static void reserve(struct share *share, struct flight *flight, bool reserved)
 {
+    keep_promise(share, flight);
+    flight->promised = reserved;
+    share->promised += reserved;
     flight->at.guarantee = reserved ? GUARANTEE_EXACTLY_ONCE : GUARANTEE_AT_LEAST_ONCE;
     flight->at.state = FLIGHT_HELD;
     share->reserved -= flight->reserved;
@@ -402,7 +412,8 @@ void share_covered(struct client *reader)
                      &(struct share_ref){.partition = flight->at.partition,
                                          .offset = flight->at.offset,
                                          .number = i,
-                                         .returned = flight->returned},
+                                         .returned = flight->returned,
+                                         .reserved = flight->reserved},
                      1);
     }
     share_unreserve(share);
@@ -459,6 +470,7 @@ enum deliver_result share_hand_kept(struct share *share, const struct record *re
     }
     struct flight *flight = &session->flights[ref.number];
     ref.reserved = flight->reserved;
+    keep_promise(share, flight);
     enum deliver_result result = share_hand(share, record, cache, &ref);
     if (result != DELIVER_FULL) {
         session_touch(session);
@@ -487,6 +499,7 @@ void share_flight_over(struct share *share, const struct share_done *done)
     const struct share_ref *gone = ref_find(share->gone, share->gone_count, ref);
     bool passed = gone == NULL || gone->number != 0;
     share->reserved -= flight->reserved;
+    keep_promise(share, flight);
     if (done->stored ? passed : flight->returned)
         session_superfluous(session, &ref);
     session_flight_end(session, flight);

@@ -24,12 +24,19 @@ int share_ref_compare(const void *left, const void *right)
     return (a->offset > b->offset) - (a->offset < b->offset);
 }
 
+/* What a row reserves goes first: who could take the others may wait for that to be gone. */
+static int by_turn(const void *left, const void *right)
+{
+    const struct share_ref *a = left, *b = right;
+    return a->reserved != b->reserved ? (a->reserved ? -1 : 1) : share_ref_compare(left, right);
+}
+
 /* What a mail and a row both named is there once. */
 static void sort(struct share *share)
 {
     struct share_ref *first = share->returned + share->returned_at;
     uint32_t kept = 0;
-    qsort(first, share->returned_count, sizeof *first, share_ref_compare);
+    qsort(first, share->returned_count, sizeof *first, by_turn);
     for (uint32_t i = 0; i < share->returned_count; i++)
         if (kept == 0 || share_ref_compare(&first[kept - 1], &first[i]) != 0)
             first[kept++] = first[i];

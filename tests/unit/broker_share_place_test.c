@@ -208,9 +208,15 @@ static enum status join_exactly(struct peer *peer)
                                                              .guarantee = GUARANTEE_EXACTLY_ONCE});
 }
 
-static void no_credit_run(void *context)
+static void credit_run(void *context)
 {
-    client_set_credit(&((struct peer *)context)->client, 0);
+    struct settle_call *call = context;
+    client_set_credit(&call->peer->client, call->count);
+}
+
+static void set_credit(struct peer *peer, uint32_t credit)
+{
+    on(peer->worker, credit_run, &(struct settle_call){peer, credit});
 }
 
 /* It goes before the row is there that gives it a record: that is anybody's again, by another row,
@@ -221,7 +227,7 @@ static void goes_before_its_row(void **state)
     kept_rig_open(1, 0);
     struct peer *writer = peer_new(0, "w"), *peer = peer_new(0, "full"), *guest;
     peer_close(member(0, "a"));
-    on(0, no_credit_run, peer);
+    set_credit(peer, 0);
     assert_int_equal(share_join(peer), STATUS_OK);
     guest = peer_new(0, "guest");
     assert_int_equal(join_exactly(guest), STATUS_OK);
@@ -242,6 +248,42 @@ static void goes_before_its_row(void **state)
     kept_rig_close();
 }
 
+/* No more is written down for it than it can take now: what a kill -9 would drop. */
+static void gets_what_it_can_take(void **state)
+{
+    (void)state;
+    kept_rig_open(*(unsigned *)*state, 0);
+    struct peer *writer = peer_new(0, "w"), *guest = peer_new(1, "guest");
+    peer_close(member(0, "a"));
+    publish_many(writer, "t", GUARANTEE_EXACTLY_ONCE, 0, 50);
+    await_answers(writer, 50);
+    rig_calm();
+    guest->settles = false;
+    set_credit(guest, 3);
+    store_set(NULL, is_position, 0);
+    assert_int_equal(join_exactly(guest), STATUS_OK);
+    await(count_of(&store.append_count) == 1);
+    const struct storage_append *append = store.appends[0];
+    struct session_position position;
+    for (uint32_t i = 0; i < append->row_count; i++)
+        if (append->rows[i].key.data[9] == SESSION_KIND_POSITION)
+            assert_int_equal(
+                session_position_decode(append->rows[i].value, LIMIT_SHARE_FLIGHTS, &position),
+                STATUS_OK);
+    assert_int_equal(position.flight_count, 3);
+    store_goes_on();
+    for (uint32_t count = 3; count < 50; count++) {
+        await_records(guest, count);
+        peer_settle(guest, 1);
+    }
+    await_records(guest, 50);
+    for (uint32_t i = 0; i < 50; i++)
+        assert_int_equal(guest->records[i].offset, i);
+    peer_close(guest);
+    peer_close(writer);
+    kept_rig_close();
+}
+
 int main(void)
 {
     static unsigned one = 1, three = 3;
@@ -255,6 +297,7 @@ int main(void)
         cmocka_unit_test(leaves_without_a_place_at_its_end),
         cmocka_unit_test(the_second_has_it),
         cmocka_unit_test(goes_before_its_row),
+        BOTH(gets_what_it_can_take),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -162,7 +162,7 @@ struct span amqp_address_in(struct span address, struct arena *arena)
 {
     static const char QUEUE[] = "$queue/";
     if (begins(address, "/topics/"))
-        return span_from(address, 8);
+        return span_of(address.data + 8, address.size - 8); /* also when nothing follows */
     if (begins(address, "/queues/"))
         address = span_from(address, 8);
     else if (address.size == 0 || address.data[0] == '/' || address.data[0] == '$' ||

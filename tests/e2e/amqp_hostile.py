@@ -12,7 +12,7 @@ import gateway
 from amqpwire import (AMQP, ATTACH, BEGIN, CHALLENGE, CLOSE, DETACH, DISPOSITION, END, FLOW, INIT, MECHANISMS, OPEN,
                       OUTCOME, RESPONSE, SASL, TRANSFER, Described, Raw, Symbol, Wire, disposition, frame)
 from gateway import run, until
-from mqtt_stalled import rss_mib
+from mqtt_stalled import RSS_MIB_MAX, rss_mib
 
 MB = 1 << 20
 MOST = 0xffffffff
@@ -31,7 +31,8 @@ def counted(running, reason):
 
 
 def serves(running):
-    """Somebody else is served as ever."""
+    """Somebody else is served as ever, and memory is bounded."""
+    assert rss_mib(running) < RSS_MIB_MAX
     with Wire(running.amqp_port) as wire:
         wire.open("other")
 

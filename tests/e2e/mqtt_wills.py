@@ -153,7 +153,7 @@ def test_killed_with_them(gateway):
     clients = [connected(gateway, "now", 0), connected(gateway, "later", 1), connected(gateway, "comes-back", 5),
                connected(gateway, "no-session", 50, props=())]
     leave(gateway, "well", 0, props=(), disconnect=(0,))
-    time.sleep(0.4)  # soon after CONNECT, and without a sync of its own
+    time.sleep(2)  # soon after CONNECT, and without a sync of its own
     with Client(gateway.mqtt_port, 4).connect("old", clean=False, will=("will/old", "old", 1, False)) as old:
         gateway.kill9()
         gateway.start()

@@ -40,7 +40,9 @@ enum behaviour {
     BLOBS,        /* answers every byte with a pattern of blobs and small writes */
 };
 
-enum { FLOOD_BYTES = 4 * 1024 * 1024, BLOB_BYTES = 11000 };
+/* More than the kernel takes for a client that does not read: 4 MB to send, and what the client
+ * limits its own buffer to. */
+enum { FLOOD_BYTES = 16 * 1024 * 1024, CLIENT_BUFFER_BYTES = 256 * 1024, BLOB_BYTES = 11000 };
 
 struct server {
     struct worker *worker;
@@ -242,7 +244,8 @@ static void await(atomic_int *counter, int value)
 
 static int client_connect(const struct server *server)
 {
-    int fd = socket(AF_INET, SOCK_STREAM, 0);
+    int fd = socket(AF_INET, SOCK_STREAM, 0), buffer = CLIENT_BUFFER_BYTES;
+    setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &buffer, sizeof buffer);
     struct sockaddr_in address = {.sin_family = AF_INET,
                                   .sin_port = htons(server->port),
                                   .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};

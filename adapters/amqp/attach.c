@@ -42,21 +42,20 @@ static bool is_true(const struct amqp_value *value)
     return value->type == AMQP_BOOLEAN && value->number != 0;
 }
 
-static uint32_t delay_of(const struct amqp_value *annotations)
+uint32_t amqp_delay_read(const struct amqp_value *annotations)
 {
     struct reader at = reader_of(annotations->bytes);
     struct amqp_value key, value;
-    uint32_t delay_ms = 0;
-    if (annotations->type != AMQP_MAP)
-        return 0;
-    while (reader_left(&at) > 0 && amqp_value_read(&at, &key) && amqp_value_read(&at, &value)) {
-        bool whole = value.type == AMQP_INT || value.type == AMQP_UINT || value.type == AMQP_LONG ||
-                     value.type == AMQP_ULONG;
-        int64_t number = (int64_t)value.number;
-        if (whole && number > 0 && amqp_is_text(&key) && span_is(key.bytes, "x-opt-delivery-delay"))
-            delay_ms = number > (int64_t)LIMIT_DELAY_MS ? LIMIT_DELAY_MS : (uint32_t)number;
+    uint64_t delay_ms = 0;
+    for (uint32_t i = 0; annotations->type == AMQP_MAP && i + 1 < annotations->count; i += 2) {
+        if (!amqp_value_read(&at, &key) || !amqp_value_read(&at, &value))
+            break;
+        if (amqp_is_text(&key) && span_is(key.bytes, "x-opt-delivery-delay"))
+            delay_ms = amqp_value_ms(&value);
     }
-    return delay_ms;
+    if (delay_ms == UINT64_MAX) /* no number */
+        return 0;
+    return delay_ms > LIMIT_DELAY_MS ? LIMIT_DELAY_MS : (uint32_t)delay_ms;
 }
 
 struct amqp_default amqp_default_read(struct span attach)
@@ -82,7 +81,7 @@ struct amqp_default amqp_default_read(struct span attach)
         value = item_of(&items, MODIFIED_UNDELIVERABLE - MODIFIED_FAILED - 1);
         said.undeliverable = is_true(&value);
         value = item_of(&items, MODIFIED_ANNOTATIONS - MODIFIED_UNDELIVERABLE - 1);
-        said.delay_ms = delay_of(&value);
+        said.delay_ms = amqp_delay_read(&value);
     }
     return said;
 }

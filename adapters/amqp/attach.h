@@ -18,8 +18,12 @@ struct amqp_default {
     enum amqp_outcome outcome;
     /* Of modified */
     bool failed, undeliverable;
-    uint32_t delay_ms; /* x-opt-delivery-delay among its annotations */
+    uint32_t delay_ms; /* amqp_delay_read() of its annotations */
 };
+
+/* x-opt-delivery-delay in a map of annotations, at most LIMIT_DELAY_MS; 0: none that is a number
+ * above 0. */
+uint32_t amqp_delay_read(const struct amqp_value *annotations);
 
 /* attach: the performative, from its descriptor on. What cannot be read says nothing. */
 struct amqp_default amqp_default_read(struct span attach);

@@ -134,43 +134,16 @@ static const struct consumer_ops consumer_ops = {
 /* x-opt-delivery-delay among the annotations of a modified outcome. */
 static uint32_t delay_of(pn_disposition_t *disposition)
 {
-    pn_data_t *annotations = pn_disposition_annotations(disposition);
-    uint32_t delay_ms = 0;
-    pn_data_rewind(annotations);
-    if (pn_data_next(annotations) && pn_data_type(annotations) == PN_MAP) {
-        size_t count = pn_data_get_map(annotations);
-        pn_data_enter(annotations);
-        for (size_t i = 0; i + 1 < count && pn_data_next(annotations); i += 2) {
-            pn_type_t type = pn_data_type(annotations);
-            pn_bytes_t key = type == PN_SYMBOL   ? pn_data_get_symbol(annotations)
-                             : type == PN_STRING ? pn_data_get_string(annotations)
-                                                 : pn_bytes(0, NULL);
-            bool ours = span_is(span_of(key.start, key.size), "x-opt-delivery-delay");
-            if (!pn_data_next(annotations))
-                break;
-            int64_t value = 0;
-            switch (pn_data_type(annotations)) {
-            case PN_INT:
-                value = pn_data_get_int(annotations);
-                break;
-            case PN_UINT:
-                value = pn_data_get_uint(annotations);
-                break;
-            case PN_LONG:
-                value = pn_data_get_long(annotations);
-                break;
-            case PN_ULONG:
-                value = (int64_t)(pn_data_get_ulong(annotations) & INT64_MAX);
-                break;
-            default:
-                break;
-            }
-            if (ours && value > 0)
-                delay_ms = value > (int64_t)LIMIT_DELAY_MS ? LIMIT_DELAY_MS : (uint32_t)value;
-        }
-    }
-    pn_data_rewind(annotations);
-    return delay_ms;
+    char bytes[2 * AMQP_FRAME_MAX]; /* it came in one frame, and may be written a little longer */
+    pn_data_t *data = pn_disposition_annotations(disposition);
+    struct amqp_value annotations;
+    pn_data_rewind(data);
+    ssize_t size = pn_data_encode(data, bytes, sizeof bytes);
+    pn_data_rewind(data);
+    if (size <= 0)
+        return 0;
+    struct reader at = reader_of(span_of(bytes, (size_t)size));
+    return amqp_value_read(&at, &annotations) ? amqp_delay_read(&annotations) : 0;
 }
 
 /* Settled without a word, and without one for that at the attach: as if it had never come. */

@@ -362,23 +362,6 @@ struct outcome {
     uint32_t delay_ms;
 };
 
-/* x-opt-delivery-delay among the annotations. */
-static uint32_t delay_of(const struct amqp_value *annotations)
-{
-    struct reader at = reader_of(annotations->bytes);
-    struct amqp_value key, value;
-    uint64_t delay_ms = 0;
-    for (uint32_t i = 0; annotations->type == AMQP_MAP && i + 1 < annotations->count; i += 2) {
-        if (!amqp_value_read(&at, &key) || !amqp_value_read(&at, &value))
-            break;
-        if (amqp_is_text(&key) && span_is(key.bytes, "x-opt-delivery-delay"))
-            delay_ms = amqp_value_ms(&value);
-    }
-    if (delay_ms == UINT64_MAX) /* no number */
-        return 0;
-    return delay_ms > LIMIT_DELAY_MS ? LIMIT_DELAY_MS : (uint32_t)delay_ms;
-}
-
 static struct outcome outcome_read(const struct amqp_value *value)
 {
     struct reader at = reader_of(value->bytes);
@@ -398,9 +381,18 @@ static struct outcome outcome_read(const struct amqp_value *value)
         else if (i == 1)
             outcome.undeliverable = set;
         else if (i == 2)
-            outcome.delay_ms = delay_of(&field);
+            outcome.delay_ms = amqp_delay_read(&field);
     }
     return outcome;
+}
+
+/* What the receiver's attach says of those without one. */
+static struct outcome outcome_unnamed(const struct amqp_default *unnamed)
+{
+    return (struct outcome){.code = (unsigned)unnamed->outcome,
+                            .failed = unnamed->failed,
+                            .undeliverable = unnamed->undeliverable,
+                            .delay_ms = unnamed->delay_ms};
 }
 
 /* NULL: there is no such transaction. */
@@ -463,6 +455,8 @@ static struct amqp_transaction *settled_in(struct amqp_link *link, pn_delivery_t
     if (state_read(pn_delivery_remote(delivery), state, &id, &value)) {
         transaction = transaction_by_id(link->connection, id.bytes);
         *outcome = outcome_read(&value);
+        if (outcome->code == 0)
+            *outcome = outcome_unnamed(&link->unnamed);
     }
     if (transaction == NULL) {
         amqp_count_refusal(STATUS_NOT_FOUND);

@@ -432,6 +432,42 @@ def outcomes_keep_what_they_say(running):
         assert bodies(running, name) == []
 
 
+def an_outcome_for_what_names_none(running):
+    """The source's default is that of what is settled within a transaction without an outcome, too."""
+    queue(running, "q", redrive_policy="enable", max_consume_count=9)
+    default = [None] * 7
+    later = Raw(b"\xc1\x1a\x02\xa3\x14x-opt-delivery-delay\x60\xea\x60")  # an ushort, 60 s
+    for name, outcome, left in (("none", None, ["none"]), ("accepted", Described(0x24, []), []),
+                                ("failed", Described(0x27, [True]), ["failed"]),
+                                ("later", Described(0x27, [True, False, later]), [])):
+        say(running, "q", name)
+        wire = Wire(running.amqp_port)
+        wire.open()
+        coordinate(wire)
+        wire.send(frame(ATTACH, ["r", 0, True, None, None, Described(0x28, ["q", *default, outcome]),
+                                 Described(0x29, [None])]))
+        wire.send(frame(FLOW, [0, 1000, 0, 1000, 0, 0, 1]))
+        wire.expect(TRANSFER)
+        identity = declare(wire, 0)
+        wire.send(frame(DISPOSITION, [True, 0, 0, True, Described(0x34, [identity, None])]))
+        wire.send(discharge(identity, 1, False))
+        assert b"rollback" not in wire.expect(DISPOSITION)
+        wire.socket.close()
+        got = messages(running, "q")
+        assert [message.body for message in got] == left, (name, got)
+        assert all(message.delivery_count == (name == "failed") for message in got), (name, got)
+    reader = TopicReader(running, Described(0x28, ["/topics/within/u", *default, Described(0x24, [])]))
+    say(running, "/topics/within/u", "first")
+    reader.take(b"first")
+    identity = declare(reader.wire, 0)
+    reader.wire.send(frame(DISPOSITION, [True, 0, 0, True, Described(0x34, [identity, None])]))
+    reader.wire.send(discharge(identity, 1, False))
+    reader.wire.expect(DISPOSITION)
+    say(running, "/topics/within/u", "second")
+    reader.take(b"second")  # and not the first once more
+    reader.wire.socket.close()
+
+
 def what_cannot_be_part_of_it_refuses_it(running):
     """A request to the management, which is not done, and a message that is too large."""
     queue(running, "out")
@@ -582,5 +618,5 @@ if __name__ == "__main__":
     run(a_commit_shows_all_and_a_rollback_nothing, delayed_messages_wait_from_the_commit_on,
         settlements_belong_to_it, owners_commit_together, one_part_that_fails_refuses_all, settlements_of_topics_belong_to_it,
         settlements_of_kept_subscriptions_are_stored_with_it, settlements_of_shared_subscriptions,
-        outcomes_keep_what_they_say, what_cannot_be_part_of_it_refuses_it, a_lost_connection_rolls_back, a_commit_that_cannot_be_is_refused,
-        a_receiver_may_leave_before_its_transaction, what_is_settled_in_two_steps_is_settled_once)
+        outcomes_keep_what_they_say, an_outcome_for_what_names_none, what_cannot_be_part_of_it_refuses_it,
+        a_lost_connection_rolls_back, a_commit_that_cannot_be_is_refused, a_receiver_may_leave_before_its_transaction, what_is_settled_in_two_steps_is_settled_once)

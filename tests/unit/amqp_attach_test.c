@@ -70,6 +70,17 @@ static void test_modified(void **state)
     said = of(BYTES(0, 0x53, 0x27, 0xc0, 37, 3, 0x41, 0x42, 0xc1, 32, 2, DELAY, 0x81, 0x70, 0, 0, 0,
                     0, 0, 0, 0));
     assert_int_equal(said.delay_ms, LIMIT_DELAY_MS);
+    said =
+        of(BYTES(0, 0x53, 0x27, 0xc0, 30, 3, 0x41, 0x42, 0xc1, 25, 2, DELAY, 0x50, 8)); /* ubyte */
+    assert_int_equal(said.delay_ms, 8);
+    said = of(
+        BYTES(0, 0x53, 0x27, 0xc0, 31, 3, 0x41, 0x42, 0xc1, 26, 2, DELAY, 0x61, 1, 0)); /* short */
+    assert_int_equal(said.delay_ms, 256);
+    said = of(
+        BYTES(0, 0x53, 0x27, 0xc0, 30, 3, 0x41, 0x42, 0xc1, 25, 2, DELAY, 0x51, 0xf9)); /* byte */
+    assert_int_equal(said.delay_ms, 0);
+    said = of(BYTES(0, 0x53, 0x27, 0xc0, 29, 3, 0x41, 0x42, 0xc1, 24, 2, DELAY, 0x41)); /* true */
+    assert_int_equal(said.delay_ms, 0);
 }
 
 int main(void)

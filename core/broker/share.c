@@ -134,6 +134,13 @@ static enum deliver_result give(struct share_member *member, const struct record
     return DELIVERED;
 }
 
+/* A start after kill -9 may show it to the share's session, which has no row yet that says whose
+ * it is, or that it has passed. */
+static bool is_too_early(const struct share *share, const struct share_ref *ref)
+{
+    return ref->number == 0 && (share->moving || share->unmarked > 0);
+}
+
 struct share_member *share_next(const struct share *share, bool reserved)
 {
     list_each(link, &share->ready)
@@ -166,8 +173,10 @@ enum deliver_result share_hand(struct share *share, const struct record *record,
 {
     struct share_member *member;
     while ((member = share_next(share, ref->reserved)) != NULL) {
-        if (member->exact && ref->number != 0 && !ref->reserved &&
-            record_guarantee(record) == GUARANTEE_EXACTLY_ONCE) {
+        bool exact = member->exact && record_guarantee(record) == GUARANTEE_EXACTLY_ONCE;
+        if (exact && is_too_early(share, ref))
+            break;
+        if (exact && ref->number != 0 && !ref->reserved) {
             uint32_t room = room_of(member);
             if (room == 0) {
                 block(member);

@@ -49,9 +49,12 @@ struct share {
     uint32_t held;          /* somebody further up needs it */
     bool opened;            /* what was kept is loaded, or nothing is */
     bool durable;           /* its session reads */
-    bool moving;            /* it has a session that does not read yet */
+    bool moving;            /* it is given a session, which does not read yet */
+    uint32_t unmarked;      /* writes until what has passed before it read is stored */
     struct share_ref *gone; /* sorted: a session has them, and the position may not say so */
     uint32_t gone_count, gone_capacity;
+    struct share_ref *early; /* given back by sessions while it moves */
+    uint32_t early_count, early_capacity;
     struct loop_task task; /* the session goes on */
     struct broker_attach attach;
     struct broker_subscribe keeping;
@@ -185,8 +188,8 @@ void share_take_back(struct share *share, const struct share_ref *refs, uint32_t
 /* Nobody gets what was given back. */
 void share_drop(struct share *share, struct share_ref ref);
 void share_flight_over(struct share *share, const struct share_done *done);
-/* A record of a share that has a session which does not read yet is not for that session: it
- * remembers so. */
+/* A record of a share that has a session which does not read is not for that session; while it is
+ * about to read, it remembers so. */
 bool share_passes(struct client *reader, uint64_t partition, uint64_t offset, uint64_t commit);
 void share_close(struct share *share); /* a durable one that has no member */
 /* Any worker: rows say that these go back to their shares, whose homes hear of it. */
@@ -209,6 +212,10 @@ void share_look(struct broker *broker, struct share_look *look); /* any worker *
 int share_ref_compare(const void *left, const void *right); /* by partition and offset */
 /* share_return.c, on the home worker: records that were given back go first. */
 void share_return(struct share *share, const struct share_ref *refs, uint32_t count);
+/* Given back by a row while the share moves; and that is over: it goes out, if the share is durable
+ * now. */
+void share_return_later(struct share *share, struct share_ref ref);
+void share_return_early(struct share *share);
 void share_read_on(struct share *share);
 void share_forget(struct share *share);
 

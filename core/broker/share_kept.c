@@ -173,8 +173,8 @@ static void attached(struct request *request, enum status status)
         load_begin(share, SHARE_KIND_GONE, 0, rows_loaded);
         return;
     }
-    share->opened = true;
-    share->moving = kept; /* it was being made when the gateway stopped */
+    share->opened =
+        true; /* its session without a filter: it was being made as the gateway stopped */
     awake(share);
 }
 
@@ -189,6 +189,15 @@ static void attach(struct share *share)
 
 /* ------------------------------------------------ from now on it is kept */
 
+/* It is durable now, or goes on without. */
+static void moved(struct share *share)
+{
+    share->moving = false;
+    share_return_early(share);
+    if (!share->durable)
+        share_go_on(share);
+}
+
 static void subscribed(struct request *request, enum status status)
 {
     struct share *share = container_of(request, struct share, keeping.request);
@@ -197,10 +206,12 @@ static void subscribed(struct request *request, enum status status)
     if (share->keeping_item.status == STATUS_OK) {
         catch_up_until(&share->reader);
         share->durable = true;
-        share->moving = false;
+        moved(share);
         broker_session_begin(&share->reader);
+        share->unmarked = share->reader.session->writing ? 2 : 1;
         session_write_now(share->reader.session); /* what has passed so far */
     } else {
+        moved(share);
         link_remove(&join->link);
         share_join_end(join, share->keeping_item.status);
     }
@@ -233,7 +244,7 @@ static void kept(void *context, enum status status, uint64_t commit)
         return;
     }
     share->reader.session->id = 0;
-    share->moving = false;
+    moved(share);
     refuse_joins(share, status);
     awake(share);
 }
@@ -258,7 +269,7 @@ bool share_passes(struct client *reader, uint64_t partition, uint64_t offset, ui
     const struct share *share = container_of(reader, struct share, reader);
     if (share->moving)
         session_mark(reader->session, partition, offset + 1, commit);
-    return share->moving;
+    return share->opened && !share->durable; /* what comes while it is loaded is noted */
 }
 
 /* ------------------------------------------------ members */
@@ -398,6 +409,8 @@ void share_covered(struct client *reader)
 {
     struct share *share = container_of(reader, struct share, reader);
     struct session *session = reader->session;
+    if (share->unmarked > 0 && --share->unmarked > 0) /* that one began before */
+        session_write_now(session);
     for (uint32_t i = session->in_flight == 0 ? 0 : session->flights[0].next; i != 0;
          i = session->flights[i].next) {
         struct flight *flight = &session->flights[i];
@@ -532,12 +545,13 @@ static void returned_deliver(struct mail *mail)
         const struct session_return *at = &sent->returns[i];
         struct share *share =
             map_get(&sent->to->shares, span_of((const uint8_t *)&at->share, sizeof at->share));
-        if (share == NULL || share->over || (share->opened && !share->durable))
+        if (share == NULL || share->over || (share->opened && !share->durable && !share->moving))
             continue; /* whoever loads it finds the row */
-        share_return(
-            share,
-            &(struct share_ref){.partition = at->partition, .offset = at->offset, .returned = true},
-            1);
+        struct share_ref ref = {.partition = at->partition, .offset = at->offset, .returned = true};
+        if (share->moving)
+            share_return_later(share, ref);
+        else
+            share_return(share, &ref, 1);
         if (share->durable)
             share_go_on(share);
     }
@@ -600,7 +614,7 @@ static void look_deliver(struct mail *mail)
     struct share_look *look = container_of(mail, struct share_look, mail);
     const struct share *share =
         map_get(&look->to->shares, span_of((const uint8_t *)&look->share, sizeof look->share));
-    if (share == NULL || share->busy || !share->opened || share->moving || look->to->ending)
+    if (share == NULL || share->busy || !share->opened || look->to->ending)
         look_end(look, STATUS_BUSY);
     else if (share->durable)
         look_end(look, STATUS_OK);

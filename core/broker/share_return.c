@@ -78,6 +78,24 @@ void share_return(struct share *share, const struct share_ref *refs, uint32_t co
     share->unsorted = true;
 }
 
+void share_return_later(struct share *share, struct share_ref ref)
+{
+    if (share->early_count == share->early_capacity) {
+        share->early_capacity = share->early_capacity == 0 ? 16 : share->early_capacity * 2;
+        share->early = heap_resize(share->early, share->early_capacity * sizeof *share->early);
+    }
+    share->early[share->early_count++] = ref;
+}
+
+void share_return_early(struct share *share)
+{
+    if (share->durable && share->early_count > 0)
+        share_return(share, share->early, share->early_count);
+    heap_free(share->early);
+    share->early = NULL;
+    share->early_count = share->early_capacity = 0;
+}
+
 void share_forget(struct share *share)
 {
     if (share->read != NULL)

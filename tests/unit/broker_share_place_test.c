@@ -201,13 +201,6 @@ static void the_second_has_it(void **state)
 
 /* ------------------------------------------------ exactly once, without a session */
 
-static enum status join_exactly(struct peer *peer)
-{
-    return peer_subscribe_item(peer, (struct subscribe_item){.filter = span_from_text("t"),
-                                                             .share = span_from_text("g"),
-                                                             .guarantee = GUARANTEE_EXACTLY_ONCE});
-}
-
 static void credit_run(void *context)
 {
     struct settle_call *call = context;

@@ -155,6 +155,24 @@ static inline void store_goes_on(void)
     store.append_count = store.scan_count = 0;
 }
 
+/* The one that waits does, and others wait from now on. */
+static inline void store_holds_next(picks *held)
+{
+    struct storage_append *append = store.appends[0];
+    CHECK(store.append_count == 1);
+    store.append_count = 0;
+    store_set(NULL, held, 0);
+    memory_storage_ops.append(store.inner, append);
+}
+
+static inline void store_refuses_waiting(void)
+{
+    store_set(NULL, NULL, 0);
+    for (uint32_t i = 0; i < store.append_count; i++)
+        request_complete(&store.appends[i]->request, STATUS_NO_SPACE);
+    store.append_count = 0;
+}
+
 static inline uint32_t count_of(const uint32_t *count)
 {
     pthread_mutex_lock(&store.lock);
@@ -250,6 +268,13 @@ static inline enum status join_named(struct peer *peer, const char *share)
     return peer_subscribe_item(peer, (struct subscribe_item){.filter = span_from_text("t"),
                                                              .share = span_from_text(share),
                                                              .guarantee = GUARANTEE_AT_LEAST_ONCE});
+}
+
+static inline enum status join_exactly(struct peer *peer)
+{
+    return peer_subscribe_item(peer, (struct subscribe_item){.filter = span_from_text("t"),
+                                                             .share = span_from_text("g"),
+                                                             .guarantee = GUARANTEE_EXACTLY_ONCE});
 }
 
 static inline enum status share_join(struct peer *peer)

@@ -10,6 +10,7 @@
  *   a source says nothing: into the share --alone there--> closing the link gives it up
  *                                         --else--> refused
  *
+ * A link that has the name for itself, and is there, is not disturbed: the attach is refused.
  * Two that come at a time take the session from each other: who lost it tries again. */
 #include "adapters/amqp/connection.h"
 #include "core/base/rng.h"
@@ -245,6 +246,7 @@ static void have(struct amqp_claim *claim, struct span notes)
         return;
     }
     if (broker_subscription(&claim->client, &filter) != NULL) {
+        broker_session_expiry(&claim->client, claim->attach.earlier_s);
         refuse(claim, STATUS_EXISTS, "a subscription of one link has this name");
         return;
     }
@@ -273,6 +275,7 @@ static void begin(struct amqp_claim *claim)
         .name = subscriber->name,
         .clean = claim->anew,
         .only_present = subscriber->looks,
+        .yields = true,
         .expiry_s = UINT32_MAX,
     };
     request_init(&claim->attach.request, amqp_loop(claim->connection), attached);

@@ -184,6 +184,7 @@ static void go_on(struct amqp_subscriber *subscriber)
 static void go_on_shared(struct amqp_subscriber *subscriber)
 {
     if (!subscriber->looks) {
+        broker_session_expiry(&subscriber->client, subscriber->attach.earlier_s);
         amqp_subscriber_refuse(subscriber, amqp_condition_of(STATUS_EXISTS),
                                "a shared subscription has this name", STATUS_EXISTS);
         return;

@@ -256,11 +256,14 @@ struct broker_attach {
     bool clean;       /* nothing of an earlier session */
     bool
         only_present; /* an earlier session goes on, with its own expiry; without one none begins */
+    bool
+        yields; /* EXISTS, and nothing is disturbed, where a client that does not yield has begun */
     uint32_t expiry_s;              /* 0: it ends with the client; UINT32_MAX: never */
     const struct broker_will *will; /* copied; NULL: none */
     /* Out. CANCELED: the client was closed, or lost the name; SHUTTING_DOWN, STORAGE_FAILED and the
      * like: the session is as it was. */
     bool present;       /* an earlier session goes on */
+    uint32_t earlier_s; /* its expiry until now */
     uint32_t *received; /* its numbers of publishes that were not forgotten: the caller frees it */
     uint32_t received_count;
     struct buf notes; /* broker_note_next() reads them; likewise */

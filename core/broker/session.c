@@ -336,6 +336,7 @@ static void begin_stored(struct attaching *attaching)
 {
     struct session *session = attaching->session;
     bool found = attaching->old != 0;
+    session->attach->earlier_s = attaching->row.expiry_s;
     if (session->present && session->attach->only_present)
         session->expiry_s = attaching->row.expiry_s;
     if (!found && session->expiry_s == 0) {
@@ -557,22 +558,27 @@ void broker_attach(struct broker_attach *attach)
     struct broker_worker *worker = client->worker;
     CHECK(loop_is_home(worker->loop));
     CHECK(client->open && client->session == NULL);
+    struct span name = attach->name.size > 0 ? attach->name : client->id;
+    attach->received = NULL;
+    attach->received_count = 0;
+    buf_init(&attach->notes, (size_t)LIMIT_SUBSCRIPTIONS * LIMIT_NOTE_BYTES);
+    if (attach->yields && name_is_in_use(&worker->broker->names, client->tenant, name)) {
+        request_complete(&attach->request, STATUS_EXISTS);
+        return;
+    }
     struct session *session = heap_new(sizeof *session);
     session->worker = worker;
     session->client = client;
     session->attach = attach;
+    session->yields = attach->yields;
     session->expiry_s = attach->only_present ? 0 : attach->expiry_s;
     session_will_take(session, attach->will);
-    struct span name = attach->name.size > 0 ? attach->name : client->id;
     session->share = share_is_reader(client) ? share_of_name(name) : 0;
     session->text = span_of(heap_text((const char *)name.data, name.size), name.size);
     session->name = session_name_of(client->tenant, name);
     session->read_bytes = READ_BYTES_FIRST;
     list_init(&session->subscribing);
     session_write_init(session);
-    attach->received = NULL;
-    attach->received_count = 0;
-    buf_init(&attach->notes, (size_t)LIMIT_SUBSCRIPTIONS * LIMIT_NOTE_BYTES);
     client->session = session;
     session->claim = name_claim(&worker->broker->names, worker->loop, client->tenant, session->text,
                                 session, granted, replaced);
@@ -595,6 +601,8 @@ void broker_session_begin(struct client *client)
     struct session *session = client->session;
     CHECK(session != NULL && session->phase == SESSION_ATTACHED);
     session_shares_sort_out(session);
+    if (!session->yields)
+        name_use(session->claim, true);
     session->phase = SESSION_RESENDING;
     session->armed = true;
     session->returning = session->present;

@@ -91,6 +91,7 @@ struct session {
     uint64_t due_ms; /* of its due row; 0: there is none */
     enum session_phase phase;
     bool present;        /* there was one before */
+    bool yields;         /* as attached: its name is not in use by it */
     bool ended;          /* its last rows are written, or being written */
     uint32_t calls;      /* under way, and pointing here */
     uint32_t publishing; /* records with a number, under way */

@@ -187,6 +187,7 @@ void session_detach(struct client *client)
     }
     client->session = NULL;
     session->client = NULL;
+    name_use(session->claim, false);
     session_will_leave(session);
     loop_task_cancel(worker->loop, &session->write_task);
     loop_task_cancel(worker->loop, &session->forget_task);

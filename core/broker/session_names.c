@@ -17,7 +17,7 @@ struct name_claim {
     bool held; /* used on its loop only */
     /* Under the lock: */
     struct name_claim *successor;
-    bool let_go;
+    bool let_go, in_use;
     /* The mail that tells of the successor was delivered: it is before the claim goes. */
     bool told;
     struct span key; /* bytes below */
@@ -77,6 +77,14 @@ static void replace_deliver(struct mail *mail)
         claim->replaced(claim->owner);
 }
 
+static struct span key_pack(uint8_t *bytes, uint64_t tenant, struct span name)
+{
+    memcpy(bytes, &tenant, sizeof tenant);
+    if (name.size > 0)
+        memcpy(bytes + sizeof tenant, name.data, name.size);
+    return span_of(bytes, sizeof tenant + name.size);
+}
+
 static struct name_claim *claim_new(struct session_names *names, struct loop *loop, uint64_t tenant,
                                     struct span name, void *owner, void (*granted)(void *owner),
                                     void (*replaced)(void *owner))
@@ -89,10 +97,7 @@ static struct name_claim *claim_new(struct session_names *names, struct loop *lo
     claim->replaced = replaced;
     claim->grant.deliver = grant_deliver;
     claim->replace.deliver = replace_deliver;
-    memcpy(claim->bytes, &tenant, sizeof tenant);
-    if (name.size > 0)
-        memcpy(claim->bytes + sizeof tenant, name.data, name.size);
-    claim->key = span_of(claim->bytes, sizeof tenant + name.size);
+    claim->key = key_pack(claim->bytes, tenant, name);
     return claim;
 }
 
@@ -105,6 +110,7 @@ struct name_claim *name_claim(struct session_names *names, struct loop *loop, ui
     struct name_claim *older = map_put(&names->claims, claim->key, claim);
     if (older != NULL) {
         older->successor = claim;
+        claim->in_use = older->in_use;
         mailbox_post(older->loop, &older->replace);
     }
     pthread_mutex_unlock(&names->lock);
@@ -128,6 +134,25 @@ struct name_claim *name_claim_free(struct session_names *names, struct loop *loo
         return NULL;
     }
     return claim;
+}
+
+void name_use(struct name_claim *claim, bool in_use)
+{
+    pthread_mutex_lock(&claim->names->lock);
+    claim->in_use = in_use;
+    pthread_mutex_unlock(&claim->names->lock);
+}
+
+bool name_is_in_use(struct session_names *names, uint64_t tenant, struct span name)
+{
+    uint8_t *bytes = heap_new(sizeof tenant + name.size);
+    struct span key = key_pack(bytes, tenant, name);
+    pthread_mutex_lock(&names->lock);
+    const struct name_claim *claim = map_get(&names->claims, key);
+    bool in_use = claim != NULL && claim->in_use;
+    pthread_mutex_unlock(&names->lock);
+    heap_free(bytes);
+    return in_use;
 }
 
 void name_release(struct session_names *names, struct name_claim *claim)

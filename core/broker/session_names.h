@@ -33,6 +33,10 @@ struct name_claim *name_claim(struct session_names *names, struct loop *loop, ui
 /* NULL: somebody holds it, or wants it. Else held at once; granted() does not come. */
 struct name_claim *name_claim_free(struct session_names *names, struct loop *loop, uint64_t tenant,
                                    struct span name, void *owner, void (*replaced)(void *owner));
+/* On its loop. In use: who would yield to its holder finds that out before claiming the name. A
+ * claim that replaces one in use is so from the beginning. */
+void name_use(struct name_claim *claim, bool in_use);
+bool name_is_in_use(struct session_names *names, uint64_t tenant, struct span name);
 /* On its loop: nothing is called any more. A claim that still waits passes the name on when its
  * turn comes. */
 void name_release(struct session_names *names, struct name_claim *claim);

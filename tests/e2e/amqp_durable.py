@@ -514,6 +514,39 @@ def a_share_is_of_one_topic_and_selector(running):
     connection.close()
 
 
+def one_name_is_of_one_kind(running):
+    """Who asks for the other kind is refused, and what has the name goes on, under its own expiry."""
+    one, two = connect(running, "c"), connect(running, "c")
+    minute = Durable(Terminus.EXPIRE_WITH_LINK, 60)
+    single = subscribe(one, name="work", options=minute)
+    send(running, 1)
+    tags = take(single, 1, state=None)
+    for name in ("work", "work|2"):
+        refused(two, lambda name=name: share(two, name), "amqp:resource-locked")
+    single.settle(Delivery.ACCEPTED)
+    nothing_more(running, single)
+    assert bodies(tags) == [1]
+    detach(single)
+    refused(two, lambda: share(two), "amqp:resource-locked")
+    found = look(two, "work")
+    assert found.link.remote_source.timeout == 60, found.link.remote_source.timeout
+    found.close()
+    # The other way round, also when the refused one would have lasted for a moment only.
+    member = share(two)
+    short = Durable(Terminus.EXPIRE_WITH_LINK, 1)
+    refused(one, lambda: subscribe(one, name="work", options=short), "amqp:resource-locked")
+    nothing_more(running, member)
+    detach(member)
+    time.sleep(1.5)  # its time, were it that of the share
+    send(running, 2)
+    member = share(one)
+    assert gather([member], 1) == [[2]]
+    detach(member)
+    look(one, "work").close()
+    one.close()
+    two.close()
+
+
 def many_links_come_at_once(running):
     """They make one subscription, and each waits for another."""
     connections, links = [connect(running, "c") for _ in range(3)], []
@@ -537,7 +570,7 @@ def many_links_come_at_once(running):
 
 if __name__ == "__main__":
     run(several_links_share, what_a_member_releases_is_anybodys, a_share_ends_when_it_is_given_up,
-        a_share_is_of_one_topic_and_selector, many_links_come_at_once,
+        a_share_is_of_one_topic_and_selector, one_name_is_of_one_kind, many_links_come_at_once,
         it_is_there_after_a_detach, unsettled_comes_again_under_its_tag, what_is_released_comes_again,
         it_survives_the_gateway, another_topic_is_another_subscription, a_name_finds_what_there_is,
         it_expires_when_asked_to, retained_messages_come_first,

@@ -142,6 +142,15 @@ struct share_parcel {
     struct parcel_item *items;
 };
 
+/* It was sent before exactly once was granted, so that no row says whose it is. */
+static bool was_sent_for_less(const struct parcel_item *item, const struct record *record)
+{
+    const struct share_seat *seat = item->seat;
+    return item->ref.number != 0 && !item->ref.reserved && !seat->kept &&
+           seat->subscription.guarantee == GUARANTEE_EXACTLY_ONCE &&
+           record_guarantee(record) == GUARANTEE_EXACTLY_ONCE;
+}
+
 /* False: it is to be given back. */
 static bool item_show(const struct parcel_item *item)
 {
@@ -152,6 +161,8 @@ static bool item_show(const struct parcel_item *item)
     struct record record;
     struct frame_cache frames = {0};
     batch_record(item->batch, batch_find(item->batch, item->ref.offset), &record);
+    if (was_sent_for_less(item, &record))
+        return false;
     worker->delivering = true;
     enum deliver_result result =
         share_take(seat, item->batch->partition, &record, &frames, &item->ref);
@@ -218,7 +229,8 @@ void share_send(struct share_member *member, const struct record *record,
         .ref = {.partition = home->shown->partition,
                 .offset = record->offset,
                 .number = ref->number,
-                .returned = ref->returned},
+                .returned = ref->returned,
+                .reserved = ref->reserved},
         .epoch = member->epoch,
         .stored = home->shown_stored,
     };

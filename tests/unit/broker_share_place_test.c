@@ -277,6 +277,59 @@ static void gets_what_it_can_take(void **state)
     kept_rig_close();
 }
 
+/* It is granted exactly once while a record is on its way to another worker, for which that was not
+ * so: that waits for its row as well. Which worker is the share's home is chance. */
+static void more_is_granted_on_the_way(void **state)
+{
+    (void)state;
+    kept_rig_open(3, 0);
+    struct peer *writer = peer_new(0, "w"), *keeps = peer_new(0, "keeps");
+    const struct broker_attach attach = {.expiry_s = UINT32_MAX};
+    bool present;
+    assert_int_equal(session_attach(keeps, attach, &present), STATUS_OK);
+    set_credit(keeps, 0);
+    for (unsigned i = 0; i < 6; i++) {
+        struct peer *guest = peer_new(2, "guest");
+        struct standstill standstill;
+        struct subscribe_call call = {.subscribe = {.client = &guest->client, .count = 1}};
+        struct errand again = {
+            .mail = {.deliver = errand_deliver}, .run = subscribe_call_run, .context = &call};
+        char topic[8];
+        snprintf(topic, sizeof topic, "t/%u", i);
+        call.item = (struct subscribe_item){.filter = span_from_text(topic),
+                                            .share = span_from_text("g"),
+                                            .guarantee = GUARANTEE_AT_LEAST_ONCE};
+        assert_int_equal(peer_subscribe_item(keeps, call.item), STATUS_OK);
+        assert_int_equal(peer_subscribe_item(guest, call.item), STATUS_OK);
+        rig_calm();
+        call.item.guarantee = GUARANTEE_EXACTLY_ONCE;
+        call.subscribe.items = &call.item;
+        request_init(&call.subscribe.request, rig.loops[2], subscribe_call_done);
+        store_set(NULL, is_position, 0);
+        stand_still(&standstill, 2);
+        mailbox_post(rig.loops[2], &again.mail);
+        publish_many(writer, topic, GUARANTEE_EXACTLY_ONCE, i, 1);
+        for (unsigned k = 0; k < 50 && peer_look(writer).answers <= i; k++)
+            usleep(2000); /* else the topic is worker 2's */
+        for (unsigned k = 0; k < 20; k++) {
+            on(0, nothing_run, NULL);
+            on(1, nothing_run, NULL);
+        }
+        move_on(&standstill);
+        rig_await(&again.done);
+        rig_await(&call.done);
+        await_answers(writer, i + 1);
+        rig_calm();
+        assert_int_equal(peer_look(guest).records, 0);
+        store_goes_on();
+        await_records(guest, 1);
+        peer_close(guest);
+    }
+    peer_close(keeps);
+    peer_close(writer);
+    kept_rig_close();
+}
+
 int main(void)
 {
     static unsigned one = 1, three = 3;
@@ -291,6 +344,7 @@ int main(void)
         cmocka_unit_test(the_second_has_it),
         cmocka_unit_test(goes_before_its_row),
         BOTH(gets_what_it_can_take),
+        cmocka_unit_test(more_is_granted_on_the_way),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

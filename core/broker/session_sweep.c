@@ -9,6 +9,9 @@
  *   every ten minutes    filters' index rows: those of records that are gone, and of filters that
  *                        no session holds
  *
+ * While the store has no room, one refused will holds up all of them for a round, then two, four,
+ * up to 32; sessions still end, which makes room.
+ *
  * A share has a due row for each session that has left it or given back to it: it goes when nobody
  * is left, and what was given back to one that is over goes as well; while it is loaded for others,
  * its home sees to both, and the due row goes at once.
@@ -25,6 +28,7 @@
 
 enum {
     CLEAN_ROUNDS = 600, /* of due sessions */
+    DOUBLINGS = 5,
     PAGE = 256,
     NAME_BYTES = 64 + LIMIT_CLIENT_ID_BYTES,
 };
@@ -181,10 +185,27 @@ static void will_gone(struct sweep_hand *hand, enum status status)
         sweep_erase(hand); /* the session ends with it */
 }
 
+static bool wills_wait(const struct session_sweep *sweep)
+{
+    return sweep->round < sweep->will_round;
+}
+
+/* Those of other hands may have been on their way already. */
+static void wills_go_on(struct session_sweep *sweep, bool refused)
+{
+    if (!refused) {
+        sweep->refused_runs = 0;
+    } else if (!wills_wait(sweep)) {
+        sweep->will_round = sweep->round + (1U << sweep->refused_runs);
+        sweep->refused_runs += sweep->refused_runs < DOUBLINGS;
+    }
+}
+
 static void will_said(struct request *request, enum status status)
 {
     struct sweep_hand *hand = container_of(request, struct sweep_hand, publish.request);
     hand->sweep->worker->calls--;
+    wills_go_on(hand->sweep, will_waits(status));
     blob_unref(hand->will);
     hand->will = NULL;
     hand->row.will_ms = 0;
@@ -242,6 +263,10 @@ static void will_found(struct sweep_hand *hand, enum status status)
 
 static void scan_will(struct sweep_hand *hand)
 {
+    if (wills_wait(hand->sweep)) {
+        sweep_session_over(hand, STATUS_BUSY); /* it is found again */
+        return;
+    }
     session_kind_key(hand->row.session, SESSION_KIND_WILL, 0, hand->first);
     session_kind_key(hand->row.session, SESSION_KIND_WILL, 1, hand->end);
     sweep_scan(hand, SESSION_STATE_KEY, SESSION_STATE_KEY, 1, will_found);
@@ -562,7 +587,8 @@ static void tick(struct loop_timer *timer)
         pause_for_next(sweep);
         return;
     }
-    if (atomic_exchange(&worker->broker->ends_missing, false))
+    sweep->round++;
+    if (!wills_wait(sweep) && atomic_exchange(&worker->broker->ends_missing, false))
         sweep->done_crashed = false;
     if (!sweep->done_crashed) {
         sessions_begin(sweep, true);

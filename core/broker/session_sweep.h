@@ -48,6 +48,9 @@ struct session_sweep {
     struct loop_timer timer;
     bool closed;
     uint64_t clean_ms; /* when index rows are looked at next */
+    uint32_t round;
+    uint32_t will_round;   /* before that no will is said: the store has refused one */
+    uint32_t refused_runs; /* in a row */
 
     /* The page being worked through: due rows, or names. */
     bool crashed; /* names */

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What is left of sessions whose time is over, and of those that a crash left without an end. */
-#include "tests/unit/session_rig.h"
+#include "tests/unit/share_rig.h"
 
 static void sweeping_rig_open(unsigned workers)
 {
@@ -120,12 +120,42 @@ static void a_will_is_due_once(void **state)
     sweeping_rig_close();
 }
 
+static bool has_records(const struct storage_append *append)
+{
+    return append->batch_count > 0;
+}
+
+/* While there is no room it is tried after 1, 2, 4 up to 32 rounds. */
+static void a_refused_will_waits_ever_longer(void **state)
+{
+    (void)state;
+    kept_rig_open(1, 1);
+    bool present;
+    struct broker_will will = {.publish = {.topic = span_from_text("will"),
+                                           .body = span_from_text("x"),
+                                           .guarantee = GUARANTEE_AT_LEAST_ONCE}};
+    struct peer *watcher = peer_new(0, "watcher");
+    assert_int_equal(peer_subscribe(watcher, "will", GUARANTEE_AT_LEAST_ONCE, 1), STATUS_OK);
+    store_set(has_records, NULL, 0);
+    peer_close(peer_attach(0, "leaves", 100, &will, &present));
+    await(count_of(&store.refused_count) > 1);
+    uint32_t looks = count_of(&store.looks);
+    await(count_of(&store.looks) >= looks + 100);
+    assert_in_range(count_of(&store.refused_count), 5, 11);
+    store_goes_on();
+    await_records(watcher, 1);
+    await(rows_of(TABLE_SESSION_DUE) == 1); /* the end of its session */
+    peer_close(watcher);
+    kept_rig_close();
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_session_and_all_its_rows_go),
         cmocka_unit_test(what_a_crash_left_ends),
         cmocka_unit_test(a_will_is_due_once),
+        cmocka_unit_test(a_refused_will_waits_ever_longer),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -29,6 +29,8 @@ struct amqp_claim {
     bool pending; /* a request is under way */
     bool anew;    /* what was kept is given up */
     bool is_kept; /* the note is there */
+    bool made;    /* by us: there was none */
+    bool alone;   /* found by who looks for it, and nobody receives */
     char *share;  /* its name */
     char *noted;  /* filter, a zero byte, selector */
 };
@@ -76,9 +78,10 @@ void amqp_claim_end(struct amqp_subscriber *subscriber)
     claim_free(claim);
 }
 
-struct client *amqp_claim_client(const struct amqp_subscriber *subscriber)
+struct client *amqp_claim_own(const struct amqp_subscriber *subscriber)
 {
-    return &subscriber->claim->client;
+    struct amqp_claim *claim = subscriber->claim;
+    return claim->made || claim->alone ? &claim->client : NULL;
 }
 
 static void refuse(struct amqp_claim *claim, enum status status, const char *text)
@@ -130,7 +133,7 @@ static void go_on(struct amqp_claim *claim)
     if (subscriber->looks && !alone) {
         refuse(claim, STATUS_EXISTS, "the subscription has receivers");
     } else if (subscriber->looks) {
-        subscriber->kept = true;
+        claim->alone = subscriber->kept = true;
         subscriber->expiry = AMQP_NEVER;
         subscriber->expiry_s = UINT32_MAX;
         amqp_kept_answer(subscriber, claim->item.filter);
@@ -250,6 +253,7 @@ static void have(struct amqp_claim *claim, struct span notes)
         refuse(claim, STATUS_EXISTS, "a subscription of one link has this name");
         return;
     }
+    claim->made = !claim->is_kept;
     if (claim->is_kept)
         subscribe(claim);
     else
@@ -269,6 +273,7 @@ static void attached(struct request *request, enum status status)
 static void begin(struct amqp_claim *claim)
 {
     const struct amqp_subscriber *subscriber = claim->subscriber;
+    claim->made = false;
     client_fork(&claim->client, &claim_ops, &claim->connection->client, 0);
     claim->attach = (struct broker_attach){
         .client = &claim->client,

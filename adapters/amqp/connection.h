@@ -128,12 +128,13 @@ struct amqp_subscriber {
     struct broker_subscribe subscribe;
     struct subscribe_item item;
     struct broker_attach attach;
-    bool pending;   /* subscribe or attach is under way */
-    bool attaching; /* it is attach */
-    bool given_up;  /* closed for good while it was: what is attached then ends */
-    bool kept;      /* outlives the link */
-    bool looks;     /* for what is kept, whatever it is */
-    bool anew;      /* what was kept under the name is given up */
+    bool pending;               /* subscribe or attach is under way */
+    bool attaching;             /* it is attach */
+    bool kept;                  /* outlives the link */
+    bool looks;                 /* for what is kept, whatever it is */
+    bool anew;                  /* what was kept under the name is given up */
+    struct amqp_link *given_up; /* closed for good while attach was under way, and not answered;
+                                   NULL: none. What is attached then ends. */
     bool stolen;
     uint32_t unsettled; /* deliveries of this link */
     enum amqp_expiry expiry;
@@ -332,8 +333,9 @@ void amqp_kept_answer(struct amqp_subscriber *subscriber, struct span filter);
 /* Makes it, or finds it; then amqp_subscriber_subscribe(), for one that looks
  * amqp_subscriber_ready(), or the refusal. */
 void amqp_claim(struct amqp_subscriber *subscriber);
-/* Whose session keeps it. */
-struct client *amqp_claim_client(const struct amqp_subscriber *subscriber);
+/* Whose session keeps it, where the close of the link ends that: of one that it made, or that was
+ * looked for and has nobody else. NULL: it is others', too, or that is not known yet. */
+struct client *amqp_claim_own(const struct amqp_subscriber *subscriber);
 void amqp_claim_end(struct amqp_subscriber *subscriber); /* the subscriber goes; harmless twice */
 
 /* topic.c, for durable.c and claim.c */

@@ -123,6 +123,37 @@ enum status amqp_kept_read(struct amqp_subscriber *subscriber, pn_terminus_t *lo
                : STATUS_OK;
 }
 
+/* ------------------------------------------------ giving up */
+
+struct giving_up {
+    struct broker_give_up broker;
+    struct amqp_link *link;
+};
+
+static void given_up(struct request *request, enum status status)
+{
+    struct giving_up *giving_up = container_of(request, struct giving_up, broker.request);
+    amqp_link_given_up(giving_up->link, status);
+    heap_free(giving_up);
+}
+
+/* The close of the link is answered when a crash could not bring the subscription back. */
+static void answer_later(struct amqp_link *link)
+{
+    link->refs++;
+    link->closes_later = true;
+}
+
+/* After answer_later(). */
+static void give_up(struct amqp_link *link, struct client *client)
+{
+    struct giving_up *giving_up = heap_new(sizeof *giving_up);
+    giving_up->link = link;
+    giving_up->broker.client = client;
+    request_init(&giving_up->broker.request, amqp_loop(link->connection), given_up);
+    broker_give_up(&giving_up->broker);
+}
+
 /* ------------------------------------------------ attach */
 
 static bool is_as_wanted(const struct amqp_subscriber *subscriber,
@@ -199,6 +230,18 @@ static void go_on_shared(struct amqp_subscriber *subscriber)
     amqp_claim(subscriber);
 }
 
+/* The link was closed for good while the attach was under way: what that found or made ends, unless
+ * several links share it. */
+static void leave_late(struct amqp_subscriber *subscriber, enum status status, bool shared)
+{
+    struct amqp_link *closed = subscriber->given_up;
+    subscriber->given_up = NULL;
+    if (status == STATUS_OK && !shared)
+        give_up(closed, &subscriber->client);
+    else
+        amqp_link_given_up(closed, status == STATUS_CANCELED ? STATUS_OK : status);
+}
+
 static void attached(struct request *request, enum status status)
 {
     struct amqp_subscriber *subscriber =
@@ -208,9 +251,10 @@ static void attached(struct request *request, enum status status)
     subscriber->pending = subscriber->attaching = false;
     heap_free(subscriber->attach.received);
     buf_deinit(&subscriber->attach.notes);
-    if (subscriber->given_up && status == STATUS_OK && !shared)
-        broker_session_expiry(&subscriber->client, 0);
-    subscriber->given_up = false;
+    if (shared) /* the attach has set its own */
+        broker_session_expiry(&subscriber->client, UINT32_MAX);
+    if (subscriber->given_up != NULL)
+        leave_late(subscriber, status, shared);
     if (subscriber->link == NULL)
         amqp_subscriber_free(subscriber);
     else if (status != STATUS_OK)
@@ -237,39 +281,19 @@ void amqp_kept_attach(struct amqp_subscriber *subscriber)
 
 /* ------------------------------------------------ the end */
 
-struct giving_up {
-    struct broker_give_up broker;
-    struct amqp_link *link;
-};
-
-static void given_up(struct request *request, enum status status)
-{
-    struct giving_up *giving_up = container_of(request, struct giving_up, broker.request);
-    amqp_link_given_up(giving_up->link, status);
-    heap_free(giving_up);
-}
-
-/* Its close is answered when a crash could not bring the subscription back. */
-static void give_up(struct amqp_link *link, struct client *client)
-{
-    struct giving_up *giving_up = heap_new(sizeof *giving_up);
-    giving_up->link = link;
-    giving_up->broker.client = client;
-    link->refs++;
-    link->closes_later = true;
-    request_init(&giving_up->broker.request, amqp_loop(link->connection), given_up);
-    broker_give_up(&giving_up->broker);
-}
-
 bool amqp_kept_leave(struct amqp_subscriber *subscriber, struct amqp_link *link)
 {
     enum amqp_leaving leaving = link->leaving;
     if (leaving == AMQP_LEAVES_FOR_GOOD && subscriber->attaching) {
-        broker_session_expiry(&subscriber->client, 0);
-        subscriber->given_up = true;
+        subscriber->given_up = link;
+        answer_later(link);
     } else if (leaving == AMQP_LEAVES_FOR_GOOD) {
-        give_up(link,
-                subscriber->claim != NULL ? amqp_claim_client(subscriber) : &subscriber->client);
+        struct client *client =
+            subscriber->claim != NULL ? amqp_claim_own(subscriber) : &subscriber->client;
+        if (client != NULL) {
+            answer_later(link);
+            give_up(link, client);
+        }
     }
     bool waits = leaving == AMQP_LEAVES_LINK ? subscriber->expiry == AMQP_AFTER_SESSION ||
                                                    subscriber->expiry == AMQP_AFTER_CONNECTION

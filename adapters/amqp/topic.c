@@ -345,7 +345,7 @@ void amqp_subscribers_stolen(struct amqp_connection *connection)
 
 void amqp_subscriber_free(struct amqp_subscriber *subscriber)
 {
-    if (subscriber->given_up)
+    if (subscriber->given_up != NULL)
         return; /* first it has to be attached */
     amqp_claim_end(subscriber);
     client_close(&subscriber->client);

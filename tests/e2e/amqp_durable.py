@@ -385,6 +385,42 @@ def what_is_given_up_stays_so(running):
         connection.close()
 
 
+def a_close_before_the_attach_is_answered_stays_so(running):
+    """Of one that was there; what several links share is theirs, whatever such a link wanted."""
+    target = Wired(0x29, [None])
+    ways = {"sub": ["/topics/d/+", 2, Symbol("never")],
+            "work": ["/topics/d/+", 2, Symbol("never"), None, None, None, None, None, None, None, Symbol("shared")]}
+    for name, source in ways.items():
+        connection = connect(running, "killed")
+        detach(subscribe(connection) if name == "sub" else share(connection))
+        connection.close()
+        with Wire(running.amqp_port) as wire:
+            wire.open("killed")
+            wire.send(frame(ATTACH, [name, 0, True, None, None, Wired(0x28, source), target]) + frame(DETACH, [0, True]))
+            wire.expect(DETACH)
+            running.kill9()
+        running.start()
+        connection = connect(running, "killed")
+        if name == "sub":
+            refused(connection, lambda: look(connection), "amqp:not-found")
+        else:
+            detach(look(connection, name))
+        connection.close()
+    # A link of its own under the name of what is shared is refused, and that lasts as long as before.
+    for leave in b"", frame(DETACH, [0, True]):
+        with Wire(running.amqp_port) as wire:
+            wire.open("killed")
+            wire.send(frame(ATTACH, ["work", 0, True, None, None, Wired(0x28, ways["sub"][:2] + [Symbol("link-detach"), 1]),
+                                     target]) + leave)
+            wire.expect(DETACH)
+        connection = connect(running, "killed")
+        found = look(connection, "work")
+        assert found.link.remote_source.expiry_policy == Terminus.EXPIRE_NEVER
+        time.sleep(1.5)
+        detach(found)
+        connection.close()
+
+
 def share(connection, name="work", address="/topics/d/+", credit=100, more=(), options=()):
     return subscribe(connection, address, name, credit, [Shared(*more), *options])
 
@@ -575,4 +611,4 @@ if __name__ == "__main__":
         it_survives_the_gateway, another_topic_is_another_subscription, a_name_finds_what_there_is,
         it_expires_when_asked_to, retained_messages_come_first,
         retained_messages_and_what_is_released, one_link_has_it, a_drained_link_is_told,
-        closed_before_it_was_attached, what_is_given_up_stays_so)
+        closed_before_it_was_attached, what_is_given_up_stays_so, a_close_before_the_attach_is_answered_stays_so)

@@ -575,6 +575,7 @@ def one_name_is_of_one_kind(running):
     detach(member)
     time.sleep(1.5)  # its time, were it that of the share
     send(running, 2)
+    detach(look(one, "work"))
     member = share(one)
     assert gather([member], 1) == [[2]]
     detach(member)

@@ -2,7 +2,7 @@
 /* From a name to its session: attaching a client. */
 #include "core/broker/session.h"
 #include "core/broker/share.h"
-#include "core/broker/will.h"
+#include "core/broker/will_wait.h"
 
 #include "core/base/heap.h"
 #include "core/base/pack.h"
@@ -37,6 +37,7 @@ struct attaching {
     uint32_t walk_count;
     struct span will; /* its row; empty: there is none */
     struct will_publish late;
+    bool will_lost; /* there was no room for it */
     struct blob **blobs;
     uint32_t blob_count;
     uint64_t *shares; /* that it takes part in */
@@ -237,6 +238,8 @@ static void created(void *context, enum status status, uint64_t commit)
         atomic_store(&session->worker->broker->sessions_kept, true);
     if (status == STATUS_OK)
         share_returned_post(session->worker->broker, attaching->returns, attaching->return_count);
+    if (status == STATUS_OK && attaching->will_lost) /* its row went with this */
+        will_drop(session->worker, session->text, status_text(STATUS_NO_SPACE));
     if (!goes_on(attaching))
         return;
     if (status != STATUS_OK || !session->present)
@@ -304,7 +307,9 @@ static void late_published(struct request *request, enum status status)
         without_will(attaching);
     if (!goes_on(attaching))
         return;
-    if (will_waits(status))
+    /* Rows may still find room where records do not: a will does not keep its client out. */
+    attaching->will_lost = status == STATUS_NO_SPACE;
+    if (will_waits(status) && !attaching->will_lost)
         attach_end(attaching, status); /* its row stays */
     else
         begin_stored(attaching);

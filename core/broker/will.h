@@ -13,7 +13,8 @@
  * and the queue knows the will of a kept session by an id of its own, which is in the row.
  *
  * One that is refused for a while becomes a row that is due a little later, some times; while the
- * store takes no rows either, its row stays as it is. Internal to core/broker. */
+ * store takes no rows either, its row stays as it is. One that its client finds when it comes back,
+ * and for which there is no room, is dropped. Internal to core/broker. */
 #ifndef CORE_BROKER_WILL_H
 #define CORE_BROKER_WILL_H
 

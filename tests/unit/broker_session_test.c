@@ -624,6 +624,41 @@ static void a_late_will_is_said_once(void **state)
     late_rig_close();
 }
 
+/* While rows find room and records do not, a will that waits does not keep its client out. */
+static void a_late_will_without_space_is_dropped(void **state)
+{
+    (void)state;
+    late_rig_open(2);
+    restart(NO_SWEEP_MS);
+    bool present;
+    struct broker_will will = will_after(0);
+    struct broker_attach attach = {.expiry_s = 100};
+    struct peer *watcher = watcher_new(), *peer;
+    int64_t before = rig_metric("dropped_total", "reason=\"will\"");
+    refuse_appends(STATUS_NO_SPACE);
+    peer_close(peer_attach(0, "leaves", 100, &will, &present));
+    await(rows_of(TABLE_SESSION_DUE) == 2);
+    /* It stays when its row cannot go either. */
+    refuse_rows(STATUS_NO_SPACE);
+    peer = peer_new(0, "leaves");
+    assert_int_equal(session_attach(peer, attach, &present), STATUS_NO_SPACE);
+    peer_close(peer);
+    assert_int_equal(rig_metric("dropped_total", "reason=\"will\""), before);
+    refuse_rows(STATUS_OK);
+    peer = peer_new(0, "leaves");
+    assert_int_equal(session_attach(peer, attach, &present), STATUS_OK);
+    assert_true(present);
+    assert_int_equal(rig_metric("dropped_total", "reason=\"will\""), before + 1);
+    peer_close(peer);
+    refuse_appends(STATUS_OK);
+    peer = peer_attach(0, "leaves", 100, NULL, &present);
+    assert_true(present);
+    peer_close(peer);
+    await_records(watcher, 0);
+    peer_close(watcher);
+    late_rig_close();
+}
+
 static uint32_t records_waiting(void)
 {
     uint32_t count = 0;
@@ -789,6 +824,7 @@ int main(void)
         cmocka_unit_test(a_will_has_its_chances),
         cmocka_unit_test(a_run_that_was_killed_leaves_its_wills),
         cmocka_unit_test(a_late_will_is_said_once),
+        cmocka_unit_test(a_late_will_without_space_is_dropped),
         cmocka_unit_test(wills_that_are_due_do_not_wait_for_each_other),
         cmocka_unit_test(an_expired_session_does_not_go_on),
         cmocka_unit_test(filters_that_are_refused_are_given_up),

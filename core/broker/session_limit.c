@@ -4,6 +4,7 @@
 #include "core/broker/session.h"
 
 #include "core/base/heap.h"
+#include "core/base/pack.h"
 
 enum { BURST_US = 50000, SECOND_US = 1000000, COUNT_ROWS = 1000 };
 
@@ -72,13 +73,13 @@ static void counted(struct request *request, enum status status)
     struct filter_row row;
     for (size_t at = 0;
          status == STATUS_OK && storage_scan_next(&counting->scan, &at, &key, &value);) {
+        filter->after = load_u64(key.data + FILTER_INDEX_KEY - 8); /* also of one we cannot read */
         if (!filter_row_decode(key, value, &row))
             continue;
         uint64_t records, bytes;
         filter_row_sums(&row, &records, &bytes);
         counting->records += records;
         counting->bytes += bytes;
-        filter->after = row.commit;
     }
     if (status == STATUS_OK)
         blob_unref(counting->scan.rows);

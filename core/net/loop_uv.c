@@ -15,7 +15,11 @@
 
 /* Tasks that keep deferring tasks must not keep the sockets waiting: after so many rounds the rest
  * runs in the next turn, which then does not sleep. */
-enum { ROUNDS_MAX = 16, CLOSE_TURNS_MAX = 100, CLOSES_PER_TURN = 32 };
+enum { ROUNDS_MAX = 16, CLOSE_TURNS_MAX = 100 };
+
+/* Ends are spread over turns, but their descriptors must not pile up: a turn sees to so many, and
+ * to a share of what waits, so that however many come in each turn, a multiple of them waits. */
+enum { CLOSES_PER_TURN = 32, CLOSES_SHARE = 16 };
 
 struct task_list {
     struct loop_task *first;
@@ -37,6 +41,7 @@ struct loop {
     atomic_uintptr_t home; /* the thread in loop_run; 0: none */
     atomic_bool stopping;
     struct list leaving, over; /* of struct loop_leaving */
+    size_t over_count;
     uint8_t *input;
 };
 
@@ -144,7 +149,9 @@ static void on_prepare(uv_prepare_t *handle)
 static void finish_over(struct loop *loop)
 {
     struct link *link;
-    for (int i = 0; i < CLOSES_PER_TURN && (link = list_pop(&loop->over)) != NULL; i++) {
+    size_t count = CLOSES_PER_TURN + loop->over_count / CLOSES_SHARE;
+    for (size_t i = 0; i < count && (link = list_pop(&loop->over)) != NULL; i++) {
+        loop->over_count--;
         struct loop_leaving *leaving = container_of(link, struct loop_leaving, link);
         leaving->finish(leaving);
     }
@@ -326,4 +333,5 @@ void loop_leaving_add(struct loop *loop, struct loop_leaving *leaving)
 void loop_leaving_over(struct loop *loop, struct loop_leaving *leaving)
 {
     list_push(&loop->over, &leaving->link);
+    loop->over_count++;
 }

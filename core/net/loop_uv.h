@@ -22,7 +22,7 @@ struct loop_leaving {
 };
 void loop_leaving_add(struct loop *loop, struct loop_leaving *leaving);
 /* One that has taken leave: finish() comes in this turn, or when many end at once in one of the
- * next, so that what their end makes others do is spread. */
+ * next, so that what their end makes others do is spread. It stays until then. */
 void loop_leaving_over(struct loop *loop, struct loop_leaving *leaving);
 
 #endif

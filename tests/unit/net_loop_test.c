@@ -14,6 +14,7 @@
 #include "core/base/heap.h"
 #include "core/base/list.h"
 #include "core/base/rng.h"
+#include "core/net/loop_uv.h"
 #include "core/net/offload.h"
 #include "core/net/request.h"
 #include "core/net/timer_heap.h"
@@ -403,6 +404,55 @@ static void offload_is_bounded(void **state)
     sem_destroy(&gate);
 }
 
+enum { ENDS_PER_TURN = 256, END_TURNS = 200, ENDS = ENDS_PER_TURN * END_TURNS };
+
+static struct ends {
+    struct loop *loop;
+    struct loop_timer timer;
+    struct loop_leaving *leaving;
+    int begun, finished, most_waiting, most_finished;
+    int finished_before; /* this turn */
+} ends;
+
+static void an_end(struct loop_leaving *leaving)
+{
+    (void)leaving;
+    ends.finished++;
+}
+
+static void more_ends(struct loop_timer *timer)
+{
+    int waiting = ends.begun - ends.finished, finished = ends.finished - ends.finished_before;
+    ends.most_waiting = waiting > ends.most_waiting ? waiting : ends.most_waiting;
+    ends.most_finished = finished > ends.most_finished ? finished : ends.most_finished;
+    ends.finished_before = ends.finished;
+    if (ends.begun == ENDS) {
+        loop_stop(ends.loop);
+        return;
+    }
+    for (int i = 0; i < ENDS_PER_TURN; i++) {
+        struct loop_leaving *leaving = &ends.leaving[ends.begun++];
+        leaving->finish = an_end;
+        loop_leaving_over(ends.loop, leaving);
+    }
+    loop_timer_start(ends.loop, timer, 0);
+}
+
+/* Each of them holds a descriptor. */
+static void ends_of_every_turn_are_spread_and_do_not_pile_up(void **state)
+{
+    (void)state;
+    ends = (struct ends){.loop = loop_new(), .leaving = heap_array(ENDS, sizeof *ends.leaving)};
+    ends.timer.fired = more_ends;
+    loop_timer_start(ends.loop, &ends.timer, 0);
+    loop_run(ends.loop);
+    assert_in_range(ends.most_waiting, ENDS_PER_TURN / 2, 16 * ENDS_PER_TURN);
+    assert_in_range(ends.most_finished, 1, ENDS_PER_TURN);
+    loop_free(ends.loop);
+    assert_int_equal(ends.finished, ENDS);
+    heap_free(ends.leaving);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -416,6 +466,7 @@ int main(void)
         cmocka_unit_test(requests_complete_at_home),
         cmocka_unit_test(a_worker_may_stop_before_it_has_begun),
         cmocka_unit_test(offload_is_bounded),
+        cmocka_unit_test(ends_of_every_turn_are_spread_and_do_not_pile_up),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

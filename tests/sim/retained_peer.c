@@ -15,7 +15,7 @@ enum {
     STAY_MS = 3000,
     SETTLE_MS = 1000, /* as long as a version may take */
     LOOK_MS = 200,
-    QUIET_MS = 500
+    KEPT_S = 24 * 60 * 60
 };
 
 static struct subject {
@@ -98,7 +98,7 @@ static void retain(void *context)
 static void keeper_up(struct mqtt_peer *peer)
 {
     memset(((struct keeper *)peer)->sent, 0, sizeof((struct keeper *)peer)->sent);
-    later(peer, QUIET_MS, retain); /* until what the last connection said has been heard */
+    later(peer, 1 + sim_below(PAUSE_MS), retain);
 }
 
 static void keeper_packet(struct mqtt_peer *peer, const struct mqtt_packet *packet)
@@ -243,6 +243,10 @@ void retained_peers_begin(peer_dial *dial)
     calm = false;
     count = 0;
     struct mqtt_peer *keeper = peer_new(sizeof(struct keeper), dial, "keep", 0);
+    /* Kept, so that it is up when what its last connection published is settled; two connections
+     * without a session promise no order. */
+    keeper->clean = false;
+    keeper->expiry_s = KEPT_S;
     keeper->up = keeper_up;
     keeper->packet = keeper_packet;
     mqtt_peer_start(keeper);

@@ -5,7 +5,8 @@
  *   every second         rows of TABLE_SESSION_DUE that are due -> the will is published, or the
  *                        session and all its rows go
  *   once after the start sessions that a crash left without an end -> they end now, and get a due
- *                        row; once more when an end could not be stored
+ *                        row; once more when an end could not be stored, after 2, 4... 64 s while
+ *                        that goes on
  *   every ten minutes    filters' index rows: those of records that are gone, and of filters that
  *                        no session holds
  *
@@ -425,6 +426,8 @@ static void page_over(struct session_sweep *sweep)
         return;
     }
     sweep->done_crashed |= sweep->crashed;
+    if (sweep->crashed && !atomic_load(&sweep->worker->broker->ends_missing))
+        sweep->missing_runs = 0;
     pause_for_next(sweep);
 }
 
@@ -578,6 +581,17 @@ static void next_filter(struct session_sweep *sweep)
 
 /* ------------------------------------------------ time */
 
+/* Whoever has no end yet is looked for ever less often: what is due is seen to in between. */
+static bool looks_for_crashed(struct session_sweep *sweep)
+{
+    if (wills_wait(sweep) || sweep->round < sweep->crashed_round ||
+        !atomic_exchange(&sweep->worker->broker->ends_missing, false))
+        return false;
+    sweep->crashed_round = sweep->round + (2U << sweep->missing_runs);
+    sweep->missing_runs += sweep->missing_runs < DOUBLINGS;
+    return true;
+}
+
 static void tick(struct loop_timer *timer)
 {
     struct session_sweep *sweep = container_of(timer, struct session_sweep, timer);
@@ -588,7 +602,7 @@ static void tick(struct loop_timer *timer)
         return;
     }
     sweep->round++;
-    if (!wills_wait(sweep) && atomic_exchange(&worker->broker->ends_missing, false))
+    if (looks_for_crashed(sweep))
         sweep->done_crashed = false;
     if (!sweep->done_crashed) {
         sessions_begin(sweep, true);

@@ -55,6 +55,8 @@ struct session_sweep {
     /* The page being worked through: due rows, or names. */
     bool crashed; /* names */
     bool done_crashed;
+    uint32_t crashed_round; /* before that they are not looked for again */
+    uint32_t missing_runs;  /* in a row that left some without an end */
     struct blob *page;
     struct storage_scan page_scan;
     size_t page_at;

@@ -149,6 +149,42 @@ static void a_refused_will_waits_ever_longer(void **state)
     kept_rig_close();
 }
 
+static bool puts_due(const struct storage_append *append)
+{
+    for (uint32_t i = 0; i < append->row_count; i++)
+        if (append->rows[i].change == STORAGE_PUT &&
+            append->rows[i].key.data[0] == TABLE_SESSION_DUE)
+            return true;
+    return false;
+}
+
+/* One that a crash left, and whose end the store does not take, is not all there is to do. */
+static void an_end_that_is_refused_holds_up_nobody(void **state)
+{
+    (void)state;
+    kept_rig_open(1, 0);
+    bool present;
+    peer_close(peer_attach(0, "goes", 10, NULL, &present));
+    await(rows_of(TABLE_SESSION_DUE) == 1);
+    put_session("left", &(struct session_name_row){.session = 5, .expiry_s = 10});
+    broker_fall();
+    broker_bury();
+    store_set(puts_due, NULL, 0);
+    rig.options.sweep_ms = 1;
+    broker_rise(1);
+    await(count_of(&store.refused_count) > 0);
+    atomic_fetch_add(&clock_ahead_ms, 10001);
+    await(rows_of(TABLE_SESSION) == 1);
+    /* Nor are all sessions read again in each round. */
+    uint32_t looks = count_of(&store.looks);
+    await(count_of(&store.looks) >= looks + 100);
+    uint32_t refused = count_of(&store.refused_count);
+    assert_in_range(refused, 1, 10 + count_of(&store.looks) / 32);
+    store_goes_on();
+    await(rows_of(TABLE_SESSION_DUE) == 1);
+    kept_rig_close();
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -156,6 +192,7 @@ int main(void)
         cmocka_unit_test(what_a_crash_left_ends),
         cmocka_unit_test(a_will_is_due_once),
         cmocka_unit_test(a_refused_will_waits_ever_longer),
+        cmocka_unit_test(an_end_that_is_refused_holds_up_nobody),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

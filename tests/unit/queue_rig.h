@@ -227,10 +227,26 @@ static inline void open_group(void)
     rig.group = group_open(rig.log, rig.worker, rig.loop, rig.queue, rig.spec);
 }
 
+static bool group_is_closed;
+
+static inline void group_closed(struct request *request, enum status status)
+{
+    (void)request;
+    (void)status;
+    group_is_closed = true;
+    loop_stop(rig.loop);
+}
+
+/* Until it is closed; in a crash, where nothing is stored any more, nobody waits. */
 static inline void close_group(bool remove)
 {
-    group_close(rig.group, remove, NULL);
+    struct request closed;
+    request_init(&closed, rig.loop, group_closed);
+    group_is_closed = door.down;
+    group_close(rig.group, remove, door.down ? NULL : &closed);
     rig.group = NULL;
+    while (!group_is_closed)
+        loop_run(rig.loop);
     run_ms(5);
 }
 

@@ -27,8 +27,7 @@ void session_will_take(struct session *session, const struct broker_will *will)
         return;
     struct broker_will named = *will;
     struct publish *publish = &named.publish;
-    bool is_stored = publish->guarantee != GUARANTEE_AT_MOST_ONCE || publish->retain;
-    if (is_stored && session->expiry_s > 0 && !publish_is_deduped(publish))
+    if (session->expiry_s > 0 && !publish_is_deduped(publish))
         publish->dedup_id = id_make(id);
     session->will =
         will_encode(principal == NULL ? (struct span){0} : span_from_text(principal->name), &named);

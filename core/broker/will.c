@@ -22,6 +22,13 @@ void will_drop(struct broker_worker *worker, struct span client_id, const char *
           (int)(client_id.size < 64 ? client_id.size : 64), (const char *)client_id.data, why);
 }
 
+void will_drop_late(struct broker_worker *worker, struct span client_id)
+{
+    metric_add(worker->broker->metrics.dropped_will, 1);
+    trace(TRACE_INFO, "the will of %.*s is dropped: its client is back",
+          (int)(client_id.size < 64 ? client_id.size : 64), (const char *)client_id.data);
+}
+
 static void say_end(struct will_say *say, enum status status)
 {
     if (status != STATUS_OK && !will_waits(status) && !will_is_crowded_out(status))

@@ -1,6 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Wills that a run before has left behind, once, and those that were refused and are due again; on
  * worker 0, a page at a time: its wills are published together, then its rows change in one write.
+ * A will is published while the name of its client is claimed, so that what the client says when it
+ * comes back is said after it. One whose client is back already is too late, and dropped: what it
+ * says is no longer so.
  *
  *   RESTING --tick--> READING --page--> SAYING --all answered--> WRITING --> READING ... RESTING */
 #include "core/broker/will_wait.h"
@@ -13,12 +16,21 @@
 
 enum { PAGE = 64 };
 
+enum fate {
+    SAID,
+    GIVEN_UP,     /* refused too often */
+    TOO_LATE,     /* its client is back */
+    NOT_THIS_TIME /* its name is about to change hands */
+};
+
 struct item {
     struct will_sweep *sweep;
     struct will_say say;
     struct span key;
     struct waiting_will will;
-    enum status status;
+    struct name_claim *claim; /* NULL: an earlier one of the page has it, or it is not said */
+    enum fate fate;
+    enum status status; /* of SAID */
     uint8_t again[WILL_KEY];
     struct blob *value; /* of its next row; NULL: it has none */
 };
@@ -55,6 +67,9 @@ static void page_end(struct will_sweep *sweep, enum status status)
     for (unsigned i = 0; i < sweep->count; i++) {
         blob_unref(sweep->items[i].value);
         sweep->items[i].value = NULL;
+        if (sweep->items[i].claim != NULL)
+            name_release(&sweep->worker->broker->names, sweep->items[i].claim);
+        sweep->items[i].claim = NULL;
     }
     sweep->count = 0;
     sweep->left |= status != STATUS_OK;
@@ -68,10 +83,21 @@ static void page_end(struct will_sweep *sweep, enum status status)
 
 /* ------------------------------------------------ what has become of them */
 
+/* Once its row is gone: else it is found again. */
+static void count_dropped(struct broker_worker *worker, const struct item *item)
+{
+    if (item->fate == GIVEN_UP)
+        will_drop(worker, item->will.client_id, status_text(item->status));
+    else if (item->fate == TOO_LATE)
+        will_drop_late(worker, item->will.client_id);
+}
+
 static void written(struct request *request, enum status status)
 {
     struct will_sweep *sweep = container_of(request, struct will_sweep, write.request);
     sweep->worker->calls--;
+    for (unsigned i = 0; status == STATUS_OK && i < sweep->count; i++)
+        count_dropped(sweep->worker, &sweep->items[i]);
     page_end(sweep, status);
 }
 
@@ -79,7 +105,7 @@ static void put_again(struct will_sweep *sweep, struct item *item)
 {
     uint64_t patience_ms = will_patience_ms(++item->will.tries);
     if (patience_ms == 0) {
-        will_drop(sweep->worker, item->will.client_id, status_text(item->status));
+        item->fate = GIVEN_UP;
         return;
     }
     item->value = waiting_will_encode(&item->will);
@@ -97,11 +123,11 @@ static void change_rows(struct will_sweep *sweep)
     sweep->write = (struct log_rows){.rows = sweep->rows};
     for (unsigned i = 0; i < sweep->count; i++) {
         struct item *item = &sweep->items[i];
-        if (will_waits(item->status)) {
+        if (item->fate == NOT_THIS_TIME || (item->fate == SAID && will_waits(item->status))) {
             sweep->left = true;
             continue;
         }
-        if (will_is_crowded_out(item->status))
+        if (item->fate == SAID && will_is_crowded_out(item->status))
             put_again(sweep, item);
         sweep->rows[sweep->write.row_count++] =
             (struct storage_row){.change = STORAGE_DELETE, .key = item->key, .offset_at = -1};
@@ -128,6 +154,36 @@ static void item_said(struct request *request, enum status status)
         change_rows(sweep);
 }
 
+static void not_replaced(void *owner)
+{
+    (void)owner; /* the name is let go soon anyway */
+}
+
+/* One client may have left several: the first of the page holds its name for all. */
+static const struct item *same_client(const struct will_sweep *sweep, const struct item *item)
+{
+    const struct item *other = sweep->items;
+    while (other->will.tenant != item->will.tenant ||
+           !span_equal(other->will.client_id, item->will.client_id))
+        other++;
+    return other;
+}
+
+static void claim_name(struct will_sweep *sweep, struct item *item)
+{
+    struct session_names *names = &sweep->worker->broker->names;
+    const struct item *first = same_client(sweep, item);
+    if (first != item) {
+        item->fate = first->fate;
+        return;
+    }
+    item->claim = name_claim_free(names, sweep->worker->loop, item->will.tenant,
+                                  item->will.client_id, item, not_replaced);
+    if (item->claim == NULL)
+        item->fate = name_is_in_use(names, item->will.tenant, item->will.client_id) ? TOO_LATE
+                                                                                    : NOT_THIS_TIME;
+}
+
 static void say_item(struct will_sweep *sweep, struct item *item)
 {
     item->say = (struct will_say){
@@ -139,6 +195,20 @@ static void say_item(struct will_sweep *sweep, struct item *item)
     sweep->worker->calls++;
     request_init(&item->say.request, sweep->worker->loop, item_said);
     will_say(&item->say);
+}
+
+static void say_page(struct will_sweep *sweep)
+{
+    sweep->saying = 1; /* until all have begun */
+    for (unsigned i = 0; i < sweep->count; i++) {
+        claim_name(sweep, &sweep->items[i]);
+        if (sweep->items[i].fate != SAID)
+            continue;
+        sweep->saying++;
+        say_item(sweep, &sweep->items[i]);
+    }
+    if (--sweep->saying == 0)
+        change_rows(sweep);
 }
 
 static bool take_item(struct will_sweep *sweep, struct span key, struct span value)
@@ -175,9 +245,7 @@ static void page_read(struct request *request, enum status status)
         page_end(sweep, status);
         return;
     }
-    sweep->saying = sweep->count;
-    for (unsigned i = 0; i < sweep->count; i++)
-        say_item(sweep, &sweep->items[i]);
+    say_page(sweep);
 }
 
 static void read_page(struct will_sweep *sweep)
@@ -208,7 +276,7 @@ void will_sweep_start(struct broker_worker *worker)
     struct will_sweep *sweep = worker->broker->will_sweep = heap_new(sizeof *sweep);
     sweep->worker = worker;
     sweep->timer.fired = tick;
-    rest(sweep);
+    loop_timer_start(worker->loop, &sweep->timer, 0);
 }
 
 void will_sweep_stop(struct broker_worker *worker)

@@ -44,6 +44,7 @@ void will_let_go(struct broker_worker *worker, struct held_will *held); /* NULL 
 struct will_later *will_later(struct will_say *say);
 void will_later_free(struct will_later *later);
 void will_drop(struct broker_worker *worker, struct span client_id, const char *why);
+void will_drop_late(struct broker_worker *worker, struct span client_id); /* its client is back */
 
 /* will_sweep.c, on worker 0: wills of other runs once, those that are due now and then. */
 void will_sweep_start(struct broker_worker *worker); /* when it is ready */

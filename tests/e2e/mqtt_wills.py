@@ -164,6 +164,26 @@ def test_killed_with_them(gateway):
         watch.expect_silence(1.2)
 
 
+def test_back_at_once(gateway):
+    """What a run before has left unsaid is not said after what its client says when it is back."""
+    names = ["back-%d" % i for i in range(20)]
+    clients = [Client(gateway.mqtt_port, 5).connect(name, will=("will/" + name, "offline", 1, True)) for name in names]
+    time.sleep(1)  # soon after CONNECT, and without a sync of its own
+    gateway.kill9()
+    for client in clients:
+        client.close()
+    gateway.start()
+    clients = [Client(gateway.mqtt_port, 5).connect(name) for name in names]
+    for name, client in zip(names, clients):
+        assert client.publish("will/" + name, "online", 1, retain=True) == 0
+    time.sleep(2)  # the sweep has been there meanwhile
+    with watcher(gateway) as watch:
+        assert [watch.delivery().payload for _ in names] == [b"online"] * len(names)
+    for client in clients:
+        client.disconnect(0)
+        client.close()
+
+
 def test_addresses(gateway):
     """A will is published as its PUBLISH would be: to a queue, or later."""
     make(gateway, "alerts", None)
@@ -201,4 +221,5 @@ def test_full(gateway):
 
 
 if __name__ == "__main__":
-    run(test_addresses, test_full, test_delays, test_takeover, test_kill, test_restart, test_stop, test_killed_with_them)
+    run(test_addresses, test_full, test_delays, test_takeover, test_kill, test_restart, test_stop, test_killed_with_them,
+        test_back_at_once)

@@ -2,6 +2,7 @@
 /* Sessions over a store whose answers come late, or are refusals. */
 #include <pthread.h>
 
+#include "core/broker/session.h"
 #include "core/broker/will_row.h"
 #include "tests/unit/session_rig.h"
 
@@ -543,16 +544,18 @@ static void a_will_has_its_chances(void **state)
     late_rig_close();
 }
 
-static void put_left_will(uint64_t run, const char *body)
+static void put_will_row(enum will_kind kind, uint64_t at, const char *body, uint32_t tries)
 {
     struct broker_will will = will_after(50);
     will.publish.body = span_from_text(body);
     struct blob *row = will_encode((struct span){0}, &will);
-    struct waiting_will waiting = {
-        .tenant = TENANT_DEFAULT, .client_id = span_from_text(body), .row = blob_span(row)};
+    struct waiting_will waiting = {.tenant = TENANT_DEFAULT,
+                                   .tries = tries,
+                                   .client_id = span_from_text(body),
+                                   .row = blob_span(row)};
     struct blob *value = waiting_will_encode(&waiting);
     uint8_t key[WILL_KEY];
-    will_key(WILL_KIND_HELD, run, 1, key);
+    will_key(kind, at, 1, key);
     put_row(span_of(key, sizeof key), blob_span(value));
     blob_unref(value);
     blob_unref(row);
@@ -570,9 +573,9 @@ static void a_run_that_was_killed_leaves_its_wills(void **state)
     struct peer *watcher = peer_attach(1, "watcher", 100, NULL, &present);
     assert_int_equal(peer_subscribe(watcher, "will", GUARANTEE_AT_LEAST_ONCE, 1), STATUS_OK);
     peer_close(watcher);
-    put_left_will(1, "first");
-    put_left_will(2, "second");
-    put_left_will(UINT64_MAX - 1, "third");
+    put_will_row(WILL_KIND_HELD, 1, "first", 0);
+    put_will_row(WILL_KIND_HELD, 2, "second", 0);
+    put_will_row(WILL_KIND_HELD, UINT64_MAX - 1, "third", 0);
     restart(1);
     struct peer *here = peer_attach(0, "here", 0, &will, &present);
     await(rows_of(TABLE_WILL) == 1);
@@ -584,6 +587,60 @@ static void a_run_that_was_killed_leaves_its_wills(void **state)
     await(rows_of(TABLE_WILL) == 0);
     await_records(watcher, 4);
     peer_close(watcher);
+    late_rig_close();
+}
+
+/* Of a client that is there what was refused before is too late, and of one that is not the last
+ * try fails: each is counted once, although the store does not let their rows go at first. */
+static void a_will_of_who_is_back_is_dropped(void **state)
+{
+    (void)state;
+    late_rig_open(2);
+    restart(1);
+    bool present;
+    int64_t before = rig_metric("dropped_total", "reason=\"will\"");
+    struct peer *watcher = watcher_new();
+    struct peer *back = peer_attach(1, "back", 0, NULL, &present);
+    uint64_t due_ms = (uint64_t)clock_wall_ms() + 50000;
+    put_will_row(WILL_KIND_WAITING, due_ms, "back", 1);
+    put_will_row(WILL_KIND_WAITING, due_ms + 1, "away", 99);
+    put_will_row(WILL_KIND_WAITING, due_ms + 2, "back", 1);
+    refuse_appends(STATUS_OVER_QUOTA);
+    refuse_rows(STATUS_NO_SPACE);
+    unsigned writes = atomic_load(&late.row_writes);
+    atomic_fetch_add(&clock_ahead_ms, 50003);
+    await(atomic_load(&late.row_writes) >= writes + 3);
+    assert_int_equal(rig_metric("dropped_total", "reason=\"will\""), before);
+    assert_int_equal(rows_of(TABLE_WILL), 3);
+    refuse_rows(STATUS_OK);
+    await(rows_of(TABLE_WILL) == 0);
+    await(rig_metric("dropped_total", "reason=\"will\"") == before + 3);
+    refuse_appends(STATUS_OK);
+    peer_close(back);
+    /* who is away has both said */
+    put_will_row(WILL_KIND_WAITING, 1, "back", 1);
+    put_will_row(WILL_KIND_WAITING, 2, "back", 1);
+    await(rows_of(TABLE_WILL) == 0);
+    await_records(watcher, 2);
+    assert_int_equal(rig_metric("dropped_total", "reason=\"will\""), before + 3);
+    peer_close(watcher);
+    late_rig_close();
+}
+
+/* One of a kept session that asks for nothing is stored as any, and known again. */
+static void a_will_of_little_weight_has_an_id(void **state)
+{
+    (void)state;
+    late_rig_open(1);
+    restart(NO_SWEEP_MS);
+    bool present;
+    struct broker_will will = will_after(50);
+    will.publish.guarantee = GUARANTEE_AT_MOST_ONCE;
+    struct peer *peer = peer_attach(0, "light", 100, &will, &present);
+    struct stored_will stored;
+    assert_true(will_decode(blob_span(peer->client.session->will), &stored));
+    assert_true(stored.will.publish.dedup_id.size > 0);
+    peer_close(peer);
     late_rig_close();
 }
 
@@ -823,6 +880,8 @@ int main(void)
         cmocka_unit_test(a_will_that_ends_with_its_client_waits_too),
         cmocka_unit_test(a_will_has_its_chances),
         cmocka_unit_test(a_run_that_was_killed_leaves_its_wills),
+        cmocka_unit_test(a_will_of_who_is_back_is_dropped),
+        cmocka_unit_test(a_will_of_little_weight_has_an_id),
         cmocka_unit_test(a_late_will_is_said_once),
         cmocka_unit_test(a_late_will_without_space_is_dropped),
         cmocka_unit_test(wills_that_are_due_do_not_wait_for_each_other),

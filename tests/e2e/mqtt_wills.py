@@ -130,7 +130,7 @@ def connected(gateway, name, delay, props=KEEP):
 
 
 def test_stop(gateway):
-    """A gateway that stops closes the connections, so that their wills are published (3.1.2-8): at once, or after
+    """A gateway that stops closes the connections, so that their wills are published (3.1.2-8): before it ends, or after
     their delay, when it is there again."""
     with observer(gateway):
         pass
@@ -140,8 +140,7 @@ def test_stop(gateway):
     assert [client.expect_end() for client in clients] == [0x8B] * 4
     gateway.start()
     with Client(gateway.mqtt_port, 5).connect("comes-back", clean=False, props=KEEP), observer(gateway) as watch:
-        assert sorted(watch.delivery().payload for _ in range(2)) == [b"no-session", b"now"]
-        assert watch.delivery().payload == b"later"
+        assert sorted(watch.delivery().payload for _ in range(3)) == [b"later", b"no-session", b"now"]
         watch.expect_silence(1.2)
 
 

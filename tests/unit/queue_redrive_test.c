@@ -180,8 +180,9 @@ static void make_dead(uint32_t partition, uint32_t first, uint32_t count)
 {
     static struct take take;
     publish(partition, first, count, NULL);
-    while (stat_of(&rig.spec->stat->backlog) > 0) {
-        if (take_some(&take, 1000, 1, 30000) > 0)
+    for (uint32_t taken = 0; taken < count;) {
+        taken += take_some(&take, 1000, 1000, 30000);
+        if (take.take.count > 0)
             settle_all(&take, SETTLE_REJECTED);
         take_drop(&take);
     }

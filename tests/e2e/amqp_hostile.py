@@ -155,7 +155,7 @@ def sessions_have_a_limit(running):
             except OSError:
                 pass
             assert close_of(wire.until_end()) == "amqp:resource-limit-exceeded"
-            assert rss_mib(running) - before < 20
+            assert rss_mib(running) - before < RSS_MIB_MAX / 20
         assert counted(running, "limit") == count
     with Wire(running.amqp_port) as wire:
         wire.send(AMQP + frame(OPEN, ["c"]))

@@ -34,32 +34,11 @@ struct waiter {
     uint64_t up_ms;
 };
 
-struct late {
-    struct mqtt_peer *peer;
-    uint64_t generation;
-};
-
-static bool still(void *context, struct mqtt_peer **peer)
-{
-    struct late late = *(struct late *)context;
-    heap_free(context);
-    *peer = late.peer;
-    return late.peer->generation == late.generation && late.peer->connected;
-}
-
-static void later(struct mqtt_peer *peer, uint64_t delay_ms, void (*run)(void *context))
-{
-    struct late *late = heap_new(sizeof *late);
-    *late = (struct late){peer, peer->generation};
-    sim_after(delay_ms, run, late);
-}
-
 /* ------------------------------------------------ who sends */
 
-static void send_one(void *context)
+static void send_one(struct mqtt_peer *peer)
 {
-    struct mqtt_peer *peer;
-    if (!still(context, &peer) || calm || message_number == MESSAGES_MAX)
+    if (calm || message_number == MESSAGES_MAX)
         return;
     struct due *message = &messages[message_number];
     char text[16];
@@ -82,12 +61,12 @@ static void send_one(void *context)
     if (sim_chance(2))
         sim_disconnect(&peer->peer);
     else
-        later(peer, 1 + sim_below(PAUSE_MS), send_one);
+        mqtt_peer_later(peer, 1 + sim_below(PAUSE_MS), send_one);
 }
 
 static void sender_up(struct mqtt_peer *peer)
 {
-    later(peer, 20, send_one); /* until what the last connection said has been heard */
+    mqtt_peer_later(peer, 20, send_one); /* until what the last connection said has been heard */
 }
 
 static void sender_packet(struct mqtt_peer *peer, const struct mqtt_packet *packet)
@@ -105,10 +84,9 @@ static void waiter_before(struct mqtt_peer *peer)
     peer->expiry_s = UINT32_MAX;
 }
 
-static void leave(void *context)
+static void leave(struct mqtt_peer *peer)
 {
-    struct mqtt_peer *peer;
-    if (!still(context, &peer) || calm)
+    if (calm)
         return;
     if (sim_chance(70))
         sim_disconnect(&peer->peer);
@@ -126,15 +104,12 @@ static bool must_have_come(const struct due *message, uint64_t up_ms)
            from_ms + SETTLE_MS < sim_now_ms() && from_ms + SETTLE_MS < until_ms;
 }
 
-static void look(void *context)
+static void look(struct mqtt_peer *peer)
 {
-    struct mqtt_peer *peer;
-    if (!still(context, &peer))
-        return;
     for (unsigned i = 0; i < message_number && subscribed_ms != 0 && !sim_disk_has_failed(); i++)
         if (!messages[i].came && must_have_come(&messages[i], ((struct waiter *)peer)->up_ms))
             history_fail("%s: message %u has not expired and does not come", peer->id, i);
-    later(peer, LOOK_MS, look);
+    mqtt_peer_later(peer, LOOK_MS, look);
 }
 
 static void waiter_up(struct mqtt_peer *peer)
@@ -146,8 +121,8 @@ static void waiter_up(struct mqtt_peer *peer)
     ((struct waiter *)peer)->up_ms = sim_now_ms();
     if (subscribed_ms == 0)
         mqtt_peer_send(peer, &packet);
-    later(peer, LOOK_MS, look);
-    later(peer, 1 + sim_below(STAY_MS), leave);
+    mqtt_peer_later(peer, LOOK_MS, look);
+    mqtt_peer_later(peer, 1 + sim_below(STAY_MS), leave);
 }
 
 /* The gateway has stored it between its sending and its answer. */

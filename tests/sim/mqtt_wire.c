@@ -132,3 +132,24 @@ void mqtt_peer_start(struct mqtt_peer *peer)
     peer->wanted = true;
     peer_connect(peer);
 }
+
+struct later {
+    struct mqtt_peer *peer;
+    uint64_t generation;
+    void (*run)(struct mqtt_peer *peer);
+};
+
+static void later_over(void *context)
+{
+    struct later later = *(struct later *)context;
+    heap_free(context);
+    if (later.peer->generation == later.generation && later.peer->connected)
+        later.run(later.peer);
+}
+
+void mqtt_peer_later(struct mqtt_peer *peer, uint64_t delay_ms, void (*run)(struct mqtt_peer *peer))
+{
+    struct later *later = heap_new(sizeof *later);
+    *later = (struct later){peer, peer->generation, run};
+    sim_after(delay_ms, later_over, later);
+}

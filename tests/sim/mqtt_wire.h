@@ -39,6 +39,9 @@ void mqtt_peer_init(struct mqtt_peer *peer, peer_dial *dial, const char *kind, u
 void mqtt_peer_start(struct mqtt_peer *peer);
 void mqtt_peer_send(struct mqtt_peer *peer, const struct mqtt_packet *packet);
 void mqtt_peer_ack(struct mqtt_peer *peer, enum mqtt_type type, uint16_t id);
+/* After a while, unless the connection has ended meanwhile. */
+void mqtt_peer_later(struct mqtt_peer *peer, uint64_t delay_ms,
+                     void (*run)(struct mqtt_peer *peer));
 /* The wire is there: the peer may talk. */
 void mqtt_peer_dialed(struct sim_peer *peer);
 

@@ -41,35 +41,13 @@ struct looker {
 static bool calm;
 static uint64_t count;
 
-struct late {
-    struct mqtt_peer *peer;
-    uint64_t generation;
-};
-
-static bool still(void *context, struct mqtt_peer **peer)
-{
-    struct late late = *(struct late *)context;
-    heap_free(context);
-    *peer = late.peer;
-    return late.peer->generation == late.generation && late.peer->connected;
-}
-
-static void later(struct mqtt_peer *peer, uint64_t delay_ms, void (*run)(void *context))
-{
-    struct late *late = heap_new(sizeof *late);
-    *late = (struct late){peer, peer->generation};
-    sim_after(delay_ms, run, late);
-}
-
 /* ------------------------------------------------ who retains */
 
-static void retain(void *context)
+static void retain(struct mqtt_peer *peer)
 {
-    struct keeper *keeper;
-    struct mqtt_peer *peer;
-    if (!still(context, &peer) || calm)
+    struct keeper *keeper = (struct keeper *)peer;
+    if (calm)
         return;
-    keeper = (struct keeper *)peer;
     unsigned number = (unsigned)sim_below(SUBJECTS);
     struct subject *subject = &subjects[number];
     if (keeper->sent[number] == 0 && subject->next < VERSIONS_MAX) {
@@ -92,13 +70,13 @@ static void retain(void *context)
     if (sim_chance(2))
         sim_disconnect(&peer->peer);
     else
-        later(peer, 1 + sim_below(PAUSE_MS), retain);
+        mqtt_peer_later(peer, 1 + sim_below(PAUSE_MS), retain);
 }
 
 static void keeper_up(struct mqtt_peer *peer)
 {
     memset(((struct keeper *)peer)->sent, 0, sizeof((struct keeper *)peer)->sent);
-    later(peer, 1 + sim_below(PAUSE_MS), retain);
+    mqtt_peer_later(peer, 1 + sim_below(PAUSE_MS), retain);
 }
 
 static void keeper_packet(struct mqtt_peer *peer, const struct mqtt_packet *packet)
@@ -121,14 +99,13 @@ static uint32_t last_answered(const struct subject *subject, uint64_t until_ms)
     return 0;
 }
 
-static void leave(void *context)
+static void leave(struct mqtt_peer *peer)
 {
-    struct mqtt_peer *peer;
-    if (still(context, &peer) && !calm)
+    if (!calm)
         sim_disconnect(&peer->peer);
 }
 
-static void look(void *context);
+static void look(struct mqtt_peer *peer);
 
 static void looker_up(struct mqtt_peer *peer)
 {
@@ -144,8 +121,8 @@ static void looker_up(struct mqtt_peer *peer)
         looker->seen[i] = 0;
         looker->live[i] = false;
     }
-    later(peer, LOOK_MS, look);
-    later(peer, 1 + sim_below(STAY_MS), leave);
+    mqtt_peer_later(peer, LOOK_MS, look);
+    mqtt_peer_later(peer, 1 + sim_below(STAY_MS), leave);
 }
 
 /* Something newer, answered or not, may have deleted it before the subscription. */
@@ -158,11 +135,8 @@ static bool may_be_hidden(const struct looker *looker, unsigned number, uint32_t
 }
 
 /* What was answered long ago has come, or something newer. */
-static void look(void *context)
+static void look(struct mqtt_peer *peer)
 {
-    struct mqtt_peer *peer;
-    if (!still(context, &peer))
-        return;
     const struct looker *looker = (struct looker *)peer;
     uint64_t settled_ms = sim_now_ms() - SETTLE_MS;
     bool settled = looker->up_ms != 0 && looker->up_ms <= settled_ms && !sim_disk_has_failed();
@@ -172,7 +146,7 @@ static void look(void *context)
             history_fail("%s: subject %u had version %u for long, and it saw %u", peer->id, i,
                          version, looker->seen[i]);
     }
-    later(peer, LOOK_MS, look);
+    mqtt_peer_later(peer, LOOK_MS, look);
 }
 
 static void check_hole(const struct looker *looker, unsigned number, uint32_t version)

@@ -65,12 +65,7 @@ static void will_before(struct mqtt_peer *mqtt_peer)
     peer->said_goodbye = false;
 }
 
-struct late {
-    struct will_peer *peer;
-    uint64_t generation;
-};
-
-static void go(void *context);
+static void go(struct mqtt_peer *mqtt_peer);
 
 /* Who returns in time takes a will back that has a delay. */
 static void will_up(struct mqtt_peer *mqtt_peer)
@@ -84,18 +79,12 @@ static void will_up(struct mqtt_peer *mqtt_peer)
         before->no_more = true;
     wills[peer->will].held = true;
     peer->last = peer->will + 1;
-    struct late *late = heap_new(sizeof *late);
-    *late = (struct late){peer, mqtt_peer->generation};
-    sim_after(1 + sim_below(STAY_MS), go, late);
+    mqtt_peer_later(mqtt_peer, 1 + sim_below(STAY_MS), go);
 }
 
-static void go(void *context)
+static void go(struct mqtt_peer *mqtt_peer)
 {
-    struct late late = *(struct late *)context;
-    struct will_peer *peer = late.peer;
-    heap_free(context);
-    if (peer->peer.generation != late.generation || !peer->peer.connected)
-        return;
+    struct will_peer *peer = (struct will_peer *)mqtt_peer;
     if (peer->calm)
         peer->peer.wanted = false;
     unsigned what = (unsigned)sim_below(100);

@@ -220,6 +220,7 @@ static enum status open_broker(struct gateway *gateway, struct err *err)
         .session_records = (uint32_t)gateway->config.limit_session_records,
         .session_bytes = (uint64_t)gateway->config.limit_session_bytes,
         .reserved_topics = "$SYS/broker/",
+        .reserved_except = "$SYS/broker/connection/+/state", /* where Mosquitto's bridges tell */
         .connection_rate = (uint32_t)gateway->config.limit_connection_rate,
         .address_rate = (uint32_t)gateway->config.limit_address_rate,
     };

@@ -176,7 +176,8 @@ enum {
 
 /* A level that no version has is refused in MQTT 5's words, which is the only version whose text
  * says how to answer an unknown one (3.1.2.2); a known level under the wrong name in those of 3.x.
- */
+ * A bridge of Mosquitto's sets the top bit, and tries again without it only if return code 1 tells
+ * it to. */
 static enum mqtt_reason read_protocol(struct reader *reader, struct mqtt_connect *connect)
 {
     struct span name = wire_binary(reader);
@@ -186,10 +187,11 @@ static enum mqtt_reason read_protocol(struct reader *reader, struct mqtt_connect
     bool is_old = span_is(name, "MQIsdp");
     if (!is_old && !span_is(name, "MQTT"))
         return MQTT_REASON_UNSUPPORTED_VERSION;
-    bool is_known = connect->level == MQTT_3_1 || connect->level == MQTT_3_1_1;
-    connect->version = is_known ? (enum mqtt_version)connect->level : MQTT_5;
-    bool fits = is_old ? connect->level == MQTT_3_1
-                       : connect->level == MQTT_3_1_1 || connect->level == MQTT_5;
+    uint8_t level = connect->level & (uint8_t)~MQTT_LEVEL_BRIDGE;
+    bool is_known = level == MQTT_3_1 || level == MQTT_3_1_1;
+    connect->is_bridge = is_known && level != connect->level;
+    connect->version = is_known ? (enum mqtt_version)level : MQTT_5;
+    bool fits = is_old ? level == MQTT_3_1 : level == MQTT_3_1_1 || connect->level == MQTT_5;
     return fits ? MQTT_REASON_SUCCESS : MQTT_REASON_UNSUPPORTED_VERSION;
 }
 

@@ -7,6 +7,7 @@
 #include "adapters/mqtt/properties.h"
 
 enum mqtt_version { MQTT_3_1 = 3, MQTT_3_1_1 = 4, MQTT_5 = 5 };
+enum { MQTT_LEVEL_BRIDGE = 0x80 };
 
 enum mqtt_type {
     MQTT_CONNECT = 1,
@@ -53,7 +54,8 @@ struct mqtt_will {
 struct mqtt_connect {
     uint8_t level; /* the protocol level as sent */
     enum mqtt_version version;
-    bool clean; /* clean session, clean start */
+    bool is_bridge; /* of 3.x: another broker, which says so in the level */
+    bool clean;     /* clean session, clean start */
     bool has_will;
     bool has_user_name;
     bool has_password;

@@ -292,6 +292,7 @@ void mqtt_handle_connect(struct mqtt_session *session, uint8_t header, struct sp
     struct mqtt_connect connect;
     enum mqtt_reason reason = mqtt_decode_connect(header, body, &connect);
     session->version = connect.version;
+    session->is_bridge = connect.is_bridge;
     if (reason != MQTT_REASON_SUCCESS) {
         mqtt_refuse(session, reason);
         return;

@@ -75,7 +75,7 @@ uint8_t *mqtt_encode_connect(const struct mqtt_connect *connect, uint8_t *to)
     enum mqtt_version version = connect->version;
     to = put_header(MQTT_CONNECT, 0, connect_body(connect), to);
     to = wire_put_text(to, span_from_text(version == MQTT_3_1 ? "MQIsdp" : "MQTT"));
-    *to++ = (uint8_t)version;
+    *to++ = (uint8_t)(version | (connect->is_bridge ? MQTT_LEVEL_BRIDGE : 0));
     *to++ = connect_flags(connect);
     to = put_u16(to, connect->keep_alive);
     to = put_block(version, &connect->properties, to);

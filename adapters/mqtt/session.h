@@ -43,6 +43,7 @@ struct mqtt_session {
     uint32_t settled;            /* outgoing deliveries settled during this input */
     uint16_t subscribes;         /* SUBSCRIBEs under way */
     bool assigned_id, clean;
+    bool is_bridge;                /* a broker's: it subscribes to what others publish, as it is */
     bool excess;                   /* one connection too many: CONNECT is refused */
     bool no_problem_info;          /* the client asks for no reason strings */
     uint32_t asked_expiry, expiry; /* seconds; what the client asked for, and what it got */

@@ -42,6 +42,19 @@ static uint8_t reason_of(const struct subscribe_item *item)
     return (uint8_t)mqtt_reason_on(item->status, MQTT_ON_SUBACK);
 }
 
+/* The next filter of a SUBSCRIBE. 3.x has no options: what a bridge sends comes not back to it, and
+ * what it receives is retained where it goes if it was here. */
+static bool next_filter(const struct mqtt_session *session, struct mqtt_subscribe *packet,
+                        struct mqtt_filter *filter)
+{
+    struct span name, rest;
+    if (!mqtt_filter_next(packet, filter))
+        return false;
+    filter->retain_as_published |= session->is_bridge;
+    filter->no_local |= session->is_bridge && !mqtt_share_split(filter->filter, &name, &rest);
+    return true;
+}
+
 /* What was granted and is not the broker's to keep goes with the session, before it is answered.
  * True: there is something to wait for. */
 static bool keep(struct mqtt_subscribing *subscribing)
@@ -52,7 +65,7 @@ static bool keep(struct mqtt_subscribing *subscribing)
     if (subscribing->is_kept || !broker_session_is_kept(&session->client))
         return false;
     subscribing->is_kept = true;
-    for (uint16_t i = 0; i < packet.count && mqtt_filter_next(&packet, &filter); i++)
+    for (uint16_t i = 0; i < packet.count && next_filter(session, &packet, &filter); i++)
         if (subscribing->reasons[i] <= MQTT_REASON_GRANTED_QOS_2)
             subscribing->pending += mqtt_keep(session, &filter, &subscribing->asked,
                                               packet.properties.subscription_id, subscribing, i);
@@ -262,7 +275,7 @@ void mqtt_handle_subscribe(struct mqtt_session *session, uint8_t header, struct 
     begin(subscribing, packet.count);
     struct mqtt_filter filter;
     bool possible = read_asked(&packet.properties, &subscribing->asked);
-    for (uint16_t i = 0; i < packet.count && mqtt_filter_next(&packet, &filter); i++)
+    for (uint16_t i = 0; i < packet.count && next_filter(session, &packet, &filter); i++)
         subscribing->reasons[i] = possible
                                       ? subscribe_one(subscribing, &filter, &subscribing->asked,
                                                       packet.properties.subscription_id, i)

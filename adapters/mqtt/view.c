@@ -34,13 +34,13 @@ uint32_t mqtt_variant(struct client *client, const struct subscription *subscrip
     unsigned granted = qos_of(subscription->guarantee),
              published = qos_of(record_guarantee(record));
     uint32_t variant = granted < published ? granted : published;
-    if (record->attributes & RECORD_RECALLED)
+    const struct mqtt_session *session = mqtt_session_of(client);
+    bool as_published =
+        subscription->retain_as_published && (session->version == MQTT_5 || session->is_bridge);
+    if (record->attributes & (RECORD_RECALLED | (as_published ? RECORD_RETAIN : 0)))
         variant |= VARIANT_RETAIN;
-    if (mqtt_session_of(client)->version == MQTT_5) {
+    if (session->version == MQTT_5)
         variant |= VARIANT_MQTT_5 | subscription->identifier << VARIANT_IDENTIFIER_SHIFT;
-        if (subscription->retain_as_published && (record->attributes & RECORD_RETAIN))
-            variant |= VARIANT_RETAIN;
-    }
     return variant;
 }
 

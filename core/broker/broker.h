@@ -40,6 +40,7 @@ struct broker_options {
     uint64_t session_bytes;
     uint32_t share_members;      /* of one share, and connected; 0: LIMIT_SHARE_MEMBERS */
     const char *reserved_topics; /* topics that begin so are the gateway's to publish; NULL: none */
+    const char *reserved_except; /* a filter: those of them that clients publish; NULL: none */
     uint32_t connection_rate;    /* broker_may_connect() per second; 0: no limit */
     uint32_t address_rate;       /* likewise, from one address */
     uint32_t sweep_ms;           /* how often what has expired is looked for; 0: 1000 */

@@ -50,6 +50,15 @@ static void outbox_free(struct outbox *outbox)
     heap_free(outbox);
 }
 
+static bool is_reserved(const struct broker_options *options, struct span topic)
+{
+    const char *prefix = options->reserved_topics;
+    return prefix != NULL && topic.size >= strlen(prefix) &&
+           memcmp(topic.data, prefix, strlen(prefix)) == 0 &&
+           (options->reserved_except == NULL ||
+            !topic_matches(span_from_text(options->reserved_except), topic));
+}
+
 static void address_resolve(struct client *client, struct span topic, struct address *address)
 {
     struct broker_worker *worker = client->worker;
@@ -60,9 +69,7 @@ static void address_resolve(struct client *client, struct span topic, struct add
         address->status = STATUS_INVALID;
         return;
     }
-    const char *reserved = worker->broker->options.reserved_topics;
-    if (reserved != NULL && topic.size >= strlen(reserved) &&
-        memcmp(topic.data, reserved, strlen(reserved)) == 0) {
+    if (is_reserved(&worker->broker->options, topic)) {
         address->status = STATUS_DENIED;
         return;
     }

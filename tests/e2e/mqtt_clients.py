@@ -1,17 +1,21 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Clients that people use: mosquitto_pub and mosquitto_sub, and Paho in Python (Debian: python3-paho-mqtt,
-mosquitto-clients), plain and over TLS."""
+"""Clients that people use: mosquitto_pub and mosquitto_sub, a bridge of Mosquitto's, and Paho in Python (Debian:
+python3-paho-mqtt, mosquitto-clients, mosquitto), plain and over TLS."""
 
+import atexit
+import concurrent.futures
+import contextlib
 import os
 import queue
 import shutil
+import socket
 import ssl
 import subprocess
 import tempfile
 import threading
 
-from gateway import Gateway, run
+from gateway import Gateway, run, until
 from wire import Client
 
 try:
@@ -193,6 +197,96 @@ def test_retained(gateway):
 def test_statistics(gateway):
     reader = mosquitto("mosquitto_sub", gateway.mqtt_port, "-t", "$SYS/broker/version", "-C", "1")
     assert lines_of(reader)[0].startswith("polylog ")
+
+
+class Bridge:
+    """A broker of Mosquitto's that is connected to the gateway as its documentation says, nothing else set: NAME/up/#
+    goes there, NAME/down/# comes from there, NAME/both/# is exchanged."""
+
+    def __init__(self, gateway, name, folder):
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self.port = free.getsockname()[1]
+        self.folder = folder
+        with open(os.path.join(folder, "bridge.conf"), "w", encoding="ascii") as file:
+            file.write("listener %d 127.0.0.1\nallow_anonymous true\nconnection edge\naddress 127.0.0.1:%d\n"
+                       "bridge_protocol_version %s\nremote_clientid %s\ncleansession false\nrestart_timeout 1\n"
+                       "topic %s/up/# out 2\ntopic %s/down/# in 2\ntopic %s/both/# both 1\n"
+                       % (self.port, gateway.mqtt_port, name, name, name, name, name))
+        os.chmod(folder, 0o755)  # begun by root, it becomes a user of its own
+        self.process = None
+        atexit.register(self.stop, kill=True)
+        self.start()
+
+    def start(self):
+        program = shutil.which("mosquitto", path=os.environ["PATH"] + ":/usr/sbin")
+        self.process = subprocess.Popen([program, "-c", os.path.join(self.folder, "bridge.conf")], stdin=subprocess.DEVNULL,
+                                        stderr=subprocess.DEVNULL)
+
+    def stop(self, kill=False):
+        (self.process.kill if kill else self.process.terminate)()
+        self.process.wait()
+
+    def is_connected(self):
+        with contextlib.suppress(OSError):
+            with Paho(self.port, "probe", paho.MQTTv311) as probe:
+                probe.subscribe("$SYS/broker/connection/+/state", 0)
+                return probe.message().payload == b"1"
+        return False
+
+
+def nothing_more(client):
+    try:
+        message = client.messages.get(timeout=0.3)
+    except queue.Empty:
+        return
+    raise AssertionError("%s %r came as well" % (message.topic, message.payload))
+
+
+def bridged(gateway, name, version, folder):
+    state = "$SYS/broker/connection/%s/state" % name
+    up, down, both = (name + place for place in ("/up/x", "/down/x", "/both/"))
+    with Paho(gateway.mqtt_port, "central " + name, version) as central:
+        central.subscribe(state, 1)
+        bridge = Bridge(gateway, name, folder)
+        assert central.message().payload == b"1"
+        with Paho(gateway.mqtt_port, "late " + name, version) as late:
+            late.subscribe(state, 1)
+            got = late.message()
+            assert (got.payload, got.retain) == (b"1", True), got.payload
+        central.subscribe(name + "/+/#", 2)
+        assert until(bridge.is_connected)
+        with Paho(bridge.port, "edge", paho.MQTTv311) as edge:
+            edge.subscribe("#", 2)
+            for i in range(20):
+                edge.publish(up, "%d" % i, 2)
+                central.publish(down, "%d" % i, 2)
+                edge.publish(both + "edge", "%d" % i, 1)
+                central.publish(both + "central", "%d" % i, 1)
+            for client in central, edge:  # each sees what it publishes itself as well
+                got = [client.message() for _ in range(80)]
+                for topic in up, down, both + "edge", both + "central":
+                    assert [int(m.payload) for m in got if m.topic == topic] == list(range(20)), (name, topic)
+                nothing_more(client)
+        bridge.stop(kill=True)
+        assert central.message().payload == b"0"  # the will of Mosquitto's bridges
+        for i in range(20):
+            central.publish(down, "%d" % i, 1)
+            central.message()
+        bridge.start()
+        assert central.message().payload == b"1"
+        assert until(bridge.is_connected)
+        bridge.stop()
+
+
+def test_bridge(gateway):
+    """Both ways each once and without a loop, also with a session that goes on; its state is retained here."""
+    names = {"mqttv31": paho.MQTTv31, "mqttv311": paho.MQTTv311, "mqttv50": paho.MQTTv5}
+    with tempfile.TemporaryDirectory(prefix="polylog-bridge-") as folder, \
+            concurrent.futures.ThreadPoolExecutor(len(names)) as pool:
+        for name in names:
+            os.mkdir(os.path.join(folder, name))
+        os.chmod(folder, 0o755)
+        list(pool.map(lambda name: bridged(gateway, name, names[name], os.path.join(folder, name)), names))
 
 
 def test_paho_large(gateway):

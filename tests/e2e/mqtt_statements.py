@@ -48,7 +48,28 @@ def test_connect_flags_and_fields(gateway):
 
 
 def test_protocol_name_and_version(gateway):
-    ends(gateway, connect_bytes(0x02, text("a"), version=7), 0x84)
+    for level in (0, 2, 7, 0x82, 0x85, 0x8F):
+        ends(gateway, connect_bytes(0x02, text("a"), version=level), 0x84)
+    for name, level in ((b"MQIsdp", 0x83), (b"MQTT", 0x84)):  # a bridge: no local, retain as published
+        with Client(gateway.mqtt_port, level & 7) as client, Client(gateway.mqtt_port, 4).connect("w") as writer:
+            client.send(connect_bytes(0x02, text("b"), name=name, version=level, props=b""))
+            assert client.expect(CONNACK).reason == 0
+            assert client.subscribe(("bridged/+", 1), ("$share/g/bridged/s", 1)) == [1, 1]
+            client.publish("bridged/own", "x", 1)
+            writer.publish("bridged/other", "y", 1, retain=True)
+            got = client.delivery()
+            assert (got.topic, got.flags & 1) == ("bridged/other", 1), got
+            client.publish("bridged/s", "z", 1)  # no local is not for shares (3.8.3-4)
+            assert client.delivery().payload == b"z"
+            client.expect_silence(0.05)
+            writer.publish("bridged/other", "", 1, retain=True)
+    keep = [(SESSION_EXPIRY, 100)]  # 3.x has no retain as published, also when MQTT 5 subscribed (3.1.1, 3.3.1-9)
+    with Client(gateway.mqtt_port, 5).connect("both", clean=False, props=keep) as client:
+        client.subscribe(("as-published", 1 | 8))
+    with Client(gateway.mqtt_port, 4).connect("both", clean=False) as client:
+        assert client.connack.body[0] & 1
+        client.publish("as-published", "x", 1, retain=True)
+        assert client.delivery().flags & 1 == 0
     with Client(gateway.mqtt_port, 5) as client:
         client.send(connect_bytes(0x02, text("a"), name=b"HTTP"))
         assert client.receive() is None

@@ -40,7 +40,9 @@ def test_figures():
             client.ping()
         everything.ping()
         everything.expect_silence(0.05)  # a wildcard at the front does not reach them
-        assert client.publish("$SYS/broker/uptime", "forged", 1, packet_id=9) == 0x87
+        for topic in ("uptime", "connection/x/y/state", "connection/state", "connection/x/state/y"):
+            assert client.publish("$SYS/broker/" + topic, "forged", 1, packet_id=9) == 0x87, topic
+        assert client.publish("$SYS/broker/connection/x/state", "1", 1) == 0  # a bridge's
         status, body = gateway.call("POST", "/v1/default/publish",
                                     {"topic": "$SYS/broker/x", "messages": [{"body": "forged"}]})
         assert status == 403, body

@@ -151,6 +151,18 @@ static void test_connect_versions(void **state)
     assert_int_equal(mqtt_decode_connect(0x10, six, &connect), MQTT_REASON_UNSUPPORTED_VERSION);
     assert_int_equal(connect.version, MQTT_5);
     assert_int_equal(connect.level, 6);
+    for (uint8_t level = 3; level <= 4; level++) { /* a bridge says so in the top bit */
+        uint8_t old[] = {0, 6, 'M', 'Q', 'I', 's', 'd', 'p', level | 0x80, 2, 0, 0, 0, 1, 'a'};
+        uint8_t bridge[] = {0, 4, 'M', 'Q', 'T', 'T', level | 0x80, 2, 0, 0, 0, 1, 'a'};
+        struct span body = level == 3 ? span_of(old, sizeof old) : span_of(bridge, sizeof bridge);
+        assert_int_equal(mqtt_decode_connect(0x10, body, &connect), MQTT_REASON_SUCCESS);
+        assert_int_equal(connect.version, level);
+        assert_true(connect.is_bridge);
+    }
+    struct span five = BYTES(0, 4, 'M', 'Q', 'T', 'T', 0x85, 2, 0, 0, 0, 0, 0);
+    assert_int_equal(mqtt_decode_connect(0x10, five, &connect), MQTT_REASON_UNSUPPORTED_VERSION);
+    assert_int_equal(connect.version, MQTT_5);
+    assert_false(connect.is_bridge);
     struct span mixed = BYTES(0, 6, 'M', 'Q', 'I', 's', 'd', 'p', 4, 2, 0, 0, 0, 0);
     assert_int_equal(mqtt_decode_connect(0x10, mixed, &connect), MQTT_REASON_UNSUPPORTED_VERSION);
     assert_int_equal(connect.version, MQTT_3_1_1);

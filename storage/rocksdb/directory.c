@@ -50,6 +50,19 @@ uint64_t directory_free_bytes(const struct directory *directory)
     return (uint64_t)disk.f_bavail * disk.f_frsize;
 }
 
+/* Some refuse the flag, as a tmpfs of older kernels does. */
+bool directory_writes_direct(const struct directory *directory)
+{
+    if (directory->path == NULL)
+        return false;
+    char *name = path_of(directory, FORMAT_NAME);
+    int fd = open(name, O_RDONLY | O_DIRECT | O_CLOEXEC);
+    free(name);
+    if (fd >= 0)
+        close(fd);
+    return fd >= 0;
+}
+
 static enum status check_empty(const struct directory *directory, struct err *err)
 {
     DIR *listing = opendir(directory->path);

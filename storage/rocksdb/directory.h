@@ -4,6 +4,7 @@
 #ifndef STORAGE_ROCKSDB_DIRECTORY_H
 #define STORAGE_ROCKSDB_DIRECTORY_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "core/base/status.h"
@@ -25,6 +26,8 @@ enum status directory_open(struct directory *directory, const char *path, struct
 void directory_close(struct directory *directory);
 bool directory_has(const struct directory *directory, const char *name);
 uint64_t directory_free_bytes(const struct directory *directory); /* UINT64_MAX when unknown */
+/* Whether its file system writes past the page cache; false when it is not open. */
+bool directory_writes_direct(const struct directory *directory);
 
 /* Reads without creating: 0 when there is no marker, or none that can be believed. */
 uint64_t marker_read(struct directory *directory);

@@ -160,6 +160,11 @@ static rocksdb_options_t *database_options(const struct engine *engine)
     rocksdb_options_set_wal_recovery_mode(options, POINT_IN_TIME_RECOVERY);
     rocksdb_options_set_max_total_wal_size(options, (uint64_t)1 << 30);
     rocksdb_options_set_max_open_files(options, OPEN_FILES);
+    /* Whoever keeps up reads memory, so most of what is flushed is never read: pages of the cache
+     * for it would be memory that is touched for nothing, and their write-back stands in the way of
+     * the log's sync. What is read later comes into the cache then. */
+    if (engine->environment == NULL && directory_writes_direct(&engine->directory))
+        rocksdb_options_set_use_direct_io_for_flush_and_compaction(options, 1);
     rocksdb_options_set_info_log_level(options, WARN_LEVEL);
     return with_strings(options);
 }

@@ -277,6 +277,18 @@ static void end_check(struct broker_worker *worker)
         return;
     }
     struct broker *broker = worker->broker;
+    if (!worker->left) {
+        worker->left = true;
+        atomic_fetch_add(&broker->left_workers, 1);
+    }
+    /* Wills with an id come from any worker to the owner of their partition. */
+    bool all_left = atomic_load(&broker->left_workers) == broker->worker_count;
+    if (all_left)
+        deduped_close(worker);
+    if (!all_left || deduped_is_busy(worker)) {
+        loop_timer_start(worker->loop, &worker->timer, END_POLL_MS);
+        return;
+    }
     if (atomic_fetch_add(&broker->ended_workers, 1) + 1 == broker->worker_count)
         request_complete(broker->down, STATUS_OK);
 }
@@ -294,8 +306,8 @@ static void end_deliver(struct mail *mail)
     will_sweep_stop(worker);
     retained_sweep_stop(worker);
     groups_close_all(worker);
+    deduped_close_delays(worker);
     delayed_close(worker);
-    deduped_close(worker);
     if (worker->timer.fired == ready_timer && loop_timer_is_running(&worker->timer))
         ready_answer(worker);
     loop_timer_stop(worker->loop, &worker->timer);

@@ -86,8 +86,18 @@ void deduped_forget(struct broker_worker *worker, const struct queue *queue)
     }
 }
 
+void deduped_close_delays(struct broker_worker *worker)
+{
+    struct map_slot *slot;
+    for (size_t i = 0; (slot = map_next(&worker->deduped.dedups, &i)) != NULL;) {
+        const struct home_dedup *home = slot->value;
+        dedup_close_delay(home->dedup);
+    }
+}
+
 void deduped_close(struct broker_worker *worker)
 {
+    worker->deduped.closed = true;
     struct map *dedups = &worker->deduped.dedups;
     struct map_slot *slot;
     for (size_t i = 0; (slot = map_next(dedups, &i)) != NULL;)
@@ -192,8 +202,9 @@ static void arrive(struct mail *mail)
 {
     struct deduped_append *append = container_of(mail, struct deduped_append, mail);
     struct broker_worker *owner = append->owner;
-    struct dedup *dedup = owner->ending ? NULL : deduped_of(owner, append->partition);
-    enum status why = owner->ending ? STATUS_SHUTTING_DOWN : STATUS_NOT_FOUND;
+    bool closed = owner->deduped.closed;
+    struct dedup *dedup = closed ? NULL : deduped_of(owner, append->partition);
+    enum status why = closed ? STATUS_SHUTTING_DOWN : STATUS_NOT_FOUND;
     if (dedup != NULL)
         dedup_append(dedup, &append->append);
     else if (append->append.unit != 0)

@@ -12,13 +12,15 @@ struct deduped {
     struct dedup_worker shared;
     struct map dedups; /* partition -> struct home_dedup, of partitions owned here */
     struct row_walk walk;
+    bool closed;
 };
 
 void deduped_init(struct broker_worker *worker);
 void deduped_open(struct broker_worker *worker); /* after its partitions have been opened */
 void deduped_change(struct broker_worker *worker, const struct queue *queue); /* another window */
 void deduped_forget(struct broker_worker *worker, const struct queue *queue); /* was deleted */
-void deduped_close(struct broker_worker *worker);
+void deduped_close_delays(struct broker_worker *worker); /* before delayed_close() */
+void deduped_close(struct broker_worker *worker);        /* more than once is fine */
 bool deduped_is_busy(const struct broker_worker *worker);
 void deduped_deinit(struct broker_worker *worker);
 

@@ -149,6 +149,7 @@ struct broker_worker {
         *credentials;          /* CREDENTIALS slots, allocated at the first login with a password */
     bool ending;               /* shutting down: no new work */
     uint64_t goodbye_until_ms; /* clients were told, and have until then to go; 0: not yet */
+    bool left;                 /* its clients have gone, or their time is over */
     struct mail start, stop;   /* from broker_when_ready() and broker_shut_down() */
     struct loop_timer timer;
     struct protocol_figures figures[PROTOCOLS];
@@ -179,7 +180,7 @@ struct broker {
     struct retained_sweep *retained_sweep; /* worker 0 */
     _Atomic unsigned crowded; /* workers with more than LIMIT_NOTICE_BYTES on their way to them */
     /* when_ready and shut_down */
-    _Atomic unsigned ready_workers, answered_workers, ended_workers;
+    _Atomic unsigned ready_workers, answered_workers, left_workers, ended_workers;
     struct request *ready, *down;
 };
 

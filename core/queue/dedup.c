@@ -101,6 +101,12 @@ void dedup_close(struct dedup *dedup, bool remove)
     dedup_leave(dedup);
 }
 
+void dedup_close_delay(struct dedup *dedup)
+{
+    CHECK(loop_is_home(dedup->worker->loop));
+    dedup->no_delay = true;
+}
+
 void dedup_arm(struct dedup *dedup)
 {
     int64_t at_ms = dedup_window_expiry(&dedup->window);
@@ -506,7 +512,10 @@ static void start(struct dedup_append *append, uint32_t count)
         .unit = append->unit,
         .part_count = append->part_count,
     };
-    append->status = dedup->state == DEDUP_SERVING ? prepare(append, count) : dedup->failure;
+    if (append->delayed != NULL && dedup->no_delay)
+        append->status = STATUS_SHUTTING_DOWN;
+    else
+        append->status = dedup->state == DEDUP_SERVING ? prepare(append, count) : dedup->failure;
     append->finished = append->unit == 0 && (count == 0 || append->status != STATUS_OK);
     if (append->finished)
         return;

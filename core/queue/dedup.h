@@ -46,6 +46,8 @@ struct dedup *dedup_open(struct dedup_worker *worker, uint64_t partition, uint64
 void dedup_limit(struct dedup *dedup, uint64_t window_ms);
 /* remove: all rows go. Frees it once its last request is back. */
 void dedup_close(struct dedup *dedup, bool remove);
+/* Before its delay is closed: nothing more is taken in by that, whatever waits for it. */
+void dedup_close_delay(struct dedup *dedup);
 
 /* Consecutive records of a batch that are stored together or not at all. */
 struct dedup_item {
@@ -79,7 +81,8 @@ struct dedup_append {
     struct batch *batch; /* borrowed until done(); committed as another when items are left out */
     struct dedup_item *items; /* borrowed until done() */
     uint32_t count;
-    /* Instead of batch: taken in by delay, which outlives the dedup or is closed in the same turn.
+    /* Instead of batch: taken in by delay, which outlives the dedup, or is closed in the turn of
+     * dedup_close() or dedup_close_delay().
      * Their ids are out: of a duplicate that of its original, with due_ms 0 and its offset for
      * number where that was not delayed. Borrowed until done(), with the rows that are stored
      * together with those that are new. No sequences. */

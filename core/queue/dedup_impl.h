@@ -144,6 +144,7 @@ struct dedup {
     struct log_append sweep;
     struct storage_row *sweep_rows;
     bool removing;
+    bool no_delay; /* its delay is closed */
     struct log_rows removal;
     struct storage_row removal_row;
     uint8_t removal_first[DEDUP_KEY];

@@ -310,6 +310,28 @@ static void wills_that_are_due_do_not_wait_for_each_other(void **state)
     late_rig_close();
 }
 
+/* The owner of its partition may have nothing more to do when the client is told to go. */
+static void a_gateway_that_stops_says_wills(void **state)
+{
+    (void)state;
+    late_rig_open(2);
+    restart(NO_SWEEP_MS);
+    bool present;
+    struct broker_will will = will_after(0);
+    struct peer *watcher = peer_attach(1, "watcher", 100, NULL, &present);
+    assert_int_equal(peer_subscribe(watcher, "will", GUARANTEE_AT_LEAST_ONCE, 1), STATUS_OK);
+    peer_close(watcher);
+    struct peer *first = peer_attach(0, "first", 100, &will, &present);
+    struct peer *second = peer_attach(1, "second", 100, &will, &present);
+    restart(NO_SWEEP_MS);
+    peer_free(first);
+    peer_free(second);
+    watcher = peer_attach(1, "watcher", 100, NULL, &present);
+    await_records(watcher, 2);
+    peer_close(watcher);
+    late_rig_close();
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -321,6 +343,7 @@ int main(void)
         cmocka_unit_test(a_will_of_little_weight_has_an_id),
         cmocka_unit_test(a_late_will_is_said_once),
         cmocka_unit_test(a_late_will_without_space_is_dropped),
+        cmocka_unit_test(a_gateway_that_stops_says_wills),
         cmocka_unit_test(wills_that_are_due_do_not_wait_for_each_other),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

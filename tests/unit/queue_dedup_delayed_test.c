@@ -295,12 +295,44 @@ static void test_unit_heirs(void **state)
     assert_same_id(wait_one(100, 5000, true), first.records[0].id);
 }
 
+/* What waits for a unit in vain is not taken in by a delay that has gone meanwhile. */
+static void test_delay_closed(void **state)
+{
+    (void)state;
+    struct wait wait;
+    uint64_t key = 100;
+    settle();
+    wait_one(99, 5000, false);
+    door.hold_units = true;
+    struct append unit;
+    append_begin(&unit);
+    add_keyed(&unit, 1, key);
+    unit.append.unit = 1;
+    unit.append.part_count = 1;
+    append_go(&unit);
+    wait_go(&wait, &key, 1, 5000);
+    settle();
+    dedup_close_delay(rig.dedup);
+    delay_close(delay, false);
+    delay = NULL;
+    settle();
+    assert_false(wait.done);
+    door.refuse = STATUS_NO_SPACE;
+    door_let_pass();
+    door.refuse = STATUS_OK;
+    settle();
+    assert_true(unit.done && wait.done);
+    assert_int_equal(wait.items[0].status, STATUS_SHUTTING_DOWN);
+    delay_rise();
+}
+
 int main(void)
 {
 #define TEST(test) cmocka_unit_test_setup_teardown(test, both_open, both_close)
     const struct CMUnitTest tests[] = {
-        TEST(test_waits_once), TEST(test_delayed_and_not), TEST(test_mixed),
-        TEST(test_pending),    TEST(test_end_between),     TEST(test_unit_heirs),
+        TEST(test_waits_once),   TEST(test_delayed_and_not), TEST(test_mixed),
+        TEST(test_pending),      TEST(test_end_between),     TEST(test_unit_heirs),
+        TEST(test_delay_closed),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

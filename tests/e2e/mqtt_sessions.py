@@ -213,6 +213,68 @@ def test_exactly_once_in(gateway):
         reader.expect_silence(0.1)
 
 
+def test_less_than_before(gateway):
+    """A client that comes back and takes less: no more at a time than it says now, in order, under their identifiers;
+    what is too large for it now counts as sent and holds nothing up."""
+    large = (1, 4, 8, 12)
+    with resume(gateway, "less") as client, Client(gateway.mqtt_port).connect("writer") as writer:
+        client.subscribe(("l", 2))
+        for i in range(12):
+            writer.publish("l", str(i).ljust(2000 if i in large else 5), 1 + i % 2, packet_id=i + 1)
+        first = {int(p.payload): p.id for p in (client.expect(PUBLISH) for _ in range(12))}
+        client.ack(PUBREC, first[5])
+        assert client.expect(PUBREL).id == first[5]
+        client.ping()
+    with Client(gateway.mqtt_port).connect("writer") as writer:
+        for i in (12, 13):
+            writer.publish("l", str(i).ljust(2000 if i in large else 5), 2, packet_id=i)
+    with resume(gateway, "less", props=KEEP + [(RECEIVE_MAXIMUM, 2), (MAXIMUM_PACKET, 500)]) as client:
+        assert present(client)
+        seen, held, released = [], [], set()
+        while seen[-1:] != [13] or held:
+            client.socket.settimeout(0.05 if held else 10)
+            try:
+                found = client.receive()
+            except TimeoutError:  # it waits for the oldest
+                client.ack(PUBACK if held[0].qos == 1 else PUBREC, held[0].id)
+                client.socket.settimeout(10)
+                oldest = held.pop(0)
+                if oldest.qos == 2:
+                    assert client.expect(PUBREL).id == oldest.id
+                    client.ack(PUBCOMP, oldest.id)
+                continue
+            if found.type == PUBREL:
+                released.add(found.id)
+                client.ack(PUBCOMP, found.id)
+                continue
+            number = int(found.payload)
+            assert bool(found.flags & 8) == (number in first) and first.get(number, found.id) == found.id, found
+            seen.append(number)
+            held.append(found)
+            assert len(held) <= 2, held
+        assert seen == [i for i in range(14) if i not in large and i != 5], seen
+        assert first[5] in released
+        client.ping()
+    with resume(gateway, "less") as client:
+        client.expect_silence(0.2)
+
+
+def test_expiry_over_restart(gateway):
+    """The time that the gateway is away counts; a DISCONNECT may ask for more than CONNECT did."""
+    for name, expiry in (("short", 1), ("long", 100)):
+        with resume(gateway, name, props=[(SESSION_EXPIRY, expiry)]) as client:
+            client.subscribe(("x", 1))
+            leave(client)
+    with resume(gateway, "longer", props=[(SESSION_EXPIRY, 1)]) as client:
+        leave(client, [(SESSION_EXPIRY, 100)])
+    gateway.kill9()
+    time.sleep(1.2)
+    gateway.start()
+    for name, there in (("short", 0), ("long", 1), ("longer", 1)):
+        with resume(gateway, name, props=[(SESSION_EXPIRY, 1)]) as client:
+            assert present(client) == there, name
+
+
 def test_takeover(gateway):
     """Again and again on whichever worker, with deliveries under way: nothing is lost, order is kept."""
     received = []
@@ -424,6 +486,6 @@ def test_retention_is_faster(gateway):
 
 if __name__ == "__main__":
     run(test_session_present, test_expiry, test_missed, test_missed_and_live, test_unacknowledged, test_exactly_once_in,
-        test_takeover, test_unsubscribe_and_rights, test_restart, test_killed_between, test_overlapping_and_options,
+        test_less_than_before, test_expiry_over_restart, test_takeover, test_unsubscribe_and_rights, test_restart, test_killed_between, test_overlapping_and_options,
         test_overlapping_without_room, test_queue_goes, test_retention_is_faster, test_server_maximum,
         test_many_filters)

@@ -133,6 +133,26 @@ def test_held_when_it_went(gateway):
         b.expect_silence(0.3)
 
 
+def test_takeover(gateway):
+    """A session that is taken over has not ended: what it held comes to the new connection and to no other member."""
+    with resume(gateway, "b", credit=3) as b:
+        a = resume(gateway, "a", credit=3)
+        for client in a, b:
+            assert client.subscribe((FILTER, 2)) == [2]
+        send_all(gateway, range(8))
+        held = [{int(p.payload): p.id for p in (client.expect(PUBLISH) for _ in range(3))} for client in (a, b)]
+        with resume(gateway, "a", credit=3) as newer:
+            assert a.expect_end() == 0x8E
+            again = [newer.expect(PUBLISH) for _ in range(3)]
+            assert {int(p.payload): p.id for p in again} == held[0] and all(p.flags & 8 for p in again), again
+            b.expect_silence(0.2)
+            for client, mine in ((newer, held[0]), (b, held[1])):
+                for identifier in mine.values():
+                    client.ack(PUBACK, identifier)
+            got = drain(newer, b)
+            assert sorted(got[0] + got[1] + list(held[0]) + list(held[1])) == list(range(8)), (held, got)
+
+
 def test_exactly_once_without_a_session(gateway):
     """What a member without a session was given with QoS 2 goes to nobody else, not after a kill -9 either
     (MQTT-4.8.2-5); what it was given with QoS 1 does, and so does what it could not take."""
@@ -373,6 +393,6 @@ def test_under_load(gateway):
         client.close()
 
 
-run(test_nobody_was_there, test_held_when_it_went, test_exactly_once_without_a_session, test_session_expires,
+run(test_nobody_was_there, test_held_when_it_went, test_takeover, test_exactly_once_without_a_session, test_session_expires,
     test_end_of_a_share,
     test_only_at_most_once_keeps_nothing, test_slow_member, test_becomes_durable, test_one_at_a_time, test_under_load)

@@ -277,7 +277,10 @@ def test_expiry_after_sending(gateway):
         client.subscribe(("e", 2))
         writer.publish("e", "1", 2, props=[(MESSAGE_EXPIRY, 1)])
         writer.publish("e", "2", 2, props=[(MESSAGE_EXPIRY, 1)])
-        first, second = client.expect(PUBLISH), client.expect(PUBLISH)
+        writer.publish("e", "taken", 2, props=[(MESSAGE_EXPIRY, 1)])
+        first, second, taken = (client.expect(PUBLISH) for _ in range(3))
+        client.ack(PUBREC, taken.id)
+        assert client.expect(PUBREL).id == taken.id
         writer.send(publish(5, "e/other", b"3", 2, 3, props=[(MESSAGE_EXPIRY, 1)]))
         assert writer.expect(PUBREC).reason == 0
         time.sleep(1.2)
@@ -291,8 +294,9 @@ def test_expiry_after_sending(gateway):
         client.ack(PUBCOMP, first.id)
         client.ping()
     with Client(gateway.mqtt_port, 5).connect("e", **keep) as client:
-        got = client.delivery()
+        got, released = client.expect(PUBLISH), client.receive()
         assert got.id == second.id and got.payload == b"2" and got.flags & 8, got
+        assert (released.type, released.id) == (PUBREL, taken.id), released
 
 
 def test_text_is_passed_on_as_it_is(gateway):

@@ -75,6 +75,36 @@ def test_takeover(gateway):
                 watch.expect_silence(1.3)
 
 
+def test_takeover_without_delay(gateway):
+    """The connection that is taken over has ended: its will comes although the session goes on; and a session that ends
+    with its connection does not wait for a delay (3.1.3.2.2)."""
+    with watcher(gateway) as watch:
+        for version, props, delay in ((4, (), 0), (5, KEEP, 0), (5, (), 50)):
+            for clean in (False, True):
+                older = Client(gateway.mqtt_port, version).connect(
+                    "x", clean=False, props=props, will=("will/x", "x", 1, False, [(WILL_DELAY, delay)] if delay else []))
+                with Client(gateway.mqtt_port, version).connect("x", clean=clean, props=props):
+                    assert older.expect_end() == (0x8E if version == 5 else None)
+                    assert watch.delivery().payload == b"x"
+        watch.expect_silence(0.1)
+
+
+def test_again_and_again(gateway):
+    """Who leaves politely leaves no will however often it comes, and its subscription holds."""
+    with watcher(gateway) as watch, Client(gateway.mqtt_port, 5).connect("writer") as writer:
+        for number in range(20):
+            client = Client(gateway.mqtt_port, 5).connect("x", clean=number % 2 == 0, props=KEEP,
+                                                          will=("will/x", "x", 2, True, [(WILL_DELAY, 1)]))
+            client.subscribe(("#", 2))
+            assert writer.publish("t", str(number), 2) == 0
+            while client.delivery().payload != str(number).encode():
+                continue
+            client.disconnect()
+            assert client.receive() is None
+            client.close()
+        watch.expect_silence(1.2)
+
+
 def test_kill(gateway):
     """What was put off is durable; retained wills are retained when they are due."""
     leave(gateway, "killed", 2, retain=True)
@@ -220,5 +250,5 @@ def test_full(gateway):
 
 
 if __name__ == "__main__":
-    run(test_addresses, test_full, test_delays, test_takeover, test_kill, test_restart, test_stop, test_killed_with_them,
+    run(test_addresses, test_full, test_delays, test_takeover, test_takeover_without_delay, test_again_and_again, test_kill, test_restart, test_stop, test_killed_with_them,
         test_back_at_once)

@@ -308,8 +308,9 @@ void amqp_topic_recover(struct amqp_link *link);
 void amqp_topic_close(struct amqp_link *link);
 void amqp_topic_flow(struct amqp_link *link, bool drain);
 void amqp_topic_settled(struct amqp_link *link, pn_delivery_t *delivery);
-/* What its receiver has made of it takes effect; stored: it has already, where it is kept. */
-void amqp_topic_over(struct amqp_link *link, const struct amqp_topic_delivery *topic, bool stored);
+/* What its receiver has made of it takes effect; with_commit: what is over was part of it. */
+void amqp_topic_over(struct amqp_link *link, const struct amqp_topic_delivery *topic,
+                     bool with_commit);
 /* It was not settled after all, though its receiver does not have it any more. */
 void amqp_topic_return(struct amqp_link *link, const struct amqp_topic_delivery *topic);
 void amqp_number_set(pn_delivery_t *delivery, uint32_t number); /* as when it was sent */

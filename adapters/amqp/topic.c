@@ -261,17 +261,18 @@ static bool is_wanted_again(const struct amqp_link *link, pn_delivery_t *deliver
     return state == 0 || state == PN_RELEASED || (state == PN_MODIFIED && !undeliverable);
 }
 
-void amqp_topic_over(struct amqp_link *link, const struct amqp_topic_delivery *topic, bool stored)
+void amqp_topic_over(struct amqp_link *link, const struct amqp_topic_delivery *topic,
+                     bool with_commit)
 {
     struct amqp_subscriber *subscriber = link->subscriber;
     subscriber->unsettled--;
     if (subscriber->shared != NULL && topic->again)
         broker_share_again(subscriber->shared, topic->number);
-    else if (subscriber->shared != NULL)
+    else if (subscriber->shared != NULL && !with_commit)
         broker_share_settled(subscriber->shared, topic->number);
     else if (topic->number != 0 && topic->again)
         broker_again(&subscriber->client, topic->number);
-    else if (topic->number != 0 && !stored)
+    else if (topic->number != 0 && !with_commit)
         broker_settled(&subscriber->client, topic->number);
     allow(subscriber);
 }
@@ -279,17 +280,8 @@ void amqp_topic_over(struct amqp_link *link, const struct amqp_topic_delivery *t
 static void settled_within(struct amqp_link *link, pn_delivery_t *delivery,
                            struct amqp_topic_delivery *topic)
 {
-    struct amqp_subscriber *subscriber = link->subscriber;
     pn_delivery_tag_t tag = pn_delivery_tag(delivery);
-    if (subscriber->shared != NULL && broker_share_is_kept(subscriber->shared, topic->number)) {
-        amqp_transaction_fail(link, delivery, STATUS_UNSUPPORTED);
-        amqp_subscriber_refuse(
-            subscriber, amqp_condition_of(STATUS_UNSUPPORTED),
-            "deliveries of durable shared subscriptions cannot be settled in transactions",
-            STATUS_UNSUPPORTED);
-        return;
-    }
-    if (subscriber->shared == NULL && topic->number == 0 && tag.size == TAG_PLACED) {
+    if (link->subscriber->shared == NULL && topic->number == 0 && tag.size == TAG_PLACED) {
         const uint8_t *place = (const uint8_t *)tag.start + TAG_COUNTED;
         topic->placed = true;
         topic->partition = load_u64(place);

@@ -240,7 +240,8 @@ static void declare(struct amqp_link *link, pn_delivery_t *delivery)
     amqp_wake(connection);
 }
 
-/* What sessions keep becomes part of the commit; what went with its link has gone to others. */
+/* What sessions and shares have becomes part of the commit; what went with its link has gone to
+ * others. */
 static void add_kept(struct amqp_transaction *transaction)
 {
     list_each(at, &transaction->settlements)
@@ -251,7 +252,12 @@ static void add_kept(struct amqp_transaction *transaction)
             continue;
         if (subscriber == NULL)
             broker_refuse_within(&transaction->broker, STATUS_STALE);
-        else if (subscriber->shared == NULL && !settlement->topic.again)
+        else if (settlement->topic.again)
+            continue; /* it stays with who has it, and goes elsewhere then */
+        else if (subscriber->shared != NULL)
+            broker_settle_shared_within(&transaction->broker, subscriber->shared,
+                                        settlement->topic.number);
+        else
             broker_settle_kept_within(&transaction->broker, &subscriber->client,
                                       settlement->topic.number);
     }

@@ -459,8 +459,6 @@ enum status broker_unsubscribe_shared(struct client *client, struct span share, 
 void broker_share_settled(struct subscription *subscription, uint32_t lease);
 /* Likewise, but it goes to a member again, before anything else. Not of exactly once. */
 void broker_share_again(struct subscription *subscription, uint32_t lease);
-/* Is it stored that the delivery is under way? */
-bool broker_share_is_kept(const struct subscription *subscription, uint32_t lease);
 
 /* A record that a subscription was shown, for a delivery that comes again. The client is there
  * until done(), but may be closed. Ends with OK; NOT_FOUND: it has gone, or has expired; DENIED;
@@ -565,10 +563,16 @@ enum status broker_part_within(struct broker_transaction *transaction, size_t by
  * client, on the same worker, is over with the commit, as by broker_settled(). */
 void broker_settle_kept_within(struct broker_transaction *transaction, const struct client *client,
                                uint32_t number);
+/* Likewise of a shared subscription, as by broker_share_settled(); not of exactly once, nor of a
+ * client whose session is kept. When the client closes before the end, who gets it is as the commit
+ * ends. */
+void broker_settle_shared_within(struct broker_transaction *transaction,
+                                 struct subscription *subscription, uint32_t lease);
 /* Ends with OK: all of it is durable. STALE: a lease had run out, a session has another client.
  * Else with what stands against one part, as it would be answered outside of a transaction; BUSY:
- * also where a part would have to wait for another transaction. Then nothing was done, and the
- * leases are as they were. STORAGE_FAILED: nobody knows. */
+ * also where a part would have to wait for another transaction, unless both settle deliveries of
+ * one kept session, which happens one after the other. Then nothing was done, and the leases are as
+ * they were. STORAGE_FAILED: nobody knows. */
 void broker_commit(struct broker_transaction *transaction);
 void broker_roll_back(struct broker_transaction *transaction); /* before the commit */
 

@@ -119,6 +119,7 @@ struct session {
     uint8_t write_key[SESSION_STATE_KEY];
     struct buf write_value;
     struct session_unit *unit; /* the write under way is a part of it, or the next one; or NULL */
+    bool awaited;              /* another unit is next */
     struct storage_row *aside; /* with rows of shares behind it; NULL: there are none */
     uint32_t aside_count;
     bool writing, dirty, urgent;
@@ -212,8 +213,8 @@ void session_rows_send(struct session_rows *rows,
                        void *context);
 
 /* session_unit.c */
-/* It is refused with STALE where a flight is not there, or its client has gone, and with BUSY where
- * the session has a unit: a part that waited for another unit might wait for ever. */
+/* The session has no other unit (unit_sessions.h). It is refused with STALE where a flight is not
+ * there, or its client has gone. */
 void session_settle_unit(struct session *session, struct session_unit *unit);
 /* The write was its part. */
 void session_unit_end(struct session *session, const struct session_unit *unit, enum status status);

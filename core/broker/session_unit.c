@@ -47,10 +47,8 @@ static enum status hold(struct session *session, const struct session_unit *unit
 void session_settle_unit(struct session *session, struct session_unit *unit)
 {
     struct log *log = session->worker->broker->log;
-    CHECK(loop_is_home(session->worker->loop) && unit->count > 0);
-    enum status status = session->client == NULL ? STATUS_STALE
-                         : session->unit != NULL ? STATUS_BUSY
-                                                 : hold(session, unit);
+    CHECK(loop_is_home(session->worker->loop) && unit->count > 0 && session->unit == NULL);
+    enum status status = session->client == NULL ? STATUS_STALE : hold(session, unit);
     if (status != STATUS_OK) {
         refuse(log, unit, status);
         return;

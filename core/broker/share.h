@@ -227,6 +227,7 @@ bool share_has_seat(const struct client *client, uint64_t id);
 /* True when the subscribe has to wait for it: subscribe_confirmed() then follows. */
 bool share_subscribe(struct broker_subscribe *subscribe, struct subscribe_item *item);
 void share_joined(struct share_join *join);
+struct share_seat *share_seat_of(struct subscription *subscription); /* one that is shared */
 /* FULL: not now; anything else: the record was this seat's, whatever became of it. */
 enum deliver_result share_take(struct share_seat *seat, uint64_t partition,
                                const struct record *record, struct frame_cache *cache,
@@ -237,6 +238,12 @@ void share_lease_end(struct share_seat *seat, uint32_t lease, bool stored);
 void share_lease_return(struct share_seat *seat, uint32_t lease); /* to another member */
 bool share_lease_is_returned(const struct share_seat *seat, uint32_t lease);
 uint32_t share_lease_hold(struct share_seat *seat); /* of no record: the seat stays so long */
+/* It is part of a unit: it stays the seat's, also when the client goes. False: it is already. */
+bool share_lease_enter(struct share_seat *seat, uint32_t lease);
+/* The unit has ended: the lease is over, or the client's again, or of a client that has gone
+ * another member's. */
+void share_lease_leave(struct share_seat *seat, uint32_t lease, enum status status);
+struct share_ref share_lease_ref(const struct share_seat *seat, uint32_t lease);
 void share_seat_stopped(struct share_seat *seat);
 void share_seat_answered(struct share_seat *seat, uint32_t ask);
 /* Asks all shares of the client that could give it something: client->asking says how many. */
@@ -246,6 +253,25 @@ void share_seat_tell(struct share_seat *seat, struct share_slip *slip);
 void share_seats_go_on(struct client *client);
 void share_seats_recheck(struct client *client);
 void share_seats_close(struct client *client);
+
+/* share_unit.c, on the client's worker: leases that are over with a unit. */
+struct share_unit_lease;
+struct share_unit {
+    struct request request; /* home: the client's loop; ends with what the unit ends with */
+    uint64_t unit;
+    uint32_t part_count;
+    /* Below: its own; begins as zeros. */
+    struct broker_worker *worker;
+    struct share_unit_lease *leases;
+    uint32_t count, capacity;
+    bool has_rows; /* else there is nothing to write, and it is no part */
+    struct log_rows write;
+};
+/* The lease is held from now on; STALE: it is in a unit already. */
+enum status share_unit_add(struct share_unit *unit, struct share_seat *seat, uint32_t lease);
+void share_unit_write(struct share_unit *unit, struct broker_worker *worker); /* it has rows */
+/* What was held is over, or as it was. Last call with it. */
+void share_unit_end(struct share_unit *unit, enum status status);
 
 /* share_mail.c: between the two. What stays on one worker is called at once. */
 void share_join_send(struct share_join *join);

@@ -4,7 +4,8 @@
  * (session_rows.h) under a name that no client can have: filter, position, what members hold that
  * no session answers for. Beside it:
  *
- *   TABLE_SHARE  share, 'g', partition, offset -> a session answers for this record now
+ *   TABLE_SHARE  share, 'g', partition, offset -> a session answers for this record now, or it was
+ *                                                 settled in a transaction
  *                share, 'm', session           -> that session takes part
  *                share, 'r', partition, offset -> a session that answered for it is over: it goes
  *                                                 to another member

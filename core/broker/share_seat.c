@@ -12,14 +12,16 @@ struct share_lease {
     bool used;
     bool exactly_once; /* nobody else may get it */
     bool kept;         /* the client's session answers for it */
+    bool in_unit;      /* over, if the unit is stored: nothing else becomes of it till then */
     bool returned;     /* as in struct share_ref */
     uint32_t number;   /* likewise */
 };
 
 enum { LEASES_FIRST = 8 };
 
-static struct share_seat *seat_of(struct subscription *subscription)
+struct share_seat *share_seat_of(struct subscription *subscription)
 {
+    CHECK(subscription->shared);
     return container_of(subscription, struct share_seat, subscription);
 }
 
@@ -344,14 +346,41 @@ void share_lease_end(struct share_seat *seat, uint32_t lease, bool stored)
 
 void share_lease_return(struct share_seat *seat, uint32_t index)
 {
-    struct share_lease lease = lease_free(seat, index);
-    struct share_ref ref = {.partition = lease.partition,
-                            .offset = lease.offset,
-                            .number = lease.number,
-                            .returned = lease.returned};
+    struct share_ref ref = share_lease_ref(seat, index);
+    lease_free(seat, index);
     seat->settled += seat->worker != seat->home;
     share_seat_tell(seat, &(struct share_slip){.refs = &ref, .ref_count = 1});
     seat_may_end(seat);
+}
+
+bool share_lease_enter(struct share_seat *seat, uint32_t index)
+{
+    CHECK(index < seat->lease_count && seat->leases[index].used && !seat->leases[index].kept);
+    bool enters = !seat->leases[index].in_unit;
+    seat->leases[index].in_unit = true;
+    return enters;
+}
+
+/* After a failure of the store the next start knows whose it is, as of what sessions end with. */
+void share_lease_leave(struct share_seat *seat, uint32_t index, enum status status)
+{
+    CHECK(seat->leases[index].in_unit);
+    seat->leases[index].in_unit = false;
+    if (status == STATUS_OK)
+        share_lease_end(seat, index, true);
+    else if (seat->subscription.client == NULL && status == STATUS_STORAGE_FAILED)
+        share_lease_end(seat, index, false);
+    else if (seat->subscription.client == NULL)
+        share_lease_return(seat, index);
+}
+
+struct share_ref share_lease_ref(const struct share_seat *seat, uint32_t index)
+{
+    const struct share_lease *lease = &seat->leases[index];
+    return (struct share_ref){.partition = lease->partition,
+                              .offset = lease->offset,
+                              .number = lease->number,
+                              .returned = lease->returned};
 }
 
 bool share_lease_is_returned(const struct share_seat *seat, uint32_t lease)
@@ -439,23 +468,15 @@ void share_seats_ask(struct client *client)
 
 void broker_share_settled(struct subscription *subscription, uint32_t lease)
 {
-    struct share_seat *seat = seat_of(subscription);
-    CHECK(subscription->shared && loop_is_home(seat->worker->loop));
+    struct share_seat *seat = share_seat_of(subscription);
+    CHECK(loop_is_home(seat->worker->loop));
     share_lease_end(seat, lease, false);
-}
-
-bool broker_share_is_kept(const struct subscription *subscription, uint32_t lease)
-{
-    const struct share_seat *seat = container_of((struct subscription *)(uintptr_t)subscription,
-                                                 struct share_seat, subscription);
-    CHECK(lease < seat->lease_count && seat->leases[lease].used);
-    return seat->leases[lease].number != 0 || seat->leases[lease].kept;
 }
 
 void broker_share_again(struct subscription *subscription, uint32_t lease)
 {
-    struct share_seat *seat = seat_of(subscription);
-    CHECK(subscription->shared && loop_is_home(seat->worker->loop));
+    struct share_seat *seat = share_seat_of(subscription);
+    CHECK(loop_is_home(seat->worker->loop));
     share_lease_return(seat, lease);
 }
 
@@ -490,23 +511,21 @@ void share_seats_recheck(struct client *client)
     }
 }
 
-/* What is still with the client goes to others, unless it may have arrived and must not twice. */
+/* What is still with the client goes to others, unless it may have arrived and must not twice; what
+ * is in a unit waits for that. */
 static void seat_close(struct share_seat *seat)
 {
     struct share_slip slip = {.stop = !seat->stopped, .end = seat->stop_confirmed};
     struct share_ref *refs = heap_array(seat->in_flight + 1u, sizeof *refs);
     for (uint32_t i = 0; i < seat->lease_count; i++) {
         const struct share_lease *lease = &seat->leases[i];
-        if (!lease->used || lease->kept)
+        if (!lease->used || lease->kept || lease->in_unit)
             continue;
         if (lease->exactly_once) {
             lease_end(seat, i, false);
             continue;
         }
-        refs[slip.ref_count++] = (struct share_ref){.partition = lease->partition,
-                                                    .offset = lease->offset,
-                                                    .number = lease->number,
-                                                    .returned = lease->returned};
+        refs[slip.ref_count++] = share_lease_ref(seat, i);
         lease_free(seat, i);
     }
     slip.refs = refs;

@@ -19,10 +19,11 @@ struct message {
     struct header headers[];
 };
 
-/* A delivery of a session, from the turn of the commit on until that has begun. */
+/* A delivery of a session or a share, from the turn of the commit on until that has begun. */
 struct kept_settlement {
     const struct client *client;
-    uint32_t number;
+    struct subscription *shared; /* NULL: of the client's session */
+    uint32_t number;             /* or the lease */
 };
 
 static void contents_free(struct broker_transaction *transaction)
@@ -213,18 +214,31 @@ enum status broker_part_within(struct broker_transaction *transaction, size_t by
     return STATUS_OK;
 }
 
-void broker_settle_kept_within(struct broker_transaction *transaction, const struct client *client,
-                               uint32_t number)
+static void settle_kept(struct broker_transaction *transaction, struct kept_settlement settlement)
 {
     CHECK(transaction->client != NULL && !transaction->committing);
-    CHECK(client->worker == transaction->worker);
+    CHECK(settlement.client->worker == transaction->worker);
     if (transaction->kept_count == transaction->kept_capacity) {
         transaction->kept_capacity =
             transaction->kept_capacity == 0 ? 16 : 2 * transaction->kept_capacity;
         transaction->kept =
             heap_resize(transaction->kept, transaction->kept_capacity * sizeof *transaction->kept);
     }
-    transaction->kept[transaction->kept_count++] = (struct kept_settlement){client, number};
+    transaction->kept[transaction->kept_count++] = settlement;
+}
+
+void broker_settle_kept_within(struct broker_transaction *transaction, const struct client *client,
+                               uint32_t number)
+{
+    settle_kept(transaction, (struct kept_settlement){.client = client, .number = number});
+}
+
+void broker_settle_shared_within(struct broker_transaction *transaction,
+                                 struct subscription *subscription, uint32_t lease)
+{
+    settle_kept(transaction, (struct kept_settlement){.client = subscription->client,
+                                                      .shared = subscription,
+                                                      .number = lease});
 }
 
 /* ------------------------------------------------ the end */
@@ -259,8 +273,11 @@ static enum status add_all(struct broker_transaction *transaction, struct unit *
     }
     for (uint32_t i = 0; i < transaction->settlement_count && status == STATUS_OK; i++)
         status = unit_settle(unit, &transaction->settlements[i]);
-    for (uint32_t i = 0; i < transaction->kept_count && status == STATUS_OK; i++)
-        status = unit_settle_kept(unit, transaction->kept[i].client, transaction->kept[i].number);
+    for (uint32_t i = 0; i < transaction->kept_count && status == STATUS_OK; i++) {
+        const struct kept_settlement *kept = &transaction->kept[i];
+        status = kept->shared != NULL ? unit_settle_shared(unit, kept->shared, kept->number)
+                                      : unit_settle_kept(unit, kept->client, kept->number);
+    }
     return status;
 }
 

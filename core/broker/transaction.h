@@ -18,6 +18,8 @@ struct unit *unit_new(struct broker_transaction *transaction);
 enum status unit_publish(struct unit *unit, const struct publish *publish);
 enum status unit_settle(struct unit *unit, const struct unit_settlement *settlement);
 enum status unit_settle_kept(struct unit *unit, const struct client *client, uint32_t number);
+enum status unit_settle_shared(struct unit *unit, struct subscription *subscription,
+                               uint32_t lease);
 /* transaction_end() follows, once all parts have ended. False: there is nothing to send, and none
  * follows. */
 bool unit_send(struct unit *unit);

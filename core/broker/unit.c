@@ -1,16 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A transaction's commit as one unit of storage: one part for each batch, each partition that
- * records wait for, each group and each kept session. Every part goes to its owner, which looks at
- * it, holds what it needs, and hands it to storage, as a refusal if it cannot be. Parts never wait
- * for each other or for other units, so that none can block another; storage ends all of them alike
- * when the last has come.
+ * records wait for, each group and each kept session, and one for all shares. Every part goes to
+ * its owner, which looks at it, holds what it needs, and hands it to storage, as a refusal if it
+ * cannot be. Parts never wait for each other or for other units, so that none can block another;
+ * storage ends all of them alike when the last has come. A session has one unit at a time: all of
+ * another that has a part for it waits, before any of its parts is on its way.
  *
  *   worker of the client: parts -> owners: checked, held -> storage: one write, or none
  *       <- all parts have ended <- commit indexes moved, windows changed, or leases as before
  */
 #include "core/base/heap.h"
-#include "core/broker/session.h"
+#include "core/broker/share.h"
 #include "core/broker/transaction.h"
+#include "core/broker/unit_sessions.h"
 
 /* Records for one partition while parts are added. */
 struct bundle {
@@ -49,22 +51,15 @@ struct group_part {
     uint32_t capacity;
 };
 
-/* Of a session of the unit's own worker. */
-struct session_part {
-    struct link link;
-    struct unit *unit;
-    struct session *session; /* a call; NULL: the part is on its way */
-    struct session_unit part;
-    uint32_t capacity;
-};
-
 struct unit {
     struct trip trip;
     struct broker_transaction *transaction;
     struct client *client; /* while parts are added */
     struct broker_worker *worker;
     struct protocol_figures *figures;
-    struct list bundles, batches, delayed, groups, sessions;
+    struct list bundles, batches, delayed, groups;
+    struct unit_sessions sessions;
+    struct share_unit shares; /* has the unit's number too */
     struct map by_partition, delayed_by_partition, by_group;
     uint64_t bytes;
     uint32_t records; /* that do not wait */
@@ -72,6 +67,9 @@ struct unit {
     uint32_t left;
     enum status status;
 };
+
+static void parts_send(struct unit_sessions *sessions);
+static void session_ended(struct unit_sessions *sessions, enum status status);
 
 struct unit *unit_new(struct broker_transaction *transaction)
 {
@@ -86,7 +84,9 @@ struct unit *unit_new(struct broker_transaction *transaction)
     list_init(&unit->batches);
     list_init(&unit->delayed);
     list_init(&unit->groups);
-    list_init(&unit->sessions);
+    unit_sessions_init(&unit->sessions, unit->worker);
+    unit->sessions.start = parts_send;
+    unit->sessions.ended = session_ended;
     map_init(&unit->by_partition);
     map_init(&unit->delayed_by_partition);
     map_init(&unit->by_group);
@@ -253,35 +253,14 @@ enum status unit_settle(struct unit *unit, const struct unit_settlement *settlem
     return STATUS_OK;
 }
 
-static struct session_part *session_part_of(struct unit *unit, struct session *session)
-{
-    list_each(link, &unit->sessions)
-    {
-        struct session_part *part = container_of(link, struct session_part, link);
-        if (part->session == session)
-            return part;
-    }
-    struct session_part *part = heap_new(sizeof *part);
-    part->unit = unit;
-    part->session = session;
-    session_call(session);
-    list_push(&unit->sessions, &part->link);
-    return part;
-}
-
 enum status unit_settle_kept(struct unit *unit, const struct client *client, uint32_t number)
 {
-    if (!session_is_kept(client))
-        return STATUS_STALE;
-    CHECK(client->session->worker == unit->worker);
-    struct session_part *part = session_part_of(unit, client->session);
-    if (part->part.count == part->capacity) {
-        part->capacity = part->capacity == 0 ? 16 : 2 * part->capacity;
-        part->part.numbers =
-            heap_resize(part->part.numbers, part->capacity * sizeof *part->part.numbers);
-    }
-    part->part.numbers[part->part.count++] = number;
-    return STATUS_OK;
+    return unit_sessions_add(&unit->sessions, client, number);
+}
+
+enum status unit_settle_shared(struct unit *unit, struct subscription *subscription, uint32_t lease)
+{
+    return share_unit_add(&unit->shares, share_seat_of(subscription), lease);
 }
 
 /* ------------------------------------------------ the end */
@@ -346,23 +325,12 @@ static void parts_free(struct unit *unit)
     }
 }
 
-static void sessions_free(struct unit *unit)
-{
-    struct link *link;
-    while ((link = list_pop(&unit->sessions)) != NULL) {
-        struct session_part *part = container_of(link, struct session_part, link);
-        if (part->session != NULL)
-            session_back(part->session);
-        heap_free(part->part.numbers);
-        heap_free(part);
-    }
-}
-
 void unit_drop(struct unit *unit)
 {
+    share_unit_end(&unit->shares, STATUS_CANCELED); /* if they are still held */
     bundles_free(unit);
     parts_free(unit);
-    sessions_free(unit);
+    unit_sessions_free(&unit->sessions);
     heap_free(unit);
 }
 
@@ -407,7 +375,8 @@ static void part_ended(struct unit *unit, enum status status)
     worker->in_bytes -= unit->bytes;
     struct broker_transaction *transaction = unit->transaction;
     parts_free(unit);
-    sessions_free(unit);
+    unit_sessions_free(&unit->sessions);
+    share_unit_end(&unit->shares, status);
     heap_free(unit);
     transaction_end(transaction, status);
     publish_back(worker);
@@ -435,9 +404,14 @@ static void group_done(struct request *request, enum status status)
     part_ended(container_of(request, struct group_part, part.request)->unit, status);
 }
 
-static void session_done(struct request *request, enum status status)
+static void session_ended(struct unit_sessions *sessions, enum status status)
 {
-    part_ended(container_of(request, struct session_part, part.request)->unit, status);
+    part_ended(container_of(sessions, struct unit, sessions), status);
+}
+
+static void shares_done(struct request *request, enum status status)
+{
+    part_ended(container_of(request, struct unit, shares.request), status);
 }
 
 /* ------------------------------------------------ the way there */
@@ -458,9 +432,9 @@ static void group_arrive(struct mail *mail)
                           home->ending ? STATUS_SHUTTING_DOWN : STATUS_NOT_FOUND);
 }
 
-static void start(struct trip *trip)
+static void parts_send(struct unit_sessions *sessions)
 {
-    struct unit *unit = container_of(trip, struct unit, trip);
+    struct unit *unit = container_of(sessions, struct unit, sessions);
     struct broker_worker *worker = unit->worker;
     list_each(link, &unit->batches)
     {
@@ -484,14 +458,14 @@ static void start(struct trip *trip)
         else
             mailbox_post(home->loop, &part->mail);
     }
-    list_each(link, &unit->sessions)
-    {
-        struct session_part *part = container_of(link, struct session_part, link);
-        struct session *session = part->session;
-        part->session = NULL;
-        session_settle_unit(session, &part->part);
-        session_back(session);
-    }
+    unit_sessions_send(&unit->sessions, unit->shares.unit, unit->shares.part_count);
+    if (unit->shares.has_rows)
+        share_unit_write(&unit->shares, worker);
+}
+
+static void start(struct trip *trip)
+{
+    unit_sessions_await(&container_of(trip, struct unit, trip)->sessions);
 }
 
 static void parts_number(struct unit *unit, uint64_t number)
@@ -525,13 +499,9 @@ static void parts_number(struct unit *unit, uint64_t number)
         part->part.part_count = unit->left;
         request_init(&part->part.request, loop, group_done);
     }
-    list_each(link, &unit->sessions)
-    {
-        struct session_part *part = container_of(link, struct session_part, link);
-        part->part.unit = number;
-        part->part.part_count = unit->left;
-        request_init(&part->part.request, loop, session_done);
-    }
+    unit->shares.unit = number;
+    unit->shares.part_count = unit->left;
+    request_init(&unit->shares.request, loop, shares_done);
 }
 
 static uint32_t count(const struct list *list)
@@ -547,9 +517,11 @@ bool unit_send(struct unit *unit)
     list_each(link, &unit->bundles) bundle_seal(unit, container_of(link, struct bundle, link));
     bundles_free(unit);
     unit->left = count(&unit->batches) + count(&unit->delayed) + count(&unit->groups) +
-                 count(&unit->sessions);
-    if (unit->left == 0)
+                 unit->sessions.count + unit->shares.has_rows;
+    if (unit->left == 0) {
+        share_unit_end(&unit->shares, STATUS_OK);
         return false;
+    }
     unit->figures->received_now += unit->records + unit->waiting;
     worker->stored_now += unit->records;
     worker->in_bytes += unit->bytes;

@@ -8,9 +8,9 @@ from proton.handlers import MessagingHandler, TransactionHandler
 from proton.reactor import Container
 from proton.utils import BlockingConnection
 
-from amqpwire import (ATTACH, DETACH, DISPOSITION, END, FLOW, TRANSFER, Described, Raw, Symbol, Wire, encode,
-                      frame)
-from gateway import run, until
+from amqpwire import (ATTACH, DETACH, DISPOSITION, END, FLOW, TRANSFER, Described, Raw, Symbol, Wire,
+                      disposition, encode, frame)
+from gateway import Gateway, run, until
 
 SECONDS = 20
 
@@ -297,7 +297,9 @@ class TopicReader:
             body = self.wire.next_frame()
             if body[2:3] == bytes([TRANSFER]):
                 assert texts and texts.pop(0) in body, body
-            answers -= body[2:3] == bytes([DISPOSITION])
+            if body[2:3] == bytes([DISPOSITION]):
+                first, last, _ = disposition(body[3:])
+                answers -= last - first + 1
 
     def roll_back(self, *texts):
         """These come again."""
@@ -386,11 +388,14 @@ def settlements_of_kept_subscriptions_are_stored_with_it(running):
     assert len(bodies(running, "out")) == 2
 
 
+SHARED = [None, None, None, None, None, None, None, Symbol("shared")]
+
+
 def settlements_of_shared_subscriptions(running):
-    """Those that live as long as their links are part of it, durable ones are refused."""
+    """Of those that live as long as their links."""
     queue(running, "out")
-    reader = TopicReader(running, Described(0x28, ["/topics/within/s", 0, None, None, None, None, None, None, None, None,
-                                                   Symbol("shared")]))
+    source = Described(0x28, ["/topics/within/s", 0, None, *SHARED])
+    reader = TopicReader(running, source)
     say(running, "/topics/within/s", "first")
     reader.take(b"first")
     reader.begin(0)
@@ -399,16 +404,107 @@ def settlements_of_shared_subscriptions(running):
     assert reader.commit()
     say(running, "/topics/within/s", "second")
     reader.take(b"second")
+    # Who leaves during the commit has settled it all the same: it is not another's.
+    other = TopicReader(running, source)
+    reader.begin(2)
+    reader.end()
+    reader.wire.send(frame(DETACH, [0, True]))
+    reader.take(answers=1)
+    say(running, "/topics/within/s", "third")
+    other.take(b"third")
     reader.wire.socket.close()
-    reader = TopicReader(running, Described(0x28, ["/topics/within/d", 2, Symbol("never"), None, None, None, None, None,
-                                                   None, None, Symbol("shared")]))
-    say(running, "/topics/within/d", "first")
-    reader.take(b"first")
-    reader.begin(0)
-    assert b"amqp:not-implemented" in reader.wire.expect(DETACH)
-    assert not reader.commit()
-    reader.wire.socket.close()
-    assert len(bodies(running, "out")) == 1
+    other.wire.socket.close()
+    assert len(bodies(running, "out")) == 2
+
+
+def settlements_of_kept_shares(running, names=("d", "e")):
+    """They are stored with the commit, or what was settled goes to any member."""
+    queue(running, "out")
+    queue(running, "full", max_records=1, overflow="refuse")
+    offer(running, "full", 1)
+    for name in names:  # with two workers of different homes
+        source = Described(0x28, [f"/topics/within/{name}", 2, Symbol("never"), *SHARED])
+        reader = TopicReader(running, source)
+        say(running, f"/topics/within/{name}", "first")
+        reader.take(b"first")
+        reader.begin(0)
+        reader.roll_back(b"first")
+        reader.begin(1)
+        running.kill9()  # before the commit
+        running.restart()
+        reader = TopicReader(running, source)
+        reader.take(b"first")
+        assert bodies(running, "out") == []
+        # What refuses another part leaves it as it was.
+        reader.wire.attach("f", 3, "full")
+        reader.begin(0)
+        reader.wire.send(frame(TRANSFER, [3, reader.sent, b"f", 0, True, False, None,
+                                          Described(0x34, [reader.identity, None])], b"\x00\x53\x75\xa0\x01x"))
+        reader.sent += 1
+        reader.end()
+        reader.take(b"first", answers=1)
+        assert bodies(running, "out") == []
+        reader.begin(1)
+        assert reader.commit()
+        running.kill9()
+        running.restart()
+        assert len(bodies(running, "out")) == 1
+        # Two members of two connections: what a lost one settled, and did not commit, is the other's.
+        one, other = TopicReader(running, source), TopicReader(running, source)
+        say(running, f"/topics/within/{name}", "second", "third")
+        texts = [member.wire.expect(TRANSFER) for member in (one, other)]
+        assert sorted(b"second" in text for text in texts) == [False, True]
+        one.begin(0)
+        other.begin(0)
+        other.wire.socket.close()
+        one.take(b"second" if b"second" in texts[1] else b"third")
+        first = one.identity
+        one.begin(1)
+        one.end()
+        one.identity = first
+        one.end()
+        one.take(answers=2)
+        one.wire.socket.close()
+        assert len(bodies(running, "out")) == 2
+        # Released, or modified, within one it is anybody's with the commit; rejected it is nobody's.
+        one = TopicReader(running, source)
+        say(running, f"/topics/within/{name}", "fourth", "fifth", "sixth")
+        one.take(b"fourth", b"fifth", b"sixth")
+        one.begin()
+        for number, outcome in ((0, 0x26), (1, 0x25), (2, 0x27)):
+            state = Described(0x34, [one.identity, Described(outcome, [])])
+            one.wire.send(frame(DISPOSITION, [True, number, number, True, state]))
+        one.end()
+        one.take(b"fourth", b"sixth", answers=1)
+        one.wire.send(frame(DISPOSITION, [True, 3, 4, True, Described(0x24, [])]))
+        say(running, f"/topics/within/{name}", "seventh")
+        one.take(b"seventh")
+        # Who leaves before the commit has settled nothing.
+        one.begin(5)
+        one.wire.send(frame(DETACH, [0, False]))
+        one.wire.expect(DETACH)
+        assert not one.commit()
+        one.wire.socket.close()
+        one = TopicReader(running, source)
+        one.take(b"seventh")
+        one.begin(0)
+        one.end()
+        one.wire.send(frame(DETACH, [0, False]))  # and during it, all of it
+        one.take(answers=1)
+        one.wire.socket.close()
+        one = TopicReader(running, source)
+        say(running, f"/topics/within/{name}", "eighth")
+        one.take(b"eighth")
+        one.begin(0)
+        assert one.commit()
+        one.wire.socket.close()
+        assert len(bodies(running, "out")) == 3
+
+
+def settlements_of_kept_shares_with_one_worker():
+    gateway = Gateway(None, "workers=1")
+    settlements_of_kept_shares(gateway, "d")
+    assert gateway.stop() == 0
 
 
 def outcomes_keep_what_they_say(running):
@@ -618,5 +714,6 @@ if __name__ == "__main__":
     run(a_commit_shows_all_and_a_rollback_nothing, delayed_messages_wait_from_the_commit_on,
         settlements_belong_to_it, owners_commit_together, one_part_that_fails_refuses_all, settlements_of_topics_belong_to_it,
         settlements_of_kept_subscriptions_are_stored_with_it, settlements_of_shared_subscriptions,
+        settlements_of_kept_shares, settlements_of_kept_shares_with_one_worker,
         outcomes_keep_what_they_say, an_outcome_for_what_names_none, what_cannot_be_part_of_it_refuses_it,
         a_lost_connection_rolls_back, a_commit_that_cannot_be_is_refused, a_receiver_may_leave_before_its_transaction, what_is_settled_in_two_steps_is_settled_once)

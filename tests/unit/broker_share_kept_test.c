@@ -3,6 +3,7 @@
  * else goes with it, and no record is lost or comes twice when storage refuses or is late. */
 #include "core/base/pack.h"
 #include "tests/unit/share_rig.h"
+#include "tests/unit/transaction_rig.h"
 
 /* ------------------------------------------------ the end of a share */
 
@@ -167,7 +168,6 @@ static void takes_part_without_a_place(void **state)
     broker_bury();
     broker_rise(1);
     struct peer *peer = peer_attach(0, "a", UINT32_MAX, NULL, &present);
-    assert_true(present);
     await(rows_of(TABLE_SHARE) == 0 && rows_of(TABLE_SESSION_STATE) == 0);
     peer_close(peer);
     kept_rig_close();
@@ -272,6 +272,208 @@ static void passed_later(void **state)
     kept_rig_close();
 }
 
+/* ------------------------------------------------ within transactions */
+
+/* A member of which nothing is kept, in a share that is kept or not, and its first leases in a
+ * transaction, with a record to another topic. */
+struct unit_call {
+    struct deal *deal;
+    uint32_t first, count;
+};
+
+static void unit_run(void *context)
+{
+    struct unit_call *call = context;
+    struct deal *deal = call->deal;
+    const struct publish publish = {.topic = span_from_text("other"),
+                                    .guarantee = GUARANTEE_AT_LEAST_ONCE};
+    CHECK(broker_begin(&deal->transaction) == STATUS_OK);
+    CHECK(broker_publish_within(&deal->transaction, &publish) == STATUS_OK);
+    for (uint32_t i = 0; i < call->count; i++) {
+        const struct seen_lease *lease = &deal->peer->leases[call->first + i];
+        CHECK(broker_part_within(&deal->transaction, 100) == STATUS_OK);
+        broker_settle_shared_within(&deal->transaction, lease->subscription, lease->lease);
+    }
+    broker_commit(&deal->transaction);
+}
+
+static void unit_begin(struct deal *deal, struct peer *peer, uint32_t first, uint32_t count)
+{
+    *deal = (struct deal){.peer = peer, .transaction.client = &peer->client};
+    request_init(&deal->transaction.request, rig.loops[peer->worker], deal_done);
+    on(peer->worker, unit_run, &(struct unit_call){deal, first, count});
+}
+
+static enum status unit_commit(struct peer *peer, uint32_t first, uint32_t count)
+{
+    struct deal deal;
+    unit_begin(&deal, peer, first, count);
+    rig_await(&deal.done);
+    return deal.status;
+}
+
+static struct peer *link_peer(unsigned worker, const char *id)
+{
+    struct peer *peer = peer_new(worker, id);
+    peer->settles = false;
+    assert_int_equal(share_join(peer), STATUS_OK);
+    return peer;
+}
+
+/* That it comes last means that nothing else was to come. */
+static void assert_rest(struct peer *writer, struct peer *peer, uint32_t count, unsigned last)
+{
+    char text[16];
+    publish_many(writer, "t", GUARANTEE_AT_LEAST_ONCE, last, 1);
+    await_records(peer, count + 1);
+    rig_calm();
+    assert_int_equal(peer->record_count, count + 1);
+    snprintf(text, sizeof text, "%u", last);
+    assert_string_equal(peer->records[count].value, text);
+}
+
+static bool is_of_unit(const struct storage_append *append)
+{
+    return append->unit != 0;
+}
+
+/* What is settled is over with the commit, also where the share's own rows do not know of it; what
+ * was given back before as well. */
+static void over_with_a_unit(void **state)
+{
+    kept_rig_open(*(unsigned *)*state, 0);
+    struct peer *writer = peer_new(0, "w");
+    peer_close(member(0, "k")); /* so that it is kept */
+    store_set(is_position, NULL, 0);
+    struct peer *a = link_peer(1, "a");
+    publish_many(writer, "t", GUARANTEE_AT_LEAST_ONCE, 0, 4);
+    await_records(a, 4);
+    assert_int_equal(unit_commit(a, 0, 1), STATUS_OK);
+    assert_int_equal(unit_commit(a, 1, 1), STATUS_OK);
+    assert_int_equal(rows_of(TABLE_SHARE), 3); /* k, and two that are gone */
+    peer_close(a);
+    rig_calm();
+    store_set(NULL, NULL, 0);
+    struct peer *b = link_peer(2, "b"); /* from a position that is before all of them */
+    await_records(b, 2);
+    assert_string_equal(b->records[0].value, "2");
+    assert_int_equal(unit_commit(b, 0, 2), STATUS_OK);
+    assert_rest(writer, b, 2, 4);
+    peer_close(b);
+    await(rows_of(TABLE_SHARE) == 1); /* now the position says the same */
+    struct peer *c = link_peer(0, "c");
+    await_records(c, 1);
+    assert_rest(writer, c, 1, 5);
+    peer_close(c);
+    peer_close(writer);
+    kept_rig_close();
+}
+
+/* A session that had it is over: the row that says so goes with the unit. */
+static void given_back_and_over_with_a_unit(void **state)
+{
+    const struct broker_attach clean = {.clean = true};
+    bool present;
+    kept_rig_open(*(unsigned *)*state, 0);
+    struct peer *writer = peer_new(0, "w"), *over = member(1, "over");
+    peer_close(member(0, "k"));
+    publish_many(writer, "t", GUARANTEE_AT_LEAST_ONCE, 0, 4);
+    await_records(over, 4);
+    struct peer *a = link_peer(2, "a");
+    store_set(is_position, NULL, 0);
+    peer_close(over);
+    over = peer_new(1, "over");
+    assert_int_equal(session_attach(over, clean, &present), STATUS_OK);
+    await_records(a, 4);
+    assert_int_equal(rows_of(TABLE_SHARE), 1 + 4 + 4); /* k, gone, given back */
+    assert_int_equal(unit_commit(a, 0, 4), STATUS_OK);
+    assert_int_equal(rows_of(TABLE_SHARE), 1 + 4);
+    peer_close(a);
+    rig_calm();
+    store_set(NULL, NULL, 0);
+    a = link_peer(2, "a");
+    assert_rest(writer, a, 0, 4);
+    peer_close(a);
+    peer_close(over);
+    peer_close(writer);
+    kept_rig_close();
+}
+
+/* Nothing has become of what a refused unit settled; a lease is in one unit. */
+static void as_it_was_after_a_unit(void **state)
+{
+    bool kept = *(unsigned *)*state == 3;
+    kept_rig_open(*(unsigned *)*state, 0);
+    struct peer *writer = peer_new(0, "w"), *a;
+    if (kept)
+        peer_close(member(0, "k"));
+    a = link_peer(1, "a");
+    publish_many(writer, "t", GUARANTEE_AT_LEAST_ONCE, 0, 4);
+    await_records(a, 4);
+    store_set(is_of_unit, NULL, 0);
+    assert_int_equal(unit_commit(a, 0, 4), STATUS_NO_SPACE);
+    store_set(NULL, is_of_unit, 0);
+    struct deal deal;
+    unit_begin(&deal, a, 0, 1);
+    assert_int_equal(unit_commit(a, 0, 1), STATUS_STALE);
+    store_goes_on();
+    rig_await(&deal.done);
+    assert_int_equal(deal.status, STATUS_OK);
+    a->leases[0] = a->leases[1];
+    assert_int_equal(unit_commit(a, 0, 2), STATUS_STALE); /* twice the same */
+    peer_close(a);
+    struct peer *b = link_peer(2, "b");
+    if (kept) {
+        await_records(b, 3);
+        assert_string_equal(b->records[0].value, "1");
+    }
+    assert_rest(writer, b, kept ? 3 : 0, 4);
+    peer_close(b);
+    peer_close(writer);
+    kept_rig_close();
+}
+
+/* Its client goes while the unit is on its way: who gets what it settled is as that ends, and the
+ * rest is another's at once. */
+static void its_client_goes_meanwhile(void **state)
+{
+    unsigned workers = *(unsigned *)*state;
+    kept_rig_open(workers, 0);
+    for (unsigned round = 0; round < 4; round++) {
+        bool kept = round % 2 == 0, stored = round < 2;
+        struct deal deal;
+        struct peer *writer = peer_new(0, "w"), *a = NULL, *b;
+        if (kept)
+            peer_close(member(0, "k"));
+        a = link_peer(1, "a");
+        b = link_peer(2, "b");
+        publish_many(writer, "t", GUARANTEE_AT_LEAST_ONCE, 0, 8);
+        await_records(a, 4);
+        await_records(b, 4);
+        store_set(NULL, is_of_unit, 0);
+        unit_begin(&deal, a, 0, 3);
+        await(count_of(&store.append_count) > 0);
+        rig_calm();
+        peer_close(a);
+        await_records(b, 5);
+        if (stored)
+            store_goes_on();
+        else
+            store_refuses_waiting();
+        rig_await(&deal.done);
+        assert_int_equal(deal.status, stored ? STATUS_OK : STATUS_NO_SPACE);
+        await_records(b, stored ? 5 : 8);
+        assert_rest(writer, b, stored ? 5 : 8, 8);
+        peer_settle(b, 9);
+        peer_close(b);
+        peer_close(writer);
+        if (kept)
+            session_over(member(0, "k"));
+        rig_calm();
+    }
+    kept_rig_close();
+}
+
 int main(void)
 {
     static unsigned none = 0, one = 1, three = 3;
@@ -288,6 +490,10 @@ int main(void)
         cmocka_unit_test(takes_part_without_a_place),
         cmocka_unit_test(goes_back_once),
         cmocka_unit_test(passed_later),
+        BOTH(over_with_a_unit),
+        BOTH(given_back_and_over_with_a_unit),
+        BOTH(as_it_was_after_a_unit),
+        BOTH(its_client_goes_meanwhile),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

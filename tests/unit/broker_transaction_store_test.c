@@ -373,11 +373,12 @@ static void kept_open(unsigned workers, struct peer **writer, uint32_t records)
     peer_close(kept);
 }
 
-/* What a unit settles is over with it or not at all, also when the client goes meanwhile. */
+/* What a unit settles is over with it or not at all, also when the client goes meanwhile; then who
+ * waited for it has nobody any more. */
 static void test_kept(void **state)
 {
     struct peer *writer;
-    struct deal deal;
+    struct deal deal, next, last;
     kept_open(*(unsigned *)*state, &writer, 4);
     for (uint32_t round = 0; round < 2; round++) {
         struct peer *kept = kept_peer(round == 0 ? 4 : 3);
@@ -386,16 +387,20 @@ static void test_kept(void **state)
         assert_int_equal(kept_commit(kept, first, first), STATUS_STALE);
         kept_begin(&deal, kept, first, 0, true);
         await(atomic_load(&gate.held) != NULL);
-        assert_int_equal(kept_commit(kept, second, 0), STATUS_BUSY);
-        assert_int_equal(kept_commit(kept, first, 0), STATUS_BUSY);
+        kept_begin(&next, kept, second, 0, false);
+        kept_begin(&last, kept, first, 0, false);
         peer_close(kept);
         rig_calm();
-        assert_false(atomic_load(&deal.done));
+        assert_false(atomic_load(&deal.done) || atomic_load(&next.done) || atomic_load(&last.done));
         if (round == 1)
             atomic_load(&gate.held)->refused = STATUS_DENIED;
         gate_open();
         rig_await(&deal.done);
         assert_int_equal(deal.status, round == 0 ? STATUS_OK : STATUS_DENIED);
+        rig_await(&next.done);
+        rig_await(&last.done);
+        assert_int_equal(next.status, STATUS_STALE);
+        assert_int_equal(last.status, STATUS_STALE);
     }
     struct peer *kept = kept_peer(3);
     assert_int_equal(kept_commit(kept, number_at(kept, 0), number_at(kept, 2)), STATUS_OK);
@@ -404,6 +409,39 @@ static void test_kept(void **state)
     await_records(kept, 4);
     peer_close(kept);
     peer_close(kept_peer(2));
+    peer_close(writer);
+    rig_close();
+}
+
+/* Transactions that settle of one session are committed one after the other, and whoever waits does
+ * not keep others waiting: no part of it is on its way. */
+static void test_kept_in_turn(void **state)
+{
+    enum { DEALS = 12 };
+    struct peer *writer;
+    struct deal deals[DEALS], twice;
+    kept_open(*(unsigned *)*state, &writer, DEALS);
+    struct peer *kept = kept_peer(DEALS);
+    kept_begin(&deals[0], kept, number_at(kept, 0), 0, true);
+    await(atomic_load(&gate.held) != NULL);
+    atomic_store(&gate.partition, 0); /* only that one waits */
+    for (uint32_t i = 1; i < DEALS; i++)
+        kept_begin(&deals[i], kept, number_at(kept, i), 0, false);
+    kept_begin(&twice, kept, number_at(kept, 1), 0, false);
+    rig_calm();
+    for (uint32_t i = 0; i < DEALS; i++)
+        assert_false(atomic_load(&deals[i].done));
+    publish_to_queue(writer, "q", 0, 1);
+    await_answers(writer, DEALS + 1);
+    gate_open();
+    for (uint32_t i = 0; i < DEALS; i++) {
+        rig_await(&deals[i].done);
+        assert_int_equal(deals[i].status, STATUS_OK);
+    }
+    rig_await(&twice.done);
+    assert_int_equal(twice.status, STATUS_STALE);
+    peer_close(kept);
+    peer_close(kept_peer(0));
     peer_close(writer);
     rig_close();
 }
@@ -448,6 +486,8 @@ int main(void)
         cmocka_unit_test_prestate(test_nothing_stays_pending, &three),
         cmocka_unit_test_prestate(test_kept, &one),
         cmocka_unit_test_prestate(test_kept, &three),
+        cmocka_unit_test_prestate(test_kept_in_turn, &one),
+        cmocka_unit_test_prestate(test_kept_in_turn, &three),
         cmocka_unit_test_prestate(test_kept_is_writing, &three),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -174,7 +174,6 @@ static void open_event(struct amqp_connection *connection)
         return;
     }
     connection->waits = true;
-    stream_pause(connection->stream);
     amqp_login_anonymous(connection);
 }
 
@@ -190,8 +189,8 @@ void amqp_logged_in(struct amqp_connection *connection, enum status status)
             opened(connection);
         else
             amqp_end(connection, amqp_condition_of(status), status_text(status));
-        stream_resume(connection->stream);
     }
+    stream_resume(connection->stream);
     amqp_wake(connection);
 }
 
@@ -261,7 +260,8 @@ static void handle(struct amqp_connection *connection, pn_event_t *event)
         delivery_event(pn_event_delivery(event));
         break;
     case PN_TRANSPORT_ERROR: /* which Proton tells the peer */
-        amqp_count_refusal(STATUS_MALFORMED);
+        if (!connection->turned_away) /* which is one to Proton, too */
+            amqp_count_refusal(STATUS_MALFORMED);
         go_down(connection);
         break;
     default:
@@ -355,6 +355,10 @@ static void refuse_frame(struct amqp_connection *connection)
 /* False: nothing may be passed on, for now or for ever. */
 static bool may_pass(struct amqp_connection *connection, struct span bytes, size_t *used)
 {
+    if (connection->turned_away) { /* the outcome says it */
+        *used += bytes.size;
+        return false;
+    }
     if (connection->passed == 0)
         connection->passed = amqp_frames_pass(&connection->frames, bytes);
     if (connection->passed > 0)
@@ -370,7 +374,8 @@ static enum status connection_input(void *context, struct span bytes, size_t *us
 {
     struct amqp_connection *connection = context;
     *used = 0;
-    while (*used < bytes.size && !connection->waits && !connection->paused &&
+    /* While a login is under way whoever comes may have said all that they have to say. */
+    while (*used < bytes.size && connection->login == NULL && !connection->paused &&
            may_pass(connection, span_from(bytes, *used), used)) {
         pn_rwbytes_t room = pn_connection_driver_read_buffer(&connection->driver);
         if (room.size == 0) { /* it wants no more: what it still says goes out */

@@ -164,6 +164,7 @@ struct amqp_connection {
     size_t passed;             /* bytes of it that Proton may have next */
     enum amqp_state state;
     bool logged_in;
+    bool turned_away; /* SASL has ended so */
     bool excess; /* one connection too many: SASL or open is answered so */
     bool waits;  /* a login is under way: no event is looked at before it is done */
     bool paused; /* the broker takes no more at the moment */

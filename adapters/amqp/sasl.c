@@ -37,6 +37,7 @@ static void login_free(struct amqp_login *login)
 static void finish(pn_transport_t *transport, enum status status)
 {
     struct amqp_connection *connection = connection_of(transport);
+    connection->turned_away = status != STATUS_OK;
     if (status == STATUS_OK)
         pnx_sasl_set_succeeded(transport, connection->user, NULL);
     else if (status == STATUS_BUSY)
@@ -71,6 +72,7 @@ static void start(struct amqp_login *login)
     login->login.client = &connection->client;
     request_init(&login->login.request, amqp_loop(connection), logged_in);
     connection->login = login;
+    stream_pause(connection->stream);
     connection_hold(connection);
     broker_login(&login->login);
 }

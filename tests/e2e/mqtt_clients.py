@@ -15,6 +15,7 @@ import subprocess
 import tempfile
 import threading
 
+from certificates import certificates
 from gateway import Gateway, run, until
 from wire import Client
 
@@ -28,22 +29,6 @@ except ImportError:
 
 VERSIONS = {"mqttv31": paho.MQTTv31, "mqttv311": paho.MQTTv311, "mqttv5": paho.MQTTv5}
 MANY = 2000
-
-
-def certificates(folder):
-    """An authority, and certificates of a server and of a client that it signed."""
-
-    def openssl(*arguments):
-        subprocess.run(("openssl",) + arguments, cwd=folder, check=True, capture_output=True)
-
-    curve = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
-    openssl("req", "-x509", *curve, "-keyout", "ca.key", "-out", "ca.pem", "-days", "2", "-subj", "/CN=test authority")
-    for name, subject, names in (("server", "/CN=localhost", "DNS:localhost,IP:127.0.0.1"), ("device", "/CN=device7", "DNS:device7")):
-        openssl("req", *curve, "-keyout", name + ".key", "-out", name + ".csr", "-subj", subject)
-        with open(os.path.join(folder, "names"), "w", encoding="ascii") as file:
-            file.write("subjectAltName=" + names)
-        openssl("x509", "-req", "-in", name + ".csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial",
-                "-out", name + ".pem", "-days", "2", "-extfile", "names")
 
 
 def mosquitto(program, port, *arguments, **options):
@@ -299,8 +284,7 @@ def test_paho_large(gateway):
 
 def test_tls():
     folder = tempfile.mkdtemp(prefix="polylog-tls-")
-    certificates(folder)
-    inside = {name: os.path.join(folder, name) for name in os.listdir(folder)}
+    inside = certificates(folder)
     gateway = Gateway(None, "tls.cert=" + inside["server.pem"], "tls.key=" + inside["server.key"],
                       "tls.client_ca=" + inside["ca.pem"], "mqtt.tls_port=0", "http.tls_port=off")
     port = gateway.ports["mqtts"]

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The default outcome of an ATTACH's source. */
+/* The handle of an ATTACH, and the default outcome of its source. */
 #include "adapters/amqp/attach.h"
 #include "core/base/limits.h"
 
 enum {
     SOURCE = 0x28,
     ATTACH = 0x12,
+    ATTACH_HANDLE = 1,
     ATTACH_SOURCE = 5, /* fields of attach, of source and of modified */
     SOURCE_DEFAULT_OUTCOME = 8,
     MODIFIED_FAILED = 0,
@@ -40,6 +41,19 @@ static struct amqp_value item_of(struct reader *items, unsigned skip)
 static bool is_true(const struct amqp_value *value)
 {
     return value->type == AMQP_BOOLEAN && value->number != 0;
+}
+
+bool amqp_handle_read(struct span attach, uint32_t *handle)
+{
+    struct amqp_value value;
+    struct reader at = reader_of(attach), items;
+    uint64_t descriptor;
+    if (!amqp_value_read(&at, &value) || !list_of(&value, &descriptor, &items) ||
+        descriptor != ATTACH)
+        return false;
+    value = item_of(&items, ATTACH_HANDLE);
+    *handle = value.type == AMQP_UINT ? (uint32_t)value.number : 0; /* as Proton has it */
+    return true;
 }
 
 uint32_t amqp_delay_read(const struct amqp_value *annotations)

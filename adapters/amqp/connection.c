@@ -194,11 +194,16 @@ void amqp_logged_in(struct amqp_connection *connection, enum status status)
     amqp_wake(connection);
 }
 
-static void delivery_event(pn_delivery_t *delivery)
+static void delivery_event(struct amqp_connection *connection, pn_delivery_t *delivery)
 {
     pn_link_t *pn = pn_delivery_link(delivery);
     struct amqp_link *link = pn == NULL ? NULL : amqp_link_of(pn);
-    if (link == NULL || link->pn == NULL) {
+    /* Whatever is sent from here is sent whole: one that is not is the peer's, and Proton would
+     * put the next message into it. */
+    if (pn != NULL && pn_link_is_sender(pn) && pn_link_current(pn) != NULL) {
+        amqp_count_refusal(STATUS_MALFORMED);
+        amqp_end(connection, "amqp:not-allowed", "a transfer on a link that the peer receives on");
+    } else if (link == NULL || link->pn == NULL) {
         pn_delivery_settle(delivery);
     } else if (pn_link_is_receiver(pn)) {
         amqp_target_readable(link);
@@ -257,9 +262,9 @@ static void handle(struct amqp_connection *connection, pn_event_t *event)
             amqp_source_flow(link);
         break;
     case PN_DELIVERY:
-        delivery_event(pn_event_delivery(event));
+        delivery_event(connection, pn_event_delivery(event));
         break;
-    case PN_TRANSPORT_ERROR: /* which Proton tells the peer */
+    case PN_TRANSPORT_ERROR:          /* which Proton tells the peer */
         if (!connection->turned_away) /* which is one to Proton, too */
             amqp_count_refusal(STATUS_MALFORMED);
         go_down(connection);

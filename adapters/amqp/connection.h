@@ -90,6 +90,7 @@ struct amqp_link {
     struct amqp_connection *connection;
     pn_link_t *pn;
     pn_session_t *session; /* Proton's, to be compared only */
+    uint32_t handle;       /* the peer's */
     uint32_t refs;         /* being attached, requests and answers under way */
     enum amqp_kind kind;
     struct link of_connection;
@@ -165,11 +166,11 @@ struct amqp_connection {
     enum amqp_state state;
     bool logged_in;
     bool turned_away; /* SASL has ended so */
-    bool excess; /* one connection too many: SASL or open is answered so */
-    bool waits;  /* a login is under way: no event is looked at before it is done */
-    bool paused; /* the broker takes no more at the moment */
-    bool said;   /* something has been sent */
-    bool stolen; /* subscribers are, and are to be told */
+    bool excess;      /* one connection too many: SASL or open is answered so */
+    bool waits;       /* a login is under way: no event is looked at before it is done */
+    bool paused;      /* the broker takes no more at the moment */
+    bool said;        /* something has been sent */
+    bool stolen;      /* subscribers are, and are to be told */
     struct amqp_login *login;
     struct amqp_exchange *exchange; /* of SASL messages; NULL: none */
     char *user;                     /* Proton borrows it */

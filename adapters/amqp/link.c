@@ -238,8 +238,23 @@ static bool is_closing(struct amqp_connection *connection, const pn_link_t *pn)
     return false;
 }
 
+/* Proton would take what is said to the one for the other. */
+static bool is_in_use(const struct amqp_connection *connection, const pn_session_t *session,
+                      uint32_t handle)
+{
+    list_each(at, &connection->links)
+    {
+        const struct amqp_link *link = container_of(at, struct amqp_link, of_connection);
+        if (link->pn != NULL && link->session == session && link->handle == handle)
+            return true;
+    }
+    return false;
+}
+
 void amqp_link_opened(struct amqp_connection *connection, pn_link_t *pn)
 {
+    uint32_t handle = 0;
+    bool known = amqp_handle_read(buf_span(&connection->frames.attach), &handle);
     if (is_closing(connection, pn)) {
         amqp_count_refusal(STATUS_MALFORMED);
         amqp_end(connection, "amqp:illegal-state", "an attach before the end of its link");
@@ -251,7 +266,13 @@ void amqp_link_opened(struct amqp_connection *connection, pn_link_t *pn)
         amqp_end(connection, "amqp:resource-limit-exceeded", "too many links");
         return;
     }
+    if (known && is_in_use(connection, pn_link_session(pn), handle)) {
+        amqp_count_refusal(STATUS_MALFORMED);
+        amqp_end(connection, "amqp:session:handle-in-use", "an attach with another link's handle");
+        return;
+    }
     struct amqp_link *link = link_new(connection, pn);
+    link->handle = handle;
     /* What comes behind an attach is looked at when the attach has been dealt with. */
     link->unnamed = amqp_default_read(buf_span(&connection->frames.attach));
     copy_ends(pn);

@@ -25,6 +25,20 @@ def counted(running, reason, headers=None):
     return 0
 
 
+def all_counted(running):
+    return {reason: counted(running, reason) for reason in ("malformed", "limit", "rights", "timeout")}
+
+
+def refused(running, before, condition, reason="malformed"):
+    """Counted once and for that reason; condition None: nothing was wrong."""
+    wanted = {name: count + (condition is not None and name == reason) for name, count in before.items()}
+    return all_counted(running) == wanted
+
+
+def group(running, figure, name):
+    return int(running.call("GET", "/metrics")[1].split(f'polylog_group_{figure}{{queue="{name}",group="amqp"}} ')[1].split()[0])
+
+
 def serves(running):
     """Somebody else is served as ever, and memory is bounded."""
     assert rss_mib(running) < RSS_MIB_MAX
@@ -232,8 +246,19 @@ def links_have_a_limit(running):
     serves(running)
 
 
+def nothing_comes(wire):
+    seconds = wire.socket.gettimeout()
+    wire.socket.settimeout(0.3)
+    try:
+        wire.expect(TRANSFER)
+        raise AssertionError("a message came")
+    except TimeoutError:
+        wire.socket.settimeout(seconds)
+
+
 def credit_beyond_measure(running):
-    """All the credit there is, and never a settlement: it gets what is there, and holds no more than a lease."""
+    """All the credit there is, and never a settlement: it gets what is there, once, and holds no more than a lease. What no
+    signed number can hold is none, and says so by nothing coming."""
     queue(running, "q")
     with Wire(running.amqp_port, 30) as wire:
         wire.open()
@@ -241,9 +266,18 @@ def credit_beyond_measure(running):
         for i in range(200):
             wire.send(frame(TRANSFER, [0, i, struct.pack(">I", i), 0, True], b"\x00\x53\x75\xa0\x01x"))
         wire.attach("r", 1, "q", receiver=True)
+        for credit in (MOST, 1 << 31):
+            wire.send(frame(FLOW, [0, 1000000, 0, 1000000, 1, 0, credit]))
+            nothing_comes(wire)
+            assert group(running, "in_flight", "q") == 0, credit
         wire.send(frame(FLOW, [0, 1000000, 0, 1000000, 1, 0, 0x7fffffff]))
         for _ in range(200):
             wire.expect(TRANSFER)
+        assert group(running, "in_flight", "q") == 200 and group(running, "backlog", "q") == 200
+        wire.send(frame(FLOW, [0, 1000000, 0, 1000000, 1, 200, 0x7fffffff]))
+        nothing_comes(wire)
+    assert until(lambda: group(running, "in_flight", "q") == 0)
+    assert not any(all_counted(running).values()), all_counted(running)
     serves(running)
 
 
@@ -262,48 +296,93 @@ def topics_have_a_limit_of_what_is_unsettled(running):
                 pass
         for _ in range(1000):
             wire.expect(TRANSFER)
-        wire.socket.settimeout(0.3)
-        try:
-            wire.expect(TRANSFER)
-            raise AssertionError("more than may be unsettled")
-        except TimeoutError:
-            pass
-        wire.socket.settimeout(30)
+        nothing_comes(wire)
         wire.send(frame(DISPOSITION, [True, 0, 999, True, Described(0x24, [])]))
         for _ in range(500):
             wire.expect(TRANSFER)
+    assert not any(all_counted(running).values()), all_counted(running)  # it is no mistake to have credit
     serves(running)
+
+
+def ends_with(running, condition, *frames, reason="malformed"):
+    """Both ways of link are there as s (0) and r (1), and a delivery is on its way to r; then the frames, and a close."""
+    before = all_counted(running)
+    with Wire(running.amqp_port) as wire:
+        wire.open()
+        wire.attach("s", 0, "q")
+        wire.attach("r", 1, "q", receiver=True)
+        wire.send(frame(TRANSFER, [0, 0, b"0", 0, True], b"\x00\x53\x75\xa0\x01x") + frame(FLOW, [0, 9, 0, 9, 1, 0, 1]))
+        wire.expect(TRANSFER)
+        for data in frames:
+            wire.send(data)
+        wire.send(frame(CLOSE, []))
+        said = wire.until_end()
+        assert (close_of(said) if said[-1:] != b"\x45" else None) == condition, (frames, said)
+    assert refused(running, before, condition, reason), (frames, before, all_counted(running))
 
 
 def ranges_and_handles_beyond_measure(running):
-    """Numbers that name nothing, and all there are at once: answered or ignored, and at once."""
+    """Numbers that name nothing, and all there are at once: refused by name and counted, or harmless, and at once."""
     queue(running, "q")
-    most = MOST
     with Wire(running.amqp_port) as wire:
         wire.open()
-        wire.attach("s", most, "q")
-        wire.send(frame(TRANSFER, [most, 0, b"1", 0], b"\x00\x53\x75\xa0\x01x"))
+        wire.attach("s", MOST, "q")
+        wire.send(frame(TRANSFER, [MOST, 0, b"1", 0], b"\x00\x53\x75\xa0\x01x"))
         assert b"\x00\x53\x24" in wire.expect(DISPOSITION)
-        wire.send(frame(FLOW, [0, most, most, most, 3, most, most]) + frame(CLOSE, []))  # of no link
-        wire.until_end()
-    for first, last in ((0, most), (most, 0), (5, 4), (1 << 31, most), (most, most)):
-        for role in (True, False):
-            with Wire(running.amqp_port) as wire:
-                wire.open()
-                wire.attach("r", 0, "q", receiver=True)
-                wire.send(frame(FLOW, [most, 0, most, 0, 0, most, most]) + frame(FLOW, [0, 9, 0, 9, 0, 0, 9]))
-                wire.send(frame(DISPOSITION, [role, first, last, True, Described(0x24, [])]) + frame(CLOSE, []))
-                wire.until_end()
+    one = b"\x00\x53\x75\xa0\x01x"
+    to, of = [Described(0x28, [None]), Described(0x29, ["q"]), None, None, 0], [Described(0x28, ["q"]), Described(0x29, [None])]
+    # Proton's words for a handle that is nobody's, and for a range (with a blank).
+    nobody, no_channel, no_range = "amqp:invalid-field", "amqp:not-allowed", "amqp:not allowed"
+    in_use, wrong_way = "amqp:session:handle-in-use", "amqp:not-allowed"
+    for condition, *frames in (
+            (nobody, frame(FLOW, [0, MOST, MOST, MOST, 3, MOST, MOST])),
+            (nobody, frame(TRANSFER, [9, 0, b"1", 0], one)),
+            (nobody, frame(TRANSFER, [MOST, 0, b"t" * 5000, 0])),
+            (nobody, frame(DETACH, [9, True])),
+            (nobody, frame(DETACH, [0, True]) * 2),
+            (nobody, frame(DETACH, [0, True]), frame(TRANSFER, [0, 1, b"1", 0], one)),
+            (nobody, frame(DETACH, [1, False]), frame(FLOW, [0, 9, 0, 9, 1, 0, 9])),
+            (in_use, frame(ATTACH, ["z", 0, False, None, None] + to)),
+            (in_use, frame(ATTACH, ["z", 0, True, None, None] + of)),
+            (in_use, frame(ATTACH, ["z", 1, True, None, None] + of)),
+            (in_use, frame(ATTACH, ["z", None, False, None, None] + to)),  # none is 0
+            (None, frame(DETACH, [0, True]), frame(ATTACH, ["z", 0, True, None, None] + of)),
+            (None, frame(BEGIN, [None, 0, 9, 9], channel=1) + frame(ATTACH, ["z", 0, True, None, None] + of, channel=1)),
+            ("amqp:invalid-field", frame(ATTACH, ["s", 2, False, None, None] + to)),  # a name that is there
+            (wrong_way, frame(TRANSFER, [1, 1, b"1", 0], one)),
+            (wrong_way, frame(TRANSFER, [1, 1, b"1", 0, True], one)),
+            (wrong_way, frame(TRANSFER, [1, 1, b"1", 0, False, True], one)),
+            ("amqp:session:invalid-field", frame(TRANSFER, [0, 7, b"1", 0], one)),
+            ("amqp:invalid-field", frame(TRANSFER, [0, 1, b"1", 0, False, True], one), frame(TRANSFER, [0, 5, b"1", 0], one)),
+            (no_channel, frame(END, [], channel=7)),
+            (no_channel, frame(ATTACH, ["a", 0, False] + [None, None] + to, channel=9)),
+            (no_channel, frame(END, []) * 2),
+            (None, frame(BEGIN, [None, 0, 1, 1])),
+            (None, frame(FLOW, [MOST, 0, MOST, 0, 1, MOST, MOST]))):
+        ends_with(running, condition, *frames)
+    for role in (True, False):
+        for condition, first, last in ((no_range, 0, MOST), (no_range, 5, 4), (None, MOST, 0), (None, 1 << 31, MOST),
+                                       (None, MOST, MOST)):
+            ends_with(running, condition, frame(DISPOSITION, [role, first, last, True, Described(0x24, [])]))
     serves(running)
-    for data in (frame(DETACH, [9, True]), frame(END, [], channel=7), frame(ATTACH, ["a", 0, False], channel=9),
-                 frame(BEGIN, [None, 0, 1, 1]), frame(ATTACH, ["s", 0, False]) * 2,
-                 frame(TRANSFER, [None, 0, b"1", 0]), frame(TRANSFER, [0, 0, b"t" * 5000, 0])):
-        with Wire(running.amqp_port) as wire:
-            wire.open()
-            wire.send(data)
-            wire.send(frame(CLOSE, []))
-            wire.until_end()
-    serves(running)
+
+
+def a_transfer_to_who_sends_moves_no_message(running):
+    """What is sent to a receiver's own link does not get under its deliveries: they would have each other's tags."""
+    queue(running, "q")
+    with Wire(running.amqp_port) as wire, Wire(running.amqp_port) as other:
+        wire.open()
+        wire.attach("r", 0, "q", receiver=True)
+        other.open("other")
+        other.attach("s", 0, "q")
+        other.send(frame(TRANSFER, [0, 0, b"0", 0], b"\x00\x53\x75\xa0\x05first"))
+        other.expect(DISPOSITION)
+        wire.send(frame(TRANSFER, [0, 0, b"mine", 0], b"\x00\x53\x75\xa0\x05thing") + frame(FLOW, [0, 9, 0, 9, 0, 0, 9]))
+        said = wire.until_end()
+        assert b"mine" not in said and close_of(said) == "amqp:not-allowed", said
+        other.attach("r", 1, "q", receiver=True)
+        other.send(frame(FLOW, [0, 9, 0, 9, 1, 0, 9]))
+        assert b"first" in other.expect(TRANSFER)
 
 
 def nested(depth, code=b"\xd0"):
@@ -314,30 +393,58 @@ def nested(depth, code=b"\xd0"):
 
 
 def values_within_values(running):
-    """As deep as a frame has room for, wherever a value may be."""
+    """As deep as a frame has room for, wherever a value may be: passed over, since nobody looks there, or refused by name."""
     queue(running, "q")
-    deep = [Raw(nested(1500)), Raw(b"\x00" * 8000 + b"\x40"), Raw(b"\x00\x53\x01" * 5000 + b"\x40"), Raw(b"\xf0" * 6000),
-            Raw(b"\xd1" + struct.pack(">II", 5, MOST) + b"\x40"), Raw(b"\xf0" + struct.pack(">II", 5, MOST) + b"\x40")]
-    places = [
-        lambda value: frame(OPEN, ["c", None, None, None, None, None, None, None, None, value]),
-        lambda value: frame(OPEN, ["c"]) + frame(BEGIN, [None, 0, 9, 9, None, None, None, value]),
-        lambda value: frame(OPEN, ["c"]) + frame(BEGIN, [None, 0, 9, 9]) +
-        frame(ATTACH, ["l", 0, True, None, None, Described(0x28, ["q", 0, None, 0, False, None, None, value]),
-                       Described(0x29, [None])]),
-        lambda value: frame(OPEN, ["c"]) + frame(BEGIN, [None, 0, 9, 9]) +
-        frame(ATTACH, ["l", 0, True, None, None, Described(0x28, ["q"]), Described(0x29, [None]), value, None, None, None,
-                       None, None, value]),
-        lambda value: frame(OPEN, ["c"]) + frame(BEGIN, [None, 0, 9, 9]) +
-        frame(ATTACH, ["l", 0, False, None, None, Described(0x28, [None]), Described(0x29, ["q"]), None, None, 0]) +
-        frame(TRANSFER, [0, 0, b"1", 0, False, False, None, value], b"\x00\x53\x75\xa0\x01x"),
-        lambda value: frame(OPEN, ["c"]) + frame(BEGIN, [None, 0, 9, 9]) +
-        frame(DISPOSITION, [False, 0, 0, True, value]),
-    ]
-    for value in deep:
-        for place in places:
+    opened = frame(OPEN, ["c"]) + frame(BEGIN, [None, 0, 99, 99])
+    target = [Described(0x28, [None]), Described(0x29, ["q"]), None, None, 0]
+    empty = Described(0x29, [None])
+    deep, filters = Raw(nested(1500)), "amqp:link:message-size-exceeded"
+    values = {
+        "lists": (deep, None),
+        "descriptors": (Raw(b"\x00" * 8000 + b"\x40"), None),
+        "descriptors of values": (Raw(b"\x00\x53\x01" * 4000 + b"\x40"), None),
+        "arrays": (Raw(b"\xf0" * 6000), None),
+        "a map that is longer than it is": (Raw(b"\xd1" + struct.pack(">II", 5, MOST) + b"\x40"), None),
+        "an array that is longer than it is": (Raw(b"\xf0" + struct.pack(">II", 5, MOST) + b"\x40"), filters),
+    }
+    for name, (value, as_filter) in values.items():
+        places = {
+            "open": (None, AMQP + frame(OPEN, ["c"] + [None] * 8 + [value])),
+            "begin": (None, AMQP + frame(OPEN, ["c"]) + frame(BEGIN, [None, 0, 9, 9, None, None, None, value])),
+            "filter": (as_filter, AMQP + opened + frame(
+                ATTACH, ["l", 0, True, None, None, Described(0x28, ["q", 0, None, 0, False, None, None, value]), empty])),
+            "unsettled": (None, AMQP + opened + frame(ATTACH, ["l", 0, True, None, None, Described(0x28, ["q"]), empty, value])),
+            "properties": (None, AMQP + opened + frame(
+                ATTACH, ["l", 0, True, None, None, Described(0x28, ["q"]), empty] + [None] * 6 + [value])),
+        }
+        for place, (condition, data) in places.items():
+            before = all_counted(running)
             with Wire(running.amqp_port) as wire:
-                wire.send(AMQP + place(value) + frame(CLOSE, []))
-                wire.until_end()
+                wire.send(data)
+                wire.expect_bytes(AMQP)
+                wire.expect({"open": OPEN, "begin": BEGIN}.get(place, ATTACH))
+                wire.send(frame(CLOSE, []))
+                said = wire.until_end()
+                assert said.endswith(b"\x00\x53\x18\x45"), (name, place, said)
+                assert condition is None or condition.encode() in said, (name, place, said)
+            assert refused(running, before, condition, "limit"), (name, place, before, all_counted(running))
+        # As the state of a transfer to us, and of a delivery from us, which is there.
+        before = all_counted(running)
+        with Wire(running.amqp_port) as wire:
+            wire.open()
+            wire.attach("s", 0, "q")
+            wire.expect(FLOW)
+            wire.send(frame(TRANSFER, [0, 0, b"1", 0, False, False, None, value], b"\x00\x53\x75\xa0\x01x"))
+            assert b"\x00\x53\x24" in wire.expect(DISPOSITION), name
+            wire.attach("r", 1, "q", receiver=True)
+            wire.send(frame(FLOW, [0, 9, 0, 9, 1, 0, 1]))
+            wire.expect(TRANSFER)
+            wire.send(frame(DISPOSITION, [True, 0, 0, False, value]))
+            wire.send(frame(DISPOSITION, [True, 0, 0, True, Described(0x24, [])]) + frame(CLOSE, []))
+            said = wire.until_end()
+            assert said.endswith(b"\x00\x53\x18\x45"), (name, said)
+        assert refused(running, before, None), (name, before, all_counted(running))
+        assert until(lambda: group(running, "backlog", "q") == 0), name
     serves(running)
 
 
@@ -414,5 +521,6 @@ if __name__ == "__main__":
     run(garbage_ends_the_connection, frames_out_of_turn, frames_that_are_none_end_the_connection,
         sasl_that_is_none_ends_the_connection, sessions_have_a_limit, a_message_that_is_none_is_rejected,
         a_message_without_end_is_cut_off, a_message_a_little_too_large_ends_the_link, messages_that_never_end_have_a_limit_together, links_have_a_limit, credit_beyond_measure,
-        topics_have_a_limit_of_what_is_unsettled, ranges_and_handles_beyond_measure, values_within_values, links_that_come_and_go,
+        topics_have_a_limit_of_what_is_unsettled, ranges_and_handles_beyond_measure,
+        a_transfer_to_who_sends_moves_no_message, values_within_values, links_that_come_and_go,
         deliveries_that_are_given_up, who_does_not_read_the_end_is_cut_off)

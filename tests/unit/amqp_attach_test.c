@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The default outcome of an ATTACH's source, and what is none. */
+/* The handle of an ATTACH and the default outcome of its source, and what is none. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -34,6 +34,29 @@ static struct amqp_default of(struct span outcome)
     for (size_t size = 0; size < whole.size; size++) /* of what is cut nothing is known */
         assert_int_equal(amqp_default_read(span_of(bytes, size)).outcome, AMQP_OUTCOME_NONE);
     return amqp_default_read(whole);
+}
+
+static void test_handle(void **state)
+{
+    (void)state;
+    uint32_t handle = 5;
+    assert_true(amqp_handle_read(BYTES(0, 0x53, 0x12, 0xc0, 6, 2, 0xa1, 1, 'l', 0x52, 7), &handle));
+    assert_int_equal(handle, 7);
+    assert_true(amqp_handle_read(
+        BYTES(0, 0x53, 0x12, 0xc0, 9, 2, 0xa1, 1, 'l', 0x70, 0xff, 0xff, 0xff, 0xff), &handle));
+    assert_int_equal(handle, UINT32_MAX);
+    /* None, one of another kind, or a list that ends before: 0. */
+    assert_true(amqp_handle_read(BYTES(0, 0x53, 0x12, 0xc0, 5, 2, 0xa1, 1, 'l', 0x40), &handle));
+    assert_int_equal(handle, 0);
+    handle = 5;
+    assert_true(amqp_handle_read(BYTES(0, 0x53, 0x12, 0xc0, 6, 2, 0xa1, 1, 'l', 0x50, 7), &handle));
+    assert_int_equal(handle, 0);
+    handle = 5;
+    assert_true(amqp_handle_read(BYTES(0, 0x53, 0x12, 0x45), &handle));
+    assert_int_equal(handle, 0);
+    assert_false(amqp_handle_read(BYTES(0, 0x53, 0x13, 0x45), &handle));
+    assert_false(amqp_handle_read(BYTES(0, 0x53, 0x12), &handle));
+    assert_false(amqp_handle_read(BYTES(0, 0x53, 0x12, 0xc0, 6, 2, 0xa1, 1), &handle));
 }
 
 static void test_outcomes(void **state)
@@ -86,6 +109,7 @@ static void test_modified(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_handle),
         cmocka_unit_test(test_outcomes),
         cmocka_unit_test(test_modified),
     };

@@ -379,6 +379,9 @@ static enum status connection_input(void *context, struct span bytes, size_t *us
 {
     struct amqp_connection *connection = context;
     *used = 0;
+    /* What waited for the login comes first: each attach is looked at before the next one is here.
+     */
+    handle_events(connection);
     /* While a login is under way whoever comes may have said all that they have to say. */
     while (*used < bytes.size && connection->login == NULL && !connection->paused &&
            may_pass(connection, span_from(bytes, *used), used)) {

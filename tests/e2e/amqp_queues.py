@@ -10,7 +10,9 @@ from proton.reactor import AtLeastOnce, AtMostOnce, Container, Filter, LinkOptio
 from proton.utils import BlockingConnection, ConnectionClosed, LinkDetached
 
 import gateway
-from amqpwire import ATTACH, CLOSE, DISPOSITION, FLOW, TRANSFER, Described as Performative, Wire, frame
+from amqp_hostile import group
+from amqpwire import (AMQP, ATTACH, BEGIN, CLOSE, DISPOSITION, FLOW, OPEN, TRANSFER, Described as Performative, Wire,
+                      frame)
 from gateway import run, until
 
 SECONDS = 20
@@ -419,8 +421,31 @@ def an_outcome_for_what_is_settled_without_one(running):
     connection.close()
 
 
+def an_outcome_of_each_link_when_all_come_at_once(running):
+    """Behind the open in one write, while nobody knows yet who it is."""
+    queue(running, "q")
+    connection = connect(running)
+    for settles in (0, 1):
+        send(connection, "q", Message(body="x"))
+        with Wire(running.amqp_port) as wire:
+            outcomes = [None, None]
+            outcomes[settles] = Performative(0x24, [])
+            wire.send(AMQP + frame(OPEN, ["wire"]) + frame(BEGIN, [None, 0, 9, 9]) + b"".join(
+                frame(ATTACH, [f"r{i}", i, True, None, None, Performative(0x28, ["q"] + [None] * 7 + [outcome]),
+                               Performative(0x29, [None])]) for i, outcome in enumerate(outcomes)))
+            wire.expect_bytes(AMQP)
+            wire.expect(ATTACH)
+            wire.expect(ATTACH)
+            wire.send(frame(FLOW, [0, 9, 0, 9, settles, 0, 1]))
+            wire.expect(TRANSFER)
+            wire.send(frame(DISPOSITION, [True, 0, 0, True, None]) + frame(CLOSE, []))
+            wire.until_end()
+        assert until(lambda: group(running, "backlog", "q") == 0, 2), settles
+    connection.close()
+
+
 if __name__ == "__main__":
-    run(an_outcome_for_what_is_settled_without_one, what_is_sent_is_received_in_order, every_type_keeps_its_value, bodies_are_what_they_were, outcomes_decide,
+    run(an_outcome_for_what_is_settled_without_one, an_outcome_of_each_link_when_all_come_at_once, what_is_sent_is_received_in_order, every_type_keeps_its_value, bodies_are_what_they_were, outcomes_decide,
         what_was_not_settled_is_offered_again, a_lease_lasts_as_long_as_asked, settled_both_ways, a_drain_ends_with_what_there_is,
         a_large_message_in_many_transfers, addresses_that_lead_nowhere, queues_are_made_on_demand, selectors_choose,
         delays_and_expiry, a_message_that_comes_twice_is_stored_once, the_relay_sends_anywhere, a_queue_that_goes_ends_its_links, users_log_in, an_end_says_so,

@@ -2,8 +2,13 @@
 """AMQP 1.0 and the topic space: live subscriptions with wildcards, requests and replies across protocols, nodes of a
 client's own."""
 import contextlib
+import queue
+import threading
 import time
 
+import paho.mqtt.client as paho
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
 from proton import UNDESCRIBED, Array, Data, Described, Message, Timeout, symbol, uint, ulong
 from proton.reactor import AtMostOnce, DynamicNodeProperties, Filter, LinkOption
 from proton.utils import BlockingConnection, LinkDetached
@@ -153,6 +158,61 @@ def a_request_gets_its_reply(running):
     reply, = take(replies, 1)
     assert (reply.body, reply.correlation_id) == ("2", "c")
     other.close()
+    connection.close()
+
+
+class Device:
+    """Paho over MQTT 5: what comes from one topic is in packets."""
+
+    def __init__(self, port, name, topic):
+        self.packets = queue.Queue()
+        self.client = paho.Client(name, protocol=paho.MQTTv5)
+        self.client.on_message = lambda client, data, message: self.packets.put(message)
+        subscribed = threading.Event()
+        self.client.on_subscribe = lambda *_: subscribed.set()
+        self.client.connect("127.0.0.1", port)
+        self.client.loop_start()
+        self.client.subscribe(topic, 1)
+        assert subscribed.wait(SECONDS)
+
+    def publish(self, topic, payload, correlation, response=None):
+        properties = Properties(PacketTypes.PUBLISH)
+        properties.CorrelationData = correlation
+        if response is not None:
+            properties.ResponseTopic = response
+        self.client.publish(topic, payload, 1, properties=properties).wait_for_publish(SECONDS)
+
+    def stop(self):
+        self.client.disconnect()
+        self.client.loop_stop()
+
+
+def requests_and_replies_between_protocols(running):
+    """Asked over AMQP and answered over MQTT 5, through a dynamic node; and the other way round."""
+    connection = connect(running)
+    replies = connection.create_receiver(None, credit=5, dynamic=True)
+    address = replies.link.remote_source.address
+    device = Device(running.mqtt_port, "device", "ask/mqtt")
+    for correlation, as_bytes, back in ((b"\x00\xff", b"\x00\xff", b"\x00\xff"), ("text", b"text", "text"), (ulong(7), b"7", "7")):
+        send(connection, "/topics/ask/mqtt", Message(body="1 + 1", reply_to=address, correlation_id=correlation))
+        request = device.packets.get(timeout=SECONDS)
+        assert request.payload == b"1 + 1" and request.properties.CorrelationData == as_bytes, vars(request.properties)
+        assert "/topics/" + request.properties.ResponseTopic == address, request.properties.ResponseTopic
+        device.publish(request.properties.ResponseTopic, b"2", request.properties.CorrelationData)
+        reply, = take(replies, 1)
+        # MQTT has bytes: what is text in them comes back as text, also what was a number.
+        assert (bytes(reply.body), reply.correlation_id) == (b"2", back), reply
+    device.stop()
+
+    service = connection.create_receiver("/topics/ask/amqp", credit=5)
+    device = Device(running.mqtt_port, "asker", "answers/me")
+    device.publish("ask/amqp", b"who?", b"\xff\x01", "answers/me")
+    request, = take(service, 1)
+    assert (bytes(request.body), request.correlation_id, request.reply_to) == (b"who?", b"\xff\x01", "/topics/answers/me"), request
+    send(connection, None, Message(body=b"me", address=request.reply_to, correlation_id=request.correlation_id))
+    reply = device.packets.get(timeout=SECONDS)
+    assert (reply.topic, reply.payload, reply.properties.CorrelationData) == ("answers/me", b"me", b"\xff\x01"), vars(reply.properties)
+    device.stop()
     connection.close()
 
 
@@ -338,5 +398,5 @@ def a_drained_member_gets_nothing(running):
 if __name__ == "__main__":
     run(filters_match_topics, credit_is_kept, settled_subscriptions, no_local_spares_ones_own,
         capabilities_say_what_an_address_is, mqtt_and_amqp_meet, a_request_gets_its_reply,
-        filters_of_topics, filters_of_queues, addresses_are_filtered_as_they_are_shown, filters_that_are_none,
+        requests_and_replies_between_protocols, filters_of_topics, filters_of_queues, addresses_are_filtered_as_they_are_shown, filters_that_are_none,
         a_drain_ends_with_what_there_is, shared_by_several, a_drain_looks_into_the_share, a_drained_member_gets_nothing)

@@ -195,6 +195,71 @@ async function all(way) {
     assert.equal((await reply).message.body, '2')
   })
 
+  // More than half of the 2048 transfers that rhea takes before it looks at its window, which it does not within a message.
+  await check('512 KiB in frames of 512 bytes', async () => {
+    const own = await connect({ ...way, max_frame_size: 512 })
+    const body = rhea.message.data_section(Buffer.alloc(1 << 19, 'y'))
+    await send(own, 'rhea.pieces', { body }, { body: 'small' })
+    const [large, small] = await take(own, 'rhea.pieces', 2)
+    assert.ok(body.content.equals(large.body.content))
+    assert.equal(small.body, 'small')
+    own.close()
+    await once(own, 'connection_close')
+  })
+
+  await check('a drain ends with what there is', async () => {
+    for (const address of ['rhea.drained', '/topics/rhea/drained']) {
+      const receiver = connection.open_receiver({ source: address, credit_window: 0, autoaccept: false })
+      await once(receiver, 'receiver_open')
+      const got = []
+      receiver.on('message', (context) => {
+        got.push(context.message.body)
+        context.delivery.accept()
+      })
+      for (const bodies of [[1, 2], []]) {
+        got.length = 0
+        if (bodies.length > 0) await send(connection, address, ...bodies.map((body) => ({ body })))
+        const drained = once(receiver, 'receiver_drained')
+        receiver.add_credit(10)
+        receiver.drain_credit()
+        await drained
+        assert.deepEqual(got, bodies)
+        assert.equal(receiver.credit, 0)
+        receiver.drain = false
+      }
+      receiver.close()
+      await once(receiver, 'receiver_close')
+    }
+  })
+
+  await check('the default outcome, for what is settled without one', async () => {
+    const settle = (delivery) => delivery.update(true)
+    const outcomes = { accepted: rhea.message.accepted(), rejected: rhea.message.rejected(),
+      released: rhea.message.released(), failed: rhea.message.modified({ delivery_failed: true }) }
+    for (const [name, outcome] of Object.entries(outcomes)) {
+      await send(connection, 'rhea.default', { body: name })
+      const source = { address: 'rhea.default', default_outcome: outcome.described() }
+      assert.equal((await take(connection, source, 1, settle))[0].body, name)
+      if (name === 'released' || name === 'failed') {
+        const [again] = await take(connection, 'rhea.default', 1)
+        assert.deepEqual([again.body, again.delivery_count || 0], [name, name === 'failed' ? 1 : 0])
+      }
+    }
+    await send(connection, 'rhea.default', { body: 'last' })
+    assert.equal((await take(connection, 'rhea.default', 1))[0].body, 'last')
+  })
+
+  await check('delay and time of delivery', async () => {
+    const began = Date.now()
+    await send(connection, 'rhea.delayed',
+      { body: 'third', message_annotations: { 'x-opt-delivery-delay': 1200 } },
+      { body: 'second', message_annotations: { 'x-opt-delivery-time': rhea.types.wrap_timestamp(began + 600) } },
+      { body: 'first' })
+    const got = await take(connection, 'rhea.delayed', 3)
+    assert.deepEqual(got.map((message) => message.body), ['first', 'second', 'third'])
+    assert.ok(Date.now() - began >= 1200)
+  })
+
   await check('an address that leads nowhere', async () => {
     const sender = connection.open_sender('/nowhere/at/all')
     await once(sender, 'sender_error')
@@ -207,10 +272,23 @@ async function all(way) {
   })
 }
 
+// Where the gateway names another one, its end says so. It is the last check: it ends the gateway.
+async function redirected() {
+  const connection = await connect(overTcp)
+  const closed = once(connection, 'connection_close')
+  connection.on('connection_error', () => {})
+  process.kill(Number(process.env.GATEWAY_PID), 'SIGTERM')
+  await closed
+  assert.equal(connection.error.condition, 'amqp:connection:redirect')
+  assert.deepEqual(connection.error.info, { hostname: 'other.example.org', 'network-host': 'other.example.org', port: 5673 })
+}
+
 async function main() {
   await all(overTcp)
   prefix = 'WebSocket: '
   await all(overWebSocket)
+  prefix = ''
+  await check('the end of the gateway says where to go', redirected)
   process.exit(failed > 0 ? 1 : 0)
 }
 

@@ -128,6 +128,62 @@ func run() int {
 		Done(receiver.Close(within()))
 	})
 
+	check.Check("credit by hand, one at a time", func() {
+		s.send("go.credit", amqp.NewMessage([]byte("1")), amqp.NewMessage([]byte("2")))
+		receiver := s.receiver("go.credit", &amqp.ReceiverOptions{Credit: -1})
+		for _, wanted := range []string{"1", "2"} {
+			if receiver.Prefetched() != nil {
+				Fail("a message without credit")
+			}
+			Done(receiver.IssueCredit(1))
+			message := next(receiver)
+			Same(string(message.GetData()), wanted)
+			Done(receiver.AcceptMessage(within(), message))
+		}
+		Done(receiver.Close(within()))
+	})
+
+	check.Check("a durable subscription outlives its connection", func() {
+		options := &amqp.ReceiverOptions{Name: "news", SourceDurability: amqp.DurabilityUnsettledState,
+			SourceExpiryPolicy: amqp.ExpiryPolicyNever}
+		for _, wanted := range []string{"1", "2"} {
+			own, err := amqp.Dial(within(), "amqp://"+Address(), &amqp.ConnOptions{ContainerID: "go-durable",
+				SASLType: amqp.SASLTypeAnonymous()})
+			Done(err)
+			ownSession, err := own.NewSession(within(), nil)
+			Done(err)
+			receiver := session{ownSession}.receiver("/topics/go/durable", options)
+			if wanted == "1" {
+				s.send("/topics/go/durable", amqp.NewMessage([]byte("1")), amqp.NewMessage([]byte("2")))
+			}
+			message := next(receiver)
+			Same(string(message.GetData()), wanted)
+			Done(receiver.AcceptMessage(within(), message))
+			if wanted == "2" { // a link that is closed gives it up
+				Done(receiver.Close(within()))
+			}
+			Done(own.Close())
+		}
+	})
+
+	check.Check("a request and its reply through a dynamic node", func() {
+		replies := s.receiver("", &amqp.ReceiverOptions{DynamicAddress: true})
+		to := replies.Address()
+		s.send("go.requests", &amqp.Message{Data: [][]byte{[]byte("1 + 1")},
+			Properties: &amqp.MessageProperties{ReplyTo: &to, CorrelationID: uint64(7)}})
+		service := s.receiver("go.requests", nil)
+		request := next(service)
+		Done(service.AcceptMessage(within(), request))
+		s.send(*request.Properties.ReplyTo, &amqp.Message{Data: [][]byte{[]byte("2")},
+			Properties: &amqp.MessageProperties{CorrelationID: request.Properties.CorrelationID}})
+		reply := next(replies)
+		Same(string(reply.GetData()), "2")
+		Same(reply.Properties.CorrelationID, uint64(7))
+		Done(replies.AcceptMessage(within(), reply))
+		Done(replies.Close(within()))
+		Done(service.Close(within()))
+	})
+
 	check.Check("an address that leads nowhere", func() {
 		_, err := s.NewSender(within(), "/nowhere/at/all", nil)
 		if err == nil {

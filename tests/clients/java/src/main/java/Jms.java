@@ -14,6 +14,7 @@ import jakarta.jms.Queue;
 import jakarta.jms.QueueBrowser;
 import jakarta.jms.Session;
 import jakarta.jms.TemporaryQueue;
+import jakarta.jms.TemporaryTopic;
 import jakarta.jms.TextMessage;
 import jakarta.jms.Topic;
 import java.util.Collections;
@@ -175,6 +176,69 @@ public final class Jms {
         other.close();
     }
 
+    /** What was rolled back is never there, what was committed only then, and not before its time. */
+    private void delayedInTransactions() throws Exception {
+        Session session = session(Session.SESSION_TRANSACTED);
+        Session other = session(Session.AUTO_ACKNOWLEDGE);
+        Queue queue = session.createQueue("jms.tx.delayed");
+        MessageConsumer consumer = other.createConsumer(queue);
+        MessageProducer producer = session.createProducer(queue);
+        producer.setDeliveryDelay(100);
+        producer.send(session.createTextMessage("never"));
+        session.rollback();
+        Message late = session.createTextMessage("late");
+        producer.setDeliveryDelay(1500);
+        producer.send(late);
+        long due = late.getJMSDeliveryTime();
+        producer.setDeliveryDelay(100);
+        producer.send(session.createTextMessage("soon"));
+        nothing(consumer); // beyond the time of what is not committed
+        session.commit();
+        same(text(consumer), "soon");
+        same(text(consumer), "late");
+        same(System.currentTimeMillis() >= due, true);
+        nothing(consumer);
+        session.close();
+        other.close();
+    }
+
+    /** Settlements of a topic's deliveries: rolled back, they come again, in order; committed, they do not. */
+    private void topicsInTransactions(String url) throws Exception {
+        try (Connection own = connect(url, "transacted")) {
+            Session session = own.createSession(true, Session.SESSION_TRANSACTED);
+            Topic topic = session.createTopic("jms/transacted");
+            MessageConsumer plain = session.createConsumer(topic);
+            MessageConsumer kept = session.createDurableConsumer(topic, "kept");
+            send(topic, 2);
+            for (int attempt = 1; attempt <= 3; attempt++) {
+                for (MessageConsumer consumer : new MessageConsumer[] {plain, kept}) {
+                    for (String wanted : new String[] {"0", "1"}) {
+                        same(text(consumer), wanted);
+                    }
+                }
+                if (attempt < 3) {
+                    session.rollback();
+                }
+            }
+            session.commit();
+            nothing(plain);
+            nothing(kept);
+            send(topic, 1);
+            same(text(plain), "0");
+            same(text(kept), "0");
+        } // neither committed nor rolled back
+        try (Connection again = connect(url, "transacted")) {
+            Session session = again.createSession(true, Session.SESSION_TRANSACTED);
+            Topic topic = session.createTopic("jms/transacted");
+            MessageConsumer kept = session.createDurableConsumer(topic, "kept");
+            same(text(kept), "0");
+            session.commit();
+            nothing(kept);
+            kept.close();
+            session.unsubscribe("kept");
+        }
+    }
+
     private void selectors() throws Exception {
         Session session = session(Session.AUTO_ACKNOWLEDGE);
         Queue queue = session.createQueue("jms.selectors");
@@ -200,6 +264,26 @@ public final class Jms {
         same(text(one), "news");
         same(text(two), "news");
         session.close();
+    }
+
+    /** What one's own connection publishes does not come, also to what is kept; what another one does, does. */
+    private void noLocal(String url) throws Exception {
+        try (Connection own = connect(url, "not-mine")) {
+            Session session = own.createSession(false, Session.AUTO_ACKNOWLEDGE);
+            Topic topic = session.createTopic("jms/own");
+            MessageConsumer all = session.createConsumer(topic);
+            MessageConsumer others = session.createConsumer(topic, null, true);
+            MessageConsumer kept = session.createDurableConsumer(topic, "others", null, true);
+            session.createProducer(topic).send(session.createTextMessage("mine"));
+            send(topic, 1);
+            same(text(all), "mine");
+            for (MessageConsumer consumer : new MessageConsumer[] {all, others, kept}) {
+                same(text(consumer), "0");
+                nothing(consumer);
+            }
+            kept.close();
+            session.unsubscribe("others");
+        }
     }
 
     private static final String PREFETCH_NONE = "&jms.prefetchPolicy.all=0";
@@ -368,6 +452,34 @@ public final class Jms {
         session.close();
     }
 
+    /** A temporary topic: everybody who knows it may publish, its connection reads. */
+    private void temporaryTopics(String url) throws Exception {
+        Session session = session(Session.AUTO_ACKNOWLEDGE);
+        TemporaryTopic answers = session.createTemporaryTopic();
+        MessageConsumer[] consumers = {session.createConsumer(answers), session.createConsumer(answers)};
+        Topic topic = session.createTopic("jms/asked");
+        try (Connection other = connect(url, null)) {
+            Session elsewhere = other.createSession();
+            MessageConsumer service = elsewhere.createConsumer(topic);
+            Message request = session.createTextMessage("who?");
+            request.setJMSReplyTo(answers);
+            request.setJMSCorrelationID("r");
+            session.createProducer(topic).send(request);
+            Message got = service.receive(WAIT_MS);
+            TextMessage reply = elsewhere.createTextMessage("me");
+            reply.setJMSCorrelationID(got.getJMSCorrelationID());
+            elsewhere.createProducer(null).send(got.getJMSReplyTo(), reply);
+        }
+        for (MessageConsumer consumer : consumers) {
+            Message reply = consumer.receive(WAIT_MS);
+            same(((TextMessage) reply).getText(), "me");
+            same(reply.getJMSCorrelationID(), "r");
+            consumer.close();
+        }
+        answers.delete();
+        session.close();
+    }
+
     private void browse() throws Exception {
         Session session = session(Session.AUTO_ACKNOWLEDGE);
         Queue queue = session.createQueue("jms.browsed");
@@ -407,12 +519,16 @@ public final class Jms {
         jms.check("200 messages in order, each once", jms::order);
         jms.check("acknowledged by the client; what was not comes again", jms::acknowledge);
         jms.check("transactions: commit and rollback", jms::transactions);
+        jms.check("delayed messages in transactions", jms::delayedInTransactions);
+        jms.check("a topic's deliveries in transactions, plain and durable", () -> jms.topicsInTransactions(url));
         jms.check("selectors", jms::selectors);
         jms.check("topics", jms::topics);
         jms.check("durable subscriptions, and their end", () -> jms.durable(url));
         jms.check("shared subscriptions, also of several connections", () -> jms.shared(url));
         jms.check("shared durable subscriptions, and their end", () -> jms.sharedDurable(url));
         jms.check("a request and its reply through a temporary queue", jms::requests);
+        jms.check("a request and its reply through a temporary topic", () -> jms.temporaryTopics(url));
+        jms.check("no local: plain and durable", () -> jms.noLocal(url));
         jms.check("a browser leaves what it sees", jms::browse);
         jms.check("delivery delay", jms::delays);
         connection.close();

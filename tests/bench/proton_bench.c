@@ -2,7 +2,10 @@
 /* Proton alone: what its engine costs a server for each message that comes in and is accepted, and
  * for each that goes out and is settled, with the calls that adapters/amqp makes and nothing behind
  * them. Both ends are in this program, on several connections in turns; the CPU time is that of the
- * server's ends. Prints one JSON object per direction. */
+ * server's ends. With sockets the kernel is between them, on TCP over loopback. Prints one JSON
+ * object per direction. */
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <proton/connection.h>
 #include <proton/connection_driver.h>
 #include <proton/delivery.h>
@@ -13,7 +16,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "core/base/buf.h"
 #include "core/base/check.h"
@@ -24,15 +29,19 @@ enum {
     TURN = 60, /* messages of one connection before it is the next one's turn */
     CREDIT = 1000,
     FRAME_MAX = 16 * 1024,
+    MESSAGE_MAX = 3 * 1024, /* so that a turn fits into the buffers of a socket */
     TAG_SIZE = 16,
     ROUNDS = 500,
     WARM_ROUNDS = 20,
+    PIECE = 64 * 1024, /* what is read from a socket at once */
 };
 
 struct end {
     pn_connection_driver_t driver;
     pn_link_t *link;
-    struct buf out; /* what it says, until the other end hears it */
+    struct buf out;   /* what it says, until the other end hears it */
+    int socket;       /* -1: there is none */
+    size_t under_way; /* what it said into the socket, and the other end has not heard */
     pn_delivery_t *taken[TURN];
     uint32_t taken_count;
     uint64_t settled;
@@ -44,8 +53,9 @@ struct pair {
 
 static struct {
     struct pair pairs[CONNECTIONS];
-    uint8_t message[FRAME_MAX], received[FRAME_MAX];
+    uint8_t message[FRAME_MAX], received[FRAME_MAX], piece[PIECE];
     size_t size;
+    bool sockets;
     uint64_t sent, owed, cpu_ns;
 } bench;
 
@@ -126,20 +136,36 @@ static void say(struct end *end)
         pn_connection_driver_write_done(&end->driver, bytes.size);
         handle_events(end);
     }
+    if (end->socket < 0 || end->out.size == 0)
+        return;
+    CHECK(send(end->socket, end->out.data, end->out.size, 0) == (ssize_t)end->out.size);
+    end->under_way += end->out.size;
+    buf_clear(&end->out);
 }
 
-static void hear(struct end *end, struct buf *said)
+static void hear_piece(struct end *end, const uint8_t *bytes, size_t count)
 {
-    for (size_t at = 0; at < said->size;) {
+    for (size_t at = 0; at < count;) {
         pn_rwbytes_t room = pn_connection_driver_read_buffer(&end->driver);
-        size_t size = said->size - at < room.size ? said->size - at : room.size;
+        size_t size = count - at < room.size ? count - at : room.size;
         CHECK(size > 0);
-        memcpy(room.start, said->data + at, size);
+        memcpy(room.start, bytes + at, size);
         pn_connection_driver_read_done(&end->driver, size);
         handle_events(end);
         at += size;
     }
-    buf_clear(said);
+}
+
+static void hear(struct end *end, struct end *other)
+{
+    while (other->under_way > 0) {
+        ssize_t got = recv(end->socket, bench.piece, sizeof bench.piece, 0);
+        CHECK(got > 0);
+        other->under_way -= (size_t)got;
+        hear_piece(end, bench.piece, (size_t)got);
+    }
+    hear_piece(end, other->out.data, other->out.size);
+    buf_clear(&other->out);
 }
 
 static void send_turn(struct end *end)
@@ -166,8 +192,34 @@ static void server_ends(void)
     bench.cpu_ns += cpu_ns();
 }
 
+/* What a turn says fits into the kernel's buffers, so nobody waits for the other end. */
+static void sockets_open(struct pair *pair)
+{
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t size = sizeof address;
+    int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), on = 1,
+        room = 2 * TURN * MESSAGE_MAX;
+    CHECK(listener >= 0 && bind(listener, (struct sockaddr *)&address, size) == 0);
+    CHECK(listen(listener, 1) == 0);
+    CHECK(getsockname(listener, (struct sockaddr *)&address, &size) == 0);
+    pair->client.socket = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    CHECK(connect(pair->client.socket, (struct sockaddr *)&address, size) == 0);
+    pair->server.socket = accept(listener, NULL, NULL);
+    CHECK(pair->server.socket >= 0);
+    close(listener);
+    int ends[] = {pair->client.socket, pair->server.socket};
+    for (int i = 0; i < 2; i++) {
+        setsockopt(ends[i], IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+        setsockopt(ends[i], SOL_SOCKET, SO_SNDBUF, &room, sizeof room);
+        setsockopt(ends[i], SOL_SOCKET, SO_RCVBUF, &room, sizeof room);
+    }
+}
+
 static void pair_open(struct pair *pair, bool to_server)
 {
+    pair->client.socket = pair->server.socket = -1;
+    if (bench.sockets)
+        sockets_open(pair);
     CHECK(pn_connection_driver_init(&pair->client.driver, NULL, NULL) == 0);
     CHECK(pn_connection_driver_init(&pair->server.driver, NULL, NULL) == 0);
     buf_init(&pair->client.out, SIZE_MAX / 2);
@@ -185,9 +237,9 @@ static void pair_open(struct pair *pair, bool to_server)
         pn_link_flow(pair->client.link, CREDIT);
     for (int i = 0; i < 4; i++) {
         say(&pair->client);
-        hear(&pair->server, &pair->client.out);
+        hear(&pair->server, &pair->client);
         say(&pair->server);
-        hear(&pair->client, &pair->server.out);
+        hear(&pair->client, &pair->server);
     }
     CHECK(pair->server.link != NULL);
 }
@@ -198,6 +250,10 @@ static void pair_close(struct pair *pair)
     buf_deinit(&pair->server.out);
     pn_connection_driver_destroy(&pair->client.driver);
     pn_connection_driver_destroy(&pair->server.driver);
+    if (bench.sockets) {
+        close(pair->client.socket);
+        close(pair->server.socket);
+    }
     *pair = (struct pair){0};
 }
 
@@ -209,7 +265,7 @@ static void round_in(void)
         send_turn(&pair->client);
         say(&pair->client);
         server_begins();
-        hear(&pair->server, &pair->client.out);
+        hear(&pair->server, &pair->client);
         server_ends();
     }
     bench.owed += TURN;
@@ -221,7 +277,7 @@ static void round_in(void)
             pn_link_flow(pair->server.link, (int)bench.owed);
         say(&pair->server);
         server_ends();
-        hear(&pair->client, &pair->server.out);
+        hear(&pair->client, &pair->server);
     }
     if (bench.owed >= CREDIT / 2)
         bench.owed = 0;
@@ -235,7 +291,7 @@ static void round_out(void)
         send_turn(&pair->server);
         say(&pair->server);
         server_ends();
-        hear(&pair->client, &pair->server.out);
+        hear(&pair->client, &pair->server);
         accept_all(&pair->client);
         pn_link_flow(pair->client.link, TURN);
         say(&pair->client);
@@ -243,7 +299,7 @@ static void round_out(void)
     for (int i = 0; i < CONNECTIONS; i++) {
         struct pair *pair = &bench.pairs[i];
         server_begins();
-        hear(&pair->server, &pair->client.out);
+        hear(&pair->server, &pair->client);
         server_ends();
     }
 }
@@ -264,19 +320,21 @@ static void run(const char *direction, bool to_server, void (*one_round)(void))
         CHECK((to_server ? pair->client.settled : pair->server.settled) ==
               (uint64_t)(WARM_ROUNDS + ROUNDS) * TURN);
     }
-    printf("{\"direction\":\"%s\",\"message_bytes\":%zu,\"connections\":%d,\"messages\":%llu,"
-           "\"cpu_us_per_message\":%.3f}\n",
-           direction, bench.size, CONNECTIONS, (unsigned long long)messages,
-           (double)bench.cpu_ns / 1000 / (double)messages);
+    printf("{\"direction\":\"%s\",\"message_bytes\":%zu,\"sockets\":%s,\"connections\":%d,"
+           "\"messages\":%llu,\"cpu_us_per_message\":%.3f}\n",
+           direction, bench.size, bench.sockets ? "true" : "false", CONNECTIONS,
+           (unsigned long long)messages, (double)bench.cpu_ns / 1000 / (double)messages);
     for (int i = 0; i < CONNECTIONS; i++)
         pair_close(&bench.pairs[i]);
 }
 
 int main(int argc, char **argv)
 {
-    bench.size = argc == 2 ? (size_t)strtoul(argv[1], NULL, 10) : 0;
-    if (bench.size == 0 || bench.size > FRAME_MAX / 2) {
-        fprintf(stderr, "usage: %s BYTES    (of a message, at most %d)\n", argv[0], FRAME_MAX / 2);
+    bench.sockets = argc == 3 && strcmp(argv[2], "sockets") == 0;
+    bench.size = argc == 2 || bench.sockets ? (size_t)strtoul(argv[1], NULL, 10) : 0;
+    if (bench.size == 0 || bench.size > MESSAGE_MAX) {
+        fprintf(stderr, "usage: %s BYTES [sockets]    (of a message, at most %d)\n", argv[0],
+                MESSAGE_MAX);
         return 2;
     }
     run("in", true, round_in);

@@ -11,8 +11,6 @@
 #include "tests/sim/work_history.h"
 
 enum {
-    DECLARED = 0x33,
-    TRANSACTIONAL = 0x34,
     QUEUES = 3,
     CREDIT = 8,
     HELD_MAX = 2 * QUEUES * CREDIT * 4,
@@ -54,8 +52,7 @@ struct amqp_peer {
     enum deal_state deal_state;
     uint32_t deal;
     bool deal_commits;
-    char deal_id[32];
-    size_t deal_id_size;
+    struct amqp_deal deal_id;
     uint64_t tag;
 };
 
@@ -97,31 +94,8 @@ static void up(struct amqp_wire *wire)
         open_receiver(peer, "from", i, queues[i].from);
         open_receiver(peer, "dead", i, queues[i].dead);
     }
-    peer->coordinator = pn_sender(wire->session, "deals");
-    pn_terminus_t *target = pn_link_target(peer->coordinator);
-    pn_terminus_set_type(target, PN_COORDINATOR);
-    pn_data_put_symbol(pn_terminus_capabilities(target), pn_bytes(23, "amqp:local-transactions"));
-    pn_link_open(peer->coordinator);
+    peer->coordinator = amqp_wire_coordinator(wire);
     amqp_wire_later(wire, 1 + sim_below(PAUSE_MS), act);
-}
-
-/* outcome 0: none, of what is sent. */
-static void put_deal(struct amqp_peer *peer, pn_delivery_t *delivery, uint64_t outcome)
-{
-    pn_data_t *data = pn_disposition_data(pn_delivery_local(delivery));
-    pn_data_clear(data);
-    pn_data_put_list(data);
-    pn_data_enter(data);
-    pn_data_put_binary(data, pn_bytes(peer->deal_id_size, peer->deal_id));
-    if (outcome != 0) {
-        pn_data_put_described(data);
-        pn_data_enter(data);
-        pn_data_put_ulong(data, outcome);
-        pn_data_put_list(data);
-        pn_data_exit(data);
-    }
-    pn_data_exit(data);
-    pn_delivery_update(delivery, TRANSACTIONAL);
 }
 
 static pn_delivery_t *put_message(struct amqp_peer *peer, pn_link_t *link, enum sent_kind kind)
@@ -147,27 +121,23 @@ static void send_work(struct amqp_peer *peer)
     sent->work = work_sent(in_deal ? peer->deal : 0, text);
     sent->in_deal = in_deal;
     if (in_deal)
-        put_deal(peer, delivery, 0);
+        amqp_wire_put_deal(&peer->deal_id, delivery, 0);
     amqp_wire_send_text(link, text);
     moment(in_deal ? MOMENT_DEAL_PART_SENT : MOMENT_TRANSFER_SENT);
 }
 
 static void declare(struct amqp_peer *peer)
 {
-    static const uint8_t body[] = {0x00, 0x53, 0x77, 0x00, 0x53, 0x31, 0x45};
     if (pn_link_credit(peer->coordinator) <= 0)
         return;
     put_message(peer, peer->coordinator, SENT_DECLARE);
-    pn_link_send(peer->coordinator, (const char *)body, sizeof body);
-    pn_link_advance(peer->coordinator);
+    amqp_wire_declare(peer->coordinator);
     peer->deal_state = DEAL_ASKED;
 }
 
 /* What it took may go to others from now on, if it was settled, or when it is rolled back. */
 static void discharge(struct amqp_peer *peer)
 {
-    uint8_t size = (uint8_t)peer->deal_id_size;
-    uint8_t head[] = {0x00, 0x53, 0x77, 0x00, 0x53, 0x32, 0xc0, (uint8_t)(size + 4), 2, 0xa0, size};
     if (pn_link_credit(peer->coordinator) <= 0)
         return;
     peer->deal_commits = sim_chance(70);
@@ -175,12 +145,8 @@ static void discharge(struct amqp_peer *peer)
         deal_promised(peer->deal);
     else
         deal_fate(peer->deal, FATE_REFUSED);
-    uint8_t fail = peer->deal_commits ? 0x42 : 0x41;
     put_message(peer, peer->coordinator, SENT_DISCHARGE);
-    pn_link_send(peer->coordinator, (const char *)head, sizeof head);
-    pn_link_send(peer->coordinator, peer->deal_id, peer->deal_id_size);
-    pn_link_send(peer->coordinator, (const char *)&fail, 1);
-    pn_link_advance(peer->coordinator);
+    amqp_wire_discharge(peer->coordinator, &peer->deal_id, !peer->deal_commits);
     peer->deal_state = DEAL_ENDING;
     moment(MOMENT_DISCHARGE_SENT);
 }
@@ -219,18 +185,8 @@ static void deal_ended(struct amqp_peer *peer, pn_delivery_t *delivery)
 static void declared(struct amqp_peer *peer, pn_delivery_t *delivery)
 {
     peer->deal_state = DEAL_NONE;
-    if (pn_delivery_remote_state(delivery) != DECLARED)
+    if (!amqp_wire_declared(delivery, &peer->deal_id))
         return;
-    pn_data_t *data = pn_disposition_data(pn_delivery_remote(delivery));
-    pn_data_rewind(data);
-    pn_data_next(data);
-    pn_data_enter(data);
-    pn_data_next(data);
-    pn_bytes_t id = pn_data_get_binary(data);
-    if (id.size == 0 || id.size > sizeof peer->deal_id)
-        history_fail("a transaction without an id");
-    memcpy(peer->deal_id, id.start, id.size);
-    peer->deal_id_size = id.size;
     peer->deal = deal_new();
     peer->deal_state = DEAL_OPEN;
 }
@@ -290,7 +246,7 @@ static void end_it(struct amqp_peer *peer, struct held *held, enum work_end end)
     held->in_deal = settles && peer->deal_state == DEAL_OPEN && !peer->calm && sim_chance(70);
     work_ending(held->work, end, held->in_deal ? peer->deal : 0);
     if (held->in_deal) {
-        put_deal(peer, held->delivery, states[end]);
+        amqp_wire_put_deal(&peer->deal_id, held->delivery, states[end]);
         moment(MOMENT_DEAL_PART_SENT);
         return;
     }

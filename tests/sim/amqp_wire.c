@@ -186,3 +186,69 @@ void amqp_wire_send_text(pn_link_t *link, const char *text)
     pn_link_send(link, text, strlen(text));
     pn_link_advance(link);
 }
+
+/* ------------------------------------------------ transactions */
+
+enum { DECLARED = 0x33 };
+
+pn_link_t *amqp_wire_coordinator(struct amqp_wire *wire)
+{
+    pn_link_t *link = pn_sender(wire->session, "deals");
+    pn_terminus_t *target = pn_link_target(link);
+    pn_terminus_set_type(target, PN_COORDINATOR);
+    pn_data_put_symbol(pn_terminus_capabilities(target), pn_bytes(23, "amqp:local-transactions"));
+    pn_link_open(link);
+    return link;
+}
+
+void amqp_wire_declare(pn_link_t *coordinator)
+{
+    static const uint8_t body[] = {0x00, 0x53, 0x77, 0x00, 0x53, 0x31, 0x45};
+    pn_link_send(coordinator, (const char *)body, sizeof body);
+    pn_link_advance(coordinator);
+}
+
+void amqp_wire_discharge(pn_link_t *coordinator, const struct amqp_deal *deal, bool fail)
+{
+    uint8_t size = (uint8_t)deal->size, how = fail ? 0x41 : 0x42;
+    uint8_t head[] = {0x00, 0x53, 0x77, 0x00, 0x53, 0x32, 0xc0, (uint8_t)(size + 4), 2, 0xa0, size};
+    pn_link_send(coordinator, (const char *)head, sizeof head);
+    pn_link_send(coordinator, deal->bytes, deal->size);
+    pn_link_send(coordinator, (const char *)&how, 1);
+    pn_link_advance(coordinator);
+}
+
+bool amqp_wire_declared(pn_delivery_t *answer, struct amqp_deal *deal)
+{
+    if (pn_delivery_remote_state(answer) != DECLARED)
+        return false;
+    pn_data_t *data = pn_disposition_data(pn_delivery_remote(answer));
+    pn_data_rewind(data);
+    pn_data_next(data);
+    pn_data_enter(data);
+    pn_data_next(data);
+    pn_bytes_t id = pn_data_get_binary(data);
+    if (id.size == 0 || id.size > sizeof deal->bytes)
+        history_fail("a transaction without an id");
+    memcpy(deal->bytes, id.start, id.size);
+    deal->size = id.size;
+    return true;
+}
+
+void amqp_wire_put_deal(const struct amqp_deal *deal, pn_delivery_t *delivery, uint64_t outcome)
+{
+    pn_data_t *data = pn_disposition_data(pn_delivery_local(delivery));
+    pn_data_clear(data);
+    pn_data_put_list(data);
+    pn_data_enter(data);
+    pn_data_put_binary(data, pn_bytes(deal->size, deal->bytes));
+    if (outcome != 0) {
+        pn_data_put_described(data);
+        pn_data_enter(data);
+        pn_data_put_ulong(data, outcome);
+        pn_data_put_list(data);
+        pn_data_exit(data);
+    }
+    pn_data_exit(data);
+    pn_delivery_update(delivery, AMQP_TRANSACTIONAL);
+}

@@ -43,4 +43,18 @@ void amqp_wire_later(struct amqp_wire *wire, uint64_t delay_ms,
 struct span amqp_wire_text(pn_delivery_t *delivery, pn_message_t *message);
 void amqp_wire_send_text(pn_link_t *link, const char *text); /* the delivery is there */
 
+/* Transactions. */
+struct amqp_deal {
+    char bytes[32]; /* its id */
+    size_t size;
+};
+enum { AMQP_TRANSACTIONAL = 0x34 };
+pn_link_t *amqp_wire_coordinator(struct amqp_wire *wire);
+/* Requests, of deliveries that are there. */
+void amqp_wire_declare(pn_link_t *coordinator);
+void amqp_wire_discharge(pn_link_t *coordinator, const struct amqp_deal *deal, bool fail);
+bool amqp_wire_declared(pn_delivery_t *answer, struct amqp_deal *deal); /* false: it was refused */
+/* The state of what belongs to it; outcome 0: none, of what is sent. */
+void amqp_wire_put_deal(const struct amqp_deal *deal, pn_delivery_t *delivery, uint64_t outcome);
+
 #endif

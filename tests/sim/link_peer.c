@@ -5,9 +5,11 @@
 #include <stdio.h>
 
 #include "core/base/heap.h"
+#include "tests/sim/amqp_peer.h"
 #include "tests/sim/amqp_wire.h"
 #include "tests/sim/kept_history.h"
 #include "tests/sim/moment.h"
+#include "tests/sim/work_history.h"
 
 enum {
     FILTERS = 5,
@@ -15,6 +17,8 @@ enum {
     THINK_MS = 30,
     PAUSE_MS = 500,
     AWAY_MS = 1500,
+    DEAL_PAUSE_MS = 30,
+    TAKEN_MAX = 64,
     TAG_MAX = 16,
 };
 
@@ -37,6 +41,8 @@ struct had {
     uint8_t tag[TAG_MAX];
 };
 
+enum deal_state { DEAL_NONE, DEAL_ASKED, DEAL_OPEN, DEAL_ENDING };
+
 struct link_peer {
     struct amqp_wire wire; /* first */
     bool shared, calm;
@@ -50,10 +56,18 @@ struct link_peer {
     bool said_all;     /* the last link ended only behind everything that was said */
     unsigned said_life;
     struct had *had; /* by attempt, of this subscription */
+    /* Of one that shares: */
+    pn_link_t *coordinator, *sender;
+    enum deal_state deal_state;
+    struct amqp_deal deal_id;
+    uint32_t deal;
+    bool deal_commits, deal_left; /* a link went behind what it had settled */
+    uint32_t taken[TAKEN_MAX], taken_count;
+    uint64_t tag;
 };
 
 static unsigned peers;
-static uint64_t attachments, count, again_count, attach_count;
+static uint64_t attachments, count, again_count, attach_count, deal_count;
 
 /* Of the share, by attempt. */
 static uint32_t since; /* attempts from here on are its */
@@ -62,12 +76,13 @@ static struct {
     const struct link_peer *holder; /* NULL: it may go to another */
     uint64_t attachment;
     unsigned life;
+    uint32_t taken_in; /* deal that ended it last; 0: none */
 } shares[ATTEMPTS_MAX];
 
 void link_peers_begin(void)
 {
     peers = 0;
-    attachments = count = again_count = attach_count = 0;
+    attachments = count = again_count = attach_count = deal_count = 0;
     since = UINT32_MAX;
     memset(shares, 0, sizeof shares);
 }
@@ -135,11 +150,104 @@ static void attached(struct link_peer *peer)
     amqp_wire_later(&peer->wire, 1 + sim_below(PAUSE_MS), act);
 }
 
+static void deal_act(struct amqp_wire *wire);
+
 static void up(struct amqp_wire *wire)
 {
     struct link_peer *peer = (struct link_peer *)wire;
     peer->link = NULL;
+    if (peer->shared) {
+        peer->coordinator = amqp_wire_coordinator(wire);
+        peer->sender = pn_sender(wire->session, "to");
+        pn_terminus_set_address(pn_link_target(peer->sender), "/queues/" WORK_QUEUE);
+        pn_link_open(peer->sender);
+        amqp_wire_later(wire, 1 + sim_below(DEAL_PAUSE_MS), deal_act);
+    }
     attach(wire);
+}
+
+/* ------------------------------------------------ transactions of those who share */
+
+static pn_delivery_t *new_delivery(struct link_peer *peer, pn_link_t *link)
+{
+    peer->tag++;
+    return pn_delivery(link, pn_dtag((const char *)&peer->tag, sizeof peer->tag));
+}
+
+static void declare(struct link_peer *peer)
+{
+    new_delivery(peer, peer->coordinator);
+    amqp_wire_declare(peer->coordinator);
+    peer->deal_state = DEAL_ASKED;
+}
+
+/* From now on anybody may get what it took, unless it is done. */
+static void discharge(struct link_peer *peer)
+{
+    char text[16];
+    peer->deal_commits = peer->calm || sim_chance(75);
+    pn_delivery_t *message = new_delivery(peer, peer->sender);
+    work_sent(peer->deal, text);
+    amqp_wire_put_deal(&peer->deal_id, message, 0);
+    amqp_wire_send_text(peer->sender, text);
+    pn_delivery_settle(message);
+    if (peer->deal_commits)
+        deal_promised(peer->deal);
+    else
+        deal_fate(peer->deal, FATE_REFUSED);
+    for (uint32_t i = 0; i < peer->taken_count; i++)
+        shares[peer->taken[i]].holder = NULL;
+    new_delivery(peer, peer->coordinator);
+    amqp_wire_discharge(peer->coordinator, &peer->deal_id, !peer->deal_commits);
+    peer->deal_state = DEAL_ENDING;
+    moment(MOMENT_DISCHARGE_SENT);
+}
+
+static void answered(struct link_peer *peer, pn_delivery_t *delivery)
+{
+    uint64_t state = pn_delivery_remote_state(delivery);
+    if (state == 0 && !pn_delivery_settled(delivery))
+        return;
+    if (peer->deal_state == DEAL_ASKED) {
+        bool open = amqp_wire_declared(delivery, &peer->deal_id);
+        peer->deal_state = open ? DEAL_OPEN : DEAL_NONE;
+        peer->deal = open ? deal_new() : 0;
+        peer->taken_count = 0;
+        peer->deal_left = false;
+    } else if (peer->deal_state == DEAL_ENDING) {
+        bool done = state == PN_ACCEPTED;
+        if (!done && peer->deal_commits && !peer->deal_left && !sim_disk_has_failed())
+            history_fail("%s: its transaction is refused", peer->wire.container);
+        if (peer->deal_commits)
+            deal_fate(peer->deal, done ? FATE_ACKNOWLEDGED : FATE_REFUSED);
+        if (peer->deal_commits && done)
+            deal_count += peer->taken_count;
+        peer->deal_state = DEAL_NONE;
+        moment(MOMENT_DISCHARGED);
+    }
+    pn_delivery_settle(delivery);
+}
+
+static void deal_act(struct amqp_wire *wire)
+{
+    struct link_peer *peer = (struct link_peer *)wire;
+    bool can = pn_link_credit(peer->coordinator) > 0 && pn_link_credit(peer->sender) > 0;
+    if (peer->calm && peer->deal_state == DEAL_NONE)
+        return;
+    if (can && peer->deal_state == DEAL_NONE && sim_chance(50))
+        declare(peer);
+    else if (can && peer->deal_state == DEAL_OPEN && (peer->calm || sim_chance(25)))
+        discharge(peer);
+    amqp_wire_later(wire, 1 + sim_below(DEAL_PAUSE_MS), deal_act);
+    amqp_wire_talk(wire);
+}
+
+/* What was not discharged never will be. */
+static void forsake(struct link_peer *peer)
+{
+    if (peer->deal_state == DEAL_OPEN)
+        deal_fate(peer->deal, FATE_REFUSED);
+    peer->deal_state = DEAL_NONE;
 }
 
 /* ------------------------------------------------ deliveries */
@@ -169,6 +277,19 @@ static bool put_outcome(const struct link_peer *peer, pn_delivery_t *delivery)
     return outcome == PN_ACCEPTED || outcome == PN_REJECTED || !here;
 }
 
+/* False: it is none of a transaction. */
+static bool end_within(struct link_peer *peer, pn_delivery_t *delivery, uint32_t attempt)
+{
+    if (peer->deal_state != DEAL_OPEN || peer->taken_count == TAKEN_MAX || peer->calm ||
+        sim_chance(30))
+        return false;
+    amqp_wire_put_deal(&peer->deal_id, delivery, PN_ACCEPTED);
+    shares[attempt].taken_in = peer->deal;
+    peer->taken[peer->taken_count++] = attempt;
+    moment(MOMENT_DEAL_PART_SENT);
+    return true;
+}
+
 static void decide(void *context)
 {
     struct thinking *thinking = context;
@@ -176,13 +297,14 @@ static void decide(void *context)
     uint32_t attempt = thinking->message.attempt;
     if (peer->wire.generation == thinking->generation && peer->attachment == thinking->attachment &&
         peer->link != NULL && !peer->leaving) {
-        bool over = put_outcome(peer, thinking->delivery);
+        bool within = peer->shared && end_within(peer, thinking->delivery, attempt);
+        bool over = !within && put_outcome(peer, thinking->delivery);
         pn_delivery_settle(thinking->delivery);
         pn_link_flow(peer->link, 1);
         moment(MOMENT_OUTCOME_SENT);
         if (peer->shared) {
             shares[attempt].ended |= over;
-            if (!over)
+            if (!over && !within)
                 shares[attempt].holder = NULL;
         } else if (over) {
             kept_acknowledged(peer->stay, thinking->message);
@@ -207,6 +329,9 @@ static void share_came(struct link_peer *peer, uint32_t attempt)
         history_fail("%s gets attempt %u, which %s %s", peer->wire.container, attempt,
                      shares[attempt].holder->wire.container,
                      shares[attempt].ended ? "has ended" : "holds");
+    if (shares[attempt].taken_in != 0)
+        deal_denied(shares[attempt].taken_in);
+    shares[attempt].taken_in = 0;
     again_count += shares[attempt].seen;
     shares[attempt].seen = true;
     shares[attempt].holder = peer;
@@ -278,9 +403,11 @@ static void link_ended(struct link_peer *peer)
 static void event(struct amqp_wire *wire, pn_event_t *event)
 {
     struct link_peer *peer = (struct link_peer *)wire;
+    pn_delivery_t *delivery = pn_event_delivery(event);
+    if (peer->shared && pn_event_link(event) == peer->coordinator && delivery != NULL)
+        answered(peer, delivery);
     if (pn_event_link(event) != peer->link || peer->link == NULL)
         return;
-    pn_delivery_t *delivery = pn_event_delivery(event);
     switch (pn_event_type(event)) {
     case PN_LINK_REMOTE_OPEN: /* one that is refused has no source */
         if (pn_terminus_get_address(pn_link_remote_source(peer->link)) != NULL)
@@ -304,6 +431,7 @@ static void event(struct amqp_wire *wire, pn_event_t *event)
 static void leave_link(struct link_peer *peer, bool for_good)
 {
     peer->leaving = true;
+    peer->deal_left = true;
     peer->giving_up = for_good;
     if (for_good && !peer->shared)
         kept_leaving(peer->stay);
@@ -341,6 +469,7 @@ static void down(struct amqp_wire *wire)
         peer->stay = NULL;
     peer->link = NULL;
     peer->giving_up = false;
+    forsake(peer);
 }
 
 struct link_peer *link_peer_new(bool shared, void (*dial)(struct sim_peer *peer))
@@ -385,7 +514,7 @@ void link_peer_finish(struct link_peer *peer)
 void link_peers_check(void)
 {
     for (uint32_t i = since; i < history_attempts(); i++)
-        if (history_is_acknowledged(i) && !shares[i].ended)
+        if (history_is_acknowledged(i) && !shares[i].ended && !deal_was_done(shares[i].taken_in))
             history_fail("attempt %u was acknowledged, and no link of a durable share %s it", i,
                          shares[i].seen ? "ended" : "saw");
 }
@@ -403,4 +532,9 @@ uint64_t link_peers_again(void)
 uint64_t link_peers_attach(void)
 {
     return attach_count;
+}
+
+uint64_t link_peers_deals(void)
+{
+    return deal_count;
 }

@@ -2,7 +2,8 @@
 /* AMQP clients with a subscription to topics that outlives its link: they detach and attach again,
  * take it over from a connection that has vanished, give it up, want another filter, and end what
  * comes with all outcomes. What has to come is checked by kept_history.h. Others share a durable
- * subscription; what a member has not ended when it goes, another one gets. */
+ * subscription; what a member has not ended when it goes, another one gets. They end some of it in
+ * transactions, with a message to a queue. */
 #ifndef TESTS_SIM_LINK_PEER_H
 #define TESTS_SIM_LINK_PEER_H
 
@@ -15,9 +16,10 @@ struct link_peer *link_peer_new(bool shared, void (*dial)(struct sim_peer *peer)
 void link_peer_start(struct link_peer *peer);
 void link_peer_calm(struct link_peer *peer); /* stays, and accepts what comes */
 void link_peer_finish(struct link_peer *peer);
-void link_peers_check(void);      /* of what is shared, in the end */
+void link_peers_check(void);      /* of what is shared, behind work_check_final() */
 uint64_t link_peers_count(void);  /* deliveries */
 uint64_t link_peers_again(void);  /* those that came again */
 uint64_t link_peers_attach(void); /* links that went on with what was kept */
+uint64_t link_peers_deals(void);  /* of what is shared, ended in committed transactions */
 
 #endif

@@ -411,7 +411,6 @@ static void run(uint64_t seed)
         session_peer_finish(sessions[i]);
     for (unsigned i = 0; i < LINK_PEERS; i++)
         link_peer_finish(link_peers[i]);
-    link_peers_check();
     history_share_check();
     share_peers_check();
     repeat_stop();
@@ -427,6 +426,7 @@ static void run(uint64_t seed)
     read_all(MORE_QUEUE, work_final);
     read_all(DEAL_QUEUE, work_final);
     work_check_final();
+    link_peers_check();
     for (unsigned i = 0; i < AMQP_PEERS; i++)
         amqp_peer_stop(amqp_peers[i]);
     for (unsigned i = 0; i < WS_PEERS; i++)
@@ -454,8 +454,8 @@ int main(int argc, char **argv)
     amqp_configure(&(struct amqp_options){0});
     mqtt_configure(&(struct mqtt_options){.topic_alias_max = 10});
     uint64_t records = 0, acknowledged = 0, dead = 0, shared = 0, kept = 0, again = 0, work = 0,
-             deals = 0, linked = 0, linked_again = 0, attached = 0, wills = 0, retained = 0,
-             expired = 0;
+             deals = 0, linked = 0, linked_again = 0, linked_deals = 0, attached = 0, wills = 0,
+             retained = 0, expired = 0;
     for (uint64_t i = 0; i < count; i++) {
         run(first + i);
         records += history_final_count();
@@ -466,6 +466,7 @@ int main(int argc, char **argv)
         linked += link_peers_count();
         linked_again += link_peers_again();
         attached += link_peers_attach();
+        linked_deals += link_peers_deals();
         wills += wills_count();
         retained += retained_count();
         expired += due_count();
@@ -478,7 +479,8 @@ int main(int argc, char **argv)
     printf("%llu seeds from %llu: %llu records, %llu of them acknowledged, %llu dead letters, "
            "%llu said several times and stored once, %llu to members of shares, %llu to sessions "
            "and %llu of them again, topics moved %llu times, "
-           "%llu over AMQP to links that attached %llu times, %llu of them again, "
+           "%llu over AMQP to links that attached %llu times, %llu of them again and %llu ended in "
+           "transactions, "
            "%llu wills, %llu shown as retained, %llu expired, "
            "%llu done over AMQP and WebSocket, %llu transactions, %u crashes between two packets "
            "of %u of %u kinds, nothing wrong\n",
@@ -487,8 +489,9 @@ int main(int argc, char **argv)
            (unsigned long long)shared, (unsigned long long)kept, (unsigned long long)again,
            (unsigned long long)admin_moves(), (unsigned long long)linked,
            (unsigned long long)attached, (unsigned long long)linked_again,
-           (unsigned long long)wills, (unsigned long long)retained, (unsigned long long)expired,
-           (unsigned long long)work, (unsigned long long)deals, between, kinds, MOMENTS - 1);
+           (unsigned long long)linked_deals, (unsigned long long)wills,
+           (unsigned long long)retained, (unsigned long long)expired, (unsigned long long)work,
+           (unsigned long long)deals, between, kinds, MOMENTS - 1);
     printf("%llu passed, 0 failed\n", (unsigned long long)count);
     return 0;
 }

@@ -73,6 +73,18 @@ void deal_fate(uint32_t deal, enum fate fate)
     deals[deal].fate = fate;
 }
 
+void deal_denied(uint32_t deal)
+{
+    if (deals[deal].fate == FATE_ACKNOWLEDGED)
+        history_fail("deal %u was committed, and what it took comes again", deal);
+    deals[deal].denied = true;
+}
+
+bool deal_was_done(uint32_t deal)
+{
+    return deal != 0 && deals[deal].found > 0;
+}
+
 static uint32_t work_of(struct span body)
 {
     char text[16];

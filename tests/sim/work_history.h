@@ -15,6 +15,8 @@ uint32_t deal_new(void);
 /* ACKNOWLEDGED: all of it; REFUSED: nothing of it; until then all or nothing. */
 void deal_promised(uint32_t deal); /* its commit is on its way */
 void deal_fate(uint32_t deal, enum fate fate);
+void deal_denied(uint32_t deal);   /* what it took came again */
+bool deal_was_done(uint32_t deal); /* in the end, of one that sent something */
 
 /* A delivery: the message, which must be nobody's at the moment, is holder's until until_ms. What
  * failed before is counted. */

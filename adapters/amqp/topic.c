@@ -203,7 +203,7 @@ static void recalled(struct request *request, enum status status)
         return;
     }
     bool has_credit = pn_link_credit(link->pn) > 0;
-    bool read = status == STATUS_OK || status == STATUS_NOT_FOUND || status == STATUS_DENIED;
+    bool read = status != STATUS_CANCELED && status != STATUS_SHUTTING_DOWN;
     if (read && has_credit) {
         struct again *again = container_of(list_pop(&subscriber->again), struct again, link);
         if (status == STATUS_OK)

@@ -461,8 +461,9 @@ void broker_share_settled(struct subscription *subscription, uint32_t lease);
 void broker_share_again(struct subscription *subscription, uint32_t lease);
 
 /* A record that a subscription was shown, for a delivery that comes again. The client is there
- * until done(), but may be closed. Ends with OK; NOT_FOUND: it has gone, or has expired; DENIED;
- * CANCELED; or what reading it says. */
+ * until done(), but may be closed. What cannot be read is tried again. Ends with OK; NOT_FOUND: it
+ * has gone, has expired, or never can be read; DENIED; CANCELED: the client is closed;
+ * SHUTTING_DOWN. */
 struct broker_recall {
     struct request request; /* home: the client's loop */
     const struct client *client;
@@ -473,6 +474,8 @@ struct broker_recall {
     /* Below: the broker's. */
     struct broker_worker *worker;
     struct log_read read;
+    struct loop_timer again;
+    uint32_t wait_ms;
 };
 void broker_recall(struct broker_recall *recall);
 

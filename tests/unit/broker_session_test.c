@@ -355,9 +355,83 @@ static void what_is_kept_is_counted_once(void **state)
     late_rig_close();
 }
 
+/* ------------------------------------------------ what a subscription was shown, once more */
+
+struct recall_call {
+    struct broker_recall recall;
+    atomic_bool done;
+    enum status status;
+};
+
+static void recall_done(struct request *request, enum status status)
+{
+    struct recall_call *call = container_of(request, struct recall_call, recall.request);
+    call->status = status;
+    batch_unref(call->recall.batch);
+    atomic_store(&call->done, true);
+}
+
+static void recall_run(void *context)
+{
+    broker_recall(&((struct recall_call *)context)->recall);
+}
+
+static void recall_begin(struct recall_call *call, struct peer *peer, struct seen_answer place)
+{
+    *call = (struct recall_call){
+        .recall = {.client = &peer->client, .partition = place.partition, .offset = place.offset}};
+    request_init(&call->recall.request, rig.loops[peer->worker], recall_done);
+    on(peer->worker, recall_run, call);
+}
+
+/* What cannot be read for a while is read later, unless its client goes; what never can be is lost,
+ * and counted. */
+static void recalls_try_again(void **state)
+{
+    (void)state;
+    struct recall_call call;
+    late_rig_open(1);
+    struct peer *peer = peer_new(0, "w");
+    publish_many(peer, "t", GUARANTEE_AT_LEAST_ONCE, 0, 1);
+    await_answers(peer, 1);
+    struct seen_answer place = peer->answers[0];
+    peer_close(peer);
+    restart(0); /* nothing of it is in memory */
+    peer = peer_new(0, "r");
+    int64_t lost = rig_metric("dropped_total", "reason=\"retention\"");
+
+    refuse_reads(STATUS_CORRUPT, 1);
+    recall_begin(&call, peer, place);
+    rig_await(&call.done);
+    assert_int_equal(call.status, STATUS_NOT_FOUND);
+    assert_int_equal(rig_metric("dropped_total", "reason=\"retention\""), lost + 1);
+
+    refuse_reads(STATUS_NO_MEMORY, 3);
+    recall_begin(&call, peer, place);
+    rig_await(&call.done);
+    assert_int_equal(call.status, STATUS_OK);
+    assert_int_equal(waiting(&late.refused_reads), 3);
+    assert_int_equal(rig_metric("dropped_total", "reason=\"retention\""), lost + 1);
+    peer_close(peer);
+
+    restart(0);
+    peer = peer_new(0, "r");
+    refuse_reads(STATUS_STORAGE_FAILED, UINT32_MAX);
+    recall_begin(&call, peer, place);
+    await(waiting(&late.refused_reads) > 1);
+    assert_false(atomic_load(&call.done));
+    on(0, peer_close_run, peer);
+    rig_await(&call.done);
+    assert_int_equal(call.status, STATUS_CANCELED);
+    peer_free(peer);
+    refuse_reads(STATUS_OK, 0);
+    late_rig_close();
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(recalls_try_again),
         cmocka_unit_test(retained_records_wait_for_what_was_in_flight),
         cmocka_unit_test(a_walk_starts_once),
         cmocka_unit_test(a_clean_start_reads_no_position),

@@ -8,7 +8,7 @@
 #include "tests/unit/session_rig.h"
 
 /* What is kept waiting: reads of records, scans of one table, appends of records; or the latter are
- * refused. */
+ * refused, and so many reads. */
 enum { WAITING_MAX = 64, NO_SWEEP_MS = 1000000 };
 
 static struct {
@@ -21,6 +21,8 @@ static struct {
     struct storage_append *appends[WAITING_MAX];
     uint32_t read_count, scan_count, append_count;
     bool appends_wait;
+    uint32_t read_refusals, refused_reads; /* to come; so far */
+    enum status read_refused;
     enum status refused;      /* OK: they are not */
     enum status rows_refused; /* appends of rows alone */
     atomic_uint row_writes;
@@ -31,12 +33,17 @@ static inline void late_read(struct storage *storage, struct storage_read *read)
     (void)storage;
     pthread_mutex_lock(&late.lock);
     bool waits = late.reads_wait;
+    bool refused = late.read_refusals > 0;
+    late.read_refusals -= refused;
+    late.refused_reads += refused;
     if (waits) {
         CHECK(late.read_count < WAITING_MAX);
         late.reads[late.read_count++] = read;
     }
     pthread_mutex_unlock(&late.lock);
-    if (!waits)
+    if (refused)
+        request_complete(&read->request, late.read_refused);
+    else if (!waits)
         memory_storage_ops.read(late.inner, read);
 }
 
@@ -108,6 +115,15 @@ static inline void let_reads_wait(void)
 {
     pthread_mutex_lock(&late.lock);
     late.reads_wait = true;
+    pthread_mutex_unlock(&late.lock);
+}
+
+static inline void refuse_reads(enum status status, uint32_t count)
+{
+    pthread_mutex_lock(&late.lock);
+    late.read_refused = status;
+    late.read_refusals = count;
+    late.refused_reads = 0;
     pthread_mutex_unlock(&late.lock);
 }
 

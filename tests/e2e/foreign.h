@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* One MQTT client of a C library that others wrote, as foreign_checks.c uses it: foreign_paho.c
- * and foreign_mosquitto.c. Calls come from one thread and wait for the gateway's answer, at most
- * WAIT_MS; what cannot be done ends the program with die(). */
+/* One MQTT client of a C library that others wrote, as foreign_checks.c and foreign_ends.c use it:
+ * foreign_paho.c and foreign_mosquitto.c. Calls come from one thread and wait for the gateway's
+ * answer, at most WAIT_MS; what cannot be done ends the program with die(). */
 #ifndef TESTS_E2E_FOREIGN_H
 #define TESTS_E2E_FOREIGN_H
 
@@ -26,14 +26,15 @@ struct will {
     uint32_t delay_seconds;
 };
 
-/* version: 4 (3.1.1) or 5. session_seconds: MQTT 5's expiry. A version 4 session without clean is
- * kept for ever. receive_max, alias_max: 0 for the library's own. */
+/* version: 3 (3.1), 4 (3.1.1) or 5. session_seconds: MQTT 5's expiry. A session of 3 and 4 without
+ * clean is kept for ever. receive_max, alias_max, packet_max: 0 for the library's own. */
 struct options {
     const char *id;
     int port, version;
     bool clean;
     uint32_t session_seconds;
     uint16_t receive_max, alias_max;
+    uint32_t packet_max;
     const struct will *will;
 };
 
@@ -42,6 +43,10 @@ struct client;
 extern const char *client_library;
 /* It resolves the topic aliases that a gateway may set, or hands them on. */
 extern const bool client_takes_aliases;
+/* It hands on which other server a DISCONNECT names. */
+extern const bool client_tells_servers;
+/* It shows a message of QoS 2 twice when the connection breaks while its PUBREC is on the way. */
+extern const bool client_repeats;
 
 /* Not connected yet; options are copied, except for what they point to. */
 struct client *client_new(const struct options *options);
@@ -62,8 +67,36 @@ int client_settle(struct client *client);
 /* The next message; false: none within ms. Connects again as client_settle does. */
 bool client_next(struct client *client, struct message *message, int ms);
 
+/* Waits until the gateway has ended the connection. The reason of its DISCONNECT, and the server
+ * that it names, empty when it names none; -1: there was no DISCONNECT. */
+int client_farewell(struct client *client, char reference[64]);
+
 _Noreturn void die(const char *format, ...) __attribute__((format(printf, 1, 2)));
 /* Milliseconds of a clock that only goes forward. */
 int64_t clock_ms(void);
+
+/* foreign_checks.c: steps of checks, each of which dies unless what it says holds. */
+enum { MANY = 60 };
+extern int port, relay_port; /* the gateway, and the relay whose connections may be broken */
+void pause_ms(int ms);
+void same(const char *what, const char *got, const char *want);
+void same_number(const char *what, long got, long want);
+struct client *connected(const struct options *options, bool present);
+struct client *plain(const char *id, int version); /* nothing of it is kept */
+struct message text_message(const char *topic, const char *body, int qos);
+/* Numbered bodies, from first on. */
+void publish_numbers(struct client *client, const char *topic, int qos, int first, int count);
+struct message next(struct client *client);
+void nothing_more(struct client *client);
+/* So many of QoS 1 and of QoS 2, each in order by itself. */
+void expect_numbers(struct client *client, int count_1, int count_2);
+
+/* foreign_ends.c: what outlives its connection, or the gateway. */
+void check_killed(void);
+void check_killed_wills(void);
+void check_durable(void);
+void check_members(void);
+void check_takeover(void);
+void check_farewell(void);
 
 #endif

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What mqtt_foreign.py does with a C library that others wrote: one check per run, which ends with
- * 0 when all went well. usage: foreign_LIBRARY PORT RELAY_PORT CHECK */
+ * 0 when all went well; those of foreign_ends.c ask on standard output for what shall happen to the
+ * gateway. usage: foreign_LIBRARY PORT RELAY_PORT CHECK */
 #include "tests/e2e/foreign.h"
 
 #include <arpa/inet.h>
@@ -11,10 +12,9 @@
 #include <sys/socket.h>
 #include <time.h>
 
-enum { QUIET_MS = 200, MANY = 60 };
+enum { QUIET_MS = 200 };
 
-/* The gateway, and the relay in front of it whose connections may be broken. */
-static int port, relay_port;
+int port, relay_port;
 
 void die(const char *format, ...)
 {
@@ -33,40 +33,40 @@ int64_t clock_ms(void)
     return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
-static void pause_ms(int ms)
+void pause_ms(int ms)
 {
     struct timespec span = {.tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000L};
     nanosleep(&span, NULL);
 }
 
-static void same(const char *what, const char *got, const char *want)
+void same(const char *what, const char *got, const char *want)
 {
     if (strcmp(got, want) != 0)
         die("%s: \"%s\" instead of \"%s\"", what, got, want);
 }
 
-static void same_number(const char *what, long got, long want)
+void same_number(const char *what, long got, long want)
 {
     if (got != want)
         die("%s: %ld instead of %ld", what, got, want);
 }
 
-static struct client *connected(const struct options *options, bool present)
+struct client *connected(const struct options *options, bool present)
 {
     struct client *client = client_new(options);
     int found = client_connect(client);
-    if (found >= 0)
+    if (found >= 0 && options->version > 3) /* 3.1 does not tell */
         same_number("session present", found, present);
     return client;
 }
 
-static struct client *plain(const char *id, int version)
+struct client *plain(const char *id, int version)
 {
     struct options options = {.id = id, .port = port, .version = version, .clean = true};
     return connected(&options, false);
 }
 
-static struct message text_message(const char *topic, const char *body, int qos)
+struct message text_message(const char *topic, const char *body, int qos)
 {
     struct message message = {.qos = qos};
     snprintf(message.topic, sizeof message.topic, "%s", topic);
@@ -74,8 +74,7 @@ static struct message text_message(const char *topic, const char *body, int qos)
     return message;
 }
 
-/* Numbered bodies, from first on. */
-static void publish_numbers(struct client *client, const char *topic, int qos, int first, int count)
+void publish_numbers(struct client *client, const char *topic, int qos, int first, int count)
 {
     char body[16];
     for (int i = first; i < first + count; i++) {
@@ -85,7 +84,7 @@ static void publish_numbers(struct client *client, const char *topic, int qos, i
     }
 }
 
-static struct message next(struct client *client)
+struct message next(struct client *client)
 {
     struct message message;
     if (!client_next(client, &message, WAIT_MS))
@@ -93,7 +92,7 @@ static struct message next(struct client *client)
     return message;
 }
 
-static void nothing_more(struct client *client)
+void nothing_more(struct client *client)
 {
     struct message message;
     if (client_next(client, &message, QUIET_MS))
@@ -101,7 +100,7 @@ static void nothing_more(struct client *client)
 }
 
 /* QoS 1 and 2 are each in order by itself: a library shows QoS 2 when it is released. */
-static void expect_numbers(struct client *client, int count_1, int count_2)
+void expect_numbers(struct client *client, int count_1, int count_2)
 {
     int seen[3] = {0};
     for (int i = 0; i < count_1 + count_2; i++) {
@@ -139,8 +138,8 @@ static void check_session(int version)
 
 static void check_sessions(void)
 {
-    check_session(4);
-    check_session(5);
+    for (int version = 3; version <= 5; version++)
+        check_session(version);
     struct options options = {.id = "short", .port = port, .version = 5, .session_seconds = 1};
     struct client *brief = connected(&options, false), *writer = plain("writer", 5);
     same_number("granted", client_subscribe(brief, "brief", 1, 0), 1);
@@ -172,6 +171,16 @@ static void exactly_once(int version, bool in)
     expect_numbers(reader, 0, 2 * MANY);
     client_free(reader);
     client_free(writer);
+}
+
+static void check_out_3(void)
+{
+    exactly_once(3, false);
+}
+
+static void check_in_3(void)
+{
+    exactly_once(3, true);
 }
 
 static void check_out_4(void)
@@ -210,7 +219,7 @@ static void check_wills(void)
 {
     struct client *reader = plain("reader", 5);
     same_number("granted", client_subscribe(reader, "left/#", 2, 0), 2);
-    for (int version = 4; version <= 5; version++) {
+    for (int version = 3; version <= 5; version++) {
         struct will will = {.message = text_message("left/x", "gone", 2)};
         if (version == 5) {
             will.delay_seconds = 1;
@@ -243,7 +252,7 @@ static void check_wills(void)
 
 static void check_shares(void)
 {
-    for (int version = 4; version <= 5; version++) {
+    for (int version = 3; version <= 5; version++) {
         struct client *a = plain("a", version), *b = plain("b", version), *c = plain("c", version);
         struct message message;
         int got[2] = {0};
@@ -370,6 +379,75 @@ static void check_aliases(void)
     client_free(writer);
 }
 
+/* What is larger than the client takes is left out, and nothing waits for it. */
+static void check_sizes(void)
+{
+    struct options options = {
+        .id = "narrow", .port = port, .version = 5, .clean = true, .packet_max = 100};
+    struct client *narrow = connected(&options, false), *wide = plain("wide", 5);
+    same_number("granted", client_subscribe(narrow, "size", 2, 0), 2);
+    for (int qos = 0; qos <= 2; qos++) {
+        struct message small = text_message("size", "small", qos), large = small;
+        memset(large.users, 'x', 100);
+        large.users[1] = '=';
+        client_publish(wide, &large);
+        client_publish(wide, &small);
+        same_number("answer to PUBLISH", client_settle(wide), 0);
+        struct message got = next(narrow);
+        same("user properties", got.users, "");
+        same_number("QoS", got.qos, qos);
+        nothing_more(narrow);
+    }
+    client_free(narrow);
+    client_free(wide);
+}
+
+/* Topics with a meaning of their own: later, from what was, statistics, and as a queue. */
+static void check_addresses(void)
+{
+    struct client *writer = plain("writer", 5);
+    publish_numbers(writer, "was/x", 1, 0, 3);
+    client_settle(writer);
+    for (int version = 3; version <= 5; version++) {
+        struct client *reader = plain("reader", version);
+        same_number("granted", client_subscribe(reader, "$SYS/broker/version", 0, 0), 0);
+        struct message got = next(reader);
+        if (!got.retained || strncmp(got.body, "polylog ", 8) != 0)
+            die("the version is \"%s\"", got.body);
+        same_number("granted", client_subscribe(reader, "$replay/earliest/was/+", 1, 0), 1);
+        for (int i = 0; i < version; i++) {
+            got = next(reader);
+            same("topic", got.topic, "$replay/earliest/was/x");
+            same_number("number", strtol(got.body, NULL, 10), i);
+        }
+        publish_numbers(writer, "was/x", 1, version, 1);
+        same_number("number", strtol(next(reader).body, NULL, 10), version);
+        client_unsubscribe(reader, "$replay/earliest/was/+");
+        same_number("granted", client_subscribe(reader, "later/x", 2, 0), 2);
+        int64_t began = clock_ms();
+        publish_numbers(reader, "$delayed/1/later/x", 2, 7, 1);
+        client_settle(reader);
+        same("topic", next(reader).topic, "later/x");
+        if (clock_ms() - began < 1000)
+            die("it came after %d ms", (int)(clock_ms() - began));
+        client_unsubscribe(reader, "later/x");
+        char address[64]; /* a new group of the queue where topics without a route are */
+        snprintf(address, sizeof address, "$share/team%d/$queue/mqtt", version);
+        same_number("granted", client_subscribe(reader, address, 1, 0), 1);
+        publish_numbers(writer, "any/topic", 2, 0, 3);
+        client_settle(writer);
+        for (int i = 0; i < 3; i++) {
+            got = next(reader);
+            same("topic", got.topic, "$queue/mqtt");
+            same_number("number", strtol(got.body, NULL, 10), i);
+        }
+        client_unsubscribe(reader, address);
+        nothing_more(reader);
+        client_free(reader);
+    }
+    client_free(writer);
+}
+
 /* The relay sees how many are under way. */
 static void check_flow(void)
 {
@@ -391,12 +469,17 @@ int main(int count, char **words)
     static const struct {
         const char *name;
         void (*run)(void);
-    } checks[] = {{"sessions", check_sessions}, {"out_4", check_out_4},
-                  {"out_5", check_out_5},       {"in_4", check_in_4},
+    } checks[] = {{"sessions", check_sessions}, {"out_3", check_out_3},
+                  {"out_4", check_out_4},       {"out_5", check_out_5},
+                  {"in_3", check_in_3},         {"in_4", check_in_4},
                   {"in_5", check_in_5},         {"wills", check_wills},
                   {"shares", check_shares},     {"properties", check_properties},
                   {"expiry", check_expiry},     {"requests", check_requests},
-                  {"aliases", check_aliases},   {"flow", check_flow}};
+                  {"aliases", check_aliases},   {"flow", check_flow},
+                  {"sizes", check_sizes},       {"addresses", check_addresses},
+                  {"killed", check_killed},     {"killed_wills", check_killed_wills},
+                  {"durable", check_durable},   {"members", check_members},
+                  {"takeover", check_takeover}, {"farewell", check_farewell}};
     if (count != 4)
         die("usage: PORT RELAY_PORT CHECK");
     port = (int)strtol(words[1], NULL, 10);

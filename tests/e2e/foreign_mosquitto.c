@@ -16,11 +16,14 @@ struct client {
     struct message *messages;
     int first, count;
     bool connected, present, answered;
-    int suback, reason, pending;
+    int suback, reason, pending, farewell;
+    char reference[64];
 };
 
 const char *client_library = "libmosquitto";
 const bool client_takes_aliases = false;
+const bool client_tells_servers = false;
+const bool client_repeats = true;
 
 static void on_connect(struct mosquitto *mosquitto, void *context, int reason, int flags,
                        const mosquitto_property *properties)
@@ -32,14 +35,6 @@ static void on_connect(struct mosquitto *mosquitto, void *context, int reason, i
         die("CONNACK %d", reason);
     client->connected = true;
     client->present = (flags & 1) != 0;
-}
-
-static void on_disconnect(struct mosquitto *mosquitto, void *context, int reason)
-{
-    struct client *client = context;
-    (void)mosquitto;
-    (void)reason;
-    client->connected = false;
 }
 
 static void on_subscribe(struct mosquitto *mosquitto, void *context, int id, int count,
@@ -79,6 +74,16 @@ static void text_of(const mosquitto_property *properties, int name, char *to, si
     if (mosquitto_property_read_string(properties, name, &value, false) != NULL)
         snprintf(to, size, "%s", value);
     free(value);
+}
+
+static void on_disconnect(struct mosquitto *mosquitto, void *context, int reason,
+                          const mosquitto_property *properties)
+{
+    struct client *client = context;
+    (void)mosquitto;
+    client->connected = false;
+    client->farewell = reason;
+    text_of(properties, MQTT_PROP_SERVER_REFERENCE, client->reference, sizeof client->reference);
 }
 
 static void correlation_of(const mosquitto_property *properties, struct message *message)
@@ -166,7 +171,7 @@ struct client *client_new(const struct options *options)
     if (options->receive_max != 0)
         mosquitto_int_option(mosquitto, MOSQ_OPT_RECEIVE_MAXIMUM, options->receive_max);
     mosquitto_connect_v5_callback_set(mosquitto, on_connect);
-    mosquitto_disconnect_callback_set(mosquitto, on_disconnect);
+    mosquitto_disconnect_v5_callback_set(mosquitto, on_disconnect);
     mosquitto_subscribe_callback_set(mosquitto, on_subscribe);
     mosquitto_unsubscribe_callback_set(mosquitto, on_unsubscribe);
     mosquitto_publish_v5_callback_set(mosquitto, on_publish);
@@ -191,6 +196,9 @@ static void connect_once(struct client *client)
     if (client->options.session_seconds != 0)
         mosquitto_property_add_int32(&properties, MQTT_PROP_SESSION_EXPIRY_INTERVAL,
                                      client->options.session_seconds);
+    if (client->options.packet_max != 0)
+        mosquitto_property_add_int32(&properties, MQTT_PROP_MAXIMUM_PACKET_SIZE,
+                                     client->options.packet_max);
     if (mosquitto_connect_bind_v5(client->mosquitto, "127.0.0.1", client->options.port, 30, NULL,
                                   properties) != MOSQ_ERR_SUCCESS)
         die("connect");
@@ -229,6 +237,17 @@ void client_disconnect(struct client *client)
     mosquitto_disconnect(client->mosquitto);
     while (client->connected && clock_ms() < end)
         mosquitto_loop(client->mosquitto, 50, 1);
+}
+
+int client_farewell(struct client *client, char reference[64])
+{
+    int64_t end = clock_ms() + WAIT_MS;
+    while (client->connected && clock_ms() < end)
+        mosquitto_loop(client->mosquitto, 50, 1);
+    if (client->connected)
+        die("the connection goes on");
+    snprintf(reference, sizeof client->reference, "%s", client->reference);
+    return client->farewell >= 0x80 ? client->farewell : -1;
 }
 
 void client_free(struct client *client)
@@ -275,6 +294,8 @@ int client_unsubscribe(struct client *client, const char *filter)
 void client_publish(struct client *client, const struct message *message)
 {
     mosquitto_property *properties = properties_of(message);
+    if (!client->options.clean)
+        work(client, 0); /* so that it knows whether it is connected */
     client->pending++;
     if (mosquitto_publish_v5(client->mosquitto, NULL, message->topic, (int)strlen(message->body),
                              message->body, message->qos, message->retained,

@@ -15,17 +15,14 @@ struct client {
     struct options options;
     pthread_mutex_t lock; /* guards what follows */
     struct message *messages;
-    int first, count, reason;
+    int first, count, reason, farewell;
+    char reference[64];
 };
 
 const char *client_library = "paho-c";
 const bool client_takes_aliases = true;
-
-static void pause_ms(int ms)
-{
-    struct timespec span = {.tv_nsec = ms * 1000000L};
-    nanosleep(&span, NULL);
-}
+const bool client_tells_servers = true;
+const bool client_repeats = false;
 
 static void copy_text(const MQTTLenString *from, char *to, size_t size)
 {
@@ -108,6 +105,18 @@ static void on_lost(void *context, char *cause)
     MQTTClient_free(cause);
 }
 
+static void on_farewell(void *context, MQTTProperties *properties, enum MQTTReasonCodes reason)
+{
+    struct client *client = context;
+    MQTTProperty *named =
+        MQTTProperties_getProperty(properties, MQTTPROPERTY_CODE_SERVER_REFERENCE);
+    pthread_mutex_lock(&client->lock);
+    client->farewell = (int)reason;
+    if (named != NULL)
+        copy_text(&named->value.data, client->reference, sizeof client->reference);
+    pthread_mutex_unlock(&client->lock);
+}
+
 struct client *client_new(const struct options *options)
 {
     struct client *client = calloc(1, sizeof *client);
@@ -123,8 +132,11 @@ struct client *client_new(const struct options *options)
                                      &create) != MQTTCLIENT_SUCCESS)
         die("create");
     MQTTClient_setCallbacks(client->paho, client, on_lost, on_message, NULL);
-    if (options->version == 5)
+    client->farewell = -1;
+    if (options->version == 5) {
         MQTTClient_setPublished(client->paho, client, on_published);
+        MQTTClient_setDisconnected(client->paho, client, on_farewell);
+    }
     return client;
 }
 
@@ -187,6 +199,7 @@ static MQTTResponse connect_with(struct client *client, MQTTClient_connectOption
     add_number(&properties, MQTTPROPERTY_CODE_SESSION_EXPIRY_INTERVAL, options->session_seconds);
     add_number(&properties, MQTTPROPERTY_CODE_RECEIVE_MAXIMUM, options->receive_max);
     add_number(&properties, MQTTPROPERTY_CODE_TOPIC_ALIAS_MAXIMUM, options->alias_max);
+    add_number(&properties, MQTTPROPERTY_CODE_MAXIMUM_PACKET_SIZE, options->packet_max);
     if (options->will != NULL) {
         last = properties_of(&options->will->message);
         add_number(&last, MQTTPROPERTY_CODE_WILL_DELAY_INTERVAL, options->will->delay_seconds);
@@ -253,6 +266,21 @@ void client_disconnect(struct client *client)
         MQTTClient_disconnect5(client->paho, 1000, MQTTREASONCODE_NORMAL_DISCONNECTION, NULL);
     else
         MQTTClient_disconnect(client->paho, 1000);
+}
+
+int client_farewell(struct client *client, char reference[64])
+{
+    int64_t end = clock_ms() + WAIT_MS;
+    while (MQTTClient_isConnected(client->paho) && clock_ms() < end)
+        pause_ms(STEP_MS);
+    if (MQTTClient_isConnected(client->paho))
+        die("the connection goes on");
+    pause_ms(100); /* the library tells what it was from a thread of its own */
+    pthread_mutex_lock(&client->lock);
+    snprintf(reference, sizeof client->reference, "%s", client->reference);
+    int reason = client->farewell;
+    pthread_mutex_unlock(&client->lock);
+    return reason;
 }
 
 void client_free(struct client *client)

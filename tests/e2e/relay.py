@@ -24,7 +24,7 @@ def packet_in(data):
 class Relay:
     """cuts: (direction, packet type, n) one after the other: the n-th such packet since the one before is not passed
     on, and its connection is closed on both sides. unanswered_max: most PUBLISH of QoS 1 and 2 that were under way
-    at once, by direction; an MQTT 5 PUBREC of 0x80 and above does not occur here."""
+    at once, by direction; gateway: its port, which may change; an MQTT 5 PUBREC of 0x80 and above does not occur here."""
 
     def __init__(self, port, cuts=()):
         self.gateway = port
@@ -45,7 +45,11 @@ class Relay:
                 client = self.listener.accept()[0]
             except OSError:
                 return
-            links = (client, socket.create_connection(("127.0.0.1", self.gateway)))
+            try:
+                links = (client, socket.create_connection(("127.0.0.1", self.gateway)))
+            except OSError:  # the gateway is not there
+                client.close()
+                continue
             for link in links:
                 link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             unanswered = (set(), set())

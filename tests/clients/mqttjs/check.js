@@ -243,6 +243,56 @@ async function run(version) {
     if (five) assert.deepEqual({ ...packet.properties.userProperties }, { left: 'in a hurry' })
   })
 
+  // Takes from the queue where topics without a route are, as a new group that begins now.
+  const worker = async (name, options) => {
+    const connection = new Connection(version, `${base}-${name}`, options)
+    await connection.connect()
+    assert.deepEqual(await connection.subscribe(`$share/js-${version}/$queue/mqtt`, { qos: 1 }), [1])
+    return connection
+  }
+  const handed = []
+  const until = async (count) => {
+    for (const end = Date.now() + WAIT_MS; handed.length < count && Date.now() < end;) await sleep(10)
+    await sleep(QUIET_MS)
+    assert.equal(handed.length, count)
+  }
+
+  if (five) {
+    await check('$queue: settled by the reason of PUBACK', async () => {
+      const connection = await worker('reasons', {
+        customHandleAcks: (topic, message, packet, done) => {
+          const body = message.toString()
+          const { topic: from, 'delivery-count': failures } = packet.properties.userProperties
+          handed.push([body, topic, packet.dup, from, failures])
+          done(null, body === 'never' ? 0x99 : body === 'again' && !failures ? 0x80 : 0)
+        },
+      })
+      for (const body of ['again', 'never', 'done']) await publisher.publish(`${base}/job`, body, { qos: 1 })
+      await until(4)
+      const as = (body, failures) => [body, '$queue/mqtt', false, `${base}/job`, failures]
+      assert.deepEqual(handed.sort(), [as('again'), as('again', '1'), as('done'), as('never')])
+      await within(connection.client.endAsync(), 'end')
+    })
+  } else {
+    await check('$queue: kept and given back by packet identifier', async () => {
+      const connection = await worker('identifiers')
+      // Until it is done mqtt.js handles nothing else that comes, so what it publishes meanwhile has QoS 0.
+      connection.client.handleMessage = async ({ messageId, payload }, done) => {
+        handed.push([payload.toString(), Date.now()])
+        if (handed.length === 1) {
+          await connection.client.publishAsync('$queue/mqtt/$extend', `${messageId} 60000`)
+          await connection.client.publishAsync('$queue/mqtt/$nack', `${messageId} 700`)
+        }
+        done()
+      }
+      await publisher.publish(`${base}/job`, 'work', { qos: 1 })
+      await until(2)
+      assert.deepEqual(handed.map(([body]) => body), ['work', 'work'])
+      assert.ok(handed[1][1] - handed[0][1] >= 600, 'it came before its time')
+      await within(connection.client.endAsync(), 'end')
+    })
+  }
+
   await check('unsubscribe', async () => {
     const reasons = await subscriber.unsubscribe([`${base}/+/data`, `${base}/never`])
     assert.deepEqual(reasons, five ? [0, 0x11] : [])

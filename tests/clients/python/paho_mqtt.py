@@ -2,6 +2,7 @@
 """Eclipse Paho's Python client, MQTT 3.1.1 and 5: paho_mqtt.py HOST PORT"""
 import queue
 import sys
+import time
 
 import paho.mqtt.client as mqtt
 from paho.mqtt.packettypes import PacketTypes
@@ -15,12 +16,13 @@ from checks import (ORDERED, QUIET_SECONDS, SIZES, WAIT_SECONDS, Checks, address
 class Connection:
     """One client whose answers and messages are waited for."""
 
-    def __init__(self, version, client_id, kept=False):
+    def __init__(self, version, client_id, kept=False, manual_ack=False):
         self.kept = kept  # its session outlives the connection
         self.messages = queue.Queue()
         self.connected, self.subscribed, self.unsubscribed, self.disconnected = (queue.Queue() for _ in range(4))
         options = {"clean_session": not kept} if version == mqtt.MQTTv311 else {}
-        self.client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, client_id=client_id, protocol=version, **options)
+        self.client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, client_id=client_id, protocol=version, manual_ack=manual_ack,
+                                  **options)
         self.client.max_inflight_messages_set(20)
         self.client.on_connect = lambda c, u, flags, code, p: self.connected.put((flags, code))
         self.client.on_message = lambda c, u, message: self.messages.put(message)
@@ -199,6 +201,45 @@ def run(version):
         same((message.topic, message.payload), (f"{base}/deep/will", b"gone"))
         if five:
             same(message.properties.UserProperty, [("left", "in a hurry")])
+
+    if five:
+        with check("retain handling, retain as published"):
+            publisher.client.publish(f"{base}/rh", "old", 1, retain=True).wait_for_publish(WAIT_SECONDS)
+            for handling, expected in (2, 0), (1, 0), (0, 1), (1, 0):
+                options = SubscribeOptions(qos=1, retainHandling=handling, retainAsPublished=True)
+                same(subscriber.subscribe(f"{base}/rh", options=options), [1])
+                for _ in range(expected):
+                    same(subscriber.next().retain, True)
+            publisher.client.publish(f"{base}/rh", "new", 1, retain=True).wait_for_publish(WAIT_SECONDS)
+            message = subscriber.next()
+            same((message.payload, message.retain), (b"new", True))
+            subscriber.nothing_more()
+
+    with check("$queue: kept and given back, by " + ("receipt" if five else "packet identifier")):
+        worker = Connection(version, f"{base}-worker", manual_ack=True)
+        worker.connect()
+        options = {}
+        if five:
+            options = {"properties": Properties(PacketTypes.SUBSCRIBE)}
+            options["properties"].UserProperty = [("show", "receipt"), ("lease", "1000")]
+        # The queue where topics without a route are; its new group begins now.
+        same(worker.subscribe(f"$share/py-{version}/$queue/mqtt", 1, **options), [1])
+        publisher.publish(f"{base}/job", "work", 1)
+        first = worker.next()
+        handle = dict(first.properties.UserProperty)["receipt"] if five else str(first.mid)
+        worker.publish("$queue/mqtt/$extend", f"{handle} 60000", 1)
+        if five:
+            time.sleep(1.3)  # its lease would have run out
+            same(worker.messages.empty(), True)
+        worker.publish("$queue/mqtt/$nack", handle, 1)
+        again = worker.next()
+        same((again.topic, again.payload, again.dup), ("$queue/mqtt", b"work", False))
+        if five:
+            same(dict(again.properties.UserProperty)["delivery-count"], "1")
+        for message in first, again:
+            worker.client.ack(message.mid, message.qos)
+        worker.nothing_more()
+        same(worker.disconnect().value, 0)
 
     with check("unsubscribe"):
         reasons = subscriber.unsubscribe([f"{base}/+/data", f"{base}/never"])

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 import java.util.ArrayList;
 import java.util.List;
+import java.util.Set;
 import java.util.concurrent.BlockingQueue;
 import java.util.concurrent.CompletableFuture;
+import java.util.concurrent.ConcurrentHashMap;
 import java.util.concurrent.LinkedBlockingQueue;
 import java.util.concurrent.TimeUnit;
 import java.util.function.Function;
@@ -40,6 +42,13 @@ public final class Five {
 
     abstract static class Client {
         final BlockingQueue<Delivery> deliveries = new LinkedBlockingQueue<>();
+
+        /** Bodies that are given back for 700 ms with their next PUBACK, of a library that setsReasons. */
+        final Set<String> givenBack = ConcurrentHashMap.newKeySet();
+
+        boolean setsReasons() {
+            return false;
+        }
 
         /** The highest QoS of which it hands refusals on, and whose answers wait for acknowledge. */
         abstract int qosMax();
@@ -226,6 +235,26 @@ public final class Five {
         client.disconnect();
     }
 
+    /** The queue where topics without a route are; its new group begins with the subscription. */
+    private void settled() throws Exception {
+        Client client = client("settled");
+        client.connect();
+        client.subscribe("$share/five/$queue/mqtt", 1);
+        client.givenBack.add("later");
+        for (String body : List.of("later", "done")) {
+            client.publish("jobs/x", body, 1).get(WAIT_SECONDS, TimeUnit.SECONDS);
+        }
+        long began = System.nanoTime();
+        for (String body : List.of("later", "done", "later")) {
+            Delivery delivery = next(client);
+            same(List.of(delivery.topic(), delivery.body()), List.of("$queue/mqtt", body));
+            delivery.acknowledge().run();
+        }
+        isTrue(System.nanoTime() - began >= 600_000_000L, "too early");
+        nothingMore(client);
+        client.disconnect();
+    }
+
     private int run() {
         check("an identifier from the gateway, and its keep alive", this::accepted);
         check("reason strings", this::reasons);
@@ -233,6 +262,9 @@ public final class Five {
         check("topic aliases, both ways", this::aliases);
         check("the receive maximum of the client", this::receiveMaximum);
         check("the receive maximum of the gateway, with " + MANY + " messages", this::receiveMaximumOfGateway);
+        if (client("unused").setsReasons()) {
+            check("$queue: given back for a while by PUBACK", this::settled);
+        }
         return failed;
     }
 

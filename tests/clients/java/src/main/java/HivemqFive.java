@@ -4,6 +4,9 @@ import com.hivemq.client.mqtt.MqttGlobalPublishFilter;
 import com.hivemq.client.mqtt.datatypes.MqttQos;
 import com.hivemq.client.mqtt.mqtt5.Mqtt5AsyncClient;
 import com.hivemq.client.mqtt.mqtt5.Mqtt5ClientBuilder;
+import com.hivemq.client.mqtt.mqtt5.Mqtt5ClientConfig;
+import com.hivemq.client.mqtt.mqtt5.datatypes.Mqtt5UserProperties;
+import com.hivemq.client.mqtt.mqtt5.datatypes.Mqtt5UserProperty;
 import com.hivemq.client.mqtt.mqtt5.exceptions.Mqtt5PubAckException;
 import com.hivemq.client.mqtt.mqtt5.exceptions.Mqtt5PubRecException;
 import com.hivemq.client.mqtt.mqtt5.message.connect.Mqtt5Connect;
@@ -12,6 +15,8 @@ import com.hivemq.client.mqtt.mqtt5.message.connect.Mqtt5ConnectRestrictions;
 import com.hivemq.client.mqtt.mqtt5.message.connect.Mqtt5ConnectRestrictionsBuilder;
 import com.hivemq.client.mqtt.mqtt5.message.connect.connack.Mqtt5ConnAck;
 import com.hivemq.client.mqtt.mqtt5.message.publish.Mqtt5Publish;
+import com.hivemq.client.mqtt.mqtt5.message.publish.puback.Mqtt5PubAckBuilder;
+import com.hivemq.client.mqtt.mqtt5.message.publish.puback.Mqtt5PubAckReasonCode;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.TimeUnit;
 
@@ -23,11 +28,24 @@ final class HivemqFive extends Five.Client {
     HivemqFive(Five.Options options) {
         this.options = options;
         Mqtt5ClientBuilder builder = MqttClient.builder().useMqttVersion5().serverHost(options.host()).serverPort(options.port());
+        builder = builder.advancedConfig().interceptors().incomingQos1Interceptor(this::answer).applyInterceptors().applyAdvancedConfig();
         client = (options.id().isEmpty() ? builder : builder.identifier(options.id())).buildAsync();
         client.publishes(MqttGlobalPublishFilter.ALL, publish -> deliveries.add(new Five.Delivery(
                 publish.getTopic().toString(), new String(publish.getPayloadAsBytes()),
                 publish.getUserProperties().asList().stream().findFirst().map(pair -> pair.getValue().toString()).orElse(null),
                 publish::acknowledge)), true);
+    }
+
+    private void answer(Mqtt5ClientConfig config, Mqtt5Publish publish, Mqtt5PubAckBuilder answer) {
+        if (givenBack.remove(new String(publish.getPayloadAsBytes()))) {
+            answer.reasonCode(Mqtt5PubAckReasonCode.UNSPECIFIED_ERROR)
+                    .userProperties(Mqtt5UserProperties.of(Mqtt5UserProperty.of("delay", "700")));
+        }
+    }
+
+    @Override
+    boolean setsReasons() {
+        return true;
     }
 
     private Mqtt5Connect connectPacket() {

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "adapters/amqp/connection.h"
+#include "adapters/amqp/unsettled.h"
 
 enum { IDLE_MS = 60000, END_MS = 5000, OUT_BYTES = 256 * 1024, PORT = 5672 };
 
@@ -15,6 +16,7 @@ static struct {
 
 void amqp_configure(const struct amqp_options *options)
 {
+    amqp_unsettled_forget();
     amqp_settings = *options;
     metrics.connections = metric_gauge("connections", "Open connections", "protocol=\"amqp\"");
     metrics.timeouts =
@@ -206,6 +208,9 @@ static void delivery_event(struct amqp_connection *connection, pn_delivery_t *de
     } else if (link == NULL || link->pn == NULL) {
         pn_delivery_settle(delivery);
     } else if (pn_link_is_receiver(pn)) {
+        link->resumed |= link->connection->frames.is_resumed;
+        if (pn_delivery_updated(delivery) && pn_delivery_settled(delivery))
+            amqp_target_settled(link, delivery);
         amqp_target_readable(link);
     } else if (pn_delivery_updated(delivery)) {
         amqp_source_updated(link, delivery);
@@ -448,13 +453,16 @@ size_t amqp_queued(const struct amqp_connection *connection)
 
 static size_t client_queued(struct client *client)
 {
-    return amqp_queued(amqp_connection_of(client));
+    const struct amqp_connection *connection = amqp_connection_of(client);
+    return connection->stream == NULL ? 0 : amqp_queued(connection);
 }
 
 static void client_resume(struct client *client)
 {
     struct amqp_connection *connection = amqp_connection_of(client);
     connection->paused = false;
+    if (connection->state == AMQP_DOWN)
+        return;
     amqp_links_hold(connection);
     list_each(at, &connection->links)
     {
@@ -495,11 +503,22 @@ static void redirect(struct amqp_connection *connection, const char *reference)
     amqp_end(connection, "amqp:connection:redirect", "this server ends, that one goes on");
 }
 
+/* Where it was not, its memory may go with this. */
+void amqp_linger_end(struct amqp_connection *connection)
+{
+    connection->lingering = 0;
+    client_close(&connection->client);
+    amqp_waiting_free(connection);
+    connection_release(connection);
+}
+
 static void client_end(struct client *client, enum status why)
 {
     struct amqp_connection *connection = amqp_connection_of(client);
     const char *reference = amqp_settings.server_reference;
-    if (why == STATUS_SHUTTING_DOWN && reference != NULL && connection->state == AMQP_UP)
+    if (connection->lingering > 0)
+        amqp_linger_end(connection);
+    else if (why == STATUS_SHUTTING_DOWN && reference != NULL && connection->state == AMQP_UP)
         redirect(connection, reference);
     else
         amqp_end(connection, amqp_condition_of(why), status_text(why));
@@ -559,8 +578,14 @@ static void session_close(void *context)
     loop_task_cancel(amqp_loop(connection), &connection->flush);
     amqp_links_close(connection);
     amqp_subscribers_end(connection, NULL);
-    client_close(&connection->client);
-    amqp_waiting_free(connection);
+    connection->lingering = amqp_waiting_resumable(connection);
+    if (connection->lingering > 0) {
+        client_set_peer(&connection->client, NULL);
+        connection_hold(connection);
+    } else {
+        client_close(&connection->client);
+        amqp_waiting_free(connection);
+    }
     pn_connection_driver_destroy(&connection->driver);
     amqp_frames_deinit(&connection->frames);
     amqp_exchange_free(connection);

@@ -98,8 +98,11 @@ struct amqp_link {
     char *topic;    /* TO_TOPIC, FROM_TOPIC: name, filter */
     bool settles;   /* deliveries leave settled */
     /* Targets */
-    struct buf partial; /* a delivery that has not come whole */
-    uint32_t owed;      /* credit that the sender may have back */
+    struct buf partial;  /* a delivery that has not come whole */
+    uint32_t owed;       /* credit that the sender may have back */
+    bool settles_second; /* when the sender has: a delivery is unsettled until then */
+    bool resumed;        /* the delivery that comes is one of a link before */
+    struct amqp_resumption *resumption; /* NULL: it cannot be resumed */
     /* Sources */
     struct consumer *consumer;
     struct follower *follower;
@@ -154,7 +157,8 @@ struct amqp_waiting {
     pn_delivery_t *delivery;
 };
 
-struct amqp_login; /* sasl.c */
+struct amqp_resumption; /* resume.c */
+struct amqp_login;      /* sasl.c */
 struct amqp_exchange;
 
 struct amqp_connection {
@@ -177,6 +181,7 @@ struct amqp_connection {
     struct loop_task flush;
     struct loop_timer timer;
     struct list links, subscribers, transactions;
+    uint32_t lingering;      /* the stream has gone, and so many answers still matter */
     uint32_t session_count;  /* also what has ended, until that is said */
     uint32_t sessions_ended; /* of these */
     uint32_t link_count, subscriber_count;
@@ -259,6 +264,35 @@ void amqp_queue_make(struct amqp_link *link, struct span name);
 void amqp_answered(struct client *client, uint64_t token, enum status status, uint64_t partition,
                    uint64_t offset);
 void amqp_waiting_free(struct amqp_connection *connection);
+/* How many wait on links that may be resumed. */
+uint32_t amqp_waiting_resumable(const struct amqp_connection *connection);
+/* The sender has settled a delivery after its outcome. */
+void amqp_target_settled(struct amqp_link *link, pn_delivery_t *delivery);
+
+/* resume.c: links to targets that may be resumed; what is not one is fine with all of these. */
+/* attach: as it came, from its descriptor on. */
+void amqp_resumption_read(struct amqp_link *link, struct span attach);
+/* False: the attach is answered later, or is refused. */
+bool amqp_resumption_is_ready(struct amqp_link *link);
+/* Opens Proton's link, and says with it what Proton does not. */
+void amqp_attach_answer(struct amqp_link *link);
+/* Ends Proton's link as its detach asked for, and keeps what is unsettled unsettled. */
+void amqp_detach_answer(struct amqp_connection *connection, pn_link_t *pn);
+enum amqp_come {
+    AMQP_COME_NEW,
+    AMQP_COME_AGAIN,   /* it has this outcome */
+    AMQP_COME_IGNORED, /* it is said to come again, and has not been here */
+    AMQP_COME_REFUSED  /* with its link */
+};
+enum amqp_come amqp_resumption_came(struct amqp_link *link, pn_delivery_t *delivery,
+                                    struct span payload, enum status *outcome);
+/* On its way: an answer comes. False: refused with its link. */
+bool amqp_resumption_sent(struct amqp_link *link, pn_delivery_t *delivery, struct span payload);
+void amqp_resumption_answered(struct amqp_link *link, enum status status); /* the oldest */
+/* By its sender, or what has that tag is remembered in no way. */
+void amqp_resumption_settled(struct amqp_link *link, pn_delivery_t *delivery);
+void amqp_resumption_leave(struct amqp_link *link);
+void amqp_resumption_free(struct amqp_link *link);
 
 /* source.c */
 void amqp_source_open(struct amqp_link *link, const struct amqp_address *address);
@@ -349,7 +383,9 @@ void amqp_subscriber_refuse(struct amqp_subscriber *subscriber, const char *cond
                             const char *text, enum status status);
 void amqp_subscriber_free(struct amqp_subscriber *subscriber);
 
-/* connection.c: bytes that wait, of all of the connection. */
+/* connection.c: what came on links that may be resumed has been answered, or never will be. */
+void amqp_linger_end(struct amqp_connection *connection);
+/* Bytes that wait, of all of the connection. */
 size_t amqp_queued(const struct amqp_connection *connection);
 
 #endif

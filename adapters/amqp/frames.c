@@ -12,6 +12,7 @@ enum {
     SMALL_ULONG = 0x53,
     NO_ULONG = 0x44,
     SMALL_SYMBOL = 0xa3,
+    TRANSFER_RESUME = 8, /* field of transfer */
     PROTOCOL_SASL = 3,
     PROTOCOL_AMQP = 0
 };
@@ -77,6 +78,23 @@ static uint32_t descriptor_bytes(struct amqp_frames *frames, uint8_t type)
     }
 }
 
+/* Is the list, as far as it is there, that of a TRANSFER that is resumed? 0: not enough of it is
+ * there. */
+static uint32_t look_for_resume(struct amqp_frames *frames, uint32_t size, struct span list,
+                                bool whole)
+{
+    struct reader at = reader_of(list);
+    struct amqp_value value, field;
+    bool read = amqp_value_read(&at, &value);
+    if (!read && !whole)
+        return 0;
+    at = reader_of(value.bytes);
+    for (uint32_t i = 0; read && i <= TRANSFER_RESUME; i++)
+        read = i < value.count && amqp_value_read(&at, &field);
+    frames->is_resumed = read && field.type == AMQP_BOOLEAN && field.number != 0;
+    return size;
+}
+
 /* A frame's size when its body, as far as there, begins with a performative; 0: it does not, or
  * there is not enough of it yet. */
 static uint32_t look_inside(struct amqp_frames *frames, uint32_t size, struct span body, bool whole)
@@ -95,6 +113,8 @@ static uint32_t look_inside(struct amqp_frames *frames, uint32_t size, struct sp
         return is(frames, AMQP_UNKNOWN);
     if (!is_list(body.data[bytes]))
         return is(frames, AMQP_UNREADABLE);
+    if (frames->looks && code == AMQP_TRANSFER)
+        return look_for_resume(frames, size, span_from(body, bytes), whole);
     frames->is_attach = code == AMQP_ATTACH;
     return size;
 }
@@ -133,7 +153,7 @@ static uint32_t glance(const struct amqp_frames *frames, struct span bytes)
     uint32_t size = load_u32(at);
     bool plain = at[4] == 2 && at[5] == 0 && at[8] == 0 && at[9] == SMALL_ULONG &&
                  at[10] >= AMQP_OPEN && at[10] <= AMQP_CLOSE && at[10] != AMQP_ATTACH &&
-                 is_list(at[11]);
+                 is_list(at[11]) && !(frames->looks && at[10] == AMQP_TRANSFER);
     return plain && size >= PLAIN_BYTES && size <= frames->size_max ? size : 0;
 }
 
@@ -145,7 +165,7 @@ static bool take(struct amqp_frames *frames, struct span bytes)
     frames->left -= (uint32_t)bytes.size;
     if (frames->left > 0)
         return false;
-    bool alone = frames->is_attach || frames->phase == AMQP_PHASE_SASL;
+    bool alone = frames->is_attach || frames->is_resumed || frames->phase == AMQP_PHASE_SASL;
     frames->is_attach = false;
     return alone;
 }
@@ -156,6 +176,8 @@ size_t amqp_frames_pass(struct amqp_frames *frames, struct span bytes)
     bool alone = false;
     if (frames->phase == AMQP_PHASE_OTHER)
         return bytes.size;
+    if (frames->left == 0)
+        frames->is_resumed = false;
     while (at < bytes.size && frames->verdict == AMQP_GOOD && !alone) {
         struct span next = span_from(bytes, at);
         if (frames->left == 0) {
@@ -164,6 +186,11 @@ size_t amqp_frames_pass(struct amqp_frames *frames, struct span bytes)
                 frames->left = look(frames, next);
             if (frames->left == 0 || frames->phase == AMQP_PHASE_OTHER)
                 break;
+            if (frames->is_resumed && at > 0) { /* what is before it is dealt with first */
+                frames->left = 0;
+                frames->is_resumed = false;
+                break;
+            }
             if (frames->is_attach) { /* what is before the descriptor says nothing */
                 size_t offset = 4 * (size_t)next.data[4];
                 buf_clear(&frames->attach);

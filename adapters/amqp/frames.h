@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Incoming frames (part 2, 2.3; of SASL part 5, 5.3.1), looked at on their way to Proton: whether
  * they are frames, and of a kind there is. It would wait for ever behind one that it cannot read,
- * and say nothing. Of ATTACH, which says more than it passes on, the whole frame is kept.
+ * and say nothing. Of ATTACH, which says more than it passes on, the whole frame is kept; of
+ * TRANSFER it does not say that a delivery is resumed.
  *
  *   HEADER --AMQP 0--> FRAMES
  *          --AMQP 3--> SASL --"AMQP" where a frame would begin--> HEADER
@@ -16,6 +17,8 @@
 enum amqp_performative {
     AMQP_OPEN = 0x10,
     AMQP_ATTACH = 0x12,
+    AMQP_TRANSFER = 0x14,
+    AMQP_DISPOSITION = 0x15,
     AMQP_CLOSE = 0x18,
     AMQP_SASL_INIT = 0x41,
     AMQP_SASL_RESPONSE = 0x43
@@ -35,6 +38,8 @@ struct amqp_frames {
     uint32_t size_max;
     uint32_t left;     /* bytes of a frame that have not come */
     bool is_attach;    /* it is one */
+    bool looks;        /* for transfers that are resumed, as somebody may: set by the caller */
+    bool is_resumed;   /* what was passed on last is such a one, alone */
     struct buf attach; /* the last ATTACH, or what has come of it, from its descriptor on */
 };
 
@@ -43,8 +48,10 @@ void amqp_frames_init(struct amqp_frames *frames, uint32_t size_max);
 void amqp_frames_deinit(struct amqp_frames *frames);
 
 /* How many bytes may be passed on: up to the end of what has to be dealt with before the next
- * frame (ATTACH, all of SASL), to where a frame begins that is none (verdict), or whose
- * header and descriptor have not come whole: what is behind is to be shown again with more. */
+ * frame (ATTACH, all of SASL), to where a frame begins that is none (verdict), that has to be dealt
+ * with by itself (a TRANSFER that is resumed), or whose header and descriptor (of a TRANSFER that
+ * may be resumed: all but the payload) have not come whole: what is behind is to be shown again
+ * with more. */
 size_t amqp_frames_pass(struct amqp_frames *frames, struct span bytes);
 
 #endif

@@ -15,6 +15,7 @@ void amqp_link_unref(struct amqp_link *link)
         return;
     CHECK(link->pn == NULL && link->consumer == NULL && link->subscriber == NULL);
     link_remove(&link->of_connection);
+    amqp_resumption_free(link);
     buf_deinit(&link->partial);
     amqp_filter_deinit(&link->filter);
     heap_free(link->group);
@@ -116,6 +117,8 @@ static void copy_ends(pn_link_t *pn)
 {
     pn_terminus_copy(pn_link_source(pn), pn_link_remote_source(pn));
     pn_terminus_copy(pn_link_target(pn), pn_link_remote_target(pn));
+    if (pn_link_is_receiver(pn)) /* nothing of a target outlives the process (part 3, 3.5.4) */
+        pn_terminus_set_durability(pn_link_target(pn), PN_NONDURABLE);
     pn_link_set_snd_settle_mode(pn, pn_link_remote_snd_settle_mode(pn));
     pn_link_set_rcv_settle_mode(pn, pn_link_remote_rcv_settle_mode(pn));
     pn_link_set_max_message_size(pn, LIMIT_RECORD_BYTES);
@@ -123,7 +126,9 @@ static void copy_ends(pn_link_t *pn)
 
 void amqp_link_accept(struct amqp_link *link)
 {
-    pn_link_open(link->pn);
+    if (!amqp_resumption_is_ready(link))
+        return;
+    amqp_attach_answer(link);
     if (pn_link_is_receiver(link->pn))
         pn_link_flow(link->pn, AMQP_CREDIT);
     amqp_wake(link->connection);
@@ -276,6 +281,8 @@ void amqp_link_opened(struct amqp_connection *connection, pn_link_t *pn)
     /* What comes behind an attach is looked at when the attach has been dealt with. */
     link->unnamed = amqp_default_read(buf_span(&connection->frames.attach));
     copy_ends(pn);
+    if (pn_link_is_receiver(pn))
+        amqp_resumption_read(link, buf_span(&connection->frames.attach));
     if (connection->link_count > LINKS_MAX)
         amqp_link_refuse_status(link, STATUS_OVER_QUOTA);
     else
@@ -284,11 +291,12 @@ void amqp_link_opened(struct amqp_connection *connection, pn_link_t *pn)
 
 static void answer_end(struct amqp_connection *connection, pn_link_t *pn, bool for_good)
 {
-    if (for_good)
+    if (for_good) {
         pn_link_close(pn);
-    else
-        pn_link_detach(pn);
-    pn_link_free(pn);
+        pn_link_free(pn);
+    } else {
+        amqp_detach_answer(connection, pn);
+    }
     connection->link_count--;
     amqp_wake(connection);
 }

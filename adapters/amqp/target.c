@@ -40,6 +40,16 @@ void amqp_waiting_free(struct amqp_connection *connection)
     connection->waiting_count = connection->waiting_capacity = 0;
 }
 
+uint32_t amqp_waiting_resumable(const struct amqp_connection *connection)
+{
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < connection->waiting_count; i++) {
+        uint32_t at = (connection->waiting_first + i) % connection->waiting_capacity;
+        count += connection->waiting[at].link->resumption != NULL;
+    }
+    return count;
+}
+
 /* Half of the credit at once: a flow for each message would be dear. */
 static void give_back(struct amqp_link *link)
 {
@@ -47,6 +57,13 @@ static void give_back(struct amqp_link *link)
         return;
     pn_link_flow(link->pn, (int)link->owed);
     link->owed = 0;
+}
+
+static void let_go(struct amqp_link *link, pn_delivery_t *delivery)
+{
+    pn_delivery_settle(delivery);
+    give_back(link);
+    amqp_wake(link->connection);
 }
 
 static void settle(struct amqp_link *link, pn_delivery_t *delivery, enum status status,
@@ -63,10 +80,20 @@ static void settle(struct amqp_link *link, pn_delivery_t *delivery, enum status 
             pn_condition_set_description(condition, text);
             pn_delivery_update(delivery, PN_REJECTED);
         }
+        if (link->settles_second) { /* amqp_target_settled() comes */
+            amqp_wake(link->connection);
+            return;
+        }
     }
-    pn_delivery_settle(delivery);
-    give_back(link);
-    amqp_wake(link->connection);
+    let_go(link, delivery);
+}
+
+void amqp_target_settled(struct amqp_link *link, pn_delivery_t *delivery)
+{
+    if (pn_delivery_local_state(delivery) == 0)
+        return; /* it waits for its answer, or has not been looked at */
+    amqp_resumption_settled(link, delivery);
+    let_go(link, delivery);
 }
 
 void amqp_answered(struct client *client, uint64_t token, enum status status, uint64_t partition,
@@ -80,13 +107,18 @@ void amqp_answered(struct client *client, uint64_t token, enum status status, ui
     connection->waiting_first = (connection->waiting_first + 1) % connection->waiting_capacity;
     connection->waiting_count--;
     connection->answered++;
+    amqp_resumption_answered(waiting.link, status);
     /* After a failed sync nobody knows whether the next start will find the message: it is neither
      * accepted nor rejected, and its connection ends. */
     if (status == STATUS_STORAGE_FAILED)
         amqp_end(connection, amqp_condition_of(status), status_text(status));
     else if (waiting.link->pn != NULL)
         settle(waiting.link, waiting.delivery, status, status_text(status));
+    bool is_last = connection->lingering > 0 && waiting.link->resumption != NULL &&
+                   --connection->lingering == 0;
     amqp_link_unref(waiting.link);
+    if (is_last)
+        amqp_linger_end(connection);
 }
 
 /* ------------------------------------------------ one message */
@@ -148,13 +180,11 @@ static void publish_within(struct amqp_link *link, pn_delivery_t *delivery, stru
         amqp_transaction_fail(link, delivery, status);
     }
     arena_deinit(&arena);
-    if (status != STATUS_OK) {
+    amqp_resumption_settled(link, delivery); /* it ends with its transaction */
+    if (status != STATUS_OK)
         settle(link, delivery, status, err.text);
-        return;
-    }
-    pn_delivery_settle(delivery);
-    give_back(link);
-    amqp_wake(link->connection);
+    else
+        let_go(link, delivery);
 }
 
 static void publish_message(struct amqp_link *link, pn_delivery_t *delivery, struct span bytes)
@@ -171,6 +201,12 @@ static void publish_message(struct amqp_link *link, pn_delivery_t *delivery, str
     enum status status = read_message(link, &arena, bytes, &publish, &err);
     if (status != STATUS_OK)
         amqp_count_refusal(status);
+    if (settled || status != STATUS_OK) {
+        amqp_resumption_settled(link, delivery);
+    } else if (!amqp_resumption_sent(link, delivery, bytes)) {
+        arena_deinit(&arena);
+        return;
+    }
     if (status == STATUS_OK && !settled) {
         publish.token = connection->answered + connection->waiting_count;
         waiting_push(connection, (struct amqp_waiting){.link = link, .delivery = delivery});
@@ -196,8 +232,31 @@ static void take_request(struct amqp_link *link, pn_delivery_t *delivery, struct
     settle(link, delivery, status, err.text);
 }
 
+/* It is one of a link before; true: there is no more to do. */
+static bool has_come(struct amqp_link *link, pn_delivery_t *delivery, struct span bytes)
+{
+    enum status outcome = STATUS_OK;
+    switch (amqp_resumption_came(link, delivery, bytes, &outcome)) {
+    case AMQP_COME_NEW:
+        return false;
+    case AMQP_COME_AGAIN:
+        settle(link, delivery, outcome, status_text(outcome));
+        break;
+    case AMQP_COME_IGNORED: /* whoever waits for it sends it as a delivery of its own */
+        if (!pn_delivery_settled(delivery))
+            pn_delivery_update(delivery, PN_RELEASED);
+        let_go(link, delivery);
+        break;
+    case AMQP_COME_REFUSED:
+        break;
+    }
+    return true;
+}
+
 static void take_message(struct amqp_link *link, pn_delivery_t *delivery, struct span bytes)
 {
+    if (has_come(link, delivery, bytes))
+        return;
     if (link->kind == AMQP_TO_COORDINATOR)
         amqp_coordinate(link, delivery, bytes);
     else if (link->kind == AMQP_TO_MANAGEMENT)
@@ -262,6 +321,8 @@ static void take_all(struct amqp_link *link)
     while (link->pn != NULL && (delivery = pn_link_current(link->pn)) != NULL) {
         if (pn_delivery_aborted(delivery)) {
             partial_drop(link);
+            link->resumed = false;
+            amqp_resumption_settled(link, delivery);
             pn_link_advance(link->pn);
             pn_delivery_settle(delivery);
             give_back(link);
@@ -394,6 +455,7 @@ void amqp_target_open(struct amqp_link *link, const struct amqp_address *address
 
 void amqp_target_close(struct amqp_link *link)
 {
+    amqp_resumption_leave(link);
     if (link->kind == AMQP_TO_COORDINATOR)
         amqp_coordinator_close(link);
     partial_drop(link);

@@ -61,6 +61,11 @@
 #define LIMIT_TRANSACTION_PARTS 10000u     /* messages and settlements of one */
 #define LIMIT_TRANSACTION_MS    300000u    /* from its beginning to its commit */
 #define LIMIT_LOOK_AHEAD        65536u     /* skipped records of one fifo group and partition */
+#define LIMIT_RESUME_LINKS      10000u  /* AMQP links that senders may resume; half of one user */
+#define LIMIT_RESUME_TAGS       200000u /* deliveries remembered for them; half of one user */
+#define LIMIT_RESUME_LINK_TAGS  2000u   /* of these of one link */
+#define LIMIT_RESUME_NAME       2048u   /* bytes of container id and link name */
+#define LIMIT_RESUME_MS         600000u /* from the end of such a link on */
 #define LIMIT_HTTP_BODY         (12u * 1024 * 1024)
 #define LIMIT_FOLLOWERS         100u                /* per client */
 #define LIMIT_FOLLOW_PARTITIONS 1024u               /* of one follower */

@@ -47,8 +47,39 @@ def encode(value):
         return b"\xb0" + struct.pack(">I", len(value)) + value
     if isinstance(value, Described):
         return b"\x00\x53" + bytes([value.code]) + encode(value.value)
+    if isinstance(value, dict):
+        items = b"".join(encode(key) + encode(item) for key, item in value.items())
+        return b"\xd1" + struct.pack(">II", len(items) + 4, 2 * len(value)) + items
     items = b"".join(encode(item) for item in value)
     return b"\xd0" + struct.pack(">II", len(items) + 4, len(value)) + items
+
+
+def decode(data, at=0):
+    """A value and where it ends; numbers as int, lists as list, maps as dict, described ones as Described."""
+    code = data[at]
+    at += 1
+    if code == 0x00:
+        descriptor, at = decode(data, at)
+        value, at = decode(data, at)
+        return Described(descriptor, value), at
+    if code in (0x40, 0x41, 0x42, 0x43, 0x44, 0x45):
+        return {0x40: None, 0x41: True, 0x42: False, 0x43: 0, 0x44: 0, 0x45: []}[code], at
+    if code >> 4 in (5, 6, 7, 8, 9):
+        width = 1 << ((code >> 4) - 5)
+        return int.from_bytes(data[at:at + width], "big"), at + width
+    width = 1 if code >> 4 in (0xa, 0xc, 0xe) else 4
+    size = int.from_bytes(data[at:at + width], "big")
+    at += width
+    content, at = data[at:at + size], at + size
+    if code >> 4 in (0xa, 0xb):
+        return (content if code & 0xf == 0 else content.decode()), at
+    count, inner, items = int.from_bytes(content[:width], "big"), width, []
+    if code >> 4 in (0xe, 0xf):
+        return content, at  # arrays are not looked into
+    for _ in range(count):
+        item, inner = decode(content, inner)
+        items.append(item)
+    return (items if code & 0xf == 0 else dict(zip(items[::2], items[1::2]))), at
 
 
 def frame(code, fields, payload=b"", channel=0, kind=0):

@@ -21,6 +21,7 @@
 #include "tests/sim/moment.h"
 #include "tests/sim/mqtt_peer.h"
 #include "tests/sim/repeat_peer.h"
+#include "tests/sim/resume_peer.h"
 #include "tests/sim/retained_peer.h"
 #include "tests/sim/session_peer.h"
 #include "tests/sim/share_peer.h"
@@ -88,6 +89,7 @@ static void boot(void)
     struct err err = {.text = ""};
     sim_disk_use(disk);
     sim_storage_ops.open(&storage_options, &storage, &err);
+    amqp_configure(&(struct amqp_options){0}); /* forgets what the last gateway had in memory */
     gateway.workers = 1 + (unsigned)sim_below(WORKERS_MAX);
     for (unsigned i = 0; i < gateway.workers; i++)
         gateway.loops[i] = loop_new();
@@ -227,6 +229,8 @@ static void other_final(uint64_t partition, uint64_t offset, struct span payload
         will_final(payload);
     else if (payload.size > 0 && payload.data[0] == 'd')
         due_final(payload);
+    else if (payload.size > 0 && payload.data[0] == 's')
+        resumed_final(payload);
 }
 
 static bool is_read(void *context)
@@ -378,6 +382,7 @@ static void run(uint64_t seed)
     will_watch(dial);
     retained_peers_begin(dial);
     due_peers_begin(dial);
+    resume_peers_begin(dial_amqp);
     start_consumers();
     repeat_start(any_worker);
     admin_move_topics(any_worker());
@@ -400,6 +405,7 @@ static void run(uint64_t seed)
         will_peer_calm(will_peers[i]);
     retained_peers_calm();
     due_peers_calm();
+    resume_peers_calm();
     for (unsigned i = 0; i < WS_PEERS; i++)
         ws_peer_calm(ws_peers[i]);
     if (!sim_run(all_published, NULL, 10 * MINUTE_MS))
@@ -422,6 +428,7 @@ static void run(uint64_t seed)
     read_all(OTHER_QUEUE, other_final);
     wills_check_final();
     due_check_final();
+    resume_peers_check();
     read_all(WORK_QUEUE, work_final);
     read_all(MORE_QUEUE, work_final);
     read_all(DEAL_QUEUE, work_final);
@@ -451,11 +458,10 @@ int main(int argc, char **argv)
     uint64_t count = argc > 2 ? strtoull(argv[2], NULL, 10) : 200;
     /* Refusing writes after a failed sync is expected here, and would fill the screen. */
     trace_set_level(argc > 3 ? TRACE_DEBUG : (enum trace_level)(TRACE_ERROR + 1));
-    amqp_configure(&(struct amqp_options){0});
     mqtt_configure(&(struct mqtt_options){.topic_alias_max = 10});
     uint64_t records = 0, acknowledged = 0, dead = 0, shared = 0, kept = 0, again = 0, work = 0,
              deals = 0, linked = 0, linked_again = 0, linked_deals = 0, attached = 0, wills = 0,
-             retained = 0, expired = 0;
+             retained = 0, expired = 0, resumed = 0;
     for (uint64_t i = 0; i < count; i++) {
         run(first + i);
         records += history_final_count();
@@ -470,6 +476,7 @@ int main(int argc, char **argv)
         wills += wills_count();
         retained += retained_count();
         expired += due_count();
+        resumed += resumed_count();
         again += kept_again_count();
         work += work_count();
         deals += deals_count();
@@ -482,6 +489,7 @@ int main(int argc, char **argv)
            "%llu over AMQP to links that attached %llu times, %llu of them again and %llu ended in "
            "transactions, "
            "%llu wills, %llu shown as retained, %llu expired, "
+           "%llu sent again on links that were resumed, "
            "%llu done over AMQP and WebSocket, %llu transactions, %u crashes between two packets "
            "of %u of %u kinds, nothing wrong\n",
            (unsigned long long)count, (unsigned long long)first, (unsigned long long)records,
@@ -490,8 +498,8 @@ int main(int argc, char **argv)
            (unsigned long long)admin_moves(), (unsigned long long)linked,
            (unsigned long long)attached, (unsigned long long)linked_again,
            (unsigned long long)linked_deals, (unsigned long long)wills,
-           (unsigned long long)retained, (unsigned long long)expired, (unsigned long long)work,
-           (unsigned long long)deals, between, kinds, MOMENTS - 1);
+           (unsigned long long)retained, (unsigned long long)expired, (unsigned long long)resumed,
+           (unsigned long long)work, (unsigned long long)deals, between, kinds, MOMENTS - 1);
     printf("%llu passed, 0 failed\n", (unsigned long long)count);
     return 0;
 }

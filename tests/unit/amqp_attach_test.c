@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The handle of an ATTACH and the default outcome of its source, and what is none. */
+/* What an ATTACH says that Proton does not pass on, and an answer that says it. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -106,12 +106,99 @@ static void test_modified(void **state)
     assert_int_equal(said.delay_ms, 0);
 }
 
+static void test_a_default_outcome_is_written_as_it_is_read(void **state)
+{
+    (void)state;
+    struct amqp_default outcomes[] = {
+        {.outcome = AMQP_OUTCOME_ACCEPTED},
+        {.outcome = AMQP_OUTCOME_REJECTED},
+        {.outcome = AMQP_OUTCOME_RELEASED},
+        {.outcome = AMQP_OUTCOME_MODIFIED},
+        {.outcome = AMQP_OUTCOME_MODIFIED, .failed = true, .delay_ms = LIMIT_DELAY_MS},
+        {.outcome = AMQP_OUTCOME_MODIFIED, .undeliverable = true, .delay_ms = 1},
+    };
+    for (size_t i = 0; i < sizeof outcomes / sizeof *outcomes; i++) {
+        uint8_t bytes[AMQP_DEFAULT_MAX];
+        struct amqp_writer writer = {.at = bytes};
+        amqp_default_write(&writer, &outcomes[i]);
+        size_t size = (size_t)(writer.at - bytes);
+        assert_true(size <= sizeof bytes);
+        struct amqp_default said = of(span_of(bytes, size));
+        assert_int_equal(said.outcome, outcomes[i].outcome);
+        assert_int_equal(said.failed, outcomes[i].failed);
+        assert_int_equal(said.undeliverable, outcomes[i].undeliverable);
+        assert_int_equal(said.delay_ms, outcomes[i].delay_ms);
+    }
+}
+
+/* An attach: name, handle, role, two modes, source, target, and those two. */
+#define ATTACH_BODY(size, ...)                                                                     \
+    0, 0x53, 0x12, 0xc0, size, 9, 0xa1, 1, 'l', 0x43, 0x41, 0x40, 0x40, 0, 0x53, 0x28, 0x45, 0,    \
+        0x53, 0x29, 0x45, __VA_ARGS__
+
+static void test_what_is_unsettled(void **state)
+{
+    (void)state;
+    struct span tag;
+    struct amqp_unsettled_map map =
+        amqp_unsettled_read(BYTES(ATTACH_BODY(34, 0xc1, 15, 6, 0xa0, 1, 'a', 0x40, 0xa1, 1, 'x',
+                                              0x40, 0xa0, 0, 0, 0x53, 0x24, 0x45, 0x41)));
+    assert_true(map.is_there && map.incomplete);
+    assert_true(amqp_unsettled_next(&map, &tag) && span_is(tag, "a"));
+    assert_true(amqp_unsettled_next(&map, &tag) && tag.size == 0); /* "x" is no tag */
+    assert_false(amqp_unsettled_next(&map, &tag));
+    assert_false(amqp_unsettled_next(&map, &tag));
+    map = amqp_unsettled_read(BYTES(ATTACH_BODY(20, 0xc1, 1, 0, 0x42)));
+    assert_true(map.is_there && !map.incomplete && !amqp_unsettled_next(&map, &tag));
+    map = amqp_unsettled_read(BYTES(ATTACH_BODY(18, 0x40, 0x41)));
+    assert_false(map.is_there || map.incomplete);
+    map = amqp_unsettled_read(BYTES(0, 0x53, 0x12, 0x45));
+    assert_false(map.is_there || amqp_unsettled_next(&map, &tag));
+    /* its items do not fill it */
+    map = amqp_unsettled_read(BYTES(ATTACH_BODY(24, 0xc1, 5, 2, 0xa0, 9, 'a', 0x40, 0x42)));
+    assert_true(map.is_there && !amqp_unsettled_next(&map, &tag));
+}
+
+static void test_an_answer_is_written_anew(void **state)
+{
+    (void)state;
+    struct buf to;
+    buf_init(&to, 4096);
+    struct span plain = BYTES(0, 0, 0, 29, 2, 0, 0, 3, 0, 0x53, 0x12, 0xc0, 16, 7, 0xa1, 1, 'l',
+                              0x43, 0x41, 0x40, 0x40, 0, 0x53, 0x28, 0x45, 0, 0x53, 0x29, 0x45);
+    struct amqp_attach_more more = {.unsettled = BYTES(0xc1, 5, 2, 0xa0, 1, 'a', 0x40)};
+    struct span want =
+        BYTES(0, 0, 0, 36, 2, 0, 0, 3, 0, 0x53, 0x12, 0xc0, 23, 8, 0xa1, 1, 'l', 0x43, 0x41, 0x40,
+              0x40, 0, 0x53, 0x28, 0x45, 0, 0x53, 0x29, 0x45, 0xc1, 5, 2, 0xa0, 1, 'a', 0x40);
+    assert_true(amqp_attach_rewrite(plain, &more, 36, &to));
+    assert_true(span_equal(buf_span(&to), want));
+    assert_false(amqp_attach_rewrite(plain, &more, 35, &to));
+    assert_int_equal(to.size, 36);
+    more.incomplete = true;
+    more.default_outcome = BYTES(0, 0x53, 0x24, 0x45);
+    assert_true(amqp_attach_rewrite(plain, &more, 512, &to));
+    want =
+        BYTES(0, 0, 0, 51, 2, 0, 0, 3, 0, 0x53, 0x12, 0xc0, 38, 9, 0xa1, 1, 'l', 0x43, 0x41, 0x40,
+              0x40, 0, 0x53, 0x28, 0xc0, 13, 9, 0x40, 0x40, 0x40, 0x40, 0x40, 0x40, 0x40, 0x40, 0,
+              0x53, 0x24, 0x45, 0, 0x53, 0x29, 0x45, 0xc1, 5, 2, 0xa0, 1, 'a', 0x40, 0x41);
+    assert_true(span_equal(span_from(buf_span(&to), 36), want));
+    for (size_t size = 0; size < plain.size; size++)
+        assert_false(amqp_attach_rewrite(span_of(plain.data, size), &more, 512, &to));
+    assert_false(
+        amqp_attach_rewrite(BYTES(0, 0, 0, 12, 2, 0, 0, 0, 0, 0x53, 0x14, 0x45), &more, 512, &to));
+    assert_int_equal(to.size, 36 + 51);
+    buf_deinit(&to);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_handle),
         cmocka_unit_test(test_outcomes),
         cmocka_unit_test(test_modified),
+        cmocka_unit_test(test_a_default_outcome_is_written_as_it_is_read),
+        cmocka_unit_test(test_what_is_unsettled),
+        cmocka_unit_test(test_an_answer_is_written_anew),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

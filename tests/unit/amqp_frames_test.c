@@ -144,6 +144,51 @@ static void test_attach_is_kept(void **state)
     amqp_frames_deinit(&frames);
 }
 
+/* Alone, and marked as long as it is what was passed on last; only where somebody looks. */
+static void test_a_resumed_transfer_is_shown_by_itself(void **state)
+{
+    (void)state;
+#define FIELDS(resume) 0x43, 0x43, 0xa0, 1, 't', 0x43, 0x42, 0x42, 0x40, 0x40, resume
+    struct span bytes = BYTES(HEADER, FRAME(0x10), FRAME(0x14), 0, 0, 0, 25, 2, 0, 0, 0, 0, 0x53,
+                              0x14, 0xc0, 12, 9, FIELDS(0x41), 0, 0, 0, 25, 2, 0, 0, 0, 0, 0x53,
+                              0x14, 0xc0, 12, 9, FIELDS(0x42), FRAME(0x15));
+    enum { BEFORE = 32, RESUMED = 25, BEHIND = 37 };
+    for (size_t piece = 1; piece <= bytes.size; piece++) {
+        struct amqp_frames frames;
+        amqp_frames_init(&frames, FRAME_MAX);
+        frames.looks = true;
+        size_t at = 0, shown = 0, resumed = 0, ends = 0;
+        while (at < bytes.size) {
+            shown = bytes.size - shown < piece ? bytes.size : shown + piece;
+            size_t passed;
+            while ((passed = amqp_frames_pass(&frames, span_of(bytes.data + at, shown - at))) > 0) {
+                at += passed;
+                resumed += frames.is_resumed ? passed : 0;
+                ends += frames.is_resumed && frames.left == 0;
+                assert_true(!frames.is_resumed || (at > BEFORE && at <= BEFORE + RESUMED));
+                if (at == shown)
+                    break;
+            }
+        }
+        assert_int_equal(frames.verdict, AMQP_GOOD);
+        assert_int_equal(resumed, RESUMED);
+        assert_int_equal(ends, 1);
+        amqp_frames_deinit(&frames);
+    }
+    struct amqp_frames frames;
+    amqp_frames_init(&frames, FRAME_MAX);
+    assert_int_equal(amqp_frames_pass(&frames, bytes), bytes.size); /* nobody looks */
+    assert_false(frames.is_resumed);
+    amqp_frames_deinit(&frames);
+    /* What cannot be read is Proton's to refuse. */
+    amqp_frames_init(&frames, FRAME_MAX);
+    frames.looks = true;
+    bytes = BYTES(HEADER, 0, 0, 0, 14, 2, 0, 0, 0, 0, 0x53, 0x14, 0xc0, 9, 9, FRAME(0x15));
+    assert_int_equal(amqp_frames_pass(&frames, bytes), bytes.size);
+    assert_false(frames.is_resumed);
+    amqp_frames_deinit(&frames);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -154,6 +199,7 @@ int main(void)
         cmocka_unit_test(test_performatives_that_there_are_not),
         cmocka_unit_test(test_sasl),
         cmocka_unit_test(test_attach_is_kept),
+        cmocka_unit_test(test_a_resumed_transfer_is_shown_by_itself),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

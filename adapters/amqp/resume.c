@@ -1,0 +1,309 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Links to targets that their senders may resume (part 2, 2.6.13), and answers to an ATTACH that
+ * say what Proton cannot write. What has been sent on such a link is remembered (unsettled.h) when
+ * the sender says in some way that it may come back for it:
+ *
+ *   its map of what is unsettled is there, if only empty: null says that nothing is (2.7.3)
+ *   the receiver is to settle second: then it knows what its sender has settled
+ *   source or target outlive their session, or their state is durable (part 3, 3.5.3)
+ *
+ * The attach is answered when of all in its map that has come the outcome is known. */
+#include "adapters/amqp/connection.h"
+#include "adapters/amqp/unsettled.h"
+#include "core/base/pack.h"
+#include "core/broker/auth.h"
+
+enum { AGAIN_MS = 5, OWED_MS = 10000, FRAME_HEADER = 8, MAP_SPARE = 128 };
+enum { FRAME_PLAIN = FRAME_HEADER + 3 }; /* with the descriptor, as Proton writes it */
+
+struct amqp_resumption {
+    struct amqp_link *link;
+    struct amqp_attachment *attachment; /* NULL: the attach has not come so far */
+    struct buf attach;                  /* with the map */
+    struct amqp_unsettled_map map;
+    bool incomplete; /* ours was: only what is resumed may come (2.7.3) */
+    uint32_t waited_ms;
+    struct loop_timer again;
+};
+
+static uint64_t now_ms(const struct amqp_link *link)
+{
+    return loop_now_ms(amqp_loop(link->connection));
+}
+
+/* ------------------------------------------------ attach */
+
+static bool lasts(pn_terminus_t *terminus)
+{
+    pn_expiry_policy_t policy = pn_terminus_get_expiry_policy(terminus);
+    return pn_terminus_get_durability(terminus) != PN_NONDURABLE ||
+           policy == PN_EXPIRE_WITH_CONNECTION || policy == PN_EXPIRE_NEVER ||
+           pn_terminus_get_timeout(terminus) > 0;
+}
+
+static void again(struct loop_timer *timer)
+{
+    struct amqp_resumption *resumption = container_of(timer, struct amqp_resumption, again);
+    struct amqp_link *link = resumption->link;
+    if (link->pn != NULL)
+        amqp_link_accept(link);
+    amqp_link_unref(link);
+}
+
+void amqp_resumption_read(struct amqp_link *link, struct span attach)
+{
+    pn_link_t *pn = link->pn;
+    struct amqp_unsettled_map map = amqp_unsettled_read(attach);
+    link->settles_second = pn_link_remote_rcv_settle_mode(pn) == PN_RCV_SECOND;
+    bool asked = map.is_there || link->settles_second || lasts(pn_link_remote_source(pn)) ||
+                 lasts(pn_link_remote_target(pn));
+    if (!asked || link->connection->client.id.size == 0)
+        return;
+    struct amqp_resumption *resumption = heap_new(sizeof *resumption);
+    resumption->link = link;
+    resumption->again.fired = again;
+    buf_init(&resumption->attach, attach.size);
+    if (map.is_there && buf_append(&resumption->attach, attach.data, attach.size) == STATUS_OK)
+        resumption->map = amqp_unsettled_read(buf_span(&resumption->attach));
+    link->resumption = resumption;
+}
+
+/* What is there of the link's state is not what was asked for: it does not outlive the process. */
+static void say_how_long(pn_terminus_t *target)
+{
+    if (pn_terminus_get_expiry_policy(target) == PN_EXPIRE_NEVER)
+        pn_terminus_set_expiry_policy(target, PN_EXPIRE_WITH_CONNECTION);
+    pn_terminus_set_timeout(target, LIMIT_RESUME_MS / 1000);
+}
+
+static void take_name(struct amqp_resumption *resumption)
+{
+    struct amqp_link *link = resumption->link;
+    const struct client *client = &link->connection->client;
+    struct span user =
+        client->principal == NULL ? span_of("", 0) : span_from_text(client->principal->name);
+    struct span name = span_from_text(pn_link_name(link->pn));
+    struct buf key;
+    buf_init(&key, LIMIT_RESUME_NAME);
+    /* A container id holds no zero byte, as Proton's texts end there. */
+    if (buf_append(&key, client->id.data, client->id.size) == STATUS_OK &&
+        buf_append(&key, "", 1) == STATUS_OK && buf_append(&key, name.data, name.size) == STATUS_OK)
+        resumption->attachment =
+            amqp_attachment_new(user, buf_span(&key), link->settles_second, now_ms(link));
+    buf_deinit(&key);
+    if (resumption->attachment == NULL)
+        return;
+    say_how_long(pn_link_target(link->pn));
+    amqp_attachment_resume(resumption->attachment, &resumption->map);
+    link->connection->frames.looks |= resumption->map.is_there;
+}
+
+bool amqp_resumption_is_ready(struct amqp_link *link)
+{
+    struct amqp_resumption *resumption = link->resumption;
+    if (resumption == NULL)
+        return true;
+    bool sends = link->kind == AMQP_TO_QUEUE || link->kind == AMQP_TO_TOPIC ||
+                 link->kind == AMQP_TO_ANYWHERE;
+    if (sends && resumption->attachment == NULL)
+        take_name(resumption);
+    if (resumption->attachment == NULL || amqp_attachment_owed(resumption->attachment) == 0)
+        return true;
+    if (resumption->waited_ms >= OWED_MS) {
+        amqp_link_refuse_status(link, STATUS_BUSY);
+        return false;
+    }
+    resumption->waited_ms += AGAIN_MS;
+    link->refs++;
+    loop_timer_start(amqp_loop(link->connection), &resumption->again, AGAIN_MS);
+    return false;
+}
+
+void amqp_resumption_leave(struct amqp_link *link)
+{
+    struct amqp_resumption *resumption = link->resumption;
+    if (resumption != NULL && resumption->attachment != NULL)
+        amqp_attachment_leave(resumption->attachment, link->leaving == AMQP_LEAVES_FOR_GOOD,
+                              now_ms(link));
+}
+
+void amqp_resumption_free(struct amqp_link *link)
+{
+    struct amqp_resumption *resumption = link->resumption;
+    if (resumption == NULL)
+        return;
+    amqp_attachment_free(resumption->attachment, now_ms(link));
+    buf_deinit(&resumption->attach);
+    heap_free(resumption);
+    link->resumption = NULL;
+}
+
+/* ------------------------------------------------ the answer */
+
+/* Everything that Proton has to say by now: so what it says next begins with a frame. to: NULL: to
+ * the peer. */
+static void say(struct amqp_connection *connection, struct buf *to)
+{
+    pn_bytes_t bytes;
+    while ((bytes = pn_connection_driver_write_buffer(&connection->driver)).size > 0) {
+        if (to == NULL)
+            stream_write(connection->stream, span_of(bytes.start, bytes.size));
+        else
+            CHECK(buf_append(to, bytes.start, bytes.size) == STATUS_OK);
+        connection->said = true;
+        pn_connection_driver_write_done(&connection->driver, bytes.size);
+    }
+}
+
+/* The first frame is an ATTACH, which is written with what more it says; false: without, as it does
+ * not fit. */
+static bool say_with(struct amqp_connection *connection, struct span frames, uint32_t size_max,
+                     const struct amqp_attach_more *more)
+{
+    struct buf rewritten;
+    size_t size = load_u32(frames.data);
+    buf_init(&rewritten, 2 * (size_t)size_max);
+    bool said = size <= frames.size &&
+                amqp_attach_rewrite(span_of(frames.data, size), more, size_max, &rewritten);
+    if (said) {
+        stream_write(connection->stream, buf_span(&rewritten));
+        frames = span_from(frames, size);
+    }
+    stream_write(connection->stream, frames);
+    buf_deinit(&rewritten);
+    return said;
+}
+
+/* What of the map fits into a frame beside what is there; without a name it is empty. */
+static bool map_write(struct amqp_link *link, size_t room, struct buf *map)
+{
+    static const uint8_t nothing[] = {0xc1, 1, 0};
+    struct amqp_attachment *attachment = link->resumption->attachment;
+    if (attachment == NULL)
+        return buf_append(map, nothing, sizeof nothing) == STATUS_OK;
+    return amqp_attachment_map(attachment, amqp_condition_of, room, map);
+}
+
+void amqp_attach_answer(struct amqp_link *link)
+{
+    struct amqp_connection *connection = link->connection;
+    struct amqp_attach_more more = {.incomplete = false};
+    uint8_t outcome[AMQP_DEFAULT_MAX];
+    struct amqp_writer writer = {.at = outcome};
+    struct buf map, frames;
+    bool resumes = link->resumption != NULL && link->resumption->map.is_there;
+    if (!resumes && link->unnamed.outcome == AMQP_OUTCOME_NONE) {
+        pn_link_open(link->pn);
+        return;
+    }
+    uint32_t max = pn_transport_get_remote_max_frame(connection->driver.transport);
+    if (max == 0 || max > AMQP_FRAME_MAX)
+        max = AMQP_FRAME_MAX;
+    buf_init(&map, 2 * AMQP_FRAME_MAX);
+    buf_init(&frames, SIZE_MAX / 2);
+    say(connection, NULL);
+    pn_link_open(link->pn);
+    say(connection, &frames);
+    if (link->unnamed.outcome != AMQP_OUTCOME_NONE) {
+        amqp_default_write(&writer, &link->unnamed);
+        more.default_outcome = span_of(outcome, (size_t)(writer.at - outcome));
+    }
+    if (resumes) {
+        size_t taken = frames.size + MAP_SPARE;
+        more.incomplete = !map_write(link, max > taken ? max - taken : 0, &map);
+        more.unsettled = buf_span(&map);
+    }
+    if (frames.size >= FRAME_HEADER && say_with(connection, buf_span(&frames), max, &more) &&
+        resumes)
+        link->resumption->incomplete = more.incomplete;
+    buf_deinit(&map);
+    buf_deinit(&frames);
+}
+
+/* Proton settles what is still unsettled on a link that is freed, and says so; on one that was only
+ * detached it is not settled at all. */
+void amqp_detach_answer(struct amqp_connection *connection, pn_link_t *pn)
+{
+    struct buf frames;
+    buf_init(&frames, SIZE_MAX / 2);
+    say(connection, NULL);
+    pn_link_detach(pn);
+    pn_link_free(pn);
+    say(connection, &frames);
+    struct span left = buf_span(&frames);
+    while (left.size >= FRAME_PLAIN) {
+        size_t size = load_u32(left.data);
+        if (size < FRAME_HEADER || size > left.size)
+            break;
+        if (size < FRAME_PLAIN || left.data[FRAME_PLAIN - 1] != AMQP_DISPOSITION)
+            stream_write(connection->stream, span_of(left.data, size));
+        left = span_from(left, size);
+    }
+    stream_write(connection->stream, left);
+    buf_deinit(&frames);
+}
+
+/* ------------------------------------------------ deliveries */
+
+static struct span tag_of(pn_delivery_t *delivery)
+{
+    pn_delivery_tag_t tag = pn_delivery_tag(delivery);
+    return span_of(tag.start, tag.size);
+}
+
+static void stolen(struct amqp_link *link)
+{
+    amqp_link_refuse(link, "amqp:link:stolen", "another link of this client has its name");
+}
+
+enum amqp_come amqp_resumption_came(struct amqp_link *link, pn_delivery_t *delivery,
+                                    struct span payload, enum status *outcome)
+{
+    struct amqp_resumption *resumption = link->resumption;
+    bool resumed = link->resumed;
+    link->resumed = false;
+    if (resumption == NULL || resumption->attachment == NULL)
+        return resumed ? AMQP_COME_IGNORED : AMQP_COME_NEW;
+    switch (
+        amqp_attachment_came(resumption->attachment, tag_of(delivery), payload, resumed, outcome)) {
+    case AMQP_AGAIN_KNOWN:
+        if (pn_delivery_settled(delivery))
+            amqp_attachment_settled(resumption->attachment, tag_of(delivery));
+        return AMQP_COME_AGAIN;
+    case AMQP_AGAIN_UNKNOWN:
+        return AMQP_COME_IGNORED;
+    case AMQP_AGAIN_STOLEN:
+        stolen(link);
+        return AMQP_COME_REFUSED;
+    case AMQP_AGAIN_NEVER:
+        break;
+    }
+    if (!resumption->incomplete || resumed)
+        return AMQP_COME_NEW;
+    amqp_link_refuse(link, "amqp:illegal-state", "what is unsettled has not been said whole yet");
+    return AMQP_COME_REFUSED;
+}
+
+bool amqp_resumption_sent(struct amqp_link *link, pn_delivery_t *delivery, struct span payload)
+{
+    struct amqp_resumption *resumption = link->resumption;
+    if (resumption == NULL || resumption->attachment == NULL ||
+        amqp_attachment_sent(resumption->attachment, tag_of(delivery), payload))
+        return true;
+    stolen(link);
+    return false;
+}
+
+void amqp_resumption_answered(struct amqp_link *link, enum status status)
+{
+    struct amqp_resumption *resumption = link->resumption;
+    if (resumption != NULL && resumption->attachment != NULL)
+        amqp_attachment_answered(resumption->attachment, status);
+}
+
+void amqp_resumption_settled(struct amqp_link *link, pn_delivery_t *delivery)
+{
+    struct amqp_resumption *resumption = link->resumption;
+    if (resumption != NULL && resumption->attachment != NULL)
+        amqp_attachment_settled(resumption->attachment, tag_of(delivery));
+}

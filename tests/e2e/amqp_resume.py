@@ -1,0 +1,334 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Links whose senders come back with what is unsettled to them: nothing is stored twice, nothing is taken for stored that was not."""
+import itertools
+import struct
+import time
+
+from amqpwire import (ACCEPTED, ATTACH, BEGIN, DETACH, DISPOSITION, FLOW, OPEN, REJECTED, RELEASED, TRANSFER, Described, Raw, Symbol, Wire,
+                      decode, frame)
+from gateway import run
+
+FIRST, SECOND = 0, 1
+NEVER = Symbol("never")
+BODY = b"\x00\x53\x75\xa0"
+groups = itertools.count()
+
+
+def queue(running, name="q", **fields):
+    status, answer = running.call("POST", "/v1/default/queues", {"name": name, **fields})
+    assert status in (200, 201), answer
+
+
+def data(text):
+    return BODY + bytes([len(text)]) + text
+
+
+def ubyte(value):
+    return Raw(bytes([0x50, value]))
+
+
+class Sender:
+    """A link to q: attached at once; `said` is the gateway's ATTACH."""
+
+    def __init__(self, running, unsettled=None, container="c", name="link", rcv=FIRST, expiry=None, durable=None, incomplete=None,
+                 frame_max=None, address="q", wire=None, handle=0):
+        self.handle, self.number = handle, 0
+        if wire is None:
+            wire = Wire(running.amqp_port)
+            wire.header()
+            wire.send(frame(OPEN, [container, None, frame_max]) + frame(BEGIN, [None, 0, 10000, 10000]))
+            wire.expect(OPEN)
+            wire.expect(BEGIN)
+        self.wire = wire
+        wire.send(frame(ATTACH, [name, handle, False, None, ubyte(rcv), Described(0x28, []), Described(0x29, [address, durable, expiry]),
+                                 unsettled, incomplete, 0]))
+        self.said = decode(b"\x00\x53\x12" + wire.expect(ATTACH))[0].value
+        self.flow = wire.expect(FLOW)
+
+    @property
+    def unsettled(self):
+        return self.said[7] if len(self.said) > 7 else None
+
+    def send(self, tag, text, resume=None, settled=False, state=None, more=False, aborted=None, payload=None):
+        fields = [self.handle, self.number, tag, 0, settled, more, None, state, resume, aborted]
+        self.number += 1
+        self.wire.send(frame(TRANSFER, fields, data(text) if payload is None else payload))
+
+    def outcomes(self, count):
+        """By delivery number: code of the outcome, and whether it is settled."""
+        found = {}
+        while len(found) < count:
+            fields = decode(b"\x00\x53\x15" + self.wire.expect(DISPOSITION))[0].value
+            last = fields[1] if fields[2] is None else fields[2]
+            for number in range(fields[1], last + 1):
+                found[number] = (fields[4].code, fields[3])
+        return [found[number] for number in sorted(found)]
+
+    def settle(self, first, last):
+        self.wire.send(frame(DISPOSITION, [False, first, last, True, Described(ACCEPTED, [])]))
+
+    def cut(self):
+        self.wire.socket.close()
+
+
+def stored(running, name="q"):
+    """Everything in the queue, by a group of its own."""
+    with Wire(running.amqp_port) as wire:
+        wire.open("reader")
+        fields = ["in", 0, True, ubyte(1), None, Described(0x28, [f"/queues/{name}/groups/g{next(groups)}"]), Described(0x29, [])]
+        wire.send(frame(ATTACH, fields))
+        wire.expect(ATTACH)
+        wire.send(frame(FLOW, [0, 10000, 0, 10000, 0, 0, 5000, None, True]))
+        found = []
+        while True:
+            body = wire.next_frame()
+            if body[2:3] == bytes([FLOW]):
+                return found
+            if body[2:3] == bytes([TRANSFER]):
+                at = body.index(b"\x00\x53\x75") + 3
+                found.append(body[at + 2:at + 2 + body[at + 1]])
+
+
+def a_tag_of_the_map_is_not_stored_again(running):
+    """Cut before the outcomes were read: with the resume flag and without."""
+    queue(running)
+    for round_, resume in enumerate((True, None)):
+        one = Sender(running, expiry=NEVER, name=f"l{round_}")
+        for i in range(20):
+            one.send(b"%d" % i, b"%d-%d" % (round_, i))
+        if resume is None:
+            one.outcomes(20)
+        one.cut()
+        two = Sender(running, {b"%d" % i: None for i in range(25)}, name=f"l{round_}")
+        known = {int(tag): state for tag, state in two.unsettled.items()}
+        assert all(state.code in (ACCEPTED, 0x23) for state in known.values()), known
+        for i in range(25):
+            two.send(b"%d" % i, b"%d-%d" % (round_, i), resume=resume if i in known else None)
+        assert two.outcomes(25) == [(ACCEPTED, True)] * 25
+        two.cut()
+        assert sorted(stored(running)) == sorted(b"%d-%d" % (r, i) for r in range(round_ + 1) for i in range(25))
+
+
+def a_tag_that_began_anew_is_another_delivery(running):
+    """Its sender has seen the first settled, and what it sent then under the same tag never came."""
+    queue(running)
+    one = Sender(running, expiry=NEVER)
+    one.send(b"0", b"a")
+    assert one.outcomes(1) == [(ACCEPTED, True)]
+    one.cut()
+    two = Sender(running, {b"0": None})
+    assert two.unsettled[b"0"].code == 0x23 and two.unsettled[b"0"].value == [0, 0], two.unsettled
+    two.send(b"0", b"b", resume=True)
+    assert two.outcomes(1) == [(ACCEPTED, True)]
+    # and on the same link, when the first is over
+    two.send(b"0", b"c")
+    two.send(b"0", b"c")
+    assert two.outcomes(2) == [(ACCEPTED, True)] * 2
+    two.cut()
+    assert stored(running) == [b"a", b"b", b"c", b"c"]
+
+
+def a_receiver_that_settles_second_says_what_became_of_it(running):
+    queue(running)
+    one = Sender(running, rcv=SECOND)
+    assert one.said[4] == SECOND
+    for i in range(3):
+        one.send(b"%d" % i, b"%d" % i)
+    assert one.outcomes(3) == [(ACCEPTED, None)] * 3
+    one.settle(0, 0)
+    one.send(b"4", b"4")
+    one.outcomes(1)
+    one.cut()
+    two = Sender(running, {b"1": None, b"2": Described(ACCEPTED, []), b"3": None}, rcv=SECOND)
+    assert {tag: state.code for tag, state in two.unsettled.items()} == {b"1": ACCEPTED, b"2": ACCEPTED}, two.unsettled
+    two.send(b"1", b"", resume=True, settled=True, state=Described(ACCEPTED, []), payload=b"")
+    two.send(b"2", b"2", resume=True)
+    assert [outcome for outcome, _ in two.outcomes(1)] == [ACCEPTED]
+    two.settle(1, 1)
+    two.send(b"3", b"3")
+    assert [outcome for outcome, _ in two.outcomes(1)] == [ACCEPTED]
+    two.cut()
+    three = Sender(running, {b"1": None, b"2": None, b"3": None}, rcv=SECOND)
+    assert list(three.unsettled) == [b"3"], three.unsettled
+    three.cut()
+    assert stored(running) == [b"0", b"1", b"2", b"4", b"3"]
+
+
+def credit_comes_back_when_the_sender_settles(running):
+    queue(running)
+    one = Sender(running, rcv=SECOND)
+    for i in range(1000):
+        one.send(struct.pack(">I", i), b"x")
+    one.outcomes(1000)
+    one.settle(0, 999)
+    credit = 0
+    while credit < 1000:
+        fields = decode(b"\x00\x53\x13" + one.wire.expect(FLOW))[0].value
+        credit = max(credit, fields[5] + fields[6] - 1000)
+    one.cut()
+    assert len(stored(running)) == 1000
+
+
+def what_is_said_to_come_again_and_never_came_is_left_alone(running):
+    queue(running)
+    one = Sender(running, {})
+    assert one.unsettled == {}
+    one.send(b"0", b"0", resume=True)
+    one.send(b"1", b"", resume=True, settled=True, payload=b"")
+    one.send(b"2", b"2")
+    assert one.outcomes(2) == [(RELEASED, True), (ACCEPTED, True)]
+    one.cut()
+    # in pieces
+    two = Sender(running, {b"2": None})
+    two.send(b"2", b"", resume=True, more=True, payload=data(b"2")[:3])
+    two.number -= 1
+    two.send(b"2", b"", payload=data(b"2")[3:])
+    two.send(b"4", b"", resume=True, more=True, payload=data(b"4")[:3])
+    two.number -= 1
+    two.send(b"4", b"", payload=data(b"4")[3:])
+    two.send(b"5", b"5")
+    assert two.outcomes(3) == [(ACCEPTED, True), (RELEASED, True), (ACCEPTED, True)]
+    two.cut()
+    assert stored(running) == [b"2", b"5"]
+
+
+def null_begins_anew(running):
+    """And so does another container, another name, and what was closed for good."""
+    queue(running)
+    Sender(running, expiry=NEVER).send(b"0", b"0")
+    for again in ({}, {"container": "d", "unsettled": {b"0": None}}, {"name": "other", "unsettled": {b"0": None}}):
+        one = Sender(running, expiry=NEVER, **again)
+        assert not one.unsettled
+        one.send(b"0", b"0")
+        assert one.outcomes(1) == [(ACCEPTED, True)]
+    one.wire.send(frame(DETACH, [0, True]))
+    one.wire.expect(DETACH)
+    one = Sender(running, {b"0": None}, name="other", wire=one.wire, handle=3)
+    assert one.unsettled == {}
+    one.cut()
+    assert len(stored(running)) == 4
+
+
+def detached_and_attached_again(running):
+    queue(running)
+    one = Sender(running, expiry=NEVER)
+    for i in range(50):
+        one.send(b"%d" % i, b"%d" % i)
+    one.wire.send(frame(DETACH, [0]))
+    one.wire.expect(DETACH)
+    two = Sender(running, {b"%d" % i: None for i in range(50)}, wire=one.wire, handle=1)
+    assert len(two.unsettled) == 50
+    two.number = one.number
+    for i in range(50):
+        two.send(b"%d" % i, b"%d" % i, resume=True)
+    assert two.outcomes(50) == [(ACCEPTED, True)] * 50
+    two.send(b"49", b"x", aborted=True)  # given up: with that nothing is known of it
+    two.wire.send(frame(DETACH, [1]))
+    two.wire.expect(DETACH)
+    three = Sender(running, {b"48": None, b"49": None}, wire=one.wire, handle=1)
+    assert list(three.unsettled) == [b"48"]
+    three.cut()
+    assert len(stored(running)) == 50
+
+
+def who_comes_later_has_the_name(running):
+    """A connection that the gateway does not know to be lost yet may send nothing more."""
+    queue(running)
+    one = Sender(running, expiry=NEVER)
+    one.send(b"0", b"0")
+    one.outcomes(1)
+    two = Sender(running, {b"0": None, b"1": None})
+    one.send(b"1", b"1")
+    fields = decode(b"\x00\x53\x16" + one.wire.expect(DETACH))[0].value
+    assert fields[2].value[0] == "amqp:link:stolen", fields
+    two.send(b"0", b"0", resume=True)
+    two.send(b"1", b"1")
+    assert two.outcomes(2) == [(ACCEPTED, True)] * 2
+    two.cut()
+    assert stored(running) == [b"0", b"1"]
+
+
+def what_was_rejected_is_told_again(running):
+    queue(running, max_records=1, overflow="refuse")
+    one = Sender(running, rcv=SECOND)
+    one.send(b"0", b"0")
+    one.send(b"1", b"1")
+    assert [outcome for outcome, _ in one.outcomes(2)] == [ACCEPTED, REJECTED]
+    one.cut()
+    two = Sender(running, {b"0": None, b"1": None}, rcv=SECOND)
+    state = two.unsettled[b"1"]
+    assert state.code == REJECTED and state.value[0].value == ["amqp:resource-limit-exceeded"], state
+    two.send(b"1", b"1", resume=True)
+    assert [outcome for outcome, _ in two.outcomes(1)] == [REJECTED]
+    two.cut()
+
+
+def a_map_that_does_not_fit_is_incomplete(running):
+    """Then only what is resumed may come, and what does is known."""
+    queue(running)
+    one = Sender(running, rcv=SECOND)
+    for i in range(200):
+        one.send(b"%032d" % i, b"%d" % i)
+    one.outcomes(200)
+    one.cut()
+    two = Sender(running, {b"%032d" % i: None for i in range(200)}, rcv=SECOND, frame_max=1024)
+    assert two.said[8] is True and 0 < len(two.unsettled) < 30, two.said
+    for i in range(200):
+        two.send(b"%032d" % i, b"%d" % i, resume=True)
+    assert [outcome for outcome, _ in two.outcomes(200)] == [ACCEPTED] * 200
+    two.settle(0, 199)
+    two.send(b"new", b"new")
+    fields = decode(b"\x00\x53\x16" + two.wire.expect(DETACH))[0].value
+    assert fields[1] is True and fields[2].value[0] == "amqp:illegal-state", fields
+    two.cut()
+    three = Sender(running, {}, rcv=SECOND, frame_max=1024)
+    assert three.unsettled == {} and (len(three.said) < 9 or not three.said[8])
+    three.send(b"new", b"new")
+    three.outcomes(1)
+    three.cut()
+    assert len(stored(running)) == 201
+
+
+def what_is_held_is_what_is_said(running):
+    """Nothing outlives the process: so no state is durable, and the time is ours. After kill -9 nothing is known."""
+    queue(running)
+    one = Sender(running, expiry=NEVER, durable=2)
+    target = one.said[6].value
+    assert target[1] in (None, 0) and target[2] == "connection-close" and target[3] == 600, target
+    one.send(b"0", b"0")
+    one.outcomes(1)
+    running.kill9()
+    running.restart()
+    two = Sender(running, {b"0": None}, expiry=NEVER)
+    assert two.unsettled == {}
+    two.send(b"0", b"0")
+    two.outcomes(1)
+    two.cut()
+    assert stored(running) == [b"0", b"0"]
+    plain = Sender(running, container="plain")
+    assert plain.unsettled is None and plain.said[6].value[1:4] in ([0, None, 0], [0, "session-end", 0]), plain.said[6].value
+    plain.cut()
+
+
+def an_answer_repeats_the_default_outcome(running):
+    queue(running)
+    outcomes = [Described(ACCEPTED, []), Described(RELEASED, []), Described(0x27, [True, False, {Symbol("x-opt-delivery-delay"): 1500}])]
+    for frame_max in (None, 512):
+        for number, outcome in enumerate(outcomes):
+            with Wire(running.amqp_port) as wire:
+                wire.header()
+                wire.send(frame(OPEN, ["c", None, frame_max]) + frame(BEGIN, [None, 0, 1000, 1000]))
+                wire.expect(OPEN)
+                wire.expect(BEGIN)
+                source = Described(0x28, ["q", None, None, None, None, None, None, None, outcome])
+                wire.send(frame(ATTACH, ["in", number, True, None, None, source, Described(0x29, [])]))
+                said = decode(b"\x00\x53\x12" + wire.expect(ATTACH))[0].value[5].value
+                assert said[0] == "q" and said[8].code == outcome.code and said[8].value == outcome.value, said[8].value
+                wire.send(frame(FLOW, [0, 1000, 0, 1000, number, 0, 1, None, True]))
+                wire.expect(FLOW)
+
+
+run(a_tag_of_the_map_is_not_stored_again, a_tag_that_began_anew_is_another_delivery, a_receiver_that_settles_second_says_what_became_of_it,
+    credit_comes_back_when_the_sender_settles, what_is_said_to_come_again_and_never_came_is_left_alone, null_begins_anew,
+    detached_and_attached_again, who_comes_later_has_the_name, what_was_rejected_is_told_again, a_map_that_does_not_fit_is_incomplete,
+    what_is_held_is_what_is_said, an_answer_repeats_the_default_outcome)

@@ -17,6 +17,7 @@ enum {
     LEASE_MS = 30000,
     LEASE_SLACK_MS = 1000, /* it began before the delivery came */
     PAUSE_MS = 40,
+    DELAY_MS = 2000,
     THINK_MS = 60
 };
 
@@ -122,6 +123,11 @@ static void send_work(struct amqp_peer *peer)
     sent->in_deal = in_deal;
     if (in_deal)
         amqp_wire_put_deal(&peer->deal_id, delivery, 0);
+    if (sim_chance(20)) {
+        uint16_t delay_ms = (uint16_t)(1 + sim_below(DELAY_MS));
+        work_delayed(sent->work, delay_ms);
+        amqp_wire_delay(link, delay_ms);
+    }
     amqp_wire_send_text(link, text);
     moment(in_deal ? MOMENT_DEAL_PART_SENT : MOMENT_TRANSFER_SENT);
 }

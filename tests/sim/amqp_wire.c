@@ -179,6 +179,14 @@ struct span amqp_wire_text(pn_delivery_t *delivery, pn_message_t *message)
     return span_of(text.start, text.size);
 }
 
+void amqp_wire_delay(pn_link_t *link, uint16_t delay_ms)
+{
+    static const char head[] = "\x00\x53\x72\xc1\x1a\x02\xa3\x14x-opt-delivery-delay\x60";
+    const uint8_t number[] = {(uint8_t)(delay_ms >> 8), (uint8_t)delay_ms};
+    pn_link_send(link, head, sizeof head - 1);
+    pn_link_send(link, (const char *)number, sizeof number);
+}
+
 void amqp_wire_send_text(pn_link_t *link, const char *text)
 {
     uint8_t head[5] = {0x00, 0x53, 0x75, 0xa0, (uint8_t)strlen(text)};

@@ -41,6 +41,8 @@ void amqp_wire_later(struct amqp_wire *wire, uint64_t delay_ms,
                      void (*run)(struct amqp_wire *wire));
 /* The text of a delivery that is all there, and the message to free behind it. */
 struct span amqp_wire_text(pn_delivery_t *delivery, pn_message_t *message);
+/* What is sent next is to come so much later. */
+void amqp_wire_delay(pn_link_t *link, uint16_t delay_ms);
 void amqp_wire_send_text(pn_link_t *link, const char *text); /* the delivery is there */
 
 /* Transactions. */

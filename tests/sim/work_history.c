@@ -11,6 +11,7 @@ enum { WORKS_MAX = 20000, DEALS_MAX = 4000 };
 static struct work {
     enum fate fate;
     uint32_t deal; /* that sent it */
+    uint64_t due_ms;
     bool found;
     const struct sim_peer *holder; /* NULL: nobody */
     uint32_t arrivals;             /* deliveries so far */
@@ -49,6 +50,11 @@ uint32_t work_sent(uint32_t deal, char text[16])
     works[work_number].deal = deal;
     deals[deal].sent++;
     return work_number++;
+}
+
+void work_delayed(uint32_t work, uint32_t delay_ms)
+{
+    works[work].due_ms = sim_now_ms() + delay_ms;
 }
 
 void work_fate(uint32_t work, enum fate fate)
@@ -130,6 +136,9 @@ uint32_t work_came(struct span body, const struct sim_peer *holder, uint64_t unt
     struct work *work = &works[number];
     struct deal *taken_in = &deals[work->taken_in];
     check_sent(number);
+    if (sim_now_ms() < work->due_ms)
+        history_fail("work %u comes %llu ms early", number,
+                     (unsigned long long)(work->due_ms - sim_now_ms()));
     if (work->holder != NULL && sim_is_open(work->holder) && sim_now_ms() < work->until_ms)
         history_fail("work %u is somebody's until %llu and comes to another", number,
                      (unsigned long long)work->until_ms);

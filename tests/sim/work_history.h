@@ -9,7 +9,8 @@
 void work_begin(void);
 /* A message on its way; deal 0: none. Its text goes into the body. */
 uint32_t work_sent(uint32_t deal, char text[16]);
-void work_fate(uint32_t work, enum fate fate); /* of one without a deal */
+void work_delayed(uint32_t work, uint32_t delay_ms); /* from now on; not there before */
+void work_fate(uint32_t work, enum fate fate);       /* of one without a deal */
 
 uint32_t deal_new(void);
 /* ACKNOWLEDGED: all of it; REFUSED: nothing of it; until then all or nothing. */

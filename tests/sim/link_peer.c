@@ -55,7 +55,12 @@ struct link_peer {
     struct stay *stay; /* NULL: of nothing is known that it is kept */
     bool said_all;     /* the last link ended only behind everything that was said */
     unsigned said_life;
-    struct had *had; /* by attempt, of this subscription */
+    struct had *had;       /* by attempt, of this subscription */
+    bool looks;            /* the attach says nothing of its source: it wants what is kept */
+    bool gone;             /* there is nothing, and that is certain */
+    pn_session_t *channel; /* of the link */
+    pn_link_t *loser;      /* another one of its name takes this one over; NULL: none */
+    uint64_t lost, last;   /* attachments: of the loser, and of what came last */
     /* Of one that shares: */
     pn_link_t *coordinator, *sender;
     enum deal_state deal_state;
@@ -97,6 +102,14 @@ static void begin_stay(struct link_peer *peer)
         kept_stay_new(peer->session, filters[peer->filter].address, filters[peer->filter].topics);
     kept_asked(peer->stay, 1);
     memset(peer->had, 0, ATTEMPTS_MAX * sizeof *peer->had);
+    peer->gone = false;
+}
+
+/* For what is there for certain, or for certain is not. */
+static bool may_look(const struct link_peer *peer)
+{
+    bool kept = peer->stay != NULL && peer->stay->confirmed && !peer->stay->given_up;
+    return !peer->shared && !peer->calm && (kept || peer->gone);
 }
 
 static void attach(struct amqp_wire *wire)
@@ -104,16 +117,21 @@ static void attach(struct amqp_wire *wire)
     struct link_peer *peer = (struct link_peer *)wire;
     unsigned before = peer->filter;
     char name[16];
-    if (!peer->shared && !peer->calm && sim_chance(15))
+    peer->looks = may_look(peer) && sim_chance(30);
+    if (!peer->looks && !peer->shared && !peer->calm && peer->loser == NULL && sim_chance(15))
         peer->filter = (unsigned)sim_below(FILTERS);
-    if (!peer->shared && (peer->stay == NULL || peer->filter != before))
+    if (!peer->looks && !peer->shared && (peer->stay == NULL || peer->filter != before))
         begin_stay(peer);
     snprintf(name, sizeof name, peer->shared ? "both|%s" : "kept", wire->container);
-    peer->link = pn_receiver(wire->session, name);
+    peer->link = pn_receiver(peer->channel, name);
     pn_terminus_t *source = pn_link_source(peer->link);
-    pn_terminus_set_address(source, filters[peer->filter].address);
-    pn_terminus_set_durability(source, PN_DELIVERIES);
-    pn_terminus_set_expiry_policy(source, PN_EXPIRE_NEVER);
+    if (peer->looks) {
+        pn_terminus_set_type(source, PN_UNSPECIFIED);
+    } else {
+        pn_terminus_set_address(source, filters[peer->filter].address);
+        pn_terminus_set_durability(source, PN_DELIVERIES);
+        pn_terminus_set_expiry_policy(source, PN_EXPIRE_NEVER);
+    }
     if (peer->shared) {
         pn_data_t *capabilities = pn_terminus_capabilities(source);
         pn_data_put_array(capabilities, false, PN_SYMBOL);
@@ -138,6 +156,10 @@ static void attached(struct link_peer *peer)
     if (pn_terminus_get_durability(source) != PN_DELIVERIES ||
         pn_terminus_get_expiry_policy(source) != PN_EXPIRE_NEVER)
         history_fail("%s: its link is not kept", peer->wire.container);
+    if (peer->gone)
+        history_fail("%s finds what it had given up", peer->wire.container);
+    if (peer->looks && strcmp(pn_terminus_get_address(source), filters[peer->filter].address) != 0)
+        history_fail("%s finds %s", peer->wire.container, pn_terminus_get_address(source));
     peer->in = true;
     if (peer->shared && since == UINT32_MAX)
         since = history_attempts();
@@ -156,6 +178,7 @@ static void up(struct amqp_wire *wire)
 {
     struct link_peer *peer = (struct link_peer *)wire;
     peer->link = NULL;
+    peer->channel = wire->session;
     if (peer->shared) {
         peer->coordinator = amqp_wire_coordinator(wire);
         peer->sender = pn_sender(wire->session, "to");
@@ -340,7 +363,8 @@ static void share_came(struct link_peer *peer, uint32_t attempt)
 }
 
 /* What was released comes again whenever the gateway likes, else it is as with any session. */
-static void kept_came(struct link_peer *peer, pn_delivery_t *delivery, struct message message)
+static void kept_came(struct link_peer *peer, pn_delivery_t *delivery, struct message message,
+                      uint64_t attachment)
 {
     struct had *had = &peer->had[message.attempt];
     pn_delivery_tag_t tag = pn_delivery_tag(delivery);
@@ -348,42 +372,64 @@ static void kept_came(struct link_peer *peer, pn_delivery_t *delivery, struct me
         history_fail("%s gets attempt %u under another tag", peer->wire.container, message.attempt);
     again_count += had->came;
     if (!had->wanted_again)
-        kept_seen(peer->stay, message, 1, true, false, peer->attachment);
+        kept_seen(peer->stay, message, 1, true, false, attachment);
     had->came = true;
     had->owed = false;
     memcpy(had->tag, tag.start, TAG_MAX);
 }
 
-static void arrived(struct link_peer *peer, pn_delivery_t *delivery)
+static void arrived(struct link_peer *peer, pn_delivery_t *delivery, uint64_t attachment)
 {
     pn_message_t *decoded = pn_message();
     struct message message;
     if (!history_parse(amqp_wire_text(delivery, decoded), &message))
         history_fail("%s gets what nobody published", peer->wire.container);
     pn_message_free(decoded);
-    pn_link_advance(peer->link);
+    pn_link_advance(pn_delivery_link(delivery));
     count++;
+    if (attachment == peer->lost && peer->last == peer->attachment)
+        history_fail("%s gets attempt %u on a link that it has lost", peer->wire.container,
+                     message.attempt);
+    peer->last = attachment;
     if (peer->shared)
         share_came(peer, message.attempt);
     else
-        kept_came(peer, delivery, message);
+        kept_came(peer, delivery, message, attachment);
     struct thinking *thinking = heap_new(sizeof *thinking);
-    *thinking = (struct thinking){peer, peer->wire.generation, peer->attachment, delivery, message};
+    *thinking = (struct thinking){peer, peer->wire.generation, attachment, delivery, message};
     sim_after(sim_below(peer->calm ? 2 : THINK_MS), decide, thinking);
 }
 
 /* ------------------------------------------------ the end of a link */
 
+static const char *condition_of(pn_link_t *link)
+{
+    pn_condition_t *why = pn_link_remote_condition(link);
+    return pn_condition_is_set(why) ? pn_condition_get_name(why) : "nothing";
+}
+
 static void check_asked(const struct link_peer *peer)
 {
     pn_condition_t *why = pn_link_remote_condition(peer->link);
-    const char *name = pn_condition_is_set(why) ? pn_condition_get_name(why) : "nothing";
+    const char *name = condition_of(peer->link);
     if ((!peer->leaving || pn_condition_is_set(why)) && !sim_disk_has_failed())
         history_fail("%s: its link is ended with %s", peer->wire.container, name);
 }
 
+static void found_nothing(struct link_peer *peer)
+{
+    pn_link_close(peer->link);
+    pn_link_free(peer->link);
+    peer->link = NULL;
+    amqp_wire_later(&peer->wire, 1 + sim_below(AWAY_MS), attach);
+}
+
 static void link_ended(struct link_peer *peer)
 {
+    if (peer->looks && peer->gone && strcmp(condition_of(peer->link), "amqp:not-found") == 0) {
+        found_nothing(peer);
+        return;
+    }
     check_asked(peer);
     if (!peer->leaving) {
         peer->wire.hang_up = true;
@@ -392,6 +438,7 @@ static void link_ended(struct link_peer *peer)
     if (peer->giving_up && !peer->shared) {
         kept_left(peer->stay);
         peer->stay = NULL;
+        peer->gone = !pn_condition_is_set(pn_link_remote_condition(peer->link));
     }
     peer->said_all = true;
     peer->said_life = history_life();
@@ -400,12 +447,37 @@ static void link_ended(struct link_peer *peer)
     amqp_wire_later(&peer->wire, 1 + sim_below(sim_chance(50) ? 5 : AWAY_MS), attach);
 }
 
+static void loser_ended(struct link_peer *peer)
+{
+    if (strcmp(condition_of(peer->loser), "amqp:link:stolen") != 0 && !sim_disk_has_failed())
+        history_fail("%s: the link that it lost is ended with %s", peer->wire.container,
+                     condition_of(peer->loser));
+    pn_link_close(peer->loser);
+    pn_link_free(peer->loser);
+    peer->loser = NULL;
+}
+
+static void loser_event(struct link_peer *peer, pn_event_t *event)
+{
+    pn_delivery_t *delivery = pn_event_delivery(event);
+    pn_event_type_t type = pn_event_type(event);
+    if (type == PN_LINK_REMOTE_DETACH || type == PN_LINK_REMOTE_CLOSE)
+        loser_ended(peer);
+    else if (type == PN_DELIVERY && pn_delivery_readable(delivery) &&
+             !pn_delivery_partial(delivery))
+        arrived(peer, delivery, peer->lost);
+}
+
 static void event(struct amqp_wire *wire, pn_event_t *event)
 {
     struct link_peer *peer = (struct link_peer *)wire;
     pn_delivery_t *delivery = pn_event_delivery(event);
     if (peer->shared && pn_event_link(event) == peer->coordinator && delivery != NULL)
         answered(peer, delivery);
+    if (peer->loser != NULL && pn_event_link(event) == peer->loser) {
+        loser_event(peer, event);
+        return;
+    }
     if (pn_event_link(event) != peer->link || peer->link == NULL)
         return;
     switch (pn_event_type(event)) {
@@ -419,7 +491,7 @@ static void event(struct amqp_wire *wire, pn_event_t *event)
         break;
     case PN_DELIVERY:
         if (pn_delivery_readable(delivery) && !pn_delivery_partial(delivery))
-            arrived(peer, delivery);
+            arrived(peer, delivery, peer->attachment);
         break;
     default:
         break;
@@ -443,6 +515,19 @@ static void leave_link(struct link_peer *peer, bool for_good)
     amqp_wire_talk(&peer->wire);
 }
 
+/* Another link of the same name, in a session of its own: the first is told, and what it has not
+ * settled comes to the second. */
+static void take_over(struct link_peer *peer)
+{
+    peer->loser = peer->link;
+    peer->lost = peer->attachment;
+    peer->said_all = true; /* before this */
+    peer->said_life = history_life();
+    peer->channel = pn_session(peer->wire.driver.connection);
+    pn_session_open(peer->channel);
+    attach(&peer->wire);
+}
+
 static void act(struct amqp_wire *wire)
 {
     struct link_peer *peer = (struct link_peer *)wire;
@@ -457,6 +542,8 @@ static void act(struct amqp_wire *wire)
         leave_link(peer, false);
     else if (what < 68)
         leave_link(peer, true);
+    else if (what < 78 && !peer->shared && peer->loser == NULL)
+        take_over(peer);
     else
         amqp_wire_later(wire, 1 + sim_below(PAUSE_MS), act);
 }
@@ -467,7 +554,7 @@ static void down(struct amqp_wire *wire)
     struct link_peer *peer = (struct link_peer *)wire;
     if (peer->giving_up && peer->link != NULL)
         peer->stay = NULL;
-    peer->link = NULL;
+    peer->link = peer->loser = NULL;
     peer->giving_up = false;
     forsake(peer);
 }
@@ -502,6 +589,8 @@ void link_peer_finish(struct link_peer *peer)
 {
     if (!peer->in || peer->link == NULL)
         history_fail("%s never gets in", peer->wire.container);
+    if (peer->loser != NULL)
+        history_fail("%s is never told that it lost a link", peer->wire.container);
     for (uint32_t i = 0; i < history_attempts() && !peer->shared; i++)
         if (peer->had[i].owed)
             history_fail("%s released attempt %u, and it never came again", peer->wire.container,

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* AMQP clients with a subscription to topics that outlives its link: they detach and attach again,
- * take it over from a connection that has vanished, give it up, want another filter, and end what
- * comes with all outcomes. What has to come is checked by kept_history.h. Others share a durable
- * subscription; what a member has not ended when it goes, another one gets. They end some of it in
- * transactions, with a message to a queue. */
+ * take it over from a connection that has vanished and from a link that is told so, look for what
+ * is there, give it up, want another filter, and end what comes with all outcomes. What has to come
+ * is checked by kept_history.h. Others share a durable subscription; what a member has not ended
+ * when it goes, another one gets. They end some of it in transactions, with a message to a queue.
+ */
 #ifndef TESTS_SIM_LINK_PEER_H
 #define TESTS_SIM_LINK_PEER_H
 

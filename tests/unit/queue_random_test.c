@@ -41,20 +41,6 @@ static uint64_t pick(uint64_t bound)
     return (seed >> 33) % bound;
 }
 
-static void stop_turn(struct loop_task *task)
-{
-    (void)task;
-    loop_stop(rig.loop);
-}
-
-static void run_turn(void)
-{
-    struct loop_task task = {.run = stop_turn};
-    loop_defer(rig.loop, &task, LOOP_FLUSH);
-    loop_run(rig.loop);
-    loop_task_cancel(rig.loop, &task);
-}
-
 static void take_finished(struct take *take, uint64_t started_ms)
 {
     for (uint32_t i = 0; i < take->take.count; i++) {

@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""kill -9 in the middle of transactions: each takes a message from one queue and sends its number to three others, whose
-partitions and groups have different owners, and, with a delay, to a fourth.
+"""kill -9 in the middle of transactions: each takes a message from one queue, or from a durable subscription to a topic that
+several share, and sends its number to three others, whose partitions and groups have different owners, and, with a delay, to
+a fourth.
 
 Clients work on while the gateway dies and comes back; some transactions are rolled back, some cannot be committed. In the
 end everything is drained: of each transaction all four messages are there and what it took is not, or neither; what was
@@ -19,7 +20,8 @@ import threading
 import time
 
 import publishers  # noqa: F401 - has shown where the next ones are
-from amqpwire import ACCEPTED, ATTACH, DISPOSITION, FLOW, REJECTED, TRANSFER, Described, Wire, disposition, encode, frame
+from amqpwire import (ACCEPTED, ATTACH, DISPOSITION, FLOW, REJECTED, TRANSFER, Described, Symbol, Wire, disposition, encode,
+                      frame, take_uint)
 from gateway import Gateway, exchange
 
 V1 = "/v1/default"
@@ -27,19 +29,31 @@ OUTPUTS = ("a", "b", "c", "later")  # the last one is sent to with a delay
 COORDINATOR, RECEIVER, SENDERS, FULL = 0, 1, 2, 6  # handles
 DECLARE, DISCHARGE, TRANSACTIONAL = 0x31, 0x32, 0x34
 WORKERS = 4
+SHARE = Described(0x28, ["/topics/crash/in", 2, Symbol("never"), *[None] * 7, Symbol("shared")])
+
+
+def handle_of(flow):
+    at = 3 if flow[0] == 0xc0 else 9
+    for _ in range(5):
+        handle, at = take_uint(flow, at)
+    return handle
 
 
 class Link:
-    """One connection with a coordinator, a receiver from the input and a sender to each output."""
+    """One connection with a coordinator, a receiver from an input and a sender to each output."""
 
-    def __init__(self, port):
+    def __init__(self, port, shares):
         self.wire = Wire(port, seconds=3)
         self.sent = self.came = 0
         self.wire.open()
         self.wire.send(frame(ATTACH, ["t", COORDINATOR, False, None, None, Described(0x28, [None]), Described(0x30, []),
                                       None, None, 0]))
         self.wire.expect(ATTACH)
-        self.wire.attach("r", RECEIVER, "/queues/in/groups/g", receiver=True)
+        if shares:
+            self.wire.send(frame(ATTACH, ["r", RECEIVER, True, None, None, SHARE, Described(0x29, [None])]))
+            self.wire.expect(ATTACH)
+        else:
+            self.wire.attach("r", RECEIVER, "/queues/in/groups/g", receiver=True)
         for i, name in enumerate(OUTPUTS + ("full",)):
             self.wire.attach(name, SENDERS + i, name)
 
@@ -64,6 +78,23 @@ class Link:
         body = self.wire.expect(TRANSFER)
         self.came += 1
         return re.search(rb"in-\d+", body).group().decode()
+
+    def drain(self):
+        """What is there for the receiver, which accepts it."""
+        bodies, before = [], -1
+        while len(bodies) > before:
+            before, first = len(bodies), self.came
+            self.wire.send(frame(FLOW, [self.came, 1000, self.sent, 1000, RECEIVER, self.came, 100, None, True]))
+            drained = False
+            while self.came - first < 100 and not drained:
+                body = self.wire.next_frame()
+                drained = body[2] == FLOW and handle_of(body[3:]) == RECEIVER
+                if body[2] == TRANSFER:
+                    self.came += 1
+                    bodies.append(re.search(rb"in-\d+", body).group().decode())
+            if self.came > first:
+                self.wire.send(frame(DISPOSITION, [True, first, self.came - 1, True, Described(ACCEPTED, [])]))
+        return bodies
 
     def accept_within(self, identity):
         last = self.came - 1
@@ -123,22 +154,23 @@ class Work:
 
         def work(link):
             link = link or self.gateway.connect(timeout=5)
-            messages = [{"body": f"in-{next(numbers)}"} for _ in range(20)]
-            try:
-                answer = exchange(link, "POST", f"{V1}/publish", {"queue": "in", "messages": messages})
-            except Exception:
-                raise OSError
-            if answer[0] == 201:
-                self.offered.update(message["body"] for message in messages)
+            for where in ({"queue": "in"}, {"topic": "crash/in"}):
+                messages = [{"body": f"in-{next(numbers)}"} for _ in range(10)]
+                try:
+                    answer = exchange(link, "POST", f"{V1}/publish", {**where, "messages": messages})
+                except Exception:
+                    raise OSError
+                if answer[0] == 201:
+                    self.offered.update(message["body"] for message in messages)
             time.sleep(0.02)
             return link
         return work
 
-    def transactor(self, name):
+    def transactor(self, name, shares):
         numbers = iter(range(10 ** 9))
 
         def work(link):
-            link = link or Link(self.gateway.amqp_port)
+            link = link or Link(self.gateway.amqp_port, shares)
             identity = link.declare()
             text = f"{name}-{next(numbers)}:{link.take()}"
             kind = self.random.choice(("commit",) * 6 + ("abort", "impossible"))
@@ -155,6 +187,7 @@ class Work:
             self.unknown.discard(text)
             (self.accepted if done else self.refused).add(text)
             self.told["accepted" if done else kind] += 1
+            self.told["of the share"] += done and shares
             return link
         return work
 
@@ -173,7 +206,7 @@ def drain(gateway, queue):
 
 
 def check(work, gateway):
-    left = collections.Counter(drain(gateway, "in"))
+    left = collections.Counter(drain(gateway, "in") + Link(gateway.amqp_port, True).drain())
     while gateway.call("GET", f"{V1}/queues/later")[1]["delayed"] > 0:
         time.sleep(0.1)
     outputs = [collections.Counter(drain(gateway, name)) for name in OUTPUTS]
@@ -192,7 +225,7 @@ def check(work, gateway):
         assert count == 1, f"{body} was taken by {taken[body]}, and is there {left[body]} times"
     gone = work.offered - set(taken) - set(left)
     assert not gone, f"{len(gone)} inputs are lost, as {min(gone)}"
-    for what in ("accepted", "abort", "impossible"):
+    for what in ("accepted", "of the share", "abort", "impossible"):
         assert work.told[what] > 0, f"nothing of this happened: {what}"
     return len(done), sum(left.values())
 
@@ -213,7 +246,8 @@ def main():
         full = {"name": "full", "max_records": 1, "overflow": "refuse"}
         assert work.gateway.call("POST", f"{V1}/queues", full)[0] == 201
         assert work.gateway.call("POST", f"{V1}/publish", {"queue": "full", "messages": [{"body": "x"}]})[0] == 201
-        work.start(work.feeder(), *(work.transactor(f"t{i}") for i in range(WORKERS)))
+        Link(work.gateway.amqp_port, True).wire.socket.close()  # from now on it keeps what is said
+        work.start(work.feeder(), *(work.transactor(f"t{i}", i % 2 == 1) for i in range(WORKERS)))
         for _ in range(options.rounds):
             time.sleep(work.random.uniform(0.6, 1.2))
             work.gateway.kill9()

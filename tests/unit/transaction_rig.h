@@ -15,7 +15,7 @@ struct deal {
 static inline void deal_done(struct request *request, enum status status)
 {
     struct deal *deal = container_of(request, struct deal, transaction.request);
-    CHECK(loop_is_home(rig.loops[deal->peer->worker]) && !atomic_load(&deal->done));
+    CHECK(loop_is_home(request->home) && !atomic_load(&deal->done)); /* the peer may have gone */
     deal->status = status;
     atomic_store(&deal->done, true);
 }

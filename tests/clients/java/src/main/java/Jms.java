@@ -426,6 +426,49 @@ public final class Jms {
         }
     }
 
+    /** What a session settles is over with its commit; else it comes again, also to members of other connections. */
+    private void sharedTransacted(String url) throws Exception {
+        Session own = session(Session.AUTO_ACKNOWLEDGE);
+        Topic topic = own.createTopic("jms/deals");
+        Queue out = own.createQueue("jms.deals.out");
+        MessageConsumer outcome = own.createConsumer(out);
+        try (Connection one = connect(url + PREFETCH_NONE, null); Connection other = connect(url + PREFETCH_NONE, null)) {
+            Session session = one.createSession(Session.SESSION_TRANSACTED);
+            MessageConsumer consumer = session.createSharedDurableConsumer(topic, "deals");
+            MessageProducer producer = session.createProducer(out);
+            send(topic, 3);
+            same(text(consumer), "0");
+            same(text(consumer), "1");
+            producer.send(session.createTextMessage("none"));
+            session.rollback();
+            nothing(outcome);
+            Set<String> again = new HashSet<>(Set.of(text(consumer), text(consumer)));
+            same(again, Set.of("0", "1"));
+            producer.send(session.createTextMessage("two"));
+            session.commit();
+            same(text(outcome), "two");
+            same(text(consumer), "2"); // and is not committed: it is another's when the connection goes
+            Session elsewhere = other.createSession(Session.SESSION_TRANSACTED);
+            MessageConsumer second = elsewhere.createSharedDurableConsumer(topic, "deals");
+            nothing(second);
+            one.close();
+            same(text(second), "2");
+            elsewhere.rollback();
+            same(text(second), "2");
+            elsewhere.createProducer(out).send(elsewhere.createTextMessage("third"));
+            elsewhere.commit();
+            same(text(outcome), "third");
+        }
+        try (Connection third = connect(url, null)) {
+            Session session = third.createSession(Session.AUTO_ACKNOWLEDGE);
+            MessageConsumer consumer = session.createSharedDurableConsumer(topic, "deals");
+            nothing(consumer);
+            consumer.close();
+            session.unsubscribe("deals");
+        }
+        own.close();
+    }
+
     private void send(Topic topic, int count) throws Exception {
         Session session = session(Session.AUTO_ACKNOWLEDGE);
         MessageProducer producer = session.createProducer(topic);
@@ -526,6 +569,7 @@ public final class Jms {
         jms.check("durable subscriptions, and their end", () -> jms.durable(url));
         jms.check("shared subscriptions, also of several connections", () -> jms.shared(url));
         jms.check("shared durable subscriptions, and their end", () -> jms.sharedDurable(url));
+        jms.check("shared durable subscriptions in transactions", () -> jms.sharedTransacted(url));
         jms.check("a request and its reply through a temporary queue", jms::requests);
         jms.check("a request and its reply through a temporary topic", () -> jms.temporaryTopics(url));
         jms.check("no local: plain and durable", () -> jms.noLocal(url));

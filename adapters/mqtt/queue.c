@@ -7,13 +7,15 @@
 #include "core/base/limits.h"
 
 static const char DEFAULT_GROUP[] = "mqtt";
-enum { AT_MOST_ONCE_CREDIT = 128, TAKE_RECORDS = 64 };
+enum { AT_MOST_ONCE_CREDIT = 128, TAKE_RECORDS = 64, WAIT_MS = 1000, WAIT_MS_MAX = 64000 };
 
 struct mqtt_queue {
     struct mqtt_session *session;
     struct link of_session;
     struct broker_join join;
-    struct consumer *consumer; /* NULL: it joins */
+    struct consumer *consumer; /* NULL: it joins, or waits to do so once more */
+    struct loop_timer timer;   /* of one that came back when there was no room for its group */
+    uint32_t wait_ms;
     struct mqtt_subscribing *subscribing;
     uint16_t place;
     uint8_t qos;
@@ -29,8 +31,14 @@ struct mqtt_queue {
     uint8_t bytes[];
 };
 
+static bool waits(const struct mqtt_queue *queue)
+{
+    return loop_timer_is_running(&queue->timer);
+}
+
 static void queue_free(struct mqtt_queue *queue)
 {
+    loop_timer_stop(broker_loop(queue->session->client.worker), &queue->timer);
     if (link_is_linked(&queue->of_session))
         queue->session->queue_count--;
     link_remove(&queue->of_session);
@@ -40,6 +48,10 @@ static void queue_free(struct mqtt_queue *queue)
 /* Unsubscribed, and nothing is owed any more. */
 static void leave(struct mqtt_queue *queue)
 {
+    if (waits(queue)) {
+        queue_free(queue);
+        return;
+    }
     if (!queue->leaving || queue->consumer == NULL || queue->settling > 0 ||
         consumer_lease_count(queue->consumer) > 0)
         return;
@@ -179,6 +191,52 @@ static void consume(struct mqtt_queue *queue, const struct group_spec *group)
     set_credit(queue);
 }
 
+static void join(struct mqtt_queue *queue,
+                 void (*done)(struct request *request, enum status status))
+{
+    struct client *client = &queue->session->client;
+    queue->join = (struct broker_join){
+        .client = client, .queue = queue->queue, .name = queue->group, .start = GROUP_LATEST};
+    request_init(&queue->join.request, broker_loop(client->worker), done);
+    broker_join(&queue->join);
+}
+
+static void join_ended(struct mqtt_queue *queue, enum status status, bool may_wait)
+{
+    struct mqtt_session *session = queue->session;
+    bool stays = session->state != MQTT_DOWN && !queue->leaving;
+    if (status == STATUS_OK && stays)
+        consume(queue, queue->join.group);
+    group_spec_unref(queue->join.group);
+    if (queue->consumer != NULL)
+        return;
+    if (!stays || !may_wait) {
+        queue_free(queue);
+        return;
+    }
+    queue->wait_ms = queue->wait_ms == 0 ? WAIT_MS : queue->wait_ms * 2;
+    if (queue->wait_ms > WAIT_MS_MAX)
+        queue->wait_ms = WAIT_MS_MAX;
+    loop_timer_start(broker_loop(session->client.worker), &queue->timer, queue->wait_ms);
+}
+
+static void joined_late(struct request *request, enum status status)
+{
+    struct mqtt_queue *queue = container_of(request, struct mqtt_queue, join.request);
+    struct mqtt_session *session = queue->session;
+    join_ended(queue, status, status != STATUS_NOT_FOUND && status != STATUS_DENIED);
+    connection_release(session);
+}
+
+static void join_again(struct loop_timer *timer)
+{
+    struct mqtt_queue *queue = container_of(timer, struct mqtt_queue, timer);
+    connection_hold(queue->session);
+    join(queue, joined_late);
+}
+
+/* One that comes back asks again when there was no room: its client is not told, and does not ask.
+ */
 static void joined(struct request *request, enum status status)
 {
     struct mqtt_queue *queue = container_of(request, struct mqtt_queue, join.request);
@@ -188,15 +246,11 @@ static void joined(struct request *request, enum status status)
     uint8_t reason = queue->qos;
     if (status == STATUS_OK && (session->state == MQTT_DOWN || queue->leaving))
         status = STATUS_CANCELED;
-    if (status == STATUS_OK)
-        consume(queue, queue->join.group);
-    else
+    if (status != STATUS_OK)
         reason = status == STATUS_NOT_FOUND || status == STATUS_INVALID
                      ? MQTT_REASON_FILTER_INVALID
                      : (uint8_t)mqtt_reason_on(status, MQTT_ON_SUBACK);
-    group_spec_unref(queue->join.group);
-    if (status != STATUS_OK)
-        queue_free(queue);
+    join_ended(queue, status, status == STATUS_OVER_QUOTA && session->state == MQTT_LOGIN);
     mqtt_subscribe_failed(subscribing, status);
     mqtt_subscribed(subscribing, place, reason);
 }
@@ -215,6 +269,7 @@ static struct mqtt_queue *queue_new(struct mqtt_session *session, const struct m
     queue->filter = span_of(queue->bytes, filter->filter.size);
     queue->group = span_of(queue->bytes + filter->filter.size, group.size);
     queue->topic_size = mqtt_address_put(address, queue->topic);
+    queue->timer.fired = join_again;
     list_push(&session->queues, &queue->of_session);
     session->queue_count++;
     return queue;
@@ -246,6 +301,10 @@ uint8_t mqtt_queue_subscribe(struct mqtt_session *session, const struct mqtt_fil
         set_credit(queue);
         return filter->qos;
     }
+    if (queue != NULL && waits(queue)) {
+        queue_free(queue);
+        queue = NULL;
+    }
     if (queue != NULL || session->queue_count >= LIMIT_SHARES)
         return MQTT_REASON_QUOTA_EXCEEDED; /* it joins just now */
     const struct group_spec *group = NULL;
@@ -262,10 +321,7 @@ uint8_t mqtt_queue_subscribe(struct mqtt_session *session, const struct mqtt_fil
     }
     queue->subscribing = subscribing;
     queue->place = place;
-    queue->join = (struct broker_join){
-        .client = client, .queue = found->id, .name = queue->group, .start = GROUP_LATEST};
-    request_init(&queue->join.request, broker_loop(client->worker), joined);
-    broker_join(&queue->join);
+    join(queue, joined);
     return MQTT_PENDING;
 }
 
@@ -286,8 +342,8 @@ void mqtt_queues_close(struct mqtt_session *session)
     mqtt_settlings_close(session);
     while ((link = list_pop(&session->queues)) != NULL) {
         struct mqtt_queue *queue = container_of(link, struct mqtt_queue, of_session);
-        if (queue->consumer != NULL) /* else its join comes back */
-            heap_free(queue);
+        if (queue->consumer != NULL || waits(queue)) /* else its join comes back */
+            queue_free(queue);
     }
     session->queue_count = 0;
 }

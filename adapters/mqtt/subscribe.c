@@ -73,8 +73,8 @@ static bool keep(struct mqtt_subscribing *subscribing)
 }
 
 /* What cannot be had any longer is not kept. What cannot be had now is, and there is no session
- * without it: why. What is full is full for others, too: the session goes on, and asks again when
- * it comes back the next time. */
+ * without it: why. What is full is full for others, too: the session goes on, and asks again
+ * later. */
 static enum status forget_refused(struct mqtt_subscribing *subscribing)
 {
     enum status status = STATUS_OK;

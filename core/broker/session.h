@@ -133,6 +133,7 @@ struct session {
     struct loop_task forget_task;
     uint32_t *forget;
     uint32_t forget_count, forget_capacity;
+    bool forget_waits; /* the store had no room: the timer tries again */
 
     struct list subscribing; /* the first is under way */
     uint32_t row_writes;     /* of subscriptions, under way */

@@ -204,7 +204,9 @@ void session_detach(struct client *client)
         }
         session_share_detach(client, session);
         session->phase = SESSION_ENDING;
-        session->publishing = answers_watch(client, session) ? 1 : 0;
     }
+    /* Whoever has the name next publishes behind it. */
+    if (was_attached)
+        session->publishing = answers_watch(client, session) ? 1 : 0;
     session_end_go_on(session);
 }

@@ -8,7 +8,7 @@
  *                        row; once more when an end could not be stored, after 2, 4... 64 s while
  *                        that goes on
  *   every ten minutes    filters' index rows: those of records that are gone, and of filters that
- *                        no session holds
+ *                        no session holds; a second at a time, between looks at what is due
  *
  * While the store has no room, one refused will holds up all of them for a round, then two, four,
  * up to 32; sessions still end, which makes room.
@@ -43,13 +43,20 @@ static void pause_for_next(struct session_sweep *sweep)
 {
     if (!sweep->closed)
         loop_timer_start(sweep->worker->loop, &sweep->timer,
-                         broker_sweep_ms(sweep->worker->broker));
+                         broker_sweep_ms(sweep->worker->broker) << sweep->failed_runs);
 }
 
 static void cleaned(struct session_sweep *sweep)
 {
+    sweep->cleaning = false;
     sweep->clean_ms =
         loop_now_ms(sweep->worker->loop) + CLEAN_ROUNDS * broker_sweep_ms(sweep->worker->broker);
+}
+
+static void clean_some(struct session_sweep *sweep)
+{
+    sweep->yields_ms = loop_now_ms(sweep->worker->loop) + broker_sweep_ms(sweep->worker->broker);
+    next_filter(sweep);
 }
 
 static void scan_done(struct request *request, enum status status)
@@ -428,7 +435,10 @@ static void page_over(struct session_sweep *sweep)
     sweep->done_crashed |= sweep->crashed;
     if (sweep->crashed && !atomic_load(&sweep->worker->broker->ends_missing))
         sweep->missing_runs = 0;
-    pause_for_next(sweep);
+    if (sweep->cleaning && !sweep->closed)
+        clean_some(sweep);
+    else
+        pause_for_next(sweep);
 }
 
 /* The last hand that finds nothing more turns the page. */
@@ -447,9 +457,12 @@ static void page_scanned(struct sweep_hand *own, enum status status)
     if (status != STATUS_OK || sweep->closed) {
         if (status == STATUS_OK)
             blob_unref(own->scan.rows);
+        else
+            sweep->failed_runs += sweep->failed_runs < DOUBLINGS;
         pause_for_next(sweep);
         return;
     }
+    sweep->failed_runs = 0;
     sweep->page_scan = own->scan;
     sweep->page = own->scan.rows;
     sweep->page_at = 0;
@@ -564,12 +577,23 @@ static void filter_scanned(struct sweep_hand *own, enum status status)
     }
 }
 
+/* In the turn after this one: the clean goes on behind it. */
+static void look_at_due(struct session_sweep *sweep)
+{
+    if (!sweep->closed)
+        loop_timer_start(sweep->worker->loop, &sweep->timer, 0);
+}
+
 /* The one in hand once more, or the next that has rows. */
 static void next_filter(struct session_sweep *sweep)
 {
     if (sweep->finished && sweep->filter == UINT64_MAX) {
         cleaned(sweep);
         pause_for_next(sweep);
+        return;
+    }
+    if (sweep->closed || loop_now_ms(sweep->worker->loop) >= sweep->yields_ms) {
+        look_at_due(sweep);
         return;
     }
     struct sweep_hand *own = &sweep->own;
@@ -606,13 +630,14 @@ static void tick(struct loop_timer *timer)
         sweep->done_crashed = false;
     if (!sweep->done_crashed) {
         sessions_begin(sweep, true);
-    } else if (loop_now_ms(worker->loop) >= sweep->clean_ms) {
+        return;
+    }
+    if (!sweep->cleaning && loop_now_ms(worker->loop) >= sweep->clean_ms) {
+        sweep->cleaning = true;
         sweep->filter = 0;
         sweep->finished = false;
-        next_filter(sweep);
-    } else {
-        sessions_begin(sweep, false);
     }
+    sessions_begin(sweep, false);
 }
 
 void session_sweep_start(struct broker_worker *worker)

@@ -51,6 +51,7 @@ struct session_sweep {
     uint32_t round;
     uint32_t will_round;   /* before that no will is said: the store has refused one */
     uint32_t refused_runs; /* in a row */
+    uint32_t failed_runs;  /* pages that could not be read, likewise */
 
     /* The page being worked through: due rows, or names. */
     bool crashed; /* names */
@@ -67,9 +68,11 @@ struct session_sweep {
     struct sweep_hand hands[SWEEP_HANDS];
     unsigned busy; /* of these */
 
-    /* The filter in hand. */
+    /* The filter in hand, while index rows are looked at: between two passes over what is due. */
     uint64_t filter, upto;
     bool finished;
+    bool cleaning;
+    uint64_t yields_ms; /* to the next pass */
 };
 
 /* session_sweep.c. The one thing under way of a hand; then scanned() or written(). */

@@ -194,6 +194,8 @@ static void save(struct loop_timer *timer)
     worker_barrier(session->worker);
     if (session->dirty)
         session_write_now(session);
+    if (session->forget_waits)
+        loop_defer(session->worker->loop, &session->forget_task, LOOP_WORK);
 }
 
 void session_touch(struct session *session)
@@ -330,6 +332,28 @@ struct forgetting {
     uint32_t numbers[];
 };
 
+static void forget_add(struct session *session, uint32_t number)
+{
+    if (session->forget_count == session->forget_capacity) {
+        session->forget_capacity =
+            session->forget_capacity == 0 ? 16 : session->forget_capacity * 2;
+        session->forget =
+            heap_resize(session->forget, session->forget_capacity * sizeof *session->forget);
+    }
+    session->forget[session->forget_count++] = number;
+}
+
+/* Nobody asks again: the client waits for its answer. */
+static void forget_again(const struct forgetting *forgetting)
+{
+    struct session *session = forgetting->session;
+    for (uint32_t i = 0; i < forgetting->count; i++)
+        forget_add(session, forgetting->numbers[i]);
+    session->forget_waits = true;
+    if (!loop_timer_is_running(&session->save_timer))
+        loop_timer_start(session->worker->loop, &session->save_timer, SAVE_MS);
+}
+
 static void forgotten(void *context, enum status status, uint64_t commit)
 {
     struct forgetting *forgetting = context;
@@ -338,6 +362,8 @@ static void forgotten(void *context, enum status status, uint64_t commit)
     for (uint32_t i = 0; client != NULL && status == STATUS_OK && i < forgetting->count; i++)
         client->ops->forgotten(client, forgetting->numbers[i]);
     tell_failure(forgetting->session, status);
+    if (client != NULL && status != STATUS_OK && forgetting->session->client != NULL)
+        forget_again(forgetting);
     heap_free(forgetting);
 }
 
@@ -351,6 +377,7 @@ static void forget_task(struct loop_task *task)
     forgetting->session = session;
     forgetting->count = count;
     session->forget_count = 0;
+    session->forget_waits = false;
     for (uint32_t i = 0; i < count; i++) {
         uint8_t key[SESSION_STATE_KEY];
         forgetting->numbers[i] = session->forget[i];
@@ -364,14 +391,9 @@ void broker_forget(struct client *client, uint32_t number)
 {
     struct session *session = client->session;
     CHECK(session_is_kept(client));
-    if (session->forget_count == session->forget_capacity) {
-        session->forget_capacity =
-            session->forget_capacity == 0 ? 16 : session->forget_capacity * 2;
-        session->forget =
-            heap_resize(session->forget, session->forget_capacity * sizeof *session->forget);
-    }
-    session->forget[session->forget_count++] = number;
-    loop_defer(session->worker->loop, &session->forget_task, LOOP_WORK);
+    forget_add(session, number);
+    if (!session->forget_waits)
+        loop_defer(session->worker->loop, &session->forget_task, LOOP_WORK);
 }
 
 void session_write_init(struct session *session)

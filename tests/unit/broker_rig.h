@@ -209,7 +209,7 @@ struct peer {
     uint32_t record_count;
     struct seen_answer *answers;
     uint32_t answer_count;
-    uint32_t resumed;
+    uint32_t resumed, forgotten;
     size_t queued, queued_max; /* grows with deliveries while it is stalled */
     bool stalled, settles;
     bool ended, closes_at_end, closes_at_answer, oversized;
@@ -327,6 +327,12 @@ static inline void peer_resume(struct client *client)
     peer_of(client)->resumed++;
 }
 
+static inline void peer_forgotten(struct client *client, uint32_t number)
+{
+    (void)number;
+    peer_of(client)->forgotten++;
+}
+
 static inline void peer_end(struct client *client, enum status why)
 {
     struct peer *peer = peer_of(client);
@@ -346,6 +352,7 @@ static const struct client_ops peer_ops = {
     .encode = peer_encode,
     .deliver = peer_deliver,
     .deliver_kept = peer_deliver_kept,
+    .forgotten = peer_forgotten,
     .queued = peer_queued,
     .resume = peer_resume,
     .end = peer_end,

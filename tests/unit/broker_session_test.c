@@ -428,10 +428,79 @@ static void recalls_try_again(void **state)
     late_rig_close();
 }
 
+static _Atomic uint32_t forgotten_seen;
+
+static void forget_run(void *context)
+{
+    struct peer *peer = context;
+    broker_forget(&peer->client, 1);
+    broker_forget(&peer->client, 2);
+}
+
+static void forgotten_run(void *context)
+{
+    struct peer *peer = context;
+    atomic_store(&forgotten_seen, peer->forgotten);
+}
+
+static uint32_t forgotten_of(struct peer *peer)
+{
+    on(peer->worker, forgotten_run, peer);
+    return atomic_load(&forgotten_seen);
+}
+
+/* The client of a number waits for its answer, and does not ask again. */
+static void a_number_is_forgotten_when_there_is_room(void **state)
+{
+    (void)state;
+    late_rig_open(1);
+    restart(NO_SWEEP_MS);
+    bool present;
+    struct peer *peer = peer_attach(0, "kept", UINT32_MAX, NULL, &present);
+    refuse_rows(STATUS_NO_SPACE);
+    unsigned writes = atomic_load(&late.row_writes);
+    on(0, forget_run, peer);
+    await(atomic_load(&late.row_writes) > writes);
+    assert_int_equal(forgotten_of(peer), 0);
+    refuse_rows(STATUS_OK);
+    await(forgotten_of(peer) == 2);
+    peer_close(peer);
+    late_rig_close();
+}
+
+/* Also where nothing of the client is kept: what it publishes on its next connection comes behind.
+ */
+static void a_name_changes_hands_when_what_was_published_is_stored(void **state)
+{
+    (void)state;
+    late_rig_open(2);
+    restart(NO_SWEEP_MS);
+    bool present;
+    struct peer *older = peer_attach(0, "one", 0, NULL, &present), *newer = peer_new(1, "one");
+    let_appends_wait();
+    publish_many(older, "t", GUARANTEE_AT_LEAST_ONCE, 0, 1);
+    await(waiting(&late.append_count) == 1);
+    struct attach_call call = {.attach = {.client = &newer->client}};
+    request_init(&call.attach.request, rig.loops[1], attach_call_done);
+    on(1, attach_call_run, &call);
+    usleep(20000);
+    assert_false(atomic_load(&call.done));
+    appends_go_on();
+    rig_await(&call.done);
+    assert_int_equal(call.status, STATUS_OK);
+    heap_free(call.attach.received);
+    buf_deinit(&call.attach.notes);
+    peer_free(older);
+    peer_close(newer);
+    late_rig_close();
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(recalls_try_again),
+        cmocka_unit_test(a_number_is_forgotten_when_there_is_room),
+        cmocka_unit_test(a_name_changes_hands_when_what_was_published_is_stored),
         cmocka_unit_test(retained_records_wait_for_what_was_in_flight),
         cmocka_unit_test(a_walk_starts_once),
         cmocka_unit_test(a_clean_start_reads_no_position),

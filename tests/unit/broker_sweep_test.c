@@ -185,6 +185,32 @@ static void an_end_that_is_refused_holds_up_nobody(void **state)
     kept_rig_close();
 }
 
+/* Index rows of filters that nobody holds take their time; what is due does not wait for them. */
+static void index_rows_do_not_hold_up_what_is_due(void **state)
+{
+    (void)state;
+    enum { FILTERS = 3000, LOOKS = 3 };
+    bool present;
+    kept_rig_open(1, 1000000);
+    peer_close(peer_attach(0, "kept", UINT32_MAX, NULL, &present));
+    for (uint64_t i = 1; i <= FILTERS; i++) {
+        uint8_t key[FILTER_INDEX_KEY], value[FILTER_ROW_HEAD];
+        filter_index_key(i << 40, 1, key);
+        memset(value, 0xff, sizeof value); /* a partition that is not there */
+        put_row(span_of(key, sizeof key), span_of(value, sizeof value));
+    }
+    broker_fall();
+    broker_bury();
+    rig.options.sweep_ms = 1;
+    broker_rise(1);
+    pthread_mutex_lock(&store.lock);
+    store.looks_first = 0;
+    pthread_mutex_unlock(&store.lock);
+    await(rows_of(TABLE_FILTER_INDEX) == 0);
+    assert_true(count_of(&store.looks_last) >= count_of(&store.looks_first) + LOOKS);
+    kept_rig_close();
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -192,6 +218,7 @@ int main(void)
         cmocka_unit_test(what_a_crash_left_ends),
         cmocka_unit_test(a_will_is_due_once),
         cmocka_unit_test(a_refused_will_waits_ever_longer),
+        cmocka_unit_test(index_rows_do_not_hold_up_what_is_due),
         cmocka_unit_test(an_end_that_is_refused_holds_up_nobody),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

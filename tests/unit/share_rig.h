@@ -29,7 +29,8 @@ static struct {
     struct storage_append *late_append;
     void (*late_done)(struct request *request, enum status status);
     uint32_t late_count, position_count;
-    uint32_t looks; /* at what is due of sessions */
+    uint32_t looks;                   /* at what is due of sessions */
+    uint32_t looks_first, looks_last; /* before the first and the last look at rows of filters */
 } store = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
 static inline bool has_row(const struct storage_append *append, enum storage_change change,
@@ -90,6 +91,11 @@ static inline void store_scan(struct storage *storage, struct storage_scan *scan
     (void)storage;
     pthread_mutex_lock(&store.lock);
     store.looks += scan->first.data[0] == TABLE_SESSION_DUE;
+    if (scan->first.data[0] == TABLE_FILTER_INDEX && scan->first.size == FILTER_INDEX_KEY) {
+        store.looks_last = store.looks;
+        if (store.looks_first == 0)
+            store.looks_first = store.looks;
+    }
     bool held = store.table_waits != 0 && scan->first.data[0] == store.table_waits;
     if (held) {
         CHECK(store.scan_count < WAITING_MAX);

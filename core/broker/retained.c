@@ -14,7 +14,8 @@ enum {
     READS_AT_ONCE = 4,      /* of one worker: the store's readers serve others, too */
     TURN_ROWS = 512,        /* shown in one turn by all walks */
     HELD_BYTES = 64 * 1024, /* rows that a paused walk keeps */
-    OVERTAKEN_MAX = 1024,
+    OVERTAKEN_FIRST = 256,  /* topics that came live while a slice is read: room for them */
+    OVERTAKEN_MAX = 64 * 1024,
 };
 
 enum walk_state { WALK_WAITING, WALK_QUEUED, WALK_READING, WALK_ASKING, WALK_SHOWING, WALK_PAUSED };
@@ -48,8 +49,8 @@ struct retained_walk {
      * slice was being read; and of the slice's topics, since then. */
     struct bound *first;
     uint32_t first_count;
-    uint64_t *overtaken;
-    uint32_t overtaken_count;
+    uint64_t *overtaken; /* a set: hashes by their last bits, and where that is taken, behind */
+    uint32_t overtaken_count, overtaken_capacity;
     bool again; /* too many: the slice is read once more */
     struct slice_topic *topics;
     uint32_t topic_count;
@@ -152,7 +153,9 @@ static void rows_drop(struct retained_walk *walk)
     blob_unref(walk->rows);
     walk->rows = NULL;
     walk->position = walk->seen = 0;
-    walk->overtaken_count = walk->topic_count = 0;
+    heap_free(walk->overtaken);
+    walk->overtaken = NULL;
+    walk->overtaken_count = walk->overtaken_capacity = walk->topic_count = 0;
     walk->again = walk->any_live = false;
 }
 
@@ -163,7 +166,6 @@ static void walk_free(struct retained_walk *walk)
     link_remove(&walk->link);
     heap_free(walk->first);
     heap_free(walk->ends);
-    heap_free(walk->overtaken);
     heap_free(walk->topics);
     heap_free(walk);
 }
@@ -317,14 +319,41 @@ static void topic_came_live(struct retained_walk *walk, uint64_t hash)
         topic->live = walk->any_live = true;
 }
 
+/* The place of a topic in the set, or where it belongs: 0 is none. */
+static uint64_t *overtaken_at(const struct retained_walk *walk, uint64_t hash)
+{
+    uint32_t last = walk->overtaken_capacity - 1, at = (uint32_t)hash & last;
+    while (walk->overtaken[at] != 0 && walk->overtaken[at] != hash)
+        at = (at + 1) & last;
+    return &walk->overtaken[at];
+}
+
+static void overtaken_grow(struct retained_walk *walk)
+{
+    uint64_t *old = walk->overtaken;
+    uint32_t count = walk->overtaken_capacity;
+    walk->overtaken_capacity = count == 0 ? OVERTAKEN_FIRST : count * 2;
+    walk->overtaken = heap_array(walk->overtaken_capacity, sizeof *walk->overtaken);
+    for (uint32_t i = 0; i < count; i++)
+        if (old[i] != 0)
+            *overtaken_at(walk, old[i]) = old[i];
+    heap_free(old);
+}
+
+/* A set of topics, so that it does not grow with what comes to few of them. */
 static void came_while_reading(struct retained_walk *walk, uint64_t hash)
 {
-    if (walk->overtaken == NULL)
-        walk->overtaken = heap_array(OVERTAKEN_MAX, sizeof *walk->overtaken);
-    if (walk->overtaken_count == OVERTAKEN_MAX)
-        walk->again = true;
-    else
-        walk->overtaken[walk->overtaken_count++] = hash;
+    hash += hash == 0;
+    if (walk->overtaken_count * 2 >= walk->overtaken_capacity) {
+        if (walk->overtaken_capacity == OVERTAKEN_MAX) {
+            walk->again = true;
+            return;
+        }
+        overtaken_grow(walk);
+    }
+    uint64_t *at = overtaken_at(walk, hash);
+    walk->overtaken_count += *at == 0;
+    *at = hash;
 }
 
 /* From now on only what concerns the slice is kept in mind. */
@@ -336,9 +365,15 @@ static void take_topics(struct retained_walk *walk)
     for (size_t at = 0;
          walk->topic_count < SLICE_ROWS && storage_scan_next(&walk->scan, &at, &key, &value);)
         walk->topics[walk->topic_count++] = (struct slice_topic){.hash = retained_key_topic(key)};
-    for (uint32_t i = 0; i < walk->overtaken_count; i++)
-        topic_came_live(walk, walk->overtaken[i]);
-    walk->overtaken_count = 0;
+    for (uint32_t i = 0; i < walk->topic_count && walk->overtaken_count > 0; i++) {
+        uint64_t hash = walk->topics[i].hash;
+        hash += hash == 0;
+        walk->topics[i].live = *overtaken_at(walk, hash) == hash;
+        walk->any_live |= walk->topics[i].live;
+    }
+    heap_free(walk->overtaken);
+    walk->overtaken = NULL;
+    walk->overtaken_count = walk->overtaken_capacity = 0;
 }
 
 void retained_overtake(struct retained_walk *walk, uint64_t partition, uint64_t offset,

@@ -443,10 +443,32 @@ PASS_ON(trim, storage_trim)
 PASS_ON(floor, storage_floor)
 PASS_ON(bounds, storage_bounds)
 
+/* A slice that is read and not answered. */
+static atomic_bool answer_waits;
+static struct storage_scan *_Atomic read_slice;
+static void (*slice_done)(struct request *request, enum status status);
+
+static void answer_later(struct request *request, enum status status)
+{
+    CHECK(status == STATUS_OK);
+    atomic_store(&read_slice, container_of(request, struct storage_scan, request));
+}
+
+static void answer_now_run(void *context)
+{
+    struct storage_scan *scan = context;
+    scan->request.done = slice_done;
+    slice_done(&scan->request, STATUS_OK);
+}
+
 static void pass_scan(struct storage *storage, struct storage_scan *scan)
 {
     (void)storage;
     atomic_fetch_add(&slices, scan->first.data[0] == TABLE_RETAINED);
+    if (scan->first.data[0] == TABLE_RETAINED && atomic_exchange(&answer_waits, false)) {
+        slice_done = scan->request.done;
+        scan->request.done = answer_later;
+    }
     memory_storage_ops.scan(inner, scan);
 }
 
@@ -554,6 +576,59 @@ static void others_do_not_hold_up_a_walk(void **state)
     overtaking_rig_close();
 }
 
+enum { READ_TOPICS = 10, LIVE_TOPICS = 3000, LIVE_TURN = 500 };
+
+struct live_call {
+    struct peer *peer;
+    uint32_t first;
+};
+
+static void live_run(void *context)
+{
+    const struct live_call *call = context;
+    for (uint32_t i = call->first; i < call->first + LIVE_TURN; i++) {
+        char topic[VALUE_MAX];
+        snprintf(topic, sizeof topic, "t/%u", i);
+        struct publish publish = {.topic = span_from_text(topic),
+                                  .body = span_from_text("live"),
+                                  .answer = true,
+                                  .retain = true,
+                                  .token = i};
+        broker_publish(&call->peer->client, &publish);
+    }
+}
+
+/* However many topics come live while a slice is read: it is read once, and none of them is shown
+ * as it was. */
+static void a_slice_is_read_once(void **state)
+{
+    (void)state;
+    sweeping_rig_open(2);
+    struct storage overtaking;
+    overtaking_rig_open(&overtaking);
+    struct peer *writer = peer_new(0, "writer"), *reader = peer_new(1, "reader");
+    struct live_call call = {.peer = writer};
+    retain_many(writer, READ_TOPICS);
+    retain(writer, "still", "as it was");
+    atomic_store(&slices, 0);
+    atomic_store(&answer_waits, true);
+    assert_int_equal(peer_subscribe(reader, "#", GUARANTEE_AT_LEAST_ONCE, 1), STATUS_OK);
+    await(atomic_load(&read_slice) != NULL);
+    uint32_t answers = peer_look(writer).answers;
+    for (; call.first < LIVE_TOPICS; call.first += LIVE_TURN) {
+        on(writer->worker, live_run, &call);
+        await_answers(writer, answers + call.first + LIVE_TURN);
+    }
+    await_records(reader, LIVE_TOPICS);
+    on(reader->worker, answer_now_run, atomic_load(&read_slice));
+    await_records(reader, LIVE_TOPICS + 1);
+    assert_int_equal(atomic_load(&slices), 1);
+    assert_string_equal(reader->records[LIVE_TOPICS].value, "as it was");
+    peer_close(reader);
+    peer_close(writer);
+    overtaking_rig_close();
+}
+
 static void held_go_on_run(void *context)
 {
     (void)context;
@@ -601,6 +676,7 @@ int main(void)
         cmocka_unit_test(what_is_retained_meanwhile_stays),
         cmocka_unit_test(what_comes_late_is_removed_as_well),
         cmocka_unit_test(others_do_not_hold_up_a_walk),
+        cmocka_unit_test(a_slice_is_read_once),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

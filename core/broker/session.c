@@ -37,7 +37,7 @@ struct attaching {
     uint32_t walk_count;
     struct span will; /* its row; empty: there is none */
     struct will_publish late;
-    bool will_lost; /* there was no room for it */
+    enum status will_lost; /* why it is never said; OK: it is */
     struct blob **blobs;
     uint32_t blob_count;
     uint64_t *shares; /* that it takes part in */
@@ -238,8 +238,8 @@ static void created(void *context, enum status status, uint64_t commit)
         atomic_store(&session->worker->broker->sessions_kept, true);
     if (status == STATUS_OK)
         share_returned_post(session->worker->broker, attaching->returns, attaching->return_count);
-    if (status == STATUS_OK && attaching->will_lost) /* its row went with this */
-        will_drop(session->worker, session->text, status_text(STATUS_NO_SPACE));
+    if (status == STATUS_OK && attaching->will_lost != STATUS_OK) /* its row went with this */
+        will_drop(session->worker, session->text, status_text(attaching->will_lost));
     if (!goes_on(attaching))
         return;
     if (status != STATUS_OK || !session->present)
@@ -283,11 +283,20 @@ static void erase_old(struct attaching *attaching, struct session_rows *rows)
 
 static void begin_stored(struct attaching *attaching);
 
+static void left_without_will(void *context, enum status status, uint64_t commit)
+{
+    struct session *session = context;
+    (void)commit;
+    if (status == STATUS_OK && session->will_lost != STATUS_OK)
+        will_drop(session->worker, session->text, status_text(session->will_lost));
+}
+
 /* The client has gone, and the session stays as it was, but for its will. */
-static void without_will(struct attaching *attaching)
+static void without_will(struct attaching *attaching, enum status lost)
 {
     struct session *session = attaching->session;
     struct session_rows *rows = session_rows_new(session);
+    session->will_lost = lost;
     uint8_t key[SESSION_STATE_KEY];
     session_kind_key(attaching->old, SESSION_KIND_WILL, 0, key);
     session_rows_add(rows, STORAGE_DELETE, span_of(key, sizeof key), (struct span){0});
@@ -297,19 +306,21 @@ static void without_will(struct attaching *attaching)
     session->will_ms = 0; /* its due row is found to be left behind */
     session_put_name(rows, session, attaching->row.ended_ms);
     session->id = 0; /* nothing else of it is ours */
-    session_rows_send(rows, NULL, NULL);
+    session_rows_send(rows, left_without_will, session);
 }
 
 static void late_published(struct request *request, enum status status)
 {
     struct attaching *attaching = container_of(request, struct attaching, late.request);
     if (attaching->session->client == NULL && !will_waits(status))
-        without_will(attaching);
+        without_will(attaching, status);
     if (!goes_on(attaching))
         return;
     /* Rows may still find room where records do not: a will does not keep its client out. */
-    attaching->will_lost = status == STATUS_NO_SPACE;
-    if (will_waits(status) && !attaching->will_lost)
+    bool no_room = status == STATUS_NO_SPACE;
+    if (no_room || !will_waits(status))
+        attaching->will_lost = status;
+    if (will_waits(status) && !no_room)
         attach_end(attaching, status); /* its row stays */
     else
         begin_stored(attaching);

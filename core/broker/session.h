@@ -104,6 +104,7 @@ struct session {
     uint64_t will_ms;            /* as in the row of the name */
     struct held_will *held_will; /* of one that is not kept */
     bool willing;                /* it is being published: the end waits */
+    enum status will_lost;       /* why it never will be, counted when its row is gone; or OK */
 
     /* What is in flight: flights[1..flight_count], flights[0] heads the order. */
     struct flight *flights;

@@ -2,6 +2,7 @@
 /* What is left of a session when its client goes: its last rows, or none, and then the name for who
  * wants it next. */
 #include "core/broker/session.h"
+#include "core/broker/will_wait.h"
 
 #include "core/base/heap.h"
 
@@ -111,6 +112,8 @@ static void ended(void *context, enum status status, uint64_t commit)
     (void)commit;
     if (status != STATUS_OK)
         atomic_store(&session->worker->broker->ends_missing, true);
+    else if (session->will_lost != STATUS_OK)
+        will_drop(session->worker, session->text, status_text(session->will_lost));
     session_share_ended(session, status);
     if (session->give_up != NULL)
         request_complete(&session->give_up->request, status);

@@ -22,6 +22,7 @@
  */
 #include "core/broker/session_sweep.h"
 #include "core/broker/share.h"
+#include "core/broker/will_wait.h"
 
 #include "core/base/heap.h"
 #include "core/base/pack.h"
@@ -150,6 +151,19 @@ static struct storage_row without_will(struct sweep_hand *hand)
     return sweep_row(STORAGE_DELETE, span_of(hand->keys[1], SESSION_STATE_KEY), (struct span){0});
 }
 
+/* Of a will whose row is gone now. */
+static void count_will(const struct sweep_hand *hand, enum status status)
+{
+    if (status == STATUS_OK && hand->will_lost != STATUS_OK)
+        will_drop(hand->sweep->worker, hand->row.name, status_text(hand->will_lost));
+}
+
+static void crashed_ended(struct sweep_hand *hand, enum status status)
+{
+    count_will(hand, status);
+    sweep_session_over(hand, status);
+}
+
 /* A crash left it without an end: it ends now. */
 static void end_crashed(struct sweep_hand *hand)
 {
@@ -167,7 +181,7 @@ static void end_crashed(struct sweep_hand *hand)
             hand->rows[count++] = sweep_row(
                 STORAGE_PUT, sweep_due_key(hand, dues[i], hand->keys[2 + i]), span_of("\1", 1));
         }
-    sweep_write(hand, count, sweep_session_over);
+    sweep_write(hand, count, crashed_ended);
 }
 
 static bool decode_name(struct sweep_hand *hand)
@@ -187,6 +201,7 @@ static bool decode_name(struct sweep_hand *hand)
 
 static void will_gone(struct sweep_hand *hand, enum status status)
 {
+    count_will(hand, status);
     if (status != STATUS_OK || hand->row.due_ms != hand->due_ms)
         sweep_session_over(hand, status);
     else
@@ -217,6 +232,7 @@ static void will_said(struct request *request, enum status status)
     blob_unref(hand->will);
     hand->will = NULL;
     hand->row.will_ms = 0;
+    hand->will_lost = will_waits(status) ? STATUS_OK : status;
     if (will_waits(status)) {
         sweep_session_over(hand, status); /* it is found again */
     } else if (hand->sweep->crashed) {
@@ -415,6 +431,7 @@ static bool take_row(struct session_sweep *sweep, struct sweep_hand *hand)
         size_t at = sweep->crashed ? 1 : 9;
         hand->due_ms = sweep->crashed ? 0 : load_u64(key.data + 1);
         hand->due_share = sweep->crashed ? 0 : share_of_due(value);
+        hand->will_lost = STATUS_OK;
         hand->name = (struct session_name){
             .tenant = load_u64(key.data + at),
             .hash = {load_u64(key.data + at + 8), load_u64(key.data + at + 16)},

@@ -32,6 +32,7 @@ struct sweep_hand {
     char text[LIMIT_CLIENT_ID_BYTES];
     struct blob *will; /* the row that holds it */
     struct span will_row;
+    enum status will_lost; /* why it will never be said; OK: it was, or there is none */
     struct will_publish publish;
     uint64_t share;     /* whose session it is, or was; 0: a client's */
     uint64_t due_share; /* of the due row */

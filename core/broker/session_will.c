@@ -87,6 +87,8 @@ static void left(struct request *request, enum status status)
     session->willing = false;
     if (will_waits(status) && leaving->publish.has_row)
         session->will_ms = (uint64_t)clock_wall_ms();
+    else if (leaving->publish.has_row)
+        session->will_lost = status;
     let_go(session);
     heap_free(leaving);
     session_back(session);

@@ -29,13 +29,6 @@ void will_drop_late(struct broker_worker *worker, struct span client_id)
           (int)(client_id.size < 64 ? client_id.size : 64), (const char *)client_id.data);
 }
 
-static void say_end(struct will_say *say, enum status status)
-{
-    if (status != STATUS_OK && !will_waits(status) && !will_is_crowded_out(status))
-        will_drop(say->worker, say->client_id, status_text(status));
-    request_complete(&say->request, status);
-}
-
 static void answered(struct client *client, uint64_t token, enum status status, uint64_t partition,
                      uint64_t offset)
 {
@@ -46,7 +39,7 @@ static void answered(struct client *client, uint64_t token, enum status status, 
     (void)offset;
     client_close(client);
     heap_free(words);
-    say_end(say, status);
+    request_complete(&say->request, status);
 }
 
 static void resume(struct client *client)
@@ -102,9 +95,9 @@ void will_say(struct will_say *say)
     if (is_will && stored->user.size > 0)
         principal = catalog_principal_by_name(worker->catalog, say->tenant, stored->user);
     if (!is_will || (stored->user.size > 0 && principal == NULL)) {
-        say_end(say, is_will ? STATUS_DENIED : STATUS_MALFORMED);
+        request_complete(&say->request, is_will ? STATUS_DENIED : STATUS_MALFORMED);
     } else if (!find_queue(worker, say->tenant, &stored->will)) {
-        say_end(say, STATUS_NOT_FOUND);
+        request_complete(&say->request, STATUS_NOT_FOUND);
     } else {
         struct last_words *words = heap_new(sizeof *words);
         words->say = say;
@@ -121,7 +114,7 @@ static void kept_for_later(struct request *request, enum status status)
 {
     struct will_publish *publish = container_of(request, struct will_publish, say.request);
     will_later_free(publish->later);
-    if (status != STATUS_OK && (!publish->has_row || !will_waits(status)))
+    if (status != STATUS_OK && !publish->has_row)
         will_drop(publish->say.worker, publish->say.client_id, status_text(status));
     request_complete(&publish->request, status);
 }
@@ -130,6 +123,8 @@ static void said(struct request *request, enum status status)
 {
     struct will_publish *publish = container_of(request, struct will_publish, say.request);
     if (!will_is_crowded_out(status) && (!will_waits(status) || publish->has_row)) {
+        if (will_is_lost(status) && !publish->has_row)
+            will_drop(publish->say.worker, publish->say.client_id, status_text(status));
         request_complete(&publish->request, status);
         return;
     }

@@ -32,8 +32,13 @@ static inline bool will_is_crowded_out(enum status status)
     return status == STATUS_BUSY || status == STATUS_OVER_QUOTA || status == STATUS_NO_MEMORY;
 }
 
+static inline bool will_is_lost(enum status status)
+{
+    return status != STATUS_OK && !will_waits(status) && !will_is_crowded_out(status);
+}
+
 /* Publishes a stored one with the rights that its user has now, also while the broker ends; done()
- * with how that ended. What can never be published is counted. */
+ * with how that ended: will_is_lost() when it can never be published. */
 struct will_say {
     struct request request;
     struct broker_worker *worker;
@@ -44,7 +49,8 @@ struct will_say {
 void will_say(struct will_say *say);
 
 /* Likewise; what is refused for a while is stored to be said later. done(): OK, or why it will
- * never be said, when its row may go; else will_waits(). */
+ * never be said, when its row may go; else will_waits(). What is lost is counted here, unless it
+ * has a row: then the caller counts it when that is gone, else it would be lost once more. */
 struct will_publish {
     struct request request;
     struct will_say say;

@@ -5,6 +5,9 @@
  * comes back is said after it. One whose client is back already is too late, and dropped: what it
  * says is no longer so.
  *
+ * While the store takes nothing, a pass ends with the page that finds that out, and the next one
+ * begins after 2, 4... 32 rounds.
+ *
  *   RESTING --tick--> READING --page--> SAYING --all answered--> WRITING --> READING ... RESTING */
 #include "core/broker/will_wait.h"
 
@@ -14,7 +17,7 @@
 #include "core/base/trace.h"
 #include "core/broker/worker.h"
 
-enum { PAGE = 64 };
+enum { PAGE = 64, DOUBLINGS = 5 };
 
 enum fate {
     SAID,
@@ -39,8 +42,10 @@ struct will_sweep {
     struct broker_worker *worker;
     struct loop_timer timer;
     bool closed;
-    bool others_done; /* those of other runs are published */
-    bool left;        /* one of this pass was not */
+    bool others_done;      /* those of other runs are published */
+    bool left;             /* one of this pass was not */
+    bool refused;          /* by the store, which takes nothing now: the pass ends */
+    uint32_t refused_runs; /* in a row */
     uint8_t next[WILL_KEY + 1], end[WILL_KEY];
     size_t next_size;
     struct storage_scan scan;
@@ -57,7 +62,7 @@ static void rest(struct will_sweep *sweep)
 {
     if (!sweep->closed)
         loop_timer_start(sweep->worker->loop, &sweep->timer,
-                         broker_sweep_ms(sweep->worker->broker));
+                         broker_sweep_ms(sweep->worker->broker) << sweep->refused_runs);
 }
 
 static void page_end(struct will_sweep *sweep, enum status status)
@@ -73,11 +78,16 @@ static void page_end(struct will_sweep *sweep, enum status status)
     }
     sweep->count = 0;
     sweep->left |= status != STATUS_OK;
-    if (status == STATUS_OK && sweep->scan.more && !sweep->closed) {
+    sweep->refused |= status != STATUS_OK;
+    if (!sweep->refused && sweep->scan.more && !sweep->closed) {
         read_page(sweep);
         return;
     }
     sweep->others_done |= !sweep->left;
+    if (!sweep->refused)
+        sweep->refused_runs = 0;
+    else if (sweep->refused_runs < DOUBLINGS)
+        sweep->refused_runs++;
     rest(sweep);
 }
 
@@ -86,7 +96,7 @@ static void page_end(struct will_sweep *sweep, enum status status)
 /* Once its row is gone: else it is found again. */
 static void count_dropped(struct broker_worker *worker, const struct item *item)
 {
-    if (item->fate == GIVEN_UP)
+    if (item->fate == GIVEN_UP || (item->fate == SAID && will_is_lost(item->status)))
         will_drop(worker, item->will.client_id, status_text(item->status));
     else if (item->fate == TOO_LATE)
         will_drop_late(worker, item->will.client_id);
@@ -125,6 +135,7 @@ static void change_rows(struct will_sweep *sweep)
         struct item *item = &sweep->items[i];
         if (item->fate == NOT_THIS_TIME || (item->fate == SAID && will_waits(item->status))) {
             sweep->left = true;
+            sweep->refused |= item->fate == SAID;
             continue;
         }
         if (item->fate == SAID && will_is_crowded_out(item->status))
@@ -265,7 +276,7 @@ static void tick(struct loop_timer *timer)
     struct will_sweep *sweep = container_of(timer, struct will_sweep, timer);
     enum will_kind kind = sweep->others_done ? WILL_KIND_WAITING : WILL_KIND_HELD;
     uint64_t end = sweep->others_done ? (uint64_t)clock_wall_ms() + 1 : UINT64_MAX;
-    sweep->left = false;
+    sweep->left = sweep->refused = false;
     sweep->next_size = will_key(kind, 0, 0, sweep->next);
     will_key(kind, end, 0, sweep->end);
     read_page(sweep);

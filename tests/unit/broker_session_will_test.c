@@ -189,6 +189,53 @@ static void a_will_of_who_is_back_is_dropped(void **state)
     late_rig_close();
 }
 
+/* Who waits for space asks ever less often. */
+static void wills_of_a_full_store_wait_ever_longer(void **state)
+{
+    (void)state;
+    late_rig_open(2);
+    restart(1);
+    struct peer *watcher = watcher_new();
+    refuse_appends(STATUS_NO_SPACE);
+    unsigned before = atomic_load(&late.record_writes);
+    put_will_row(WILL_KIND_WAITING, 1, "waits", 1);
+    await(atomic_load(&late.record_writes) > before);
+    usleep(300000);
+    assert_true(atomic_load(&late.record_writes) < before + 40);
+    refuse_appends(STATUS_OK);
+    await(rows_of(TABLE_WILL) == 0);
+    await_records(watcher, 1);
+    peer_close(watcher);
+    late_rig_close();
+}
+
+/* Refused for good, while the store does not let its row go: of nobody's session, and of one. */
+static void a_lost_will_is_counted_once(void **state)
+{
+    (void)state;
+    late_rig_open(2);
+    restart(1);
+    bool present;
+    struct broker_will will = will_after(0);
+    int64_t before = rig_metric("dropped_total", "reason=\"will\"");
+    struct peer *peer = peer_attach(0, "leaves", 100, &will, &present);
+    put_will_row(WILL_KIND_WAITING, (uint64_t)clock_wall_ms() + 50000, "away", 1);
+    refuse_appends(STATUS_DENIED);
+    refuse_rows(STATUS_NO_SPACE);
+    unsigned writes = atomic_load(&late.row_writes);
+    peer_close(peer);
+    atomic_fetch_add(&clock_ahead_ms, 50001);
+    await(atomic_load(&late.row_writes) >= writes + 6);
+    assert_int_equal(rig_metric("dropped_total", "reason=\"will\""), before);
+    refuse_rows(STATUS_OK);
+    await(rows_of(TABLE_WILL) == 0);
+    await(rig_metric("dropped_total", "reason=\"will\"") == before + 2);
+    usleep(20000);
+    assert_int_equal(rig_metric("dropped_total", "reason=\"will\""), before + 2);
+    refuse_appends(STATUS_OK);
+    late_rig_close();
+}
+
 /* One of a kept session that asks for nothing is stored as any, and known again. */
 static void a_will_of_little_weight_has_an_id(void **state)
 {
@@ -340,6 +387,8 @@ int main(void)
         cmocka_unit_test(a_will_has_its_chances),
         cmocka_unit_test(a_run_that_was_killed_leaves_its_wills),
         cmocka_unit_test(a_will_of_who_is_back_is_dropped),
+        cmocka_unit_test(wills_of_a_full_store_wait_ever_longer),
+        cmocka_unit_test(a_lost_will_is_counted_once),
         cmocka_unit_test(a_will_of_little_weight_has_an_id),
         cmocka_unit_test(a_late_will_is_said_once),
         cmocka_unit_test(a_late_will_without_space_is_dropped),

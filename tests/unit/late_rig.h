@@ -25,7 +25,7 @@ static struct {
     enum status read_refused;
     enum status refused;      /* OK: they are not */
     enum status rows_refused; /* appends of rows alone */
-    atomic_uint row_writes;
+    atomic_uint row_writes, record_writes;
 } late = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
 static inline void late_read(struct storage *storage, struct storage_read *read)
@@ -73,7 +73,7 @@ static inline void late_append(struct storage *storage, struct storage_append *a
         late.appends[late.append_count++] = append;
     }
     pthread_mutex_unlock(&late.lock);
-    atomic_fetch_add(&late.row_writes, !records);
+    atomic_fetch_add(records ? &late.record_writes : &late.row_writes, 1);
     if (refused != STATUS_OK)
         request_complete(&append->request, refused);
     else if (!waits)

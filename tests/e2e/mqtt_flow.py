@@ -382,6 +382,9 @@ def test_wills(gateway):
                 got = watcher.delivery()
                 assert (got.topic, got.payload, got.qos) == ("will/%d" % qos, b"bye", qos)
                 assert got.properties == props
+        with Client(gateway.mqtt_port, 5).connect("later") as later:  # none of them is retained
+            later.subscribe(("will/#", 2))
+            later.expect_silence(0.1)
         with Client(gateway.mqtt_port, 5).connect("leaves", will=("will/x", "1", 1, False)) as client:
             client.disconnect()
             assert client.receive() is None

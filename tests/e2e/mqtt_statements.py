@@ -126,6 +126,8 @@ def test_fixed_header_bits(gateway):
         for flags in range(16):
             if flags != right:
                 ends(gateway, packet(kind, flags, body), 0x81)
+    for flags in range(1, 16):
+        ends(gateway, bytes([CONNECT << 4 | flags]) + connect_bytes(0x02, text("a"))[1:], 0x81)
 
 
 def test_publish_head(gateway):
@@ -146,6 +148,8 @@ def test_subscribe_payload(gateway):
     ends(gateway, packet(SUBSCRIBE, 2, b"\0\0\0" + text("a") + b"\0"), 0x81, 0x82)
     ends(gateway, packet(SUBSCRIBE, 2, b"\0\1\0"), 0x81, 0x82)
     ends(gateway, packet(UNSUBSCRIBE, 2, b"\0\1\0"), 0x81, 0x82)
+    ends(gateway, packet(SUBSCRIBE, 2, b"\0\1\0" + text("") + b"\0"), 0x81, 0x82, 0x8F)
+    ends(gateway, packet(UNSUBSCRIBE, 2, b"\0\1\0" + text("")), 0x81, 0x82, 0x8F)
     for options in (0x40, 0x80, 3, 0x30):
         ends(gateway, packet(SUBSCRIBE, 2, b"\0\1\0" + text("a") + bytes([options])), 0x81, 0x82)
 
@@ -345,15 +349,15 @@ def test_order(gateway):
         readers = [Client(gateway.mqtt_port, version).connect("r%d" % version) for version in (3, 4, 5)]
         for reader in readers:
             reader.subscribe(("o/#", 2))
-        for i in range(300):
-            writer.send(publish(5, "o/%d" % (i % 3), b"%d" % i, 1, i + 1))
+        for i in range(900):
+            writer.send(publish(5, "o/%d" % (i % 3), b"%d" % i, i // 3 % 3, i + 1))
         for reader in readers:
             seen = {}
-            for _ in range(300):
+            for _ in range(900):
                 got = reader.delivery()
-                number = int(got.payload)
-                assert number > seen.get(got.topic, -1)
-                seen[got.topic] = number
+                seen.setdefault((got.topic, got.qos), []).append(int(got.payload))
+            assert seen == {("o/%d" % k, qos): [i for i in range(900) if i % 3 == k and i // 3 % 3 == qos]
+                            for k in range(3) for qos in range(3)}
             reader.close()
 
 

@@ -203,7 +203,7 @@ static void disconnected(struct mqtt_session *session, uint8_t header, struct sp
     }
     if (disconnect.properties.present & MQTT_HAS(SESSION_EXPIRY))
         set_expiry(session, disconnect.properties.session_expiry);
-    if (disconnect.reason != MQTT_REASON_DISCONNECT_WITH_WILL)
+    if (disconnect.reason == MQTT_REASON_SUCCESS) /* and for no other (3.1.2-8) */
         broker_will_drop(&session->client);
     mqtt_end(session, MQTT_REASON_SUCCESS);
 }

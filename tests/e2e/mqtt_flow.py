@@ -388,10 +388,11 @@ def test_wills(gateway):
         with Client(gateway.mqtt_port, 5).connect("leaves", will=("will/x", "1", 1, False)) as client:
             client.disconnect()
             assert client.receive() is None
-        with Client(gateway.mqtt_port, 5).connect("asks", will=("will/x", "2", 1, False)) as client:
-            client.disconnect(0x04)  # disconnect with will
-            assert client.receive() is None
-            assert watcher.delivery().payload == b"2"
+        for reason in (0x04, 0x80, 0x81, 0x82, 0x93, 0x98):  # only 0x00 takes the will back (3.1.2-8)
+            with Client(gateway.mqtt_port, 5).connect("asks", will=("will/x", "2", 1, False)) as client:
+                client.disconnect(reason)
+                assert client.receive() is None
+                assert watcher.delivery().payload == b"2", reason
         with Client(gateway.mqtt_port, 5).connect("errs", will=("will/x", "3", 1, False)) as client:
             client.send(b"\xf0\0")
             client.expect_end()

@@ -454,3 +454,18 @@ double metric_of(struct fixture *fixture, const char *name)
     fixture->storage->ops->metrics(fixture->storage, take_figure, &figure);
     return figure.value;
 }
+
+void put_rows(struct fixture *fixture, char table, unsigned from, unsigned to)
+{
+    for (unsigned i = from; i < to;) {
+        struct op *op = op_new(fixture);
+        char keys[OP_MAX][16], values[OP_MAX][16];
+        for (unsigned j = 0; j < OP_MAX && i < to; j++, i++) {
+            snprintf(keys[j], sizeof keys[j], "%c%03u", table, i);
+            snprintf(values[j], sizeof values[j], "v%u", i);
+            op_put(op, keys[j], values[j]);
+        }
+        assert_int_equal(op_run(fixture, op), STATUS_OK);
+        op_free(op);
+    }
+}

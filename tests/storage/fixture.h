@@ -12,6 +12,7 @@
 #include <sys/types.h>
 #include <cmocka.h>
 
+#include "storage/envelope.h"
 #include "storage/storage.h"
 
 enum place { PLACE_NONE, PLACE_DIRECTORY, PLACE_MEMORY_ENVIRONMENT };
@@ -42,7 +43,8 @@ bool fixture_keeps(const struct fixture *fixture); /* survives a close */
 /* Runs the loop until every request that was started by these helpers has ended. */
 void wait_all(struct fixture *fixture);
 
-enum { OP_MAX = 8 };
+/* OVERHEAD: what the store counts for a batch of append_one besides its payload. */
+enum { OP_MAX = 8, OVERHEAD = ENVELOPE_SIZE + 61 };
 /* One append under construction. Batches are freed by op_free. */
 struct op {
     struct storage_append append;
@@ -79,6 +81,8 @@ uint64_t floor_of(struct fixture *fixture, uint64_t partition, int64_t time_ms,
                   uint64_t keep_bytes);
 void trim_start(struct fixture *fixture, uint64_t partition, uint64_t start); /* one at a time */
 enum status trim_run(struct fixture *fixture, uint64_t partition, uint64_t start, bool remove);
+/* Rows of one letter and a number. */
+void put_rows(struct fixture *fixture, char table, unsigned from, unsigned to);
 /* "key=value,key=value" of the rows in [first, end), with "+" behind when there are more, bytes
  * that do not print as \\xx, or the name of the status. Static memory. */
 /* Keys and limit are set; it succeeds. */
@@ -88,6 +92,9 @@ const char *scan_text(struct fixture *fixture, const char *first, const char *en
 /* Wall time under the tests' control (0: the real one again). */
 void time_set(int64_t wall_ms);
 
+/* On every engine. */
+extern const struct CMUnitTest append_tests[], read_tests[], row_tests[];
+extern const size_t append_test_count, read_test_count, row_test_count;
 extern const struct CMUnitTest random_tests[];
 extern const size_t random_test_count;
 /* Tests of one engine on a directory: what it does with damage. */

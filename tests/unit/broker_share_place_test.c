@@ -330,6 +330,39 @@ static void more_is_granted_on_the_way(void **state)
     kept_rig_close();
 }
 
+/* Likewise while the share is loaded for it: what has waited there goes to it behind its row. */
+static void more_is_granted_while_it_joins(void **state)
+{
+    (void)state;
+    kept_rig_open(*(unsigned *)*state, 0);
+    struct peer *writer = peer_new(0, "w"), *guest = peer_new(2, "guest");
+    peer_close(member(0, "a"));
+    publish_many(writer, "t", GUARANTEE_EXACTLY_ONCE, 0, 1);
+    await_answers(writer, 1);
+    rig_calm();
+    struct subscribe_call call = {.subscribe = {.client = &guest->client, .count = 1},
+                                  .item = {.filter = span_from_text("t"),
+                                           .share = span_from_text("g"),
+                                           .guarantee = GUARANTEE_AT_LEAST_ONCE}};
+    call.subscribe.items = &call.item;
+    request_init(&call.subscribe.request, rig.loops[guest->worker], subscribe_call_done);
+    store_set(NULL, NULL, TABLE_SHARE);
+    on(guest->worker, subscribe_call_run, &call);
+    await(count_of(&store.scan_count) == 1);
+    assert_int_equal(join_exactly(guest), STATUS_OK);
+    store_scans_go_on(is_position);
+    rig_await(&call.done);
+    assert_int_equal(call.item.status, STATUS_OK);
+    await(count_of(&store.append_count) == 1);
+    rig_calm();
+    assert_int_equal(peer_look(guest).records, 0);
+    store_goes_on();
+    await_records(guest, 1);
+    peer_close(guest);
+    peer_close(writer);
+    kept_rig_close();
+}
+
 int main(void)
 {
     static unsigned one = 1, three = 3;
@@ -345,6 +378,7 @@ int main(void)
         cmocka_unit_test(goes_before_its_row),
         BOTH(gets_what_it_can_take),
         cmocka_unit_test(more_is_granted_on_the_way),
+        BOTH(more_is_granted_while_it_joins),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -163,6 +163,15 @@ static inline void store_goes_on(void)
     store.append_count = store.scan_count = 0;
 }
 
+/* Scans that wait do, and such writes wait from now on. */
+static inline void store_scans_go_on(picks *held)
+{
+    store_set(NULL, held, 0);
+    for (uint32_t i = 0; i < store.scan_count; i++)
+        memory_storage_ops.scan(store.inner, store.scans[i]);
+    store.scan_count = 0;
+}
+
 /* The one that waits does, and others wait from now on. */
 static inline void store_holds_next(picks *held)
 {

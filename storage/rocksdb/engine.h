@@ -116,7 +116,8 @@ struct evacuation {
     size_t partition_count, partition_at; /* those before it are read */
     uint64_t offset;                      /* of that one: what lies below is read */
     uint64_t next[STORAGE_CLASSES];       /* where the search for a segment goes on */
-    uint64_t began_ms, look_ms;
+    uint64_t began_ms;
+    _Atomic(uint64_t) look_ms; /* changed by whose turn it is, read also by who wants a turn */
     uint64_t bytes_per_second;
     struct move move;
 };

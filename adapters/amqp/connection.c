@@ -96,8 +96,7 @@ static void go_down(struct amqp_connection *connection)
     amqp_wake(connection);
 }
 
-/* Says the condition at once, and reads no more: nothing can be made of what comes. */
-static void break_off(struct amqp_connection *connection, const char *condition, const char *text)
+void amqp_break_off(struct amqp_connection *connection, const char *condition, const char *text)
 {
     go_down(connection);
     pn_connection_driver_errorf(&connection->driver, condition, "%s", text);
@@ -111,7 +110,7 @@ void amqp_end(struct amqp_connection *connection, const char *condition, const c
         return;
     pn_connection_t *pn = connection->driver.connection;
     if (connection->state == AMQP_NEW && condition != NULL) { /* Proton would wait for the open */
-        break_off(connection, condition, text);
+        amqp_break_off(connection, condition, text);
         return;
     }
     go_down(connection);
@@ -285,7 +284,7 @@ static void refuse_bytes(struct amqp_connection *connection, const char *conditi
     if (connection->state >= AMQP_CLOSING)
         return;
     amqp_count_refusal(STATUS_MALFORMED);
-    break_off(connection, condition, text);
+    amqp_break_off(connection, condition, text);
 }
 
 static void handle_events(struct amqp_connection *connection)

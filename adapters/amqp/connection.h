@@ -207,6 +207,9 @@ extern struct amqp_options amqp_settings;
 void amqp_wake(struct amqp_connection *connection); /* events and output at the end of this turn */
 /* Closes with the condition, once. */
 void amqp_end(struct amqp_connection *connection, const char *condition, const char *text);
+/* Says the condition at once, and reads no more: nothing can be made of what comes, or too much
+ * does. */
+void amqp_break_off(struct amqp_connection *connection, const char *condition, const char *text);
 const char *amqp_condition_of(enum status status);
 void amqp_count_refusal(enum status why);
 /* After a login, of whatever kind: events go on, or the connection ends. */

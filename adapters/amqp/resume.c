@@ -140,6 +140,19 @@ void amqp_resumption_free(struct amqp_link *link)
 
 /* ------------------------------------------------ the answer */
 
+/* What is said here does not wait until the peer reads. One that never does, and attaches and
+ * detaches, may not fill memory with it. */
+static bool is_read(struct amqp_connection *connection)
+{
+    if (stream_queued(connection->stream) <= 2 * LIMIT_CLIENT_OUT_BYTES)
+        return true;
+    if (connection->state >= AMQP_CLOSING)
+        return false;
+    amqp_count_refusal(STATUS_OVER_QUOTA);
+    amqp_break_off(connection, "amqp:resource-limit-exceeded", "answers are not read");
+    return false;
+}
+
 /* Everything that Proton has to say by now: so what it says next begins with a frame. to: NULL: to
  * the peer. */
 static void say(struct amqp_connection *connection, struct buf *to)
@@ -192,7 +205,7 @@ void amqp_attach_answer(struct amqp_link *link)
     struct amqp_writer writer = {.at = outcome};
     struct buf map, frames;
     bool resumes = link->resumption != NULL && link->resumption->map.is_there;
-    if (!resumes && link->unnamed.outcome == AMQP_OUTCOME_NONE) {
+    if ((!resumes && link->unnamed.outcome == AMQP_OUTCOME_NONE) || !is_read(connection)) {
         pn_link_open(link->pn);
         return;
     }
@@ -216,6 +229,10 @@ void amqp_attach_answer(struct amqp_link *link)
     if (frames.size >= FRAME_HEADER && say_with(connection, buf_span(&frames), max, &more) &&
         resumes)
         link->resumption->incomplete = more.incomplete;
+    if (resumes) { /* the client's has been read */
+        link->resumption->map.items = span_of("", 0);
+        buf_deinit(&link->resumption->attach);
+    }
     buf_deinit(&map);
     buf_deinit(&frames);
 }
@@ -225,6 +242,10 @@ void amqp_attach_answer(struct amqp_link *link)
 void amqp_detach_answer(struct amqp_connection *connection, pn_link_t *pn)
 {
     struct buf frames;
+    if (!is_read(connection)) {
+        pn_link_free(pn);
+        return;
+    }
     buf_init(&frames, SIZE_MAX / 2);
     say(connection, NULL);
     pn_link_detach(pn);

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Links whose senders come back with what is unsettled to them: nothing is stored twice, nothing is taken for stored that was not."""
+import contextlib
 import itertools
 import struct
 import time
@@ -7,6 +8,7 @@ import time
 from amqpwire import (ACCEPTED, ATTACH, BEGIN, DETACH, DISPOSITION, FLOW, OPEN, REJECTED, RELEASED, TRANSFER, Described, Raw, Symbol, Wire,
                       decode, frame)
 from gateway import run
+from mqtt_stalled import RSS_MIB_MAX, rss_mib
 
 FIRST, SECOND = 0, 1
 NEVER = Symbol("never")
@@ -310,6 +312,23 @@ def what_is_held_is_what_is_said(running):
     plain.cut()
 
 
+def answers_that_nobody_reads_do_not_pile_up(running):
+    queue(running)
+    one = Sender(running)
+    with contextlib.suppress(ConnectionError):
+        for i in range(30000):
+            attach = [f"{i}{'n' * 1000}", 1, False, None, None, Described(0x28, []), Described(0x29, ["q"]), {}, None, 0]
+            one.wire.send(frame(ATTACH, attach) + frame(DETACH, [1]))
+    assert rss_mib(running) < RSS_MIB_MAX, rss_mib(running)
+    limits = [line for line in running.call("GET", "/metrics")[1].splitlines() if 'protocol="amqp",reason="limit"' in line]
+    assert limits[0].endswith(" 1"), limits
+    one.cut()
+    two = Sender(running)
+    two.send(b"0", b"0")
+    assert two.outcomes(1) == [(ACCEPTED, True)]
+    two.cut()
+
+
 def an_answer_repeats_the_default_outcome(running):
     queue(running)
     outcomes = [Described(ACCEPTED, []), Described(RELEASED, []), Described(0x27, [True, False, {Symbol("x-opt-delivery-delay"): 1500}])]
@@ -331,4 +350,4 @@ def an_answer_repeats_the_default_outcome(running):
 run(a_tag_of_the_map_is_not_stored_again, a_tag_that_began_anew_is_another_delivery, a_receiver_that_settles_second_says_what_became_of_it,
     credit_comes_back_when_the_sender_settles, what_is_said_to_come_again_and_never_came_is_left_alone, null_begins_anew,
     detached_and_attached_again, who_comes_later_has_the_name, what_was_rejected_is_told_again, a_map_that_does_not_fit_is_incomplete,
-    what_is_held_is_what_is_said, an_answer_repeats_the_default_outcome)
+    what_is_held_is_what_is_said, answers_that_nobody_reads_do_not_pile_up, an_answer_repeats_the_default_outcome)

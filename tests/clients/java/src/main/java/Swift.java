@@ -1,0 +1,170 @@
+// SPDX-License-Identifier: Apache-2.0
+import com.swiftmq.amqp.AMQPContext;
+import com.swiftmq.amqp.v100.client.Connection;
+import com.swiftmq.amqp.v100.client.Consumer;
+import com.swiftmq.amqp.v100.client.DefaultDeliveryMemory;
+import com.swiftmq.amqp.v100.client.Producer;
+import com.swiftmq.amqp.v100.client.QoS;
+import com.swiftmq.amqp.v100.client.Session;
+import com.swiftmq.amqp.v100.generated.messaging.message_format.AmqpValue;
+import com.swiftmq.amqp.v100.messaging.AMQPMessage;
+import com.swiftmq.amqp.v100.types.AMQPString;
+import java.io.IOException;
+import java.io.InputStream;
+import java.io.OutputStream;
+import java.net.InetAddress;
+import java.net.ServerSocket;
+import java.net.Socket;
+import java.util.HashSet;
+import java.util.Set;
+
+/** SwiftMQ's AMQP 1.0 client, which resumes links with its map of what is unsettled: java Swift HOST PORT. */
+public final class Swift {
+    private static final int MESSAGES = 20;
+    private static final long WAIT_MS = 15000;
+    private static final long QUIET_MS = 500;
+    private static int failed;
+
+    /** In between; what the gateway says gets lost when it is told so. */
+    private static final class Relay extends Thread {
+        final ServerSocket server;
+        final Socket to;
+        volatile Socket from;
+        volatile boolean silent;
+
+        Relay(String host, int port) throws IOException {
+            server = new ServerSocket(0, 1, InetAddress.getLoopbackAddress());
+            to = new Socket(host, port);
+            start();
+        }
+
+        @Override
+        public void run() {
+            try {
+                from = server.accept();
+                Thread up = new Thread(() -> pump(from, to, false));
+                up.start();
+                pump(to, from, true);
+            } catch (IOException error) {
+                cut();
+            }
+        }
+
+        private void pump(Socket source, Socket sink, boolean down) {
+            byte[] bytes = new byte[65536];
+            try {
+                InputStream in = source.getInputStream();
+                OutputStream out = sink.getOutputStream();
+                for (int size = in.read(bytes); size >= 0; size = in.read(bytes)) {
+                    if (!down || !silent) {
+                        out.write(bytes, 0, size);
+                    }
+                }
+            } catch (IOException error) {
+                cut();
+            }
+        }
+
+        void cut() {
+            for (Socket socket : new Socket[] {from, to}) {
+                try {
+                    if (socket != null) {
+                        socket.close();
+                    }
+                } catch (IOException ignored) {
+                    // it is closed
+                }
+            }
+        }
+    }
+
+    private static Connection connect(String host, int port) throws Exception {
+        Connection connection = new Connection(new AMQPContext(AMQPContext.CLIENT), host, port, false);
+        connection.setContainerId("swift");
+        connection.connect();
+        return connection;
+    }
+
+    private static AMQPMessage message(String text) {
+        AMQPMessage message = new AMQPMessage();
+        message.setAmqpValue(new AmqpValue(new AMQPString(text)));
+        return message;
+    }
+
+    private static void resumes(String host, int port) throws Exception {
+        int qos = QoS.EXACTLY_ONCE;
+        String queue = "swift";
+        DefaultDeliveryMemory memory = new DefaultDeliveryMemory();
+        Relay relay = new Relay(host, port);
+        Connection connection = connect("127.0.0.1", relay.server.getLocalPort());
+        Session session = connection.createSession(1000, 1000);
+        Producer producer = session.createProducer(queue, qos, memory);
+        relay.silent = true;
+        for (int i = 0; i < MESSAGES; i++) {
+            producer.send(message("m" + i));
+        }
+        Thread.sleep(QUIET_MS); // they are stored
+        if (memory.getNumberUnsettled() != MESSAGES) {
+            throw new AssertionError(memory.getNumberUnsettled() + " unsettled");
+        }
+        relay.cut();
+        connection.cancel();
+
+        connection = connect(host, port);
+        session = connection.createSession(1000, 1000);
+        session.createProducer(queue, qos, memory);
+        long end = System.currentTimeMillis() + WAIT_MS;
+        while (memory.getNumberUnsettled() > 0) {
+            if (System.currentTimeMillis() > end) {
+                throw new AssertionError(memory.getNumberUnsettled() + " stay unsettled");
+            }
+            Thread.sleep(10);
+        }
+        connection.close();
+
+        // On a link where it has resumed deliveries it goes on with ids that it has used.
+        connection = connect(host, port);
+        session = connection.createSession(1000, 1000);
+        session.createProducer(queue, QoS.AT_LEAST_ONCE).send(message("last"));
+        Consumer consumer = session.createConsumer(queue, 100, QoS.AT_LEAST_ONCE, true, null);
+        Set<String> came = new HashSet<>();
+        for (String text = ""; !text.equals("last");) {
+            AMQPMessage got = consumer.receive(WAIT_MS);
+            if (got == null) {
+                throw new AssertionError("only " + came);
+            }
+            got.accept();
+            text = ((AMQPString) got.getAmqpValue().getValue()).getValue();
+            if (!came.add(text)) {
+                throw new AssertionError(text + " is there twice");
+            }
+        }
+        if (came.size() != MESSAGES + 1) {
+            throw new AssertionError("only " + came);
+        }
+        connection.close();
+    }
+
+    private interface Body {
+        void run() throws Exception;
+    }
+
+    private static void check(String what, Body body) {
+        long began = System.nanoTime();
+        try {
+            body.run();
+            System.out.printf("ok      swiftmq: %s (%.2f s)%n", what, (System.nanoTime() - began) / 1e9);
+        } catch (Exception | AssertionError error) {
+            failed++;
+            error.printStackTrace();
+            System.out.printf("failed  swiftmq: %s: %.200s%n", what, error);
+        }
+    }
+
+    public static void main(String[] args) {
+        String host = args[0];
+        int port = Integer.parseInt(args[1]);
+        check("an exactly-once link resumed after its answers were lost", () -> resumes(host, port));
+        System.exit(failed == 0 ? 0 : 1);
+    }
+}

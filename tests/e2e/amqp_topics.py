@@ -9,13 +9,13 @@ import time
 import paho.mqtt.client as paho
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
-from proton import UNDESCRIBED, Array, Data, Described, Message, Timeout, symbol, uint, ulong
+from proton import UNDESCRIBED, Array, Data, Described, Message, Terminus, Timeout, symbol, uint, ulong
 from proton.reactor import AtMostOnce, DynamicNodeProperties, Filter, LinkOption
 from proton.utils import BlockingConnection, LinkDetached
 
 import gateway
-from gateway import run
-from wire import Client
+from gateway import run, until
+from wire import PUBLISH, RECEIVE_MAXIMUM, SESSION_EXPIRY, Client
 
 SECONDS = 20
 
@@ -50,6 +50,15 @@ class Capability(LinkOption):
             end.capabilities.put_object(symbol(self.names[0]))
         else:
             end.capabilities.put_object(Array(UNDESCRIBED, Data.SYMBOL, *[symbol(name) for name in self.names]))
+
+
+class KeptCapability(Capability):
+    """Of a subscription that outlives its links."""
+
+    def apply(self, link):
+        super().apply(link)
+        link.source.durability = Terminus.DELIVERIES
+        link.source.expiry_policy = Terminus.EXPIRE_NEVER
 
 
 def connect(running, **options):
@@ -366,6 +375,100 @@ def shared_by_several(running):
     two.close()
 
 
+def link_of(running, kept, topic, number, credit):
+    """A member of the share that links and clients of MQTT have in common."""
+    options = (KeptCapability if kept else Capability)("topic", "shared", "global")
+    return connect(running).create_receiver(topic, credit=credit, name=f"mixed|{number}", options=[options])
+
+
+def client_of(running, kept, topic, name, credit):
+    props = [(RECEIVE_MAXIMUM, credit)] + ([(SESSION_EXPIRY, 1000)] if kept else [])
+    client = Client(running.mqtt_port, 5, timeout=SECONDS).connect(name, props=props)
+    assert client.subscribe(("$share/mixed/" + topic, 1)) == [1]
+    return client
+
+
+def publish_numbers(running, topic, numbers):
+    with Client(running.mqtt_port, 5).connect("writer") as writer:
+        for number in numbers:
+            assert writer.publish(topic, str(number), 1) == 0
+
+
+def number_of(message):
+    return int(bytes(message.body))
+
+
+KINDS = [(links, clients) for links in (False, True) for clients in (False, True)]
+
+
+def links_and_clients_take_turns(running):
+    """In a share of both everybody gets as much while there is credit, and each record goes to one; kept or not."""
+    for case, (kept_links, kept_clients) in enumerate(KINDS):
+        topic = f"turns/{case}"
+        links = [link_of(running, kept_links, topic, i, 10) for i in (1, 2)]
+        clients = [client_of(running, kept_clients, topic, f"t{case}.{i}", 10) for i in (1, 2)]
+        publish_numbers(running, topic, range(20))
+        first = [[number_of(m) for m in take(link, 5)] for link in links]
+        first += [[int(client.delivery().payload) for _ in range(5)] for client in clients]
+        assert sorted(sum(first, [])) == list(range(20)), first
+        for link in links:
+            link.flow(5)
+
+        done, got = threading.Event(), [[] for _ in range(4)]
+
+        def settle(link, mine, done=done):
+            while not done.is_set():
+                with contextlib.suppress(Timeout):
+                    mine.append(number_of(link.receive(timeout=0.05)))
+                    link.accept()
+                    link.flow(1)
+
+        def acknowledge(client, mine, done=done):
+            client.socket.settimeout(0.05)
+            while not done.is_set():
+                with contextlib.suppress(TimeoutError):
+                    mine.append(int(client.delivery().payload))
+
+        members = [threading.Thread(target=settle, args=pair) for pair in zip(links, got)]
+        members += [threading.Thread(target=acknowledge, args=pair) for pair in zip(clients, got[2:])]
+        for member in members:
+            member.start()
+        publish_numbers(running, topic, range(200))
+        whole = until(lambda got=got: sum(map(len, got)) >= 200, SECONDS)
+        done.set()
+        for member in members:
+            member.join()
+        assert whole and sorted(sum(got, [])) == list(range(200)), [sorted(mine) for mine in got]
+        assert min(map(len, got)) >= 10, [len(mine) for mine in got]
+        for link in links:
+            link.connection.close()
+        for client in clients:
+            client.close()
+
+
+def what_one_leaves_goes_to_the_other_protocol(running):
+    for case, (kept_link, kept_client) in enumerate(KINDS):
+        topic = f"left/{case}"
+        link = link_of(running, kept_link, topic, 1, 20)
+        client = client_of(running, kept_client, topic, f"l{case}", 20)
+        publish_numbers(running, topic, range(10))
+        mine = [number_of(m) for m in take(link, 5)]
+        held = [int(client.expect(PUBLISH).payload) for _ in range(5)]
+        assert sorted(mine + held) == list(range(10)), (mine, held)
+        client.close()
+        if kept_client:  # has it until it ends
+            Client(running.mqtt_port, 5).connect(f"l{case}").close()
+        assert [number_of(m) for m in take(link, 5)] == held, case
+        client = client_of(running, kept_client, topic, f"l{case}", 20)
+        publish_numbers(running, topic, range(10))
+        mine = [int(client.delivery().payload) for _ in range(5)]
+        held = [number_of(link.receive(timeout=SECONDS)) for _ in range(5)]
+        assert sorted(mine + held) == list(range(10)), (mine, held)
+        link.connection.close()
+        assert [int(client.delivery().payload) for _ in range(5)] == held, case
+        client.close()
+
+
 def a_drain_looks_into_the_share(running):
     """What waits for a member without credit comes before the drain ends: so JMS receives without waiting."""
     connection, shared = connect(running), [Capability("topic", "shared")]
@@ -399,4 +502,5 @@ if __name__ == "__main__":
     run(filters_match_topics, credit_is_kept, settled_subscriptions, no_local_spares_ones_own,
         capabilities_say_what_an_address_is, mqtt_and_amqp_meet, a_request_gets_its_reply,
         requests_and_replies_between_protocols, filters_of_topics, filters_of_queues, addresses_are_filtered_as_they_are_shown, filters_that_are_none,
-        a_drain_ends_with_what_there_is, shared_by_several, a_drain_looks_into_the_share, a_drained_member_gets_nothing)
+        a_drain_ends_with_what_there_is, shared_by_several, links_and_clients_take_turns,
+        what_one_leaves_goes_to_the_other_protocol, a_drain_looks_into_the_share, a_drained_member_gets_nothing)

@@ -537,6 +537,7 @@ static enum status session_open(void *context, struct stream *stream, struct bro
     client_init(&connection->client, worker, &client_ops);
     client_set_peer(&connection->client, stream_peer(stream));
     connection->stream = stream;
+    connection->turn = amqp_unsettled_turn();
     connection->flush.run = flush_task;
     connection->timer.fired = timer_fired;
     list_init(&connection->links);

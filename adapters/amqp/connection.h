@@ -181,6 +181,7 @@ struct amqp_connection {
     struct loop_task flush;
     struct loop_timer timer;
     struct list links, subscribers, transactions;
+    uint64_t turn;           /* amqp_unsettled_turn() */
     uint32_t lingering;      /* the stream has gone, and so many answers still matter */
     uint32_t session_count;  /* also what has ended, until that is said */
     uint32_t sessions_ended; /* of these */

@@ -31,6 +31,11 @@ static uint64_t now_ms(const struct amqp_link *link)
     return loop_now_ms(amqp_loop(link->connection));
 }
 
+static void stolen(struct amqp_link *link)
+{
+    amqp_link_refuse(link, "amqp:link:stolen", "another link of this client has its name");
+}
+
 /* ------------------------------------------------ attach */
 
 static bool lasts(pn_terminus_t *terminus)
@@ -76,7 +81,8 @@ static void say_how_long(pn_terminus_t *target)
     pn_terminus_set_timeout(target, LIMIT_RESUME_MS / 1000);
 }
 
-static void take_name(struct amqp_resumption *resumption)
+/* False: it is refused, and may be no more. */
+static bool take_name(struct amqp_resumption *resumption)
 {
     struct amqp_link *link = resumption->link;
     const struct client *client = &link->connection->client;
@@ -84,18 +90,22 @@ static void take_name(struct amqp_resumption *resumption)
         client->principal == NULL ? span_of("", 0) : span_from_text(client->principal->name);
     struct span name = span_from_text(pn_link_name(link->pn));
     struct buf key;
+    bool late = false;
     buf_init(&key, LIMIT_RESUME_NAME);
     /* A container id holds no zero byte, as Proton's texts end there. */
     if (buf_append(&key, client->id.data, client->id.size) == STATUS_OK &&
         buf_append(&key, "", 1) == STATUS_OK && buf_append(&key, name.data, name.size) == STATUS_OK)
-        resumption->attachment =
-            amqp_attachment_new(user, buf_span(&key), link->settles_second, now_ms(link));
+        resumption->attachment = amqp_attachment_new(user, buf_span(&key), link->settles_second,
+                                                     link->connection->turn, now_ms(link), &late);
     buf_deinit(&key);
-    if (resumption->attachment == NULL)
-        return;
+    if (late)
+        stolen(link);
+    if (late || resumption->attachment == NULL)
+        return !late;
     say_how_long(pn_link_target(link->pn));
     amqp_attachment_resume(resumption->attachment, &resumption->map);
     link->connection->frames.looks |= resumption->map.is_there;
+    return true;
 }
 
 bool amqp_resumption_is_ready(struct amqp_link *link)
@@ -105,8 +115,8 @@ bool amqp_resumption_is_ready(struct amqp_link *link)
         return true;
     bool sends = link->kind == AMQP_TO_QUEUE || link->kind == AMQP_TO_TOPIC ||
                  link->kind == AMQP_TO_ANYWHERE;
-    if (sends && resumption->attachment == NULL)
-        take_name(resumption);
+    if (sends && resumption->attachment == NULL && !take_name(resumption))
+        return false;
     if (resumption->attachment == NULL || amqp_attachment_owed(resumption->attachment) == 0)
         return true;
     if (resumption->waited_ms >= OWED_MS) {
@@ -270,11 +280,6 @@ static struct span tag_of(pn_delivery_t *delivery)
 {
     pn_delivery_tag_t tag = pn_delivery_tag(delivery);
     return span_of(tag.start, tag.size);
-}
-
-static void stolen(struct amqp_link *link)
-{
-    amqp_link_refuse(link, "amqp:link:stolen", "another link of this client has its name");
 }
 
 enum amqp_come amqp_resumption_came(struct amqp_link *link, pn_delivery_t *delivery,

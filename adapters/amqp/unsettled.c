@@ -41,6 +41,7 @@ struct named {
 
 struct amqp_attachment {
     struct named *named;
+    uint64_t turn;
     bool settles_second;
     struct list pending; /* in order */
 };
@@ -62,7 +63,7 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct map users, tags;
 static struct list suspended = {{&suspended.head, &suspended.head}};
 static uint32_t link_count;
-static uint64_t numbers;
+static uint64_t numbers, turns;
 
 /* ------------------------------------------------ forgetting */
 
@@ -204,17 +205,27 @@ static struct named *named_get(struct span user_key, struct span key)
     return named;
 }
 
+uint64_t amqp_unsettled_turn(void)
+{
+    pthread_mutex_lock(&lock);
+    uint64_t turn = ++turns;
+    pthread_mutex_unlock(&lock);
+    return turn;
+}
+
 struct amqp_attachment *amqp_attachment_new(struct span user, struct span name, bool settles_second,
-                                            uint64_t now_ms)
+                                            uint64_t turn, uint64_t now_ms, bool *late)
 {
     struct amqp_attachment *attachment = NULL;
     pthread_mutex_lock(&lock);
     forget_expired(now_ms);
     struct named *named = name.size > LIMIT_RESUME_NAME ? NULL : named_get(user, name);
-    if (named != NULL) {
+    *late = named != NULL && named->attachment != NULL && named->attachment->turn > turn;
+    if (named != NULL && !*late) {
         attachment = heap_new(sizeof *attachment);
         attachment->named = named;
         attachment->settles_second = settles_second;
+        attachment->turn = turn;
         list_init(&attachment->pending);
         link_remove(&named->of_user);
         link_remove(&named->of_all);

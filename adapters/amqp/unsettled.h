@@ -22,10 +22,14 @@ struct amqp_attachment;
 /* Nothing is remembered any more; before the first connection. */
 void amqp_unsettled_forget(void);
 
+/* In the order in which connections come. Any thread. */
+uint64_t amqp_unsettled_turn(void);
+
 /* The name is the link's from now on, and not that of whoever had it. settles_second: the client is
- * the first to settle. NULL: there is no room. */
+ * the first to settle. turn: its connection's; an attach that was still on its way when the client
+ * came back takes nothing from there: *late. NULL: that, or there is no room. */
 struct amqp_attachment *amqp_attachment_new(struct span user, struct span name, bool settles_second,
-                                            uint64_t now_ms);
+                                            uint64_t turn, uint64_t now_ms, bool *late);
 /* Of what is still owed nothing is known then. NULL is fine. */
 void amqp_attachment_free(struct amqp_attachment *attachment, uint64_t now_ms);
 /* The link goes; for good: what came on it is forgotten. Harmless twice. */

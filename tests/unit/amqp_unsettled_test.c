@@ -26,9 +26,18 @@ static int begin(void **state)
     return 0;
 }
 
+static struct amqp_attachment *attach_as(struct span user, struct span name, bool settles_second)
+{
+    bool late;
+    struct amqp_attachment *attachment =
+        amqp_attachment_new(user, name, settles_second, amqp_unsettled_turn(), now_ms, &late);
+    assert_false(late);
+    return attachment;
+}
+
 static struct amqp_attachment *attach(const char *name, bool settles_second)
 {
-    return amqp_attachment_new(text("user"), text(name), settles_second, now_ms);
+    return attach_as(text("user"), text(name), settles_second);
 }
 
 static void leave(struct amqp_attachment *attachment)
@@ -255,10 +264,28 @@ static void test_the_last_one_has_the_name(void **state)
     is_new(other, "0");
     leave(two);
     leave(other);
-    struct amqp_attachment *stranger = amqp_attachment_new(text("else"), text("a"), false, now_ms);
+    struct amqp_attachment *stranger = attach_as(text("else"), text("a"), false);
     resume(stranger, "0", false);
     is_new(stranger, "0");
     leave(stranger);
+}
+
+/* What a client sent before it came back, on a connection that it has given up. */
+static void test_an_attach_that_comes_late(void **state)
+{
+    (void)state;
+    bool late;
+    uint64_t turn = amqp_unsettled_turn();
+    struct amqp_attachment *one = attach("a", true);
+    sent(one, "0", STATUS_OK);
+    assert_null(amqp_attachment_new(text("user"), text("a"), true, turn, now_ms, &late));
+    assert_true(late);
+    resume(one, "0", false);
+    is_known(one, "0", STATUS_OK);
+    leave(one);
+    one = amqp_attachment_new(text("user"), text("a"), true, turn, now_ms, &late);
+    assert_non_null(one);
+    leave(one);
 }
 
 static void test_a_tag_is_its_last_delivery(void **state)
@@ -304,7 +331,7 @@ static void put(struct amqp_attachment *attachment, uint32_t number)
 /* The link's map names one tag. */
 static bool has(const char *user, const char *name, uint32_t number)
 {
-    struct amqp_attachment *one = amqp_attachment_new(text(user), text(name), true, now_ms);
+    struct amqp_attachment *one = attach_as(text(user), text(name), true);
     uint8_t items[7] = {0xa0, sizeof number, [6] = 0x40};
     struct span tag = span_of(&number, sizeof number);
     enum status status;
@@ -334,7 +361,8 @@ static void fill(const char *user, unsigned link)
 {
     char name[16];
     snprintf(name, sizeof name, "%u", link);
-    struct amqp_attachment *one = amqp_attachment_new(text(user), text(name), true, now_ms++);
+    struct amqp_attachment *one = attach_as(text(user), text(name), true);
+    now_ms++;
     for (uint32_t i = 0; i < LIMIT_RESUME_LINK_TAGS; i++)
         put(one, i);
     leave(one);
@@ -368,18 +396,18 @@ static void test_links(void **state)
     struct amqp_attachment **all = heap_array(LIMIT_RESUME_LINKS, sizeof(void *));
     char name[LIMIT_RESUME_NAME + 1];
     memset(name, 'n', sizeof name);
-    assert_null(amqp_attachment_new(text(""), span_of(name, sizeof name), false, now_ms));
+    assert_null(attach_as(text(""), span_of(name, sizeof name), false));
     for (unsigned i = 0; i < LIMIT_RESUME_LINKS; i++) {
         snprintf(name, sizeof name, "%u", i);
-        all[i] = amqp_attachment_new(text(i < PART ? "user" : "other"), text(name), false, now_ms);
+        all[i] = attach_as(text(i < PART ? "user" : "other"), text(name), false);
         assert_non_null(all[i]);
         if (i == PART - 1)
             assert_null(attach("more", false)); /* of this user */
     }
-    assert_null(amqp_attachment_new(text("third"), text("0"), false, now_ms));
+    assert_null(attach_as(text("third"), text("0"), false));
     sent(all[7], "x", STATUS_OK);
     leave(all[7]); /* one that has gone makes way */
-    all[7] = amqp_attachment_new(text("third"), text("0"), false, now_ms);
+    all[7] = attach_as(text("third"), text("0"), false);
     assert_non_null(all[7]);
     assert_null(attach("7", false));
     for (unsigned i = 0; i < LIMIT_RESUME_LINKS; i++)
@@ -409,6 +437,7 @@ int main(void)
         cmocka_unit_test_setup(test_who_settles_second_is_told_until_it_has, begin),
         cmocka_unit_test_setup(test_what_the_client_does_not_know_is_forgotten, begin),
         cmocka_unit_test_setup(test_the_last_one_has_the_name, begin),
+        cmocka_unit_test_setup(test_an_attach_that_comes_late, begin),
         cmocka_unit_test_setup(test_a_tag_is_its_last_delivery, begin),
         cmocka_unit_test_setup(test_time, begin),
         cmocka_unit_test_setup(test_tags_of_a_link, begin),

@@ -11,11 +11,12 @@
  *                                         --else--> refused
  *
  * A link that has the name for itself, and is there, is not disturbed: the attach is refused.
- * Two that come at a time take the session from each other: who lost it tries again. */
+ * Two that come at a time take the session from each other: who lost it tries again, each time
+ * later, so that one of them has the time it needs however slow storage is. */
 #include "adapters/amqp/connection.h"
 #include "core/base/rng.h"
 
-enum { AGAIN_MS = 5, AGAIN_SPREAD_MS = 32 };
+enum { AGAIN_MS = 5, AGAIN_SPREAD_MS = 32, AGAIN_SPREAD_MAX_MS = 2048 };
 
 struct amqp_claim {
     struct client client; /* first: the broker gives it back */
@@ -26,6 +27,7 @@ struct amqp_claim {
     struct broker_subscribe subscribe;
     struct subscribe_item item; /* of what is kept */
     struct loop_timer again;
+    uint32_t again_spread_ms;
     bool pending; /* a request is under way */
     bool anew;    /* what was kept is given up */
     bool is_kept; /* the note is there */
@@ -94,7 +96,9 @@ static void try_again(struct amqp_claim *claim)
 {
     client_close(&claim->client);
     loop_timer_start(amqp_loop(claim->connection), &claim->again,
-                     AGAIN_MS + rng_u64() % AGAIN_SPREAD_MS);
+                     AGAIN_MS + rng_u64() % claim->again_spread_ms);
+    if (claim->again_spread_ms < AGAIN_SPREAD_MAX_MS)
+        claim->again_spread_ms *= 2;
 }
 
 /* A request is back. False: nothing is to be done any more, or not now. */
@@ -300,6 +304,7 @@ void amqp_claim(struct amqp_subscriber *subscriber)
     claim->connection = subscriber->connection;
     claim->subscriber = subscriber;
     claim->again.fired = again;
+    claim->again_spread_ms = AGAIN_SPREAD_MS;
     claim->share = heap_text((const char *)share.data, share.size);
     claim->item = (struct subscribe_item){.share = span_of(claim->share, share.size),
                                           .guarantee = GUARANTEE_AT_LEAST_ONCE,

@@ -16,6 +16,7 @@ enum {
     CREDIT = 20,
     THINK_MS = 30,
     PAUSE_MS = 500,
+    ATTACH_MS = 3000, /* in which one that shares gets in */
     AWAY_MS = 1500,
     DEAL_PAUSE_MS = 30,
     TAKEN_MAX = 64,
@@ -68,7 +69,7 @@ struct link_peer {
     uint32_t deal;
     bool deal_commits, deal_left; /* a link went behind what it had settled */
     uint32_t taken[TAKEN_MAX], taken_count;
-    uint64_t tag;
+    uint64_t tag, attach_ms; /* when it asked */
 };
 
 static unsigned peers;
@@ -144,6 +145,7 @@ static void attach(struct amqp_wire *wire)
     pn_link_flow(peer->link, (int)(1 + sim_below(CREDIT)));
     peer->in = peer->leaving = peer->giving_up = false;
     peer->attachment = ++attachments;
+    peer->attach_ms = sim_now_ms();
     moment(MOMENT_ATTACH_SENT);
     amqp_wire_talk(wire);
 }
@@ -160,6 +162,9 @@ static void attached(struct link_peer *peer)
         history_fail("%s finds what it had given up", peer->wire.container);
     if (peer->looks && strcmp(pn_terminus_get_address(source), filters[peer->filter].address) != 0)
         history_fail("%s finds %s", peer->wire.container, pn_terminus_get_address(source));
+    if (peer->shared && sim_now_ms() - peer->attach_ms > ATTACH_MS)
+        history_fail("%s waits %llu ms to share", peer->wire.container,
+                     (unsigned long long)(sim_now_ms() - peer->attach_ms));
     peer->in = true;
     if (peer->shared && since == UINT32_MAX)
         since = history_attempts();

@@ -325,8 +325,10 @@ void amqp_browse_flow(struct amqp_link *link, uint32_t credit, bool drain);
 struct amqp_topic_delivery {
     uint32_t number; /* of a share its lease, of what is kept its flight; else 0 */
     bool again;      /* the receiver wants it again, or of what is shared somebody */
-    bool placed;     /* of what is neither: it is in the log there */
+    bool failed;     /* and this time was a failure */
+    bool placed;     /* of what is neither: it is in the log there, and has failed so often */
     uint64_t partition, offset;
+    uint32_t failures;
 };
 
 /* transaction.c */
@@ -351,8 +353,13 @@ void amqp_topic_settled(struct amqp_link *link, pn_delivery_t *delivery);
 /* What its receiver has made of it takes effect; with_commit: what is over was part of it. */
 void amqp_topic_over(struct amqp_link *link, const struct amqp_topic_delivery *topic,
                      bool with_commit);
-/* It was not settled after all, though its receiver does not have it any more. */
-void amqp_topic_return(struct amqp_link *link, const struct amqp_topic_delivery *topic);
+/* It was not settled after all, though its receiver does not have it any more; failed: which was a
+ * failure. */
+void amqp_topic_return(struct amqp_link *link, const struct amqp_topic_delivery *topic,
+                       bool failed);
+/* What the outcome, of that code or 0, says of it; failed and undeliverable: of modified. */
+void amqp_topic_outcome(struct amqp_topic_delivery *topic, uint64_t outcome, bool failed,
+                        bool undeliverable);
 void amqp_number_set(pn_delivery_t *delivery, uint32_t number); /* as when it was sent */
 /* The session or, NULL, the connection has gone, and what was to last as long goes too. */
 void amqp_subscribers_end(struct amqp_connection *connection, const pn_session_t *session);

@@ -5,13 +5,15 @@
 #include "core/base/pack.h"
 #include "core/broker/topic.h"
 
-enum { VARIANT_SETTLED, VARIANT_UNSETTLED, UNSETTLED_MAX = LIMIT_CLIENT_CREDIT };
-enum { TAG_COUNTED = 9, TAG_PLACED = 25 };
+/* Above that bit of a variant: how many deliveries have failed. */
+enum { VARIANT_UNSETTLED = 1, VARIANT_FAILURES = 1, UNSETTLED_MAX = LIMIT_CLIENT_CREDIT };
+enum { TAG_COUNTED = 9, TAG_PLACED = 25, TAG_FAILED = 29 };
 
 /* A record that comes again. */
 struct again {
     struct link link;
     uint64_t partition, offset;
+    uint32_t failures;
 };
 
 static struct amqp_subscriber *subscriber_of(struct client *client)
@@ -27,13 +29,14 @@ static uint32_t topic_variant(struct client *client, const struct subscription *
     (void)client;
     bool settled = subscription->guarantee == GUARANTEE_AT_MOST_ONCE ||
                    record_guarantee(record) == GUARANTEE_AT_MOST_ONCE;
-    return settled ? VARIANT_SETTLED : VARIANT_UNSETTLED;
+    return (uint32_t)subscription->failures << VARIANT_FAILURES | (settled ? 0 : VARIANT_UNSETTLED);
 }
 
 static struct blob *topic_encode(uint32_t variant, const struct record *record)
 {
-    (void)variant;
-    struct amqp_shown shown = {.first_acquirer = true, .now_ms = clock_wall_ms()};
+    uint32_t failures = variant >> VARIANT_FAILURES;
+    struct amqp_shown shown = {
+        .failures = failures, .first_acquirer = failures == 0, .now_ms = clock_wall_ms()};
     return amqp_message_frame(record, &shown);
 }
 
@@ -58,9 +61,10 @@ static void send(struct amqp_link *link, struct blob *frame, struct span tag, bo
     amqp_wake(link->connection);
 }
 
-/* The tag of what nobody keeps is new each time; it says where the record is, if that is known. */
+/* The tag of what nobody keeps is new each time; it says where the record is, if that is known, and
+ * how often it has failed. */
 static struct span tag_write(struct amqp_link *link, const struct again *place,
-                             uint8_t tag[TAG_PLACED])
+                             uint8_t tag[TAG_FAILED])
 {
     tag[0] = 't';
     store_u64(tag + 1, link->tag++);
@@ -68,7 +72,10 @@ static struct span tag_write(struct amqp_link *link, const struct again *place,
         return span_of(tag, TAG_COUNTED);
     store_u64(tag + TAG_COUNTED, place->partition);
     store_u64(tag + TAG_COUNTED + 8, place->offset);
-    return span_of(tag, TAG_PLACED);
+    if (place->failures == 0)
+        return span_of(tag, TAG_PLACED);
+    store_u32(tag + TAG_PLACED, place->failures);
+    return span_of(tag, TAG_FAILED);
 }
 
 static void topic_deliver(struct client *client, struct subscription *subscription,
@@ -76,12 +83,12 @@ static void topic_deliver(struct client *client, struct subscription *subscripti
 {
     struct amqp_subscriber *subscriber = subscriber_of(client);
     struct amqp_link *link = subscriber->link;
-    bool settled = variant == VARIANT_SETTLED;
+    bool settled = (variant & VARIANT_UNSETTLED) == 0;
     uint32_t number = !settled && subscription->shared ? subscription->lease : 0;
     bool placed = !settled && !subscription->shared && (record->attributes & RECORD_RECALLED) == 0;
     struct again place = {.partition = subscription->shown_partition,
                           .offset = subscription->shown_offset};
-    uint8_t tag[TAG_PLACED];
+    uint8_t tag[TAG_FAILED];
     if (link == NULL || (pn_link_state(link->pn) & PN_LOCAL_UNINIT)) /* at most once, so early */
         return;
     if (settled)
@@ -182,10 +189,11 @@ void amqp_topic_flow(struct amqp_link *link, bool drain)
 static void send_again(struct amqp_link *link, const struct again *again)
 {
     const struct broker_recall *recall = &link->subscriber->recall;
-    uint8_t tag[TAG_PLACED];
+    uint8_t tag[TAG_FAILED];
     struct record record;
     batch_record(recall->batch, recall->index, &record);
-    struct blob *frame = topic_encode(VARIANT_UNSETTLED, &record);
+    struct blob *frame =
+        topic_encode(again->failures << VARIANT_FAILURES | VARIANT_UNSETTLED, &record);
     if (frame != NULL)
         send(link, frame, tag_write(link, again, tag), false, 0);
     blob_unref(frame);
@@ -229,18 +237,19 @@ static void recall(struct amqp_subscriber *subscriber)
     broker_recall(&subscriber->recall);
 }
 
-void amqp_topic_return(struct amqp_link *link, const struct amqp_topic_delivery *topic)
+void amqp_topic_return(struct amqp_link *link, const struct amqp_topic_delivery *topic, bool failed)
 {
     struct amqp_subscriber *subscriber = link->subscriber;
     subscriber->unsettled--;
     if (subscriber->shared != NULL) {
-        broker_share_again(subscriber->shared, topic->number);
+        broker_share_again(subscriber->shared, topic->number, failed);
     } else if (topic->number != 0) {
-        broker_again(&subscriber->client, topic->number);
+        broker_again(&subscriber->client, topic->number, failed);
     } else if (topic->placed) {
         struct again *again = heap_new(sizeof *again);
         again->partition = topic->partition;
         again->offset = topic->offset;
+        again->failures = topic->failures + failed;
         list_push(&subscriber->again, &again->link);
     }
     allow(subscriber);
@@ -248,17 +257,12 @@ void amqp_topic_return(struct amqp_link *link, const struct amqp_topic_delivery 
 
 /* ------------------------------------------------ outcomes */
 
-/* True: the receiver wants it again, or of what is shared somebody; of what is neither there is no
- * more than this. */
-static bool is_wanted_again(const struct amqp_link *link, pn_delivery_t *delivery)
+void amqp_topic_outcome(struct amqp_topic_delivery *topic, uint64_t outcome, bool failed,
+                        bool undeliverable)
 {
-    uint64_t state = pn_delivery_remote_state(delivery);
-    bool undeliverable = pn_disposition_is_undeliverable(pn_delivery_remote(delivery));
-    if (state == 0) { /* settled without a word */
-        state = link->unnamed.outcome;
-        undeliverable = link->unnamed.undeliverable;
-    }
-    return state == 0 || state == PN_RELEASED || (state == PN_MODIFIED && !undeliverable);
+    bool modified = outcome == PN_MODIFIED;
+    topic->again = outcome == 0 || outcome == PN_RELEASED || (modified && !undeliverable);
+    topic->failed = modified && failed;
 }
 
 void amqp_topic_over(struct amqp_link *link, const struct amqp_topic_delivery *topic,
@@ -267,11 +271,11 @@ void amqp_topic_over(struct amqp_link *link, const struct amqp_topic_delivery *t
     struct amqp_subscriber *subscriber = link->subscriber;
     subscriber->unsettled--;
     if (subscriber->shared != NULL && topic->again)
-        broker_share_again(subscriber->shared, topic->number);
+        broker_share_again(subscriber->shared, topic->number, topic->failed);
     else if (subscriber->shared != NULL && !with_commit)
         broker_share_settled(subscriber->shared, topic->number);
     else if (topic->number != 0 && topic->again)
-        broker_again(&subscriber->client, topic->number);
+        broker_again(&subscriber->client, topic->number, topic->failed);
     else if (topic->number != 0 && !with_commit)
         broker_settled(&subscriber->client, topic->number);
     allow(subscriber);
@@ -281,11 +285,12 @@ static void settled_within(struct amqp_link *link, pn_delivery_t *delivery,
                            struct amqp_topic_delivery *topic)
 {
     pn_delivery_tag_t tag = pn_delivery_tag(delivery);
-    if (link->subscriber->shared == NULL && topic->number == 0 && tag.size == TAG_PLACED) {
+    if (link->subscriber->shared == NULL && topic->number == 0 && tag.size >= TAG_PLACED) {
         const uint8_t *place = (const uint8_t *)tag.start + TAG_COUNTED;
         topic->placed = true;
         topic->partition = load_u64(place);
         topic->offset = load_u64(place + 8);
+        topic->failures = tag.size == TAG_FAILED ? load_u32(place + 16) : 0;
     }
     pn_delivery_set_context(delivery, NULL);
     amqp_transaction_settle_topic(link, delivery, topic);
@@ -297,12 +302,18 @@ void amqp_topic_settled(struct amqp_link *link, pn_delivery_t *delivery)
     uint64_t state = pn_delivery_remote_state(delivery);
     if (context == 0 || state == PN_RECEIVED || (state == 0 && !pn_delivery_settled(delivery)))
         return;
-    struct amqp_topic_delivery topic = {.number = (uint32_t)(context - 1),
-                                        .again = is_wanted_again(link, delivery)};
+    struct amqp_topic_delivery topic = {.number = (uint32_t)(context - 1)};
     if (state == AMQP_TRANSACTIONAL) {
         settled_within(link, delivery, &topic);
         return;
     }
+    pn_disposition_t *remote = pn_delivery_remote(delivery);
+    const struct amqp_default *unnamed = &link->unnamed;
+    if (state == 0) /* settled without a word */
+        amqp_topic_outcome(&topic, unnamed->outcome, unnamed->failed, unnamed->undeliverable);
+    else
+        amqp_topic_outcome(&topic, state, pn_disposition_is_failed(remote),
+                           pn_disposition_is_undeliverable(remote));
     pn_delivery_set_context(delivery, NULL);
     pn_delivery_update(delivery, state);
     pn_delivery_settle(delivery);

@@ -78,7 +78,7 @@ static bool give_back_one(const struct settlement *settlement, enum settle_outco
 {
     struct amqp_link *link = settlement->link;
     if (settlement->of_topic && is_settled(settlement))
-        amqp_topic_return(link, &settlement->topic);
+        amqp_topic_return(link, &settlement->topic, outcome == SETTLE_FAILED);
     else if (settlement->of_topic)
         amqp_number_set(settlement->delivery, settlement->topic.number);
     else if (is_settled(settlement))
@@ -515,8 +515,7 @@ void amqp_transaction_settle_topic(struct amqp_link *link, pn_delivery_t *delive
         amqp_link_refuse_status(link, status);
         return;
     }
-    topic->again = outcome.code == 0 || outcome.code == PN_RELEASED ||
-                   (outcome.code == PN_MODIFIED && !outcome.undeliverable);
+    amqp_topic_outcome(topic, outcome.code, outcome.failed, outcome.undeliverable);
     struct settlement *settlement = settlement_new(transaction, link, delivery, outcome.code);
     settlement->of_topic = true;
     settlement->held = link->subscriber->shared != NULL || topic->number != 0;

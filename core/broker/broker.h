@@ -287,8 +287,8 @@ void broker_will_drop(struct client *client); /* it says goodbye: no will */
 /* A delivery with a number is over; its credit comes back with client_settled(). */
 void broker_settled(struct client *client, uint32_t number);
 /* The client wants it once more, soon: it is sent again, in the order of sending, and takes credit
- * again. Not of exactly once. */
-void broker_again(struct client *client, uint32_t number);
+ * again; failed: that was a failure, which its next delivery counts. Not of exactly once. */
+void broker_again(struct client *client, uint32_t number, bool failed);
 /* The client has taken an exactly-once delivery: ops->release follows when that is durable. */
 void broker_taken(struct client *client, uint32_t number);
 /* For publish.number: ops->forgotten follows when that is durable. */
@@ -406,7 +406,8 @@ struct subscription {
     struct subscription_floor *floors;
     uint64_t number; /* of this client; never used again */
     uint32_t lease;
-    uint64_t asleep; /* workers, by bit, at which it does not hold yet */
+    uint16_t failures; /* variant(): of this record, of what comes again; else 0 */
+    uint64_t asleep;   /* workers, by bit, at which it does not hold yet */
     struct link of_subscribe;
     struct retained_walk *walk;
     uint64_t index; /* of a session: filter id of its index rows; 0: none are kept */
@@ -457,8 +458,9 @@ enum status broker_unsubscribe_shared(struct client *client, struct span share, 
  * What is not settled when the client closes goes to another member, unless it was exactly once.
  * Its credit comes back with client_settled(), as always, which must follow. */
 void broker_share_settled(struct subscription *subscription, uint32_t lease);
-/* Likewise, but it goes to a member again, before anything else. Not of exactly once. */
-void broker_share_again(struct subscription *subscription, uint32_t lease);
+/* Likewise, but it goes to a member again, before anything else, and counts a failure if that was
+ * one. Not of exactly once. */
+void broker_share_again(struct subscription *subscription, uint32_t lease, bool failed);
 
 /* A record that a subscription was shown, for a delivery that comes again. The client is there
  * until done(), but may be closed. What cannot be read is tried again. Ends with OK; NOT_FOUND: it

@@ -259,6 +259,7 @@ static void send_again(struct session *session, struct flight *flight, struct ba
         .guarantee = (enum guarantee)flight->at.guarantee,
         .identifier = flight->at.identifier,
         .retain_as_published = flight->at.retain_as_published,
+        .failures = flight->at.failures,
     };
     struct blob *frame = client->ops->encode(client->ops->variant(client, &as, &record), &record);
     client->credit--;

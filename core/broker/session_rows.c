@@ -16,7 +16,7 @@ enum {
     FLAG_RELEASED = 16,
     FLAG_RETAINED = 32,
     FLAG_SHARE = 64,
-    FLAGS = 127
+    FLAG_FAILED = 128
 };
 
 /* Two hashes of 64 bits: the name itself is in the value and is compared. */
@@ -190,10 +190,10 @@ void session_position_begin(struct pack *pack, uint64_t position, const struct s
 void session_flight_encode(struct pack *pack, const struct session_flight *flight)
 {
     bool released = flight->state == FLIGHT_TAKEN || flight->state == FLIGHT_RELEASED;
-    unsigned flags = flight->guarantee | (flight->retain_as_published ? FLAG_RETAIN : 0u) |
-                     (released ? FLAG_RELEASED : 0u) |
-                     (flight->retained.size > 0 ? FLAG_RETAINED : 0u) |
-                     (flight->share != 0 ? FLAG_SHARE : 0u);
+    unsigned flags =
+        flight->guarantee | (flight->retain_as_published ? FLAG_RETAIN : 0u) |
+        (released ? FLAG_RELEASED : 0u) | (flight->retained.size > 0 ? FLAG_RETAINED : 0u) |
+        (flight->share != 0 ? FLAG_SHARE : 0u) | (flight->failures != 0 ? FLAG_FAILED : 0u);
     pack_u8(pack, (uint8_t)flags);
     pack_uvarint(pack, flight->number);
     pack_uvarint(pack, flight->partition);
@@ -203,6 +203,8 @@ void session_flight_encode(struct pack *pack, const struct session_flight *fligh
         pack_block(pack, flight->retained);
     if (flight->share != 0)
         pack_u64(pack, flight->share);
+    if (flight->failures != 0)
+        pack_uvarint(pack, flight->failures);
 }
 
 static bool mark_read(struct reader *reader, struct session_mark *mark)
@@ -231,7 +233,9 @@ static bool flight_read(struct reader *reader, struct session_flight *flight)
         flight->retained = reader_block(reader);
     if (flags & FLAG_SHARE)
         flight->share = reader_u64(reader);
-    return !reader->failed && flags <= FLAGS && flight->retained.size <= RETAINED_KEY_MAX &&
+    uint64_t failures = flags & FLAG_FAILED ? reader_uvarint(reader) : 0;
+    flight->failures = (uint16_t)failures;
+    return !reader->failed && failures <= UINT16_MAX && flight->retained.size <= RETAINED_KEY_MAX &&
            (flight->retained.size > 0) == ((flags & FLAG_RETAINED) != 0) &&
            guarantee_is_valid(flags) && number > 0 && number <= UINT32_MAX &&
            identifier <= UINT32_MAX;

@@ -107,9 +107,15 @@ struct session_flight {
     uint8_t state; /* stored as SENT or RELEASED */
     uint8_t guarantee;
     bool retain_as_published;
+    uint16_t failures;    /* deliveries of it that have failed; it stays at the highest */
     struct span retained; /* key of the retained row that was shown; empty: no such record */
     uint64_t share;       /* that gave it; 0: none. The session's end gives it back */
 };
+/* After a delivery that has failed, or just ended without its being over. */
+static inline uint16_t flight_failures(uint16_t failures, bool failed)
+{
+    return (uint16_t)(failures + (failed && failures < UINT16_MAX));
+}
 struct session_position {
     uint64_t position;
     uint32_t mark_count, flight_count;

@@ -123,13 +123,16 @@ void broker_settled(struct client *client, uint32_t number)
         session_write_now(session);
 }
 
-void broker_again(struct client *client, uint32_t number)
+void broker_again(struct client *client, uint32_t number, bool failed)
 {
     struct session *session = client->session;
     struct flight *flight = flight_of(session, number);
     if (flight == NULL || flight->at.state != FLIGHT_SENT)
         return;
     flight->again = true;
+    flight->at.failures = flight_failures(flight->at.failures, failed);
+    if (failed)
+        session_touch(session);
     session_handled(session); /* as after a delivery that did not fit */
     session->phase = SESSION_RESENDING;
     session_go_on(session);

@@ -455,6 +455,10 @@ void share_take_back(struct share *share, const struct share_ref *refs, uint32_t
     for (uint32_t i = 0; i < count; i++) {
         struct flight *flight =
             refs[i].number == 0 ? NULL : &share->reader.session->flights[refs[i].number];
+        if (flight != NULL && flight->at.failures != refs[i].failures) {
+            flight->at.failures = refs[i].failures;
+            session_touch(share->reader.session);
+        }
         if (flight != NULL && flight->reserved)
             reserve(share, flight, false);
         else
@@ -467,7 +471,7 @@ enum deliver_result share_hand_kept(struct share *share, const struct record *re
 {
     struct session *session = share->reader.session;
     if (!share->durable)
-        return share_hand(share, record, cache, &(struct share_ref){0});
+        return share_hand(share, record, cache, &(struct share_ref){.failures = ref.failures});
     bool is_new = ref.number == 0;
     if (is_new && share->reader.credit == 0)
         return DELIVER_FULL;
@@ -478,11 +482,13 @@ enum deliver_result share_hand_kept(struct share *share, const struct record *re
         flight->at.guarantee = GUARANTEE_AT_LEAST_ONCE;
         flight->at.state = FLIGHT_SENT;
         flight->returned = ref.returned;
+        flight->at.failures = ref.failures;
         ref.number = flight->at.number;
         share->reader.credit--;
     }
     struct flight *flight = &session->flights[ref.number];
     ref.reserved = flight->reserved;
+    ref.failures = flight->at.failures;
     keep_promise(share, flight);
     enum deliver_result result = share_hand(share, record, cache, &ref);
     if (result != DELIVER_FULL) {

@@ -23,9 +23,10 @@ enum share_kind { SHARE_KIND_GONE = 'g', SHARE_KIND_MEMBER = 'm', SHARE_KIND_RET
 /* A record that goes to a member of a share. */
 struct share_ref {
     uint64_t partition, offset;
-    uint32_t number; /* of the share's flight; 0: it has none */
-    bool returned;   /* there is a row that says so */
-    bool reserved;   /* a row says that a member without a session has it, exactly once */
+    uint32_t number;   /* of the share's flight; 0: it has none */
+    bool returned;     /* there is a row that says so */
+    bool reserved;     /* a row says that a member without a session has it, exactly once */
+    uint16_t failures; /* as in struct session_flight */
 };
 
 enum { SHARE_ROW_KEY = 1 + 8 + 1 + 8 + 8, SHARE_NAME = 7 + 8 };

@@ -13,8 +13,9 @@ struct share_lease {
     bool exactly_once; /* nobody else may get it */
     bool kept;         /* the client's session answers for it */
     bool in_unit;      /* over, if the unit is stored: nothing else becomes of it till then */
-    bool returned;     /* as in struct share_ref */
-    uint32_t number;   /* likewise */
+    bool returned;     /* this and the next two: as in struct share_ref */
+    uint16_t failures;
+    uint32_t number;
 };
 
 enum { LEASES_FIRST = 8 };
@@ -380,7 +381,8 @@ struct share_ref share_lease_ref(const struct share_seat *seat, uint32_t index)
     return (struct share_ref){.partition = lease->partition,
                               .offset = lease->offset,
                               .number = lease->number,
-                              .returned = lease->returned};
+                              .returned = lease->returned,
+                              .failures = lease->failures};
 }
 
 bool share_lease_is_returned(const struct share_seat *seat, uint32_t lease)
@@ -406,6 +408,7 @@ enum deliver_result share_take(struct share_seat *seat, uint64_t partition,
         seat->blocked = true;
         return DELIVER_FULL;
     }
+    seat->subscription.failures = ref->failures;
     if (at_most_once) {
         seat->settled += seat->worker != seat->home;
         if (ref->number != 0)
@@ -420,6 +423,7 @@ enum deliver_result share_take(struct share_seat *seat, uint64_t partition,
                                           .kept = kept,
                                           .number = ref->number,
                                           .returned = ref->returned,
+                                          .failures = ref->failures,
                                       });
     seat->subscription.lease = index;
     enum deliver_result result = kept ? session_give(seat, index, partition, record, cache)
@@ -473,10 +477,11 @@ void broker_share_settled(struct subscription *subscription, uint32_t lease)
     share_lease_end(seat, lease, false);
 }
 
-void broker_share_again(struct subscription *subscription, uint32_t lease)
+void broker_share_again(struct subscription *subscription, uint32_t lease, bool failed)
 {
     struct share_seat *seat = share_seat_of(subscription);
     CHECK(loop_is_home(seat->worker->loop));
+    seat->leases[lease].failures = flight_failures(seat->leases[lease].failures, failed);
     share_lease_return(seat, lease);
 }
 

@@ -172,6 +172,85 @@ def what_is_released_comes_again(running):
     connection.close()
 
 
+def taken(receiver, state=None):
+    """One more, and how often it has failed; settled as said."""
+    message = receiver.receive(timeout=SECONDS)
+    assert message.first_acquirer == (message.delivery_count == 0), message
+    if state is not None:
+        receiver.settle(state)
+    return message.body, message.delivery_count
+
+
+def failed(receiver):
+    """So is the last one settled."""
+    delivery = receiver.fetcher.unsettled[-1]
+    delivery.local.failed = True
+    receiver.settle(Delivery.MODIFIED)
+
+
+def failures_are_counted(running):
+    """As a queue's are: of what was modified with delivery-failed; and kept with the subscription."""
+    connection = connect(running)
+    receiver = subscribe(connection)
+    send(running, "x")
+    assert taken(receiver, Delivery.RELEASED) == ("x", 0)
+    assert taken(receiver, Delivery.MODIFIED) == ("x", 0)
+    assert taken(receiver) == ("x", 0)
+    failed(receiver)
+    assert taken(receiver, Delivery.RELEASED) == ("x", 1)
+    assert taken(receiver) == ("x", 1)
+    failed(receiver)
+    assert taken(receiver) == ("x", 2)
+    detach(receiver)  # is none
+    receiver = subscribe(connection)
+    assert taken(receiver) == ("x", 2)
+    connection.close()
+    assert running.stop() == 0
+    running.restart()
+    connection = connect(running)
+    receiver = subscribe(connection)
+    assert taken(receiver) == ("x", 2)
+    failed(receiver)
+    flush(connection)
+    time.sleep(2.5)  # it is written once a second
+    running.kill9()
+    running.restart()
+    connection = connect(running)
+    receiver = subscribe(connection)
+    assert taken(receiver, Delivery.ACCEPTED) == ("x", 3)
+    send(running, "y")
+    assert taken(receiver, Delivery.ACCEPTED) == ("y", 0)
+    nothing_more(running, receiver)
+    connection.close()
+
+
+def a_member_gets_what_failed_elsewhere(running):
+    """Of what is kept and of what is not, from whatever worker to whatever worker."""
+    one, other = connect(running, "c"), connect(running, "c")
+    for number in range(8):
+        policy = Terminus.EXPIRE_NEVER if number % 2 else Terminus.EXPIRE_WITH_LINK
+        first, second = (subscribe(connection, "/topics/d/+", f"f{number}|{i}", credit, [Shared(policy=policy)])
+                         for i, connection, credit in ((1, one, 1), (2, other, 0)))
+        send(running, "x")
+        assert taken(first) == ("x", 0)
+        failed(first)
+        flush(one)
+        second.flow(1)
+        assert taken(second, Delivery.RELEASED) == ("x", 1)
+        flush(other)
+        first.flow(1)
+        assert taken(first) == ("x", 1)
+        failed(first)
+        flush(one)
+        second.flow(1)
+        assert taken(second, Delivery.ACCEPTED) == ("x", 2)
+        detach(first)
+        detach(second)
+    one.close()
+    other.close()
+
+
+
 def it_survives_the_gateway(running):
     connection = connect(running)
     receiver = subscribe(connection, options=[Durable(), Selector("n > 1")])
@@ -607,6 +686,7 @@ if __name__ == "__main__":
     run(several_links_share, what_a_member_releases_is_anybodys, a_share_ends_when_it_is_given_up,
         a_share_is_of_one_topic_and_selector, one_name_is_of_one_kind, many_links_come_at_once,
         it_is_there_after_a_detach, unsettled_comes_again_under_its_tag, what_is_released_comes_again,
+        failures_are_counted, a_member_gets_what_failed_elsewhere,
         it_survives_the_gateway, another_topic_is_another_subscription, a_name_finds_what_there_is,
         it_expires_when_asked_to, retained_messages_come_first,
         retained_messages_and_what_is_released, one_link_has_it, a_drained_link_is_told,

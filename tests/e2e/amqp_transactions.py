@@ -290,21 +290,25 @@ class TopicReader:
         self.end()
         return b"transaction:rollback" not in self.wire.expect(DISPOSITION)
 
-    def take(self, *texts, answers=0):
-        """Deliveries with these texts come, in this order, and so many dispositions among or behind them."""
+    def take(self, *texts, answers=0, failures=0):
+        """Deliveries with these texts come, in this order, after so many failures, and so many dispositions among or
+        behind them."""
         texts = list(texts)
         while texts or answers > 0:
             body = self.wire.next_frame()
             if body[2:3] == bytes([TRANSFER]):
                 assert texts and texts.pop(0) in body, body
+                message = Message()
+                message.decode(body[body.index(b"\x00\x53\x70"):])
+                assert (message.delivery_count, message.first_acquirer) == (failures, failures == 0), (message, failures)
             if body[2:3] == bytes([DISPOSITION]):
                 first, last, _ = disposition(body[3:])
                 answers -= last - first + 1
 
-    def roll_back(self, *texts):
-        """These come again."""
+    def roll_back(self, *texts, failures=1):
+        """These come again, and count it."""
         self.end(fail=True)
-        self.take(*texts, answers=1)
+        self.take(*texts, answers=1, failures=failures)
 
 
 def say(running, topic, *bodies):
@@ -326,7 +330,7 @@ def settlements_of_topics_belong_to_it(running):
     reader.begin(2)
     reader.wire.send(frame(DISPOSITION, [True, 3, 3, False,
                                          Described(0x34, [reader.identity, Described(0x24, [])])]))
-    reader.roll_back(b"second")  # what was not settled stays with the receiver
+    reader.roll_back(b"second", failures=2)  # what was not settled stays with the receiver
     reader.begin(3, 4)
     assert bodies(running, "out") == []
     assert reader.commit()
@@ -339,7 +343,8 @@ def settlements_of_topics_belong_to_it(running):
     reader.roll_back()
     say(running, "/topics/within/t", "fourth")
     reader.wire.send(frame(FLOW, [6, 1000, reader.sent, 1000, 0, 6, 5, None, True]))
-    reader.take(b"third", b"fourth")
+    reader.take(b"third", failures=1)
+    reader.take(b"fourth")
     reader.wire.expect(FLOW)  # drained
     reader.wire.socket.close()
 
@@ -433,10 +438,17 @@ def settlements_of_kept_shares(running, names=("d", "e")):
         reader.begin(0)
         reader.roll_back(b"first")
         reader.begin(1)
+        reader.roll_back(b"first", failures=2)
+        reader.wire.socket.close()
+        running.stop()  # then what it counted is stored
+        running.restart()
+        reader = TopicReader(running, source)
+        reader.take(b"first", failures=2)
+        reader.begin(0)
         running.kill9()  # before the commit
         running.restart()
         reader = TopicReader(running, source)
-        reader.take(b"first")
+        reader.take(b"first", failures=2)
         assert bodies(running, "out") == []
         # What refuses another part leaves it as it was.
         reader.wire.attach("f", 3, "full")
@@ -445,7 +457,7 @@ def settlements_of_kept_shares(running, names=("d", "e")):
                                           Described(0x34, [reader.identity, None])], b"\x00\x53\x75\xa0\x01x"))
         reader.sent += 1
         reader.end()
-        reader.take(b"first", answers=1)
+        reader.take(b"first", answers=1, failures=2)  # which was no fault of it
         assert bodies(running, "out") == []
         reader.begin(1)
         assert reader.commit()

@@ -58,7 +58,9 @@ static void check_position(struct span bytes)
     buf_init(&encoded, 1 << 20);
     struct pack pack = pack_into(&encoded);
     session_position_begin(&pack, position.position, list, kept, flights);
+    struct session_flight last = {0};
     while (session_flight_next(&copy, &flight)) {
+        last = flight;
         CHECK(flight.number > 0 && flight.number <= LIMIT_CLIENT_CREDIT);
         session_flight_encode(&pack, &flight);
     }
@@ -66,6 +68,11 @@ static void check_position(struct span bytes)
     CHECK(session_position_decode(buf_span(&encoded), LIMIT_CLIENT_CREDIT, &again) == STATUS_OK);
     CHECK(again.position == position.position && again.flight_count == flights &&
           again.mark_count == (marks < 64 ? marks : 64));
+    while (session_mark_next(&again, &mark))
+        ;
+    while (session_flight_next(&again, &flight))
+        ;
+    CHECK(flights == 0 || (flight.failures == last.failures && flight.offset == last.offset));
     buf_deinit(&encoded);
 }
 

@@ -45,6 +45,7 @@ static void positions(void **state)
          .number = 1,
          .guarantee = GUARANTEE_AT_LEAST_ONCE,
          .state = FLIGHT_SENT,
+         .failures = UINT16_MAX,
          .share = 0x123456789abcdef0},
         {.partition = 2,
          .offset = 8,
@@ -77,11 +78,12 @@ static void positions(void **state)
     assert_int_equal(flight.state, FLIGHT_SENT);
     assert_int_equal(flight.retained.size, 0);
     assert_true(flight.share == flights[0].share);
+    assert_int_equal(flight.failures, UINT16_MAX);
     assert_true(session_flight_next(&position, &flight));
     /* The client has it: that is what must not be forgotten. */
     assert_int_equal(flight.state, FLIGHT_RELEASED);
     assert_int_equal(flight.number, LIMIT_CLIENT_CREDIT);
-    assert_true(flight.share == 0);
+    assert_true(flight.share == 0 && flight.failures == 0);
     assert_true(flight.retain_as_published && flight.identifier == UINT32_MAX);
     assert_true(span_is(flight.retained, "the key of a row"));
     assert_false(session_flight_next(&position, &flight));
@@ -98,6 +100,40 @@ static void positions(void **state)
     assert_int_equal(session_position_decode(buf_span(&row), LIMIT_CLIENT_CREDIT, &position),
                      STATUS_CORRUPT);
     buf_deinit(&row);
+}
+
+/* What has not failed is stored as it was before failures were counted, and so are old rows read;
+ * no count is above the highest. */
+static void failures(void **state)
+{
+    (void)state;
+    static const uint8_t OLD[] = {1, 7, 0, 1, GUARANTEE_AT_LEAST_ONCE, 5, 2, 9, 0};
+    uint8_t failed[sizeof OLD + 3];
+    struct session_position position;
+    struct session_flight flight;
+    struct buf row;
+    buf_init(&row, 64);
+    struct pack pack = pack_into(&row);
+    assert_int_equal(session_position_decode(span_of(OLD, sizeof OLD), 5, &position), STATUS_OK);
+    assert_true(session_flight_next(&position, &flight));
+    assert_true(flight.failures == 0 && flight.number == 5 && flight.offset == 9);
+    session_position_begin(&pack, 7, NULL, 0, 1);
+    session_flight_encode(&pack, &flight);
+    assert_true(span_equal(buf_span(&row), span_of(OLD, sizeof OLD)));
+    buf_deinit(&row);
+    memcpy(failed, OLD, sizeof OLD);
+    failed[4] |= 128;
+    memcpy(failed + sizeof OLD, (uint8_t[]){0xff, 0xff, 0x03}, 3);
+    assert_int_equal(session_position_decode(span_of(failed, sizeof failed), 5, &position),
+                     STATUS_OK);
+    assert_true(session_flight_next(&position, &flight));
+    assert_int_equal(flight.failures, UINT16_MAX);
+    assert_int_equal(flight_failures(flight.failures, true), UINT16_MAX);
+    assert_int_equal(flight_failures(0, true), 1);
+    assert_int_equal(flight_failures(1, false), 1);
+    failed[sizeof failed - 1] = 0x04;
+    assert_int_equal(session_position_decode(span_of(failed, sizeof failed), 5, &position),
+                     STATUS_CORRUPT);
 }
 
 static void walks(void **state)
@@ -258,6 +294,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(keys_lie_together),
         cmocka_unit_test(positions),
+        cmocka_unit_test(failures),
         cmocka_unit_test(shares),
         cmocka_unit_test(walks),
         cmocka_unit_test(rows_say_how_much_they_name),

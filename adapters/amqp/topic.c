@@ -91,6 +91,8 @@ static void topic_deliver(struct client *client, struct subscription *subscripti
     uint8_t tag[TAG_FAILED];
     if (link == NULL || (pn_link_state(link->pn) & PN_LOCAL_UNINIT)) /* at most once, so early */
         return;
+    if (subscriber->kept && !settled) /* by nobody: another link took it while this one came */
+        return;
     if (settled)
         client_spend(client); /* the broker took none, but the link's is one less */
     if (subscription->shared)

@@ -206,6 +206,9 @@ static void delivery_event(struct amqp_connection *connection, pn_delivery_t *de
         amqp_end(connection, "amqp:not-allowed", "a transfer on a link that the peer receives on");
     } else if (link == NULL || link->pn == NULL) {
         pn_delivery_settle(delivery);
+    } else if (pn_link_is_receiver(pn) && (pn_link_state(pn) & PN_LOCAL_UNINIT)) {
+        amqp_count_refusal(STATUS_BUSY);
+        amqp_link_refuse(link, "amqp:link:transfer-limit-exceeded", "no credit was given yet");
     } else if (pn_link_is_receiver(pn)) {
         link->resumed |= link->connection->frames.is_resumed;
         if (pn_delivery_updated(delivery) && pn_delivery_settled(delivery))

@@ -298,6 +298,9 @@ enum amqp_come amqp_resumption_came(struct amqp_link *link, pn_delivery_t *deliv
         return AMQP_COME_AGAIN;
     case AMQP_AGAIN_UNKNOWN:
         return AMQP_COME_IGNORED;
+    case AMQP_AGAIN_EARLY:
+        amqp_link_refuse_status(link, STATUS_BUSY);
+        return AMQP_COME_REFUSED;
     case AMQP_AGAIN_STOLEN:
         stolen(link);
         return AMQP_COME_REFUSED;

@@ -409,8 +409,9 @@ enum amqp_again amqp_attachment_came(struct amqp_attachment *attachment, struct 
         again = AMQP_AGAIN_STOLEN;
     } else if (sent == NULL || !sent->may_come) {
         again = resume ? AMQP_AGAIN_UNKNOWN : AMQP_AGAIN_NEVER;
+    } else if (!sent->answered) {
+        again = AMQP_AGAIN_EARLY;
     } else {
-        CHECK(sent->answered); /* it was waited for, and who had the name sends no more */
         sent->may_come = false;
         *outcome = sent->status;
         bool is_bare = resume && payload.size == 0;

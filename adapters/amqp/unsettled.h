@@ -51,9 +51,10 @@ enum amqp_again {
     AMQP_AGAIN_NEVER,   /* a delivery that has not come before */
     AMQP_AGAIN_KNOWN,   /* it has, and has that outcome */
     AMQP_AGAIN_UNKNOWN, /* it may have; nothing is known of it, and it is to be ignored (2.7.5) */
+    AMQP_AGAIN_EARLY,   /* it has, and what became of it is owed: nothing may come yet */
     AMQP_AGAIN_STOLEN,  /* another link has the name: this one may send nothing */
 };
-/* A delivery has come, after all that were owed have been answered. resume: the client says that it
+/* A delivery has come. resume: the client says that it
  * is one of its map, and may leave out what it need not repeat. */
 enum amqp_again amqp_attachment_came(struct amqp_attachment *attachment, struct span tag,
                                      struct span payload, bool resume, enum status *outcome);

@@ -252,6 +252,24 @@ def who_comes_later_has_the_name(running):
     assert stored(running) == [b"0", b"1"]
 
 
+def a_transfer_before_our_attach_ends_its_link(running):
+    """No credit is given while what came before is owed: all in one write."""
+    queue(running)
+    one = Sender(running, rcv=SECOND)
+    attach = ["link", 5, False, None, ubyte(SECOND), Described(0x28, []), Described(0x29, ["q"]), {b"x": None}, None, 0]
+    one.wire.send(frame(TRANSFER, [0, 0, b"x", 0, False], data(b"x")) + frame(DETACH, [0]) + frame(ATTACH, attach) +
+                  frame(TRANSFER, [5, 1, b"x", 0, False], data(b"x")))
+    one.wire.expect(DETACH)
+    one.wire.expect(ATTACH)
+    fields = decode(b"\x00\x53\x16" + one.wire.expect(DETACH))[0].value
+    assert fields[2].value[0] == "amqp:link:transfer-limit-exceeded", fields
+    one.cut()
+    two = Sender(running, {b"x": None}, rcv=SECOND)
+    assert two.unsettled[b"x"].code == ACCEPTED, two.unsettled
+    two.cut()
+    assert stored(running) == [b"x"]
+
+
 def what_was_rejected_is_told_again(running):
     queue(running, max_records=1, overflow="refuse")
     one = Sender(running, rcv=SECOND)
@@ -351,5 +369,5 @@ def an_answer_repeats_the_default_outcome(running):
 
 run(a_tag_of_the_map_is_not_stored_again, a_tag_that_began_anew_is_another_delivery, a_receiver_that_settles_second_says_what_became_of_it,
     credit_comes_back_when_the_sender_settles, what_is_said_to_come_again_and_never_came_is_left_alone, null_begins_anew,
-    detached_and_attached_again, who_comes_later_has_the_name, what_was_rejected_is_told_again, a_map_that_does_not_fit_is_incomplete,
+    detached_and_attached_again, who_comes_later_has_the_name, a_transfer_before_our_attach_ends_its_link, what_was_rejected_is_told_again, a_map_that_does_not_fit_is_incomplete,
     what_is_held_is_what_is_said, answers_that_nobody_reads_do_not_pile_up, an_answer_repeats_the_default_outcome)

@@ -255,6 +255,7 @@ static void test_the_last_one_has_the_name(void **state)
     amqp_attachment_settled(one, text("0"));
     resume(two, "01", false);
     assert_int_equal(amqp_attachment_owed(two), 1);
+    assert_int_equal(came(two, "1", "1", &status), AMQP_AGAIN_EARLY);
     amqp_attachment_answered(one, STATUS_OK);
     amqp_attachment_leave(one, true, now_ms); /* it has nothing to give up any more */
     amqp_attachment_free(one, now_ms);

@@ -241,7 +241,7 @@ uint32_t share_lease_hold(struct share_seat *seat); /* of no record: the seat st
 /* It is part of a unit: it stays the seat's, also when the client goes. False: it is already. */
 bool share_lease_enter(struct share_seat *seat, uint32_t lease);
 /* The unit has ended: the lease is over, or the client's again, or of a client that has gone
- * another member's. */
+ * another member's. STORAGE_FAILED: it has ended, and nobody is given it. */
 void share_lease_leave(struct share_seat *seat, uint32_t lease, enum status status);
 struct share_ref share_lease_ref(const struct share_seat *seat, uint32_t lease);
 void share_seat_stopped(struct share_seat *seat);
@@ -270,7 +270,8 @@ struct share_unit {
 /* The lease is held from now on; STALE: it is in a unit already. */
 enum status share_unit_add(struct share_unit *unit, struct share_seat *seat, uint32_t lease);
 void share_unit_write(struct share_unit *unit, struct broker_worker *worker); /* it has rows */
-/* What was held is over, or as it was. Last call with it. */
+/* What was held is over, or as it was; STORAGE_FAILED: those leases have ended. Last call with it.
+ */
 void share_unit_end(struct share_unit *unit, enum status status);
 
 /* share_mail.c: between the two. What stays on one worker is called at once. */

@@ -362,14 +362,15 @@ bool share_lease_enter(struct share_seat *seat, uint32_t index)
     return enters;
 }
 
-/* After a failure of the store the next start knows whose it is, as of what sessions end with. */
+/* After a failure of the store the next start knows whose it is, as of what sessions end with: it
+ * may be over, so that nobody else is given it, also when the client goes. */
 void share_lease_leave(struct share_seat *seat, uint32_t index, enum status status)
 {
     CHECK(seat->leases[index].in_unit);
     seat->leases[index].in_unit = false;
     if (status == STATUS_OK)
         share_lease_end(seat, index, true);
-    else if (seat->subscription.client == NULL && status == STATUS_STORAGE_FAILED)
+    else if (status == STATUS_STORAGE_FAILED)
         share_lease_end(seat, index, false);
     else if (seat->subscription.client == NULL)
         share_lease_return(seat, index);

@@ -459,7 +459,7 @@ static void its_client_goes_meanwhile(void **state)
         if (stored)
             store_goes_on();
         else
-            store_refuses_waiting();
+            store_refuses_waiting(STATUS_NO_SPACE);
         rig_await(&deal.done);
         assert_int_equal(deal.status, stored ? STATUS_OK : STATUS_NO_SPACE);
         await_records(b, stored ? 5 : 8);
@@ -468,6 +468,42 @@ static void its_client_goes_meanwhile(void **state)
         peer_close(b);
         peer_close(writer);
         if (kept)
+            session_over(member(0, "k"));
+        rig_calm();
+    }
+    kept_rig_close();
+}
+
+/* Nobody knows whether it was stored: who hears of that goes, and nobody else gets what may be
+ * over.
+ */
+static void failed_with_a_unit(void **state)
+{
+    kept_rig_open(*(unsigned *)*state, 0);
+    for (unsigned round = 0; round < 2; round++) {
+        struct deal deal;
+        struct peer *writer = peer_new(0, "w"), *a;
+        if (round == 0)
+            peer_close(member(0, "k"));
+        a = link_peer(1, "a");
+        publish_many(writer, "t", GUARANTEE_AT_LEAST_ONCE, 0, 4);
+        await_records(a, 4);
+        store_set(NULL, is_of_unit, 0);
+        unit_begin(&deal, a, 0, 3);
+        await(count_of(&store.append_count) > 0);
+        rig_calm();
+        store_refuses_waiting(STATUS_STORAGE_FAILED);
+        rig_await(&deal.done);
+        assert_int_equal(deal.status, STATUS_STORAGE_FAILED);
+        struct peer *b = link_peer(2, "b");
+        peer_close(a);
+        await_records(b, 1);
+        assert_string_equal(b->records[0].value, "3");
+        assert_rest(writer, b, 1, 4);
+        peer_settle(b, 2);
+        peer_close(b);
+        peer_close(writer);
+        if (round == 0)
             session_over(member(0, "k"));
         rig_calm();
     }
@@ -494,6 +530,7 @@ int main(void)
         BOTH(given_back_and_over_with_a_unit),
         BOTH(as_it_was_after_a_unit),
         BOTH(its_client_goes_meanwhile),
+        BOTH(failed_with_a_unit),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -129,7 +129,7 @@ static void exactly_once_goes_on(void **state)
     join_begin(&call, joins);
     publish_many(writer, "t", GUARANTEE_EXACTLY_ONCE, 0, 1);
     await_answers(writer, 1);
-    store_refuses_waiting();
+    store_refuses_waiting(STATUS_NO_SPACE);
     join_ends(&call, STATUS_NO_SPACE);
     await_records(guest, 1);
     peer_close(guest);

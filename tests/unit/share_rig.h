@@ -182,11 +182,11 @@ static inline void store_holds_next(picks *held)
     memory_storage_ops.append(store.inner, append);
 }
 
-static inline void store_refuses_waiting(void)
+static inline void store_refuses_waiting(enum status why)
 {
     store_set(NULL, NULL, 0);
     for (uint32_t i = 0; i < store.append_count; i++)
-        request_complete(&store.appends[i]->request, STATUS_NO_SPACE);
+        request_complete(&store.appends[i]->request, why);
     store.append_count = 0;
 }
 

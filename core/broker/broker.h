@@ -576,8 +576,10 @@ void broker_settle_shared_within(struct broker_transaction *transaction,
 /* Ends with OK: all of it is durable. STALE: a lease had run out, a session has another client.
  * Else with what stands against one part, as it would be answered outside of a transaction; BUSY:
  * also where a part would have to wait for another transaction, unless both settle deliveries of
- * one kept session, which happens one after the other. Then nothing was done, and the leases are as
- * they were. STORAGE_FAILED: nobody knows. */
+ * one kept session, which happens one after the other, for LIMIT_SESSION_UNITS of them. Then
+ * nothing was done, and the leases are as they were. STORAGE_FAILED: nobody knows, and what was
+ * settled of shares is nobody's until the next start. Who waits for another commit of its session
+ * keeps nobody waiting: what the client publishes or commits meanwhile may be stored before it. */
 void broker_commit(struct broker_transaction *transaction);
 void broker_roll_back(struct broker_transaction *transaction); /* before the commit */
 

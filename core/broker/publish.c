@@ -388,7 +388,6 @@ void publish_init(struct broker_worker *worker)
     list_init(&worker->dirty);
     list_init(&worker->live_full);
     list_init(&worker->waiting);
-    list_init(&worker->waiting_units);
     list_init(&worker->held);
     map_init(&worker->outboxes);
     batch_builder_init(&worker->live);

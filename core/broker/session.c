@@ -594,6 +594,7 @@ void broker_attach(struct broker_attach *attach)
     session->name = session_name_of(client->tenant, name);
     session->read_bytes = READ_BYTES_FIRST;
     list_init(&session->subscribing);
+    list_init(&session->waiting_units);
     session_write_init(session);
     client->session = session;
     session->claim = name_claim(&worker->broker->names, worker->loop, client->tenant, session->text,

@@ -120,7 +120,8 @@ struct session {
     uint8_t write_key[SESSION_STATE_KEY];
     struct buf write_value;
     struct session_unit *unit; /* the write under way is a part of it, or the next one; or NULL */
-    bool awaited;              /* another unit is next */
+    struct list waiting_units; /* that are next: unit_sessions.h */
+    uint32_t unit_count;       /* all that have a part for it and are not over */
     struct storage_row *aside; /* with rows of shares behind it; NULL: there are none */
     uint32_t aside_count;
     bool writing, dirty, urgent;

@@ -7,8 +7,9 @@
 
 struct session_part {
     struct link link;
+    struct link waiting; /* of the session, while the unit waits */
     struct unit_sessions *sessions;
-    struct session *session; /* a call; NULL: the part is on its way */
+    struct session *session; /* a call */
     struct session_unit part;
     uint32_t capacity;
 };
@@ -17,11 +18,11 @@ void unit_sessions_init(struct unit_sessions *sessions, struct broker_worker *wo
 {
     sessions->worker = worker;
     list_init(&sessions->parts);
-    link_init(&sessions->waiting);
 }
 
 /* ------------------------------------------------ parts */
 
+/* NULL: too many have one for the session. */
 static struct session_part *part_of(struct unit_sessions *sessions, struct session *session)
 {
     list_each(link, &sessions->parts)
@@ -30,10 +31,14 @@ static struct session_part *part_of(struct unit_sessions *sessions, struct sessi
         if (part->session == session)
             return part;
     }
+    if (session->unit_count == LIMIT_SESSION_UNITS)
+        return NULL;
     struct session_part *part = heap_new(sizeof *part);
     part->sessions = sessions;
     part->session = session;
+    link_init(&part->waiting);
     session_call(session);
+    session->unit_count++;
     list_push(&sessions->parts, &part->link);
     sessions->count++;
     return part;
@@ -46,6 +51,8 @@ enum status unit_sessions_add(struct unit_sessions *sessions, const struct clien
         return STATUS_STALE;
     CHECK(client->session->worker == sessions->worker);
     struct session_part *part = part_of(sessions, client->session);
+    if (part == NULL)
+        return STATUS_BUSY;
     if (part->part.count == part->capacity) {
         part->capacity = part->capacity == 0 ? 16 : 2 * part->capacity;
         part->part.numbers =
@@ -67,76 +74,67 @@ void unit_sessions_send(struct unit_sessions *sessions, uint64_t unit, uint32_t 
     list_each(link, &sessions->parts)
     {
         struct session_part *part = container_of(link, struct session_part, link);
-        struct session *session = part->session;
-        part->session = NULL;
         part->part.unit = unit;
         part->part.part_count = part_count;
         request_init(&part->part.request, sessions->worker->loop, done);
-        session_settle_unit(session, &part->part);
-        session_back(session);
+        session_settle_unit(part->session, &part->part);
     }
 }
 
 /* ------------------------------------------------ turns */
 
-static bool are_free(const struct unit_sessions *sessions)
+/* Of each session none is under way, and none that came before waits. */
+static bool are_next(const struct unit_sessions *sessions)
 {
     list_each(link, &sessions->parts)
     {
-        const struct session *session = container_of(link, struct session_part, link)->session;
-        if (session->unit != NULL || session->awaited)
+        struct session_part *part = container_of(link, struct session_part, link);
+        const struct link *first = list_first(&part->session->waiting_units);
+        if (part->session->unit != NULL || (first != NULL && first != &part->waiting))
             return false;
     }
     return true;
 }
 
-static void set_awaited(const struct unit_sessions *sessions, bool awaited)
-{
-    list_each(link, &sessions->parts)
-    {
-        container_of(link, struct session_part, link)->session->awaited = awaited;
-    }
-}
-
 void unit_sessions_await(struct unit_sessions *sessions)
 {
-    if (are_free(sessions)) {
+    if (are_next(sessions)) {
         sessions->start(sessions);
         return;
     }
-    list_push(&sessions->worker->waiting_units, &sessions->waiting);
-    set_awaited(sessions, true);
+    list_each(link, &sessions->parts)
+    {
+        struct session_part *part = container_of(link, struct session_part, link);
+        list_push(&part->session->waiting_units, &part->waiting);
+    }
 }
 
-static void go_on(struct broker_worker *worker)
+/* Only the first that waits for the session can have waited for the one that has ended. */
+static void go_on(struct session *session)
 {
-    list_each(link, &worker->waiting_units)
+    struct link *first = list_first(&session->waiting_units);
+    if (first == NULL)
+        return;
+    struct unit_sessions *sessions = container_of(first, struct session_part, waiting)->sessions;
+    if (!are_next(sessions))
+        return;
+    list_each(link, &sessions->parts)
     {
-        set_awaited(container_of(link, struct unit_sessions, waiting), false);
+        link_remove(&container_of(link, struct session_part, link)->waiting);
     }
-    list_each_safe(link, following, &worker->waiting_units)
-    {
-        struct unit_sessions *sessions = container_of(link, struct unit_sessions, waiting);
-        if (!are_free(sessions)) {
-            set_awaited(sessions, true);
-            continue;
-        }
-        link_remove(link);
-        sessions->start(sessions);
-    }
+    sessions->start(sessions);
 }
 
 void unit_sessions_free(struct unit_sessions *sessions)
 {
     struct link *link;
-    uint32_t count = sessions->count;
     while ((link = list_pop(&sessions->parts)) != NULL) {
         struct session_part *part = container_of(link, struct session_part, link);
-        if (part->session != NULL)
-            session_back(part->session);
+        struct session *session = part->session;
         heap_free(part->part.numbers);
         heap_free(part);
+        session->unit_count--;
+        go_on(session);
+        session_back(session);
     }
-    if (count > 0)
-        go_on(sessions->worker);
 }

@@ -15,11 +15,11 @@ struct unit_sessions {
     /* Below: its own. */
     struct list parts;
     uint32_t count; /* of parts */
-    struct link waiting;
 };
 
 void unit_sessions_init(struct unit_sessions *sessions, struct broker_worker *worker);
-/* A delivery is over with the unit; STALE: nothing is kept of the client. */
+/* A delivery is over with the unit. STALE: nothing is kept of the client. BUSY: LIMIT_SESSION_UNITS
+ * have parts for its session. */
 enum status unit_sessions_add(struct unit_sessions *sessions, const struct client *client,
                               uint32_t number);
 /* start() comes, now or when nobody who came before has one of the sessions. */

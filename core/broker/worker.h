@@ -113,7 +113,6 @@ struct broker_worker {
     uint64_t flying, flying_epoch; /* appends in flight are all of one epoch */
     struct list held;              /* trips that wait until those of an older one are back */
     uint64_t units;                /* begun here */
-    struct list waiting_units;     /* for sessions: unit_sessions.h */
     uint64_t calls;                /* takes, settlements, logins, changes in flight */
     uint64_t reads;                /* of clients that catch up, in flight */
     uint64_t closing;              /* groups that are not closed yet */

@@ -290,7 +290,8 @@ static void test_nothing_stays_pending(void **state)
 struct kept_call {
     struct deal *deal;
     uint32_t numbers[2], count;
-    bool waits; /* with a part that stays at the gate */
+    bool waits;         /* with a part that stays at the gate */
+    struct peer *other; /* whose session has the second; NULL: the same */
 };
 
 static void kept_run(void *context)
@@ -310,17 +311,25 @@ static void kept_run(void *context)
     }
     for (uint32_t i = 0; i < call->count; i++) {
         CHECK(broker_part_within(&deal->transaction, 100) == STATUS_OK);
-        broker_settle_kept_within(&deal->transaction, client, call->numbers[i]);
+        broker_settle_kept_within(&deal->transaction,
+                                  i == 1 && call->other != NULL ? &call->other->client : client,
+                                  call->numbers[i]);
     }
     broker_commit(&deal->transaction);
+}
+
+static void kept_begin_both(struct deal *deal, struct peer *peer, struct peer *other,
+                            uint32_t first, uint32_t second, bool waits)
+{
+    struct kept_call call = {deal, {first, second}, second == 0 ? 1 : 2, waits, other};
+    *deal = (struct deal){.peer = peer};
+    on(peer->worker, kept_run, &call);
 }
 
 static void kept_begin(struct deal *deal, struct peer *peer, uint32_t first, uint32_t second,
                        bool waits)
 {
-    struct kept_call call = {deal, {first, second}, second == 0 ? 1 : 2, waits};
-    *deal = (struct deal){.peer = peer};
-    on(peer->worker, kept_run, &call);
+    kept_begin_both(deal, peer, NULL, first, second, waits);
 }
 
 static enum status kept_commit(struct peer *peer, uint32_t first, uint32_t second)
@@ -414,10 +423,10 @@ static void test_kept(void **state)
 }
 
 /* Transactions that settle of one session are committed one after the other, and whoever waits does
- * not keep others waiting: no part of it is on its way. */
+ * not keep others waiting: no part of it is on its way. So many may wait. */
 static void test_kept_in_turn(void **state)
 {
-    enum { DEALS = 12 };
+    enum { DEALS = LIMIT_SESSION_UNITS - 1 };
     struct peer *writer;
     struct deal deals[DEALS], twice;
     kept_open(*(unsigned *)*state, &writer, DEALS);
@@ -428,6 +437,7 @@ static void test_kept_in_turn(void **state)
     for (uint32_t i = 1; i < DEALS; i++)
         kept_begin(&deals[i], kept, number_at(kept, i), 0, false);
     kept_begin(&twice, kept, number_at(kept, 1), 0, false);
+    assert_int_equal(kept_commit(kept, number_at(kept, 2), 0), STATUS_BUSY);
     rig_calm();
     for (uint32_t i = 0; i < DEALS; i++)
         assert_false(atomic_load(&deals[i].done));
@@ -440,8 +450,55 @@ static void test_kept_in_turn(void **state)
     }
     rig_await(&twice.done);
     assert_int_equal(twice.status, STATUS_STALE);
+    for (uint32_t i = 0; i <= LIMIT_SESSION_UNITS; i++)
+        assert_int_equal(kept_commit(kept, 9999, 0), STATUS_STALE); /* there is room again */
     peer_close(kept);
     peer_close(kept_peer(0));
+    peer_close(writer);
+    rig_close();
+}
+
+/* Who has parts for two sessions waits for both, and keeps its turn in both; who has nothing to do
+ * with them does not wait. */
+static void test_kept_in_two_sessions(void **state)
+{
+    struct peer *writer;
+    struct deal first, both, last, alone;
+    bool present;
+    kept_open(*(unsigned *)*state, &writer, 4);
+    struct peer *kept = kept_peer(4), *other = peer_attach(1, "o", UINT32_MAX, NULL, &present),
+                *third = peer_attach(1, "3", UINT32_MAX, NULL, &present);
+    assert_int_equal(peer_subscribe(other, "t", GUARANTEE_AT_LEAST_ONCE, 1), STATUS_OK);
+    assert_int_equal(peer_subscribe(third, "t", GUARANTEE_AT_LEAST_ONCE, 1), STATUS_OK);
+    publish_many(writer, "t", GUARANTEE_AT_LEAST_ONCE, 4, 3);
+    await_answers(writer, 7);
+    await_records(other, 3);
+    await_records(third, 3);
+    for (uint32_t round = 0; round < 2; round++) {
+        struct peer *held = round == 0 ? kept : other, *free = round == 0 ? other : kept;
+        kept_begin(&first, held, number_at(held, 0), 0, true);
+        await(atomic_load(&gate.held) != NULL);
+        atomic_store(&gate.partition, 0); /* only that one waits */
+        kept_begin_both(&both, kept, other, number_at(kept, round + 2), number_at(other, round + 1),
+                        false);
+        kept_begin(&last, free, number_at(free, round == 0 ? 1 : 3), 0, false);
+        kept_begin(&alone, third, number_at(third, round), 0, false);
+        rig_await(&alone.done);
+        assert_int_equal(alone.status, STATUS_OK);
+        rig_calm();
+        assert_false(atomic_load(&first.done) || atomic_load(&both.done) ||
+                     atomic_load(&last.done));
+        gate_open();
+        rig_await(&first.done);
+        rig_await(&both.done);
+        rig_await(&last.done);
+        assert_int_equal(first.status, STATUS_OK);
+        assert_int_equal(both.status, STATUS_OK);
+        assert_int_equal(last.status, STATUS_STALE); /* the same as the one before it */
+    }
+    peer_close(kept);
+    peer_close(other);
+    peer_close(third);
     peer_close(writer);
     rig_close();
 }
@@ -488,6 +545,8 @@ int main(void)
         cmocka_unit_test_prestate(test_kept, &three),
         cmocka_unit_test_prestate(test_kept_in_turn, &one),
         cmocka_unit_test_prestate(test_kept_in_turn, &three),
+        cmocka_unit_test_prestate(test_kept_in_two_sessions, &one),
+        cmocka_unit_test_prestate(test_kept_in_two_sessions, &three),
         cmocka_unit_test_prestate(test_kept_is_writing, &three),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

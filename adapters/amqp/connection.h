@@ -292,7 +292,8 @@ enum amqp_come amqp_resumption_came(struct amqp_link *link, pn_delivery_t *deliv
                                     struct span payload, enum status *outcome);
 /* On its way: an answer comes. False: refused with its link. */
 bool amqp_resumption_sent(struct amqp_link *link, pn_delivery_t *delivery, struct span payload);
-void amqp_resumption_answered(struct amqp_link *link, enum status status); /* the oldest */
+/* The oldest; settled: by its sender. */
+void amqp_resumption_answered(struct amqp_link *link, enum status status, bool settled);
 /* By its sender, or what has that tag is remembered in no way. */
 void amqp_resumption_settled(struct amqp_link *link, pn_delivery_t *delivery);
 void amqp_resumption_leave(struct amqp_link *link);

@@ -323,11 +323,11 @@ bool amqp_resumption_sent(struct amqp_link *link, pn_delivery_t *delivery, struc
     return false;
 }
 
-void amqp_resumption_answered(struct amqp_link *link, enum status status)
+void amqp_resumption_answered(struct amqp_link *link, enum status status, bool settled)
 {
     struct amqp_resumption *resumption = link->resumption;
     if (resumption != NULL && resumption->attachment != NULL)
-        amqp_attachment_answered(resumption->attachment, status);
+        amqp_attachment_answered(resumption->attachment, status, settled);
 }
 
 void amqp_resumption_settled(struct amqp_link *link, pn_delivery_t *delivery)

@@ -107,7 +107,8 @@ void amqp_answered(struct client *client, uint64_t token, enum status status, ui
     connection->waiting_first = (connection->waiting_first + 1) % connection->waiting_capacity;
     connection->waiting_count--;
     connection->answered++;
-    amqp_resumption_answered(waiting.link, status);
+    amqp_resumption_answered(waiting.link, status,
+                             waiting.link->pn != NULL && pn_delivery_settled(waiting.delivery));
     /* After a failed sync nobody knows whether the next start will find the message: it is neither
      * accepted nor rejected, and its connection ends. */
     if (status == STATUS_STORAGE_FAILED)

@@ -52,7 +52,7 @@ struct sent {
     struct link in_order, pending;
     bool answered, told;
     bool may_come; /* again: it is in the client's map */
-    bool claimed;  /* its outcome is in ours, so it may come without its bytes */
+    bool claimed;  /* its outcome is in ours, so what is resumed under the tag is it */
     enum status status;
     uint64_t payload; /* hash of it */
     struct span tag;  /* in key */
@@ -280,6 +280,13 @@ void amqp_attachment_free(struct amqp_attachment *attachment, uint64_t now_ms)
 
 /* ------------------------------------------------ what the client says is unsettled */
 
+/* What was refused and has been heard of may be looked at anew, unless the client is still to
+ * settle it. */
+static bool is_over(const struct amqp_attachment *attachment, const struct sent *sent)
+{
+    return sent->told && sent->status != STATUS_OK && !attachment->settles_second;
+}
+
 void amqp_attachment_resume(struct amqp_attachment *attachment,
                             const struct amqp_unsettled_map *map)
 {
@@ -301,8 +308,8 @@ void amqp_attachment_resume(struct amqp_attachment *attachment,
     {
         struct sent *sent = container_of(link, struct sent, in_order);
         bool may_be_unsettled = sent->may_come || (map->is_there && map->incomplete);
-        if (!may_be_unsettled || (sent->told && sent->status != STATUS_OK))
-            forget_sent(sent); /* what was refused and has been heard of may be looked at anew */
+        if (!may_be_unsettled || is_over(attachment, sent))
+            forget_sent(sent);
     }
     pthread_mutex_unlock(&lock);
 }
@@ -368,7 +375,7 @@ static bool write_map(const struct amqp_attachment *attachment, struct amqp_writ
         }
         count += 2;
         sent->claimed = !sent->told;
-        sent->told |= !attachment->settles_second;
+        sent->told = true;
     }
     amqp_close(writer, map, AMQP_MAP, count, false);
     return whole;
@@ -390,12 +397,18 @@ bool amqp_attachment_map(struct amqp_attachment *attachment,
 
 /* ------------------------------------------------ deliveries */
 
-/* The client hears of its outcome, as settled or not. */
+/* The client hears of its outcome. */
 static void tell(const struct amqp_attachment *attachment, struct sent *sent)
 {
-    sent->told = !attachment->settles_second;
-    if (sent->told && sent->status != STATUS_OK)
+    sent->told = true;
+    if (is_over(attachment, sent))
         forget_sent(sent);
+}
+
+/* Is it this one? The client says so, and our map did that or would have; or the bytes do. */
+static bool is_same(const struct sent *sent, struct span payload, bool resume)
+{
+    return (resume && (sent->claimed || !sent->told)) || sent->payload == hash_bytes(payload);
 }
 
 enum amqp_again amqp_attachment_came(struct amqp_attachment *attachment, struct span tag,
@@ -414,11 +427,10 @@ enum amqp_again amqp_attachment_came(struct amqp_attachment *attachment, struct 
     } else {
         sent->may_come = false;
         *outcome = sent->status;
-        bool is_bare = resume && payload.size == 0;
-        if (!sent->told || (is_bare && sent->claimed) || sent->payload == hash_bytes(payload)) {
+        if (is_same(sent, payload, resume)) {
             again = AMQP_AGAIN_KNOWN;
             tell(attachment, sent);
-        } else if (is_bare) {
+        } else if (resume && payload.size == 0) {
             again = AMQP_AGAIN_UNKNOWN;
         }
     }
@@ -483,7 +495,7 @@ bool amqp_attachment_sent(struct amqp_attachment *attachment, struct span tag, s
     return ours;
 }
 
-void amqp_attachment_answered(struct amqp_attachment *attachment, enum status status)
+void amqp_attachment_answered(struct amqp_attachment *attachment, enum status status, bool settled)
 {
     pthread_mutex_lock(&lock);
     struct link *first = list_pop(&attachment->pending);
@@ -493,8 +505,8 @@ void amqp_attachment_answered(struct amqp_attachment *attachment, enum status st
     sent->status = status;
     if (sent->named == NULL)
         heap_free(sent);
-    else if (status == STATUS_STORAGE_FAILED || status == STATUS_SHUTTING_DOWN)
-        forget_sent(sent); /* nobody knows, or nothing was done */
+    else if (settled || status == STATUS_STORAGE_FAILED || status == STATUS_SHUTTING_DOWN)
+        forget_sent(sent); /* it is over, or nobody knows, or nothing was done */
     else if (sent->named->attachment == attachment)
         tell(attachment, sent);
     pthread_mutex_unlock(&lock);

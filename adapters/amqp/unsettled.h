@@ -3,11 +3,11 @@
  * what became of them, also when the link, its session or its connection has gone. All workers
  * share it and lock it for a moment; other links never come here. It ends with the process.
  *
- *   SENT --answered--> KNOWN: the client has not heard of it, so the tag is this delivery's; where
- *     |                  |    the client is the first to settle, until it has
+ *   SENT --answered--> KNOWN: the client has not heard of it, so the tag is this delivery's
  *     |                  |
- *     +--and told------> TOLD: it may have heard of it, and may have begun another delivery with
- * the tag, of which nothing has come. The same bytes under the tag are the same delivery.
+ *     +--and told------> TOLD: it may have heard of it, have settled it and have begun another
+ * delivery with the tag, of which nothing has come. The same bytes under the tag are the same
+ * delivery.
  *
  * Where there is no room a delivery is not remembered: that it was stored is never said of one
  * that was not. */
@@ -26,8 +26,9 @@ void amqp_unsettled_forget(void);
 uint64_t amqp_unsettled_turn(void);
 
 /* The name is the link's from now on, and not that of whoever had it. settles_second: the client is
- * the first to settle. turn: its connection's; an attach that was still on its way when the client
- * came back takes nothing from there: *late. NULL: that, or there is no room. */
+ * the first to settle, and what was rejected is remembered until it has. turn: its connection's; an
+ * attach that was still on its way when the client came back takes nothing from there: *late. NULL:
+ * that, or there is no room. */
 struct amqp_attachment *amqp_attachment_new(struct span user, struct span name, bool settles_second,
                                             uint64_t turn, uint64_t now_ms, bool *late);
 /* Of what is still owed nothing is known then. NULL is fine. */
@@ -61,8 +62,9 @@ enum amqp_again amqp_attachment_came(struct amqp_attachment *attachment, struct 
 /* It is on its way: amqp_attachment_answered() comes for it, in the order of these. False: another
  * link has the name. */
 bool amqp_attachment_sent(struct amqp_attachment *attachment, struct span tag, struct span payload);
-/* The oldest. Unless the link has left, its client hears of it. */
-void amqp_attachment_answered(struct amqp_attachment *attachment, enum status status);
+/* The oldest. Unless the link has left, its client hears of it. settled: it has settled it before,
+ * so that the tag may be another delivery's. */
+void amqp_attachment_answered(struct amqp_attachment *attachment, enum status status, bool settled);
 /* The client has settled it, or the tag is another delivery's that is not remembered. */
 void amqp_attachment_settled(struct amqp_attachment *attachment, struct span tag);
 

@@ -11,6 +11,7 @@ from gateway import run
 from mqtt_stalled import RSS_MIB_MAX, rss_mib
 
 FIRST, SECOND = 0, 1
+RECEIVED = 0x23
 NEVER = Symbol("never")
 BODY = b"\x00\x53\x75\xa0"
 groups = itertools.count()
@@ -103,7 +104,7 @@ def a_tag_of_the_map_is_not_stored_again(running):
         one.cut()
         two = Sender(running, {b"%d" % i: None for i in range(25)}, name=f"l{round_}")
         known = {int(tag): state for tag, state in two.unsettled.items()}
-        assert all(state.code in (ACCEPTED, 0x23) for state in known.values()), known
+        assert all(state.code in (ACCEPTED, RECEIVED) for state in known.values()), known
         for i in range(25):
             two.send(b"%d" % i, b"%d-%d" % (round_, i), resume=resume if i in known else None)
         assert two.outcomes(25) == [(ACCEPTED, True)] * 25
@@ -119,7 +120,7 @@ def a_tag_that_began_anew_is_another_delivery(running):
     assert one.outcomes(1) == [(ACCEPTED, True)]
     one.cut()
     two = Sender(running, {b"0": None})
-    assert two.unsettled[b"0"].code == 0x23 and two.unsettled[b"0"].value == [0, 0], two.unsettled
+    assert two.unsettled[b"0"].code == RECEIVED and two.unsettled[b"0"].value == [0, 0], two.unsettled
     two.send(b"0", b"b", resume=True)
     assert two.outcomes(1) == [(ACCEPTED, True)]
     # and on the same link, when the first is over
@@ -142,8 +143,8 @@ def a_receiver_that_settles_second_says_what_became_of_it(running):
     one.outcomes(1)
     one.cut()
     two = Sender(running, {b"1": None, b"2": Described(ACCEPTED, []), b"3": None}, rcv=SECOND)
-    assert {tag: state.code for tag, state in two.unsettled.items()} == {b"1": ACCEPTED, b"2": ACCEPTED}, two.unsettled
-    two.send(b"1", b"", resume=True, settled=True, state=Described(ACCEPTED, []), payload=b"")
+    assert {tag: state.code for tag, state in two.unsettled.items()} == {b"1": RECEIVED, b"2": RECEIVED}, two.unsettled
+    two.send(b"1", b"1", resume=True, settled=True)
     two.send(b"2", b"2", resume=True)
     assert [outcome for outcome, _ in two.outcomes(1)] == [ACCEPTED]
     two.settle(1, 1)
@@ -152,8 +153,29 @@ def a_receiver_that_settles_second_says_what_became_of_it(running):
     two.cut()
     three = Sender(running, {b"1": None, b"2": None, b"3": None}, rcv=SECOND)
     assert list(three.unsettled) == [b"3"], three.unsettled
+    # the sender has settled it, and what it sent then with the tag was lost with that
+    three.send(b"3", b"anew")
+    assert [outcome for outcome, _ in three.outcomes(1)] == [ACCEPTED]
     three.cut()
-    assert stored(running) == [b"0", b"1", b"2", b"4", b"3"]
+    assert stored(running) == [b"0", b"1", b"2", b"4", b"3", b"anew"]
+
+
+def what_is_settled_before_its_outcome_is_over(running):
+    """Its tag is free at once: here in the same write, and the next delivery with it is lost."""
+    queue(running)
+    for rcv in (FIRST, SECOND):
+        one = Sender(running, expiry=NEVER, rcv=rcv, name=f"l{rcv}")
+        settle = frame(DISPOSITION, [False, 0, 0, True, Described(ACCEPTED, [])])
+        between = frame(ATTACH, ["other", 1, False, None, None, Described(0x28, []), Described(0x29, ["q"])])  # dealt with alone
+        one.wire.send(frame(TRANSFER, [0, 0, b"0", 0, False], data(b"0")) + between + settle)
+        one.number = 1
+        one.send(b"1", b"1")
+        one.outcomes(1)
+        one.cut()
+        two = Sender(running, {b"0": None, b"1": None}, rcv=rcv, name=f"l{rcv}")
+        assert list(two.unsettled) == [b"1"], two.unsettled
+        two.cut()
+    assert stored(running) == [b"0", b"1"] * 2
 
 
 def credit_comes_back_when_the_sender_settles(running):
@@ -278,10 +300,10 @@ def what_was_rejected_is_told_again(running):
     assert [outcome for outcome, _ in one.outcomes(2)] == [ACCEPTED, REJECTED]
     one.cut()
     two = Sender(running, {b"0": None, b"1": None}, rcv=SECOND)
-    state = two.unsettled[b"1"]
-    assert state.code == REJECTED and state.value[0].value == ["amqp:resource-limit-exceeded"], state
+    assert two.unsettled[b"1"].code == RECEIVED
     two.send(b"1", b"1", resume=True)
-    assert [outcome for outcome, _ in two.outcomes(1)] == [REJECTED]
+    fields = decode(b"\x00\x53\x15" + two.wire.expect(DISPOSITION))[0].value
+    assert fields[4].code == REJECTED and fields[4].value[0].value[0] == "amqp:resource-limit-exceeded", fields[4].value
     two.cut()
 
 
@@ -368,6 +390,6 @@ def an_answer_repeats_the_default_outcome(running):
 
 
 run(a_tag_of_the_map_is_not_stored_again, a_tag_that_began_anew_is_another_delivery, a_receiver_that_settles_second_says_what_became_of_it,
-    credit_comes_back_when_the_sender_settles, what_is_said_to_come_again_and_never_came_is_left_alone, null_begins_anew,
+    what_is_settled_before_its_outcome_is_over, credit_comes_back_when_the_sender_settles, what_is_said_to_come_again_and_never_came_is_left_alone, null_begins_anew,
     detached_and_attached_again, who_comes_later_has_the_name, a_transfer_before_our_attach_ends_its_link, what_was_rejected_is_told_again, a_map_that_does_not_fit_is_incomplete,
     what_is_held_is_what_is_said, answers_that_nobody_reads_do_not_pile_up, an_answer_repeats_the_default_outcome)

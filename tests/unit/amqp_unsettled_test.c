@@ -49,7 +49,7 @@ static void leave(struct amqp_attachment *attachment)
 static void sent(struct amqp_attachment *attachment, const char *tag, enum status status)
 {
     assert_true(amqp_attachment_sent(attachment, text(tag), text(tag)));
-    amqp_attachment_answered(attachment, status);
+    amqp_attachment_answered(attachment, status, false);
 }
 
 /* With a map of one-letter tags. */
@@ -143,13 +143,13 @@ static void test_answered_when_the_link_has_gone(void **state)
     for (const char *const *tag = (const char *const[]){"0", "1", "2", "3", NULL}; *tag; tag++)
         assert_true(amqp_attachment_sent(one, text(*tag), text(*tag)));
     amqp_attachment_leave(one, false, now_ms);
-    amqp_attachment_answered(one, STATUS_OK);
+    amqp_attachment_answered(one, STATUS_OK, false);
     struct amqp_attachment *two = attach("a", false);
     resume(two, "0123", false);
     assert_int_equal(amqp_attachment_owed(two), 3);
-    amqp_attachment_answered(one, STATUS_OVER_QUOTA);
-    amqp_attachment_answered(one, STATUS_SHUTTING_DOWN);
-    amqp_attachment_answered(one, STATUS_STORAGE_FAILED);
+    amqp_attachment_answered(one, STATUS_OVER_QUOTA, false);
+    amqp_attachment_answered(one, STATUS_SHUTTING_DOWN, false);
+    amqp_attachment_answered(one, STATUS_STORAGE_FAILED, false);
     assert_int_equal(amqp_attachment_owed(two), 0);
     amqp_attachment_free(one, now_ms);
     map_is(two, BYTES(0xc1, 29, 4, 0xa0, 1, '0', STATE_ACCEPTED, 0xa0, 1, '1', 0, 0x53, 0x25, 0xc0,
@@ -170,8 +170,8 @@ static void test_answered_when_the_link_has_gone(void **state)
     assert_true(amqp_attachment_sent(one, text("0"), text("0")));
     assert_true(amqp_attachment_sent(one, text("1"), text("1")));
     amqp_attachment_leave(one, false, now_ms);
-    amqp_attachment_answered(one, STATUS_OK);
-    amqp_attachment_answered(one, STATUS_OVER_QUOTA);
+    amqp_attachment_answered(one, STATUS_OK, false);
+    amqp_attachment_answered(one, STATUS_OVER_QUOTA, false);
     amqp_attachment_free(one, now_ms);
     for (unsigned i = 0; i < 2; i++) {
         two = attach("b", false);
@@ -190,7 +190,7 @@ static void test_answered_when_the_link_has_gone(void **state)
     leave(two);
 }
 
-static void test_who_settles_second_is_told_until_it_has(void **state)
+static void test_what_was_rejected_is_told_until_who_settles_second_has(void **state)
 {
     (void)state;
     struct amqp_attachment *one = attach("a", true);
@@ -206,6 +206,57 @@ static void test_who_settles_second_is_told_until_it_has(void **state)
         is_known(one, "1", STATUS_OVER_QUOTA);
         is_new(one, "2");
     }
+    leave(one);
+}
+
+/* Heard of, settled, and the tag taken for another delivery: all that was lost on its way. */
+static void test_a_tag_that_its_sender_has_settled(void **state)
+{
+    (void)state;
+    enum status status;
+    struct amqp_attachment *one;
+    for (unsigned second = 0; second < 2; second++) {
+        one = attach("a", second == 1);
+        sent(one, "0", STATUS_OK);
+        sent(one, "1", STATUS_OK);
+        assert_true(amqp_attachment_sent(one, text("2"), text("2")));
+        assert_true(amqp_attachment_sent(one, text("3"), text("3")));
+        amqp_attachment_leave(one, false, now_ms);
+        amqp_attachment_answered(one, STATUS_OK, false);
+        amqp_attachment_answered(one, STATUS_OK, false);
+        amqp_attachment_free(one, now_ms);
+        one = attach("a", second == 1);
+        resume(one, "0123", false);
+        map_is(one, BYTES(0xc1, 37, 8, 0xa0, 1, '0', STATE_RECEIVED, 0xa0, 1, '1', STATE_RECEIVED,
+                          0xa0, 1, '2', STATE_ACCEPTED, 0xa0, 1, '3', STATE_ACCEPTED));
+        assert_int_equal(came(one, "0", "anew", &status), AMQP_AGAIN_NEVER);
+        assert_int_equal(amqp_attachment_came(one, text("1"), text("anew"), true, &status),
+                         AMQP_AGAIN_NEVER);
+        /* Settled before its outcome was there. */
+        assert_int_equal(came(one, "2", "anew", &status), AMQP_AGAIN_NEVER);
+        /* Both maps have it, and it is resumed: whatever its bytes are by now. */
+        assert_int_equal(amqp_attachment_came(one, text("3"), text("changed"), true, &status),
+                         AMQP_AGAIN_KNOWN);
+        amqp_attachment_leave(one, true, now_ms);
+        amqp_attachment_free(one, now_ms);
+    }
+}
+
+static void test_settled_before_it_is_answered(void **state)
+{
+    (void)state;
+    struct amqp_attachment *one = attach("a", false);
+    for (const char *const *tag = (const char *const[]){"0", "0", NULL}; *tag; tag++)
+        assert_true(amqp_attachment_sent(one, text(*tag), text("same")));
+    assert_true(amqp_attachment_sent(one, text("1"), text("1")));
+    amqp_attachment_answered(one, STATUS_OK, true); /* the first with the tag */
+    amqp_attachment_answered(one, STATUS_OK, false);
+    amqp_attachment_answered(one, STATUS_OK, true);
+    leave(one);
+    one = attach("a", false);
+    resume(one, "01", false);
+    map_is(one, BYTES(0xc1, 12, 2, 0xa0, 1, '0', STATE_RECEIVED));
+    is_new(one, "1");
     leave(one);
 }
 
@@ -256,7 +307,7 @@ static void test_the_last_one_has_the_name(void **state)
     resume(two, "01", false);
     assert_int_equal(amqp_attachment_owed(two), 1);
     assert_int_equal(came(two, "1", "1", &status), AMQP_AGAIN_EARLY);
-    amqp_attachment_answered(one, STATUS_OK);
+    amqp_attachment_answered(one, STATUS_OK, false);
     amqp_attachment_leave(one, true, now_ms); /* it has nothing to give up any more */
     amqp_attachment_free(one, now_ms);
     is_known(two, "0", STATUS_OK);
@@ -326,7 +377,7 @@ static void put(struct amqp_attachment *attachment, uint32_t number)
 {
     struct span tag = span_of(&number, sizeof number);
     assert_true(amqp_attachment_sent(attachment, tag, tag));
-    amqp_attachment_answered(attachment, STATUS_OK);
+    amqp_attachment_answered(attachment, STATUS_OK, false);
 }
 
 /* The link's map names one tag. */
@@ -423,7 +474,7 @@ static void test_a_long_tag_is_not_remembered(void **state)
     enum status status;
     struct amqp_attachment *one = attach("a", true);
     assert_true(amqp_attachment_sent(one, span_of(tag, 33), text("")));
-    amqp_attachment_answered(one, STATUS_OK);
+    amqp_attachment_answered(one, STATUS_OK, false);
     assert_int_equal(amqp_attachment_came(one, span_of(tag, 33), text(""), false, &status),
                      AMQP_AGAIN_NEVER);
     amqp_attachment_settled(one, span_of(tag, 33));
@@ -435,7 +486,9 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup(test_told_once_the_same_bytes_are_the_same_delivery, begin),
         cmocka_unit_test_setup(test_answered_when_the_link_has_gone, begin),
-        cmocka_unit_test_setup(test_who_settles_second_is_told_until_it_has, begin),
+        cmocka_unit_test_setup(test_what_was_rejected_is_told_until_who_settles_second_has, begin),
+        cmocka_unit_test_setup(test_a_tag_that_its_sender_has_settled, begin),
+        cmocka_unit_test_setup(test_settled_before_it_is_answered, begin),
         cmocka_unit_test_setup(test_what_the_client_does_not_know_is_forgotten, begin),
         cmocka_unit_test_setup(test_the_last_one_has_the_name, begin),
         cmocka_unit_test_setup(test_an_attach_that_comes_late, begin),

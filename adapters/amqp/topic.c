@@ -212,16 +212,16 @@ static void recalled(struct request *request, enum status status)
         amqp_subscriber_free(subscriber);
         return;
     }
-    bool has_credit = pn_link_credit(link->pn) > 0;
-    bool read = status != STATUS_CANCELED && status != STATUS_SHUTTING_DOWN;
-    if (read && has_credit) {
+    bool over = status != STATUS_CANCELED && status != STATUS_SHUTTING_DOWN &&
+                (status != STATUS_OK || pn_link_credit(link->pn) > 0);
+    if (over) {
         struct again *again = container_of(list_pop(&subscriber->again), struct again, link);
         if (status == STATUS_OK)
             send_again(link, again);
         heap_free(again);
     }
     batch_unref(subscriber->recall.batch);
-    if (read && has_credit) /* else the next flow of the receiver tries again */
+    if (over) /* else the next flow of the receiver tries again */
         allow(subscriber);
     if (link->draining && (list_is_empty(&subscriber->again) || pn_link_credit(link->pn) <= 0))
         client_drain(&subscriber->client);

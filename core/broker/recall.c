@@ -55,9 +55,7 @@ static void read_done(struct request *request, enum status status)
     case STATUS_SHUTTING_DOWN:
         end(recall, status);
         break;
-    case STATUS_OUT_OF_RANGE:
-        end(recall, STATUS_NOT_FOUND);
-        break;
+    case STATUS_OUT_OF_RANGE: /* retention was faster */
     case STATUS_CORRUPT:
         metric_add(recall->worker->broker->metrics.dropped_retention, 1);
         end(recall, STATUS_NOT_FOUND);

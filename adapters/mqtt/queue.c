@@ -15,7 +15,7 @@ struct mqtt_queue {
     struct broker_join join;
     struct consumer *consumer; /* NULL: it joins, or waits to do so once more */
     struct loop_timer timer;   /* of one that came back when there was no room for its group */
-    uint32_t wait_ms;
+    uint32_t wait_ms;          /* 0: there was, or it has not come back */
     struct mqtt_subscribing *subscribing;
     uint16_t place;
     uint8_t qos;
@@ -210,7 +210,7 @@ static void join_ended(struct mqtt_queue *queue, enum status status, bool may_wa
     group_spec_unref(queue->join.group);
     if (queue->consumer != NULL)
         return;
-    if (!stays || !may_wait) {
+    if (!stays || !may_wait || !status_is_retriable(status)) {
         queue_free(queue);
         return;
     }
@@ -224,7 +224,7 @@ static void joined_late(struct request *request, enum status status)
 {
     struct mqtt_queue *queue = container_of(request, struct mqtt_queue, join.request);
     struct mqtt_session *session = queue->session;
-    join_ended(queue, status, status != STATUS_NOT_FOUND && status != STATUS_DENIED);
+    join_ended(queue, status, true);
     connection_release(session);
 }
 
@@ -236,7 +236,7 @@ static void join_again(struct loop_timer *timer)
 }
 
 /* One that comes back asks again when there was no room: its client is not told, and does not ask.
- */
+ * If it does ask meanwhile, what is kept of it stays, and so does the wish. */
 static void joined(struct request *request, enum status status)
 {
     struct mqtt_queue *queue = container_of(request, struct mqtt_queue, join.request);
@@ -250,7 +250,8 @@ static void joined(struct request *request, enum status status)
         reason = status == STATUS_NOT_FOUND || status == STATUS_INVALID
                      ? MQTT_REASON_FILTER_INVALID
                      : (uint8_t)mqtt_reason_on(status, MQTT_ON_SUBACK);
-    join_ended(queue, status, status == STATUS_OVER_QUOTA && session->state == MQTT_LOGIN);
+    join_ended(queue, status,
+               session->state == MQTT_LOGIN ? status == STATUS_OVER_QUOTA : queue->wait_ms > 0);
     mqtt_subscribe_failed(subscribing, status);
     mqtt_subscribed(subscribing, place, reason);
 }
@@ -292,6 +293,7 @@ uint8_t mqtt_queue_subscribe(struct mqtt_session *session, const struct mqtt_fil
     const struct catalog *catalog = broker_catalog(client->worker);
     const struct queue *found = catalog_queue_by_text(catalog, client->tenant, address->queue);
     struct mqtt_queue *queue = queue_find(session, filter->filter);
+    uint32_t waited_ms = 0;
     if (found == NULL)
         return MQTT_REASON_FILTER_INVALID;
     if (broker_check(client, ACTION_CONSUME, false, span_from_text(found->name)) != STATUS_OK)
@@ -302,6 +304,7 @@ uint8_t mqtt_queue_subscribe(struct mqtt_session *session, const struct mqtt_fil
         return filter->qos;
     }
     if (queue != NULL && waits(queue)) {
+        waited_ms = queue->wait_ms;
         queue_free(queue);
         queue = NULL;
     }
@@ -319,6 +322,7 @@ uint8_t mqtt_queue_subscribe(struct mqtt_session *session, const struct mqtt_fil
         consume(queue, group);
         return filter->qos;
     }
+    queue->wait_ms = waited_ms;
     queue->subscribing = subscribing;
     queue->place = place;
     join(queue, joined);

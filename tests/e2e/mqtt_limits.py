@@ -305,7 +305,7 @@ def test_what_is_gone_is_not_dropped():
 
 def test_a_full_queue_keeps_nobody_out(gateway):
     """The group of a session was deleted, and there is no room for it any more: the session goes on without it, and
-    has it again when there is."""
+    has it again when there is, also when its client has asked meanwhile."""
     keep = [(SESSION_EXPIRY, 1000)]
     make(gateway, "full", None)
     member(gateway, "s", "$share/mine/$queue/full")
@@ -322,6 +322,7 @@ def test_a_full_queue_keeps_nobody_out(gateway):
             assert figure(gateway, "refused_total", "limit") == before + 1
             writer.publish("other", "x", 1)
             assert client.delivery().payload == b"x"
+            assert client.subscribe(("$share/mine/$queue/full", 1)) == [0x97]
             assert gateway.call("DELETE", "/v1/default/queues/full/groups/g0-0")[0] in (200, 204)
             packet_ids = iter(range(10, 60))  # for seconds
 

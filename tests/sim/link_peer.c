@@ -8,6 +8,7 @@
 #include "tests/sim/amqp_peer.h"
 #include "tests/sim/amqp_wire.h"
 #include "tests/sim/kept_history.h"
+#include "tests/sim/link_share.h"
 #include "tests/sim/moment.h"
 #include "tests/sim/work_history.h"
 
@@ -27,7 +28,7 @@ static const struct {
     const char *address;
     uint32_t topics;
 } filters[FILTERS] = {
-    {"/topics/t/+", (1u << TOPICS) - 1},
+    {"/topics/" LINK_SHARE_FILTER, (1u << TOPICS) - 1},
     {"/topics/t/#", (1u << TOPICS) - 1},
     {"/topics/+/5", 1u << 5},
     {"/topics/t/6", 1u << 6},
@@ -63,6 +64,7 @@ struct link_peer {
     pn_link_t *loser;      /* another one of its name takes this one over; NULL: none */
     uint64_t lost, last;   /* attachments: of the loser, and of what came last */
     /* Of one that shares: */
+    struct share_holder holder;
     pn_link_t *coordinator, *sender;
     enum deal_state deal_state;
     struct amqp_deal deal_id;
@@ -75,22 +77,11 @@ struct link_peer {
 static unsigned peers;
 static uint64_t attachments, count, again_count, attach_count, deal_count;
 
-/* Of the share, by attempt. */
-static uint32_t since; /* attempts from here on are its */
-static struct {
-    bool seen, ended;
-    const struct link_peer *holder; /* NULL: it may go to another */
-    uint64_t attachment;
-    unsigned life;
-    uint32_t taken_in; /* deal that ended it last; 0: none */
-} shares[ATTEMPTS_MAX];
-
 void link_peers_begin(void)
 {
     peers = 0;
     attachments = count = again_count = attach_count = deal_count = 0;
-    since = UINT32_MAX;
-    memset(shares, 0, sizeof shares);
+    link_share_begin();
 }
 
 /* ------------------------------------------------ attach */
@@ -123,7 +114,7 @@ static void attach(struct amqp_wire *wire)
         peer->filter = (unsigned)sim_below(FILTERS);
     if (!peer->looks && !peer->shared && (peer->stay == NULL || peer->filter != before))
         begin_stay(peer);
-    snprintf(name, sizeof name, peer->shared ? "both|%s" : "kept", wire->container);
+    snprintf(name, sizeof name, peer->shared ? LINK_SHARE "|%s" : "kept", wire->container);
     peer->link = pn_receiver(peer->channel, name);
     pn_terminus_t *source = pn_link_source(peer->link);
     if (peer->looks) {
@@ -166,8 +157,8 @@ static void attached(struct link_peer *peer)
         history_fail("%s waits %llu ms to share", peer->wire.container,
                      (unsigned long long)(sim_now_ms() - peer->attach_ms));
     peer->in = true;
-    if (peer->shared && since == UINT32_MAX)
-        since = history_attempts();
+    if (peer->shared)
+        link_share_is_kept();
     if (!peer->shared) {
         attach_count += peer->stay->confirmed;
         kept_session_heard(peer->session, peer->said_all && peer->said_life == history_life());
@@ -224,7 +215,7 @@ static void discharge(struct link_peer *peer)
     else
         deal_fate(peer->deal, FATE_REFUSED);
     for (uint32_t i = 0; i < peer->taken_count; i++)
-        shares[peer->taken[i]].holder = NULL;
+        link_share_ended(peer->taken[i], false);
     new_delivery(peer, peer->coordinator);
     amqp_wire_discharge(peer->coordinator, &peer->deal_id, !peer->deal_commits);
     peer->deal_state = DEAL_ENDING;
@@ -312,7 +303,7 @@ static bool end_within(struct link_peer *peer, pn_delivery_t *delivery, uint32_t
         sim_chance(30))
         return false;
     amqp_wire_put_deal(&peer->deal_id, delivery, PN_ACCEPTED);
-    shares[attempt].taken_in = peer->deal;
+    link_share_taken(attempt, peer->deal);
     peer->taken[peer->taken_count++] = attempt;
     moment(MOMENT_DEAL_PART_SENT);
     return true;
@@ -331,9 +322,8 @@ static void decide(void *context)
         pn_link_flow(peer->link, 1);
         moment(MOMENT_OUTCOME_SENT);
         if (peer->shared) {
-            shares[attempt].ended |= over;
-            if (!over && !within)
-                shares[attempt].holder = NULL;
+            if (!within)
+                link_share_ended(attempt, over);
         } else if (over) {
             kept_acknowledged(peer->stay, thinking->message);
         } else {
@@ -342,29 +332,6 @@ static void decide(void *context)
         amqp_wire_talk(&peer->wire);
     }
     heap_free(thinking);
-}
-
-static bool holds(const struct link_peer *peer, uint64_t attachment)
-{
-    return peer != NULL && sim_is_open(&peer->wire.peer) && peer->attachment == attachment &&
-           !peer->leaving;
-}
-
-static void share_came(struct link_peer *peer, uint32_t attempt)
-{
-    if (shares[attempt].life == history_life() && peer->link != NULL && !peer->leaving &&
-        holds(shares[attempt].holder, shares[attempt].attachment))
-        history_fail("%s gets attempt %u, which %s %s", peer->wire.container, attempt,
-                     shares[attempt].holder->wire.container,
-                     shares[attempt].ended ? "has ended" : "holds");
-    if (shares[attempt].taken_in != 0)
-        deal_denied(shares[attempt].taken_in);
-    shares[attempt].taken_in = 0;
-    again_count += shares[attempt].seen;
-    shares[attempt].seen = true;
-    shares[attempt].holder = peer;
-    shares[attempt].attachment = peer->attachment;
-    shares[attempt].life = history_life();
 }
 
 /* What was released comes again whenever the gateway likes, else it is as with any session. */
@@ -397,7 +364,7 @@ static void arrived(struct link_peer *peer, pn_delivery_t *delivery, uint64_t at
                      message.attempt);
     peer->last = attachment;
     if (peer->shared)
-        share_came(peer, message.attempt);
+        again_count += link_share_came(&peer->holder, message.attempt);
     else
         kept_came(peer, delivery, message, attachment);
     struct thinking *thinking = heap_new(sizeof *thinking);
@@ -573,6 +540,8 @@ struct link_peer *link_peer_new(bool shared, void (*dial)(struct sim_peer *peer)
     peer->wire.event = event;
     peer->wire.down = down;
     peer->shared = shared;
+    peer->holder = (struct share_holder){peer->wire.container, &peer->wire.peer, &peer->attachment,
+                                         &peer->leaving};
     if (!shared) {
         peer->had = heap_array(ATTEMPTS_MAX, sizeof *peer->had);
         peer->session = kept_session_new(peer->wire.container);
@@ -603,14 +572,6 @@ void link_peer_finish(struct link_peer *peer)
     if (!peer->shared)
         peer->stay->live = true;
     peer->wire.wanted = false;
-}
-
-void link_peers_check(void)
-{
-    for (uint32_t i = since; i < history_attempts(); i++)
-        if (history_is_acknowledged(i) && !shares[i].ended && !deal_was_done(shares[i].taken_in))
-            history_fail("attempt %u was acknowledged, and no link of a durable share %s it", i,
-                         shares[i].seen ? "ended" : "saw");
 }
 
 uint64_t link_peers_count(void)

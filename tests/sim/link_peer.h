@@ -17,7 +17,6 @@ struct link_peer *link_peer_new(bool shared, void (*dial)(struct sim_peer *peer)
 void link_peer_start(struct link_peer *peer);
 void link_peer_calm(struct link_peer *peer); /* stays, and accepts what comes */
 void link_peer_finish(struct link_peer *peer);
-void link_peers_check(void);      /* of what is shared, behind work_check_final() */
 uint64_t link_peers_count(void);  /* deliveries */
 uint64_t link_peers_again(void);  /* those that came again */
 uint64_t link_peers_attach(void); /* links that went on with what was kept */

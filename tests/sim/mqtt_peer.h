@@ -16,7 +16,8 @@ struct publisher *publisher_new(unsigned topic, uint32_t messages, peer_dial *di
 void publisher_start(struct publisher *publisher);
 /* Of the disk's failure, if it has failed: nobody waits for ever. */
 void publisher_check_told(const struct publisher *publisher);
-bool publisher_is_finished(const struct publisher *publisher);
+bool publisher_is_finished(const struct publisher *publisher); /* but for what it keeps back */
+void publisher_calm(struct publisher *publisher);              /* it keeps nothing back */
 void publisher_hang_up(struct publisher *publisher);
 
 struct subscriber *subscriber_new(peer_dial *dial);

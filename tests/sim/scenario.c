@@ -15,9 +15,11 @@
 #include "tests/sim/amqp_peer.h"
 #include "tests/sim/due_peer.h"
 #include "tests/sim/group_peer.h"
+#include "tests/sim/guest_peer.h"
 #include "tests/sim/history.h"
 #include "tests/sim/kept_history.h"
 #include "tests/sim/link_peer.h"
+#include "tests/sim/link_share.h"
 #include "tests/sim/moment.h"
 #include "tests/sim/mqtt_peer.h"
 #include "tests/sim/repeat_peer.h"
@@ -382,6 +384,7 @@ static void run(uint64_t seed)
     will_watch(dial);
     retained_peers_begin(dial);
     due_peers_begin(dial);
+    guest_peer_begin(dial);
     resume_peers_begin(dial_amqp);
     start_consumers();
     repeat_start(any_worker);
@@ -391,6 +394,8 @@ static void run(uint64_t seed)
 
     /* Peace: everything must come to its end. The share has one member left, whatever became of it.
      */
+    for (unsigned i = 0; i < TOPICS; i++)
+        publisher_calm(publishers[i]);
     for (unsigned i = 1; i < MEMBERS; i++)
         member_leave(members[i]);
     for (unsigned i = 0; i < SESSIONS; i++)
@@ -405,6 +410,7 @@ static void run(uint64_t seed)
         will_peer_calm(will_peers[i]);
     retained_peers_calm();
     due_peers_calm();
+    guest_peer_calm();
     resume_peers_calm();
     for (unsigned i = 0; i < WS_PEERS; i++)
         ws_peer_calm(ws_peers[i]);
@@ -433,7 +439,7 @@ static void run(uint64_t seed)
     read_all(MORE_QUEUE, work_final);
     read_all(DEAL_QUEUE, work_final);
     work_check_final();
-    link_peers_check();
+    link_share_check();
     for (unsigned i = 0; i < AMQP_PEERS; i++)
         amqp_peer_stop(amqp_peers[i]);
     for (unsigned i = 0; i < WS_PEERS; i++)
@@ -467,7 +473,7 @@ int main(int argc, char **argv)
         records += history_final_count();
         acknowledged += history_acknowledged_count();
         dead += history_dead_count();
-        shared += history_share_count() + share_peers_count();
+        shared += history_share_count() + share_peers_count() + guest_peer_count();
         kept += kept_count();
         linked += link_peers_count();
         linked_again += link_peers_again();

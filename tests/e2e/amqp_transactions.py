@@ -3,7 +3,7 @@
 import struct
 import time
 
-from proton import Message
+from proton import Delivery, Message
 from proton.handlers import MessagingHandler, TransactionHandler
 from proton.reactor import Container
 from proton.utils import BlockingConnection
@@ -21,7 +21,7 @@ def queue(running, name, **fields):
 
 
 def messages(running, address):
-    """Everything that is there now, and is accepted by that."""
+    """Everything that is there now; accepted, which is durable then."""
     got = []
     container = Container(Emptier(f"127.0.0.1:{running.amqp_port}", address, got))
     container.run()
@@ -34,8 +34,9 @@ def bodies(running, address):
 
 class Emptier(MessagingHandler):
     def __init__(self, url, address, got):
-        super().__init__(prefetch=0)
-        self.url, self.address, self.got, self.over = url, address, got, False
+        super().__init__(prefetch=0, auto_accept=False)
+        self.url, self.address, self.got = url, address, got
+        self.owed, self.drained = 0, False
 
     def on_start(self, event):
         self.connection = event.container.connect(self.url, allowed_mechs="ANONYMOUS")
@@ -46,10 +47,20 @@ class Emptier(MessagingHandler):
 
     def on_message(self, event):
         self.got.append(event.message)
+        event.delivery.update(Delivery.ACCEPTED)
+        self.owed += 1
+
+    def on_settled(self, event):
+        event.delivery.settle()
+        self.owed -= 1
+        self.end()
 
     def on_link_flow(self, event):
-        if self.receiver.credit == 0 and self.receiver.queued == 0 and not self.over:
-            self.over = True
+        self.drained |= self.receiver.credit == 0 and self.receiver.queued == 0
+        self.end()
+
+    def end(self):
+        if self.drained and self.owed == 0:
             self.connection.close()
 
 

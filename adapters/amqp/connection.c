@@ -195,6 +195,12 @@ void amqp_logged_in(struct amqp_connection *connection, enum status status)
     amqp_wake(connection);
 }
 
+/* Proton does not hold what comes against the credit. What may be under way is unsettled here. */
+static bool had_credit(pn_link_t *pn)
+{
+    return !(pn_link_state(pn) & PN_LOCAL_UNINIT) && pn_link_unsettled(pn) <= AMQP_CREDIT;
+}
+
 static void delivery_event(struct amqp_connection *connection, pn_delivery_t *delivery)
 {
     pn_link_t *pn = pn_delivery_link(delivery);
@@ -206,9 +212,9 @@ static void delivery_event(struct amqp_connection *connection, pn_delivery_t *de
         amqp_end(connection, "amqp:not-allowed", "a transfer on a link that the peer receives on");
     } else if (link == NULL || link->pn == NULL) {
         pn_delivery_settle(delivery);
-    } else if (pn_link_is_receiver(pn) && (pn_link_state(pn) & PN_LOCAL_UNINIT)) {
+    } else if (pn_link_is_receiver(pn) && !had_credit(pn)) {
         amqp_count_refusal(STATUS_BUSY);
-        amqp_link_refuse(link, "amqp:link:transfer-limit-exceeded", "no credit was given yet");
+        amqp_link_refuse(link, "amqp:link:transfer-limit-exceeded", "a transfer without credit");
     } else if (pn_link_is_receiver(pn)) {
         link->resumed |= link->connection->frames.is_resumed;
         if (pn_delivery_updated(delivery) && pn_delivery_settled(delivery))

@@ -59,8 +59,12 @@ static void give_back(struct amqp_link *link)
     link->owed = 0;
 }
 
+/* Until Proton has said so, the sender may settle it over and over: it is marked. */
 static void let_go(struct amqp_link *link, pn_delivery_t *delivery)
 {
+    if (pn_delivery_get_context(delivery) != NULL)
+        return;
+    pn_delivery_set_context(delivery, link);
     pn_delivery_settle(delivery);
     give_back(link);
     amqp_wake(link->connection);

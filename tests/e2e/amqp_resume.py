@@ -181,14 +181,39 @@ def what_is_settled_before_its_outcome_is_over(running):
 def credit_comes_back_when_the_sender_settles(running):
     queue(running)
     one = Sender(running, rcv=SECOND)
+    for round_ in (1, 2):
+        for i in range(1000):
+            one.send(struct.pack(">I", i), b"x")
+        one.outcomes(1000)
+        one.settle(one.number - 1000, one.number - 1)
+        credit = 0
+        while credit < 1000:
+            fields = decode(b"\x00\x53\x13" + one.wire.expect(FLOW))[0].value
+            credit = max(credit, fields[5] + fields[6] - 1000 * round_)
+    # once for a delivery, however often it is settled
+    one.send(b"a", b"x")
+    one.send(b"b", b"x")
+    one.outcomes(2)
+    settle = [frame(DISPOSITION, [False, number, number, True, Described(ACCEPTED, [])]) for number in (2000, 2001)]
+    one.wire.send(b"".join(settle) * 500)
+    one.send(b"c", b"x")
+    body = one.wire.next_frame()
+    while body[2:3] != bytes([DISPOSITION]) or decode(body)[0].value[1] != 2002:
+        assert body[2:3] != bytes([FLOW]), decode(body)[0].value
+        body = one.wire.next_frame()
+    one.cut()
+    assert len(stored(running)) == 2003
+
+
+def a_sender_that_never_settles_has_its_credit_and_no_more(running):
+    queue(running)
+    one = Sender(running, rcv=SECOND)
     for i in range(1000):
         one.send(struct.pack(">I", i), b"x")
-    one.outcomes(1000)
-    one.settle(0, 999)
-    credit = 0
-    while credit < 1000:
-        fields = decode(b"\x00\x53\x13" + one.wire.expect(FLOW))[0].value
-        credit = max(credit, fields[5] + fields[6] - 1000)
+    assert one.outcomes(1000) == [(ACCEPTED, None)] * 1000
+    one.send(b"more", b"x")
+    fields = decode(b"\x00\x53\x16" + one.wire.expect(DETACH))[0].value
+    assert fields[2].value[0] == "amqp:link:transfer-limit-exceeded", fields
     one.cut()
     assert len(stored(running)) == 1000
 
@@ -390,6 +415,7 @@ def an_answer_repeats_the_default_outcome(running):
 
 
 run(a_tag_of_the_map_is_not_stored_again, a_tag_that_began_anew_is_another_delivery, a_receiver_that_settles_second_says_what_became_of_it,
-    what_is_settled_before_its_outcome_is_over, credit_comes_back_when_the_sender_settles, what_is_said_to_come_again_and_never_came_is_left_alone, null_begins_anew,
+    what_is_settled_before_its_outcome_is_over, credit_comes_back_when_the_sender_settles,
+    a_sender_that_never_settles_has_its_credit_and_no_more, what_is_said_to_come_again_and_never_came_is_left_alone, null_begins_anew,
     detached_and_attached_again, who_comes_later_has_the_name, a_transfer_before_our_attach_ends_its_link, what_was_rejected_is_told_again, a_map_that_does_not_fit_is_incomplete,
     what_is_held_is_what_is_said, answers_that_nobody_reads_do_not_pile_up, an_answer_repeats_the_default_outcome)

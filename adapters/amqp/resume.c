@@ -86,17 +86,21 @@ static bool take_name(struct amqp_resumption *resumption)
 {
     struct amqp_link *link = resumption->link;
     const struct client *client = &link->connection->client;
-    struct span user =
-        client->principal == NULL ? span_of("", 0) : span_from_text(client->principal->name);
+    const char *principal = client->principal == NULL ? "" : client->principal->name;
     struct span name = span_from_text(pn_link_name(link->pn));
-    struct buf key;
+    struct buf user, key;
     bool late = false;
+    buf_init(&user, LIMIT_RESUME_NAME);
     buf_init(&key, LIMIT_RESUME_NAME);
     /* A container id holds no zero byte, as Proton's texts end there. */
-    if (buf_append(&key, client->id.data, client->id.size) == STATUS_OK &&
+    if (buf_append(&user, &client->tenant, sizeof client->tenant) == STATUS_OK &&
+        buf_append(&user, principal, strlen(principal)) == STATUS_OK &&
+        buf_append(&key, client->id.data, client->id.size) == STATUS_OK &&
         buf_append(&key, "", 1) == STATUS_OK && buf_append(&key, name.data, name.size) == STATUS_OK)
-        resumption->attachment = amqp_attachment_new(user, buf_span(&key), link->settles_second,
-                                                     link->connection->turn, now_ms(link), &late);
+        resumption->attachment =
+            amqp_attachment_new(buf_span(&user), buf_span(&key), link->settles_second,
+                                link->connection->turn, now_ms(link), &late);
+    buf_deinit(&user);
     buf_deinit(&key);
     if (late)
         stolen(link);
@@ -111,13 +115,20 @@ static bool take_name(struct amqp_resumption *resumption)
 bool amqp_resumption_is_ready(struct amqp_link *link)
 {
     struct amqp_resumption *resumption = link->resumption;
+    uint32_t owed = 0;
     if (resumption == NULL)
         return true;
     bool sends = link->kind == AMQP_TO_QUEUE || link->kind == AMQP_TO_TOPIC ||
                  link->kind == AMQP_TO_ANYWHERE;
     if (sends && resumption->attachment == NULL && !take_name(resumption))
         return false;
-    if (resumption->attachment == NULL || amqp_attachment_owed(resumption->attachment) == 0)
+    if (resumption->attachment == NULL)
+        return true;
+    if (!amqp_attachment_owed(resumption->attachment, &owed)) {
+        stolen(link);
+        return false;
+    }
+    if (owed == 0)
         return true;
     if (resumption->waited_ms >= OWED_MS) {
         amqp_link_refuse_status(link, STATUS_BUSY);

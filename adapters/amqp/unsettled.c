@@ -11,7 +11,7 @@
 #include "core/base/list.h"
 #include "core/base/map.h"
 
-enum { TAG_MAX = 32, STATE_MAX = 128, RECEIVED = 0x23, ERROR = 0x1d };
+enum { TAG_MAX = 32, STATE_MAX = 128, RECEIVED = 0x23, ERROR = 0x1d, EXPIRED_AT_ONCE = 256 };
 
 /* Where a tag is found: number of its link's name, tag. */
 struct key {
@@ -33,6 +33,7 @@ struct named {
     uint64_t number;
     struct list sent; /* in order */
     uint32_t sent_count;
+    uint32_t owed;               /* of these, may come and are not answered */
     struct link of_user, of_all; /* while it is suspended */
     uint64_t until_ms;
     struct span key; /* bytes below */
@@ -81,11 +82,17 @@ static struct sent *find(const struct named *named, struct span tag)
     return tag.size > TAG_MAX ? NULL : map_get(&tags, key_put(&key, named, tag));
 }
 
+static bool is_owed(const struct sent *sent)
+{
+    return sent->may_come && !sent->answered;
+}
+
 static void forget_sent(struct sent *sent)
 {
     struct named *named = sent->named;
     CHECK(map_remove(&tags, key_put(&sent->key, named, sent->tag)) == sent);
     link_remove(&sent->in_order);
+    named->owed -= is_owed(sent);
     sent->named = NULL;
     named->sent_count--;
     named->user->tags--;
@@ -121,14 +128,18 @@ static void forget_named(struct named *named)
     named_unref(named);
 }
 
+/* Others wait for the lock: the rest goes at the next call, and is true until then. */
 static void forget_expired(uint64_t now_ms)
 {
     struct link *first;
-    while ((first = list_first(&suspended)) != NULL) {
+    for (uint32_t i = 0; i < EXPIRED_AT_ONCE && (first = list_first(&suspended)) != NULL; i++) {
         struct named *named = container_of(first, struct named, of_all);
         if (named->until_ms > now_ms)
             return;
-        forget_named(named);
+        if (named->sent_count > 0)
+            forget_sent(container_of(list_first(&named->sent), struct sent, in_order));
+        else
+            forget_named(named);
     }
 }
 
@@ -299,10 +310,13 @@ void amqp_attachment_resume(struct amqp_attachment *attachment,
         struct sent *sent = container_of(link, struct sent, in_order);
         sent->may_come = sent->claimed = false;
     }
+    named->owed = 0;
     while (amqp_unsettled_next(&at, &tag)) {
         struct sent *sent = find(named, tag);
-        if (sent != NULL)
-            sent->may_come = true;
+        if (sent == NULL || sent->may_come)
+            continue;
+        sent->may_come = true;
+        named->owed += is_owed(sent);
     }
     list_each_safe(link, following, &named->sent)
     {
@@ -314,17 +328,13 @@ void amqp_attachment_resume(struct amqp_attachment *attachment,
     pthread_mutex_unlock(&lock);
 }
 
-uint32_t amqp_attachment_owed(struct amqp_attachment *attachment)
+bool amqp_attachment_owed(struct amqp_attachment *attachment, uint32_t *count)
 {
-    uint32_t owed = 0;
     pthread_mutex_lock(&lock);
-    list_each(link, &attachment->named->sent)
-    {
-        const struct sent *sent = container_of(link, struct sent, in_order);
-        owed += sent->may_come && !sent->answered;
-    }
+    bool ours = attachment->named->attachment == attachment;
+    *count = attachment->named->owed;
     pthread_mutex_unlock(&lock);
-    return owed;
+    return ours;
 }
 
 /* Told: what it was is not said, as another delivery may have the tag by now; of that nothing has
@@ -353,18 +363,18 @@ static void write_state(struct amqp_writer *writer, const struct sent *sent,
     }
 }
 
-/* The map's items, as long as they fit. */
+/* The map's items, as long as they fit. What another link's client hears is not ours to say. */
 static bool write_map(const struct amqp_attachment *attachment, struct amqp_writer *writer,
                       const char *(*condition_of)(enum status status), size_t size_max)
 {
     uint32_t count = 0;
-    bool whole = true;
+    bool whole = true, ours = attachment->named->attachment == attachment;
     uint8_t *map = amqp_open(writer);
     list_each(link, &attachment->named->sent)
     {
         struct sent *sent = container_of(link, struct sent, in_order);
         uint8_t *before = writer->at;
-        if (!sent->may_come || !sent->answered)
+        if (!ours || !sent->may_come || !sent->answered)
             continue;
         amqp_write_bytes(writer, AMQP_BINARY, sent->tag);
         write_state(writer, sent, condition_of);
@@ -378,7 +388,7 @@ static bool write_map(const struct amqp_attachment *attachment, struct amqp_writ
         sent->told = true;
     }
     amqp_close(writer, map, AMQP_MAP, count, false);
-    return whole;
+    return whole || count == 0;
 }
 
 bool amqp_attachment_map(struct amqp_attachment *attachment,
@@ -501,6 +511,8 @@ void amqp_attachment_answered(struct amqp_attachment *attachment, enum status st
     struct link *first = list_pop(&attachment->pending);
     CHECK(first != NULL);
     struct sent *sent = container_of(first, struct sent, pending);
+    if (sent->named != NULL)
+        sent->named->owed -= is_owed(sent);
     sent->answered = true;
     sent->status = status;
     if (sent->named == NULL)
@@ -517,7 +529,7 @@ void amqp_attachment_settled(struct amqp_attachment *attachment, struct span tag
     pthread_mutex_lock(&lock);
     struct named *named = attachment->named;
     struct sent *sent = named->attachment == attachment ? find(named, tag) : NULL;
-    if (sent != NULL)
+    if (sent != NULL && !sent->may_come)
         forget_sent(sent);
     pthread_mutex_unlock(&lock);
 }

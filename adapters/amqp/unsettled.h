@@ -40,10 +40,11 @@ void amqp_attachment_leave(struct amqp_attachment *attachment, bool for_good, ui
  * may come again. */
 void amqp_attachment_resume(struct amqp_attachment *attachment,
                             const struct amqp_unsettled_map *map);
-/* Of what may come again: not answered yet. */
-uint32_t amqp_attachment_owed(struct amqp_attachment *attachment);
-/* What may come again, as a map of tags and states of at most size_max bytes: appended. False: not
- * all of it. condition_of: the condition of what was rejected. */
+/* Of what may come again: not answered yet. False: another link has the name. */
+bool amqp_attachment_owed(struct amqp_attachment *attachment, uint32_t *count);
+/* What may come again, as a map of tags and states of at most size_max bytes: appended. False: a
+ * part of it; nothing is said where not one fits, as what comes is known all the same, or where
+ * another link has the name. condition_of: the condition of what was rejected. */
 bool amqp_attachment_map(struct amqp_attachment *attachment,
                          const char *(*condition_of)(enum status status), size_t size_max,
                          struct buf *to);
@@ -65,7 +66,8 @@ bool amqp_attachment_sent(struct amqp_attachment *attachment, struct span tag, s
 /* The oldest. Unless the link has left, its client hears of it. settled: it has settled it before,
  * so that the tag may be another delivery's. */
 void amqp_attachment_answered(struct amqp_attachment *attachment, enum status status, bool settled);
-/* The client has settled it, or the tag is another delivery's that is not remembered. */
+/* The client has settled it, or the tag is another delivery's that is not remembered. What may
+ * still come again stays: it was another delivery, or did not come whole. */
 void amqp_attachment_settled(struct amqp_attachment *attachment, struct span tag);
 
 #endif

@@ -278,6 +278,12 @@ def detached_and_attached_again(running):
     two.wire.expect(DETACH)
     three = Sender(running, {b"48": None, b"49": None}, wire=one.wire, handle=1)
     assert list(three.unsettled) == [b"48"]
+    three.number = two.number
+    three.send(b"48", b"", resume=True, more=True, payload=data(b"48")[:3])  # given up half way, and sent again
+    three.number -= 1
+    three.send(b"48", b"", aborted=True, payload=b"")
+    three.send(b"48", b"48")
+    assert three.outcomes(1) == [(ACCEPTED, True)]
     three.cut()
     assert len(stored(running)) == 50
 

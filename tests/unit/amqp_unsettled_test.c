@@ -90,6 +90,13 @@ static void is_new(struct amqp_attachment *attachment, const char *tag)
     assert_int_equal(came(attachment, tag, tag, &status), AMQP_AGAIN_NEVER);
 }
 
+static void owes(struct amqp_attachment *attachment, uint32_t want)
+{
+    uint32_t count;
+    assert_true(amqp_attachment_owed(attachment, &count));
+    assert_int_equal(count, want);
+}
+
 static const char *condition_of(enum status status)
 {
     return status == STATUS_OVER_QUOTA ? "full" : "else";
@@ -146,11 +153,11 @@ static void test_answered_when_the_link_has_gone(void **state)
     amqp_attachment_answered(one, STATUS_OK, false);
     struct amqp_attachment *two = attach("a", false);
     resume(two, "0123", false);
-    assert_int_equal(amqp_attachment_owed(two), 3);
+    owes(two, 3);
     amqp_attachment_answered(one, STATUS_OVER_QUOTA, false);
     amqp_attachment_answered(one, STATUS_SHUTTING_DOWN, false);
     amqp_attachment_answered(one, STATUS_STORAGE_FAILED, false);
-    assert_int_equal(amqp_attachment_owed(two), 0);
+    owes(two, 0);
     amqp_attachment_free(one, now_ms);
     map_is(two, BYTES(0xc1, 29, 4, 0xa0, 1, '0', STATE_ACCEPTED, 0xa0, 1, '1', 0, 0x53, 0x25, 0xc0,
                       13, 1, 0, 0x53, 0x1d, 0xc0, 7, 1, 0xa3, 4, 'f', 'u', 'l', 'l'));
@@ -305,7 +312,7 @@ static void test_the_last_one_has_the_name(void **state)
     assert_false(amqp_attachment_sent(one, text("2"), text("2")));
     amqp_attachment_settled(one, text("0"));
     resume(two, "01", false);
-    assert_int_equal(amqp_attachment_owed(two), 1);
+    owes(two, 1);
     assert_int_equal(came(two, "1", "1", &status), AMQP_AGAIN_EARLY);
     amqp_attachment_answered(one, STATUS_OK, false);
     amqp_attachment_leave(one, true, now_ms); /* it has nothing to give up any more */
@@ -467,6 +474,87 @@ static void test_links(void **state)
     heap_free(all);
 }
 
+/* Who waits for what is owed may lose the name meanwhile: its client is told nothing. */
+static void test_the_map_is_of_who_has_the_name(void **state)
+{
+    (void)state;
+    enum status status;
+    uint32_t count;
+    struct amqp_attachment *one = attach("a", false);
+    assert_true(amqp_attachment_sent(one, text("0"), text("0")));
+    struct amqp_attachment *two = attach("a", false);
+    resume(two, "00", false);
+    owes(two, 1);
+    struct amqp_attachment *three = attach("a", false);
+    resume(three, "0", false);
+    owes(three, 1);
+    amqp_attachment_answered(one, STATUS_OK, false);
+    owes(three, 0);
+    map_is(three, BYTES(0xc1, 8, 2, 0xa0, 1, '0', STATE_ACCEPTED));
+    assert_false(amqp_attachment_owed(two, &count));
+    map_is(two, BYTES(0xc1, 1, 0));
+    assert_int_equal(amqp_attachment_came(three, text("0"), text(""), true, &status),
+                     AMQP_AGAIN_KNOWN);
+    leave(one);
+    leave(two);
+    leave(three);
+}
+
+/* Not even as many as one: what comes is known all the same. */
+static void test_a_map_without_room(void **state)
+{
+    (void)state;
+    struct buf map;
+    struct amqp_attachment *one = attach("a", false);
+    sent(one, "0", STATUS_OK);
+    sent(one, "1", STATUS_OK);
+    leave(one);
+    one = attach("a", false);
+    resume(one, "01", false);
+    buf_init(&map, 1024);
+    assert_false(amqp_attachment_map(one, condition_of, 20, &map));
+    buf_clear(&map);
+    assert_true(amqp_attachment_map(one, condition_of, 10, &map));
+    assert_true(span_equal(buf_span(&map), BYTES(0xc1, 1, 0)));
+    buf_deinit(&map);
+    is_known(one, "0", STATUS_OK);
+    leave(one);
+}
+
+/* An attempt that was given up half way was not it. */
+static void test_what_may_come_again_stays(void **state)
+{
+    (void)state;
+    struct amqp_attachment *one = attach("a", false);
+    sent(one, "0", STATUS_OK);
+    leave(one);
+    one = attach("a", false);
+    resume(one, "0", false);
+    amqp_attachment_settled(one, text("0"));
+    is_known(one, "0", STATUS_OK);
+    amqp_attachment_settled(one, text("0"));
+    leave(one);
+    one = attach("a", false);
+    resume(one, "0", false);
+    is_new(one, "0");
+    leave(one);
+}
+
+/* The lock is not held for all that is over. */
+static void test_what_is_over_goes_bit_by_bit(void **state)
+{
+    (void)state;
+    fill("user", 0);
+    now_ms += LIMIT_RESUME_MS;
+    leave(attach("b", false));
+    assert_true(has("user", "0", LIMIT_RESUME_LINK_TAGS - 1));
+    assert_false(has("user", "0", 0));
+    now_ms += LIMIT_RESUME_MS;
+    for (unsigned i = 0; i < 8; i++)
+        leave(attach("b", false));
+    assert_false(has("user", "0", LIMIT_RESUME_LINK_TAGS - 1));
+}
+
 static void test_a_long_tag_is_not_remembered(void **state)
 {
     (void)state;
@@ -497,6 +585,10 @@ int main(void)
         cmocka_unit_test_setup(test_tags_of_a_link, begin),
         cmocka_unit_test_setup(test_tags_of_a_user_and_of_all, begin),
         cmocka_unit_test_setup(test_links, begin),
+        cmocka_unit_test_setup(test_the_map_is_of_who_has_the_name, begin),
+        cmocka_unit_test_setup(test_a_map_without_room, begin),
+        cmocka_unit_test_setup(test_what_may_come_again_stays, begin),
+        cmocka_unit_test_setup(test_what_is_over_goes_bit_by_bit, begin),
         cmocka_unit_test_setup(test_a_long_tag_is_not_remembered, begin),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

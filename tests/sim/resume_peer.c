@@ -52,7 +52,7 @@ struct resume_peer {
     unsigned index;
     bool calm, attached, leaving, lost;
     uint64_t generation;
-    uint32_t next_message, next_tag, next_number, handle;
+    uint32_t next_message, next_number, handle;
     struct slot slots[UNSETTLED];
     struct buf in;
     uint8_t out[FRAME];
@@ -178,9 +178,8 @@ static void begin_message(struct resume_peer *peer, struct slot *slot)
     uint32_t message = peer->next_message++;
     messages[peer->index][message].begun = true;
     messages[peer->index][message].first_life = history_life();
-    /* Whose receiver settles second may not be sure that a tag is free before the next attach. */
     *slot = (struct slot){.used = true, .message = message, .to_send = true};
-    slot->tag = peer->index == 1 ? peer->next_tag++ : (uint32_t)(slot - peer->slots);
+    slot->tag = (uint32_t)(slot - peer->slots);
 }
 
 /* ------------------------------------------------ frames in */

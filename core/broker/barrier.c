@@ -10,6 +10,8 @@ struct worker_fence {
     struct broker_worker *from;
     uint64_t commit;
     uint32_t left;
+    void (*done)(void *context); /* NULL: nobody waits for it */
+    void *context;
     struct fence_mail {
         struct mail mail;
         struct worker_fence *of;
@@ -25,7 +27,10 @@ static void barrier_return(struct mail *mail)
     if (fence->commit > worker->handled)
         worker->handled = fence->commit;
     worker->calls--;
-    worker->fence = NULL;
+    if (worker->fence == fence)
+        worker->fence = NULL;
+    if (fence->done != NULL)
+        fence->done(fence->context);
     heap_free(fence);
 }
 
@@ -36,17 +41,17 @@ static void barrier_turn(struct mail *mail)
     mailbox_post(fence->from->loop, mail);
 }
 
-void worker_barrier(struct broker_worker *worker)
+static struct worker_fence *ask_all(struct broker_worker *worker, void (*done)(void *context),
+                                    void *context)
 {
     const struct broker *broker = worker->broker;
-    if (worker->fence != NULL || worker->synced <= worker->handled || broker->worker_count == 1)
-        return;
     struct worker_fence *fence =
         heap_new(sizeof *fence + broker->worker_count * sizeof fence->mails[0]);
     fence->from = worker;
     fence->commit = worker->synced;
     fence->left = broker->worker_count - 1;
-    worker->fence = fence;
+    fence->done = done;
+    fence->context = context;
     worker->calls++;
     for (unsigned i = 0; i < broker->worker_count; i++) {
         if (i == worker->index)
@@ -55,6 +60,23 @@ void worker_barrier(struct broker_worker *worker)
         fence->mails[i].mail.deliver = barrier_turn;
         mailbox_post(broker->workers[i].loop, &fence->mails[i].mail);
     }
+    return fence;
+}
+
+void worker_barrier(struct broker_worker *worker)
+{
+    if (worker->fence != NULL || worker->synced <= worker->handled ||
+        worker->broker->worker_count == 1)
+        return;
+    worker->fence = ask_all(worker, NULL, NULL);
+}
+
+void worker_after_notices(struct broker_worker *worker, void (*done)(void *context), void *context)
+{
+    if (worker->broker->worker_count == 1)
+        done(context);
+    else
+        ask_all(worker, done, context);
 }
 
 /* Completions come in the order of their commits, as far as they waited for a sync. */

@@ -198,23 +198,32 @@ static void moved(struct share *share)
         share_go_on(share);
 }
 
+/* The session reads what was committed after its filter. What was committed before it has been
+ * given to the reader by now, as nothing of that is on its way from other workers any more. */
+static void notices_came(void *context)
+{
+    struct share *share = context;
+    catch_up_until(&share->reader);
+    share->durable = true;
+    moved(share);
+    broker_session_begin(&share->reader);
+    share->unmarked = share->reader.session->writing ? 2 : 1;
+    session_write_now(share->reader.session); /* what has passed so far */
+    awake(share);
+}
+
 static void subscribed(struct request *request, enum status status)
 {
     struct share *share = container_of(request, struct share, keeping.request);
     struct share_join *join = container_of(list_first(&share->joins), struct share_join, link);
     (void)status;
     if (share->keeping_item.status == STATUS_OK) {
-        catch_up_until(&share->reader);
-        share->durable = true;
-        moved(share);
-        broker_session_begin(&share->reader);
-        share->unmarked = share->reader.session->writing ? 2 : 1;
-        session_write_now(share->reader.session); /* what has passed so far */
-    } else {
-        moved(share);
-        link_remove(&join->link);
-        share_join_end(join, share->keeping_item.status);
+        worker_after_notices(share->reader.worker, notices_came, share);
+        return;
     }
+    moved(share);
+    link_remove(&join->link);
+    share_join_end(join, share->keeping_item.status);
     awake(share);
 }
 

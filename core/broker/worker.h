@@ -326,6 +326,9 @@ void follow_deinit(struct broker_worker *worker);
 /* barrier.c: a commit up to which nothing is on its way to this worker any more. */
 void worker_synced(struct broker_worker *worker, uint64_t commit); /* a sync write is done */
 void worker_barrier(struct broker_worker *worker); /* handled moves up to what is synced now */
+/* done() when no notice of what was committed before this call is on its way to this worker; with
+ * one worker at once. */
+void worker_after_notices(struct broker_worker *worker, void (*done)(void *context), void *context);
 
 /* subscribe.c */
 /* One of those that a subscribe waits for has come: at the last one it is done. */

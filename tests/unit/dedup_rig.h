@@ -21,6 +21,7 @@
 #include "core/queue/dedup_impl.h"
 #include "storage/memory/memory.h"
 #include "tests/unit/door.h"
+#include "tests/unit/turn.h"
 
 enum { PARTITION = 7, WINDOW_MS = 80000, ITEMS = 24 };
 
@@ -66,18 +67,9 @@ static inline void observe(void *context, uint64_t partition, struct batch *batc
     }
 }
 
-static inline void stop_turn(struct loop_task *task)
-{
-    (void)task;
-    loop_stop(rig.loop);
-}
-
 static inline void run_turn(void)
 {
-    struct loop_task task = {.run = stop_turn};
-    loop_defer(rig.loop, &task, LOOP_FLUSH);
-    loop_run(rig.loop);
-    loop_task_cancel(rig.loop, &task);
+    turn_run(rig.loop);
 }
 
 static inline void settle(void)

@@ -21,6 +21,7 @@
 #include "core/queue/delay_impl.h"
 #include "storage/memory/memory.h"
 #include "tests/unit/door.h"
+#include "tests/unit/turn.h"
 
 enum { PARTITION = 7, OTHER = 8, NUMBERS = 70000 };
 
@@ -108,18 +109,9 @@ static inline void stop_loop(struct loop_timer *timer)
     loop_stop(rig.loop);
 }
 
-static inline void stop_turn(struct loop_task *task)
-{
-    (void)task;
-    loop_stop(rig.loop);
-}
-
 static inline void run_turn(void)
 {
-    struct loop_task task = {.run = stop_turn};
-    loop_defer(rig.loop, &task, LOOP_FLUSH);
-    loop_run(rig.loop);
-    loop_task_cancel(rig.loop, &task);
+    turn_run(rig.loop);
 }
 
 /* Until nothing is under way: mails need a turn or two. */

@@ -15,6 +15,7 @@
 #include "core/base/rng.h"
 #include "core/queue/queue.h"
 #include "storage/memory/memory.h"
+#include "tests/unit/turn.h"
 
 enum { FIRST = 100, PARTS = 3, SIZE = 1000, TURNS = 32 };
 
@@ -199,25 +200,15 @@ static void stop(struct loop_timer *timer)
     loop_stop(f.loop);
 }
 
-static void stop_turn(struct loop_task *task)
-{
-    (void)task;
-    loop_stop(f.loop);
-}
-
 /* At least so long, and then as many turns as what has become due can need. */
 static void run_ms(uint64_t ms)
 {
     struct loop_timer timer = {.fired = stop};
-    struct loop_task task = {.run = stop_turn};
     loop_timer_start(f.loop, &timer, ms);
     while (loop_timer_is_running(&timer))
         loop_run(f.loop);
-    for (unsigned i = 0; i < TURNS; i++) {
-        loop_defer(f.loop, &task, LOOP_FLUSH);
-        loop_run(f.loop);
-    }
-    loop_task_cancel(f.loop, &task);
+    for (unsigned i = 0; i < TURNS; i++)
+        turn_run(f.loop);
 }
 
 /* Retention now, in as many rounds as partitions may need. */

@@ -20,6 +20,7 @@
 #include "core/net/worker.h"
 #include "core/queue/group.h"
 #include "storage/memory/memory.h"
+#include "tests/unit/turn.h"
 
 enum { ITEMS_MAX = GROUP_TAKE_MAX, TURNS = 32 };
 
@@ -214,18 +215,9 @@ static inline void stop_loop(struct loop_timer *timer)
     loop_stop(rig.loop);
 }
 
-static inline void stop_turn(struct loop_task *task)
-{
-    (void)task;
-    loop_stop(rig.loop);
-}
-
 static inline void run_turn(void)
 {
-    struct loop_task task = {.run = stop_turn};
-    loop_defer(rig.loop, &task, LOOP_FLUSH);
-    loop_run(rig.loop);
-    loop_task_cancel(rig.loop, &task);
+    turn_run(rig.loop);
 }
 
 /* At least so long, and then until nothing is under way. That counts turns, as the store answers by

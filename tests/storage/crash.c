@@ -442,7 +442,7 @@ static unsigned count_files(const struct fixture *fixture, const char *suffix)
 
 static bool files_fall_to(const struct fixture *fixture, unsigned count)
 {
-    for (unsigned wait = 0; wait < 200; wait++, usleep(50000))
+    for (unsigned wait = 0; wait < 1200; wait++, usleep(50000))
         if (count_files(fixture, ".sst") <= count)
             return true;
     return false;
@@ -461,7 +461,7 @@ static void space_comes_back_after_a_trim(void **state)
             append_one(fixture, 3, 1, 10000, i);
     }
     unsigned before = 0;
-    for (unsigned wait = 0; wait < 100 && (before = count_files(fixture, ".sst")) < 10; wait++)
+    for (unsigned wait = 0; wait < 1200 && (before = count_files(fixture, ".sst")) < 10; wait++)
         usleep(50000);
     assert_true(before >= 10);
     assert_int_equal(trim_run(fixture, 1, 580, false), STATUS_OK);

@@ -11,6 +11,7 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "core/base/span.h"
@@ -92,7 +93,7 @@ static void fill(struct fixture *fixture, uint64_t *fast, uint64_t *slow)
 
 static bool space_falls_to(struct fixture *fixture, uint64_t bytes, bool read)
 {
-    for (unsigned wait = 0; wait < 400; wait++, usleep(25000)) {
+    for (unsigned wait = 0; wait < 2400; wait++, usleep(25000)) {
         if (read)
             check_all(fixture, SLOW, SMALL);
         if (table_bytes(fixture) <= bytes)
@@ -142,7 +143,9 @@ static void space_comes_back(struct fixture *fixture, uint64_t bytes_per_second,
     fixture_reopen(fixture);
     check_all(fixture, SLOW, SMALL);
     assert_int_equal(bounds_of(fixture, SLOW).start, slow - 1);
-    assert_true(space_falls_to(fixture, 20000, false));
+    /* Less than its batches alone took; the index's own rows may lie in some 20 KB until RocksDB
+     * compacts them. */
+    assert_true(space_falls_to(fixture, (slow - 1) * (125 + SMALL), false));
 }
 
 static void a_slow_partition_does_not_hold_space(void **state)
@@ -155,6 +158,13 @@ static void nor_with_three_readers(void **state)
     space_comes_back(*state, (uint64_t)1 << 30, 3);
 }
 
+static double seconds_now(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec + (double)now.tv_nsec / 1e9;
+}
+
 static void evacuation_keeps_to_its_rate(void **state)
 {
     struct fixture *fixture = *state;
@@ -164,9 +174,13 @@ static void evacuation_keeps_to_its_rate(void **state)
     fixture_reopen(fixture);
     assert_int_equal(trim_run(fixture, FAST, fast, false), STATUS_OK);
     assert_int_equal(trim_run(fixture, GONE, 0, true), STATUS_OK);
-    usleep(2500000);
-    double moved = metric_of(fixture, "storage_evacuated_bytes_total");
-    assert_true(moved > 0 && moved < 30000);
+    double began = seconds_now(), moved = 0;
+    while (moved == 0 || seconds_now() - began < 2.5) {
+        usleep(50000);
+        moved = metric_of(fixture, "storage_evacuated_bytes_total");
+        assert_true(seconds_now() - began < 60);
+    }
+    assert_true(moved < (seconds_now() - began) * 10000 + 5000);
     check_all(fixture, SLOW, SMALL);
 }
 
@@ -289,8 +303,10 @@ static void files_stay_until_the_move_is_synced(void **state)
     uint64_t full = table_bytes(fixture);
     assert_int_equal(trim_run(fixture, FAST, fast, false), STATUS_OK);
     atomic_store(&held, true); /* before the look for a segment, which comes in 300 ms */
-    usleep(1000000);
-    bool moved = metric_of(fixture, "storage_evacuated_bytes_total") > 0;
+    bool moved = false;
+    for (unsigned wait = 0; wait < 600 && !moved; wait++, usleep(100000))
+        moved = metric_of(fixture, "storage_evacuated_bytes_total") > 0;
+    usleep(500000); /* and the pass that follows is over */
     bool kept = table_bytes(fixture) >= full;
     check_all(fixture, SLOW, SMALL);
     atomic_store(&held, false);

@@ -3,109 +3,21 @@
 'use strict'
 const assert = require('node:assert/strict')
 const fs = require('node:fs')
-const mqtt = require('mqtt')
+const { Checks, Connection, QUIET_MS, WAIT_MS, sleep, within } = require('./connection')
 
-const [host, port] = process.argv.slice(2)
 const SIZES = { empty: 0, '100 B': 100, '1 MiB': 1 << 20 }
 const ORDERED = 200
-const WAIT_MS = 15000
-// Long enough for a message that must not come to come.
-const QUIET_MS = 300
-
-const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms))
-
-function within(promise, what) {
-  let timer
-  const late = new Promise((_, reject) => {
-    timer = setTimeout(() => reject(new Error(`no ${what} within ${WAIT_MS} ms`)), WAIT_MS)
-  })
-  return Promise.race([promise, late]).finally(() => clearTimeout(timer))
-}
 
 function payload(size) {
   return Buffer.from(Uint8Array.from({ length: size }, (_, i) => i & 255))
-}
-
-// One client whose messages can be waited for.
-class Connection {
-  constructor(protocolVersion, clientId, options) {
-    this.received = []
-    this.waiting = []
-    this.errors = []
-    this.client = mqtt.connect({
-      host, port: Number(port), protocolVersion, clientId, clean: true, reconnectPeriod: 0, manualConnect: true,
-      ...options,
-    })
-    this.client.on('error', (error) => this.errors.push(error))
-    this.client.on('message', (topic, body, packet) => {
-      const taker = this.waiting.shift()
-      if (taker) taker(packet)
-      else this.received.push(packet)
-    })
-  }
-
-  connect() {
-    return within(new Promise((resolve, reject) => {
-      this.client.once('connect', resolve)
-      this.client.once('error', reject)
-      this.client.connect()
-    }), 'CONNACK')
-  }
-
-  // The packet of SUBACK, refused or not.
-  subscribe(filters, options) {
-    return within(new Promise((resolve, reject) => {
-      this.client.subscribe(filters, options, (error, granted, packet) => {
-        if (packet) resolve(packet.granted)
-        else reject(error)
-      })
-    }), 'SUBACK')
-  }
-
-  unsubscribe(filters) {
-    return within(new Promise((resolve, reject) => {
-      this.client.unsubscribe(filters, (error, packet) => error ? reject(error) : resolve(packet.granted || []))
-    }), 'UNSUBACK')
-  }
-
-  publish(topic, body, options) {
-    return within(this.client.publishAsync(topic, body, options), 'answer to PUBLISH')
-  }
-
-  next() {
-    if (this.received.length) return Promise.resolve(this.received.shift())
-    return within(new Promise((resolve) => this.waiting.push(resolve)), 'message')
-  }
-
-  async take(count) {
-    const packets = []
-    while (packets.length < count) packets.push(await this.next())
-    return packets.map((packet) => packet.payload.toString())
-  }
-
-  async nothingMore() {
-    await sleep(QUIET_MS)
-    assert.deepEqual(this.received.map((packet) => packet.topic), [], 'a message too many')
-  }
 }
 
 async function run(version) {
   const five = version === 5
   const label = five ? 'v5' : 'v3.1.1'
   const base = `mqttjs/${label}`
-  let failed = 0
-
-  async function check(what, body) {
-    const began = Date.now()
-    try {
-      await body()
-      console.log(`ok      mqtt.js ${label}: ${what} (${((Date.now() - began) / 1000).toFixed(2)} s)`)
-    } catch (error) {
-      failed++
-      console.error(error)
-      console.log(`failed  mqtt.js ${label}: ${what}: ${String(error.message).split('\n').join(' ').slice(0, 200)}`)
-    }
-  }
+  const checks = new Checks(`mqtt.js ${label}`)
+  const check = (what, body) => checks.run(what, body)
 
   const subscriber = new Connection(version, `${base}-sub`)
   const publisher = new Connection(version, `${base}-pub`)
@@ -117,7 +29,7 @@ async function run(version) {
       assert.equal(five ? connack.reasonCode : connack.returnCode, 0)
     }
   })
-  if (failed) return failed
+  if (checks.failed) return checks.failed
 
   await check('subscribe with + and #', async () => {
     const granted = await subscriber.subscribe({ [`${base}/+/data`]: { qos: 2 }, [`${base}/deep/#`]: { qos: 1 } })
@@ -130,6 +42,7 @@ async function run(version) {
     await subscriber.nothingMore()
   })
 
+  // What comes twice is met by the next check; the last of a QoS looks for more.
   for (const qos of [0, 1, 2]) {
     for (const [name, size] of Object.entries(SIZES)) {
       await check(`QoS ${qos}, ${name}`, async () => {
@@ -137,7 +50,6 @@ async function run(version) {
         const packet = await subscriber.next()
         assert.deepEqual([packet.topic, packet.qos, packet.retain], [`${base}/q${qos}/data`, qos, false])
         assert.ok(packet.payload.equals(payload(size)), `${packet.payload.length} other bytes`)
-        await subscriber.nothingMore()
       })
     }
     await check(`QoS ${qos}, ${ORDERED} messages in order, each once`, async () => {
@@ -258,6 +170,34 @@ async function run(version) {
   }
 
   if (five) {
+    await check('replay: what was published before, then what comes', async () => {
+      for (const body of ['0', '1']) await publisher.publish(`${base}/again`, body, { qos: 1 })
+      const options = { qos: 1, properties: { userProperties: { replay: 'earliest' } } }
+      assert.deepEqual(await subscriber.subscribe(`${base}/again`, options), [1])
+      assert.deepEqual(await subscriber.take(2), ['0', '1'])
+      await publisher.publish(`${base}/again`, '2', { qos: 1 })
+      assert.deepEqual(await subscriber.take(1), ['2'])
+      const wrong = { qos: 1, properties: { userProperties: { replay: 'soon' } } }
+      assert.deepEqual(await subscriber.subscribe(`${base}/again`, wrong), [0x83])
+    })
+    await check('$dead: what a PUBACK rejects', async () => {
+      const made = await fetch(`http://${process.argv[2]}:${process.env.HTTP_PORT}/v1/default/queues`, {
+        method: 'POST', headers: { 'Content-Type': 'application/json' },
+        body: JSON.stringify({ name: 'js', redrive_policy: 'enable', max_consume_count: 3 }),
+      })
+      assert.equal(made.status, 201)
+      const connection = new Connection(version, `${base}-rejects`, {
+        customHandleAcks: (topic, message, packet, done) => done(null, topic === '$queue/js' ? 0x99 : 0),
+      })
+      await connection.connect()
+      assert.deepEqual(await connection.subscribe('$queue/js', { qos: 1 }), [1])
+      assert.deepEqual(await connection.subscribe('$queue/js/$dead/mqtt', { qos: 1 }), [1])
+      await publisher.publish('$queue/js', 'bad', { qos: 1 })
+      const dead = await connection.next() // mqtt.js shows nothing of what it rejects
+      assert.deepEqual([dead.topic, dead.payload.toString(), dead.properties.userProperties['dead-letter-reason']],
+        ['$queue/js/$dead/mqtt', 'bad', 'rejected'])
+      await within(connection.client.endAsync(), 'end')
+    })
     await check('$queue: settled by the reason of PUBACK', async () => {
       const connection = await worker('reasons', {
         customHandleAcks: (topic, message, packet, done) => {
@@ -293,6 +233,15 @@ async function run(version) {
     })
   }
 
+  await check('another client with its identifier ends it', async () => {
+    const older = new Connection(version, `${base}-twice`)
+    const newer = new Connection(version, `${base}-twice`)
+    await older.connect()
+    await newer.connect()
+    assert.equal(await within(older.ended, 'end'), five ? 0x8e : undefined)
+    await within(newer.client.endAsync(), 'end')
+  })
+
   await check('unsubscribe', async () => {
     const reasons = await subscriber.unsubscribe([`${base}/+/data`, `${base}/never`])
     assert.deepEqual(reasons, five ? [0, 0x11] : [])
@@ -319,7 +268,7 @@ async function run(version) {
     await within(connection.client.endAsync(), 'end')
     assert.deepEqual(connection.errors, [])
   })
-  return failed
+  return checks.failed
 }
 
 async function main() {

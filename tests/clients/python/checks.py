@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the Python clients share: one line per check, and the payloads."""
 import contextlib
+import json
 import os
 import ssl
 import sys
 import time
 import traceback
+import urllib.request
 
 SIZES = {"empty": 0, "100 B": 100, "1 MiB": 1 << 20}
 ORDERED = 200
@@ -50,6 +52,15 @@ def address():
 
 def tls_address():
     return sys.argv[1], int(os.environ["MQTTS_PORT"])
+
+
+def make_queue(name, **fields):
+    """Through REST."""
+    url = f"http://{sys.argv[1]}:{os.environ['HTTP_PORT']}/v1/default/queues"
+    body = json.dumps({"name": name, **fields}).encode()
+    with urllib.request.urlopen(urllib.request.Request(url, body, {"Content-Type": "application/json"}),
+                                timeout=WAIT_SECONDS) as answer:
+        same(answer.status, 201)
 
 
 def tls_context():

@@ -9,8 +9,10 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
-from checks import (ORDERED, QUIET_SECONDS, SIZES, WAIT_SECONDS, Checks, address, payload, same, tls_address,
+from checks import (ORDERED, QUIET_SECONDS, SIZES, WAIT_SECONDS, Checks, address, make_queue, payload, same, tls_address,
                     tls_context)
+
+UNSPECIFIED = 0x80  # how Paho names an end without a word
 
 
 class Connection:
@@ -20,15 +22,22 @@ class Connection:
         self.kept = kept  # its session outlives the connection
         self.messages = queue.Queue()
         self.connected, self.subscribed, self.unsubscribed, self.disconnected = (queue.Queue() for _ in range(4))
+        self.answers = {}  # by packet identifier, before its publish ends
+        self.properties = None  # of CONNACK
         options = {"clean_session": not kept} if version == mqtt.MQTTv311 else {}
         self.client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, client_id=client_id, protocol=version, manual_ack=manual_ack,
                                   **options)
         self.client.max_inflight_messages_set(20)
-        self.client.on_connect = lambda c, u, flags, code, p: self.connected.put((flags, code))
+        self.client.on_connect = self._connected
+        self.client.on_publish = lambda c, u, mid, code, p: self.answers.update({mid: code.value})
         self.client.on_message = lambda c, u, message: self.messages.put(message)
         self.client.on_subscribe = lambda c, u, mid, codes, p: self.subscribed.put([code.value for code in codes])
         self.client.on_unsubscribe = lambda c, u, mid, codes, p: self.unsubscribed.put([code.value for code in codes])
         self.client.on_disconnect = lambda c, u, flags, code, p: self.disconnected.put(code)
+
+    def _connected(self, client, userdata, flags, code, properties):  # pylint: disable=too-many-arguments
+        self.properties = properties
+        self.connected.put((flags, code))
 
     def connect(self, tls=False):
         if tls:
@@ -50,11 +59,12 @@ class Connection:
         return self.unsubscribed.get(timeout=WAIT_SECONDS)
 
     def publish(self, topic, body, qos, properties=None):
-        """Returns when the broker has answered."""
+        """The reason of the broker's last answer."""
         info = self.client.publish(topic, body, qos, properties=properties)
         info.wait_for_publish(WAIT_SECONDS)
         if not info.is_published():
             raise TimeoutError("no answer to PUBLISH")
+        return self.answers.get(info.mid)
 
     def next(self):
         return self.messages.get(timeout=WAIT_SECONDS)
@@ -111,6 +121,7 @@ def run(version):
         same(got, ["deep", "deep/a", "deep/a/b/c", "x/data"])
         subscriber.nothing_more()
 
+    # What comes twice is met by the next check; the last of a QoS looks for more.
     for qos in 0, 1, 2:
         for name, size in SIZES.items():
             with check(f"QoS {qos}, {name}"):
@@ -118,7 +129,6 @@ def run(version):
                 message = subscriber.next()
                 same((message.topic, message.qos, message.retain), (f"{base}/q{qos}/data", qos, False))
                 same(message.payload, payload(size))
-                subscriber.nothing_more()
         with check(f"QoS {qos}, {ORDERED} messages in order, each once"):
             infos = [publisher.client.publish(f"{base}/q{qos}/data", str(i), qos) for i in range(ORDERED)]
             same([subscriber.next().payload.decode() for _ in range(ORDERED)], [str(i) for i in range(ORDERED)])
@@ -240,6 +250,49 @@ def run(version):
             worker.client.ack(message.mid, message.qos)
         worker.nothing_more()
         same(worker.disconnect().value, 0)
+
+    with check("$dead: what was given back too often"):
+        make_queue(f"py-{version}", redrive_policy="enable", max_consume_count=1)
+        worker, dead = Connection(version, f"{base}-gives-back", manual_ack=True), Connection(version, f"{base}-dead")
+        for connection, address_ in (worker, f"$queue/py-{version}"), (dead, f"$queue/py-{version}/$dead/mqtt"):
+            connection.connect()
+            same(connection.subscribe(address_, 1, **options), [1])
+        publisher.publish(f"$queue/py-{version}", "bad", 1)
+        message = worker.next()
+        handle = dict(message.properties.UserProperty)["receipt"] if five else str(message.mid)
+        worker.publish(f"$queue/py-{version}/$nack", handle, 1)
+        worker.client.ack(message.mid, message.qos)
+        message = dead.next()
+        same((message.topic, message.payload), (f"$queue/py-{version}/$dead/mqtt", b"bad"))
+        if five:
+            same(dict(message.properties.UserProperty)["dead-letter-reason"], "failures")
+        for connection in worker, dead:
+            same(connection.disconnect().value, 0)
+
+    if five:
+        with check("replay: what was published before, then what comes"):
+            properties = Properties(PacketTypes.SUBSCRIBE)
+            properties.UserProperty = [("replay", "earliest"), ("show", "offset")]
+            for body in "0", "1":
+                publisher.publish(f"{base}/again", body, 1)
+            same(subscriber.subscribe(f"{base}/again", 1, properties=properties), [1])
+            publisher.publish(f"{base}/again", "2", 1)
+            got = [subscriber.next() for _ in range(3)]
+            same([message.payload for message in got], [b"0", b"1", b"2"])
+            places = [dict(message.properties.UserProperty) for message in got]
+            same(len({place["partition"] for place in places}), 1)
+            offsets = [int(place["offset"]) for place in places]
+            same(offsets, sorted(set(offsets)))
+            properties.UserProperty = [("replay", "soon")]
+            same(subscriber.subscribe(f"{base}/again", 1, properties=properties), [0x83])
+
+    with check("another client with its identifier ends it"):
+        older, newer = Connection(version, f"{base}-twice"), Connection(version, f"{base}-twice")
+        older.connect()
+        newer.connect()
+        same(older.disconnected.get(timeout=WAIT_SECONDS).value, 0x8E if five else UNSPECIFIED)
+        older.client.loop_stop()
+        same(newer.disconnect().value, 0)
 
     with check("unsubscribe"):
         reasons = subscriber.unsubscribe([f"{base}/+/data", f"{base}/never"])

@@ -91,6 +91,7 @@ func run() int {
 		NothingMore(messages)
 	})
 
+	// What comes twice is met by the next check; the last of a QoS looks for more.
 	for qos := byte(0); qos <= 2; qos++ {
 		topic := fmt.Sprintf("%s/q%d/data", base, qos)
 		for _, size := range Sizes {
@@ -99,7 +100,6 @@ func run() int {
 				message := Next(messages)
 				Same([]interface{}{message.Topic, message.QoS, message.Retain}, []interface{}{topic, qos, false})
 				SamePayload(message.Payload, Payload(size.Bytes))
-				NothingMore(messages)
 			})
 		}
 		check.Check(fmt.Sprintf("QoS %d, %d messages in order, each once", qos, Ordered), func() {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import java.util.ArrayList;
 import java.util.List;
+import java.util.Map;
 import java.util.Set;
 import java.util.concurrent.BlockingQueue;
 import java.util.concurrent.CompletableFuture;
@@ -129,9 +130,11 @@ public final class Five {
         Client client = client("reasons");
         client.connect();
         for (int qos = 1; qos <= client.qosMax(); qos++) {
-            Answer answer = client.publish("$queue/none", "x", qos).get(WAIT_SECONDS, TimeUnit.SECONDS);
-            same(answer.reason(), 0x90);
-            isTrue(answer.words() != null && !answer.words().isEmpty(), "no words");
+            for (var each : Map.of("$queue/none", 0x90, "$SYS/broker/version", 0x87).entrySet()) {
+                Answer answer = client.publish(each.getKey(), "x", qos).get(WAIT_SECONDS, TimeUnit.SECONDS);
+                same(answer.reason(), each.getValue());
+                isTrue(answer.words() != null && !answer.words().isEmpty(), "no words");
+            }
             same(client.publish("fine", "x", qos).get(WAIT_SECONDS, TimeUnit.SECONDS).reason() & 0x80, 0);
         }
         client.disconnect();

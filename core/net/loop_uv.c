@@ -19,7 +19,13 @@ enum { ROUNDS_MAX = 16, CLOSE_TURNS_MAX = 100 };
 
 /* Ends are spread over turns, but their descriptors must not pile up: a turn sees to so many, and
  * to a share of what waits, so that however many come in each turn, a multiple of them waits. */
-enum { CLOSES_PER_TURN = 32, CLOSES_SHARE = 16 };
+enum { ENDS_PER_TURN = 32, ENDS_SHARE = 16 };
+
+/* What is seen to in slices. */
+struct ends {
+    struct list list; /* of struct loop_leaving */
+    size_t count;
+};
 
 struct task_list {
     struct loop_task *first;
@@ -40,8 +46,8 @@ struct loop {
     struct mailbox mailbox;
     atomic_uintptr_t home; /* the thread in loop_run; 0: none */
     atomic_bool stopping;
-    struct list leaving, over; /* of struct loop_leaving */
-    size_t over_count;
+    struct list leaving;      /* of struct loop_leaving */
+    struct ends ending, over; /* not yet read, not yet closed */
     uint8_t *input;
 };
 
@@ -139,19 +145,26 @@ static void on_prepare(uv_prepare_t *handle)
 {
     struct loop *loop = handle->data;
     run_deferred(loop);
-    if (has_deferred(loop) || !list_is_empty(&loop->over))
+    if (has_deferred(loop) || loop->ending.count + loop->over.count > 0)
         uv_idle_start(&loop->busy, on_idle);
     else
         uv_idle_stop(&loop->busy);
     arm_timer(loop);
 }
 
-static void finish_over(struct loop *loop)
+static void ends_add(struct ends *ends, struct loop_leaving *leaving)
+{
+    list_push(&ends->list, &leaving->link);
+    ends->count++;
+}
+
+static void finish_some(struct ends *ends)
 {
     struct link *link;
-    size_t count = CLOSES_PER_TURN + loop->over_count / CLOSES_SHARE;
-    for (size_t i = 0; i < count && (link = list_pop(&loop->over)) != NULL; i++) {
-        loop->over_count--;
+    size_t most = ENDS_PER_TURN + ends->count / ENDS_SHARE;
+    size_t count = ends->count < most ? ends->count : most; /* one may be added again */
+    for (size_t i = 0; i < count && (link = list_pop(&ends->list)) != NULL; i++) {
+        ends->count--;
         struct loop_leaving *leaving = container_of(link, struct loop_leaving, link);
         leaving->finish(leaving);
     }
@@ -160,8 +173,9 @@ static void finish_over(struct loop *loop)
 static void on_check(uv_check_t *handle)
 {
     struct loop *loop = handle->data;
+    finish_some(&loop->ending);
     run_deferred(loop);
-    finish_over(loop);
+    finish_some(&loop->over);
 }
 
 static void on_wake(uv_async_t *handle)
@@ -188,7 +202,8 @@ struct loop *loop_new(void)
         list_reset(&loop->deferred[phase]);
     list_reset(&loop->running);
     list_init(&loop->leaving);
-    list_init(&loop->over);
+    list_init(&loop->ending.list);
+    list_init(&loop->over.list);
     return loop;
 }
 
@@ -199,8 +214,8 @@ static void finish_leaving(struct loop *loop)
         struct loop_leaving *leaving = container_of(link, struct loop_leaving, link);
         leaving->finish(leaving);
     }
-    while (!list_is_empty(&loop->over))
-        finish_over(loop);
+    while (loop->over.count > 0)
+        finish_some(&loop->over);
 }
 
 /* Sockets that were being closed get the turns they need. One that nobody closed keeps its memory,
@@ -332,6 +347,16 @@ void loop_leaving_add(struct loop *loop, struct loop_leaving *leaving)
 
 void loop_leaving_over(struct loop *loop, struct loop_leaving *leaving)
 {
-    list_push(&loop->over, &leaving->link);
-    loop->over_count++;
+    ends_add(&loop->over, leaving);
+}
+
+void loop_ending_add(struct loop *loop, struct loop_leaving *leaving)
+{
+    ends_add(&loop->ending, leaving);
+}
+
+void loop_ending_remove(struct loop *loop, struct loop_leaving *leaving)
+{
+    link_remove(&leaving->link);
+    loop->ending.count--;
 }

@@ -24,5 +24,8 @@ void loop_leaving_add(struct loop *loop, struct loop_leaving *leaving);
 /* One that has taken leave: finish() comes in this turn, or when many end at once in one of the
  * next, so that what their end makes others do is spread. It stays until then. */
 void loop_leaving_over(struct loop *loop, struct loop_leaving *leaving);
+/* One whose peer has ended: finish(), which reads that, comes likewise. */
+void loop_ending_add(struct loop *loop, struct loop_leaving *leaving);
+void loop_ending_remove(struct loop *loop, struct loop_leaving *leaving);
 
 #endif

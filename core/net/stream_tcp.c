@@ -25,8 +25,10 @@ struct stream_tcp {
     int socket;
     int mask; /* what poll is waiting for */
     bool wants_input, blocked, ended, finished;
+    bool ends, broken; /* among those whose end is to be read; by an error */
     struct loop_timer linger_timer;
     struct loop_leaving leaving; /* while lingering, and from when it has finished on */
+    struct loop_leaving ending;  /* from when the peer has ended until that is read */
 };
 
 static struct stream_tcp *tcp_of(struct stream *stream)
@@ -39,8 +41,10 @@ static void on_ready(uv_poll_t *poll, int error, int events);
 /* Changing the mask costs system calls, so it stays put while nothing is in the way. */
 static void watch(struct stream_tcp *tcp)
 {
-    int mask =
-        (tcp->wants_input && !tcp->ended ? UV_READABLE : 0) | (tcp->blocked ? UV_WRITABLE : 0);
+    bool reads = tcp->wants_input && !tcp->ended && !tcp->ends;
+    int mask = (reads ? UV_READABLE | UV_DISCONNECT : 0) | (tcp->blocked ? UV_WRITABLE : 0);
+    if (tcp->finished || tcp->broken)
+        mask = 0;
     if (mask == tcp->mask)
         return;
     tcp->mask = mask;
@@ -70,7 +74,9 @@ static void tcp_finish(struct stream_tcp *tcp)
     tcp->finished = true;
     loop_timer_stop(tcp->stream.loop, &tcp->linger_timer);
     link_remove(&tcp->leaving.link);
-    uv_poll_stop(&tcp->poll);
+    if (tcp->ends)
+        loop_ending_remove(tcp->stream.loop, &tcp->ending);
+    watch(tcp);
     tcp->leaving.finish = poll_close;
     loop_leaving_over(tcp->stream.loop, &tcp->leaving);
 }
@@ -112,6 +118,29 @@ static void tcp_receive(struct stream_tcp *tcp)
         tcp_ended(tcp, status_of(errno));
 }
 
+/* All that the peer has said, and that it has ended, lies ready; so much of it is read at a time.
+ */
+static void end_read(struct loop_leaving *ending)
+{
+    struct stream_tcp *tcp = container_of(ending, struct stream_tcp, ending);
+    tcp->ends = false;
+    if (tcp->wants_input && !tcp->ended)
+        tcp_receive(tcp);
+    if (tcp->broken && (!tcp->ended || tcp->blocked))
+        tcp_ended(tcp, STATUS_CLOSED);
+    else
+        watch(tcp);
+}
+
+/* It is not watched meanwhile: it would be shown again in each turn. */
+static void end_later(struct stream_tcp *tcp)
+{
+    if (!tcp->ends)
+        loop_ending_add(tcp->stream.loop, &tcp->ending);
+    tcp->ends = true;
+    watch(tcp);
+}
+
 static void on_ready(uv_poll_t *poll, int error, int events)
 {
     struct stream_tcp *tcp = poll->data;
@@ -119,10 +148,8 @@ static void on_ready(uv_poll_t *poll, int error, int events)
         /* The socket is broken and libuv has stopped watching it; what had arrived before still
          * counts. */
         tcp->mask = 0;
-        if (tcp->wants_input && !tcp->ended)
-            tcp_receive(tcp);
-        if (!tcp->ended || tcp->blocked)
-            tcp_ended(tcp, STATUS_CLOSED);
+        tcp->broken = true;
+        end_later(tcp);
         return;
     }
     if (events & UV_WRITABLE) {
@@ -130,7 +157,9 @@ static void on_ready(uv_poll_t *poll, int error, int events)
         watch(tcp);
         loop_defer(tcp->stream.loop, &tcp->stream.flush_task, LOOP_FLUSH);
     }
-    if (events & UV_READABLE && !tcp->ended)
+    if (events & UV_DISCONNECT && !tcp->ended)
+        end_later(tcp);
+    else if (events & UV_READABLE && !tcp->ended)
         tcp_receive(tcp);
 }
 
@@ -221,6 +250,7 @@ struct stream *stream_tcp_new(struct loop *loop, int socket)
     tcp->socket = socket;
     tcp->linger_timer.fired = linger_expired;
     tcp->leaving.finish = linger_cut;
+    tcp->ending.finish = end_read;
     if (uv_poll_init(loop_native(loop), &tcp->poll, socket) != 0) {
         close(socket);
         heap_free(tcp);

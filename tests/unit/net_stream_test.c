@@ -321,6 +321,69 @@ static void many_ends_are_spread(void **state)
     loop_free(ends.loop);
 }
 
+static struct {
+    struct loop *loop;
+    struct loop_timer timer;
+    struct stream *streams[ENDS]; /* NULL: closed */
+    unsigned ended, most, closed;
+    size_t bytes;
+} reads;
+
+static void reads_input(void *context, struct span bytes, size_t *used)
+{
+    (void)context;
+    *used = bytes.size;
+    reads.bytes += bytes.size;
+}
+
+static void reads_closed(void *context, enum status why)
+{
+    struct stream **stream = context;
+    *stream = NULL;
+    assert_int_equal(why, STATUS_OK);
+    if (++reads.closed == ENDS)
+        loop_stop(reads.loop);
+}
+
+static void reads_turn(struct loop_timer *timer)
+{
+    unsigned ended = reads.closed;
+    for (unsigned i = 0; i < ENDS; i++)
+        ended += reads.streams[i] != NULL && stream_is_closing(reads.streams[i]);
+    if (ended - reads.ended > reads.most)
+        reads.most = ended - reads.ended;
+    reads.ended = ended;
+    loop_timer_start(reads.loop, timer, 0);
+}
+
+/* Also of those that have said something before. */
+static void many_ends_are_read_in_slices(void **state)
+{
+    (void)state;
+    static const struct stream_events events = {.input = reads_input, .closed = reads_closed};
+    int peers[ENDS];
+    reads.loop = loop_new();
+    reads.timer.fired = reads_turn;
+    for (unsigned i = 0; i < ENDS; i++) {
+        int sockets[2];
+        assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, sockets), 0);
+        reads.streams[i] = stream_tcp_new(reads.loop, sockets[0]);
+        stream_start(reads.streams[i], &events, &reads.streams[i]);
+        peers[i] = sockets[1];
+    }
+    for (unsigned i = 0; i < ENDS; i++) {
+        if (i % 2 == 0)
+            send_text(peers[i], "last");
+        close(peers[i]);
+    }
+    loop_timer_start(reads.loop, &reads.timer, 0);
+    loop_run(reads.loop);
+    loop_timer_stop(reads.loop, &reads.timer);
+    assert_int_equal(reads.bytes, ENDS / 2 * 4);
+    assert_in_range(reads.most, 1, ENDS / 4);
+    loop_free(reads.loop);
+}
+
 static void not_accepted(void *context, int socket)
 {
     (void)context;
@@ -366,6 +429,7 @@ int main(void)
         cmocka_unit_test(blobs_and_small_writes_keep_their_order),
         cmocka_unit_test(streams_may_end_before_they_start),
         cmocka_unit_test(many_ends_are_spread),
+        cmocka_unit_test(many_ends_are_read_in_slices),
         cmocka_unit_test(several_listeners_share_an_address),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

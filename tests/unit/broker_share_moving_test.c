@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A share while it becomes durable, with members that have no session: what it holds back until
- * that is stored, and what is left when it cannot be. */
+ * that is stored, what is left when it cannot be, and what other workers commit meanwhile. */
+#include "core/broker/share.h"
+#include "core/broker/worker.h"
 #include "tests/unit/share_rig.h"
 
 static bool reads_from_now_on(const struct storage_append *append)
@@ -8,27 +10,33 @@ static bool reads_from_now_on(const struct storage_append *append)
     return has_row(append, STORAGE_PUT, TABLE_FILTER_HOLDER, 0);
 }
 
-static struct peer *session_of(const char *id)
+static struct peer *session_of(unsigned worker, const char *id)
 {
-    struct peer *peer = peer_new(0, id);
+    struct peer *peer = peer_new(worker, id);
     const struct broker_attach attach = {.expiry_s = UINT32_MAX};
     bool present;
     assert_int_equal(session_attach(peer, attach, &present), STATUS_OK);
     return peer;
 }
 
-/* Until the share is about to read. */
-static void join_begin(struct subscribe_call *call, struct peer *peer)
+/* Until such a write waits. */
+static void join_until(struct subscribe_call *call, struct peer *peer, const char *filter,
+                       picks *held)
 {
-    *call = (struct subscribe_call){.item = {.filter = span_from_text("t"),
+    *call = (struct subscribe_call){.item = {.filter = span_from_text(filter),
                                              .share = span_from_text("g"),
                                              .guarantee = GUARANTEE_AT_LEAST_ONCE}};
     call->subscribe =
         (struct broker_subscribe){.client = &peer->client, .items = &call->item, .count = 1};
     request_init(&call->subscribe.request, rig.loops[peer->worker], subscribe_call_done);
-    store_set(NULL, reads_from_now_on, 0);
+    store_set(NULL, held, 0);
     on(peer->worker, subscribe_call_run, call);
     await(count_of(&store.append_count) == 1);
+}
+
+static void join_begin(struct subscribe_call *call, struct peer *peer)
+{
+    join_until(call, peer, "t", reads_from_now_on);
 }
 
 static void join_ends(struct subscribe_call *call, enum status status)
@@ -53,7 +61,7 @@ static void not_durable_after_all(void **state)
 {
     kept_rig_open(*(unsigned *)*state, 1);
     struct peer *writer = peer_new(0, "w"), *peer = of_an_earlier_life(writer),
-                *guest = peer_new(2, "guest"), *refused = session_of("b");
+                *guest = peer_new(2, "guest"), *refused = session_of(0, "b");
     assert_int_equal(share_join(guest), STATUS_OK);
     store_set(reads_from_now_on, NULL, 0);
     assert_int_equal(share_join(refused), STATUS_NO_SPACE);
@@ -77,7 +85,7 @@ static void given_back_meanwhile(void **state)
     (void)state;
     kept_rig_open(1, 0);
     struct peer *writer = peer_new(0, "w"), *peer = of_an_earlier_life(writer),
-                *joins = session_of("b");
+                *joins = session_of(0, "b");
     struct subscribe_call call;
     join_begin(&call, joins);
     session_over(peer);
@@ -97,7 +105,8 @@ static void exactly_once_waits(void **state)
 {
     (void)state;
     kept_rig_open(1, 0);
-    struct peer *writer = peer_new(0, "w"), *guest = peer_new(0, "guest"), *joins = session_of("b");
+    struct peer *writer = peer_new(0, "w"), *guest = peer_new(0, "guest"),
+                *joins = session_of(0, "b");
     struct subscribe_call call;
     assert_int_equal(join_exactly(guest), STATUS_OK);
     join_begin(&call, joins);
@@ -123,7 +132,8 @@ static void exactly_once_goes_on(void **state)
 {
     (void)state;
     kept_rig_open(1, 0);
-    struct peer *writer = peer_new(0, "w"), *guest = peer_new(0, "guest"), *joins = session_of("b");
+    struct peer *writer = peer_new(0, "w"), *guest = peer_new(0, "guest"),
+                *joins = session_of(0, "b");
     struct subscribe_call call;
     assert_int_equal(join_exactly(guest), STATUS_OK);
     join_begin(&call, joins);
@@ -132,6 +142,76 @@ static void exactly_once_goes_on(void **state)
     store_refuses_waiting(STATUS_NO_SPACE);
     join_ends(&call, STATUS_NO_SPACE);
     await_records(guest, 1);
+    peer_close(guest);
+    peer_close(joins);
+    peer_close(writer);
+    kept_rig_close();
+}
+
+/* ------------------------------------------------ beside other workers */
+
+static bool is_filter_or_record(const struct storage_append *append)
+{
+    return append->batch_count > 0 ||
+           has_row(append, STORAGE_PUT, TABLE_SESSION_STATE, SESSION_KIND_FILTER);
+}
+
+static unsigned home_of(struct peer *peer, const struct subscribe_item *item)
+{
+    return broker_home(rig.broker, share_id(&peer->client, item))->index;
+}
+
+/* A topic whose partition another worker owns, which is said; it has one record. */
+static const char *topic_of_others(struct peer *writer, unsigned home, unsigned *owner)
+{
+    static const char *const topics[] = {"t/0", "t/1", "t/2", "t/3", "t/4", "t/5", "t/6", "t/7"};
+    for (unsigned i = 0; i < 8; i++) {
+        publish_many(writer, topics[i], GUARANTEE_AT_LEAST_ONCE, i, 1);
+        await_answers(writer, i + 1);
+        *owner = log_owner(rig.broker->log, writer->answers[i].partition);
+        if (*owner != home)
+            return topics[i];
+    }
+    fail_msg("all topics are of one worker");
+    return NULL;
+}
+
+/* What another worker has committed before the share's filter comes after the answer to that: its
+ * session does not read it, so that the reader must be shown it. */
+static void committed_elsewhere_before(void **state)
+{
+    (void)state;
+    kept_rig_open(3, 0);
+    const struct subscribe_item item = {.filter = span_from_text("t/+"),
+                                        .share = span_from_text("g"),
+                                        .guarantee = GUARANTEE_AT_LEAST_ONCE};
+    struct peer *guest = peer_new(0, "guest");
+    unsigned home = home_of(guest, &item), owner;
+    struct peer *writer = peer_new(home, "w"), *joins = session_of(home, "b");
+    peer_close(guest);
+    guest = peer_new(home, "guest");
+    assert_int_equal(peer_subscribe_item(guest, item), STATUS_OK);
+    const char *topic = topic_of_others(writer, home, &owner);
+    uint32_t before = peer_look(writer).answers;
+    await_records(guest, before);
+
+    struct subscribe_call call;
+    struct standstill busy;
+    join_until(&call, joins, "t/+", is_filter_or_record);
+    publish_many(writer, topic, GUARANTEE_AT_LEAST_ONCE, before, 1);
+    await(count_of(&store.append_count) == 2);
+    stand_still(&busy, owner);
+    struct storage_append *filter = store.appends[0];
+    store.appends[0] = store.appends[1];
+    store.appends[1] = filter;
+    store_goes_on();
+    for (unsigned i = 0; i < 20; i++) {
+        on(home, nothing_run, NULL);
+        usleep(500);
+    }
+    move_on(&busy);
+    join_ends(&call, STATUS_OK);
+    await(peer_look(guest).records + peer_look(joins).records == before + 1);
     peer_close(guest);
     peer_close(joins);
     peer_close(writer);
@@ -147,6 +227,7 @@ int main(void)
         cmocka_unit_test(given_back_meanwhile),
         cmocka_unit_test(exactly_once_waits),
         cmocka_unit_test(exactly_once_goes_on),
+        cmocka_unit_test(committed_elsewhere_before),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

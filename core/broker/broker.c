@@ -281,11 +281,14 @@ static void end_check(struct broker_worker *worker)
         worker->left = true;
         atomic_fetch_add(&broker->left_workers, 1);
     }
-    /* Wills with an id come from any worker to the owner of their partition. */
+    /* Wills with an id, or for later, come from any worker to the owner of their partition. */
     bool all_left = atomic_load(&broker->left_workers) == broker->worker_count;
-    if (all_left)
+    if (all_left) {
+        deduped_close_delays(worker);
+        delayed_close(worker);
         deduped_close(worker);
-    if (!all_left || deduped_is_busy(worker)) {
+    }
+    if (!all_left || delayed_is_busy(worker) || deduped_is_busy(worker)) {
         loop_timer_start(worker->loop, &worker->timer, END_POLL_MS);
         return;
     }
@@ -306,8 +309,7 @@ static void end_deliver(struct mail *mail)
     will_sweep_stop(worker);
     retained_sweep_stop(worker);
     groups_close_all(worker);
-    deduped_close_delays(worker);
-    delayed_close(worker);
+    delayed_hold(worker);
     if (worker->timer.fired == ready_timer && loop_timer_is_running(&worker->timer))
         ready_answer(worker);
     loop_timer_stop(worker->loop, &worker->timer);

@@ -160,8 +160,14 @@ void delayed_forget(struct broker_worker *worker, const struct queue *queue)
     }
 }
 
+void delayed_hold(struct broker_worker *worker)
+{
+    worker->delayed.shared.holds = true;
+}
+
 void delayed_close(struct broker_worker *worker)
 {
+    worker->delayed.closed = true;
     struct map *delays = &worker->delayed.delays;
     struct map_slot *slot;
     for (size_t i = 0; (slot = map_next(delays, &i)) != NULL;)
@@ -235,11 +241,12 @@ static void append_serve(struct delayed_append *append)
 {
     struct broker_worker *owner = append->owner;
     enum status health = owner->broker->storage->ops->health(owner->broker->storage);
-    struct delay *delay = owner->ending ? NULL : delay_of(owner, append->partition);
+    bool closed = owner->delayed.closed;
+    struct delay *delay = closed ? NULL : delay_of(owner, append->partition);
     bool has_ids = append->items.count > 0;
     struct dedup *dedup = delay == NULL || !has_ids ? NULL : deduped_of(owner, append->partition);
     if (health != STATUS_OK || delay == NULL)
-        append_refuse(append, owner->ending         ? STATUS_SHUTTING_DOWN
+        append_refuse(append, closed                ? STATUS_SHUTTING_DOWN
                               : health != STATUS_OK ? health
                                                     : STATUS_NOT_FOUND);
     else if (has_ids)

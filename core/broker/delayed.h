@@ -7,7 +7,8 @@
 
 struct delayed {
     struct delay_worker shared;
-    struct map delays;            /* partition -> struct home_delay, of partitions owned here */
+    struct map delays; /* partition -> struct home_delay, of partitions owned here */
+    bool closed;
     struct row_walk walk;         /* looks for partitions that have some */
     struct list appends, cancels; /* that came meanwhile */
 
@@ -50,7 +51,9 @@ void delayed_append_deinit(struct delayed_append *append); /* was sent and is ba
 void delayed_init(struct broker_worker *worker);
 void delayed_open(struct broker_worker *worker); /* after its partitions have been opened */
 void delayed_forget(struct broker_worker *worker, const struct queue *queue); /* was deleted */
-void delayed_close(struct broker_worker *worker); /* nothing more fires */
+/* Two steps to the end: nothing more fires; nothing more is taken in. */
+void delayed_hold(struct broker_worker *worker);
+void delayed_close(struct broker_worker *worker);
 bool delayed_is_busy(const struct broker_worker *worker);
 void delayed_deinit(struct broker_worker *worker);
 

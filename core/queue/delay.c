@@ -360,8 +360,8 @@ void delay_serve_waiting(struct delay *delay)
 static int64_t fire_at(const struct delay *delay)
 {
     const struct delay_entry *first = delay_near_first(&delay->near);
-    if (delay->firing.active || first == NULL || first->state != ENTRY_READY ||
-        !place_is_before(first->place, delay->horizon))
+    if (delay->worker->holds || delay->firing.active || first == NULL ||
+        first->state != ENTRY_READY || !place_is_before(first->place, delay->horizon))
         return INT64_MAX;
     return first->place.due_ms > delay->fire_again_ms ? first->place.due_ms : delay->fire_again_ms;
 }

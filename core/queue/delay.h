@@ -39,6 +39,7 @@ struct delay_worker {
     struct loop *loop;
     const struct delay_ops *ops;
     void *context;
+    bool holds; /* nothing fires any more, and what comes is taken in */
 
     uint32_t in_flight; /* requests under way; 0 once every delay is closed and gone */
     size_t bytes;       /* of records in memory */

@@ -137,7 +137,7 @@ void delay_fire(struct delay *delay)
 {
     struct firing *firing = &delay->firing;
     int64_t now_ms = steady_now(&delay->clock);
-    if (firing->active || now_ms < delay->fire_again_ms)
+    if (firing->active || now_ms < delay->fire_again_ms || delay->worker->holds)
         return;
     struct delay_entry *entry;
     while ((entry = delay_near_first(&delay->near)) != NULL && entry->state == ENTRY_READY &&

@@ -379,6 +379,39 @@ static void a_gateway_that_stops_says_wills(void **state)
     late_rig_close();
 }
 
+/* Also those that are for later, which then come at their time, with no look of the sweep. */
+static void a_gateway_that_stops_takes_wills_for_later(void **state)
+{
+    (void)state;
+    enum { LATER_MS = 3600 * 1000 };
+    late_rig_open(2);
+    restart(NO_SWEEP_MS);
+    bool present;
+    struct broker_will will = will_after(0);
+    will.publish.delay_ms = LATER_MS;
+    struct peer *watcher = peer_attach(1, "watcher", 100, NULL, &present);
+    assert_int_equal(peer_subscribe(watcher, "will", GUARANTEE_AT_LEAST_ONCE, 1), STATUS_OK);
+    peer_close(watcher);
+    struct peer *peers[4];
+    for (unsigned i = 0; i < 4; i++) {
+        static const char *const ids[] = {"a", "b", "c", "d"};
+        peers[i] = peer_attach(i % 2, ids[i], i < 2 ? 100000 : 0, &will, &present);
+    }
+    restart(NO_SWEEP_MS);
+    for (unsigned i = 0; i < 4; i++)
+        peer_free(peers[i]);
+    assert_int_equal(rows_of(TABLE_WILL), 0);
+    watcher = peer_attach(1, "watcher", 100, NULL, &present);
+    await_records(watcher, 0);
+    atomic_fetch_add(&clock_ahead_ms, LATER_MS);
+    restart(NO_SWEEP_MS);
+    peer_free(watcher);
+    watcher = peer_attach(1, "watcher", 100, NULL, &present);
+    await_records(watcher, 4);
+    peer_close(watcher);
+    late_rig_close();
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -393,6 +426,7 @@ int main(void)
         cmocka_unit_test(a_late_will_is_said_once),
         cmocka_unit_test(a_late_will_without_space_is_dropped),
         cmocka_unit_test(a_gateway_that_stops_says_wills),
+        cmocka_unit_test(a_gateway_that_stops_takes_wills_for_later),
         cmocka_unit_test(wills_that_are_due_do_not_wait_for_each_other),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -32,6 +32,21 @@ static void test_fires_once_in_order(void **state)
     assert_int_equal(seen_count, 4);
 }
 
+/* The gateway is about to end. */
+static void test_taken_in_and_held(void **state)
+{
+    (void)state;
+    insert_one(0, 10);
+    rig.worker.holds = true;
+    insert_one(1, 0);
+    pass(1000);
+    assert_int_equal(seen_count, 0);
+    fall(false);
+    rise();
+    pass(1);
+    assert_int_equal(seen_count, 2);
+}
+
 static void test_timer(void **state)
 {
     (void)state;
@@ -393,6 +408,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_fires_once_in_order, rig_open, rig_close),
+        cmocka_unit_test_setup_teardown(test_taken_in_and_held, rig_open, rig_close),
         cmocka_unit_test_setup_teardown(test_timer, rig_open, rig_close),
         cmocka_unit_test_setup_teardown(test_restart, rig_open, rig_close),
         cmocka_unit_test_setup_teardown(test_crash_while_firing, rig_open, rig_close),

@@ -7,8 +7,8 @@
  *   once after the start sessions that a crash left without an end -> they end now, and get a due
  *                        row; once more when an end could not be stored, after 2, 4... 64 s while
  *                        that goes on
- *   every ten minutes    filters' index rows: those of records that are gone, and of filters that
- *                        no session holds; a second at a time, between looks at what is due
+ *   every ten minutes    filters' index rows (session_clean.c), a second at a time, between looks
+ *                        at what is due
  *
  * While the store has no room, one refused will holds up all of them for a round, then two, four,
  * up to 32; sessions still end, which makes room.
@@ -29,35 +29,20 @@
 #include "core/log/table.h"
 
 enum {
-    CLEAN_ROUNDS = 600, /* of due sessions */
     DOUBLINGS = 5,
     PAGE = 256,
     NAME_BYTES = 64 + LIMIT_CLIENT_ID_BYTES,
 };
 
 static void next_session(struct sweep_hand *hand);
-static void next_filter(struct session_sweep *sweep);
 
 /* ------------------------------------------------ scans and writes */
 
-static void pause_for_next(struct session_sweep *sweep)
+void sweep_pause(struct session_sweep *sweep)
 {
     if (!sweep->closed)
         loop_timer_start(sweep->worker->loop, &sweep->timer,
                          broker_sweep_ms(sweep->worker->broker) << sweep->failed_runs);
-}
-
-static void cleaned(struct session_sweep *sweep)
-{
-    sweep->cleaning = false;
-    sweep->clean_ms =
-        loop_now_ms(sweep->worker->loop) + CLEAN_ROUNDS * broker_sweep_ms(sweep->worker->broker);
-}
-
-static void clean_some(struct session_sweep *sweep)
-{
-    sweep->yields_ms = loop_now_ms(sweep->worker->loop) + broker_sweep_ms(sweep->worker->broker);
-    next_filter(sweep);
 }
 
 static void scan_done(struct request *request, enum status status)
@@ -453,9 +438,9 @@ static void page_over(struct session_sweep *sweep)
     if (sweep->crashed && !atomic_load(&sweep->worker->broker->ends_missing))
         sweep->missing_runs = 0;
     if (sweep->cleaning && !sweep->closed)
-        clean_some(sweep);
+        sweep_clean_some(sweep);
     else
-        pause_for_next(sweep);
+        sweep_pause(sweep);
 }
 
 /* The last hand that finds nothing more turns the page. */
@@ -476,7 +461,7 @@ static void page_scanned(struct sweep_hand *own, enum status status)
             blob_unref(own->scan.rows);
         else
             sweep->failed_runs += sweep->failed_runs < DOUBLINGS;
-        pause_for_next(sweep);
+        sweep_pause(sweep);
         return;
     }
     sweep->failed_runs = 0;
@@ -509,117 +494,6 @@ static void sessions_begin(struct session_sweep *sweep, bool crashed)
     next_page(sweep);
 }
 
-/* ------------------------------------------------ index rows */
-
-/* Can no reader find it any more? A batch is as long as LIMIT_BATCH_RECORDS at most. */
-static bool is_dead(const struct broker_worker *worker, const struct filter_row *row)
-{
-    const struct queue *queue = catalog_queue_of_partition(worker->catalog, row->partition);
-    if (queue == NULL)
-        return true;
-    const struct partition_stat *stat =
-        &queue->stat->partitions[row->partition - queue->first_partition];
-    uint64_t start = atomic_load(&stat->start);
-    return row->base + LIMIT_BATCH_RECORDS <= start ||
-           (row->base < start && start == atomic_load(&stat->end));
-}
-
-static void filter_cleaned(struct sweep_hand *own, enum status status)
-{
-    struct session_sweep *sweep = own->sweep;
-    if (status != STATUS_OK)
-        pause_for_next(sweep);
-    else
-        next_filter(sweep);
-}
-
-/* Everything of the filter up to there: rows that come later belong to whoever came later. */
-static void clean_upto(struct session_sweep *sweep, uint64_t commit)
-{
-    struct sweep_hand *own = &sweep->own;
-    filter_index_key(sweep->filter, 0, own->keys[0]);
-    filter_index_key(sweep->filter, commit + 1, own->keys[1]);
-    own->rows[0] = sweep_row(STORAGE_DELETE_RANGE, span_of(own->keys[0], FILTER_INDEX_KEY),
-                             span_of(own->keys[1], FILTER_INDEX_KEY));
-    sweep_write(own, 1, filter_cleaned);
-}
-
-static void holder_scanned(struct sweep_hand *own, enum status status)
-{
-    struct session_sweep *sweep = own->sweep;
-    bool held = status != STATUS_OK || own->scan.count > 0;
-    if (status == STATUS_OK)
-        blob_unref(own->scan.rows);
-    if (held) {
-        sweep->finished = true;
-        next_filter(sweep);
-    } else {
-        sweep->finished = false;
-        clean_upto(sweep, sweep->upto);
-    }
-}
-
-static void filter_scanned(struct sweep_hand *own, enum status status)
-{
-    struct session_sweep *sweep = own->sweep;
-    struct span key, value;
-    struct filter_row row;
-    uint64_t dead = 0;
-    size_t at = 0;
-    bool any = false, alive = false;
-    while (status == STATUS_OK && !alive && storage_scan_next(&own->scan, &at, &key, &value)) {
-        uint64_t filter = key.size == FILTER_INDEX_KEY ? load_u64(key.data + 1) : 0;
-        if (any && filter != sweep->filter)
-            break;
-        any = true;
-        sweep->filter = filter;
-        sweep->upto = load_u64(key.data + 9);
-        if (filter_row_decode(key, value, &row) && is_dead(sweep->worker, &row))
-            dead = row.commit;
-        else
-            alive = true;
-    }
-    if (status == STATUS_OK)
-        blob_unref(own->scan.rows);
-    if (status != STATUS_OK || !any || sweep->closed) {
-        cleaned(sweep);
-        pause_for_next(sweep);
-    } else if (dead != 0) {
-        sweep->finished = alive;
-        clean_upto(sweep, dead);
-    } else {
-        filter_holder_key(sweep->filter, 0, own->first);
-        filter_holder_key(sweep->filter, UINT64_MAX, own->end);
-        sweep_scan(own, FILTER_HOLDER_KEY, FILTER_HOLDER_KEY, 1, holder_scanned);
-    }
-}
-
-/* In the turn after this one: the clean goes on behind it. */
-static void look_at_due(struct session_sweep *sweep)
-{
-    if (!sweep->closed)
-        loop_timer_start(sweep->worker->loop, &sweep->timer, 0);
-}
-
-/* The one in hand once more, or the next that has rows. */
-static void next_filter(struct session_sweep *sweep)
-{
-    if (sweep->finished && sweep->filter == UINT64_MAX) {
-        cleaned(sweep);
-        pause_for_next(sweep);
-        return;
-    }
-    if (sweep->closed || loop_now_ms(sweep->worker->loop) >= sweep->yields_ms) {
-        look_at_due(sweep);
-        return;
-    }
-    struct sweep_hand *own = &sweep->own;
-    filter_index_key(sweep->filter + sweep->finished, 0, own->first);
-    sweep->finished = false;
-    own->end[0] = TABLE_FILTER_INDEX + 1;
-    sweep_scan(own, FILTER_INDEX_KEY, 1, PAGE, filter_scanned);
-}
-
 /* ------------------------------------------------ time */
 
 /* Whoever has no end yet is looked for ever less often: what is due is seen to in between. */
@@ -639,7 +513,7 @@ static void tick(struct loop_timer *timer)
     struct broker_worker *worker = sweep->worker;
     if (!atomic_load(&worker->broker->sessions_kept)) {
         sweep->done_crashed = true;
-        pause_for_next(sweep);
+        sweep_pause(sweep);
         return;
     }
     sweep->round++;
@@ -649,11 +523,7 @@ static void tick(struct loop_timer *timer)
         sessions_begin(sweep, true);
         return;
     }
-    if (!sweep->cleaning && loop_now_ms(worker->loop) >= sweep->clean_ms) {
-        sweep->cleaning = true;
-        sweep->filter = 0;
-        sweep->finished = false;
-    }
+    sweep_clean_when_due(sweep);
     sessions_begin(sweep, false);
 }
 
@@ -662,13 +532,13 @@ void session_sweep_start(struct broker_worker *worker)
     struct session_sweep *sweep = worker->broker->sweep = heap_new(sizeof *sweep);
     sweep->worker = worker;
     sweep->timer.fired = tick;
-    cleaned(sweep);
+    sweep_clean_rest(sweep);
     sweep->own.sweep = sweep;
     for (unsigned i = 0; i < SWEEP_HANDS; i++) {
         sweep->hands[i].sweep = sweep;
         buf_init(&sweep->hands[i].value, NAME_BYTES);
     }
-    pause_for_next(sweep);
+    sweep_pause(sweep);
 }
 
 void session_sweep_stop(struct broker_worker *worker)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The sweep's memory, and what its files do for each other: session_sweep.c finds the sessions
- * whose time is over, session_over.c removes one with all that is stored of it. Internal to them.
- */
+ * whose time is over, session_over.c removes one with all that is stored of it, session_clean.c
+ * removes index rows. Internal to them. */
 #ifndef CORE_BROKER_SESSION_SWEEP_H
 #define CORE_BROKER_SESSION_SWEEP_H
 
@@ -94,6 +94,13 @@ static inline struct storage_row sweep_row(enum storage_change change, struct sp
 struct span sweep_due_key(struct sweep_hand *hand, uint64_t due_ms, uint8_t key[KEY_MAX]);
 /* Nothing more is done about the session in hand, now: the next one. */
 void sweep_session_over(struct sweep_hand *hand, enum status status);
+
+void sweep_pause(struct session_sweep *sweep); /* until the next round */
+
+/* session_clean.c: a pass over all index rows, then none for ten minutes. */
+void sweep_clean_rest(struct session_sweep *sweep); /* the next pass begins so much later */
+void sweep_clean_when_due(struct session_sweep *sweep);
+void sweep_clean_some(struct session_sweep *sweep); /* then the next look at what is due */
 
 /* session_over.c */
 void sweep_erase(struct sweep_hand *hand);         /* the session in hand; then the next one */

@@ -33,6 +33,7 @@ struct key {
 static const char *const levels[] = {"debug", "info", "warn", "error", NULL};
 static const char *const formats[] = {"text", "json", NULL};
 static const char *const truths[] = {"false", "true", NULL};
+static const char *const attempts[] = {"off", "auto", NULL};
 static const char *const engines[] = {"rocksdb", "memory", NULL};
 
 #define AT(field)        .offset = offsetof(struct config, field)
@@ -42,6 +43,7 @@ static const char *const engines[] = {"rocksdb", "memory", NULL};
 static const struct key keys[] = {
     {"data", TEXT, AT(data), "data", .text = "directory of the store; made when missing"},
     {"workers", NUMBER, AT(workers), "0", RANGE(0, LIMIT_WORKERS), .text = "threads; 0: one per core but one"},
+    {"net.io_uring", CHOICE, AT(io_uring), "auto", .choices = attempts, .text = "auto: the writes of a turn by one system call, if the kernel allows it; off"},
     {"listen", TEXT, AT(listen), "127.0.0.1", .text = "address of every listener; * is all"},
     {"user.file", TEXT, AT(user_file), NULL, .text = "users to make at start when they are missing"},
     {"log.level", CHOICE, AT(log_level), "info", .choices = levels, .text = "debug, info, warn or error"},

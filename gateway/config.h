@@ -15,7 +15,8 @@ struct config {
     char *data;
     char *listen;
     char *user_file;
-    int64_t workers; /* 0: one per core */
+    int64_t workers;  /* 0: one per core */
+    int64_t io_uring; /* 1: if the kernel allows it */
     int64_t log_level, log_format, engine;
     int64_t min_free_bytes;
     int64_t retention_hours, retention_bytes;

@@ -380,6 +380,17 @@ static enum status serve(struct gateway *gateway, struct err *err)
     return status;
 }
 
+static void gather_sends(struct gateway *gateway)
+{
+    unsigned count = 0;
+    for (unsigned i = 0; gateway->config.io_uring != 0 && i < gateway->crew.count; i++)
+        count += worker_gather_sends(gateway->crew.workers[i]) ? 1 : 0;
+    if (count == gateway->crew.count)
+        trace(TRACE_INFO, "the writes of a turn are done by io_uring");
+    else if (gateway->config.io_uring != 0)
+        trace(TRACE_INFO, "no io_uring here: each write is a system call");
+}
+
 static enum status start(struct gateway *gateway, struct err *err)
 {
     const struct config *config = &gateway->config;
@@ -399,6 +410,7 @@ static enum status start(struct gateway *gateway, struct err *err)
     mqtt_announce_statistics(broker_worker(gateway->broker, 0),
                              (uint32_t)config->mqtt_sys_interval);
     open_places(gateway);
+    gather_sends(gateway);
     crew_start(&gateway->crew);
     return serve(gateway, err);
 }

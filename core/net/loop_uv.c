@@ -11,6 +11,7 @@
 #include "core/base/trace.h"
 #include "core/net/loop_uv.h"
 #include "core/net/mailbox.h"
+#include "core/net/sends.h"
 #include "core/net/timer_heap.h"
 
 /* Tasks that keep deferring tasks must not keep the sockets waiting: after so many rounds the rest
@@ -49,6 +50,7 @@ struct loop {
     struct list leaving;      /* of struct loop_leaving */
     struct ends ending, over; /* not yet read, not yet closed */
     uint8_t *input;
+    struct sends *sends; /* NULL: not gathered */
 };
 
 static void list_reset(struct task_list *list)
@@ -98,6 +100,8 @@ static void run_deferred(struct loop *loop)
         for (int work = 0; work < ROUNDS_MAX && loop->deferred[LOOP_WORK].first != NULL; work++)
             run_phase(loop, LOOP_WORK);
         run_phase(loop, LOOP_FLUSH);
+        if (loop->sends != NULL)
+            sends_go(loop->sends);
     }
 }
 
@@ -242,6 +246,7 @@ void loop_free(struct loop *loop)
     }
     timer_heap_deinit(&loop->timers);
     heap_free(loop->input);
+    sends_free(loop->sends);
     heap_free(loop);
 }
 
@@ -338,6 +343,18 @@ uint8_t *loop_input_buffer(struct loop *loop)
     if (loop->input == NULL)
         loop->input = heap_resize(NULL, LOOP_INPUT_ROOM + LOOP_INPUT_BYTES);
     return loop->input + LOOP_INPUT_ROOM;
+}
+
+bool loop_gather_sends(struct loop *loop)
+{
+    CHECK(atomic_load(&loop->home) == 0 && loop->sends == NULL);
+    loop->sends = sends_new();
+    return loop->sends != NULL;
+}
+
+struct sends *loop_sends(struct loop *loop)
+{
+    return loop->sends;
 }
 
 void loop_leaving_add(struct loop *loop, struct loop_leaving *leaving)

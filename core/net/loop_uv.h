@@ -14,6 +14,12 @@ enum { LOOP_INPUT_ROOM = 64 * 1024, LOOP_INPUT_BYTES = 256 * 1024 };
  * front of it for stream_input_joined. Its content is valid until the next receive. */
 uint8_t *loop_input_buffer(struct loop *loop);
 
+/* Before the loop runs: the sends of a turn are gathered and done by one call at the end of the
+ * FLUSH phase, if the kernel lets us; says whether it does. */
+bool loop_gather_sends(struct loop *loop);
+struct sends;                                /* core/net/sends.h */
+struct sends *loop_sends(struct loop *loop); /* NULL: each for itself */
+
 /* A socket that is taking leave of its peer. When the loop ends first, finish() must close it. It
  * is taken off by link_remove. */
 struct loop_leaving {

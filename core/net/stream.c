@@ -256,20 +256,36 @@ static void output_drop(struct stream *stream)
     stream->queued = 0;
 }
 
+/* Whether there is something to send. A large output counts as one that was queued. */
+static bool flush_begins(struct stream *stream)
+{
+    stream->was_queued |= stream->queued >= LIMIT_CLIENT_OUT_BYTES / 4;
+    return stream->started && !stream->gone && !stream->aborted && stream->queued != 0;
+}
+
 void stream_flush(struct stream *stream)
 {
     loop_task_cancel(stream->loop, &stream->flush_task);
-    flush_run(&stream->flush_task);
+    if (stream->gathered || flush_begins(stream))
+        stream->ops->flush(stream);
+    stream_flushed(stream);
 }
 
 static void flush_run(struct loop_task *task)
 {
     struct stream *stream = container_of(task, struct stream, flush_task);
-    bool was_large = stream->queued >= LIMIT_CLIENT_OUT_BYTES / 4;
+    if (flush_begins(stream)) {
+        if (stream->ops->gather != NULL && stream->ops->gather(stream))
+            return;
+        stream->ops->flush(stream);
+    }
+    stream_flushed(stream);
+}
+
+void stream_flushed(struct stream *stream)
+{
     if (stream->gone)
         return;
-    if (stream->started && !stream->aborted && stream->queued != 0)
-        stream->ops->flush(stream);
     if (stream->aborted)
         output_drop(stream);
     if (stream->closing && stream->queued == 0) {
@@ -278,7 +294,7 @@ static void flush_run(struct loop_task *task)
         stream->ops->close(stream);
         return;
     }
-    bool has_drained = (stream->was_queued || was_large) && stream->queued == 0;
+    bool has_drained = stream->was_queued && stream->queued == 0;
     stream->was_queued = stream->queued != 0;
     if (has_drained && !stream->closing)
         stream->events->drained(stream->context);

@@ -15,6 +15,9 @@ struct stream_ops {
      * stream_peek and confirms with stream_sent; arranges for another call when more can be sent.
      */
     void (*flush)(struct stream *stream);
+    /* May be NULL. Undertakes to do the same before the FLUSH phase ends, together with others, and
+     * to call stream_flushed() then; flush() meanwhile does so at once. False: flush it. */
+    bool (*gather)(struct stream *stream);
     void (*pause)(struct stream *stream, bool paused);
     /* Begin closing the transport, called once: orderly (all output was sent), or at once when
      * aborted is set. Must end in stream_gone by itself. */
@@ -34,6 +37,7 @@ struct stream {
     uint8_t *kept; /* input not yet taken; NULL when none: idle costs nothing */
     uint32_t kept_size, kept_capacity;
     bool started, paused, closing, aborted, gone, was_queued, in_input;
+    bool gathered; /* between gather() and stream_flushed() */
     enum status why;
     struct loop_task flush_task;
     struct loop_task resume_task;
@@ -50,6 +54,8 @@ void stream_input_joined(struct stream *stream, uint8_t *bytes, size_t size, siz
 void stream_ended(struct stream *stream, enum status why);
 /* The transport is closed: calls closed(), frees the stream. */
 void stream_gone(struct stream *stream);
+/* What gather() has undertaken is done. */
+void stream_flushed(struct stream *stream);
 /* The queued output, oldest first. */
 int stream_peek(struct stream *stream, struct iovec *vectors, int count);
 void stream_sent(struct stream *stream, size_t size);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Streams over a TCP socket: readiness from uv_poll, one receive per turn into the loop's buffer,
- * and output by sendmsg straight from the queue. An idle connection holds its struct and nothing
- * else. */
+ * and output straight from the queue, by sendmsg or, when it is one piece, by the sends of the
+ * turn. An idle connection holds its struct and nothing else. */
 #include <arpa/inet.h>
 #include <errno.h>
 #include <stdio.h>
@@ -12,6 +12,7 @@
 #include "core/base/check.h"
 #include "core/base/heap.h"
 #include "core/net/loop_uv.h"
+#include "core/net/sends.h"
 #include "core/net/stream_impl.h"
 
 /* Closing a socket that still receives resets the connection, and a reset may destroy our last
@@ -170,24 +171,59 @@ static void tcp_start(struct stream *stream)
     watch(tcp);
 }
 
-static void tcp_flush(struct stream *stream)
+/* What sendmsg has said: a size, or -errno. */
+static void tcp_sent(struct stream_tcp *tcp, ssize_t sent)
 {
-    struct stream_tcp *tcp = tcp_of(stream);
-    while (!tcp->blocked && stream->queued != 0) {
+    if (sent >= 0) {
+        stream_sent(&tcp->stream, (size_t)sent);
+    } else if (sent == -EAGAIN || sent == -ENOBUFS) {
+        tcp->blocked = true;
+        watch(tcp);
+    } else if (sent != -EINTR) {
+        tcp_ended(tcp, status_of((int)-sent));
+    }
+}
+
+static void send_rest(struct stream_tcp *tcp)
+{
+    struct stream *stream = &tcp->stream;
+    while (!tcp->blocked && !stream->aborted && stream->queued != 0) {
         struct iovec vectors[VECTORS];
         struct msghdr message = {.msg_iov = vectors};
         message.msg_iovlen = (size_t)stream_peek(stream, vectors, VECTORS);
         ssize_t sent = sendmsg(tcp->socket, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
-        if (sent >= 0) {
-            stream_sent(stream, (size_t)sent);
-        } else if (errno == EAGAIN || errno == ENOBUFS) {
-            tcp->blocked = true;
-            watch(tcp);
-        } else if (errno != EINTR) {
-            tcp_ended(tcp, status_of(errno));
-            return;
-        }
+        tcp_sent(tcp, sent >= 0 ? sent : -errno);
     }
+}
+
+static void tcp_flush(struct stream *stream)
+{
+    struct stream_tcp *tcp = tcp_of(stream);
+    if (stream->gathered)
+        sends_go(loop_sends(stream->loop));
+    send_rest(tcp);
+}
+
+static void gathered_sent(void *context, ssize_t sent)
+{
+    struct stream_tcp *tcp = context;
+    tcp->stream.gathered = false;
+    tcp_sent(tcp, sent);
+    send_rest(tcp);
+    stream_flushed(&tcp->stream);
+}
+
+static bool tcp_gather(struct stream *stream)
+{
+    struct stream_tcp *tcp = tcp_of(stream);
+    struct sends *sends = loop_sends(stream->loop);
+    struct iovec piece[2];
+    if (sends == NULL || tcp->blocked || stream_peek(stream, piece, 2) != 1)
+        return false;
+    CHECK(!stream->gathered);
+    struct span bytes = span_of(piece[0].iov_base, piece[0].iov_len);
+    stream->gathered = sends_add(sends, tcp->socket, bytes, gathered_sent, tcp);
+    return stream->gathered;
 }
 
 static void tcp_pause(struct stream *stream, bool paused)
@@ -214,6 +250,7 @@ static void tcp_close(struct stream *stream)
 static const struct stream_ops tcp_ops = {
     .start = tcp_start,
     .flush = tcp_flush,
+    .gather = tcp_gather,
     .pause = tcp_pause,
     .close = tcp_close,
 };

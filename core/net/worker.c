@@ -8,6 +8,7 @@
 
 #include "core/base/check.h"
 #include "core/base/heap.h"
+#include "core/net/loop_uv.h"
 
 struct worker {
     struct loop *loop;
@@ -27,6 +28,12 @@ struct worker *worker_new(unsigned index)
 struct loop *worker_loop(struct worker *worker)
 {
     return worker->loop;
+}
+
+bool worker_gather_sends(struct worker *worker)
+{
+    CHECK(!worker->started);
+    return loop_gather_sends(worker->loop);
 }
 
 static void *worker_run(void *argument)

@@ -4,7 +4,7 @@
  * answers to each connection. It checks nothing, keeps nothing and could serve nobody; what a
  * server costs less than this is impossible. For `mqttload offline`, whose messages nobody takes,
  * `stored`, and `sessions`, whose messages it also sends to the subscriber of their topic. */
-#include "tests/bench/ring.h"
+#include "core/net/ring.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -24,7 +24,7 @@
 #include <unistd.h>
 
 enum {
-    CONNECTIONS_MAX = 1024,
+    CONNECTIONS_MAX = 1024, /* and places in the ring */
     FILTER_MAX = 64,
     BUFFER_BYTES = 1024 * 1024,
     BATCH_BYTES = 8 * 1024 * 1024,
@@ -62,6 +62,7 @@ static struct batch batches[2];
 static struct batch *collected = &batches[0], *stored = &batches[1];
 static uint64_t messages, syncs, turns;
 static int file, synced_event;
+static struct ring *ring;
 static bool in_thread, by_ring, without_sync, syncing;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t wanted = PTHREAD_COND_INITIALIZER;
@@ -202,12 +203,31 @@ static void received(void *context, int size)
     }
 }
 
+static void ring_add(uint8_t what, struct connection *connection, void *bytes, uint32_t size)
+{
+    struct io_uring_sqe *request = ring_next(ring);
+    if (request == NULL)
+        fail("places in the ring");
+    request->opcode = what;
+    request->fd = connection->fd;
+    request->addr = (uintptr_t)bytes;
+    request->len = size;
+    request->msg_flags = MSG_NOSIGNAL | MSG_DONTWAIT;
+    request->user_data = (uintptr_t)connection;
+}
+
+static void ring_received(void *context, uint64_t connection, int size)
+{
+    (void)context;
+    received((struct connection *)(uintptr_t)connection, size);
+}
+
 static void readable(struct connection *connection)
 {
     uint8_t *room = connection->in + connection->in_size;
     uint32_t size = BUFFER_BYTES - connection->in_size;
     if (by_ring) {
-        ring_add(RING_RECEIVE, connection->fd, room, size, connection);
+        ring_add(IORING_OP_RECV, connection, room, size);
         return;
     }
     ssize_t got = recv(connection->fd, room, size, MSG_DONTWAIT);
@@ -264,6 +284,12 @@ static void sent(void *context, int size)
     memmove(connection->out, connection->out + connection->durable, connection->out_size);
 }
 
+static void ring_sent(void *context, uint64_t connection, int size)
+{
+    (void)context;
+    sent((struct connection *)(uintptr_t)connection, size);
+}
+
 static void answer(void)
 {
     for (uint32_t i = 0; i < covered_count; i++) {
@@ -271,14 +297,14 @@ static void answer(void)
         if (to == NULL)
             continue;
         if (by_ring) {
-            ring_add(RING_SEND, to->fd, to->out, to->durable, to);
+            ring_add(IORING_OP_SEND, to, to->out, to->durable);
             continue;
         }
         ssize_t size = send(to->fd, to->out, to->durable, MSG_NOSIGNAL | MSG_DONTWAIT);
         sent(to, size < 0 ? -errno : (int)size);
     }
-    if (by_ring)
-        ring_go(sent);
+    if (by_ring && !ring_go(ring, ring_sent, NULL))
+        fail("io_uring");
     covered_count = 0;
     syncing = false;
 }
@@ -352,8 +378,8 @@ static void serve(int server, int poll)
         else if (connections[fd] != NULL)
             readable(connections[fd]);
     }
-    if (by_ring)
-        ring_go(received);
+    if (by_ring && !ring_go(ring, ring_received, NULL))
+        fail("io_uring");
     if (synced)
         answer();
     if (waiting_count > 0 && !syncing)
@@ -391,8 +417,8 @@ int main(int argc, char **argv)
         fail(path);
     signal(SIGTERM, end);
     signal(SIGINT, end);
-    if (by_ring)
-        ring_open();
+    if (by_ring && (ring = ring_new(CONNECTIONS_MAX)) == NULL)
+        fail("io_uring");
     int server = listen_on_loopback(), poll = epoll_create1(0);
     synced_event = eventfd(0, EFD_NONBLOCK);
     poll_add(poll, server);

@@ -176,6 +176,7 @@ def a_hang_up_reads_the_level_again():
                                    stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         try:
             assert process.stdout.readline().startswith("ready")
+            assert "io_uring" in process.stderr.readline()
             write(directory, "polylogd.conf", "log.level = loud\n")
             process.send_signal(signal.SIGHUP)
             assert "log.level is debug, info, warn or error" in process.stderr.readline()

@@ -290,8 +290,9 @@ enum amqp_come {
 };
 enum amqp_come amqp_resumption_came(struct amqp_link *link, pn_delivery_t *delivery,
                                     struct span payload, enum status *outcome);
-/* On its way: an answer comes. False: refused with its link. */
-bool amqp_resumption_sent(struct amqp_link *link, pn_delivery_t *delivery, struct span payload);
+/* On its way as what is published: an answer comes. False: refused with its link. */
+bool amqp_resumption_sent(struct amqp_link *link, pn_delivery_t *delivery, struct span payload,
+                          struct publish *publish);
 /* The oldest; settled: by its sender. */
 void amqp_resumption_answered(struct amqp_link *link, enum status status, bool settled);
 /* By its sender, or what has that tag is remembered in no way. */

@@ -117,7 +117,7 @@ static void copy_ends(pn_link_t *pn)
 {
     pn_terminus_copy(pn_link_source(pn), pn_link_remote_source(pn));
     pn_terminus_copy(pn_link_target(pn), pn_link_remote_target(pn));
-    if (pn_link_is_receiver(pn)) /* nothing of a target outlives the process (part 3, 3.5.4) */
+    if (pn_link_is_receiver(pn)) /* unless resume.c says more (part 3, 3.5.4) */
         pn_terminus_set_durability(pn_link_target(pn), PN_NONDURABLE);
     pn_link_set_snd_settle_mode(pn, pn_link_remote_snd_settle_mode(pn));
     pn_link_set_rcv_settle_mode(pn, pn_link_remote_rcv_settle_mode(pn));

@@ -7,9 +7,10 @@
  *   the receiver is to settle second: then it knows what its sender has settled
  *   source or target outlive their session, or their state is durable (part 3, 3.5.3)
  *
- * The attach is answered when of all in its map that has come the outcome is known. */
-#include "adapters/amqp/connection.h"
-#include "adapters/amqp/unsettled.h"
+ * The attach is answered when of all in its map that has come the outcome is known, and what is
+ * kept beyond the process has been read, where the target is to do that. */
+#include "adapters/amqp/keeper.h"
+#include "core/base/hash.h"
 #include "core/base/pack.h"
 #include "core/broker/auth.h"
 
@@ -19,6 +20,7 @@ enum { FRAME_PLAIN = FRAME_HEADER + 3 }; /* with the descriptor, as Proton write
 struct amqp_resumption {
     struct amqp_link *link;
     struct amqp_attachment *attachment; /* NULL: the attach has not come so far */
+    struct amqp_keeper *keeper;         /* NULL: nothing outlives the process */
     struct buf attach;                  /* with the map */
     struct amqp_unsettled_map map;
     bool incomplete; /* ours was: only what is resumed may come (2.7.3) */
@@ -73,7 +75,7 @@ void amqp_resumption_read(struct amqp_link *link, struct span attach)
     link->resumption = resumption;
 }
 
-/* What is there of the link's state is not what was asked for: it does not outlive the process. */
+/* Not what was asked for: it does not outlive the process. */
 static void say_how_long(pn_terminus_t *target)
 {
     if (pn_terminus_get_expiry_policy(target) == PN_EXPIRE_NEVER)
@@ -81,7 +83,36 @@ static void say_how_long(pn_terminus_t *target)
     pn_terminus_set_timeout(target, LIMIT_RESUME_MS / 1000);
 }
 
-/* False: it is refused, and may be no more. */
+static uint32_t expiry_of(pn_terminus_t *target)
+{
+    uint32_t timeout_s = pn_terminus_get_timeout(target);
+    if (pn_terminus_get_expiry_policy(target) == PN_EXPIRE_NEVER)
+        return UINT32_MAX;
+    return timeout_s <= LIMIT_RESUME_MS / 1000 ? LIMIT_RESUME_MS / 1000
+           : timeout_s == UINT32_MAX           ? UINT32_MAX - 1
+                                               : timeout_s;
+}
+
+static void is_kept(struct amqp_link *link, enum status status)
+{
+    struct amqp_resumption *resumption = link->resumption;
+    pn_terminus_t *target = pn_link_target(link->pn);
+    if (status == STATUS_CANCELED ||
+        (status == STATUS_OK && amqp_keeper_is_lost(resumption->keeper))) {
+        stolen(link);
+    } else if (status != STATUS_OK) {
+        amqp_link_refuse_status(link, status);
+    } else {
+        pn_terminus_set_durability(target, PN_DELIVERIES);
+        if (pn_terminus_get_expiry_policy(target) != PN_EXPIRE_NEVER)
+            pn_terminus_set_timeout(target, expiry_of(target));
+        amqp_keeper_recall(resumption->keeper, resumption->attachment);
+        amqp_attachment_resume(resumption->attachment, &resumption->map);
+        amqp_link_accept(link);
+    }
+}
+
+/* False: it is refused, and may be no more, or is_kept() comes. */
 static bool take_name(struct amqp_resumption *resumption)
 {
     struct amqp_link *link = resumption->link;
@@ -106,9 +137,15 @@ static bool take_name(struct amqp_resumption *resumption)
         stolen(link);
     if (late || resumption->attachment == NULL)
         return !late;
+    link->connection->frames.looks |= resumption->map.is_there;
+    pn_terminus_t *target = pn_link_remote_target(link->pn);
+    if (pn_terminus_get_durability(target) == PN_DELIVERIES)
+        resumption->keeper =
+            amqp_keeper_new(link, !resumption->map.is_there, expiry_of(target), is_kept);
+    if (resumption->keeper != NULL)
+        return false;
     say_how_long(pn_link_target(link->pn));
     amqp_attachment_resume(resumption->attachment, &resumption->map);
-    link->connection->frames.looks |= resumption->map.is_there;
     return true;
 }
 
@@ -146,6 +183,8 @@ void amqp_resumption_leave(struct amqp_link *link)
     if (resumption != NULL && resumption->attachment != NULL)
         amqp_attachment_leave(resumption->attachment, link->leaving == AMQP_LEAVES_FOR_GOOD,
                               now_ms(link));
+    if (resumption != NULL && resumption->keeper != NULL && link->leaving == AMQP_LEAVES_FOR_GOOD)
+        amqp_keeper_give_up(resumption->keeper);
 }
 
 void amqp_resumption_free(struct amqp_link *link)
@@ -153,6 +192,7 @@ void amqp_resumption_free(struct amqp_link *link)
     struct amqp_resumption *resumption = link->resumption;
     if (resumption == NULL)
         return;
+    amqp_keeper_free(resumption->keeper);
     amqp_attachment_free(resumption->attachment, now_ms(link));
     buf_deinit(&resumption->attach);
     heap_free(resumption);
@@ -301,6 +341,10 @@ enum amqp_come amqp_resumption_came(struct amqp_link *link, pn_delivery_t *deliv
     link->resumed = false;
     if (resumption == NULL || resumption->attachment == NULL)
         return resumed ? AMQP_COME_IGNORED : AMQP_COME_NEW;
+    if (resumption->keeper != NULL && amqp_keeper_is_lost(resumption->keeper)) {
+        stolen(link);
+        return AMQP_COME_REFUSED;
+    }
     switch (
         amqp_attachment_came(resumption->attachment, tag_of(delivery), payload, resumed, outcome)) {
     case AMQP_AGAIN_KNOWN:
@@ -324,14 +368,20 @@ enum amqp_come amqp_resumption_came(struct amqp_link *link, pn_delivery_t *deliv
     return AMQP_COME_REFUSED;
 }
 
-bool amqp_resumption_sent(struct amqp_link *link, pn_delivery_t *delivery, struct span payload)
+bool amqp_resumption_sent(struct amqp_link *link, pn_delivery_t *delivery, struct span payload,
+                          struct publish *publish)
 {
     struct amqp_resumption *resumption = link->resumption;
-    if (resumption == NULL || resumption->attachment == NULL ||
-        amqp_attachment_sent(resumption->attachment, tag_of(delivery), payload))
+    if (resumption == NULL || resumption->attachment == NULL)
         return true;
-    stolen(link);
-    return false;
+    uint64_t hash = hash_stable(payload);
+    if (!amqp_attachment_sent(resumption->attachment, tag_of(delivery), hash)) {
+        stolen(link);
+        return false;
+    }
+    if (resumption->keeper != NULL)
+        amqp_keeper_note(resumption->keeper, tag_of(delivery), hash, publish);
+    return true;
 }
 
 void amqp_resumption_answered(struct amqp_link *link, enum status status, bool settled)

@@ -208,7 +208,7 @@ static void publish_message(struct amqp_link *link, pn_delivery_t *delivery, str
         amqp_count_refusal(status);
     if (settled || status != STATUS_OK) {
         amqp_resumption_settled(link, delivery);
-    } else if (!amqp_resumption_sent(link, delivery, bytes)) {
+    } else if (!amqp_resumption_sent(link, delivery, bytes, &publish)) {
         arena_deinit(&arena);
         return;
     }

@@ -11,7 +11,13 @@
 #include "core/base/list.h"
 #include "core/base/map.h"
 
-enum { TAG_MAX = 32, STATE_MAX = 128, RECEIVED = 0x23, ERROR = 0x1d, EXPIRED_AT_ONCE = 256 };
+enum {
+    TAG_MAX = AMQP_TAG_MAX,
+    STATE_MAX = 128,
+    RECEIVED = 0x23,
+    ERROR = 0x1d,
+    EXPIRED_AT_ONCE = 256
+};
 
 /* Where a tag is found: number of its link's name, tag. */
 struct key {
@@ -34,6 +40,7 @@ struct named {
     struct list sent; /* in order */
     uint32_t sent_count;
     uint32_t owed;               /* of these, may come and are not answered */
+    bool gaps;                   /* what is not among these may have come too */
     struct link of_user, of_all; /* while it is suspended */
     uint64_t until_ms;
     struct span key; /* bytes below */
@@ -54,8 +61,9 @@ struct sent {
     bool answered, told;
     bool may_come; /* again: it is in the client's map */
     bool claimed;  /* its outcome is in ours, so what is resumed under the tag is it */
+    bool recalled; /* it is known by amqp_attachment_recall() */
     enum status status;
-    uint64_t payload; /* hash of it */
+    uint64_t payload; /* hash_stable() of it */
     struct span tag;  /* in key */
     struct key key;
 };
@@ -210,6 +218,7 @@ static struct named *named_get(struct span user_key, struct span key)
     named->user = user;
     named->refs = 1;
     named->number = ++numbers;
+    named->gaps = true;
     list_init(&named->sent);
     map_put(&user->links, named->key, named);
     link_count++;
@@ -311,6 +320,7 @@ void amqp_attachment_resume(struct amqp_attachment *attachment,
         sent->may_come = sent->claimed = false;
     }
     named->owed = 0;
+    named->gaps = false;
     while (amqp_unsettled_next(&at, &tag)) {
         struct sent *sent = find(named, tag);
         if (sent == NULL || sent->may_come)
@@ -418,7 +428,7 @@ static void tell(const struct amqp_attachment *attachment, struct sent *sent)
 /* Is it this one? The client says so, and our map did that or would have; or the bytes do. */
 static bool is_same(const struct sent *sent, struct span payload, bool resume)
 {
-    return (resume && (sent->claimed || !sent->told)) || sent->payload == hash_bytes(payload);
+    return (resume && (sent->claimed || !sent->told)) || sent->payload == hash_stable(payload);
 }
 
 enum amqp_again amqp_attachment_came(struct amqp_attachment *attachment, struct span tag,
@@ -474,8 +484,10 @@ static void remember(struct named *named, struct sent *sent, struct span tag)
     if (named->sent_count >= LIMIT_RESUME_LINK_TAGS && !evict(named))
         return;
     if ((!make_room(NULL, tags_are_full) || !make_room(named->user, tags_are_full)) &&
-        !evict(named))
+        !evict(named)) {
+        named->gaps = true;
         return;
+    }
     struct span key = key_put(&sent->key, named, tag);
     sent->tag = span_of(key.data + sizeof named->number, tag.size);
     sent->named = named;
@@ -485,10 +497,29 @@ static void remember(struct named *named, struct sent *sent, struct span tag)
     named->user->tags++;
 }
 
-bool amqp_attachment_sent(struct amqp_attachment *attachment, struct span tag, struct span payload)
+void amqp_attachment_recall(struct amqp_attachment *attachment, struct span tag, uint64_t payload)
+{
+    pthread_mutex_lock(&lock);
+    struct named *named = attachment->named;
+    struct sent *before = find(named, tag);
+    bool more = before != NULL && !before->recalled;
+    if (named->attachment == attachment && named->gaps && !more) {
+        if (before != NULL)
+            forget_sent(before);
+        struct sent *sent = heap_new(sizeof *sent);
+        sent->payload = payload;
+        sent->answered = sent->told = sent->recalled = true;
+        remember(named, sent, tag);
+        if (sent->named == NULL)
+            heap_free(sent);
+    }
+    pthread_mutex_unlock(&lock);
+}
+
+bool amqp_attachment_sent(struct amqp_attachment *attachment, struct span tag, uint64_t payload)
 {
     struct sent *sent = heap_new(sizeof *sent);
-    sent->payload = hash_bytes(payload);
+    sent->payload = payload;
     pthread_mutex_lock(&lock);
     struct named *named = attachment->named;
     bool ours = named->attachment == attachment;

@@ -10,11 +10,13 @@
  * delivery.
  *
  * Where there is no room a delivery is not remembered: that it was stored is never said of one
- * that was not. */
+ * that was not. What is kept beyond the process (keeper.h) is told to it again. */
 #ifndef ADAPTERS_AMQP_UNSETTLED_H
 #define ADAPTERS_AMQP_UNSETTLED_H
 
 #include "adapters/amqp/attach.h"
+
+enum { AMQP_TAG_MAX = 32 };
 
 /* A link under such a name, as long as answers to what came on it are owed. Its thread's. */
 struct amqp_attachment;
@@ -36,6 +38,9 @@ void amqp_attachment_free(struct amqp_attachment *attachment, uint64_t now_ms);
 /* The link goes; for good: what came on it is forgotten. Harmless twice. */
 void amqp_attachment_leave(struct amqp_attachment *attachment, bool for_good, uint64_t now_ms);
 
+/* A delivery of before, TOLD, with a hash of its bytes, was stored: unless more is known of the
+ * link than that. Before amqp_attachment_resume(), in the order in which they came. */
+void amqp_attachment_recall(struct amqp_attachment *attachment, struct span tag, uint64_t payload);
 /* What is not unsettled to the client either is forgotten, unless its map is incomplete; what is
  * may come again. */
 void amqp_attachment_resume(struct amqp_attachment *attachment,
@@ -60,9 +65,9 @@ enum amqp_again {
  * is one of its map, and may leave out what it need not repeat. */
 enum amqp_again amqp_attachment_came(struct amqp_attachment *attachment, struct span tag,
                                      struct span payload, bool resume, enum status *outcome);
-/* It is on its way: amqp_attachment_answered() comes for it, in the order of these. False: another
- * link has the name. */
-bool amqp_attachment_sent(struct amqp_attachment *attachment, struct span tag, struct span payload);
+/* It is on its way, with hash_stable() of its bytes: amqp_attachment_answered() comes for it, in
+ * the order of these. False: another link has the name. */
+bool amqp_attachment_sent(struct amqp_attachment *attachment, struct span tag, uint64_t payload);
 /* The oldest. Unless the link has left, its client hears of it. settled: it has settled it before,
  * so that the tag may be another delivery's. */
 void amqp_attachment_answered(struct amqp_attachment *attachment, enum status status, bool settled);

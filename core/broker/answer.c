@@ -112,9 +112,11 @@ static void ring_settle(struct answer_ring *ring, uint32_t number, enum status s
 }
 
 void answers_add(struct answers *answers, struct client *client, uint64_t token, size_t bytes,
-                 uint32_t record)
+                 uint32_t record, struct session *noting)
 {
     uint32_t number = ring_push(client, token);
+    if (noting != NULL)
+        noting->publishing++;
     client->ring->in_flight++;
     client->ring->bytes += bytes;
     if (answers->count == answers->capacity) {
@@ -126,6 +128,7 @@ void answers_add(struct answers *answers, struct client *client, uint64_t token,
         .number = number,
         .bytes = (uint32_t)bytes,
         .record = record,
+        .noting = noting,
     };
 }
 
@@ -152,6 +155,8 @@ void answers_return(const struct answer *answers, uint32_t count)
     for (uint32_t i = 0; i < count; i++) {
         struct answer_ring *ring = answers[i].ring;
         ring->in_flight--;
+        if (answers[i].noting != NULL)
+            session_published(answers[i].noting);
         if (ring->in_flight == 0 && ring->session != NULL) {
             struct session *session = ring->session;
             ring->session = NULL;

@@ -14,7 +14,8 @@ struct answer {
     struct answer_ring *ring;
     uint32_t number;
     uint32_t bytes;
-    uint32_t record; /* which of those that went together */
+    uint32_t record;        /* which of those that went together */
+    struct session *noting; /* it counts it as publishing; NULL: none */
 };
 
 /* What is known of a record that was taken in. */
@@ -28,9 +29,10 @@ struct answers {
     uint32_t count, capacity;
 };
 
-/* The client's next publish is owed an answer; bytes count against it until then. */
+/* The client's next publish is owed an answer; bytes count against it until then. noting: the
+ * session that something is stored of with the record, which ends behind that; NULL: none. */
 void answers_add(struct answers *answers, struct client *client, uint64_t token, size_t bytes,
-                 uint32_t record);
+                 uint32_t record, struct session *noting);
 void answers_deinit(struct answers *answers);
 
 /* Two steps: what is settled goes out with answers_return(), which may call back clients. */

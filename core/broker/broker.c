@@ -24,10 +24,11 @@ static void derive(void *context, uint64_t partition, const struct batch *batch,
 {
     retained_derive(context, partition, batch, derived);
     filter_index_derive(context, partition, derived);
-    for (uint32_t at = 0; at < batch->notes_size; at += SESSION_STATE_KEY) {
-        struct storage_row *row = log_derived_add(derived, STORAGE_PUT, SESSION_STATE_KEY, 1);
-        memcpy(log_derived_key(row), batch->notes + at, SESSION_STATE_KEY);
-        *log_derived_value(row) = 1;
+    struct span notes = span_of(batch->notes, batch->notes_size), key, value;
+    while (session_note_row(&notes, &key, &value)) {
+        struct storage_row *row = log_derived_add(derived, STORAGE_PUT, key.size, value.size);
+        memcpy(log_derived_key(row), key.data, key.size);
+        memcpy(log_derived_value(row), value.data, value.size);
     }
 }
 

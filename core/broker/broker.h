@@ -318,6 +318,8 @@ void broker_flush(struct broker_flush *flush);
 
 /* ---------------------------------------------------------------- publishing */
 
+enum { PUBLISH_NOTE_BYTES = 64 }; /* key and value */
+
 /* One message. All spans borrowed for the call. Exactly one of topic and queue. */
 struct publish {
     struct span topic;
@@ -341,6 +343,11 @@ struct publish {
     struct span producer;
     int32_t producer_epoch, sequence; /* 0 to 32767; 0 to INT32_MAX, then 0 again */
     uint32_t number; /* not 0, of a kept session: stored with the record until broker_forget() */
+    /* Instead of a number, of one with an answer and no id: a note of that client's kept session,
+     * as broker_note() says, that is stored with the record. It is on the same worker; key and
+     * value have at most PUBLISH_NOTE_BYTES. NULL: none. */
+    const struct client *keeper;
+    struct span note_key, note_value;
     bool answer; /* answered() will come exactly once, in order; else refusals are only counted */
     uint64_t token; /* given back in answered() */
 };

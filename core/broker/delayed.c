@@ -381,22 +381,20 @@ static void job_done(struct request *request, enum status status)
     publish_wake(worker);
 }
 
-/* The keys of notes as rows. */
+/* Notes as rows: one of a record at most. */
 static void note_rows(struct delayed_job *job)
 {
-    static const uint8_t value[] = {1};
-    uint32_t count = (uint32_t)(job->notes.size / SESSION_STATE_KEY);
-    if (count > 0)
-        job->note_rows = heap_array(count, sizeof *job->note_rows);
-    for (uint32_t i = 0; i < count; i++)
-        job->note_rows[i] = (struct storage_row){
+    struct span notes = buf_span(&job->notes), key, value;
+    if (notes.size > 0)
+        job->note_rows = heap_array(job->append.count, sizeof *job->note_rows);
+    while (session_note_row(&notes, &key, &value))
+        job->note_rows[job->append.more_count++] = (struct storage_row){
             .change = STORAGE_PUT,
-            .key = span_of(job->notes.data + i * SESSION_STATE_KEY, SESSION_STATE_KEY),
-            .value = span_of(value, sizeof value),
+            .key = key,
+            .value = value,
             .offset_at = -1,
         };
     job->append.more = job->note_rows;
-    job->append.more_count = count;
 }
 
 static struct delayed_job *job_of(struct broker_worker *worker, uint64_t partition)
@@ -427,12 +425,13 @@ enum status delayed_publish(struct client *client, const struct publish *publish
         return status;
     struct delayed_job *job = job_of(worker, partition);
     delayed_append_add(&job->append, client, publish, &record);
-    if (!publish_is_deduped(publish)) /* as publish.c says */
-        session_note_received(client, publish, &job->notes);
+    struct session *noting = publish_is_deduped(publish) /* as publish.c says */
+                                 ? NULL
+                                 : session_note_publish(client, publish, &job->notes);
     job->bytes += size;
     worker->in_bytes += size;
     if (publish->answer)
-        answers_add(&job->answers, client, publish->token, size, job->append.count - 1);
+        answers_add(&job->answers, client, publish->token, size, job->append.count - 1, noting);
     return STATUS_OK;
 }
 

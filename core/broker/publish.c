@@ -8,7 +8,7 @@
 #include "core/base/hash.h"
 #include "core/base/heap.h"
 
-enum { ADDRESSES = 16, WAKE_MS = 2, NOTES_BYTES = LIMIT_BATCH_RECORDS * SESSION_STATE_KEY };
+enum { ADDRESSES = 16, WAKE_MS = 2, NOTES_BYTES = LIMIT_BATCH_RECORDS * SESSION_NOTE_ROW };
 
 /* ------------------------------------------------ addresses */
 
@@ -502,19 +502,20 @@ static enum status publish_stored(struct client *client, const struct publish *p
                                   const struct record_input *record, size_t size)
 {
     struct broker_worker *worker = client->worker;
+    struct session *noting = NULL;
     enum status status = outbox_add(outbox, queue, record, size);
     if (status != STATUS_OK)
         return status;
     if (publish_is_deduped(publish))
         deduped_items_add(&outbox->items, client, publish, outbox->builder.record_count);
     else /* one with an id may be refused by itself, and is known again by that id */
-        session_note_received(client, publish, &outbox->notes);
+        noting = session_note_publish(client, publish, &outbox->notes);
     outbox->bytes += size;
     worker->in_bytes += size;
     worker->stored_now++;
     if (publish->answer)
         answers_add(&outbox->answers, client, publish->token, size,
-                    outbox->builder.record_count - 1);
+                    outbox->builder.record_count - 1, noting);
     if (!link_is_linked(&outbox->dirty))
         list_push(&worker->dirty, &outbox->dirty);
     return STATUS_OK;

@@ -94,7 +94,7 @@ struct session {
     bool yields;         /* as attached: its name is not in use by it */
     bool ended;          /* its last rows are written, or being written */
     uint32_t calls;      /* under way, and pointing here */
-    uint32_t publishing; /* records with a number, under way */
+    uint32_t publishing; /* records with a note, and all of a client that has gone, under way */
     struct broker_attach *attach;
     struct broker_give_up *give_up; /* who waits for its end */
 
@@ -181,7 +181,7 @@ struct session {
 /* session_end.c */
 void session_detach(struct client *client); /* harmless without a session */
 void session_end_go_on(struct session *session);
-/* A record with a number is stored, or refused. */
+/* One of those that it counts as publishing is over. */
 void session_published(struct session *session);
 /* The row of the name, and those of when the session ends and its will is due, which drop_due()
  * deletes. */
@@ -230,9 +230,13 @@ void session_unsubscribed(struct subscription *subscription);
 
 /* session_note.c */
 enum status session_note_load(struct span row, struct buf *notes);
-/* Where publish has a number that is to be kept: the key of its row goes behind keys. */
-void session_note_received(const struct client *client, const struct publish *publish,
-                           struct buf *keys);
+/* Where publish has a number or a note that is to be kept: its row goes behind notes. Whose session
+ * has to wait for the answer; NULL: none. */
+enum { SESSION_NOTE_ROW = 1 + SESSION_STATE_KEY + 5 + PUBLISH_NOTE_BYTES }; /* the largest */
+struct session *session_note_publish(const struct client *client, const struct publish *publish,
+                                     struct buf *notes);
+/* Takes the next row off them; false at the end. */
+bool session_note_row(struct span *notes, struct span *key, struct span *value);
 
 /* session_will.c */
 void session_will_take(struct session *session, const struct broker_will *will); /* or NULL */

@@ -171,7 +171,7 @@ void session_end_go_on(struct session *session)
 
 void session_published(struct session *session)
 {
-    session->publishing = 0;
+    session->publishing--;
     session_end_go_on(session);
 }
 
@@ -209,7 +209,7 @@ void session_detach(struct client *client)
         session->phase = SESSION_ENDING;
     }
     /* Whoever has the name next publishes behind it. */
-    if (was_attached)
-        session->publishing = answers_watch(client, session) ? 1 : 0;
+    if (was_attached && answers_watch(client, session))
+        session->publishing++;
     session_end_go_on(session);
 }

@@ -5,14 +5,42 @@
 #include "core/base/reader.h"
 #include "core/broker/session.h"
 
-void session_note_received(const struct client *client, const struct publish *publish,
-                           struct buf *keys)
+/* {u8 size of value, key, value} */
+static void row_add(struct session *session, enum session_kind kind, uint64_t number,
+                    struct span value, struct buf *notes)
 {
-    uint8_t key[SESSION_STATE_KEY];
-    if (publish->number == 0 || !session_is_kept(client))
-        return;
-    session_kind_key(client->session->id, SESSION_KIND_RECEIVED, publish->number, key);
-    CHECK(buf_append(keys, key, sizeof key) == STATUS_OK);
+    uint8_t head[1 + SESSION_STATE_KEY] = {(uint8_t)value.size};
+    session_kind_key(session->id, kind, number, head + 1);
+    CHECK(buf_append(notes, head, sizeof head) == STATUS_OK &&
+          buf_append(notes, value.data, value.size) == STATUS_OK);
+}
+
+struct session *session_note_publish(const struct client *client, const struct publish *publish,
+                                     struct buf *notes)
+{
+    const struct client *keeper = publish->keeper;
+    if (keeper == NULL && publish->number != 0 && session_is_kept(client))
+        row_add(client->session, SESSION_KIND_RECEIVED, publish->number, span_of("\1", 1), notes);
+    if (keeper == NULL || !publish->answer || !session_is_kept(keeper))
+        return NULL;
+    CHECK(publish->note_key.size + publish->note_value.size <= PUBLISH_NOTE_BYTES);
+    struct session *session = keeper->session;
+    struct buf row;
+    buf_init(&row, SESSION_NOTE_ROW);
+    CHECK(session_note_encode(publish->note_key, publish->note_value, &row) == STATUS_OK);
+    row_add(session, SESSION_KIND_NOTE, hash_stable(publish->note_key), buf_span(&row), notes);
+    buf_deinit(&row);
+    return session;
+}
+
+bool session_note_row(struct span *notes, struct span *key, struct span *value)
+{
+    struct reader reader = reader_of(*notes);
+    size_t size = reader_u8(&reader);
+    *key = reader_bytes(&reader, SESSION_STATE_KEY);
+    *value = reader_bytes(&reader, size);
+    *notes = reader_bytes(&reader, reader_left(&reader));
+    return !reader.failed;
 }
 
 static void stored(void *context, enum status status, uint64_t commit)

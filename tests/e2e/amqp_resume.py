@@ -365,9 +365,9 @@ def a_map_that_does_not_fit_is_incomplete(running):
 
 
 def what_is_held_is_what_is_said(running):
-    """Nothing outlives the process: so no state is durable, and the time is ours. After kill -9 nothing is known."""
+    """What is not asked to be durable does not outlive the process: the time is ours, and after kill -9 nothing is known."""
     queue(running)
-    one = Sender(running, expiry=NEVER, durable=2)
+    one = Sender(running, expiry=NEVER, durable=1)
     target = one.said[6].value
     assert target[1] in (None, 0) and target[2] == "connection-close" and target[3] == 600, target
     one.send(b"0", b"0")
@@ -383,6 +383,81 @@ def what_is_held_is_what_is_said(running):
     plain = Sender(running, container="plain")
     assert plain.unsettled is None and plain.said[6].value[1:4] in ([0, None, 0], [0, "session-end", 0]), plain.said[6].value
     plain.cut()
+    kept = Sender(running, name="kept", durable=2)
+    assert kept.said[6].value[1:4] in ([2, None, 600], [2, "session-end", 600]), kept.said[6].value
+    kept.cut()
+
+
+def what_is_durable_survives_kill_9(running):
+    """The gateway dies somewhere between the first that is stored and the last answer: all is stored once, whatever was; to a queue of
+    several partitions, to a topic, and by the relay."""
+    queue(running, partitions=3)
+    queue(running, "t")
+    status, answer = running.call("PUT", "/v1/default/routes/t", {"queue": "t"})
+    assert status in (200, 201, 204), answer
+    delays = itertools.cycle((0, 0.002, 0.005, 0.01, 0.02, 0.05))
+    seen = set()
+    for round_ in range(9):
+        address, name = (("q", "q"), ("/topics/t", "t"))[round_ % 2]
+        one = Sender(running, {}, expiry=NEVER, durable=2, name="kept" + name, address=address)
+        assert one.said[6].value[1:3] == [2, "never"], one.said[6].value
+        texts = [b"%d-%d" % (round_, i) for i in range(500)]
+        for i, text in enumerate(texts):
+            one.send(struct.pack(">I", i), text)  # tags of the rounds before
+        time.sleep(next(delays))
+        running.kill9()
+        running.restart()
+        one.cut()
+        tags = {struct.pack(">I", i): None for i in range(500)}
+        two = Sender(running, tags, expiry=NEVER, durable=2, name="kept" + name, address=address)
+        known = two.unsettled
+        assert all(state.code == RECEIVED for state in known.values())
+        for tag, text in zip(tags, texts, strict=True):
+            two.send(tag, text, resume=True if tag in known else None)
+        assert two.outcomes(500) == [(ACCEPTED, True)] * 500
+        two.cut()
+        found = [text for text in stored(running, name) if text.startswith(b"%d-" % round_)]
+        assert sorted(found) == sorted(texts), (round_, len(found))
+        seen.add(len(known) > 0)
+    assert True in seen, "the gateway has never died behind the first that was stored"
+
+
+def what_is_durable_ends_as_it_was_asked_to(running):
+    """Without a map tags begin anew, and so they do when the link was closed; on a link that lives they may come again at any time."""
+    queue(running)
+    one = Sender(running, {}, durable=2)
+    for i in range(2500):  # more than is kept
+        one.send(b"%d" % (i % 2), b"%d" % (i % 4 // 2))
+        if i % 500 == 499:
+            one.outcomes(500)
+    running.kill9()
+    running.restart()
+    assert len(stored(running)) == 2500
+    two = Sender(running, {b"0": None, b"1": None}, durable=2)
+    assert sorted(two.unsettled) == [b"0", b"1"]
+    two.send(b"0", b"other", resume=True)
+    two.send(b"1", b"1", resume=True)
+    two.send(b"1", b"1")
+    assert two.outcomes(3) == [(ACCEPTED, True)] * 3
+    assert len(stored(running)) == 2502
+    for anew in ("null", "closed"):
+        two.wire.send(frame(DETACH, [0, anew == "closed"]))
+        two.wire.expect(DETACH)
+        if anew == "null":
+            Sender(running, durable=2, wire=two.wire, handle=3)
+        else:
+            two.cut()
+        running.kill9()
+        running.restart()
+        two = Sender(running, {b"1": None}, durable=2)
+        assert two.unsettled == {}, (anew, two.unsettled)
+        two.send(b"1", b"1")
+        two.outcomes(1)
+    assert len(stored(running)) == 2504
+    # a name that is too long is not kept, and that is said
+    three = Sender(running, {}, durable=2, expiry=NEVER, name="n" * 1100)
+    assert three.said[6].value[1:3] in ([0, "connection-close"], [None, "connection-close"]), three.said[6].value
+    three.cut()
 
 
 def answers_that_nobody_reads_do_not_pile_up(running):
@@ -424,4 +499,4 @@ run(a_tag_of_the_map_is_not_stored_again, a_tag_that_began_anew_is_another_deliv
     what_is_settled_before_its_outcome_is_over, credit_comes_back_when_the_sender_settles,
     a_sender_that_never_settles_has_its_credit_and_no_more, what_is_said_to_come_again_and_never_came_is_left_alone, null_begins_anew,
     detached_and_attached_again, who_comes_later_has_the_name, a_transfer_before_our_attach_ends_its_link, what_was_rejected_is_told_again, a_map_that_does_not_fit_is_incomplete,
-    what_is_held_is_what_is_said, answers_that_nobody_reads_do_not_pile_up, an_answer_repeats_the_default_outcome)
+    what_is_held_is_what_is_said, what_is_durable_survives_kill_9, what_is_durable_ends_as_it_was_asked_to, answers_that_nobody_reads_do_not_pile_up, an_answer_repeats_the_default_outcome)

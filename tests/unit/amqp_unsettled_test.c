@@ -7,6 +7,7 @@
 #include <cmocka.h>
 
 #include "adapters/amqp/unsettled.h"
+#include "core/base/hash.h"
 #include "core/base/heap.h"
 #include "core/base/limits.h"
 
@@ -48,7 +49,7 @@ static void leave(struct amqp_attachment *attachment)
 
 static void sent(struct amqp_attachment *attachment, const char *tag, enum status status)
 {
-    assert_true(amqp_attachment_sent(attachment, text(tag), text(tag)));
+    assert_true(amqp_attachment_sent(attachment, text(tag), hash_stable(text(tag))));
     amqp_attachment_answered(attachment, status, false);
 }
 
@@ -143,12 +144,71 @@ static void test_told_once_the_same_bytes_are_the_same_delivery(void **state)
     leave(one);
 }
 
+static void recall(struct amqp_attachment *attachment, const char *tag, const char *payload)
+{
+    amqp_attachment_recall(attachment, text(tag), hash_stable(text(payload)));
+}
+
+/* What was kept fills in for what this process does not know, and for nothing else. */
+static void test_what_was_kept_is_told_once_and_before_the_map(void **state)
+{
+    (void)state;
+    enum status status;
+    struct amqp_attachment *one = attach("a", false);
+    recall(one, "0", "older");
+    recall(one, "0", "0"); /* the tag has come again */
+    recall(one, "1", "1");
+    recall(one, "2", "2"); /* not in the map */
+    recall(one, "123456789012345678901234567890123", "too long");
+    resume(one, "01", false);
+    recall(one, "3", "3"); /* too late */
+    map_is(one, BYTES(0xc1, 23, 4, 0xa0, 1, '0', STATE_RECEIVED, 0xa0, 1, '1', STATE_RECEIVED));
+    is_known(one, "0", STATUS_OK);
+    assert_int_equal(came(one, "1", "other", &status), AMQP_AGAIN_NEVER);
+    sent(one, "5", STATUS_OVER_QUOTA);
+    leave(one);
+    one = attach("a", false); /* more is known of it */
+    recall(one, "5", "5");
+    recall(one, "6", "6");
+    resume(one, "56", false);
+    is_new(one, "5");
+    is_new(one, "6");
+    leave(one);
+    /* It is not, of one that had no room. */
+    struct amqp_attachment *full[LIMIT_RESUME_TAGS / 2 / LIMIT_RESUME_LINK_TAGS];
+    for (uint32_t i = 0; i < sizeof full / sizeof *full; i++) {
+        char name[16], tag[16];
+        snprintf(name, sizeof name, "full%u", i);
+        full[i] = attach(name, false);
+        for (uint32_t k = 0; k < LIMIT_RESUME_LINK_TAGS; k++) {
+            snprintf(tag, sizeof tag, "%u", k);
+            sent(full[i], tag, STATUS_OK);
+        }
+    }
+    one = attach("b", false);
+    resume(one, "", false);
+    sent(one, "0", STATUS_OK);
+    amqp_attachment_leave(full[0], true, now_ms);
+    sent(one, "1", STATUS_OVER_QUOTA);
+    sent(one, "2", STATUS_OK);
+    leave(one);
+    one = attach("b", false);
+    recall(one, "0", "0");
+    recall(one, "2", "else");
+    resume(one, "02", false);
+    is_known(one, "0", STATUS_OK);
+    is_known(one, "2", STATUS_OK);
+    leave(one);
+    for (uint32_t i = 0; i < sizeof full / sizeof *full; i++)
+        leave(full[i]);
+}
+
 static void test_answered_when_the_link_has_gone(void **state)
 {
     (void)state;
     struct amqp_attachment *one = attach("a", false);
     for (const char *const *tag = (const char *const[]){"0", "1", "2", "3", NULL}; *tag; tag++)
-        assert_true(amqp_attachment_sent(one, text(*tag), text(*tag)));
+        assert_true(amqp_attachment_sent(one, text(*tag), hash_stable(text(*tag))));
     amqp_attachment_leave(one, false, now_ms);
     amqp_attachment_answered(one, STATUS_OK, false);
     struct amqp_attachment *two = attach("a", false);
@@ -174,8 +234,8 @@ static void test_answered_when_the_link_has_gone(void **state)
     leave(two);
     /* So is what was in our map, and never came: the tag may be another delivery's. */
     one = attach("b", false);
-    assert_true(amqp_attachment_sent(one, text("0"), text("0")));
-    assert_true(amqp_attachment_sent(one, text("1"), text("1")));
+    assert_true(amqp_attachment_sent(one, text("0"), hash_stable(text("0"))));
+    assert_true(amqp_attachment_sent(one, text("1"), hash_stable(text("1"))));
     amqp_attachment_leave(one, false, now_ms);
     amqp_attachment_answered(one, STATUS_OK, false);
     amqp_attachment_answered(one, STATUS_OVER_QUOTA, false);
@@ -226,8 +286,8 @@ static void test_a_tag_that_its_sender_has_settled(void **state)
         one = attach("a", second == 1);
         sent(one, "0", STATUS_OK);
         sent(one, "1", STATUS_OK);
-        assert_true(amqp_attachment_sent(one, text("2"), text("2")));
-        assert_true(amqp_attachment_sent(one, text("3"), text("3")));
+        assert_true(amqp_attachment_sent(one, text("2"), hash_stable(text("2"))));
+        assert_true(amqp_attachment_sent(one, text("3"), hash_stable(text("3"))));
         amqp_attachment_leave(one, false, now_ms);
         amqp_attachment_answered(one, STATUS_OK, false);
         amqp_attachment_answered(one, STATUS_OK, false);
@@ -254,8 +314,8 @@ static void test_settled_before_it_is_answered(void **state)
     (void)state;
     struct amqp_attachment *one = attach("a", false);
     for (const char *const *tag = (const char *const[]){"0", "0", NULL}; *tag; tag++)
-        assert_true(amqp_attachment_sent(one, text(*tag), text("same")));
-    assert_true(amqp_attachment_sent(one, text("1"), text("1")));
+        assert_true(amqp_attachment_sent(one, text(*tag), hash_stable(text("same"))));
+    assert_true(amqp_attachment_sent(one, text("1"), hash_stable(text("1"))));
     amqp_attachment_answered(one, STATUS_OK, true); /* the first with the tag */
     amqp_attachment_answered(one, STATUS_OK, false);
     amqp_attachment_answered(one, STATUS_OK, true);
@@ -306,10 +366,10 @@ static void test_the_last_one_has_the_name(void **state)
     enum status status;
     struct amqp_attachment *one = attach("a", false), *other = attach("b", false);
     sent(one, "0", STATUS_OK);
-    assert_true(amqp_attachment_sent(one, text("1"), text("1")));
+    assert_true(amqp_attachment_sent(one, text("1"), hash_stable(text("1"))));
     struct amqp_attachment *two = attach("a", false);
     assert_int_equal(came(one, "2", "2", &status), AMQP_AGAIN_STOLEN);
-    assert_false(amqp_attachment_sent(one, text("2"), text("2")));
+    assert_false(amqp_attachment_sent(one, text("2"), hash_stable(text("2"))));
     amqp_attachment_settled(one, text("0"));
     resume(two, "01", false);
     owes(two, 1);
@@ -352,7 +412,7 @@ static void test_a_tag_is_its_last_delivery(void **state)
     (void)state;
     struct amqp_attachment *one = attach("a", true);
     sent(one, "0", STATUS_OK);
-    assert_true(amqp_attachment_sent(one, text("0"), text("anew")));
+    assert_true(amqp_attachment_sent(one, text("0"), hash_stable(text("anew"))));
     amqp_attachment_leave(one, false, now_ms);
     amqp_attachment_free(one, now_ms); /* nobody will answer */
     one = attach("a", true);
@@ -383,7 +443,7 @@ static void test_time(void **state)
 static void put(struct amqp_attachment *attachment, uint32_t number)
 {
     struct span tag = span_of(&number, sizeof number);
-    assert_true(amqp_attachment_sent(attachment, tag, tag));
+    assert_true(amqp_attachment_sent(attachment, tag, hash_stable(tag)));
     amqp_attachment_answered(attachment, STATUS_OK, false);
 }
 
@@ -481,7 +541,7 @@ static void test_the_map_is_of_who_has_the_name(void **state)
     enum status status;
     uint32_t count;
     struct amqp_attachment *one = attach("a", false);
-    assert_true(amqp_attachment_sent(one, text("0"), text("0")));
+    assert_true(amqp_attachment_sent(one, text("0"), hash_stable(text("0"))));
     struct amqp_attachment *two = attach("a", false);
     resume(two, "00", false);
     owes(two, 1);
@@ -561,7 +621,7 @@ static void test_a_long_tag_is_not_remembered(void **state)
     uint8_t tag[33] = {0};
     enum status status;
     struct amqp_attachment *one = attach("a", true);
-    assert_true(amqp_attachment_sent(one, span_of(tag, 33), text("")));
+    assert_true(amqp_attachment_sent(one, span_of(tag, 33), hash_stable(text(""))));
     amqp_attachment_answered(one, STATUS_OK, false);
     assert_int_equal(amqp_attachment_came(one, span_of(tag, 33), text(""), false, &status),
                      AMQP_AGAIN_NEVER);
@@ -573,6 +633,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup(test_told_once_the_same_bytes_are_the_same_delivery, begin),
+        cmocka_unit_test_setup(test_what_was_kept_is_told_once_and_before_the_map, begin),
         cmocka_unit_test_setup(test_answered_when_the_link_has_gone, begin),
         cmocka_unit_test_setup(test_what_was_rejected_is_told_until_who_settles_second_has, begin),
         cmocka_unit_test_setup(test_a_tag_that_its_sender_has_settled, begin),

@@ -497,9 +497,64 @@ static void a_name_changes_hands_when_what_was_published_is_stored(void **state)
     late_rig_close();
 }
 
+static void publish_noted(struct peer *writer, const struct peer *keeper, const char *note,
+                          struct publish publish)
+{
+    publish.guarantee = GUARANTEE_AT_LEAST_ONCE;
+    publish.answer = true;
+    publish.keeper = &keeper->client;
+    publish.note_key = publish.note_value = span_from_text(note);
+    struct publish_call call = {.peer = writer, .publish = publish, .count = 1};
+    on(writer->worker, publish_call_run, &call);
+}
+
+/* Whoever has the keeper's name next finds all of them. */
+static void a_note_is_stored_with_its_record_or_not_at_all(void **state)
+{
+    (void)state;
+    late_rig_open(2);
+    restart(NO_SWEEP_MS);
+    bool present;
+    const struct span topic = span_from_text("t");
+    struct peer *older = peer_attach(0, "keeper", UINT32_MAX, NULL, &present);
+    struct peer *writer = peer_new(0, "writer"), *newer = peer_new(1, "keeper");
+    publish_noted(writer, older, "a", (struct publish){.topic = topic});
+    publish_noted(writer, older, "b", (struct publish){.topic = span_from_text("#")});
+    publish_noted(writer, older, "c",
+                  (struct publish){.topic = topic, .dedup_id = span_from_text("id")});
+    publish_noted(writer, older, "d", (struct publish){.topic = topic, .delay_ms = 60000});
+    await_answers(writer, 4);
+    let_appends_wait();
+    publish_noted(writer, older, "e", (struct publish){.topic = topic});
+    await(waiting(&late.append_count) == 1);
+    struct attach_call call = {.attach = {.client = &newer->client, .expiry_s = UINT32_MAX}};
+    request_init(&call.attach.request, rig.loops[1], attach_call_done);
+    on(1, attach_call_run, &call);
+    usleep(20000);
+    assert_false(atomic_load(&call.done));
+    appends_go_on();
+    rig_await(&call.done);
+    assert_int_equal(call.status, STATUS_OK);
+    assert_true(call.attach.present);
+    struct span notes = buf_span(&call.attach.notes), key, value;
+    unsigned found = 0;
+    while (broker_note_next(&notes, &key, &value)) {
+        assert_true(span_equal(key, value));
+        found |= 1u << (key.data[0] - 'a');
+    }
+    assert_int_equal(found, 1 | 8 | 16);
+    heap_free(call.attach.received);
+    buf_deinit(&call.attach.notes);
+    peer_free(older);
+    peer_close(writer);
+    peer_close(newer);
+    late_rig_close();
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_note_is_stored_with_its_record_or_not_at_all),
         cmocka_unit_test(recalls_try_again),
         cmocka_unit_test(a_number_is_forgotten_when_there_is_room),
         cmocka_unit_test(a_name_changes_hands_when_what_was_published_is_stored),

@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What has come on a link to a target and was stored, beyond the process: the link's sender has
+ * asked for a target whose unsettled state is durable (part 3, 3.5.3). It is a session of the
+ * broker, named by user, container and link, with a note for each of the last
+ * LIMIT_RESUME_LINK_TAGS deliveries, which is written with its record or not at all. */
+#ifndef ADAPTERS_AMQP_KEEPER_H
+#define ADAPTERS_AMQP_KEEPER_H
+
+#include "adapters/amqp/connection.h"
+#include "adapters/amqp/unsettled.h"
+
+struct amqp_keeper;
+
+/* ready() comes when it is there, or with why it cannot be, unless the link has gone; a link that
+ * goes later is there until it has come back. anew: nothing of what was kept under the name.
+ * expiry_s: after the end. NULL: the name is too long. */
+struct amqp_keeper *amqp_keeper_new(struct amqp_link *link, bool anew, uint32_t expiry_s,
+                                    void (*ready)(struct amqp_link *link, enum status status));
+/* The link is being closed: nothing is kept, and the close is answered when that is durable. */
+void amqp_keeper_give_up(struct amqp_keeper *keeper);
+void amqp_keeper_free(struct amqp_keeper *keeper); /* NULL is fine */
+/* Another link has the name: nothing is kept of what comes. */
+bool amqp_keeper_is_lost(const struct amqp_keeper *keeper);
+/* From ready(), once. */
+void amqp_keeper_recall(struct amqp_keeper *keeper, struct amqp_attachment *attachment);
+/* What is published is that delivery; payload: hash_stable() of its bytes. What publish has then is
+ * borrowed until the next call. */
+void amqp_keeper_note(struct amqp_keeper *keeper, struct span tag, uint64_t payload,
+                      struct publish *publish);
+
+#endif

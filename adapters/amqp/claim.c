@@ -132,8 +132,7 @@ static void go_on(struct amqp_claim *claim)
 {
     struct amqp_subscriber *subscriber = claim->subscriber;
     bool alone = claim->item.members <= 1;
-    if (broker_session_is_kept(&claim->client)) /* else it was just taken from us */
-        broker_session_begin(&claim->client);
+    broker_session_begin(&claim->client);
     if (subscriber->looks && !alone) {
         refuse(claim, STATUS_EXISTS, "the subscription has receivers");
     } else if (subscriber->looks) {

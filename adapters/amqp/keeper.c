@@ -47,7 +47,7 @@ static void attached(struct request *request, enum status status)
 {
     struct amqp_keeper *keeper = container_of(request, struct amqp_keeper, attach.request);
     struct amqp_link *link = keeper->link;
-    keeper->is_there = status == STATUS_OK;
+    keeper->is_there = status == STATUS_OK && !keeper->lost;
     if (keeper->is_there)
         broker_session_begin(&keeper->client);
     if (link->pn != NULL)

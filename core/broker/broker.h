@@ -271,7 +271,7 @@ struct broker_attach {
 };
 void broker_attach(struct broker_attach *attach);
 /* After it is done and the client knows: what waits for the client comes now. Shares in which it
- * does not take part again by now are left. */
+ * does not take part again by now are left. Nothing happens where the name was lost meanwhile. */
 void broker_session_begin(struct client *client);
 bool broker_session_is_kept(const struct client *client);             /* it outlives the client */
 void broker_session_expiry(struct client *client, uint32_t expiry_s); /* another one; if kept */

@@ -616,7 +616,9 @@ void session_keep(struct session *session,
 void broker_session_begin(struct client *client)
 {
     struct session *session = client->session;
-    CHECK(session != NULL && session->phase == SESSION_ATTACHED);
+    if (session == NULL)
+        return;
+    CHECK(session->phase == SESSION_ATTACHED);
     session_shares_sort_out(session);
     if (!session->yields)
         name_use(session->claim, true);

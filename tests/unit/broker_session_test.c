@@ -551,9 +551,49 @@ static void a_note_is_stored_with_its_record_or_not_at_all(void **state)
     late_rig_close();
 }
 
+static void begin_at_once(struct request *request, enum status status)
+{
+    struct attach_call *call = container_of(request, struct attach_call, attach.request);
+    if (status == STATUS_OK)
+        broker_session_begin(call->attach.client);
+    attach_call_done(request, status);
+}
+
+static void attach_two_run(void *context)
+{
+    struct attach_call *calls = context;
+    broker_attach(&calls[0].attach);
+    broker_attach(&calls[1].attach);
+}
+
+/* The second one comes when the first has been answered, and has not heard that. */
+static void a_name_is_lost_before_the_session_begins(void **state)
+{
+    (void)state;
+    late_rig_open(1);
+    struct peer *peers[2];
+    struct attach_call calls[2] = {0};
+    for (unsigned i = 0; i < 2; i++) {
+        peers[i] = peer_new(0, "one");
+        calls[i].attach.client = &peers[i]->client;
+        request_init(&calls[i].attach.request, rig.loops[0], begin_at_once);
+    }
+    on(0, attach_two_run, calls);
+    rig_await(&calls[1].done);
+    assert_true(atomic_load(&calls[0].done));
+    assert_int_equal(calls[0].status, STATUS_OK);
+    assert_int_equal(calls[1].status, STATUS_OK);
+    for (unsigned i = 0; i < 2; i++)
+        buf_deinit(&calls[i].attach.notes);
+    peer_free(peers[0]);
+    peer_close(peers[1]);
+    late_rig_close();
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_name_is_lost_before_the_session_begins),
         cmocka_unit_test(a_note_is_stored_with_its_record_or_not_at_all),
         cmocka_unit_test(recalls_try_again),
         cmocka_unit_test(a_number_is_forgotten_when_there_is_room),

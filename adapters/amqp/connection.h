@@ -263,6 +263,8 @@ enum status amqp_lease_read(pn_data_t *properties, uint32_t *lease_ms);
 void amqp_target_open(struct amqp_link *link, const struct amqp_address *address);
 void amqp_target_readable(struct amqp_link *link);
 void amqp_target_close(struct amqp_link *link);
+/* A delivery from a sender is over: settled, and its credit comes back, once. */
+void amqp_let_go(struct amqp_link *link, pn_delivery_t *delivery);
 /* Makes a standard queue, then goes on with the attach. */
 void amqp_queue_make(struct amqp_link *link, struct span name);
 void amqp_answered(struct client *client, uint64_t token, enum status status, uint64_t partition,

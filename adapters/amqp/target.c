@@ -60,7 +60,7 @@ static void give_back(struct amqp_link *link)
 }
 
 /* Until Proton has said so, the sender may settle it over and over: it is marked. */
-static void let_go(struct amqp_link *link, pn_delivery_t *delivery)
+void amqp_let_go(struct amqp_link *link, pn_delivery_t *delivery)
 {
     if (pn_delivery_get_context(delivery) != NULL)
         return;
@@ -89,7 +89,7 @@ static void settle(struct amqp_link *link, pn_delivery_t *delivery, enum status 
             return;
         }
     }
-    let_go(link, delivery);
+    amqp_let_go(link, delivery);
 }
 
 void amqp_target_settled(struct amqp_link *link, pn_delivery_t *delivery)
@@ -97,7 +97,7 @@ void amqp_target_settled(struct amqp_link *link, pn_delivery_t *delivery)
     if (pn_delivery_local_state(delivery) == 0)
         return; /* it waits for its answer, or has not been looked at */
     amqp_resumption_settled(link, delivery);
-    let_go(link, delivery);
+    amqp_let_go(link, delivery);
 }
 
 void amqp_answered(struct client *client, uint64_t token, enum status status, uint64_t partition,
@@ -189,7 +189,7 @@ static void publish_within(struct amqp_link *link, pn_delivery_t *delivery, stru
     if (status != STATUS_OK)
         settle(link, delivery, status, err.text);
     else
-        let_go(link, delivery);
+        amqp_let_go(link, delivery);
 }
 
 static void publish_message(struct amqp_link *link, pn_delivery_t *delivery, struct span bytes)
@@ -250,7 +250,7 @@ static bool has_come(struct amqp_link *link, pn_delivery_t *delivery, struct spa
     case AMQP_COME_IGNORED: /* whoever waits for it sends it as a delivery of its own */
         if (!pn_delivery_settled(delivery))
             pn_delivery_update(delivery, PN_RELEASED);
-        let_go(link, delivery);
+        amqp_let_go(link, delivery);
         break;
     case AMQP_COME_REFUSED:
         break;

@@ -183,9 +183,7 @@ static void answer(struct amqp_link *link, pn_delivery_t *delivery, const char *
         pn_condition_set_description(error, text);
         pn_delivery_update(delivery, PN_REJECTED);
     }
-    pn_delivery_settle(delivery);
-    pn_link_flow(link->pn, 1);
-    amqp_wake(link->connection);
+    amqp_let_go(link, delivery);
 }
 
 /* The commit has ended, or there was none in time. A refusal says that nothing is there; after a
@@ -235,9 +233,7 @@ static void declare(struct amqp_link *link, pn_delivery_t *delivery)
     put_id(data, transaction->id);
     pn_data_exit(data);
     pn_delivery_update(delivery, DECLARED);
-    pn_delivery_settle(delivery);
-    pn_link_flow(link->pn, 1);
-    amqp_wake(connection);
+    amqp_let_go(link, delivery);
 }
 
 /* What sessions and shares have becomes part of the commit; what went with its link has gone to

@@ -9,7 +9,7 @@ from proton.reactor import Container
 from proton.utils import BlockingConnection
 
 from amqpwire import (ATTACH, DETACH, DISPOSITION, END, FLOW, TRANSFER, Described, Raw, Symbol, Wire,
-                      disposition, encode, frame)
+                      decode, disposition, encode, frame)
 from gateway import Gateway, run, until
 
 SECONDS = 20
@@ -722,6 +722,22 @@ def a_receiver_may_leave_before_its_transaction(running):
     assert bodies(running, "a") == ["a"] and bodies(running, "b") == ["b"]
 
 
+def a_coordinator_gives_credit_back_once(running):
+    """However often what it has answered is settled."""
+    with Wire(running.amqp_port) as wire:
+        wire.open()
+        coordinate(wire)
+        both = [discharge(b"\0" * 8, i, False) + 2 * frame(DISPOSITION, [False, i, i, True, Described(0x24, [])]) for i in range(600)]
+        wire.send(b"".join(both))  # what is settled comes before it is said that it is
+        most, body = 0, b"   "
+        wire.send(discharge(b"\0" * 8, 600, False))
+        while body[2] != DISPOSITION or decode(body)[0].value[1] != 600:
+            body = wire.next_frame()
+            if body[2] == FLOW:
+                most = max(most, sum(decode(body)[0].value[5:7]))
+        assert 1000 < most <= 1601, most
+
+
 def coordinate(wire):
     wire.send(frame(0x12, ["tx", 1, False, None, None, Described(0x28, [None]), Described(0x30, []), None, None, 0]))
     wire.expect(0x12)
@@ -742,4 +758,5 @@ if __name__ == "__main__":
         settlements_of_kept_subscriptions_are_stored_with_it, settlements_of_shared_subscriptions,
         settlements_of_kept_shares, settlements_of_kept_shares_with_one_worker,
         outcomes_keep_what_they_say, an_outcome_for_what_names_none, what_cannot_be_part_of_it_refuses_it,
-        a_lost_connection_rolls_back, a_commit_that_cannot_be_is_refused, a_receiver_may_leave_before_its_transaction, what_is_settled_in_two_steps_is_settled_once)
+        a_lost_connection_rolls_back, a_commit_that_cannot_be_is_refused, a_receiver_may_leave_before_its_transaction, what_is_settled_in_two_steps_is_settled_once,
+        a_coordinator_gives_credit_back_once)

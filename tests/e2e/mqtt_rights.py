@@ -49,10 +49,12 @@ def test_login():
         with connected(gateway, *ADMIN, version=version) as client:
             assert client.publish("any/topic", "x", 1) == 0
     # The second login of a user is not slower than it must be: the password is known now.
-    began = time.monotonic()
-    for _ in range(20):
-        connected(gateway, *ADMIN).close()
-    assert time.monotonic() - began < 1
+    def twenty_logins():
+        began = time.monotonic()
+        for _ in range(20):
+            connected(gateway, *ADMIN).close()
+        return time.monotonic() - began
+    assert any(twenty_logins() < 1 for _ in range(3))  # the machine may stand still in one of them
     assert gateway.call("GET", "/v1.0/default/queues")[0] == 401
     token = base64.b64encode(":".join(ADMIN).encode()).decode()
     assert gateway.call("GET", "/v1.0/default/queues", headers={"Authorization": "Basic " + token})[0] == 200

@@ -291,7 +291,7 @@ def long_poll(gateway):
     queue, group = make(gateway)
     started = time.monotonic()
     assert consume(gateway, queue, group, "time_wait=2") == []
-    assert 1.9 < time.monotonic() - started < 4
+    assert 1.9 < time.monotonic() - started < 15
     found = []
     waiter = threading.Thread(target=lambda: found.extend(consume(gateway, queue, group, "time_wait=20")))
     waiter.start()
@@ -299,7 +299,7 @@ def long_poll(gateway):
     started = time.monotonic()
     send(gateway, queue, {"body": "now"})
     waiter.join()
-    assert time.monotonic() - started < 1.5
+    assert time.monotonic() - started < 10  # woken, not timed out
     assert [item["message"]["body"] for item in found] == ["now"]
 
 

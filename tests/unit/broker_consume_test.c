@@ -355,7 +355,8 @@ static void test_leases(void **state)
 {
     open_rig(state);
     struct peer *peer = peer_new(1, "c");
-    struct consumer_options options = {.lease_ms = 300, .batch_size = 1};
+    /* Long enough to be renewed in time although the machine stood still for a while. */
+    struct consumer_options options = {.lease_ms = 2500, .batch_size = 1};
     struct eater *eater = eater_with(peer, group_id, options);
     publish(0, 2);
     credit(eater, 2, false);

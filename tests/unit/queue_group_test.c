@@ -116,9 +116,8 @@ static void test_group_expired_lease_comes_back(void **state)
     publish(0, 7, 1, NULL);
     take_some(&take, 1, 0, 100);
     uint64_t started = clock_monotonic_ms();
-    take_some(&again, 1, 5000, 100);
-    uint64_t took = clock_monotonic_ms() - started;
-    assert_in_range(took, 90, 2000);
+    take_some(&again, 1, 5000, 30000);
+    assert_true(clock_monotonic_ms() - started >= 90);
     assert_taken(&again, 7, 1);
     assert_int_equal(again.items[0].failures, 1);
     assert_int_equal(settle_one(&take.items[0].receipt, SETTLE_DONE), STATUS_STALE);
@@ -136,13 +135,13 @@ static void test_group_long_poll(void **state)
     open_group();
     uint64_t started = clock_monotonic_ms();
     assert_int_equal(take_some(&take, 1, 50, 30000), 0);
-    assert_in_range(clock_monotonic_ms() - started, 45, 2000);
-    take_start(&take, 1, 5000, 30000);
+    assert_true(clock_monotonic_ms() - started >= 45);
+    take_start(&take, 1, 30000, 30000);
     run_ms(5);
     started = clock_monotonic_ms();
     publish(0, 3, 1, NULL);
     take_wait(&take);
-    assert_true(clock_monotonic_ms() - started < 1000);
+    assert_true(clock_monotonic_ms() - started < 20000); /* woken, not timed out */
     assert_taken(&take, 3, 1);
     take_drop(&take);
 
@@ -331,7 +330,7 @@ static void test_group_waits_for_its_rows(void **state)
     door.hold = true;
     settle_start(&failed, &take.items[0].receipt, 1, SETTLE_FAILED, &results[0]);
     settle_start(&done, &take.items[1].receipt, 1, SETTLE_DONE, &results[1]);
-    take_start(&again, 3, 1000, 30000);
+    take_start(&again, 3, 30000, 30000);
     unsigned writes = door.row_writes;
     run_ms(20);
     assert_int_equal(door.row_writes, writes + 1); /* both in one write */

@@ -7,7 +7,7 @@
 #include "core/log/table.h"
 #include "core/base/pack.h"
 
-enum { COUNT = 6 };
+enum { COUNT = 6, SHORT_MS = 300 };
 
 struct unit {
     struct group_unit unit;
@@ -117,7 +117,7 @@ static void assert_in_effect(uint32_t from_others)
 {
     struct take take;
     run_ms(5);
-    assert_int_equal(take_some(&take, 100, 20, 30000), from_others + 2);
+    assert_int_equal(take_some(&take, 100, 5000, 30000), from_others + 2);
     for (uint32_t i = 0; i < 3; i++)
         assert_null(item_of(&take, i));
     assert_non_null(item_of(&take, 3));
@@ -125,7 +125,7 @@ static void assert_in_effect(uint32_t from_others)
     assert_non_null(item_of(&take, 4));
     assert_int_equal(item_of(&take, 4)->failures, 0);
     take_drop(&take);
-    assert_int_equal(take_dead(&take, 100, 200, 30000), 1);
+    assert_int_equal(take_dead(&take, 100, 5000, 30000), 1);
     assert_int_equal(number_of(&take.items[0]), 5);
     take_drop(&take);
 }
@@ -137,10 +137,10 @@ static void test_commit(void **state)
     struct take take, others;
     struct unit unit;
     struct other other;
-    assert_int_equal(take_some(&take, COUNT, 0, 20), COUNT);
+    assert_int_equal(take_some(&take, COUNT, 0, SHORT_MS), COUNT);
     unit_begin(&unit, &take, 7, 2);
     /* It waits for its other part: the leases do not run out, and are nobody else's. */
-    run_ms(60);
+    run_ms(SHORT_MS + 100);
     assert_false(unit.done);
     assert_int_equal(take_some(&others, 100, 0, 30000), 4);
     assert_int_equal(number_of(&others.items[0]), 6);
@@ -161,7 +161,7 @@ static void test_commit(void **state)
     take_drop(&take);
     close_group(false);
     open_group();
-    assert_int_equal(take_some(&take, 100, 20, 30000), 3);
+    assert_int_equal(take_some(&take, 100, 5000, 30000), 3);
     assert_int_equal(stat_of(&rig.spec->stat->acknowledged), 3 + 4);
     take_drop(&take);
     rig_close();
@@ -174,7 +174,7 @@ static void test_refusal(void **state)
     struct take take, others;
     struct unit unit, second;
     struct other other;
-    assert_int_equal(take_some(&take, COUNT, 0, 150), COUNT);
+    assert_int_equal(take_some(&take, COUNT, 0, LASTING_MS), COUNT);
     unit_begin(&unit, &take, 7, 2);
     assert_int_equal(settle_one(&take.items[5].receipt, SETTLE_RELEASED), STATUS_STALE);
     /* What is part of one unit cannot be part of another, which is refused as a whole. */
@@ -200,7 +200,7 @@ static void test_refusal(void **state)
     take_drop(&take);
     uint32_t count = 0;
     for (unsigned i = 0; i < 10 && count < 4 + 4; i++) {
-        count += take_some(&others, 100, 200, 30000);
+        count += take_some(&others, 100, 2 * LASTING_MS, 30000);
         take_drop(&others);
     }
     assert_int_equal(count, 4 + 4);
@@ -316,11 +316,11 @@ static void test_seek(void **state)
     assert_int_equal(unit.status, STATUS_OK);
     take_drop(&take);
     take_drop(&more);
-    assert_int_equal(take_some(&take, 100, 20, 30000), 11);
+    assert_int_equal(take_some(&take, 100, 5000, 30000), 11);
     take_drop(&take);
     crash_and_open();
     run_ms(5);
-    assert_int_equal(take_some(&take, 100, 20, 30000), 11);
+    assert_int_equal(take_some(&take, 100, 5000, 30000), 11);
     take_drop(&take);
     rig_close();
 }
@@ -402,7 +402,7 @@ static void test_old_row(void **state)
     static const char row[] = "\1\144\3\1\1\377\377\377\377\377\377\377\77";
     row_write(row, sizeof row - 1);
     open_group();
-    assert_int_equal(take_some(&take, 100, 20, 30000), 10);
+    assert_int_equal(take_some(&take, 100, 5000, 30000), 10);
     assert_non_null(item_of(&take, 3));
     assert_int_equal(item_of(&take, 3)->failures, 2);
     take_drop(&take);
@@ -426,7 +426,7 @@ static void test_decided_once(void **state)
     rig.queue->redrive = true;
     assert_int_equal(unit.status, STATUS_OK);
     take_drop(&take);
-    assert_int_equal(take_dead(&take, 100, 200, 30000), 1);
+    assert_int_equal(take_dead(&take, 100, 5000, 30000), 1);
     assert_int_equal(number_of(&take.items[0]), 5);
     take_drop(&take);
     rig_close();
@@ -461,7 +461,7 @@ static void test_bad_rows(void **state)
         row_write(rows[i].row, rows[i].size);
         open_group();
         struct take take;
-        take_start(&take, 100, 20, 30000);
+        take_start(&take, 100, 5000, 30000);
         take_wait(&take);
         assert_int_equal(take.status, rows[i].status);
         take_drop(&take);

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The node $management: queues and groups made, read, changed, listed and removed over AMQP."""
-from proton import Message
-from proton.reactor import LinkOption
-from proton.utils import BlockingConnection
+import base64
+
+from proton import Message, Terminus, Timeout
+from proton.reactor import Container, LinkOption
+from proton.utils import BlockingConnection, LinkDetached
 
 from gateway import run
 
@@ -18,8 +20,8 @@ class Target(LinkOption):
 
 
 class Manager:
-    def __init__(self, running, reply_to=None):
-        self.connection = BlockingConnection(f"amqp://127.0.0.1:{running.amqp_port}", timeout=SECONDS)
+    def __init__(self, running, reply_to=None, connection=None):
+        self.connection = connection or BlockingConnection(f"amqp://127.0.0.1:{running.amqp_port}", timeout=SECONDS)
         if reply_to is None:
             self.answers = self.connection.create_receiver("$management", credit=10, options=Target())
             self.reply_to = "answers-here"
@@ -100,5 +102,87 @@ def answers_come_to_a_node_of_ones_own(running):
     lives(Manager(running, "dynamic"))
 
 
+class Kept(LinkOption):
+    """Of either end: it outlives its link, and unsettled state does."""
+
+    def apply(self, link):
+        end = link.source if link.is_receiver else link.target
+        end.durability = Terminus.DELIVERIES
+        end.expiry_policy = Terminus.EXPIRE_NEVER
+
+
+def refused(call):
+    try:
+        call()
+    except LinkDetached as error:
+        assert "amqp:unauthorized-access" in str(error), error
+        return
+    raise AssertionError("was let in")
+
+
+def users_do_not_meet(running):
+    """Two that use the same container and link names, each with a queue and topics of its own."""
+    auth = {"Authorization": "Basic " + base64.b64encode(b"root:secret").decode()}
+    assert running.call("PUT", "/v1/default/users/root", {"password": "secret"})[0] == 201
+    users = {}
+    for name in ("ann", "bob"):
+        assert running.call("POST", "/v1/default/queues", {"name": name, "redrive_policy": "enable", "max_consume_count": 1}, auth)[0] == 201
+        assert running.call("PUT", f"/v1/default/users/{name}", {"password": "secret"}, auth)[0] == 201
+        grants = [f"publish,consume queue:{name}", f"publish,consume topic:{name}/#", "publish,consume topic:common"]
+        assert running.call("PUT", f"/v1/default/users/{name}/grants", {"grants": grants}, auth)[0] == 200
+        one = Container()
+        one.container_id = "same"
+        users[name] = BlockingConnection(f"amqp://127.0.0.1:{running.amqp_port}", timeout=SECONDS, container=one, user=name,
+                                         password="secret", allowed_mechs="PLAIN")
+    for name, connection in users.items():
+        other = "bob" if name == "ann" else "ann"
+        for address in (other, f"/topics/{other}/x"):
+            refused(lambda: connection.create_sender(address))
+            refused(lambda: connection.create_receiver(address))
+        refused(lambda: connection.create_receiver(f"/topics/{other}/#", options=Kept()))
+        refused(lambda: connection.create_receiver(f"/queues/{other}/groups/amqp/deadletters"))
+    # one name of a subscription, and of what a sender may resume
+    receivers = {name: connection.create_receiver("/topics/common", name="sub", credit=10, options=Kept()) for name, connection in users.items()}
+    for name, connection in users.items():
+        sender = connection.create_sender(name, name="link", options=Kept())
+        assert sender.link.remote_target.durability == Terminus.DELIVERIES
+        for body in ("taken", "refused"):
+            sender.send(Message(body=f"{name} {body}"))
+    sender = users["ann"].create_sender("/topics/common")
+    sender.send(Message(body="for both"))
+    for receiver in receivers.values():
+        assert receiver.receive(timeout=SECONDS).body == "for both"
+        receiver.accept()
+    receivers["ann"].close()  # ann's is given up, and not bob's
+    sender.send(Message(body="for bob"))
+    assert receivers["bob"].receive(timeout=SECONDS).body == "for bob"
+    receivers["bob"].accept()
+    for name, connection in users.items():
+        receiver = connection.create_receiver(name, credit=2)
+        assert receiver.receive(timeout=SECONDS).body == f"{name} taken"
+        receiver.accept()
+        assert receiver.receive(timeout=SECONDS).body == f"{name} refused"
+        receiver.reject()
+        dead = connection.create_receiver(f"/queues/{name}/groups/amqp/deadletters", credit=10)
+        assert dead.receive(timeout=SECONDS).body == f"{name} refused"
+        dead.accept()
+        try:
+            dead.receive(timeout=0.2)
+            raise AssertionError("more than its own")
+        except Timeout:
+            pass
+    for name in users:
+        other = "bob" if name == "ann" else "ann"
+        manager = Manager(running, connection=users[name])
+        code, body = manager.ask("QUERY", entityType="queue")
+        assert code in (200, 403), (code, body)
+        assert other not in str(body), body
+        for operation in ("READ", "UPDATE", "DELETE"):
+            code, body = manager.ask(operation, "queue", other, {"max_records": 7} if operation == "UPDATE" else None)
+            assert code in (403, 404), (operation, code, body)
+        assert manager.ask("CREATE", "group", f"{other}/groups/mine")[0] in (403, 404)
+        assert manager.ask("CREATE", "queue", "more")[0] == 403
+
+
 if __name__ == "__main__":
-    run(answers_come_to_a_link_of_the_node, answers_come_to_a_node_of_ones_own)
+    run(answers_come_to_a_link_of_the_node, answers_come_to_a_node_of_ones_own, users_do_not_meet)

@@ -563,9 +563,11 @@ static void replaced(void *owner)
     struct client *client = session->client;
     if (client == NULL)
         return;
+    session_call(session); /* an end may close the client */
     client->ops->end(client, STATUS_STALE);
     if (session->client == client)
         session_detach(client);
+    session_back(session);
 }
 
 void broker_attach(struct broker_attach *attach)

@@ -407,6 +407,27 @@ def settlements_of_kept_subscriptions_are_stored_with_it(running):
     assert len(bodies(running, "out")) == 2
 
 
+def a_kept_subscription_may_be_taken_over_within_it(running):
+    """Whoever has it then has what was settled, too, and the commit is refused."""
+    queue(running, "out")
+    source = Described(0x28, ["/topics/within/o", 2, Symbol("never")])
+    one = TopicReader(running, source)
+    say(running, "/topics/within/o", "first", "second")
+    one.take(b"first", b"second")
+    one.begin(0)
+    declare(one.wire, one.sent)  # what was settled has come
+    one.sent += 1
+    two = TopicReader(running, source)
+    assert b"amqp:link:stolen" in one.wire.expect(DETACH)
+    two.take(b"first", b"second")
+    assert not one.commit()
+    one.wire.socket.close()
+    assert bodies(running, "out") == []
+    two.begin(0, 1)
+    assert two.commit()
+    assert len(bodies(running, "out")) == 1
+
+
 SHARED = [None, None, None, None, None, None, None, Symbol("shared")]
 
 
@@ -755,7 +776,7 @@ def declare(wire, number):
 if __name__ == "__main__":
     run(a_commit_shows_all_and_a_rollback_nothing, delayed_messages_wait_from_the_commit_on,
         settlements_belong_to_it, owners_commit_together, one_part_that_fails_refuses_all, settlements_of_topics_belong_to_it,
-        settlements_of_kept_subscriptions_are_stored_with_it, settlements_of_shared_subscriptions,
+        settlements_of_kept_subscriptions_are_stored_with_it, a_kept_subscription_may_be_taken_over_within_it, settlements_of_shared_subscriptions,
         settlements_of_kept_shares, settlements_of_kept_shares_with_one_worker,
         outcomes_keep_what_they_say, an_outcome_for_what_names_none, what_cannot_be_part_of_it_refuses_it,
         a_lost_connection_rolls_back, a_commit_that_cannot_be_is_refused, a_receiver_may_leave_before_its_transaction, what_is_settled_in_two_steps_is_settled_once,

@@ -502,6 +502,11 @@ void amqp_peer_stop(struct amqp_peer *peer)
 {
     if (!amqp_wire_is_in(&peer->wire))
         history_fail("%s never gets in", peer->wire.container);
+    pn_link_t *link = pn_link_head(peer->wire.driver.connection, 0);
+    for (; link != NULL; link = pn_link_next(link, 0))
+        if ((pn_link_state(link) & PN_REMOTE_ACTIVE) == 0)
+            history_fail("%s: its link %s is never attached", peer->wire.container,
+                         pn_link_name(link));
     peer->wire.wanted = false;
     sim_disconnect(&peer->wire.peer);
 }

@@ -36,6 +36,8 @@ static void handle(struct amqp_wire *wire, pn_event_t *event)
         wire->hang_up = true;
         break;
     default:
+        if (pn_event_type(event) == PN_DELIVERY)
+            history_gets(wire->container);
         wire->event(wire, event);
     }
 }
@@ -123,6 +125,7 @@ static void come(void *context)
     pn_connection_open(wire->driver.connection);
     wire->session = pn_session(wire->driver.connection);
     pn_session_open(wire->session);
+    history_asks(wire->container);
     wire->up(wire);
     amqp_wire_later(wire, 0, tick);
     amqp_wire_talk(wire);

@@ -33,6 +33,8 @@ struct waiter {
     struct mqtt_peer peer; /* first */
     uint64_t up_ms;
 };
+static struct mqtt_peer *sender;
+static struct waiter *waiter;
 
 /* ------------------------------------------------ who sends */
 
@@ -184,8 +186,8 @@ void due_peers_begin(peer_dial *dial)
     message_number = log_end = arrival_count = 0;
     subscribed_ms = 0;
     calm = false;
-    struct mqtt_peer *sender = heap_new(sizeof *sender);
-    struct waiter *waiter = heap_new(sizeof *waiter);
+    sender = heap_new(sizeof *sender);
+    waiter = heap_new(sizeof *waiter);
     mqtt_peer_init(sender, dial, "due", 0);
     mqtt_peer_init(&waiter->peer, dial, "wait", 0);
     sender->only_5 = waiter->peer.only_5 = true;
@@ -224,6 +226,8 @@ static void check_order(void)
 void due_check_final(void)
 {
     check_order();
+    if (!sender->connected || !waiter->peer.connected || subscribed_ms == 0)
+        history_fail("who sends what expires, or waits for it, never gets in");
     for (unsigned i = 0; i < message_number; i++)
         if (messages[i].expiry_s == 0 && messages[i].answered_ms != 0 && !messages[i].came &&
             messages[i].sent_ms > subscribed_ms)

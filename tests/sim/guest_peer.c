@@ -14,6 +14,7 @@ static struct guest {
     bool calm;
     bool mute;  /* it answers nothing, and leaves with all it has */
     bool stays; /* from its next turn on */
+    bool in;    /* this connection has joined */
 } * guest;
 static uint64_t count;
 
@@ -67,6 +68,7 @@ static void packet_came(struct mqtt_peer *peer, const struct mqtt_packet *packet
     if (packet->type == MQTT_SUBACK) {
         if (packet->suback.reasons.size != 1 || packet->suback.reasons.data[0] != 1)
             history_fail("%s may not join a share of links", peer->id);
+        guest->in = true;
         return;
     }
     if (packet->type != MQTT_PUBLISH || packet->publish.qos > 1 ||
@@ -94,6 +96,7 @@ static void before(struct mqtt_peer *peer)
 static void down(struct mqtt_peer *peer)
 {
     (void)peer;
+    guest->in = false;
 }
 
 void guest_peer_begin(peer_dial *dial)
@@ -114,6 +117,12 @@ void guest_peer_begin(peer_dial *dial)
 void guest_peer_calm(void)
 {
     guest->calm = true;
+}
+
+void guest_peer_check(void)
+{
+    if (!guest->in)
+        history_fail("%s never gets in", guest->peer.id);
 }
 
 uint64_t guest_peer_count(void)

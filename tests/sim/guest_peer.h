@@ -8,6 +8,7 @@
 
 void guest_peer_begin(peer_dial *dial);
 void guest_peer_calm(void);      /* it leaves once more, and then stays */
+void guest_peer_check(void);     /* it is there in the end */
 uint64_t guest_peer_count(void); /* deliveries */
 
 #endif

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "core/base/check.h"
 #include "core/base/heap.h"
 #include "core/base/map.h"
 #include "core/queue/queue.h"
@@ -43,7 +44,48 @@ static struct {
 static uint64_t final_count, done_count, dead_count;
 static struct seen_run *runs;
 
+enum { PEERS_MAX = 64 };
+static struct {
+    char name[16];
+    uint64_t got;
+} peers[PEERS_MAX];
+static unsigned peer_count;
+
 static void share_begin(void);
+
+/* ------------------------------------------------ who gets anything */
+
+static unsigned peer_find(const char *name)
+{
+    unsigned at = 0;
+    while (at < peer_count && strcmp(peers[at].name, name) != 0)
+        at++;
+    return at;
+}
+
+void history_asks(const char *peer)
+{
+    if (peer_find(peer) < peer_count)
+        return;
+    CHECK(peer_count < PEERS_MAX);
+    snprintf(peers[peer_count++].name, sizeof peers->name, "%s", peer);
+}
+
+void history_gets(const char *peer)
+{
+    unsigned at = peer_find(peer);
+    if (at < peer_count)
+        peers[at].got++;
+}
+
+void history_check_gets(void)
+{
+    for (unsigned i = 0; i < peer_count; i++)
+        if (peers[i].got == 0)
+            history_fail("%s never got anything, in all runs", peers[i].name);
+}
+
+/* ------------------------------------------------ messages */
 
 void history_begin(uint64_t seed)
 {

@@ -77,6 +77,12 @@ void history_member_gone(struct seen_member *member);
 void history_share_check(void);
 uint64_t history_share_count(void); /* seen by members */
 
+/* Whoever asks for something gets something, in one run of many at least: others may take all that
+ * there is for several of them. The check is of all runs so far. */
+void history_asks(const char *peer);
+void history_gets(const char *peer); /* what it asked for, or an answer to what it sent */
+void history_check_gets(void);
+
 /* Leases. */
 void history_handed_out(uint64_t partition, uint64_t offset, uint32_t failures, uint64_t until_ms);
 void history_settling(uint64_t partition, uint64_t offset); /* as done: sent, not answered yet */

@@ -406,6 +406,12 @@ void member_hang_up(struct member *member)
     sim_disconnect(&member->peer.peer);
 }
 
+void member_finish(const struct member *member)
+{
+    if (member->seen == NULL || !member->seen->confirmed)
+        history_fail("%s never gets in", member->peer.id);
+}
+
 void member_leave(struct member *member)
 {
     member->peer.wanted = false;
@@ -456,6 +462,8 @@ void subscriber_hang_up(struct subscriber *subscriber)
 
 void subscriber_finish(struct subscriber *subscriber)
 {
-    for (unsigned i = 0; i < TOPICS && subscriber->subscribed; i++)
+    if (!subscriber->subscribed)
+        history_fail("%s never gets in", subscriber->peer.id);
+    for (unsigned i = 0; i < TOPICS; i++)
         subscriber->runs[i]->live = true;
 }

@@ -31,6 +31,7 @@ struct member;
 struct member *member_new(peer_dial *dial);
 void member_start(struct member *member);
 void member_hang_up(struct member *member);
-void member_leave(struct member *member); /* for ever */
+void member_finish(const struct member *member); /* it is there in the end */
+void member_leave(struct member *member);        /* for ever */
 
 #endif

@@ -18,6 +18,8 @@ void mqtt_peer_send(struct mqtt_peer *peer, const struct mqtt_packet *packet)
     mqtt_encode(peer->version, packet, bytes);
     sim_send(&peer->peer, span_of(bytes, size));
     heap_free(bytes);
+    if (packet->type == MQTT_SUBSCRIBE || packet->type == MQTT_PUBLISH)
+        history_asks(peer->id);
 }
 
 void mqtt_peer_ack(struct mqtt_peer *peer, enum mqtt_type type, uint16_t id)
@@ -98,6 +100,8 @@ static void peer_received(struct sim_peer *sim_peer, struct span bytes)
             peer->present = packet.connack.session_present;
             peer->up(peer);
         } else if (packet.type != MQTT_CONNACK && packet.type != MQTT_DISCONNECT) {
+            if (packet.type != MQTT_SUBACK && packet.type != MQTT_UNSUBACK)
+                history_gets(peer->id);
             peer->packet(peer, &packet);
         }
         if (peer->generation == generation)

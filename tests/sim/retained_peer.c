@@ -38,6 +38,7 @@ struct looker {
     bool live[SUBJECTS];
 };
 
+static struct mqtt_peer *retainer, *lookers[SUBSCRIBERS];
 static bool calm;
 static uint64_t count;
 
@@ -216,25 +217,34 @@ void retained_peers_begin(peer_dial *dial)
         subjects[i].next = 1;
     calm = false;
     count = 0;
-    struct mqtt_peer *keeper = peer_new(sizeof(struct keeper), dial, "keep", 0);
+    retainer = peer_new(sizeof(struct keeper), dial, "keep", 0);
     /* Kept, so that it is up when what its last connection published is settled; two connections
      * without a session promise no order. */
-    keeper->clean = false;
-    keeper->expiry_s = KEPT_S;
-    keeper->up = keeper_up;
-    keeper->packet = keeper_packet;
-    mqtt_peer_start(keeper);
+    retainer->clean = false;
+    retainer->expiry_s = KEPT_S;
+    retainer->up = keeper_up;
+    retainer->packet = keeper_packet;
+    mqtt_peer_start(retainer);
     for (unsigned i = 0; i < SUBSCRIBERS; i++) {
-        struct mqtt_peer *looker = peer_new(sizeof(struct looker), dial, "look", i);
-        looker->up = looker_up;
-        looker->packet = looker_packet;
-        mqtt_peer_start(looker);
+        lookers[i] = peer_new(sizeof(struct looker), dial, "look", i);
+        lookers[i]->up = looker_up;
+        lookers[i]->packet = looker_packet;
+        mqtt_peer_start(lookers[i]);
     }
 }
 
 void retained_peers_calm(void)
 {
     calm = true;
+}
+
+void retained_peers_check(void)
+{
+    if (!retainer->connected)
+        history_fail("%s never gets in", retainer->id);
+    for (unsigned i = 0; i < SUBSCRIBERS; i++)
+        if (!lookers[i]->connected || ((struct looker *)lookers[i])->up_ms == 0)
+            history_fail("%s never gets in", lookers[i]->id);
 }
 
 uint64_t retained_count(void)

@@ -11,6 +11,7 @@
 
 void retained_peers_begin(peer_dial *dial); /* makes them, and starts them */
 void retained_peers_calm(void);             /* nothing new */
+void retained_peers_check(void);            /* they are there in the end */
 uint64_t retained_count(void);              /* seen as retained */
 
 #endif

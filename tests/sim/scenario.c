@@ -43,6 +43,7 @@ enum {
     WS_PEERS = 2,
     CONSUMERS = 4 /* one of dead letters */,
     CRASHES_MAX = 5,
+    RUNS_MANY = 10,
     MOMENT_MS = 500,
     MINUTE_MS = 60 * 1000
 };
@@ -374,7 +375,7 @@ static void run(uint64_t seed)
         link_peer_start(link_peers[i]);
     }
     for (unsigned i = 0; i < WS_PEERS; i++) {
-        ws_peers[i] = ws_peer_new(dial_http);
+        ws_peers[i] = ws_peer_new(i, dial_http);
         ws_peer_start(ws_peers[i]);
     }
     for (unsigned i = 0; i < WILL_PEERS; i++) {
@@ -419,6 +420,11 @@ static void run(uint64_t seed)
     sim_run(NULL, NULL, 3 * MINUTE_MS);
     for (unsigned i = 0; i < SUBSCRIBERS; i++)
         subscriber_finish(subscribers[i]);
+    member_finish(members[0]);
+    for (unsigned i = 0; i < SHARE_PEERS; i++)
+        share_peer_finish(share_peers[i]);
+    guest_peer_check();
+    retained_peers_check();
     for (unsigned i = 0; i < SESSIONS; i++)
         session_peer_finish(sessions[i]);
     for (unsigned i = 0; i < LINK_PEERS; i++)
@@ -487,6 +493,8 @@ int main(int argc, char **argv)
         work += work_count();
         deals += deals_count();
     }
+    if (count >= RUNS_MANY)
+        history_check_gets();
     uint32_t between;
     unsigned kinds = moments_hit(&between);
     printf("%llu seeds from %llu: %llu records, %llu of them acknowledged, %llu dead letters, "

@@ -196,6 +196,13 @@ void share_peer_calm(struct share_peer *peer)
     peer->calm = true;
 }
 
+/* A guest does not join as the first one. */
+void share_peer_finish(const struct share_peer *peer)
+{
+    if (!peer->peer.connected || (!peer->known && peer->kind != SHARE_GUEST))
+        history_fail("%s never gets in", peer->peer.id);
+}
+
 /* What is on its way to a guest with QoS 2 when that goes is nobody's, also when it saw nothing. */
 static bool may_be_lost(uint32_t attempt)
 {

@@ -14,8 +14,9 @@ void share_peers_begin(void);
 enum { SHARE_KEPT_1, SHARE_KEPT_1_TOO, SHARE_KEPT_2, SHARE_GUEST, SHARE_PEERS };
 struct share_peer *share_peer_new(unsigned kind, peer_dial *dial);
 void share_peer_start(struct share_peer *peer);
-void share_peer_calm(struct share_peer *peer); /* from now on it stays */
-void share_peers_check(void);                  /* at the end */
-uint64_t share_peers_count(void);              /* deliveries */
+void share_peer_calm(struct share_peer *peer);         /* from now on it stays */
+void share_peer_finish(const struct share_peer *peer); /* it is there in the end */
+void share_peers_check(void);                          /* at the end */
+uint64_t share_peers_count(void);                      /* deliveries */
 
 #endif

@@ -36,6 +36,7 @@ struct request_of {
 
 struct ws_peer {
     struct sim_peer peer; /* first */
+    char name[8];
     void (*dial)(struct sim_peer *peer);
     bool wanted, calm, upgraded, hang_up, leaving;
     uint64_t generation; /* of the connection, so that late events do nothing */
@@ -83,6 +84,7 @@ static void publish(struct ws_peer *peer)
 
 static void connected(struct ws_peer *peer)
 {
+    history_asks(peer->name);
     for (unsigned i = 0; i < 2; i++) {
         char text[160];
         snprintf(text, sizeof text,
@@ -138,6 +140,7 @@ static void delivered(struct ws_peer *peer, const json_t *frame)
     /* What was on its way when the gateway closed the connection is nobody's, or another's. */
     if (!sim_is_open(&peer->peer))
         return;
+    history_gets(peer->name);
     struct thinking *thinking = heap_new(sizeof *thinking);
     thinking->peer = peer;
     thinking->generation = peer->generation;
@@ -332,9 +335,10 @@ static void closed(struct sim_peer *sim_peer)
         sim_after(1 + sim_below(AWAY_MS), come, peer);
 }
 
-struct ws_peer *ws_peer_new(void (*dial)(struct sim_peer *peer))
+struct ws_peer *ws_peer_new(unsigned number, void (*dial)(struct sim_peer *peer))
 {
     struct ws_peer *peer = heap_new(sizeof *peer);
+    snprintf(peer->name, sizeof peer->name, "ws%u", number % 10);
     peer->peer.received = received;
     peer->peer.closed = closed;
     peer->dial = dial;
@@ -357,6 +361,10 @@ void ws_peer_stop(struct ws_peer *peer)
 {
     if (!peer->upgraded || peer->peer.shared == NULL)
         history_fail("a peer over WebSocket never gets in");
+    for (unsigned i = 0; i < REQUESTS; i++)
+        if (peer->requests[i].what != ASKED_NOTHING)
+            history_fail("request %llu over WebSocket has no answer",
+                         (unsigned long long)peer->requests[i].id);
     peer->wanted = false;
     sim_disconnect(&peer->peer);
 }

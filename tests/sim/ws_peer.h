@@ -9,7 +9,7 @@
 struct ws_peer;
 
 /* dial() makes the wire: the peer talks at once. */
-struct ws_peer *ws_peer_new(void (*dial)(struct sim_peer *peer));
+struct ws_peer *ws_peer_new(unsigned number, void (*dial)(struct sim_peer *peer));
 void ws_peer_start(struct ws_peer *peer);
 void ws_peer_calm(struct ws_peer *peer); /* from now on it takes, acknowledges and stays */
 void ws_peer_stop(struct ws_peer *peer); /* for ever */

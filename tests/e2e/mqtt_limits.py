@@ -214,6 +214,9 @@ def test_coming_back():
             for i in range(100):
                 writer.publish("d", "%d" % i, 1, packet_id=i + 1)
             assert [client.delivery().payload for _ in range(100)] == [b"%d" % i for i in range(100)]
+            client.disconnect()
+            while client.receive() is not None:  # its acknowledgements have been read
+                continue
         with Client(gateway.mqtt_port, 5).connect("s", clean=False, props=keep) as client:
             client.expect_silence(0.1)
         assert figure(gateway, "dropped_total", "session_records", "") == 40

@@ -211,9 +211,11 @@ static void delivery_event(struct amqp_connection *connection, pn_delivery_t *de
         amqp_count_refusal(STATUS_MALFORMED);
         amqp_end(connection, "amqp:not-allowed", "a transfer on a link that the peer receives on");
     } else if (link == NULL || link->pn == NULL) {
+        amqp_transaction_fail(connection, delivery, STATUS_STALE); /* crosses its link's end */
         pn_delivery_settle(delivery);
     } else if (pn_link_is_receiver(pn) && !had_credit(pn)) {
         amqp_count_refusal(STATUS_BUSY);
+        amqp_transaction_fail(connection, delivery, STATUS_BUSY);
         amqp_link_refuse(link, "amqp:link:transfer-limit-exceeded", "a transfer without credit");
     } else if (pn_link_is_receiver(pn)) {
         link->resumed |= link->connection->frames.is_resumed;

@@ -341,8 +341,10 @@ void amqp_coordinate(struct amqp_link *link, pn_delivery_t *delivery, struct spa
 void amqp_coordinator_close(struct amqp_link *link);
 enum status amqp_transaction_send(struct amqp_link *link, pn_delivery_t *delivery,
                                   const struct publish *publish, struct err *err);
-/* A delivery within a transaction cannot be read: so the transaction cannot be committed. */
-void amqp_transaction_fail(struct amqp_link *link, pn_delivery_t *delivery, enum status why);
+/* A delivery is not taken: if it is within a transaction, that cannot be committed, because a
+ * commit without it would be one that nobody has asked for. */
+void amqp_transaction_fail(struct amqp_connection *connection, pn_delivery_t *delivery,
+                           enum status why);
 void amqp_transaction_settle(struct amqp_link *link, pn_delivery_t *delivery, uint32_t slot);
 void amqp_transaction_settle_topic(struct amqp_link *link, pn_delivery_t *delivery,
                                    struct amqp_topic_delivery *topic);

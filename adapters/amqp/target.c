@@ -182,7 +182,7 @@ static void publish_within(struct amqp_link *link, pn_delivery_t *delivery, stru
         status = amqp_transaction_send(link, delivery, &publish, &err);
     } else {
         amqp_count_refusal(status);
-        amqp_transaction_fail(link, delivery, status);
+        amqp_transaction_fail(link->connection, delivery, status);
     }
     arena_deinit(&arena);
     amqp_resumption_settled(link, delivery); /* it ends with its transaction */
@@ -231,7 +231,7 @@ static void take_request(struct amqp_link *link, pn_delivery_t *delivery, struct
         within ? err_set(&err, STATUS_UNSUPPORTED, "requests cannot be part of a transaction")
                : amqp_manage(link, bytes, &err);
     if (within)
-        amqp_transaction_fail(link, delivery, status);
+        amqp_transaction_fail(link->connection, delivery, status);
     if (status != STATUS_OK)
         amqp_count_refusal(status);
     settle(link, delivery, status, err.text);
@@ -248,11 +248,13 @@ static bool has_come(struct amqp_link *link, pn_delivery_t *delivery, struct spa
         settle(link, delivery, outcome, status_text(outcome));
         break;
     case AMQP_COME_IGNORED: /* whoever waits for it sends it as a delivery of its own */
+        amqp_transaction_fail(link->connection, delivery, STATUS_STALE);
         if (!pn_delivery_settled(delivery))
             pn_delivery_update(delivery, PN_RELEASED);
         amqp_let_go(link, delivery);
         break;
     case AMQP_COME_REFUSED:
+        amqp_transaction_fail(link->connection, delivery, STATUS_STALE);
         break;
     }
     return true;
@@ -290,9 +292,7 @@ static bool take_piece(struct amqp_link *link)
                                  ? STATUS_OVER_QUOTA
                                  : buf_append(&link->partial, scratch, (size_t)size);
         if (status != STATUS_OK) {
-            pn_delivery_t *delivery = pn_link_current(link->pn);
-            if (pn_delivery_remote_state(delivery) == AMQP_TRANSACTIONAL)
-                amqp_transaction_fail(link, delivery, status);
+            amqp_transaction_fail(link->connection, pn_link_current(link->pn), status);
             amqp_link_refuse_status(link, status);
             return false;
         }

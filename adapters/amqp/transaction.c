@@ -398,18 +398,21 @@ static struct outcome outcome_unnamed(const struct amqp_default *unnamed)
 }
 
 /* NULL: there is no such transaction. */
-static struct amqp_transaction *transaction_of(struct amqp_link *link, pn_delivery_t *delivery)
+static struct amqp_transaction *transaction_of(struct amqp_connection *connection,
+                                               pn_delivery_t *delivery)
 {
     char state[STATE_BYTES_MAX];
     struct amqp_value id, outcome;
     return state_read(pn_delivery_remote(delivery), state, &id, &outcome)
-               ? transaction_by_id(link->connection, id.bytes)
+               ? transaction_by_id(connection, id.bytes)
                : NULL;
 }
 
-void amqp_transaction_fail(struct amqp_link *link, pn_delivery_t *delivery, enum status why)
+void amqp_transaction_fail(struct amqp_connection *connection, pn_delivery_t *delivery,
+                           enum status why)
 {
-    struct amqp_transaction *transaction = transaction_of(link, delivery);
+    bool within = pn_delivery_remote_state(delivery) == AMQP_TRANSACTIONAL;
+    struct amqp_transaction *transaction = within ? transaction_of(connection, delivery) : NULL;
     if (transaction != NULL)
         broker_refuse_within(&transaction->broker, why);
 }
@@ -418,7 +421,7 @@ void amqp_transaction_fail(struct amqp_link *link, pn_delivery_t *delivery, enum
 enum status amqp_transaction_send(struct amqp_link *link, pn_delivery_t *delivery,
                                   const struct publish *publish, struct err *err)
 {
-    struct amqp_transaction *transaction = transaction_of(link, delivery);
+    struct amqp_transaction *transaction = transaction_of(link->connection, delivery);
     if (transaction == NULL) {
         amqp_count_refusal(STATUS_NOT_FOUND);
         return err_set(err, STATUS_NOT_FOUND, "there is no such transaction");

@@ -428,6 +428,54 @@ def a_kept_subscription_may_be_taken_over_within_it(running):
     assert len(bodies(running, "out")) == 1
 
 
+def what_crosses_the_end_of_its_link_refuses_the_commit(running):
+    """Settlements and messages that come when the link has been ended: nothing is committed without them."""
+    queue(running, "out")
+    source = Described(0x28, ["/topics/crossed/o", 2, Symbol("never")])
+    one = TopicReader(running, source)
+    say(running, "/topics/crossed/o", "first", "second")
+    one.take(b"first", b"second")
+    two = TopicReader(running, source)
+    assert b"amqp:link:stolen" in one.wire.expect(DETACH)
+    one.begin(0)
+    assert not one.commit()
+    assert bodies(running, "out") == []
+    two.take(b"first", b"second")
+    two.begin(0, 1)
+    assert two.commit()
+    assert len(bodies(running, "out")) == 1
+
+
+def a_message_without_credit_refuses_the_commit(running):
+    """It ends its link, and one behind it meets none."""
+    queue(running, "out")
+    queue(running, "more")
+    one = TopicReader(running, Described(0x28, ["/topics/without"]))
+    text = b"\x00\x53\x75\xa0\x01x"
+    one.wire.send(frame(ATTACH, ["more", 3, False, None, Raw(b"\x50\x01"), Described(0x28, []), Described(0x29, ["more"]), None,
+                                 None, 0]))
+    one.wire.expect(ATTACH)
+    one.wire.expect(FLOW)
+    for i in range(1000):  # all of the credit, and the outcomes stay unsettled
+        one.wire.send(frame(TRANSFER, [3, one.sent, b"%d" % one.sent, 0], text))
+        one.sent += 1
+    one.take(answers=1000)
+    for link_is_there in True, False:
+        one.begin()
+        one.wire.send(frame(TRANSFER, [3, one.sent, b"%d" % one.sent, 0, False, False, None,
+                                       Described(0x34, [one.identity, None])], text))
+        one.sent += 1
+        if link_is_there:
+            assert b"amqp:link:transfer-limit-exceeded" in one.wire.expect(DETACH)
+        else:
+            one.wire.expect(DISPOSITION)  # settled, without an outcome
+        assert not one.commit()
+    assert bodies(running, "out") == []
+    one.begin()
+    assert one.commit()
+    assert len(bodies(running, "out")) == 1
+
+
 SHARED = [None, None, None, None, None, None, None, Symbol("shared")]
 
 
@@ -776,7 +824,8 @@ def declare(wire, number):
 if __name__ == "__main__":
     run(a_commit_shows_all_and_a_rollback_nothing, delayed_messages_wait_from_the_commit_on,
         settlements_belong_to_it, owners_commit_together, one_part_that_fails_refuses_all, settlements_of_topics_belong_to_it,
-        settlements_of_kept_subscriptions_are_stored_with_it, a_kept_subscription_may_be_taken_over_within_it, settlements_of_shared_subscriptions,
+        settlements_of_kept_subscriptions_are_stored_with_it, a_kept_subscription_may_be_taken_over_within_it,
+        what_crosses_the_end_of_its_link_refuses_the_commit, a_message_without_credit_refuses_the_commit, settlements_of_shared_subscriptions,
         settlements_of_kept_shares, settlements_of_kept_shares_with_one_worker,
         outcomes_keep_what_they_say, an_outcome_for_what_names_none, what_cannot_be_part_of_it_refuses_it,
         a_lost_connection_rolls_back, a_commit_that_cannot_be_is_refused, a_receiver_may_leave_before_its_transaction, what_is_settled_in_two_steps_is_settled_once,

@@ -382,13 +382,8 @@ static enum status serve(struct gateway *gateway, struct err *err)
 
 static void gather_sends(struct gateway *gateway)
 {
-    unsigned count = 0;
     for (unsigned i = 0; gateway->config.io_uring != 0 && i < gateway->crew.count; i++)
-        count += worker_gather_sends(gateway->crew.workers[i]) ? 1 : 0;
-    if (count == gateway->crew.count)
-        trace(TRACE_INFO, "the writes of a turn are done by io_uring");
-    else if (gateway->config.io_uring != 0)
-        trace(TRACE_INFO, "no io_uring here: each write is a system call");
+        worker_gather_sends(gateway->crew.workers[i]);
 }
 
 static enum status start(struct gateway *gateway, struct err *err)

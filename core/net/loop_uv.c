@@ -218,6 +218,8 @@ static void finish_leaving(struct loop *loop)
         struct loop_leaving *leaving = container_of(link, struct loop_leaving, link);
         leaving->finish(leaving);
     }
+    while (loop->ending.count > 0)
+        finish_some(&loop->ending);
     while (loop->over.count > 0)
         finish_some(&loop->over);
 }

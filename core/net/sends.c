@@ -52,13 +52,16 @@ void sends_free(struct sends *sends)
 bool sends_add(struct sends *sends, int socket, struct span bytes,
                void (*done)(void *context, ssize_t result), void *context)
 {
-    if (sends->count == SENDS_MAX && !sends->going)
-        sends_go(sends);
-    if (sends->going || sends->ring == NULL)
+    if (sends->going || sends->ring == NULL || sends->count == SENDS_MAX)
         return false;
     sends->all[sends->count++] =
         (struct one){.socket = socket, .bytes = bytes, .done = done, .context = context};
     return true;
+}
+
+bool sends_are_full(const struct sends *sends)
+{
+    return sends->count == SENDS_MAX;
 }
 
 static void sent(void *context, uint64_t number, int result)
@@ -80,7 +83,10 @@ static void send_by_ring(struct sends *sends)
         request->msg_flags = FLAGS;
         request->user_data = i;
     }
-    if (ring_go(sends->ring, sent, sends))
+    bool worked = ring_go(sends->ring, sent, sends), any = false;
+    for (uint32_t i = 0; i < sends->count; i++)
+        any |= sends->all[i].sent;
+    if (worked && any)
         return;
     trace(TRACE_WARN, "io_uring has failed; sockets are written to without it");
     ring_free(sends->ring);

@@ -186,9 +186,17 @@ int stream_peek(struct stream *stream, struct iovec *vectors, int count)
     return filled;
 }
 
+/* A large output counts as one that was queued, also when the socket takes it at once: who writes
+ * may have stopped because of it. */
+static void note_large(struct stream *stream)
+{
+    stream->was_queued |= stream->queued >= LIMIT_CLIENT_OUT_BYTES / 4;
+}
+
 void stream_sent(struct stream *stream, size_t size)
 {
     CHECK(size <= stream->queued);
+    note_large(stream);
     stream->queued -= size;
     while (size > 0) {
         struct stream_chunk *chunk = stream->first;
@@ -256,10 +264,8 @@ static void output_drop(struct stream *stream)
     stream->queued = 0;
 }
 
-/* Whether there is something to send. A large output counts as one that was queued. */
-static bool flush_begins(struct stream *stream)
+static bool flush_begins(const struct stream *stream)
 {
-    stream->was_queued |= stream->queued >= LIMIT_CLIENT_OUT_BYTES / 4;
     return stream->started && !stream->gone && !stream->aborted && stream->queued != 0;
 }
 

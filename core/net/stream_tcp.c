@@ -179,8 +179,9 @@ static void tcp_sent(struct stream_tcp *tcp, ssize_t sent)
     } else if (sent == -EAGAIN || sent == -ENOBUFS) {
         tcp->blocked = true;
         watch(tcp);
-    } else if (sent != -EINTR) {
-        tcp_ended(tcp, status_of((int)-sent));
+    } else if (sent != -EINTR) { /* what the peer has said before is read first */
+        tcp->broken = tcp->blocked = true;
+        end_later(tcp);
     }
 }
 
@@ -223,7 +224,11 @@ static bool tcp_gather(struct stream *stream)
     CHECK(!stream->gathered);
     struct span bytes = span_of(piece[0].iov_base, piece[0].iov_len);
     stream->gathered = sends_add(sends, tcp->socket, bytes, gathered_sent, tcp);
-    return stream->gathered;
+    if (!stream->gathered)
+        return false;
+    if (sends_are_full(sends))
+        sends_go(sends);
+    return true;
 }
 
 static void tcp_pause(struct stream *stream, bool paused)

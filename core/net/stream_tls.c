@@ -219,6 +219,8 @@ static void tls_flush(struct stream *stream)
     stream->queued -= tls->unsent;
     tls->unsent = 0;
     bool ok = true;
+    if (tls->tcp->queued != 0)
+        stream_flush(tls->tcp); /* OpenSSL's own words, which may be gathered and no more */
     while (ok && stream->queued != 0 && tls->tcp->queued == 0) {
         while (ok && stream->queued != 0 && tls->tcp->queued < ENCRYPT_BYTES)
             ok = tls_encrypt(tls);

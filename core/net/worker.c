@@ -8,13 +8,14 @@
 
 #include "core/base/check.h"
 #include "core/base/heap.h"
+#include "core/base/trace.h"
 #include "core/net/loop_uv.h"
 
 struct worker {
     struct loop *loop;
     pthread_t thread;
     unsigned index;
-    bool started;
+    bool gathers, started;
 };
 
 struct worker *worker_new(unsigned index)
@@ -30,10 +31,19 @@ struct loop *worker_loop(struct worker *worker)
     return worker->loop;
 }
 
-bool worker_gather_sends(struct worker *worker)
+void worker_gather_sends(struct worker *worker)
 {
     CHECK(!worker->started);
-    return loop_gather_sends(worker->loop);
+    worker->gathers = true;
+}
+
+/* By the thread itself: the kernel interrupts system calls of the one that has made a ring. */
+static void begin_gathering(struct worker *worker)
+{
+    bool gathers = loop_gather_sends(worker->loop);
+    if (worker->index == 0)
+        trace(TRACE_INFO, gathers ? "the writes of a turn are done by io_uring"
+                                  : "no io_uring here: each write is a system call");
 }
 
 static void *worker_run(void *argument)
@@ -42,6 +52,8 @@ static void *worker_run(void *argument)
     char name[16];
     snprintf(name, sizeof name, "worker-%u", worker->index);
     pthread_setname_np(pthread_self(), name);
+    if (worker->gathers)
+        begin_gathering(worker);
     loop_run(worker->loop);
     return NULL;
 }

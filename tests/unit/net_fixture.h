@@ -191,6 +191,9 @@ static void on_accepted(void *context, int socket)
     atomic_fetch_add(&server->opened, 1);
 }
 
+static bool
+    server_gathers; /* those that are opened from now on send by io_uring, if there is one */
+
 static void server_open(struct server *server, enum behaviour behaviour, struct tls_context *tls)
 {
     *server = (struct server){.behaviour = behaviour, .tls = tls};
@@ -202,6 +205,8 @@ static void server_open(struct server *server, enum behaviour behaviour, struct 
         listener_open(server->loop, "127.0.0.1", &server->port, on_accepted, server, &err);
     assert_non_null(server->listener);
     assert_int_not_equal(server->port, 0);
+    if (server_gathers)
+        worker_gather_sends(server->worker);
     worker_start(server->worker);
 }
 

@@ -202,6 +202,58 @@ static void records_may_be_cut_anywhere(void **state)
     tls_context_free(tls);
 }
 
+/* The handshake's last words and what is behind them come at once: the server's own last words, and
+ * the answer, leave in the same turn. */
+static void what_comes_with_the_handshake_is_answered(void **state)
+{
+    (void)state;
+    struct tls_context *tls = context_open(false);
+    struct server server;
+    server_open(&server, ECHO, tls);
+    struct client client = client_prepare(&server, TLS1_3_VERSION, false);
+    struct timeval patience = {.tv_sec = 20};
+    setsockopt(client.fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
+    BIO *in = BIO_new(BIO_s_mem()), *out = BIO_new(BIO_s_mem());
+    SSL_set_bio(client.ssl, in, out);
+    SSL_set_connect_state(client.ssl);
+    bool sent = false;
+    char got[5], chunk[5000];
+    size_t size = 0;
+    while (size < sizeof got) {
+        if (SSL_do_handshake(client.ssl) == 1 && !sent)
+            sent = SSL_write(client.ssl, "hello", 5) == 5;
+        char *bytes;
+        long pending = BIO_get_mem_data(out, &bytes);
+        assert_int_equal(send(client.fd, bytes, (size_t)pending, MSG_NOSIGNAL), pending);
+        (void)BIO_reset(out);
+        ssize_t arrived = recv(client.fd, chunk, sizeof chunk, 0);
+        assert_true(arrived > 0);
+        BIO_write(in, chunk, (int)arrived);
+        size_t part;
+        if (sent && SSL_read_ex(client.ssl, got + size, sizeof got - size, &part) == 1)
+            size += part;
+    }
+    assert_memory_equal(got, "hello", 5);
+    client_close(&client);
+    await(&server.closed, 1);
+    server_close(&server);
+    tls_context_free(tls);
+}
+
+static int gather(void **state)
+{
+    (void)state;
+    server_gathers = true;
+    return 0;
+}
+
+static int gather_no_more(void **state)
+{
+    (void)state;
+    server_gathers = false;
+    return 0;
+}
+
 static void a_slow_reader_gets_everything(void **state)
 {
     (void)state;
@@ -437,6 +489,11 @@ static void streams_may_end_before_they_start(void **state)
     tls_context_free(tls);
 }
 
+#define GATHERED(test)                                                                             \
+    {                                                                                              \
+#test " by io_uring", test, gather, gather_no_more, NULL                                   \
+    }
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -445,7 +502,11 @@ int main(void)
         cmocka_unit_test(older_versions_are_refused),
         cmocka_unit_test(lines_arrive_whole_with_pauses),
         cmocka_unit_test(records_may_be_cut_anywhere),
+        cmocka_unit_test(what_comes_with_the_handshake_is_answered),
+        GATHERED(what_comes_with_the_handshake_is_answered),
+        GATHERED(bytes_are_echoed_over_tls_1_2),
         cmocka_unit_test(a_slow_reader_gets_everything),
+        GATHERED(a_slow_reader_gets_everything),
         cmocka_unit_test(queued_output_is_sent_before_closing),
         cmocka_unit_test(small_writes_and_blobs_share_records),
         cmocka_unit_test(broken_handshakes_end),

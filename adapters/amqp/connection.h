@@ -398,6 +398,8 @@ void amqp_subscriber_subscribe(struct amqp_subscriber *subscriber);
 void amqp_subscriber_ready(struct amqp_subscriber *subscriber);
 void amqp_subscriber_refuse(struct amqp_subscriber *subscriber, const char *condition,
                             const char *text, enum status status);
+/* Another link has what it kept. */
+void amqp_subscriber_refuse_stolen(struct amqp_subscriber *subscriber);
 void amqp_subscriber_free(struct amqp_subscriber *subscriber);
 
 /* connection.c: what came on links that may be resumed has been answered, or never will be. */

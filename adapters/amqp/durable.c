@@ -259,6 +259,8 @@ static void attached(struct request *request, enum status status)
         amqp_subscriber_free(subscriber);
     else if (status != STATUS_OK)
         amqp_subscriber_refuse(subscriber, amqp_condition_of(status), status_text(status), status);
+    else if (subscriber->stolen) /* between the end of the attach and now */
+        amqp_subscriber_refuse_stolen(subscriber);
     else if (shared)
         go_on_shared(subscriber);
     else

@@ -341,8 +341,7 @@ void amqp_subscribers_stolen(struct amqp_connection *connection)
         if (subscriber->stolen && subscriber->link == NULL)
             amqp_subscriber_free(subscriber);
         else if (subscriber->stolen)
-            amqp_subscriber_refuse(subscriber, "amqp:link:stolen",
-                                   "the subscription has gone to another link", STATUS_STALE);
+            amqp_subscriber_refuse_stolen(subscriber);
     }
 }
 
@@ -376,6 +375,12 @@ void amqp_subscriber_refuse(struct amqp_subscriber *subscriber, const char *cond
         return;
     amqp_count_refusal(status);
     amqp_link_refuse(subscriber->link, condition, text); /* which frees it */
+}
+
+void amqp_subscriber_refuse_stolen(struct amqp_subscriber *subscriber)
+{
+    amqp_subscriber_refuse(subscriber, "amqp:link:stolen",
+                           "the subscription has gone to another link", STATUS_STALE);
 }
 
 void amqp_subscriber_ready(struct amqp_subscriber *subscriber)

@@ -275,7 +275,7 @@ void broker_attach(struct broker_attach *attach);
 void broker_session_begin(struct client *client);
 bool broker_session_is_kept(const struct client *client);             /* it outlives the client */
 void broker_session_expiry(struct client *client, uint32_t expiry_s); /* another one; if kept */
-uint32_t broker_session_expires(const struct client *client);         /* of one that is kept */
+uint32_t broker_session_expires(const struct client *client);         /* 0: none is kept */
 /* What is kept goes with the client, which is closed next; completes when nothing of it is left,
  * also after a crash. On an error it is as it was. Once per client. */
 struct broker_give_up {

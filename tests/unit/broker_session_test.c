@@ -554,8 +554,13 @@ static void a_note_is_stored_with_its_record_or_not_at_all(void **state)
 static void begin_at_once(struct request *request, enum status status)
 {
     struct attach_call *call = container_of(request, struct attach_call, attach.request);
-    if (status == STATUS_OK)
-        broker_session_begin(call->attach.client);
+    if (status == STATUS_OK) {
+        struct client *client = call->attach.client;
+        assert_int_equal(broker_session_expires(client), 0);
+        broker_session_expiry(client, 7);
+        assert_int_equal(broker_session_expires(client), 0);
+        broker_session_begin(client);
+    }
     attach_call_done(request, status);
 }
 

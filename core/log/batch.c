@@ -37,6 +37,7 @@ void batch_unref(struct batch *batch)
 size_t batch_charge(const struct batch *batch)
 {
     size_t charge = sizeof *batch + batch->record_count * sizeof batch->record_at[0];
+    charge += batch->notes_size;
     charge += sizeof *batch->bytes + batch->bytes->size + batch->footer.size;
     if (batch->plain != NULL)
         charge += sizeof *batch->plain + batch->plain->size;

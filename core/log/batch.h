@@ -34,7 +34,7 @@ struct batch {
     bool unlabelled;     /* no record carries a label */
     bool retains;        /* built here, and some record is to be retained */
     /* For whoever derives rows from a batch on its way to storage: what its maker says beside the
-     * records. On the heap; the batch's. */
+     * records. On the heap; the batch's; set before anybody else has it, and not changed. */
     uint8_t *notes;
     uint32_t notes_size;
     struct link in_tail; /* the tail cache's */

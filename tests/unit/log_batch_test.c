@@ -387,6 +387,22 @@ static void random_round_trip(void **state)
     batch_builder_deinit(&builder);
 }
 
+static void notes_are_charged(void **state)
+{
+    (void)state;
+    struct batch_builder builder;
+    struct record_input input = {.value = span_from_text("value")};
+    batch_builder_init(&builder);
+    assert_int_equal(batch_builder_add(&builder, &input), STATUS_OK);
+    struct batch *batch = batch_builder_seal(&builder);
+    size_t without = batch_charge(batch);
+    batch->notes_size = 1000;
+    batch->notes = heap_resize(NULL, batch->notes_size);
+    assert_int_equal(batch_charge(batch), without + 1000);
+    batch_unref(batch);
+    batch_builder_deinit(&builder);
+}
+
 /* Every refused allocation is NO_MEMORY, loses nothing that was added, and leaks nothing. */
 static void refused_memory(void **state)
 {
@@ -432,6 +448,7 @@ int main(void)
         cmocka_unit_test(append_time_replaces_publish_time),
         cmocka_unit_test(limits_hold),
         cmocka_unit_test(random_round_trip),
+        cmocka_unit_test(notes_are_charged),
         cmocka_unit_test(refused_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

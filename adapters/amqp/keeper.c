@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Sessions that keep what has come on links: notes in a ring, each {u64 number, u64 hash of the
- * bytes, tag} at the place that its number has. */
+ * bytes, u64 from, tag} at the place that its number has. Its sender had settled what has a number
+ * below `from`: so the last note says which of the others are over, and nothing is written when a
+ * delivery is settled. */
 #include "adapters/amqp/keeper.h"
 
 #include <stdlib.h>
@@ -8,7 +10,7 @@
 #include "core/base/pack.h"
 #include "core/base/reader.h"
 
-enum { PLACE = sizeof(uint16_t), NUMBERS = 2 * sizeof(uint64_t) };
+enum { PLACE = sizeof(uint16_t), NUMBERS = 3 * sizeof(uint64_t) };
 
 struct amqp_keeper {
     struct client client; /* first: the broker gives it back */
@@ -129,7 +131,7 @@ bool amqp_keeper_is_lost(const struct amqp_keeper *keeper)
 }
 
 struct kept {
-    uint64_t number, payload;
+    uint64_t number, payload, from;
     struct span tag;
 };
 
@@ -149,17 +151,28 @@ void amqp_keeper_recall(struct amqp_keeper *keeper, struct amqp_attachment *atta
         struct kept *kept = &all[count];
         kept->number = reader_u64(&reader);
         kept->payload = reader_u64(&reader);
+        kept->from = reader_u64(&reader);
         kept->tag = reader_bytes(&reader, reader_left(&reader));
         count += !reader.failed;
     }
     qsort(all, count, sizeof *all, by_number);
-    for (uint32_t i = 0; i < count; i++)
-        amqp_attachment_recall(attachment, all[i].tag, all[i].payload);
-    keeper->number = count == 0 ? 0 : all[count - 1].number + 1;
+    const struct kept *last = count == 0 ? NULL : &all[count - 1];
+    for (uint32_t i = 0; i < count; i++) {
+        /* Nothing is written for some numbers, so a note may stay in its place for longer. */
+        bool is_old = all[i].number + LIMIT_RESUME_LINK_TAGS <= last->number;
+        if (all[i].number >= last->from && !is_old)
+            amqp_attachment_recall(attachment, all[i].tag, all[i].payload, all[i].number);
+    }
+    keeper->number = last == NULL ? 1 : last->number + 1;
     heap_free(all);
 }
 
-void amqp_keeper_note(struct amqp_keeper *keeper, struct span tag, uint64_t payload,
+uint64_t amqp_keeper_number(const struct amqp_keeper *keeper)
+{
+    return keeper->number;
+}
+
+void amqp_keeper_note(struct amqp_keeper *keeper, struct span tag, uint64_t payload, uint64_t from,
                       struct publish *publish)
 {
     if (tag.size > AMQP_TAG_MAX)
@@ -167,6 +180,7 @@ void amqp_keeper_note(struct amqp_keeper *keeper, struct span tag, uint64_t payl
     store_u16(keeper->place, (uint16_t)(keeper->number % LIMIT_RESUME_LINK_TAGS));
     store_u64(keeper->value, keeper->number++);
     store_u64(keeper->value + sizeof(uint64_t), payload);
+    store_u64(keeper->value + 2 * sizeof(uint64_t), from);
     if (tag.size > 0)
         memcpy(keeper->value + NUMBERS, tag.data, tag.size);
     publish->keeper = &keeper->client;

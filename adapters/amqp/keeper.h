@@ -23,9 +23,11 @@ void amqp_keeper_free(struct amqp_keeper *keeper); /* NULL is fine */
 bool amqp_keeper_is_lost(const struct amqp_keeper *keeper);
 /* From ready(), once. */
 void amqp_keeper_recall(struct amqp_keeper *keeper, struct amqp_attachment *attachment);
-/* What is published is that delivery; payload: hash_stable() of its bytes. What publish has then is
- * borrowed until the next call. */
-void amqp_keeper_note(struct amqp_keeper *keeper, struct span tag, uint64_t payload,
+/* Of the next delivery; never 0. */
+uint64_t amqp_keeper_number(const struct amqp_keeper *keeper);
+/* What is published is that delivery; payload, from: as amqp_attachment_sent() has them. What
+ * publish has then is borrowed until the next call. */
+void amqp_keeper_note(struct amqp_keeper *keeper, struct span tag, uint64_t payload, uint64_t from,
                       struct publish *publish);
 
 #endif

@@ -374,13 +374,14 @@ bool amqp_resumption_sent(struct amqp_link *link, pn_delivery_t *delivery, struc
     struct amqp_resumption *resumption = link->resumption;
     if (resumption == NULL || resumption->attachment == NULL)
         return true;
-    uint64_t hash = hash_stable(payload);
-    if (!amqp_attachment_sent(resumption->attachment, tag_of(delivery), hash)) {
+    uint64_t hash = hash_stable(payload), from = 0;
+    uint64_t number = resumption->keeper == NULL ? 0 : amqp_keeper_number(resumption->keeper);
+    if (!amqp_attachment_sent(resumption->attachment, tag_of(delivery), hash, number, &from)) {
         stolen(link);
         return false;
     }
     if (resumption->keeper != NULL)
-        amqp_keeper_note(resumption->keeper, tag_of(delivery), hash, publish);
+        amqp_keeper_note(resumption->keeper, tag_of(delivery), hash, from, publish);
     return true;
 }
 

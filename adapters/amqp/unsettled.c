@@ -41,6 +41,7 @@ struct named {
     uint32_t sent_count;
     uint32_t owed;               /* of these, may come and are not answered */
     bool gaps;                   /* what is not among these may have come too */
+    uint64_t lost_from;          /* what is not among these and may be unsettled is not below */
     struct link of_user, of_all; /* while it is suspended */
     uint64_t until_ms;
     struct span key; /* bytes below */
@@ -63,6 +64,7 @@ struct sent {
     bool claimed;  /* its outcome is in ours, so what is resumed under the tag is it */
     bool recalled; /* it is known by amqp_attachment_recall() */
     enum status status;
+    uint64_t number;  /* rises in the list; 0: not known, or none */
     uint64_t payload; /* hash_stable() of it */
     struct span tag;  /* in key */
     struct key key;
@@ -108,6 +110,19 @@ static void forget_sent(struct sent *sent)
         heap_free(sent);
 }
 
+static void lose_number(struct named *named, uint64_t number)
+{
+    if (number < named->lost_from)
+        named->lost_from = number;
+}
+
+/* Not because it is settled. */
+static void lose_sent(struct sent *sent)
+{
+    lose_number(sent->named, sent->number);
+    forget_sent(sent);
+}
+
 static void named_unref(struct named *named)
 {
     if (--named->refs == 0)
@@ -145,7 +160,7 @@ static void forget_expired(uint64_t now_ms)
         if (named->until_ms > now_ms)
             return;
         if (named->sent_count > 0)
-            forget_sent(container_of(list_first(&named->sent), struct sent, in_order));
+            lose_sent(container_of(list_first(&named->sent), struct sent, in_order));
         else
             forget_named(named);
     }
@@ -219,6 +234,7 @@ static struct named *named_get(struct span user_key, struct span key)
     named->refs = 1;
     named->number = ++numbers;
     named->gaps = true;
+    named->lost_from = UINT64_MAX;
     list_init(&named->sent);
     map_put(&user->links, named->key, named);
     link_count++;
@@ -251,6 +267,10 @@ struct amqp_attachment *amqp_attachment_new(struct span user, struct span name, 
         link_remove(&named->of_all);
         named->attachment = attachment;
         named->refs++;
+        list_each(at, &named->sent) /* had numbers of another keeper */
+        {
+            container_of(at, struct sent, in_order)->number = 0;
+        }
     }
     pthread_mutex_unlock(&lock);
     return attachment;
@@ -289,7 +309,7 @@ void amqp_attachment_free(struct amqp_attachment *attachment, uint64_t now_ms)
     while ((at = list_pop(&attachment->pending)) != NULL) {
         struct sent *sent = container_of(at, struct sent, pending);
         if (sent->named != NULL)
-            forget_sent(sent);
+            lose_sent(sent);
         else
             heap_free(sent);
     }
@@ -463,15 +483,19 @@ static bool tags_are_full(const struct user *user)
     return user == NULL ? tags.count >= LIMIT_RESUME_TAGS : user->tags >= LIMIT_RESUME_TAGS / 2;
 }
 
-/* The oldest of the link's own that is answered makes way. */
-static bool evict(struct named *named)
+/* The oldest of the link's own that is answered makes way for that number: it is lost unless a
+ * keeper has nothing of it any more either. */
+static bool evict(struct named *named, uint64_t number)
 {
     list_each(link, &named->sent)
     {
         struct sent *sent = container_of(link, struct sent, in_order);
         if (!sent->answered)
             continue;
-        forget_sent(sent);
+        if (sent->number == 0 || sent->number + LIMIT_RESUME_LINK_TAGS > number)
+            lose_sent(sent);
+        else
+            forget_sent(sent);
         return true;
     }
     return false;
@@ -481,11 +505,14 @@ static void remember(struct named *named, struct sent *sent, struct span tag)
 {
     if (named->user == NULL || tag.size > TAG_MAX)
         return;
-    if (named->sent_count >= LIMIT_RESUME_LINK_TAGS && !evict(named))
+    if (named->sent_count >= LIMIT_RESUME_LINK_TAGS && !evict(named, sent->number)) {
+        lose_number(named, sent->number);
         return;
+    }
     if ((!make_room(NULL, tags_are_full) || !make_room(named->user, tags_are_full)) &&
-        !evict(named)) {
+        !evict(named, sent->number)) {
         named->gaps = true;
+        lose_number(named, sent->number);
         return;
     }
     struct span key = key_put(&sent->key, named, tag);
@@ -497,7 +524,8 @@ static void remember(struct named *named, struct sent *sent, struct span tag)
     named->user->tags++;
 }
 
-void amqp_attachment_recall(struct amqp_attachment *attachment, struct span tag, uint64_t payload)
+void amqp_attachment_recall(struct amqp_attachment *attachment, struct span tag, uint64_t payload,
+                            uint64_t number)
 {
     pthread_mutex_lock(&lock);
     struct named *named = attachment->named;
@@ -508,6 +536,7 @@ void amqp_attachment_recall(struct amqp_attachment *attachment, struct span tag,
             forget_sent(before);
         struct sent *sent = heap_new(sizeof *sent);
         sent->payload = payload;
+        sent->number = number;
         sent->answered = sent->told = sent->recalled = true;
         remember(named, sent, tag);
         if (sent->named == NULL)
@@ -516,10 +545,20 @@ void amqp_attachment_recall(struct amqp_attachment *attachment, struct span tag,
     pthread_mutex_unlock(&lock);
 }
 
-bool amqp_attachment_sent(struct amqp_attachment *attachment, struct span tag, uint64_t payload)
+/* Of those with numbers, number being the highest. */
+static uint64_t unsettled_from(struct named *named, uint64_t number)
+{
+    struct link *first = list_first(&named->sent);
+    uint64_t from = first == NULL ? number : container_of(first, struct sent, in_order)->number;
+    return from < named->lost_from ? from : named->lost_from;
+}
+
+bool amqp_attachment_sent(struct amqp_attachment *attachment, struct span tag, uint64_t payload,
+                          uint64_t number, uint64_t *from)
 {
     struct sent *sent = heap_new(sizeof *sent);
     sent->payload = payload;
+    sent->number = number;
     pthread_mutex_lock(&lock);
     struct named *named = attachment->named;
     bool ours = named->attachment == attachment;
@@ -529,6 +568,7 @@ bool amqp_attachment_sent(struct amqp_attachment *attachment, struct span tag, u
             forget_sent(before);
         list_push(&attachment->pending, &sent->pending);
         remember(named, sent, tag);
+        *from = unsettled_from(named, number);
     }
     pthread_mutex_unlock(&lock);
     if (!ours)
@@ -548,8 +588,10 @@ void amqp_attachment_answered(struct amqp_attachment *attachment, enum status st
     sent->status = status;
     if (sent->named == NULL)
         heap_free(sent);
-    else if (settled || status == STATUS_STORAGE_FAILED || status == STATUS_SHUTTING_DOWN)
-        forget_sent(sent); /* it is over, or nobody knows, or nothing was done */
+    else if (status == STATUS_STORAGE_FAILED)
+        lose_sent(sent); /* nobody knows */
+    else if (settled || status == STATUS_SHUTTING_DOWN)
+        forget_sent(sent); /* it is over, or nothing was done */
     else if (sent->named->attachment == attachment)
         tell(attachment, sent);
     pthread_mutex_unlock(&lock);

@@ -39,8 +39,10 @@ void amqp_attachment_free(struct amqp_attachment *attachment, uint64_t now_ms);
 void amqp_attachment_leave(struct amqp_attachment *attachment, bool for_good, uint64_t now_ms);
 
 /* A delivery of before, TOLD, with a hash of its bytes, was stored: unless more is known of the
- * link than that. Before amqp_attachment_resume(), in the order in which they came. */
-void amqp_attachment_recall(struct amqp_attachment *attachment, struct span tag, uint64_t payload);
+ * link than that. Before amqp_attachment_resume(), in the order in which they came, with their
+ * numbers. */
+void amqp_attachment_recall(struct amqp_attachment *attachment, struct span tag, uint64_t payload,
+                            uint64_t number);
 /* What is not unsettled to the client either is forgotten, unless its map is incomplete; what is
  * may come again. */
 void amqp_attachment_resume(struct amqp_attachment *attachment,
@@ -66,8 +68,11 @@ enum amqp_again {
 enum amqp_again amqp_attachment_came(struct amqp_attachment *attachment, struct span tag,
                                      struct span payload, bool resume, enum status *outcome);
 /* It is on its way, with hash_stable() of its bytes: amqp_attachment_answered() comes for it, in
- * the order of these. False: another link has the name. */
-bool amqp_attachment_sent(struct amqp_attachment *attachment, struct span tag, uint64_t payload);
+ * the order of these. number: above those before, for whoever keeps it beyond the process; 0:
+ * nobody does. *from: the client has settled what has a number below that, of the last
+ * LIMIT_RESUME_LINK_TAGS numbers. False: another link has the name. */
+bool amqp_attachment_sent(struct amqp_attachment *attachment, struct span tag, uint64_t payload,
+                          uint64_t number, uint64_t *from);
 /* The oldest. Unless the link has left, its client hears of it. settled: it has settled it before,
  * so that the tag may be another delivery's. */
 void amqp_attachment_answered(struct amqp_attachment *attachment, enum status status, bool settled);

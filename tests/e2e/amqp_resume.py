@@ -422,6 +422,28 @@ def what_is_durable_survives_kill_9(running):
     assert True in seen, "the gateway has never died behind the first that was stored"
 
 
+def what_was_settled_is_over_after_kill_9(running):
+    """Its tag with the same bytes is another delivery, once anything was stored behind the settling."""
+    queue(running)
+    one = Sender(running, {}, durable=2, rcv=SECOND)
+    for tag in (b"0", b"1", b"2"):
+        one.send(tag, tag)
+    assert one.outcomes(3) == [(ACCEPTED, None)] * 3
+    one.settle(0, 1)
+    one.send(b"3", b"3")
+    one.outcomes(1)
+    running.kill9()
+    running.restart()
+    one.cut()
+    two = Sender(running, {tag: None for tag in (b"0", b"2", b"3")}, durable=2, rcv=SECOND)
+    assert sorted(two.unsettled) == [b"2", b"3"], two.unsettled
+    for tag in (b"0", b"2", b"3"):
+        two.send(tag, tag, resume=True if tag in two.unsettled else None)
+    assert two.outcomes(3) == [(ACCEPTED, None)] * 3
+    two.cut()
+    assert sorted(stored(running)) == [b"0", b"0", b"1", b"2", b"3"]
+
+
 def what_is_durable_ends_as_it_was_asked_to(running):
     """Without a map tags begin anew, and so they do when the link was closed; on a link that lives they may come again at any time."""
     queue(running)
@@ -499,4 +521,4 @@ run(a_tag_of_the_map_is_not_stored_again, a_tag_that_began_anew_is_another_deliv
     what_is_settled_before_its_outcome_is_over, credit_comes_back_when_the_sender_settles,
     a_sender_that_never_settles_has_its_credit_and_no_more, what_is_said_to_come_again_and_never_came_is_left_alone, null_begins_anew,
     detached_and_attached_again, who_comes_later_has_the_name, a_transfer_before_our_attach_ends_its_link, what_was_rejected_is_told_again, a_map_that_does_not_fit_is_incomplete,
-    what_is_held_is_what_is_said, what_is_durable_survives_kill_9, what_is_durable_ends_as_it_was_asked_to, answers_that_nobody_reads_do_not_pile_up, an_answer_repeats_the_default_outcome)
+    what_is_held_is_what_is_said, what_is_durable_survives_kill_9, what_was_settled_is_over_after_kill_9, what_is_durable_ends_as_it_was_asked_to, answers_that_nobody_reads_do_not_pile_up, an_answer_repeats_the_default_outcome)

@@ -10,6 +10,7 @@
 #include "core/base/hash.h"
 #include "core/base/heap.h"
 #include "core/base/limits.h"
+#include "core/base/pack.h"
 
 #define BYTES(...) span_of(((const uint8_t[]){__VA_ARGS__}), sizeof((const uint8_t[]){__VA_ARGS__}))
 
@@ -47,9 +48,16 @@ static void leave(struct amqp_attachment *attachment)
     amqp_attachment_free(attachment, now_ms);
 }
 
+/* It is not kept beyond the process. */
+static bool begun(struct amqp_attachment *attachment, struct span tag, uint64_t payload)
+{
+    uint64_t from;
+    return amqp_attachment_sent(attachment, tag, payload, 0, &from);
+}
+
 static void sent(struct amqp_attachment *attachment, const char *tag, enum status status)
 {
-    assert_true(amqp_attachment_sent(attachment, text(tag), hash_stable(text(tag))));
+    assert_true(begun(attachment, text(tag), hash_stable(text(tag))));
     amqp_attachment_answered(attachment, status, false);
 }
 
@@ -146,7 +154,8 @@ static void test_told_once_the_same_bytes_are_the_same_delivery(void **state)
 
 static void recall(struct amqp_attachment *attachment, const char *tag, const char *payload)
 {
-    amqp_attachment_recall(attachment, text(tag), hash_stable(text(payload)));
+    static uint64_t number;
+    amqp_attachment_recall(attachment, text(tag), hash_stable(text(payload)), ++number);
 }
 
 /* What was kept fills in for what this process does not know, and for nothing else. */
@@ -208,7 +217,7 @@ static void test_answered_when_the_link_has_gone(void **state)
     (void)state;
     struct amqp_attachment *one = attach("a", false);
     for (const char *const *tag = (const char *const[]){"0", "1", "2", "3", NULL}; *tag; tag++)
-        assert_true(amqp_attachment_sent(one, text(*tag), hash_stable(text(*tag))));
+        assert_true(begun(one, text(*tag), hash_stable(text(*tag))));
     amqp_attachment_leave(one, false, now_ms);
     amqp_attachment_answered(one, STATUS_OK, false);
     struct amqp_attachment *two = attach("a", false);
@@ -234,8 +243,8 @@ static void test_answered_when_the_link_has_gone(void **state)
     leave(two);
     /* So is what was in our map, and never came: the tag may be another delivery's. */
     one = attach("b", false);
-    assert_true(amqp_attachment_sent(one, text("0"), hash_stable(text("0"))));
-    assert_true(amqp_attachment_sent(one, text("1"), hash_stable(text("1"))));
+    assert_true(begun(one, text("0"), hash_stable(text("0"))));
+    assert_true(begun(one, text("1"), hash_stable(text("1"))));
     amqp_attachment_leave(one, false, now_ms);
     amqp_attachment_answered(one, STATUS_OK, false);
     amqp_attachment_answered(one, STATUS_OVER_QUOTA, false);
@@ -286,8 +295,8 @@ static void test_a_tag_that_its_sender_has_settled(void **state)
         one = attach("a", second == 1);
         sent(one, "0", STATUS_OK);
         sent(one, "1", STATUS_OK);
-        assert_true(amqp_attachment_sent(one, text("2"), hash_stable(text("2"))));
-        assert_true(amqp_attachment_sent(one, text("3"), hash_stable(text("3"))));
+        assert_true(begun(one, text("2"), hash_stable(text("2"))));
+        assert_true(begun(one, text("3"), hash_stable(text("3"))));
         amqp_attachment_leave(one, false, now_ms);
         amqp_attachment_answered(one, STATUS_OK, false);
         amqp_attachment_answered(one, STATUS_OK, false);
@@ -314,8 +323,8 @@ static void test_settled_before_it_is_answered(void **state)
     (void)state;
     struct amqp_attachment *one = attach("a", false);
     for (const char *const *tag = (const char *const[]){"0", "0", NULL}; *tag; tag++)
-        assert_true(amqp_attachment_sent(one, text(*tag), hash_stable(text("same"))));
-    assert_true(amqp_attachment_sent(one, text("1"), hash_stable(text("1"))));
+        assert_true(begun(one, text(*tag), hash_stable(text("same"))));
+    assert_true(begun(one, text("1"), hash_stable(text("1"))));
     amqp_attachment_answered(one, STATUS_OK, true); /* the first with the tag */
     amqp_attachment_answered(one, STATUS_OK, false);
     amqp_attachment_answered(one, STATUS_OK, true);
@@ -366,10 +375,10 @@ static void test_the_last_one_has_the_name(void **state)
     enum status status;
     struct amqp_attachment *one = attach("a", false), *other = attach("b", false);
     sent(one, "0", STATUS_OK);
-    assert_true(amqp_attachment_sent(one, text("1"), hash_stable(text("1"))));
+    assert_true(begun(one, text("1"), hash_stable(text("1"))));
     struct amqp_attachment *two = attach("a", false);
     assert_int_equal(came(one, "2", "2", &status), AMQP_AGAIN_STOLEN);
-    assert_false(amqp_attachment_sent(one, text("2"), hash_stable(text("2"))));
+    assert_false(begun(one, text("2"), hash_stable(text("2"))));
     amqp_attachment_settled(one, text("0"));
     resume(two, "01", false);
     owes(two, 1);
@@ -412,7 +421,7 @@ static void test_a_tag_is_its_last_delivery(void **state)
     (void)state;
     struct amqp_attachment *one = attach("a", true);
     sent(one, "0", STATUS_OK);
-    assert_true(amqp_attachment_sent(one, text("0"), hash_stable(text("anew"))));
+    assert_true(begun(one, text("0"), hash_stable(text("anew"))));
     amqp_attachment_leave(one, false, now_ms);
     amqp_attachment_free(one, now_ms); /* nobody will answer */
     one = attach("a", true);
@@ -443,7 +452,7 @@ static void test_time(void **state)
 static void put(struct amqp_attachment *attachment, uint32_t number)
 {
     struct span tag = span_of(&number, sizeof number);
-    assert_true(amqp_attachment_sent(attachment, tag, hash_stable(tag)));
+    assert_true(begun(attachment, tag, hash_stable(tag)));
     amqp_attachment_answered(attachment, STATUS_OK, false);
 }
 
@@ -541,7 +550,7 @@ static void test_the_map_is_of_who_has_the_name(void **state)
     enum status status;
     uint32_t count;
     struct amqp_attachment *one = attach("a", false);
-    assert_true(amqp_attachment_sent(one, text("0"), hash_stable(text("0"))));
+    assert_true(begun(one, text("0"), hash_stable(text("0"))));
     struct amqp_attachment *two = attach("a", false);
     resume(two, "00", false);
     owes(two, 1);
@@ -621,11 +630,79 @@ static void test_a_long_tag_is_not_remembered(void **state)
     uint8_t tag[33] = {0};
     enum status status;
     struct amqp_attachment *one = attach("a", true);
-    assert_true(amqp_attachment_sent(one, span_of(tag, 33), hash_stable(text(""))));
+    assert_true(begun(one, span_of(tag, 33), hash_stable(text(""))));
     amqp_attachment_answered(one, STATUS_OK, false);
     assert_int_equal(amqp_attachment_came(one, span_of(tag, 33), text(""), false, &status),
                      AMQP_AGAIN_NEVER);
     amqp_attachment_settled(one, span_of(tag, 33));
+    leave(one);
+}
+
+static uint64_t from_when(struct amqp_attachment *attachment, struct span tag, uint64_t number,
+                          enum status status)
+{
+    uint64_t from = UINT64_MAX;
+    assert_true(amqp_attachment_sent(attachment, tag, hash_stable(tag), number, &from));
+    amqp_attachment_answered(attachment, status, false);
+    return from;
+}
+
+/* Whoever keeps numbers is told which are over; of what is not known, none. */
+static void test_the_oldest_that_is_unsettled(void **state)
+{
+    (void)state;
+    struct amqp_attachment *one = attach("a", true);
+    assert_int_equal(from_when(one, text("0"), 1, STATUS_OK), 1);
+    assert_int_equal(from_when(one, text("1"), 2, STATUS_OK), 1);
+    amqp_attachment_settled(one, text("1"));
+    assert_int_equal(from_when(one, text("2"), 3, STATUS_OK), 1);
+    amqp_attachment_settled(one, text("0"));
+    assert_int_equal(from_when(one, text("3"), 4, STATUS_OK), 3);
+    assert_int_equal(from_when(one, text("2"), 5, STATUS_OK), 4); /* its tag has come again */
+    leave(one);
+    one = attach("a", true);
+    resume(one, "3", false);
+    assert_int_equal(from_when(one, text("4"), 6, STATUS_OK), 0); /* what is still there had none */
+    enum status status;
+    assert_int_equal(came(one, "3", "3", &status), AMQP_AGAIN_KNOWN);
+    amqp_attachment_settled(one, text("3"));
+    amqp_attachment_settled(one, text("4"));
+    assert_int_equal(from_when(one, text("5"), 7, STATUS_OK), 7);
+    leave(one);
+
+    one = attach("b", false);
+    amqp_attachment_recall(one, text("0"), hash_stable(text("0")), 8);
+    amqp_attachment_recall(one, text("1"), hash_stable(text("1")), 9);
+    resume(one, "1", false);
+    assert_int_equal(from_when(one, text("2"), 10, STATUS_OK), 9);
+    leave(one);
+}
+
+/* What had to make way is unsettled, for as long as it may be kept. */
+static void test_what_made_way_may_be_unsettled(void **state)
+{
+    (void)state;
+    uint8_t tag[4];
+    struct amqp_attachment *one = attach("a", false);
+    assert_int_equal(from_when(one, text("nobody knows"), 5, STATUS_STORAGE_FAILED), 5);
+    assert_int_equal(from_when(one, text("0"), 6, STATUS_OK), 5);
+    leave(one);
+
+    one = attach("b", false);
+    for (uint32_t i = 0; i <= LIMIT_RESUME_LINK_TAGS; i++) {
+        store_u32(tag, i);
+        assert_int_equal(from_when(one, span_of(tag, 4), i + 1, STATUS_OK),
+                         i < LIMIT_RESUME_LINK_TAGS ? 1 : 2);
+    }
+    leave(one);
+
+    /* Numbers that are close together, and no room. */
+    one = attach("c", false);
+    assert_int_equal(from_when(one, text("first"), 1, STATUS_OK), 1);
+    for (uint32_t i = 0; i < LIMIT_RESUME_LINK_TAGS; i++) {
+        store_u32(tag, i);
+        assert_int_equal(from_when(one, span_of(tag, 4), 2, STATUS_OK), 1);
+    }
     leave(one);
 }
 
@@ -651,6 +728,8 @@ int main(void)
         cmocka_unit_test_setup(test_what_may_come_again_stays, begin),
         cmocka_unit_test_setup(test_what_is_over_goes_bit_by_bit, begin),
         cmocka_unit_test_setup(test_a_long_tag_is_not_remembered, begin),
+        cmocka_unit_test_setup(test_the_oldest_that_is_unsettled, begin),
+        cmocka_unit_test_setup(test_what_made_way_may_be_unsettled, begin),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -18,7 +18,9 @@ struct amqp_keeper {
     void (*ready)(struct amqp_link *link, enum status status);
     struct broker_attach attach;
     struct broker_give_up give_up;
+    bool attaching;
     bool is_there;   /* attached */
+    bool gives_up;   /* the link was closed meanwhile, and that is not answered */
     bool lost;       /* another link has the name */
     uint64_t number; /* of the next delivery */
     uint8_t place[PLACE];
@@ -45,17 +47,33 @@ static void end(struct client *client, enum status why)
 
 static const struct client_ops keeper_ops = {.protocol = "amqp", .queued = queued, .end = end};
 
+static void given_up(struct request *request, enum status status)
+{
+    amqp_link_given_up(container_of(request, struct amqp_keeper, give_up.request)->link, status);
+}
+
+static void give_up(struct amqp_keeper *keeper)
+{
+    keeper->give_up.client = &keeper->client;
+    request_init(&keeper->give_up.request, amqp_loop(keeper->link->connection), given_up);
+    broker_give_up(&keeper->give_up);
+    client_close(&keeper->client);
+}
+
 static void attached(struct request *request, enum status status)
 {
     struct amqp_keeper *keeper = container_of(request, struct amqp_keeper, attach.request);
     struct amqp_link *link = keeper->link;
+    keeper->attaching = false;
     keeper->is_there = status == STATUS_OK && !keeper->lost;
-    if (keeper->is_there)
+    if (keeper->is_there && !keeper->gives_up)
         broker_session_begin(&keeper->client);
-    if (link->pn != NULL)
+    if (keeper->is_there && keeper->gives_up)
+        give_up(keeper);
+    else if (keeper->gives_up)
+        amqp_link_given_up(link, status == STATUS_CANCELED ? STATUS_OK : status);
+    else if (link->pn != NULL)
         keeper->ready(link, status);
-    else if (link->leaving == AMQP_LEAVES_FOR_GOOD)
-        broker_session_expiry(&keeper->client, 0);
     heap_free(keeper->attach.received);
     buf_deinit(&keeper->attach.notes);
     amqp_link_unref(link);
@@ -94,27 +112,21 @@ struct amqp_keeper *amqp_keeper_new(struct amqp_link *link, bool anew, uint32_t 
     };
     request_init(&keeper->attach.request, amqp_loop(link->connection), attached);
     link->refs++;
+    keeper->attaching = true;
     broker_attach(&keeper->attach);
     buf_deinit(&name);
     return keeper;
 }
 
-static void given_up(struct request *request, enum status status)
-{
-    amqp_link_given_up(container_of(request, struct amqp_keeper, give_up.request)->link, status);
-}
-
 void amqp_keeper_give_up(struct amqp_keeper *keeper)
 {
-    struct amqp_link *link = keeper->link;
-    if (!keeper->is_there || keeper->lost)
+    if (keeper->lost || (!keeper->is_there && !keeper->attaching))
         return;
-    keeper->give_up.client = &keeper->client;
-    request_init(&keeper->give_up.request, amqp_loop(link->connection), given_up);
-    link->refs++;
-    link->closes_later = true;
-    broker_give_up(&keeper->give_up);
-    client_close(&keeper->client);
+    keeper->link->refs++;
+    keeper->link->closes_later = true;
+    keeper->gives_up = true;
+    if (keeper->is_there)
+        give_up(keeper);
 }
 
 void amqp_keeper_free(struct amqp_keeper *keeper)

@@ -422,6 +422,25 @@ def what_is_durable_survives_kill_9(running):
     assert True in seen, "the gateway has never died behind the first that was stored"
 
 
+def a_close_that_comes_with_the_attach_is_durable(running):
+    """It is answered when nothing of what was kept can come back."""
+    queue(running)
+    one = Sender(running, {}, durable=2)
+    one.send(b"0", b"0")
+    one.outcomes(1)
+    one.cut()
+    with Wire(running.amqp_port) as wire:
+        wire.open("c")
+        wire.send(frame(ATTACH, ["link", 0, False, None, ubyte(FIRST), Described(0x28, []), Described(0x29, ["q", 2]), {b"0": None}, None, 0]) +
+                  frame(DETACH, [0, True]))
+        wire.expect(DETACH)
+        running.kill9()
+        running.restart()
+    two = Sender(running, {b"0": None}, durable=2)
+    assert two.unsettled == {}, two.unsettled
+    two.cut()
+
+
 def what_was_settled_is_over_after_kill_9(running):
     """Its tag with the same bytes is another delivery, once anything was stored behind the settling."""
     queue(running)
@@ -521,4 +540,4 @@ run(a_tag_of_the_map_is_not_stored_again, a_tag_that_began_anew_is_another_deliv
     what_is_settled_before_its_outcome_is_over, credit_comes_back_when_the_sender_settles,
     a_sender_that_never_settles_has_its_credit_and_no_more, what_is_said_to_come_again_and_never_came_is_left_alone, null_begins_anew,
     detached_and_attached_again, who_comes_later_has_the_name, a_transfer_before_our_attach_ends_its_link, what_was_rejected_is_told_again, a_map_that_does_not_fit_is_incomplete,
-    what_is_held_is_what_is_said, what_is_durable_survives_kill_9, what_was_settled_is_over_after_kill_9, what_is_durable_ends_as_it_was_asked_to, answers_that_nobody_reads_do_not_pile_up, an_answer_repeats_the_default_outcome)
+    what_is_held_is_what_is_said, what_is_durable_survives_kill_9, a_close_that_comes_with_the_attach_is_durable, what_was_settled_is_over_after_kill_9, what_is_durable_ends_as_it_was_asked_to, answers_that_nobody_reads_do_not_pile_up, an_answer_repeats_the_default_outcome)

@@ -186,6 +186,26 @@ static void test_group_waiters_take_turns(void **state)
         take_drop(&takes[0]);
         take_drop(&takes[1]);
     }
+    /* Nobody waits for who has not come back: what arrives meanwhile is for those who are there. */
+    take_start(&takes[0], 1, 5000, 30000);
+    take_start(&takes[1], 1, 5000, 30000);
+    for (unsigned i = 10; i < 14; i++) {
+        struct take *there = &takes[i > 10];
+        publish(0, i, 1, NULL);
+        take_wait(there);
+        assert_taken(there, i, 1);
+        take_drop(there);
+        if (i > 10)
+            take_start(there, 1, 5000, 30000);
+    }
+    take_start(&takes[0], 1, 5000, 30000);
+    publish(0, 14, 2, NULL);
+    take_wait(&takes[1]);
+    take_wait(&takes[0]);
+    assert_taken(&takes[1], 14, 1);
+    assert_taken(&takes[0], 15, 1);
+    take_drop(&takes[0]);
+    take_drop(&takes[1]);
     /* Those who would take more get one each in turn, until one has enough. */
     take_start(&takes[0], 100, 5000, 30000);
     take_start(&takes[1], 2, 5000, 30000);

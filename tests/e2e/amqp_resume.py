@@ -5,8 +5,8 @@ import itertools
 import struct
 import time
 
-from amqpwire import (ACCEPTED, ATTACH, BEGIN, DETACH, DISPOSITION, FLOW, OPEN, REJECTED, RELEASED, TRANSFER, Described, Raw, Symbol, Wire,
-                      decode, frame)
+from amqpwire import (ACCEPTED, ATTACH, BEGIN, DETACH, DISPOSITION, FLOW, OPEN, REJECTED, RELEASED, TRANSFER, Described, Symbol, Wire,
+                      decode, frame, ubyte)
 from gateway import run
 from mqtt_stalled import RSS_MIB_MAX, rss_mib
 
@@ -24,10 +24,6 @@ def queue(running, name="q", **fields):
 
 def data(text):
     return BODY + bytes([len(text)]) + text
-
-
-def ubyte(value):
-    return Raw(bytes([0x50, value]))
 
 
 class Sender:

@@ -9,7 +9,7 @@ from proton.reactor import Container
 from proton.utils import BlockingConnection
 
 from amqpwire import (ATTACH, DETACH, DISPOSITION, END, FLOW, TRANSFER, Described, Raw, Symbol, Wire,
-                      decode, disposition, encode, frame)
+                      decode, disposition, encode, frame, ubyte)
 from gateway import Gateway, run, until
 
 SECONDS = 20
@@ -407,43 +407,35 @@ def settlements_of_kept_subscriptions_are_stored_with_it(running):
     assert len(bodies(running, "out")) == 2
 
 
-def a_kept_subscription_may_be_taken_over_within_it(running):
-    """Whoever has it then has what was settled, too, and the commit is refused."""
+def taken_over_within_it(running, settles_first):
+    """Whoever has the subscription then has what was settled, too, and the commit is refused."""
     queue(running, "out")
     source = Described(0x28, ["/topics/within/o", 2, Symbol("never")])
     one = TopicReader(running, source)
     say(running, "/topics/within/o", "first", "second")
     one.take(b"first", b"second")
-    one.begin(0)
-    declare(one.wire, one.sent)  # what was settled has come
-    one.sent += 1
+    if settles_first:
+        one.begin(0)
+        declare(one.wire, one.sent)  # what was settled has come
+        one.sent += 1
     two = TopicReader(running, source)
     assert b"amqp:link:stolen" in one.wire.expect(DETACH)
-    two.take(b"first", b"second")
-    assert not one.commit()
-    one.wire.socket.close()
-    assert bodies(running, "out") == []
-    two.begin(0, 1)
-    assert two.commit()
-    assert len(bodies(running, "out")) == 1
-
-
-def what_crosses_the_end_of_its_link_refuses_the_commit(running):
-    """Settlements and messages that come when the link has been ended: nothing is committed without them."""
-    queue(running, "out")
-    source = Described(0x28, ["/topics/crossed/o", 2, Symbol("never")])
-    one = TopicReader(running, source)
-    say(running, "/topics/crossed/o", "first", "second")
-    one.take(b"first", b"second")
-    two = TopicReader(running, source)
-    assert b"amqp:link:stolen" in one.wire.expect(DETACH)
-    one.begin(0)
+    if not settles_first:
+        one.begin(0)
     assert not one.commit()
     assert bodies(running, "out") == []
     two.take(b"first", b"second")
     two.begin(0, 1)
     assert two.commit()
     assert len(bodies(running, "out")) == 1
+
+
+def a_kept_subscription_may_be_taken_over_within_it(running):
+    taken_over_within_it(running, True)
+
+
+def what_is_settled_behind_the_end_of_its_link_refuses_the_commit(running):
+    taken_over_within_it(running, False)
 
 
 def a_message_without_credit_refuses_the_commit(running):
@@ -452,7 +444,7 @@ def a_message_without_credit_refuses_the_commit(running):
     queue(running, "more")
     one = TopicReader(running, Described(0x28, ["/topics/without"]))
     text = b"\x00\x53\x75\xa0\x01x"
-    one.wire.send(frame(ATTACH, ["more", 3, False, None, Raw(b"\x50\x01"), Described(0x28, []), Described(0x29, ["more"]), None,
+    one.wire.send(frame(ATTACH, ["more", 3, False, None, ubyte(1), Described(0x28, []), Described(0x29, ["more"]), None,
                                  None, 0]))
     one.wire.expect(ATTACH)
     one.wire.expect(FLOW)
@@ -825,7 +817,8 @@ if __name__ == "__main__":
     run(a_commit_shows_all_and_a_rollback_nothing, delayed_messages_wait_from_the_commit_on,
         settlements_belong_to_it, owners_commit_together, one_part_that_fails_refuses_all, settlements_of_topics_belong_to_it,
         settlements_of_kept_subscriptions_are_stored_with_it, a_kept_subscription_may_be_taken_over_within_it,
-        what_crosses_the_end_of_its_link_refuses_the_commit, a_message_without_credit_refuses_the_commit, settlements_of_shared_subscriptions,
+        what_is_settled_behind_the_end_of_its_link_refuses_the_commit, a_message_without_credit_refuses_the_commit,
+        settlements_of_shared_subscriptions,
         settlements_of_kept_shares, settlements_of_kept_shares_with_one_worker,
         outcomes_keep_what_they_say, an_outcome_for_what_names_none, what_cannot_be_part_of_it_refuses_it,
         a_lost_connection_rolls_back, a_commit_that_cannot_be_is_refused, a_receiver_may_leave_before_its_transaction, what_is_settled_in_two_steps_is_settled_once,

@@ -19,6 +19,10 @@ class Raw(bytes):
     """Encoded already, or not at all."""
 
 
+def ubyte(value):
+    return Raw(bytes([0x50, value]))
+
+
 class Ulong(int):
     pass
 

@@ -470,6 +470,20 @@ static void a_number_is_forgotten_when_there_is_room(void **state)
     late_rig_close();
 }
 
+/* On worker 1, when the append that its name's last client has under way is stored, and not before.
+ */
+static void attach_behind_append(struct attach_call *call)
+{
+    await(waiting(&late.append_count) == 1);
+    request_init(&call->attach.request, rig.loops[1], attach_call_done);
+    on(1, attach_call_run, call);
+    usleep(20000);
+    assert_false(atomic_load(&call->done));
+    appends_go_on();
+    rig_await(&call->done);
+    assert_int_equal(call->status, STATUS_OK);
+}
+
 /* Also where nothing of the client is kept: what it publishes on its next connection comes behind.
  */
 static void a_name_changes_hands_when_what_was_published_is_stored(void **state)
@@ -481,15 +495,8 @@ static void a_name_changes_hands_when_what_was_published_is_stored(void **state)
     struct peer *older = peer_attach(0, "one", 0, NULL, &present), *newer = peer_new(1, "one");
     let_appends_wait();
     publish_many(older, "t", GUARANTEE_AT_LEAST_ONCE, 0, 1);
-    await(waiting(&late.append_count) == 1);
     struct attach_call call = {.attach = {.client = &newer->client}};
-    request_init(&call.attach.request, rig.loops[1], attach_call_done);
-    on(1, attach_call_run, &call);
-    usleep(20000);
-    assert_false(atomic_load(&call.done));
-    appends_go_on();
-    rig_await(&call.done);
-    assert_int_equal(call.status, STATUS_OK);
+    attach_behind_append(&call);
     heap_free(call.attach.received);
     buf_deinit(&call.attach.notes);
     peer_free(older);
@@ -526,15 +533,8 @@ static void a_note_is_stored_with_its_record_or_not_at_all(void **state)
     await_answers(writer, 4);
     let_appends_wait();
     publish_noted(writer, older, "e", (struct publish){.topic = topic});
-    await(waiting(&late.append_count) == 1);
     struct attach_call call = {.attach = {.client = &newer->client, .expiry_s = UINT32_MAX}};
-    request_init(&call.attach.request, rig.loops[1], attach_call_done);
-    on(1, attach_call_run, &call);
-    usleep(20000);
-    assert_false(atomic_load(&call.done));
-    appends_go_on();
-    rig_await(&call.done);
-    assert_int_equal(call.status, STATUS_OK);
+    attach_behind_append(&call);
     assert_true(call.attach.present);
     struct span notes = buf_span(&call.attach.notes), key, value;
     unsigned found = 0;

@@ -161,17 +161,25 @@ static void lines_arrive_whole_with_pauses(void **state)
     tls_context_free(tls);
 }
 
+/* What it writes, and what it is to read, crosses by the hand of the test. */
+static struct client client_on_memory(const struct server *server, BIO **in, BIO **out)
+{
+    struct client client = client_prepare(server, TLS1_3_VERSION, false);
+    *in = BIO_new(BIO_s_mem());
+    *out = BIO_new(BIO_s_mem());
+    SSL_set_bio(client.ssl, *in, *out);
+    SSL_set_connect_state(client.ssl);
+    return client;
+}
+
 static void records_may_be_cut_anywhere(void **state)
 {
     (void)state;
     struct tls_context *tls = context_open(false);
     struct server server;
     server_open(&server, ECHO, tls);
-    struct client client = client_prepare(&server, TLS1_3_VERSION, false);
-    /* The client works on memory; each of its bytes crosses by itself. */
-    BIO *in = BIO_new(BIO_s_mem()), *out = BIO_new(BIO_s_mem());
-    SSL_set_bio(client.ssl, in, out);
-    SSL_set_connect_state(client.ssl);
+    BIO *in, *out;
+    struct client client = client_on_memory(&server, &in, &out);
     char got[8];
     size_t size = 0;
     bool sent = false;
@@ -181,7 +189,7 @@ static void records_may_be_cut_anywhere(void **state)
         char *bytes;
         long pending = BIO_get_mem_data(out, &bytes);
         for (long i = 0; i < pending; i++)
-            assert_int_equal(send(client.fd, bytes + i, 1, MSG_NOSIGNAL), 1);
+            assert_int_equal(send(client.fd, bytes + i, 1, MSG_NOSIGNAL), 1); /* by itself */
         (void)BIO_reset(out);
         char chunk[5000];
         ssize_t arrived = recv(client.fd, chunk, sizeof chunk, MSG_DONTWAIT);
@@ -210,12 +218,8 @@ static void what_comes_with_the_handshake_is_answered(void **state)
     struct tls_context *tls = context_open(false);
     struct server server;
     server_open(&server, ECHO, tls);
-    struct client client = client_prepare(&server, TLS1_3_VERSION, false);
-    struct timeval patience = {.tv_sec = 20};
-    setsockopt(client.fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
-    BIO *in = BIO_new(BIO_s_mem()), *out = BIO_new(BIO_s_mem());
-    SSL_set_bio(client.ssl, in, out);
-    SSL_set_connect_state(client.ssl);
+    BIO *in, *out;
+    struct client client = client_on_memory(&server, &in, &out);
     bool sent = false;
     char got[5], chunk[5000];
     size_t size = 0;

@@ -234,9 +234,11 @@ static void settle_receipt(struct consumer *consumer, const struct receipt *rece
         piece->settle = *how;
         piece->settle.receipts = piece->receipts;
         piece->settle.results = piece->results;
+        piece->settle.patient = how->outcome == SETTLE_DONE;
         request_init(&piece->settle.request, consumer->worker->loop, piece_done);
         consumer_wake(consumer);
     }
+    piece->settle.patient = piece->settle.patient && token == 0;
     piece->tokens[piece->settle.count] = token;
     piece->receipts[piece->settle.count++] = *receipt;
 }

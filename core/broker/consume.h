@@ -57,7 +57,8 @@ uint32_t consumer_credit_left(const struct consumer *consumer);
 void consumer_pause(struct consumer *consumer, bool paused);
 
 /* Ends the lease in slot (RENEWED: it begins anew, for lease_ms). delay_ms as in group_settle.
- * token other than 0: settled() will tell. The slot may be given to another lease afterwards. */
+ * token other than 0: settled() will tell; what is DONE without one is written a little later. The
+ * slot may be given to another lease afterwards. */
 void consumer_settle(struct consumer *consumer, uint32_t slot, enum settle_outcome outcome,
                      uint32_t delay_ms, uint64_t token);
 void consumer_renew(struct consumer *consumer, uint32_t slot, uint32_t lease_ms, uint64_t token);

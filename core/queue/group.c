@@ -189,7 +189,7 @@ static bool is_durable(const struct group_settle *settle)
 }
 
 /* Applied at once; answered when what it changed is stored, at once when it changed nothing
- * durable. */
+ * durable or nobody waits for that. */
 static void settle_apply(struct group *group, struct group_settle *settle)
 {
     bool some = false, ended = false;
@@ -198,10 +198,12 @@ static void settle_apply(struct group *group, struct group_settle *settle)
         some |= settle->results[i] == STATUS_OK;
         ended = settle->ordered && settle->results[i] != STATUS_OK;
     }
-    if (some && is_durable(settle))
+    if (some && is_durable(settle) && !settle->patient)
         list_push(&group->settled, &settle->link);
     else
         request_complete(&settle->request, STATUS_OK);
+    if (some && settle->patient && group->patient_ms == 0)
+        group->patient_ms = loop_now_ms(group->loop) + GROUP_PATIENCE_MS;
     if (some)
         group_wake(group);
 }
@@ -318,6 +320,8 @@ static void arm_timer(struct group *group)
     uint64_t now_ms = loop_now_ms(group->loop);
     uint64_t due_ms = 0;
     sooner(&due_ms, group->rewrite_ms);
+    if (!group->writing && group->rewrite_ms == 0)
+        sooner(&due_ms, group->patient_ms);
     if (group->steps_left == 0 || group->unfinished)
         sooner(&due_ms, now_ms);
     if (group->state == GROUP_SERVING)
@@ -435,6 +439,7 @@ void group_close(struct group *group, bool remove, struct request *closed)
     group->state = GROUP_CLOSING;
     group->removing = remove;
     group->closed = closed;
+    group->patient_ms = 0;
     loop_timer_stop(group->loop, &group->timer);
     refuse_all(group, status);
     if (remove || group->broken != STATUS_OK)

@@ -105,6 +105,8 @@ struct group_settle {
     uint32_t delay_ms; /* FAILED, RELEASED: not offered again before; survives a restart */
     uint32_t lease_ms; /* RENEWED */
     bool ordered;      /* the first stale receipt ends it: those behind it are STALE, untouched */
+    bool patient;      /* DONE, and nobody is told when it is durable: answered as soon as it is
+                          applied, durable at most GROUP_PATIENCE_MS and a write later */
     uint32_t count;
     enum status *results; /* caller's array of count: OK or STALE */
     struct link link;     /* the group's */
@@ -113,8 +115,9 @@ struct group_settle {
     uint64_t group_id;
     void (*done)(struct request *request, enum status status);
 };
-/* Answers after the settlement is durable. Takes part in a common write with others of the same
- * turn. */
+enum { GROUP_PATIENCE_MS = 5 };
+/* Answers after the settlement is durable, unless it is patient. Takes part in a common write with
+ * others of the same turn. */
 void group_settle(struct group *group, struct group_settle *settle);
 
 /* Settlements that take effect in a unit (storage.h) with what others do, or not at all. When this

@@ -180,6 +180,7 @@ struct group {
     bool writing;
     bool removing, removed;
     struct request *closed; /* waits until the group is freed; NULL: none */
+    uint64_t patient_ms;    /* what is to be written may wait until then; 0: it may not */
     uint64_t rewrite_ms;    /* the last write has failed or could not be made: again then; 0: no */
     struct list answering;  /* settlements in the write under way */
     struct storage_row *rows;

@@ -340,11 +340,26 @@ static void rewrite_later(struct group *group)
     group->rewrite_ms = loop_now_ms(group->loop) + REWRITE_MS;
 }
 
+/* Nobody waits for what has changed, and what changes soon may share its write: a write, and often
+ * a sync, for every turn in which something was settled would be in the way of those who publish.
+ */
+static bool may_wait(const struct group *group)
+{
+    if (group->patient_ms == 0 || loop_now_ms(group->loop) >= group->patient_ms ||
+        !list_is_empty(&group->settled) || group->seek != NULL)
+        return false;
+    for (uint32_t i = 0; i < group->part_count; i++)
+        if (group->parts[i].must_rewrite || window_waits_for_row(group->parts[i].window))
+            return false;
+    return true;
+}
+
 void store_flush(struct group *group)
 {
-    if (group->writing || group->rewrite_ms != 0)
+    if (group->writing || group->rewrite_ms != 0 || may_wait(group))
         return;
     bool complete = true;
+    group->patient_ms = 0;
     group->write.row_count = 0;
     for (uint32_t i = 0; i < group->part_count; i++)
         if (window_has_changes(group->parts[i].window) || group->parts[i].must_rewrite)

@@ -149,6 +149,7 @@ void window_set_watch(struct window *window, struct window_watch *watch); /* NUL
  * everything. apply restores either onto a fresh window, snapshot first, then deltas in order;
  * MALFORMED leaves it undefined, UNSUPPORTED is a newer version. */
 bool window_has_changes(const struct window *window);
+bool window_waits_for_row(const struct window *window); /* failed offsets are among them */
 enum status window_changes(struct window *window, struct buf *row);
 void window_committed(struct window *window);
 enum status window_snapshot(const struct window *window, struct buf *row);

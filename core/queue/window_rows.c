@@ -97,10 +97,15 @@ static void pack_parked(struct pack *pack, const struct window *window, uint64_t
     pack_uvarint(pack, 0);
 }
 
+bool window_waits_for_row(const struct window *window)
+{
+    return window->parked.count > window->parked_written;
+}
+
 bool window_has_changes(const struct window *window)
 {
     return window->base_changed || window->changed_count > 0 || window->aside_new.count > 0 ||
-           window->aside_settled.count > 0 || window->parked.count > window->parked_written;
+           window->aside_settled.count > 0 || window_waits_for_row(window);
 }
 
 /* Sorts the changed runs; runs that base has passed go, neighbours become one. */

@@ -9,10 +9,12 @@ import java.util.Queue;
 import java.util.concurrent.ConcurrentLinkedQueue;
 import java.util.concurrent.atomic.AtomicLong;
 
-/** Passes bytes between clients and the gateway, counts them, and can break the connections. */
+/** Passes bytes between clients and the gateway, counts them, can lose what the gateway says and break the connections. */
 final class Relay implements AutoCloseable {
     final AtomicLong sent = new AtomicLong();
     final AtomicLong received = new AtomicLong();
+    /** What the gateway says gets lost. */
+    volatile boolean silent;
     private final ServerSocket listener;
     private final Queue<Socket> sockets = new ConcurrentLinkedQueue<>();
 
@@ -26,8 +28,8 @@ final class Relay implements AutoCloseable {
                 gateway.setTcpNoDelay(true);
                 sockets.add(client);
                 sockets.add(gateway);
-                start(() -> carry(client, gateway, sent));
-                start(() -> carry(gateway, client, received));
+                start(() -> carry(client, gateway, false));
+                start(() -> carry(gateway, client, true));
             }
         });
     }
@@ -48,14 +50,17 @@ final class Relay implements AutoCloseable {
         thread.start();
     }
 
-    private static void carry(Socket from, Socket to, AtomicLong count) throws IOException {
+    private void carry(Socket from, Socket to, boolean down) throws IOException {
+        AtomicLong count = down ? received : sent;
         byte[] buffer = new byte[65536];
         try (from; to) {
             InputStream in = from.getInputStream();
             OutputStream out = to.getOutputStream();
             for (int size; (size = in.read(buffer)) > 0; ) {
                 count.addAndGet(size);
-                out.write(buffer, 0, size);
+                if (!down || !silent) {
+                    out.write(buffer, 0, size);
+                }
             }
         }
     }

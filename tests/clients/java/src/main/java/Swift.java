@@ -9,12 +9,6 @@ import com.swiftmq.amqp.v100.client.Session;
 import com.swiftmq.amqp.v100.generated.messaging.message_format.AmqpValue;
 import com.swiftmq.amqp.v100.messaging.AMQPMessage;
 import com.swiftmq.amqp.v100.types.AMQPString;
-import java.io.IOException;
-import java.io.InputStream;
-import java.io.OutputStream;
-import java.net.InetAddress;
-import java.net.ServerSocket;
-import java.net.Socket;
 import java.util.HashSet;
 import java.util.Set;
 
@@ -24,59 +18,6 @@ public final class Swift {
     private static final long WAIT_MS = 15000;
     private static final long QUIET_MS = 500;
     private static int failed;
-
-    /** In between; what the gateway says gets lost when it is told so. */
-    private static final class Relay extends Thread {
-        final ServerSocket server;
-        final Socket to;
-        volatile Socket from;
-        volatile boolean silent;
-
-        Relay(String host, int port) throws IOException {
-            server = new ServerSocket(0, 1, InetAddress.getLoopbackAddress());
-            to = new Socket(host, port);
-            start();
-        }
-
-        @Override
-        public void run() {
-            try {
-                from = server.accept();
-                Thread up = new Thread(() -> pump(from, to, false));
-                up.start();
-                pump(to, from, true);
-            } catch (IOException error) {
-                cut();
-            }
-        }
-
-        private void pump(Socket source, Socket sink, boolean down) {
-            byte[] bytes = new byte[65536];
-            try {
-                InputStream in = source.getInputStream();
-                OutputStream out = sink.getOutputStream();
-                for (int size = in.read(bytes); size >= 0; size = in.read(bytes)) {
-                    if (!down || !silent) {
-                        out.write(bytes, 0, size);
-                    }
-                }
-            } catch (IOException error) {
-                cut();
-            }
-        }
-
-        void cut() {
-            for (Socket socket : new Socket[] {from, to}) {
-                try {
-                    if (socket != null) {
-                        socket.close();
-                    }
-                } catch (IOException ignored) {
-                    // it is closed
-                }
-            }
-        }
-    }
 
     private static Connection connect(String host, int port) throws Exception {
         Connection connection = new Connection(new AMQPContext(AMQPContext.CLIENT), host, port, false);
@@ -96,7 +37,7 @@ public final class Swift {
         String queue = "swift";
         DefaultDeliveryMemory memory = new DefaultDeliveryMemory();
         Relay relay = new Relay(host, port);
-        Connection connection = connect("127.0.0.1", relay.server.getLocalPort());
+        Connection connection = connect("127.0.0.1", relay.port());
         Session session = connection.createSession(1000, 1000);
         Producer producer = session.createProducer(queue, qos, memory);
         relay.silent = true;
@@ -107,7 +48,7 @@ public final class Swift {
         if (memory.getNumberUnsettled() != MESSAGES) {
             throw new AssertionError(memory.getNumberUnsettled() + " unsettled");
         }
-        relay.cut();
+        relay.close();
         connection.cancel();
 
         connection = connect(host, port);

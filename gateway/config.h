@@ -21,13 +21,14 @@ struct config {
     int64_t min_free_bytes;
     int64_t retention_hours, retention_bytes;
     int64_t limit_subscriptions, limit_publish_rate, limit_topic_levels, limit_resume_rate,
-        limit_session_records, limit_session_bytes, limit_connection_rate, limit_address_rate;
+        limit_session_records, limit_session_bytes, limit_session_expiry, limit_connection_rate,
+        limit_address_rate;
     int64_t limit_dedup_ids, limit_producers;
     char *tls_certificate, *tls_key, *tls_client_ca;
 
     int64_t mqtt_port, mqtt_tls_port;
     int64_t mqtt_max_packet, mqtt_receive_max, mqtt_topic_alias_max, mqtt_keep_alive_max;
-    int64_t mqtt_session_expiry_max, mqtt_inflight_max, mqtt_sys_interval;
+    int64_t mqtt_inflight_max, mqtt_sys_interval;
     char *mqtt_server_reference;
 
     int64_t amqp_port, amqp_tls_port, amqp_auto_create;

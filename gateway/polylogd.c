@@ -219,6 +219,7 @@ static enum status open_broker(struct gateway *gateway, struct err *err)
         .resume_rate = (uint32_t)gateway->config.limit_resume_rate,
         .session_records = (uint32_t)gateway->config.limit_session_records,
         .session_bytes = (uint64_t)gateway->config.limit_session_bytes,
+        .session_expiry_s = (uint32_t)gateway->config.limit_session_expiry,
         .reserved_topics = "$SYS/broker/",
         .reserved_except = "$SYS/broker/connection/+/state", /* where Mosquitto's bridges tell */
         .connection_rate = (uint32_t)gateway->config.limit_connection_rate,
@@ -245,7 +246,6 @@ static void configure_mqtt(const struct config *config)
         .receive_max = (uint16_t)config->mqtt_receive_max,
         .topic_alias_max = (uint16_t)config->mqtt_topic_alias_max,
         .keep_alive_max = (uint16_t)config->mqtt_keep_alive_max,
-        .session_expiry_max = (uint32_t)config->mqtt_session_expiry_max,
         .inflight_max = (uint16_t)config->mqtt_inflight_max,
         .server_reference = config->mqtt_server_reference,
     });

@@ -136,12 +136,11 @@ static void go_on(struct amqp_claim *claim)
     if (subscriber->looks && !alone) {
         refuse(claim, STATUS_EXISTS, "the subscription has receivers");
     } else if (subscriber->looks) {
-        claim->alone = subscriber->kept = true;
-        subscriber->expiry = AMQP_NEVER;
-        subscriber->expiry_s = UINT32_MAX;
-        amqp_kept_answer(subscriber, claim->item.filter);
+        claim->alone = true;
+        amqp_kept_found(subscriber, claim->item.filter, claim->attach.granted_s);
         amqp_subscriber_ready(subscriber);
     } else if (is_as_wanted(claim)) {
+        amqp_kept_granted(subscriber, claim->attach.granted_s);
         amqp_claim_end(subscriber);
         subscriber->kept = false; /* the link itself is as one that lasts no longer */
         amqp_subscriber_subscribe(subscriber);

@@ -380,8 +380,10 @@ enum status amqp_kept_read(struct amqp_subscriber *subscriber, pn_terminus_t *lo
 void amqp_kept_attach(struct amqp_subscriber *subscriber);
 /* The link goes. False: the subscriber stays, for as long as session or connection are there. */
 bool amqp_kept_leave(struct amqp_subscriber *subscriber, struct amqp_link *link);
-/* The answer to a source of which nothing was said: what it is. */
-void amqp_kept_answer(struct amqp_subscriber *subscriber, struct span filter);
+/* It is kept for so long, which is answered. */
+void amqp_kept_granted(struct amqp_subscriber *subscriber, uint32_t expiry_s);
+/* Likewise, to a source of which nothing was said: what it is. */
+void amqp_kept_found(struct amqp_subscriber *subscriber, struct span filter, uint32_t expiry_s);
 
 /* claim.c: what keeps a subscription that several links share, whether one is there or not. */
 /* Makes it, or finds it; then amqp_subscriber_subscribe(), for one that looks

@@ -164,7 +164,15 @@ static bool is_as_wanted(const struct amqp_subscriber *subscriber,
            selector_equal(subscription->selector, item->selector);
 }
 
-void amqp_kept_answer(struct amqp_subscriber *subscriber, struct span filter)
+void amqp_kept_granted(struct amqp_subscriber *subscriber, uint32_t expiry_s)
+{
+    subscriber->expiry_s = expiry_s;
+    if (subscriber->expiry == AMQP_NEVER && expiry_s != UINT32_MAX)
+        subscriber->expiry = AMQP_AFTER_LINK;
+    answer(subscriber, pn_link_source(subscriber->link->pn));
+}
+
+void amqp_kept_found(struct amqp_subscriber *subscriber, struct span filter, uint32_t expiry_s)
 {
     struct buf address;
     buf_init(&address, sizeof "/topics/" + LIMIT_TOPIC_BYTES);
@@ -174,8 +182,10 @@ void amqp_kept_answer(struct amqp_subscriber *subscriber, struct span filter)
     pn_terminus_t *local = pn_link_source(subscriber->link->pn);
     pn_terminus_set_type(local, PN_SOURCE);
     pn_terminus_set_address(local, (const char *)address.data);
-    answer(subscriber, local);
     buf_deinit(&address);
+    subscriber->kept = true;
+    subscriber->expiry = AMQP_NEVER;
+    amqp_kept_granted(subscriber, expiry_s);
 }
 
 /* Attached; the link is there. Without credit nothing of the session comes yet. */
@@ -188,18 +198,15 @@ static void go_on(struct amqp_subscriber *subscriber)
         amqp_subscriber_refuse(subscriber, "amqp:not-found", "there is no such subscription",
                                STATUS_NOT_FOUND);
     } else if (subscriber->looks) {
-        subscriber->kept = true;
-        subscriber->expiry = AMQP_NEVER;
-        subscriber->expiry_s = broker_session_expires(&subscriber->client);
-        if (subscriber->expiry_s != UINT32_MAX)
-            subscriber->expiry = AMQP_AFTER_LINK;
-        amqp_kept_answer(subscriber, filter);
+        amqp_kept_found(subscriber, filter, subscriber->attach.granted_s);
         broker_session_begin(&subscriber->client);
         amqp_subscriber_ready(subscriber);
     } else if (kept == NULL) {
+        amqp_kept_granted(subscriber, subscriber->attach.granted_s);
         broker_session_begin(&subscriber->client);
         amqp_subscriber_subscribe(subscriber);
     } else if (is_as_wanted(subscriber, kept, filter)) {
+        amqp_kept_granted(subscriber, subscriber->attach.granted_s);
         broker_session_begin(&subscriber->client);
         amqp_subscriber_ready(subscriber);
     } else {

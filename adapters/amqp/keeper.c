@@ -137,6 +137,11 @@ void amqp_keeper_free(struct amqp_keeper *keeper)
     heap_free(keeper);
 }
 
+uint32_t amqp_keeper_expiry_s(const struct amqp_keeper *keeper)
+{
+    return keeper->attach.granted_s;
+}
+
 bool amqp_keeper_is_lost(const struct amqp_keeper *keeper)
 {
     return keeper->lost;

@@ -13,7 +13,7 @@ struct amqp_keeper;
 
 /* ready() comes when it is there, or with why it cannot be, unless the link has gone; a link that
  * goes later is there until it has come back. anew: nothing of what was kept under the name.
- * expiry_s: after the end. NULL: the name is too long. */
+ * expiry_s: asked for, after the end of the link. NULL: the name is too long. */
 struct amqp_keeper *amqp_keeper_new(struct amqp_link *link, bool anew, uint32_t expiry_s,
                                     void (*ready)(struct amqp_link *link, enum status status));
 /* The link is being closed: nothing is kept, and the close is answered when that is durable. */
@@ -22,6 +22,7 @@ void amqp_keeper_free(struct amqp_keeper *keeper); /* NULL is fine */
 /* Another link has the name: nothing is kept of what comes. */
 bool amqp_keeper_is_lost(const struct amqp_keeper *keeper);
 /* From ready(), once. */
+uint32_t amqp_keeper_expiry_s(const struct amqp_keeper *keeper); /* which holds; likewise */
 void amqp_keeper_recall(struct amqp_keeper *keeper, struct amqp_attachment *attachment);
 /* Of the next delivery; never 0. */
 uint64_t amqp_keeper_number(const struct amqp_keeper *keeper);

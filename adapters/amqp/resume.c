@@ -75,12 +75,12 @@ void amqp_resumption_read(struct amqp_link *link, struct span attach)
     link->resumption = resumption;
 }
 
-/* Not what was asked for: it does not outlive the process. */
-static void say_how_long(pn_terminus_t *target)
+/* Not what was asked for: whatever the link goes with, its time runs from then on. */
+static void say_how_long(pn_terminus_t *target, uint32_t expiry_s)
 {
-    if (pn_terminus_get_expiry_policy(target) == PN_EXPIRE_NEVER)
-        pn_terminus_set_expiry_policy(target, PN_EXPIRE_WITH_CONNECTION);
-    pn_terminus_set_timeout(target, LIMIT_RESUME_MS / 1000);
+    bool ends = expiry_s != UINT32_MAX;
+    pn_terminus_set_expiry_policy(target, ends ? PN_EXPIRE_WITH_LINK : PN_EXPIRE_NEVER);
+    pn_terminus_set_timeout(target, ends ? expiry_s : 0);
 }
 
 static uint32_t expiry_of(pn_terminus_t *target)
@@ -104,8 +104,7 @@ static void is_kept(struct amqp_link *link, enum status status)
         amqp_link_refuse_status(link, status);
     } else {
         pn_terminus_set_durability(target, PN_DELIVERIES);
-        if (pn_terminus_get_expiry_policy(target) != PN_EXPIRE_NEVER)
-            pn_terminus_set_timeout(target, expiry_of(target));
+        say_how_long(target, amqp_keeper_expiry_s(resumption->keeper));
         amqp_keeper_recall(resumption->keeper, resumption->attachment);
         amqp_attachment_resume(resumption->attachment, &resumption->map);
         amqp_link_accept(link);
@@ -144,7 +143,7 @@ static bool take_name(struct amqp_resumption *resumption)
             amqp_keeper_new(link, !resumption->map.is_there, expiry_of(target), is_kept);
     if (resumption->keeper != NULL)
         return false;
-    say_how_long(pn_link_target(link->pn));
+    say_how_long(pn_link_target(link->pn), LIMIT_RESUME_MS / 1000);
     amqp_attachment_resume(resumption->attachment, &resumption->map);
     return true;
 }

@@ -91,9 +91,9 @@ static void accept_client(struct mqtt_session *session, const struct mqtt_login 
         properties.maximum_packet = mqtt_settings.max_packet;
         properties.topic_alias_maximum = mqtt_settings.topic_alias_max;
         properties.shared_available = 1;
-        if (session->expiry != session->asked_expiry) {
+        if (login->attach.granted_s != session->asked_expiry) {
             properties.present |= MQTT_HAS(SESSION_EXPIRY);
-            properties.session_expiry = session->expiry;
+            properties.session_expiry = login->attach.granted_s;
         }
         if (session->assigned_id) {
             properties.present |= MQTT_HAS(ASSIGNED_CLIENT_ID);
@@ -176,7 +176,7 @@ static void attach(struct mqtt_login *login)
     struct mqtt_session *session = login->session;
     login->attach.client = &session->client;
     login->attach.clean = session->clean;
-    login->attach.expiry_s = session->expiry;
+    login->attach.expiry_s = session->asked_expiry;
     login->attach.will = mqtt_will_of(session);
     request_init(&login->attach.request, broker_loop(session->client.worker), attach_done);
     broker_attach(&login->attach);
@@ -281,12 +281,6 @@ void mqtt_handle_connecting_auth(struct mqtt_session *session, uint8_t header, s
         authenticated(session, status);
 }
 
-uint32_t mqtt_expiry_granted(uint32_t asked)
-{
-    uint32_t max = mqtt_settings.session_expiry_max;
-    return max > 0 && asked > max ? max : asked;
-}
-
 void mqtt_handle_connect(struct mqtt_session *session, uint8_t header, struct span body)
 {
     struct mqtt_connect connect;
@@ -308,7 +302,6 @@ void mqtt_handle_connect(struct mqtt_session *session, uint8_t header, struct sp
     session->asked_expiry = connect.version == MQTT_5 ? properties->session_expiry
                             : connect.clean           ? 0
                                                       : UINT32_MAX;
-    session->expiry = mqtt_expiry_granted(session->asked_expiry);
     if (session->excess) {
         mqtt_refuse(session, MQTT_REASON_CONNECTION_RATE_EXCEEDED);
         return;

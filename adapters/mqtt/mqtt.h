@@ -10,7 +10,6 @@ struct mqtt_options {
     uint16_t receive_max;         /* unanswered QoS 1 and 2 publishes of a client; 0: 65535 */
     uint16_t topic_alias_max;     /* aliases a client may set */
     uint16_t keep_alive_max;      /* seconds; 0: as the client asks */
-    uint32_t session_expiry_max;  /* seconds; 0: as the client asks */
     uint16_t inflight_max;        /* deliveries a client has not answered; 0: LIMIT_CLIENT_CREDIT */
     const char *server_reference; /* where clients shall go when this server ends; NULL: nowhere */
 };

@@ -182,12 +182,6 @@ static void timer_fired(struct loop_timer *timer)
 
 /* ------------------------------------------------ packets */
 
-static void set_expiry(struct mqtt_session *session, uint32_t asked)
-{
-    session->expiry = mqtt_expiry_granted(asked);
-    broker_session_expiry(&session->client, session->expiry);
-}
-
 static void disconnected(struct mqtt_session *session, uint8_t header, struct span body)
 {
     struct mqtt_disconnect disconnect;
@@ -202,7 +196,7 @@ static void disconnected(struct mqtt_session *session, uint8_t header, struct sp
         return;
     }
     if (disconnect.properties.present & MQTT_HAS(SESSION_EXPIRY))
-        set_expiry(session, disconnect.properties.session_expiry);
+        broker_session_expiry(&session->client, disconnect.properties.session_expiry);
     if (disconnect.reason == MQTT_REASON_SUCCESS) /* and for no other (3.1.2-8) */
         broker_will_drop(&session->client);
     mqtt_end(session, MQTT_REASON_SUCCESS);

@@ -43,11 +43,11 @@ struct mqtt_session {
     uint32_t settled;            /* outgoing deliveries settled during this input */
     uint16_t subscribes;         /* SUBSCRIBEs under way */
     bool assigned_id, clean;
-    bool is_bridge;                /* a broker's: it subscribes to what others publish, as it is */
-    bool excess;                   /* one connection too many: CONNECT is refused */
-    bool no_problem_info;          /* the client asks for no reason strings */
-    uint32_t asked_expiry, expiry; /* seconds; what the client asked for, and what it got */
-    bool held;                     /* input waits for the broker, so silence is not the client's */
+    bool is_bridge;        /* a broker's: it subscribes to what others publish, as it is */
+    bool excess;           /* one connection too many: CONNECT is refused */
+    bool no_problem_info;  /* the client asks for no reason strings */
+    uint32_t asked_expiry; /* seconds, in CONNECT */
+    bool held;             /* input waits for the broker, so silence is not the client's */
     uint64_t heard_ms;
     struct loop_timer timer;   /* until CONNECT, then keep alive */
     uint8_t *owed;             /* enum mqtt_owed by outgoing identifier; NULL until the first */
@@ -104,8 +104,6 @@ void mqtt_aliases_out(struct mqtt_session *session, uint16_t client_max);
 bool mqtt_send_aliased(struct mqtt_session *session, struct blob *frame, uint16_t id, uint8_t flag);
 
 /* connect.c */
-/* How long a session is kept of what the client asks for, in seconds. */
-uint32_t mqtt_expiry_granted(uint32_t asked);
 void mqtt_handle_connecting_auth(struct mqtt_session *session, uint8_t header, struct span body);
 void mqtt_login_free(struct mqtt_session *session);
 void mqtt_handle_connect(struct mqtt_session *session, uint8_t header, struct span body);

@@ -38,6 +38,7 @@ struct broker_options {
      * dropped. 0: no limit. */
     uint32_t resume_rate, session_records;
     uint64_t session_bytes;
+    uint32_t session_expiry_s;   /* that a session outlives its client at most; 0: no limit */
     uint32_t share_members;      /* of one share, and connected; 0: LIMIT_SHARE_MEMBERS */
     const char *reserved_topics; /* topics that begin so are the gateway's to publish; NULL: none */
     const char *reserved_except; /* a filter: those of them that clients publish; NULL: none */
@@ -259,12 +260,13 @@ struct broker_attach {
         only_present; /* an earlier session goes on, with its own expiry; without one none begins */
     bool
         yields; /* EXISTS, and nothing is disturbed, where a client that does not yield has begun */
-    uint32_t expiry_s;              /* 0: it ends with the client; UINT32_MAX: never */
+    uint32_t expiry_s;              /* asked for. 0: it ends with the client; UINT32_MAX: never */
     const struct broker_will *will; /* copied; NULL: none */
     /* Out. CANCELED: the client was closed, or lost the name; SHUTTING_DOWN, STORAGE_FAILED and the
      * like: the session is as it was. */
     bool present;       /* an earlier session goes on */
     uint32_t earlier_s; /* its expiry until now */
+    uint32_t granted_s; /* as expiry_s: what holds, at most options.session_expiry_s */
     uint32_t *received; /* its numbers of publishes that were not forgotten: the caller frees it */
     uint32_t received_count;
     struct buf notes; /* broker_note_next() reads them; likewise */
@@ -274,8 +276,7 @@ void broker_attach(struct broker_attach *attach);
  * does not take part again by now are left. Nothing happens where the name was lost meanwhile. */
 void broker_session_begin(struct client *client);
 bool broker_session_is_kept(const struct client *client);             /* it outlives the client */
-void broker_session_expiry(struct client *client, uint32_t expiry_s); /* another one; if kept */
-uint32_t broker_session_expires(const struct client *client);         /* 0: none is kept */
+void broker_session_expiry(struct client *client, uint32_t expiry_s); /* as attach; if kept */
 /* What is kept goes with the client, which is closed next; completes when nothing of it is left,
  * also after a crash. On an error it is as it was. Once per client. */
 struct broker_give_up {

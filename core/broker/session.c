@@ -60,11 +60,19 @@ bool session_back(struct session *session)
 
 /* ------------------------------------------------ attaching */
 
+/* What is kept of a share ends with those who take part in it, not by time. */
+static uint32_t expiry_granted(const struct session *session, uint32_t asked_s)
+{
+    uint32_t max_s = session->worker->broker->options.session_expiry_s;
+    return max_s > 0 && asked_s > max_s && session->share == 0 ? max_s : asked_s;
+}
+
 static void attached(struct session *session, enum status status)
 {
     struct broker_attach *attach = session->attach;
     session->attach = NULL;
     attach->present = session->present;
+    attach->granted_s = session->id == 0 ? 0 : session->expiry_s;
     if (status == STATUS_OK) {
         session->phase = SESSION_ATTACHED;
         session_will_hold(session);
@@ -354,7 +362,7 @@ static void begin_stored(struct attaching *attaching)
     bool found = attaching->old != 0;
     session->attach->earlier_s = attaching->row.expiry_s;
     if (session->present && session->attach->only_present)
-        session->expiry_s = attaching->row.expiry_s;
+        session->expiry_s = expiry_granted(session, attaching->row.expiry_s);
     if (!found && session->expiry_s == 0) {
         attach_end(attaching, STATUS_OK);
         return;
@@ -589,9 +597,9 @@ void broker_attach(struct broker_attach *attach)
     session->client = client;
     session->attach = attach;
     session->yields = attach->yields;
-    session->expiry_s = attach->only_present ? 0 : attach->expiry_s;
-    session_will_take(session, attach->will);
     session->share = share_is_reader(client) ? share_of_name(name) : 0;
+    session->expiry_s = attach->only_present ? 0 : expiry_granted(session, attach->expiry_s);
+    session_will_take(session, attach->will);
     session->text = span_of(heap_text((const char *)name.data, name.size), name.size);
     session->name = session_name_of(client->tenant, name);
     session->read_bytes = READ_BYTES_FIRST;
@@ -633,7 +641,7 @@ void broker_session_begin(struct client *client)
 void broker_session_expiry(struct client *client, uint32_t expiry_s)
 {
     if (session_is_kept(client))
-        client->session->expiry_s = expiry_s;
+        client->session->expiry_s = expiry_granted(client->session, expiry_s);
 }
 
 void broker_give_up(struct broker_give_up *give_up)
@@ -645,11 +653,6 @@ void broker_give_up(struct broker_give_up *give_up)
     }
     client->session->expiry_s = 0;
     client->session->give_up = give_up;
-}
-
-uint32_t broker_session_expires(const struct client *client)
-{
-    return session_is_kept(client) ? client->session->expiry_s : 0;
 }
 
 bool broker_session_is_kept(const struct client *client)

@@ -367,6 +367,48 @@ def it_expires_when_asked_to(running):
     connection.close()
 
 
+def none_is_kept_for_longer_than_the_gateway_allows(running):
+    """The answer says for how long, and from when on; then it has gone."""
+    running.stop()
+    running.sets.append("limit.session_expiry=2")
+    running.start()
+    connection, other = connect(running), connect(running, "other")
+
+    def kept(source):
+        assert source.durability == Terminus.DELIVERIES
+        return source.expiry_policy, source.timeout
+
+    asked = {
+        "never": (Durable(), (Terminus.EXPIRE_WITH_LINK, 2)),
+        "long": (Durable(Terminus.EXPIRE_WITH_SESSION, 1000), (Terminus.EXPIRE_WITH_SESSION, 2)),
+        "short": (Durable(Terminus.EXPIRE_WITH_LINK, 1), (Terminus.EXPIRE_WITH_LINK, 1)),
+    }
+    for name, (options, said) in asked.items():
+        receiver = subscribe(other, name=name, options=options)
+        assert kept(receiver.link.remote_source) == said, (name, kept(receiver.link.remote_source))
+    other.close()
+    receiver = subscribe(connection)
+    send(running, 1)
+    detach(receiver)
+    found = look(connection, credit=10)
+    assert kept(found.link.remote_source) == (Terminus.EXPIRE_WITH_LINK, 2)
+    assert bodies(take(found, 1)) == [1]
+    detach(found)
+    receiver = subscribe(connection)  # goes on, and asks for ever again
+    assert kept(receiver.link.remote_source) == (Terminus.EXPIRE_WITH_LINK, 2)
+    detach(receiver)
+    send(running, 2)
+    time.sleep(2.1)
+    refused(connection, lambda: look(connection), "amqp:not-found")
+    receiver = subscribe(connection)
+    nothing_more(running, receiver)
+    connection.close()
+    other = connect(running, "other")
+    for name in asked:
+        refused(other, lambda name=name: look(other, name), "amqp:not-found")
+    other.close()
+
+
 def retained_messages_come_first(running):
     connection = connect(running)
     for topic in "abc":
@@ -699,6 +741,6 @@ if __name__ == "__main__":
         it_is_there_after_a_detach, unsettled_comes_again_under_its_tag, what_is_released_comes_again,
         failures_are_counted, a_member_gets_what_failed_elsewhere,
         it_survives_the_gateway, another_topic_is_another_subscription, a_name_finds_what_there_is,
-        it_expires_when_asked_to, retained_messages_come_first,
+        it_expires_when_asked_to, none_is_kept_for_longer_than_the_gateway_allows, retained_messages_come_first,
         retained_messages_and_what_is_released, one_link_has_it, a_drained_link_is_told,
         closed_before_it_was_attached, what_is_given_up_stays_so, a_close_before_the_attach_is_answered_stays_so)

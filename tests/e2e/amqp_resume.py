@@ -365,7 +365,7 @@ def what_is_held_is_what_is_said(running):
     queue(running)
     one = Sender(running, expiry=NEVER, durable=1)
     target = one.said[6].value
-    assert target[1] in (None, 0) and target[2] == "connection-close" and target[3] == 600, target
+    assert target[1] in (None, 0) and target[2] == "link-detach" and target[3] == 600, target
     one.send(b"0", b"0")
     one.outcomes(1)
     running.kill9()
@@ -380,7 +380,7 @@ def what_is_held_is_what_is_said(running):
     assert plain.unsettled is None and plain.said[6].value[1:4] in ([0, None, 0], [0, "session-end", 0]), plain.said[6].value
     plain.cut()
     kept = Sender(running, name="kept", durable=2)
-    assert kept.said[6].value[1:4] in ([2, None, 600], [2, "session-end", 600]), kept.said[6].value
+    assert kept.said[6].value[1:4] == [2, "link-detach", 600], kept.said[6].value
     kept.cut()
 
 
@@ -493,8 +493,33 @@ def what_is_durable_ends_as_it_was_asked_to(running):
     assert len(stored(running)) == 2504
     # a name that is too long is not kept, and that is said
     three = Sender(running, {}, durable=2, expiry=NEVER, name="n" * 1100)
-    assert three.said[6].value[1:3] in ([0, "connection-close"], [None, "connection-close"]), three.said[6].value
+    assert three.said[6].value[1:3] in ([0, "link-detach"], [None, "link-detach"]), three.said[6].value
     three.cut()
+
+
+def nothing_is_known_for_longer_than_the_gateway_allows(running):
+    """The answer says for how long what is durable is kept. Then its rows have gone: after kill -9 nothing is known."""
+    running.stop()
+    running.sets.append("limit.session_expiry=2")
+    running.start()
+    queue(running)
+    one = Sender(running, {}, durable=2, expiry=NEVER)
+    assert one.said[6].value[1:4] == [2, "link-detach", 2], one.said[6].value
+    one.send(b"0", b"0")
+    one.outcomes(1)
+    for wait, known in ((0, [b"0"]), (2.1, [])):
+        one.wire.send(frame(DETACH, [0, False]))
+        one.wire.expect(DETACH)
+        one.cut()
+        time.sleep(wait)
+        running.kill9()
+        running.restart()
+        one = Sender(running, {b"0": None}, durable=2, expiry=NEVER)
+        assert sorted(one.unsettled) == known, (wait, one.unsettled)
+    one.send(b"0", b"0")
+    one.outcomes(1)
+    one.cut()
+    assert stored(running) == [b"0", b"0"]
 
 
 def answers_that_nobody_reads_do_not_pile_up(running):
@@ -536,4 +561,4 @@ run(a_tag_of_the_map_is_not_stored_again, a_tag_that_began_anew_is_another_deliv
     what_is_settled_before_its_outcome_is_over, credit_comes_back_when_the_sender_settles,
     a_sender_that_never_settles_has_its_credit_and_no_more, what_is_said_to_come_again_and_never_came_is_left_alone, null_begins_anew,
     detached_and_attached_again, who_comes_later_has_the_name, a_transfer_before_our_attach_ends_its_link, what_was_rejected_is_told_again, a_map_that_does_not_fit_is_incomplete,
-    what_is_held_is_what_is_said, what_is_durable_survives_kill_9, a_close_that_comes_with_the_attach_is_durable, what_was_settled_is_over_after_kill_9, what_is_durable_ends_as_it_was_asked_to, answers_that_nobody_reads_do_not_pile_up, an_answer_repeats_the_default_outcome)
+    what_is_held_is_what_is_said, what_is_durable_survives_kill_9, a_close_that_comes_with_the_attach_is_durable, what_was_settled_is_over_after_kill_9, what_is_durable_ends_as_it_was_asked_to, nothing_is_known_for_longer_than_the_gateway_allows, answers_that_nobody_reads_do_not_pile_up, an_answer_repeats_the_default_outcome)

@@ -28,12 +28,25 @@ def resume(gateway, name, version=5, props=KEEP, **options):
 def test_server_maximum(gateway):
     """What a client may ask for is limited, and it is told."""
     gateway.stop()
-    gateway.sets.append("mqtt.session_expiry_max=1000")
+    gateway.sets.append("limit.session_expiry=2")
     gateway.start()
-    with resume(gateway, "long") as client:
-        assert client.connack.get(SESSION_EXPIRY) == 1000
-    with resume(gateway, "less", props=[(SESSION_EXPIRY, 999)]) as client:
+    with resume(gateway, "less", props=[(SESSION_EXPIRY, 1)]) as client:
         assert client.connack.get(SESSION_EXPIRY) is None
+    with resume(gateway, "later", props=[(SESSION_EXPIRY, 1)]) as client:
+        leave(client, props=[(SESSION_EXPIRY, 1000)])
+    with resume(gateway, "long") as client:
+        assert client.connack.get(SESSION_EXPIRY) == 2
+        leave(client)
+    with resume(gateway, "old", version=4) as client:
+        leave(client)
+    for name, version in (("later", 5), ("long", 5), ("old", 4)):
+        with resume(gateway, name, version) as client:
+            assert present(client), name
+            leave(client)
+    time.sleep(2.1)
+    for name, version in (("later", 5), ("long", 5), ("old", 4)):
+        with resume(gateway, name, version) as client:
+            assert not present(client), name
 
 
 def test_many_filters(gateway):

@@ -259,6 +259,59 @@ static void an_expired_session_does_not_go_on(void **state)
     late_rig_close();
 }
 
+struct expiry_call {
+    struct client *client;
+    uint32_t expiry_s;
+};
+
+static void expiry_run(void *context)
+{
+    const struct expiry_call *call = context;
+    broker_session_expiry(call->client, call->expiry_s);
+}
+
+/* What holds is told; what the session has had until now is what is stored. */
+static void expect_expiry(struct broker_attach asked, uint32_t earlier_s, uint32_t granted_s,
+                          uint32_t later_s)
+{
+    struct peer *peer = peer_new(0, "kept");
+    struct attach_call call = {.attach = asked};
+    call.attach.client = &peer->client;
+    request_init(&call.attach.request, rig.loops[0], attach_call_done);
+    on(0, attach_call_run, &call);
+    rig_await(&call.done);
+    assert_int_equal(call.status, STATUS_OK);
+    assert_int_equal(call.attach.earlier_s, earlier_s);
+    assert_int_equal(call.attach.granted_s, granted_s);
+    buf_deinit(&call.attach.notes);
+    on(0, session_begin_run, peer);
+    if (later_s > 0)
+        on(0, expiry_run, &(struct expiry_call){&peer->client, later_s});
+    peer_close(peer);
+}
+
+static void no_session_outlives_its_client_for_longer_than_allowed(void **state)
+{
+    (void)state;
+    late_rig_open(1);
+    expect_expiry((struct broker_attach){.expiry_s = UINT32_MAX}, 0, UINT32_MAX, 0);
+    rig.options.session_expiry_s = 60;
+    restart(NO_SWEEP_MS);
+    /* It goes on with its own expiry, which is too long by now. */
+    expect_expiry((struct broker_attach){.only_present = true}, UINT32_MAX, 60, 0);
+    expect_expiry((struct broker_attach){.expiry_s = UINT32_MAX}, 60, 60, 0);
+    expect_expiry((struct broker_attach){.expiry_s = 61}, 60, 60, 0);
+    expect_expiry((struct broker_attach){.expiry_s = 59}, 60, 59, UINT32_MAX);
+    expect_expiry((struct broker_attach){.expiry_s = 60}, 60, 60, 30);
+    expect_expiry((struct broker_attach){.only_present = true}, 30, 30, 61);
+    await(rows_of(TABLE_SESSION_DUE) == 1);
+    atomic_fetch_add(&clock_ahead_ms, 60001);
+    expect_expiry((struct broker_attach){.expiry_s = 0}, 60, 0, 0);
+    await(rows_of(TABLE_SESSION) == 0);
+    rig.options.session_expiry_s = 0;
+    late_rig_close();
+}
+
 /* What it was refused when it came back goes with it. */
 static void filters_that_are_refused_are_given_up(void **state)
 {
@@ -556,9 +609,9 @@ static void begin_at_once(struct request *request, enum status status)
     struct attach_call *call = container_of(request, struct attach_call, attach.request);
     if (status == STATUS_OK) {
         struct client *client = call->attach.client;
-        assert_int_equal(broker_session_expires(client), 0);
+        assert_false(broker_session_is_kept(client));
         broker_session_expiry(client, 7);
-        assert_int_equal(broker_session_expires(client), 0);
+        assert_false(broker_session_is_kept(client));
         broker_session_begin(client);
     }
     attach_call_done(request, status);
@@ -609,6 +662,7 @@ int main(void)
         cmocka_unit_test(a_session_does_not_come_back_to_a_broker_that_ends),
         cmocka_unit_test(a_share_is_not_left_by_a_broker_that_ends),
         cmocka_unit_test(an_expired_session_does_not_go_on),
+        cmocka_unit_test(no_session_outlives_its_client_for_longer_than_allowed),
         cmocka_unit_test(filters_that_are_refused_are_given_up),
         cmocka_unit_test(many_filters_go_at_once),
         cmocka_unit_test(an_end_that_is_refused_is_made_up_for),

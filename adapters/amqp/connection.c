@@ -338,6 +338,8 @@ static void flush_task(struct loop_task *task)
     bool was_full = stream_queued(connection->stream) >= OUT_BYTES;
     if (connection->stolen)
         amqp_subscribers_stolen(connection);
+    if (connection->released)
+        amqp_subscribers_released(connection);
     say_all(connection);
     /* The flush below may be enough; if not, drained() comes. */
     if (!was_full && stream_queued(connection->stream) >= OUT_BYTES)

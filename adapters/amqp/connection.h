@@ -149,6 +149,9 @@ struct amqp_subscriber {
     struct broker_recall recall;
     bool recalling;           /* the first of them is being read */
     struct amqp_claim *claim; /* while it is made, or looked at; else NULL */
+    struct amqp_taken *taken; /* by number less one: deliveries whose receiver waits (durable.c) */
+    uint32_t taken_capacity;
+    bool released; /* some of them are over */
 };
 
 /* A publish that waits for its answer; answers come in order. */
@@ -175,6 +178,7 @@ struct amqp_connection {
     bool paused;      /* the broker takes no more at the moment */
     bool said;        /* something has been sent */
     bool stolen;      /* subscribers are, and are to be told */
+    bool released;    /* subscribers have deliveries that are over */
     struct amqp_login *login;
     struct amqp_exchange *exchange; /* of SASL messages; NULL: none */
     char *user;                     /* Proton borrows it */
@@ -376,6 +380,11 @@ void amqp_subscribers_drained(struct amqp_connection *connection);
 /* What the source asks for; answered in local. INVALID: its name is too long; UNSUPPORTED: what is
  * shared has no end of its own. */
 enum status amqp_kept_read(struct amqp_subscriber *subscriber, pn_terminus_t *local);
+/* Its receiver waits for what we say to an outcome that ends the delivery: it comes when a crash
+ * could not bring the delivery back, with amqp_subscribers_released(). */
+void amqp_kept_take(struct amqp_subscriber *subscriber, pn_delivery_t *delivery, uint32_t number);
+void amqp_kept_release(struct client *client, uint32_t number); /* of client_ops */
+void amqp_subscribers_released(struct amqp_connection *connection);
 /* Finds what is kept under the name, or begins it; then amqp_subscriber_ready() or the refusal. */
 void amqp_kept_attach(struct amqp_subscriber *subscriber);
 /* The link goes. False: the subscriber stays, for as long as session or connection are there. */

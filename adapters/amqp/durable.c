@@ -288,6 +288,72 @@ void amqp_kept_attach(struct amqp_subscriber *subscriber)
     broker_attach(&subscriber->attach);
 }
 
+/* ------------------------------------------------ outcomes whose receiver waits */
+
+struct amqp_taken {
+    pn_delivery_t *delivery; /* NULL: of an earlier link, and no one is there to hear of it */
+    bool over;
+};
+
+static struct amqp_taken *taken_of(struct amqp_subscriber *subscriber, uint32_t number)
+{
+    if (number > subscriber->taken_capacity) {
+        uint32_t capacity = 2 * number;
+        subscriber->taken = heap_resize(subscriber->taken, capacity * sizeof *subscriber->taken);
+        for (uint32_t i = subscriber->taken_capacity; i < capacity; i++)
+            subscriber->taken[i] = (struct amqp_taken){0};
+        subscriber->taken_capacity = capacity;
+    }
+    return &subscriber->taken[number - 1];
+}
+
+void amqp_kept_take(struct amqp_subscriber *subscriber, pn_delivery_t *delivery, uint32_t number)
+{
+    taken_of(subscriber, number)->delivery = delivery;
+    broker_taken(&subscriber->client, number);
+}
+
+/* The broker is amid its deliveries: they end later in the turn. */
+void amqp_kept_release(struct client *client, uint32_t number)
+{
+    struct amqp_subscriber *subscriber = (struct amqp_subscriber *)client;
+    taken_of(subscriber, number)->over = true;
+    subscriber->released = subscriber->connection->released = true;
+    amqp_wake(subscriber->connection);
+}
+
+static void release(struct amqp_subscriber *subscriber, uint32_t number)
+{
+    struct amqp_taken taken = subscriber->taken[number - 1];
+    struct amqp_topic_delivery topic = {.number = number};
+    subscriber->taken[number - 1] = (struct amqp_taken){0};
+    if (subscriber->link == NULL || taken.delivery == NULL) {
+        broker_settled(&subscriber->client, number);
+        return;
+    }
+    pn_delivery_update(taken.delivery, pn_delivery_remote_state(taken.delivery));
+    pn_delivery_settle(taken.delivery);
+    amqp_topic_over(subscriber->link, &topic, false);
+}
+
+void amqp_subscribers_released(struct amqp_connection *connection)
+{
+    connection->released = false;
+    list_each(at, &connection->subscribers)
+    {
+        struct amqp_subscriber *subscriber =
+            container_of(at, struct amqp_subscriber, of_connection);
+        if (!subscriber->released)
+            continue;
+        subscriber->released = false;
+        for (uint32_t number = 1; number <= subscriber->taken_capacity; number++)
+            if (subscriber->taken[number - 1].over)
+                release(subscriber, number);
+        if (subscriber->link != NULL) /* of an earlier link: they have used credit of this one */
+            amqp_source_flow(subscriber->link);
+    }
+}
+
 /* ------------------------------------------------ the end */
 
 bool amqp_kept_leave(struct amqp_subscriber *subscriber, struct amqp_link *link)

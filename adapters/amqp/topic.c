@@ -150,6 +150,7 @@ static const struct client_ops topic_ops = {
     .encode = topic_encode,
     .deliver = topic_deliver,
     .deliver_kept = topic_deliver_kept,
+    .release = amqp_kept_release,
     .queued = topic_queued,
     .caught_up = topic_caught_up,
     .end = topic_end,
@@ -317,6 +318,11 @@ void amqp_topic_settled(struct amqp_link *link, pn_delivery_t *delivery)
         amqp_topic_outcome(&topic, state, pn_disposition_is_failed(remote),
                            pn_disposition_is_undeliverable(remote));
     pn_delivery_set_context(delivery, NULL);
+    bool one_keeps = topic.number != 0 && link->subscriber->shared == NULL;
+    if (one_keeps && !topic.again && !pn_delivery_settled(delivery)) {
+        amqp_kept_take(link->subscriber, delivery, topic.number);
+        return;
+    }
     pn_delivery_update(delivery, state);
     pn_delivery_settle(delivery);
     amqp_topic_over(link, &topic, false);
@@ -361,6 +367,7 @@ void amqp_subscriber_free(struct amqp_subscriber *subscriber)
     subscriber->connection->subscriber_count--;
     link_remove(&subscriber->of_connection);
     selector_unref(subscriber->item.selector);
+    heap_free(subscriber->taken);
     heap_free((void *)(uintptr_t)subscriber->item.filter.data);
     heap_free((void *)(uintptr_t)subscriber->item.share.data);
     heap_free((void *)(uintptr_t)subscriber->name.data);

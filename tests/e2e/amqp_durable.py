@@ -291,6 +291,68 @@ def it_survives_the_gateway(running):
     connection.close()
 
 
+class Second(Durable):
+    """Its receiver waits for what we say to an outcome."""
+
+    def apply(self, link):
+        super().apply(link)
+        link.rcv_settle_mode = link.RCV_SECOND
+
+
+def settle_second(receiver, deliveries, state=Delivery.ACCEPTED):
+    for delivery in deliveries:
+        delivery.update(state)
+    receiver.connection.wait(lambda: all(delivery.settled for delivery in deliveries), timeout=SECONDS)
+
+
+def an_outcome_that_was_answered_is_durable(running):
+    """To a receiver that settles second: whatever it is, in whatever order, also when the gateway dies at that moment."""
+    for _ in range(2):
+        connection = connect(running)
+        receiver = subscribe(connection, credit=100, options=Second())
+        send(running, *range(20))
+        before = take(receiver, 20, state=None)
+        unsettled = list(receiver.fetcher.unsettled)
+        settle_second(receiver, unsettled[18:9:-1])
+        settle_second(receiver, unsettled[:3], Delivery.REJECTED)
+        running.kill9()
+        running.restart()
+        connection = connect(running)
+        receiver = subscribe(connection, credit=100, options=Second())
+        left = before[3:10] + before[19:]
+        assert take(receiver, len(left), state=None) == left
+        unsettled = list(receiver.fetcher.unsettled)
+        settle_second(receiver, unsettled)
+        for delivery in unsettled:
+            delivery.settle()
+        nothing_more(running, receiver)
+        receiver.close()
+        connection.close()
+
+
+def what_is_answered_late_is_over(running):
+    """An outcome whose answer is still owed when the link goes, or its receiver settles all the same."""
+    connection = connect(running)
+    receiver = subscribe(connection, credit=100, options=Second())
+    send(running, *range(30))
+    before = take(receiver, 30, state=None)
+    unsettled = list(receiver.fetcher.unsettled)
+    for delivery in unsettled[:10]:
+        delivery.update(Delivery.ACCEPTED)
+    connection.container.process()
+    for delivery in unsettled[:5]:
+        delivery.settle()
+    for delivery in unsettled[10:20]:
+        delivery.update(Delivery.ACCEPTED)
+    detach(receiver)
+    receiver = subscribe(connection, credit=100, options=Second())
+    assert take(receiver, 10, state=None) == before[20:]
+    unsettled = list(receiver.fetcher.unsettled)
+    settle_second(receiver, unsettled[:1], Delivery.RELEASED)
+    assert take(receiver, 1, state=None) == before[20:21]
+    connection.close()
+
+
 def another_topic_is_another_subscription(running):
     connection = connect(running)
     receiver = subscribe(connection)
@@ -740,7 +802,8 @@ if __name__ == "__main__":
         a_share_is_of_one_topic_and_selector, one_name_is_of_one_kind, many_links_come_at_once,
         it_is_there_after_a_detach, unsettled_comes_again_under_its_tag, what_is_released_comes_again,
         failures_are_counted, a_member_gets_what_failed_elsewhere,
-        it_survives_the_gateway, another_topic_is_another_subscription, a_name_finds_what_there_is,
+        it_survives_the_gateway, an_outcome_that_was_answered_is_durable, what_is_answered_late_is_over,
+        another_topic_is_another_subscription, a_name_finds_what_there_is,
         it_expires_when_asked_to, none_is_kept_for_longer_than_the_gateway_allows, retained_messages_come_first,
         retained_messages_and_what_is_released, one_link_has_it, a_drained_link_is_told,
         closed_before_it_was_attached, what_is_given_up_stays_so, a_close_before_the_attach_is_answered_stays_so)

@@ -209,6 +209,51 @@ public final class Durable {
         return text(message);
     }
 
+    /** A source whose state is durable: what the gateway has settled too is over, all else comes again under its tag. */
+    private static void receives(Gateway gateway) throws Exception {
+        Map<Binary, Outcome> unsettled = new HashMap<>();
+        Link link = new Link(gateway.port, "container");
+        Receiver receiver = receiver(link, unsettled);
+        Link other = new Link(gateway.port, "other");
+        Sender sender = other.session.createSender("/topics/durable/source");
+        for (int i = 0; i < 20; i++) {
+            sender.send(new org.apache.qpid.amqp_1_0.client.Message("" + i));
+        }
+        CountDownLatch over = new CountDownLatch(10);
+        Map<Binary, String> left = new HashMap<>();
+        for (int i = 0; i < 20; i++) {
+            var message = receiver.receive(WAIT_MS);
+            same(text(message), "" + i);
+            if (i % 2 == 0) {
+                receiver.acknowledge(message, tag -> over.countDown());
+            } else {
+                left.put(message.getDeliveryTag(), text(message));
+                unsettled.put(message.getDeliveryTag(), null);
+            }
+        }
+        until("not settled by the gateway", over);
+        gateway.again();
+        link = new Link(gateway.port, "container");
+        receiver = receiver(link, unsettled);
+        Map<Binary, String> again = new HashMap<>();
+        for (int i = 0; i < 10; i++) {
+            var message = receiver.receive(WAIT_MS);
+            again.put(message.getDeliveryTag(), text(message));
+            receiver.acknowledge(message);
+        }
+        same(again, left);
+        same(receiver.receive(QUIET_MS), null);
+        receiver.close();
+        link.connection.close();
+    }
+
+    private static Receiver receiver(Link link, Map<Binary, Outcome> unsettled) throws Exception {
+        Receiver receiver =
+                link.session.createReceiver("/topics/durable/source", AcknowledgeMode.EO, "kept", true, unsettled);
+        receiver.setCredit(UnsignedInteger.valueOf(100), false);
+        return receiver;
+    }
+
     private static jakarta.jms.Connection jms(Gateway gateway) throws Exception {
         jakarta.jms.Connection connection = new JmsConnectionFactory("amqp://" + HOST + ":" + gateway.port).createConnection();
         connection.setClientID("durable");
@@ -275,6 +320,7 @@ public final class Durable {
     public static void main(String[] args) throws Exception {
         Gateway gateway = new Gateway(args[0], args[1]);
         check("qpid-amqp-1-0-client: a durable target: each message once over kill -9", () -> resumes(gateway));
+        check("qpid-amqp-1-0-client: a durable source: what was settled does not come again after kill -9", () -> receives(gateway));
         check("qpid-jms: a durable subscription: what was committed does not come again after kill -9", () -> subscribes(gateway));
         System.exit(failed == 0 ? 0 : 1);
     }

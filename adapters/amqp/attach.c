@@ -7,7 +7,6 @@
 enum {
     SOURCE = 0x28,
     ATTACH = 0x12,
-    ATTACH_HANDLE = 1,
     ATTACH_SOURCE = 5, /* fields of attach, of source and of modified */
     ATTACH_UNSETTLED = 7,
     ATTACH_INCOMPLETE = 8,
@@ -57,17 +56,6 @@ static bool attach_of(struct span bytes, struct reader *items)
     uint64_t descriptor;
     return amqp_value_read(&at, &value) && list_of(&value, &descriptor, items) &&
            descriptor == ATTACH;
-}
-
-bool amqp_handle_read(struct span attach, uint32_t *handle)
-{
-    struct amqp_value value;
-    struct reader items;
-    if (!attach_of(attach, &items))
-        return false;
-    value = item_of(&items, ATTACH_HANDLE);
-    *handle = value.type == AMQP_UINT ? (uint32_t)value.number : 0; /* as Proton has it */
-    return true;
 }
 
 uint32_t amqp_delay_read(const struct amqp_value *annotations)

@@ -22,9 +22,6 @@ struct amqp_default {
     uint32_t delay_ms; /* amqp_delay_read() of its annotations */
 };
 
-/* attach: the performative, from its descriptor on. False: it cannot be read. */
-bool amqp_handle_read(struct span attach, uint32_t *handle);
-
 /* x-opt-delivery-delay in a map of annotations, at most LIMIT_DELAY_MS; 0: none that is a number
  * above 0. */
 uint32_t amqp_delay_read(const struct amqp_value *annotations);

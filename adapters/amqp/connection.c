@@ -205,12 +205,7 @@ static void delivery_event(struct amqp_connection *connection, pn_delivery_t *de
 {
     pn_link_t *pn = pn_delivery_link(delivery);
     struct amqp_link *link = pn == NULL ? NULL : amqp_link_of(pn);
-    /* Whatever is sent from here is sent whole: one that is not is the peer's, and Proton would
-     * put the next message into it. */
-    if (pn != NULL && pn_link_is_sender(pn) && pn_link_current(pn) != NULL) {
-        amqp_count_refusal(STATUS_MALFORMED);
-        amqp_end(connection, "amqp:not-allowed", "a transfer on a link that the peer receives on");
-    } else if (link == NULL || link->pn == NULL) {
+    if (link == NULL || link->pn == NULL) {
         amqp_transaction_fail(connection, delivery, STATUS_STALE); /* crosses its link's end */
         pn_delivery_settle(delivery);
     } else if (pn_link_is_receiver(pn) && !had_credit(pn)) {
@@ -366,12 +361,41 @@ static void refuse_frame(struct amqp_connection *connection)
         refuse_bytes(connection, "amqp:connection:framing-error", "this is not a frame");
         break;
     case AMQP_UNREADABLE:
-        refuse_bytes(connection, "amqp:decode-error", "a frame without a performative");
+        refuse_bytes(connection, "amqp:decode-error", "a frame that cannot be read");
         break;
     case AMQP_UNKNOWN:
         refuse_bytes(connection, "amqp:not-implemented", "a performative that is not known");
         break;
+    case AMQP_BEGUN:
+        refuse_bytes(connection, "amqp:illegal-state", "a begin on a channel in use");
+        break;
+    case AMQP_UNASKED:
+        refuse_bytes(connection, "amqp:invalid-field", "a begin that answers none");
+        break;
     }
+}
+
+static const struct {
+    const char *condition, *text;
+} session_errors[] = {
+    [AMQP_UNATTACHED] = {"amqp:session:unattached-handle", "a handle that is not attached"},
+    [AMQP_HANDLE_IN_USE] = {"amqp:session:handle-in-use", "an attach with another link's handle"},
+    [AMQP_NAME_IN_USE] = {"amqp:invalid-field", "an attach with another link's name"},
+    [AMQP_WRONG_WAY] = {"amqp:not-allowed", "a transfer on a link that the peer receives on"},
+    [AMQP_WRONG_DELIVERY] = {"amqp:invalid-field", "a transfer of another delivery than is due"},
+    [AMQP_WRONG_RANGE] = {"amqp:invalid-field", "a range of deliveries that there cannot be"},
+};
+
+/* What is passed over; what was before it has been dealt with. */
+static void drop(struct amqp_connection *connection, size_t *used)
+{
+    enum amqp_fate fate = connection->frames.fate;
+    if (fate != AMQP_PASSES)
+        amqp_session_fail(connection, connection->frames.channel, session_errors[fate].condition,
+                          session_errors[fate].text);
+    connection->frames.fate = AMQP_PASSES;
+    *used += connection->passed;
+    connection->passed = 0;
 }
 
 /* False: nothing may be passed on, for now or for ever. */
@@ -402,6 +426,10 @@ static enum status connection_input(void *context, struct span bytes, size_t *us
     /* While a login is under way whoever comes may have said all that they have to say. */
     while (*used < bytes.size && connection->login == NULL && !connection->paused &&
            may_pass(connection, span_from(bytes, *used), used)) {
+        if (connection->frames.is_dropped) {
+            drop(connection, used);
+            continue;
+        }
         pn_rwbytes_t room = pn_connection_driver_read_buffer(&connection->driver);
         if (room.size == 0) { /* it wants no more: what it still says goes out */
             *used = bytes.size;

@@ -33,7 +33,6 @@
 
 enum {
     AMQP_FRAME_MAX = 16 * 1024,
-    AMQP_CHANNEL_MAX = 255,
     AMQP_SCRATCH = 64 * 1024,
     AMQP_CREDIT = 1000,    /* what a sender may have under way on one link */
     AMQP_LEASE_MS = 30000, /* of sources that do not name another */
@@ -90,7 +89,6 @@ struct amqp_link {
     struct amqp_connection *connection;
     pn_link_t *pn;
     pn_session_t *session; /* Proton's, to be compared only */
-    uint32_t handle;       /* the peer's */
     uint32_t refs;         /* being attached, requests and answers under way */
     enum amqp_kind kind;
     struct link of_connection;
@@ -228,6 +226,9 @@ void amqp_login_anonymous(struct amqp_connection *connection); /* of one that ca
 /* link.c */
 void amqp_session_opened(struct amqp_connection *connection, pn_session_t *session);
 void amqp_session_closed(struct amqp_connection *connection, pn_session_t *session);
+/* What has come on the channel ends its session, and nothing else. */
+void amqp_session_fail(struct amqp_connection *connection, uint16_t channel, const char *condition,
+                       const char *text);
 void amqp_link_opened(struct amqp_connection *connection, pn_link_t *pn);
 void amqp_link_closed(pn_link_t *pn, bool for_good);
 /* What a close gave up is gone, or could not be; takes the reference of who made it wait. */
@@ -286,8 +287,11 @@ void amqp_resumption_read(struct amqp_link *link, struct span attach);
 bool amqp_resumption_is_ready(struct amqp_link *link);
 /* Opens Proton's link, and says with it what Proton does not. */
 void amqp_attach_answer(struct amqp_link *link);
-/* Ends Proton's link as its detach asked for, and keeps what is unsettled unsettled. */
-void amqp_detach_answer(struct amqp_connection *connection, pn_link_t *pn);
+/* Proton settles what is still unsettled on links that are freed, and says so; on those that are
+ * only detached, or end with their session, it is not settled at all. What is done between both is
+ * said without that; false: nobody reads what is said, the connection ends. */
+bool amqp_hush(struct amqp_connection *connection);
+void amqp_hush_end(struct amqp_connection *connection);
 enum amqp_come {
     AMQP_COME_NEW,
     AMQP_COME_AGAIN,   /* it has this outcome */

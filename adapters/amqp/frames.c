@@ -12,7 +12,6 @@ enum {
     SMALL_ULONG = 0x53,
     NO_ULONG = 0x44,
     SMALL_SYMBOL = 0xa3,
-    TRANSFER_RESUME = 8, /* field of transfer */
     PROTOCOL_SASL = 3,
     PROTOCOL_AMQP = 0
 };
@@ -23,11 +22,13 @@ void amqp_frames_init(struct amqp_frames *frames, uint32_t size_max)
 {
     *frames = (struct amqp_frames){.phase = AMQP_PHASE_HEADER, .size_max = size_max};
     buf_init(&frames->attach, size_max);
+    amqp_channels_init(&frames->channels);
 }
 
 void amqp_frames_deinit(struct amqp_frames *frames)
 {
     buf_deinit(&frames->attach);
+    amqp_channels_deinit(&frames->channels);
 }
 
 static bool is_list(uint8_t type)
@@ -54,10 +55,11 @@ static void next_phase(struct amqp_frames *frames, const uint8_t *header)
         frames->phase = AMQP_PHASE_OTHER;
 }
 
-static uint32_t is(struct amqp_frames *frames, enum amqp_verdict verdict)
+/* Which makes it no frame to pass on. */
+static bool is(struct amqp_frames *frames, enum amqp_verdict verdict)
 {
     frames->verdict = verdict;
-    return 0;
+    return false;
 }
 
 /* Bytes of a descriptor of that type; 0: it is none. A symbol would do too, but nobody writes it
@@ -78,131 +80,155 @@ static uint32_t descriptor_bytes(struct amqp_frames *frames, uint8_t type)
     }
 }
 
-/* Is the list, as far as it is there, that of a TRANSFER that is resumed? 0: not enough of it is
- * there. */
-static uint32_t look_for_resume(struct amqp_frames *frames, uint32_t size, struct span list,
-                                bool whole)
-{
-    struct reader at = reader_of(list);
-    struct amqp_value value, field;
-    bool read = amqp_value_read(&at, &value);
-    if (!read && !whole)
-        return 0;
-    at = reader_of(value.bytes);
-    for (uint32_t i = 0; read && i <= TRANSFER_RESUME; i++)
-        read = i < value.count && amqp_value_read(&at, &field);
-    frames->is_resumed = read && field.type == AMQP_BOOLEAN && field.number != 0;
-    return size;
-}
+/* A frame that begins: its size, and where the list of its performative is; 0: it has none. */
+struct beginning {
+    uint32_t size, list;
+    uint8_t performative;
+};
 
-/* A frame's size when its body, as far as there, begins with a performative; 0: it does not, or
- * there is not enough of it yet. */
-static uint32_t look_inside(struct amqp_frames *frames, uint32_t size, struct span body, bool whole)
+/* Its performative, in its body as far as that is there; false: it has none, or there is not enough
+ * of it yet. */
+static bool look_inside(struct amqp_frames *frames, struct span body, bool whole,
+                        struct beginning *beginning)
 {
     if (body.size > 0 && body.data[0] != 0)
         return is(frames, AMQP_UNREADABLE);
     if (body.size < 2)
-        return whole ? is(frames, AMQP_UNREADABLE) : 0;
+        return whole ? is(frames, AMQP_UNREADABLE) : false;
     uint32_t bytes = descriptor_bytes(frames, body.data[1]);
     if (bytes == 0)
-        return 0;
+        return false;
     if (body.size <= bytes)
-        return whole ? is(frames, AMQP_UNREADABLE) : 0;
+        return whole ? is(frames, AMQP_UNREADABLE) : false;
     uint64_t code = bytes == 3 ? body.data[2] : load_u64(body.data + 2);
     if (!is_known(frames, code))
         return is(frames, AMQP_UNKNOWN);
     if (!is_list(body.data[bytes]))
         return is(frames, AMQP_UNREADABLE);
-    if (frames->looks && code == AMQP_TRANSFER)
-        return look_for_resume(frames, size, span_from(body, bytes), whole);
-    frames->is_attach = code == AMQP_ATTACH;
-    return size;
+    beginning->performative = (uint8_t)code;
+    beginning->list += bytes;
+    return true;
 }
 
-/* The size of a frame or a protocol header that begins there; 0 as above. */
-static uint32_t look(struct amqp_frames *frames, struct span bytes)
+/* A frame or a protocol header that begins there; false: as above. */
+static bool look(struct amqp_frames *frames, struct span bytes, struct beginning *beginning)
 {
+    *beginning = (struct beginning){.size = HEADER_BYTES};
     if (bytes.size < HEADER_BYTES)
-        return 0;
+        return false;
     const uint8_t *at = bytes.data;
     if (frames->phase == AMQP_PHASE_HEADER ||
         (frames->phase == AMQP_PHASE_SASL &&
          memcmp(at, protocol_name, sizeof protocol_name) == 0)) {
         next_phase(frames, at);
-        return HEADER_BYTES;
+        return true;
     }
     uint32_t size = load_u32(at), offset = 4 * (uint32_t)at[4];
     uint8_t type = frames->phase == AMQP_PHASE_SASL ? 1 : 0;
     if (size > frames->size_max || offset < HEADER_BYTES || offset > size || at[5] != type)
         return is(frames, AMQP_NO_FRAME);
+    beginning->size = size;
     if (bytes.size > size)
         bytes.size = size;
     if (bytes.size < offset)
-        return 0;
-    if (size == offset)
-        return size; /* keeps alive */
-    return look_inside(frames, size, span_from(bytes, offset), bytes.size == size);
+        return false;
+    if (size == offset) /* keeps alive */
+        return true;
+    beginning->list = offset;
+    return look_inside(frames, span_from(bytes, offset), bytes.size == size, beginning);
 }
 
-/* The same of a frame as nearly all are; 0: it is to be looked at closely. */
-static uint32_t glance(const struct amqp_frames *frames, struct span bytes)
+/* The same of a frame as nearly all are; false: it is to be looked at closely. */
+static bool glance(const struct amqp_frames *frames, struct span bytes, struct beginning *beginning)
 {
     const uint8_t *at = bytes.data;
     if (frames->phase != AMQP_PHASE_FRAMES || bytes.size < PLAIN_BYTES)
-        return 0;
-    uint32_t size = load_u32(at);
+        return false;
+    *beginning = (struct beginning){load_u32(at), PLAIN_BYTES - 1, at[10]};
     bool plain = at[4] == 2 && at[5] == 0 && at[8] == 0 && at[9] == SMALL_ULONG &&
-                 at[10] >= AMQP_OPEN && at[10] <= AMQP_CLOSE && at[10] != AMQP_ATTACH &&
-                 is_list(at[11]) && !(frames->looks && at[10] == AMQP_TRANSFER);
-    return plain && size >= PLAIN_BYTES && size <= frames->size_max ? size : 0;
+                 at[10] >= AMQP_OPEN && at[10] <= AMQP_CLOSE && is_list(at[11]);
+    return plain && beginning->size >= PLAIN_BYTES && beginning->size <= frames->size_max;
 }
 
-/* What has come of a frame whose beginning is known; true: its end, and to be dealt with. */
-static bool take(struct amqp_frames *frames, struct span bytes)
+/* What it names is there, or why it is not passed on; false: not now, as too little of it has come
+ * or it is not the first, or never. */
+static bool may_begin(struct amqp_frames *frames, struct span bytes, bool is_first,
+                      const struct beginning *beginning)
 {
-    if (frames->is_attach)
-        buf_append(&frames->attach, bytes.data, bytes.size); /* without memory it says less */
-    frames->left -= (uint32_t)bytes.size;
-    if (frames->left > 0)
+    struct amqp_named named;
+    bool whole = bytes.size >= beginning->size;
+    if (whole)
+        bytes.size = beginning->size;
+    enum amqp_fate fate = amqp_channels_look(
+        &frames->channels, (enum amqp_performative)beginning->performative,
+        load_u16(bytes.data + 6), span_from(bytes, beginning->list), whole, &named);
+    switch (fate) {
+    case AMQP_UNFINISHED:
         return false;
-    bool alone = frames->is_attach || frames->is_resumed || frames->phase == AMQP_PHASE_SASL;
-    frames->is_attach = false;
-    return alone;
+    case AMQP_UNDECODABLE:
+        return is(frames, AMQP_UNREADABLE);
+    case AMQP_CHANNEL_IN_USE:
+        return is(frames, AMQP_BEGUN);
+    case AMQP_ANSWERS_NONE:
+        return is(frames, AMQP_UNASKED);
+    case AMQP_PASSES:
+    case AMQP_DISCARDED:
+    case AMQP_UNATTACHED:
+    case AMQP_HANDLE_IN_USE:
+    case AMQP_NAME_IN_USE:
+    case AMQP_WRONG_WAY:
+    case AMQP_WRONG_DELIVERY:
+    case AMQP_WRONG_RANGE:
+        break;
+    }
+    bool dropped = fate != AMQP_PASSES;
+    if ((dropped || named.resumes) && !is_first)
+        return false;
+    amqp_channels_take(&frames->channels, &named);
+    frames->is_resumed = named.resumes && !dropped;
+    frames->is_dropped = dropped;
+    frames->fate = fate == AMQP_DISCARDED ? AMQP_PASSES : fate;
+    if (fate != AMQP_DISCARDED && (dropped || named.performative == AMQP_BEGIN))
+        frames->channel = named.channel;
+    if (!dropped && named.performative == AMQP_ATTACH) {
+        /* What is before the descriptor says nothing. Without memory it says less. */
+        buf_clear(&frames->attach);
+        size_t offset = 4 * (size_t)bytes.data[4];
+        buf_append(&frames->attach, bytes.data + offset, bytes.size - offset);
+    }
+    frames->is_alone = dropped || named.resumes || named.performative == AMQP_BEGIN ||
+                       named.performative == AMQP_ATTACH;
+    return true;
 }
 
 size_t amqp_frames_pass(struct amqp_frames *frames, struct span bytes)
 {
     size_t at = 0;
-    bool alone = false;
     if (frames->phase == AMQP_PHASE_OTHER)
         return bytes.size;
-    if (frames->left == 0)
+    if (frames->left == 0) {
         frames->is_resumed = false;
-    while (at < bytes.size && frames->verdict == AMQP_GOOD && !alone) {
+        frames->is_dropped = false;
+    }
+    while (at < bytes.size && frames->verdict == AMQP_GOOD) {
         struct span next = span_from(bytes, at);
         if (frames->left == 0) {
-            frames->left = glance(frames, next);
-            if (frames->left == 0)
-                frames->left = look(frames, next);
-            if (frames->left == 0 || frames->phase == AMQP_PHASE_OTHER)
+            struct beginning beginning;
+            if (!glance(frames, next, &beginning) && !look(frames, next, &beginning))
                 break;
-            if (frames->is_resumed && at > 0) { /* what is before it is dealt with first */
-                frames->left = 0;
-                frames->is_resumed = false;
+            if (frames->phase == AMQP_PHASE_OTHER)
+                return bytes.size;
+            frames->is_alone = frames->phase == AMQP_PHASE_SASL;
+            if (frames->phase == AMQP_PHASE_FRAMES && beginning.list > 0 &&
+                !may_begin(frames, next, at == 0, &beginning))
                 break;
-            }
-            if (frames->is_attach) { /* what is before the descriptor says nothing */
-                size_t offset = 4 * (size_t)next.data[4];
-                buf_clear(&frames->attach);
-                frames->left -= (uint32_t)offset;
-                at += offset;
-                next = span_from(bytes, at);
-            }
+            frames->left = beginning.size;
         }
-        if (next.size > frames->left)
-            next.size = frames->left;
-        alone = take(frames, next);
-        at += next.size;
+        size_t size = next.size < frames->left ? next.size : frames->left;
+        frames->left -= (uint32_t)size;
+        at += size;
+        if (frames->left == 0 && frames->is_alone)
+            break;
     }
-    return frames->phase == AMQP_PHASE_OTHER ? bytes.size : at;
+    return at;
 }

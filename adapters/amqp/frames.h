@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Incoming frames (part 2, 2.3; of SASL part 5, 5.3.1), looked at on their way to Proton: whether
- * they are frames, and of a kind there is. It would wait for ever behind one that it cannot read,
- * and say nothing. Of ATTACH, which says more than it passes on, the whole frame is kept; of
- * TRANSFER it does not say that a delivery is resumed.
+ * they are frames, of a kind there is, and name what is there (channels.h). It would wait for ever
+ * behind one that it cannot read, and say nothing. Of ATTACH, which says more than it passes on,
+ * the whole frame is kept; of TRANSFER it does not say that a delivery is resumed.
  *
  *   HEADER --AMQP 0--> FRAMES
  *          --AMQP 3--> SASL --"AMQP" where a frame would begin--> HEADER
@@ -12,46 +12,43 @@
 #ifndef ADAPTERS_AMQP_FRAMES_H
 #define ADAPTERS_AMQP_FRAMES_H
 
+#include "adapters/amqp/channels.h"
 #include "core/base/buf.h"
-
-enum amqp_performative {
-    AMQP_OPEN = 0x10,
-    AMQP_ATTACH = 0x12,
-    AMQP_TRANSFER = 0x14,
-    AMQP_DISPOSITION = 0x15,
-    AMQP_CLOSE = 0x18,
-    AMQP_SASL_INIT = 0x41,
-    AMQP_SASL_RESPONSE = 0x43
-};
 
 /* What is wrong with the bytes behind those that may be passed on. */
 enum amqp_verdict {
     AMQP_GOOD,
     AMQP_NO_FRAME,   /* size, data offset or type */
-    AMQP_UNREADABLE, /* what is in it is no performative at all */
-    AMQP_UNKNOWN     /* one that there is not, or, of SASL, not from a client */
+    AMQP_UNREADABLE, /* what is in it is no performative at all, or has fields that are none */
+    AMQP_UNKNOWN,    /* one that there is not, or, of SASL, not from a client */
+    AMQP_BEGUN,      /* a begin on a channel in use */
+    AMQP_UNASKED     /* a begin that answers one of ours */
 };
 
 struct amqp_frames {
     enum { AMQP_PHASE_HEADER, AMQP_PHASE_SASL, AMQP_PHASE_FRAMES, AMQP_PHASE_OTHER } phase;
     enum amqp_verdict verdict; /* stays what it is once it is not good */
     uint32_t size_max;
-    uint32_t left;     /* bytes of a frame that have not come */
-    bool is_attach;    /* it is one */
-    bool looks;        /* for transfers that are resumed, as somebody may: set by the caller */
-    bool is_resumed;   /* what was passed on last is such a one, alone */
-    struct buf attach; /* the last ATTACH, or what has come of it, from its descriptor on */
+    uint32_t left; /* bytes of a frame that have not come */
+    bool is_alone; /* it is dealt with before what follows */
+    /* Of what was passed on last: */
+    bool is_resumed;     /* a transfer of a delivery that is resumed */
+    bool is_dropped;     /* not for Proton: it is of a session that has ended, or ends with it */
+    enum amqp_fate fate; /* why; PASSES when the caller has ended the session */
+    uint16_t channel;    /* of the last BEGIN, and of a frame that ends its session */
+    struct buf attach;   /* the last ATTACH, from its descriptor on */
+    struct amqp_channels channels;
 };
 
 /* size_max: what frames may have, headers included. */
 void amqp_frames_init(struct amqp_frames *frames, uint32_t size_max);
 void amqp_frames_deinit(struct amqp_frames *frames);
 
-/* How many bytes may be passed on: up to the end of what has to be dealt with before the next
- * frame (ATTACH, all of SASL), to where a frame begins that is none (verdict), that has to be dealt
- * with by itself (a TRANSFER that is resumed), or whose header and descriptor (of a TRANSFER that
- * may be resumed: all but the payload) have not come whole: what is behind is to be shown again
- * with more. */
+/* How many bytes may be passed on or, is_dropped, taken for read: up to the end of what has to be
+ * dealt with before the next frame (BEGIN, ATTACH, all of SASL), to where a frame begins that is
+ * none (verdict), that has to be dealt with by itself (a TRANSFER that is resumed, what is
+ * dropped), or of which too little has come to say (header and descriptor, a performative's list,
+ * of ATTACH all): what is behind is to be shown again with more. */
 size_t amqp_frames_pass(struct amqp_frames *frames, struct span bytes);
 
 #endif

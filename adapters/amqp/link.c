@@ -5,7 +5,7 @@
 #include "adapters/amqp/connection.h"
 #include "core/base/rng.h"
 
-enum { LINKS_MAX = 1024, LINKS_REFUSED_MAX = 2 * LINKS_MAX };
+enum { LINKS_MAX = 1024, LINKS_REFUSED_MAX = AMQP_HANDLES_MAX };
 
 void amqp_link_unref(struct amqp_link *link)
 {
@@ -70,19 +70,25 @@ void amqp_links_close(struct amqp_connection *connection)
 
 /* ------------------------------------------------ sessions */
 
-/* Proton makes one of each begin, also of a second one on a channel in use, and has no more to say
- * for ever when it finds no channel for its own. */
+/* Proton has no more to say for ever when it finds no channel for its own. */
 void amqp_session_opened(struct amqp_connection *connection, pn_session_t *session)
 {
+    struct amqp_channel *channel =
+        amqp_channels_at(&connection->frames.channels, connection->frames.channel);
     if (++connection->session_count > AMQP_CHANNEL_MAX + 1) {
         amqp_count_refusal(STATUS_OVER_QUOTA);
         amqp_end(connection, "amqp:resource-limit-exceeded", "too many sessions");
         return;
     }
+    if (channel != NULL)
+        channel->session = session;
     pn_session_open(session);
+    /* Its window is there once Proton has said so: what comes before the peer has heard of it is
+     * without credit, too, which ends a link only. */
+    pn_connection_driver_write_buffer(&connection->driver);
 }
 
-void amqp_session_closed(struct amqp_connection *connection, pn_session_t *session)
+static void links_leave(struct amqp_connection *connection, pn_session_t *session)
 {
     amqp_links_hold(connection);
     list_each(at, &connection->links)
@@ -96,6 +102,10 @@ void amqp_session_closed(struct amqp_connection *connection, pn_session_t *sessi
     }
     amqp_links_release(connection);
     amqp_subscribers_end(connection, session);
+}
+
+static void links_free(struct amqp_connection *connection, const pn_session_t *session)
+{
     pn_link_t *pn = pn_link_head(connection->driver.connection, 0);
     while (pn != NULL) {
         pn_link_t *next = pn_link_next(pn, 0);
@@ -105,9 +115,35 @@ void amqp_session_closed(struct amqp_connection *connection, pn_session_t *sessi
         }
         pn = next;
     }
+}
+
+void amqp_session_closed(struct amqp_connection *connection, pn_session_t *session)
+{
+    links_leave(connection, session);
+    links_free(connection, session);
     pn_session_close(session);
     pn_session_free(session);
     connection->sessions_ended++;
+    amqp_wake(connection);
+}
+
+/* Proton's session is there until the peer has ended it, too; until then it counts. */
+void amqp_session_fail(struct amqp_connection *connection, uint16_t channel, const char *condition,
+                       const char *text)
+{
+    struct amqp_channel *at = amqp_channels_at(&connection->frames.channels, channel);
+    if (connection->state != AMQP_UP || at == NULL || at->session == NULL)
+        return;
+    pn_session_t *session = at->session;
+    amqp_count_refusal(STATUS_MALFORMED);
+    links_leave(connection, session);
+    bool hushed = amqp_hush(connection);
+    links_free(connection, session); /* else Proton would first send what waits for a window */
+    pn_condition_set_name(pn_session_condition(session), condition);
+    pn_condition_set_description(pn_session_condition(session), text);
+    pn_session_close(session);
+    if (hushed)
+        amqp_hush_end(connection);
     amqp_wake(connection);
 }
 
@@ -243,23 +279,8 @@ static bool is_closing(struct amqp_connection *connection, const pn_link_t *pn)
     return false;
 }
 
-/* Proton would take what is said to the one for the other. */
-static bool is_in_use(const struct amqp_connection *connection, const pn_session_t *session,
-                      uint32_t handle)
-{
-    list_each(at, &connection->links)
-    {
-        const struct amqp_link *link = container_of(at, struct amqp_link, of_connection);
-        if (link->pn != NULL && link->session == session && link->handle == handle)
-            return true;
-    }
-    return false;
-}
-
 void amqp_link_opened(struct amqp_connection *connection, pn_link_t *pn)
 {
-    uint32_t handle = 0;
-    bool known = amqp_handle_read(buf_span(&connection->frames.attach), &handle);
     if (is_closing(connection, pn)) {
         amqp_count_refusal(STATUS_MALFORMED);
         amqp_end(connection, "amqp:illegal-state", "an attach before the end of its link");
@@ -271,13 +292,7 @@ void amqp_link_opened(struct amqp_connection *connection, pn_link_t *pn)
         amqp_end(connection, "amqp:resource-limit-exceeded", "too many links");
         return;
     }
-    if (known && is_in_use(connection, pn_link_session(pn), handle)) {
-        amqp_count_refusal(STATUS_MALFORMED);
-        amqp_end(connection, "amqp:session:handle-in-use", "an attach with another link's handle");
-        return;
-    }
     struct amqp_link *link = link_new(connection, pn);
-    link->handle = handle;
     /* What comes behind an attach is looked at when the attach has been dealt with. */
     link->unnamed = amqp_default_read(buf_span(&connection->frames.attach));
     copy_ends(pn);
@@ -294,8 +309,12 @@ static void answer_end(struct amqp_connection *connection, pn_link_t *pn, bool f
     if (for_good) {
         pn_link_close(pn);
         pn_link_free(pn);
+    } else if (amqp_hush(connection)) {
+        pn_link_detach(pn);
+        pn_link_free(pn);
+        amqp_hush_end(connection);
     } else {
-        amqp_detach_answer(connection, pn);
+        pn_link_free(pn);
     }
     connection->link_count--;
     amqp_wake(connection);

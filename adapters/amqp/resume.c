@@ -136,7 +136,6 @@ static bool take_name(struct amqp_resumption *resumption)
         stolen(link);
     if (late || resumption->attachment == NULL)
         return !late;
-    link->connection->frames.looks |= resumption->map.is_there;
     pn_terminus_t *target = pn_link_remote_target(link->pn);
     if (pn_terminus_get_durability(target) == PN_DELIVERIES)
         resumption->keeper =
@@ -297,19 +296,18 @@ void amqp_attach_answer(struct amqp_link *link)
     buf_deinit(&frames);
 }
 
-/* Proton settles what is still unsettled on a link that is freed, and says so; on one that was only
- * detached it is not settled at all. */
-void amqp_detach_answer(struct amqp_connection *connection, pn_link_t *pn)
+bool amqp_hush(struct amqp_connection *connection)
+{
+    if (!is_read(connection))
+        return false;
+    say(connection, NULL);
+    return true;
+}
+
+void amqp_hush_end(struct amqp_connection *connection)
 {
     struct buf frames;
-    if (!is_read(connection)) {
-        pn_link_free(pn);
-        return;
-    }
     buf_init(&frames, SIZE_MAX / 2);
-    say(connection, NULL);
-    pn_link_detach(pn);
-    pn_link_free(pn);
     say(connection, &frames);
     struct span left = buf_span(&frames);
     while (left.size >= FRAME_PLAIN) {

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """AMQP 1.0 to and from queues, with Qpid Proton's own client: attach, outcomes, credit, drain, what a message keeps."""
+import socket
 import threading
 import uuid
 
@@ -444,8 +445,84 @@ def an_outcome_of_each_link_when_all_come_at_once(running):
     connection.close()
 
 
+class Between:
+    """Stands between a client and the gateway, and says for the client what it never would."""
+
+    def __init__(self, port):
+        self.gateway = socket.create_connection(("127.0.0.1", port))
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self.listener.getsockname()[1]
+        threading.Thread(target=self._run, daemon=True).start()
+
+    def _run(self):
+        self.client = self.listener.accept()[0]
+        threading.Thread(target=self._carry, args=(self.gateway, self.client), daemon=True).start()
+        self._carry(self.client, self.gateway)
+
+    def _carry(self, source, target):
+        while piece := source.recv(65536):
+            target.sendall(piece)
+        target.shutdown(socket.SHUT_WR)
+
+    def say(self, data):
+        self.gateway.sendall(data)
+
+
+class TwoSessions(MessagingHandler):
+    """When both have a sender with credit, the first one's session is ended for what is said in its name; then the second sends."""
+
+    def __init__(self, between):
+        super().__init__()
+        self.between, self.said, self.outcomes, self.events = between, set(), 0, []
+
+    def on_start(self, event):
+        self.container, self.connection = event.container, event.container.connect(f"127.0.0.1:{self.between.port}", reconnect=False)
+        self.sessions = [self.connection.session() for _ in range(2)]
+        for session in self.sessions:
+            session.open()
+        self.senders = [event.container.create_sender(session, "q", name=f"s{i}") for i, session in enumerate(self.sessions)]
+
+    def on_sendable(self, event):
+        self.said.add(event.link.name)
+        if self.said == {"s0", "s1"}:
+            self.said.add("all")
+            self.between.say(frame(FLOW, [0, 9, 0, 9, 77, 0, 9]))
+
+    def on_session_error(self, event):
+        self.events.append((event.session == self.sessions[0], event.session.remote_condition.name))
+        event.session.close()
+        self.senders[1].send(Message(body="on the other"))
+        # And a new one, which gets the channel of the one that has ended.
+        self.sessions.append(self.connection.session())
+        self.sessions[2].open()
+        event.container.create_sender(self.sessions[2], "q", name="s2").send(Message(body="on a new one"))
+
+    def on_accepted(self, event):
+        self.outcomes += 1
+        if self.outcomes == 2:
+            self.connection.close()
+
+    def on_transport_error(self, event):
+        self.events.append(event.transport.condition)
+
+    def on_connection_error(self, event):
+        self.events.append(event.connection.remote_condition)
+
+
+def a_client_outlives_its_session(running):
+    """Proton's own: what it never says ends the session it is said in, and nothing else on its connection."""
+    queue(running, "q")
+    handler = TwoSessions(Between(running.amqp_port))
+    Container(handler).run()
+    assert handler.events == [(True, "amqp:session:unattached-handle")], handler.events
+    assert handler.outcomes == 2
+    connection = connect(running)
+    assert {m.body for m in receive(connection, "q", 2)} == {"on the other", "on a new one"}
+    connection.close()
+
+
 if __name__ == "__main__":
-    run(an_outcome_for_what_is_settled_without_one, an_outcome_of_each_link_when_all_come_at_once, what_is_sent_is_received_in_order, every_type_keeps_its_value, bodies_are_what_they_were, outcomes_decide,
+    run(a_client_outlives_its_session, an_outcome_for_what_is_settled_without_one, an_outcome_of_each_link_when_all_come_at_once, what_is_sent_is_received_in_order, every_type_keeps_its_value, bodies_are_what_they_were, outcomes_decide,
         what_was_not_settled_is_offered_again, a_lease_lasts_as_long_as_asked, settled_both_ways, a_drain_ends_with_what_there_is,
         a_large_message_in_many_transfers, addresses_that_lead_nowhere, queues_are_made_on_demand, selectors_choose,
         delays_and_expiry, a_message_that_comes_twice_is_stored_once, the_relay_sends_anywhere, a_queue_that_goes_ends_its_links, users_log_in, an_end_says_so,

@@ -22,7 +22,6 @@ static struct outcome judge(struct span bytes, size_t piece)
     struct amqp_frames frames;
     size_t shown = 0;
     amqp_frames_init(&frames, FRAME_MAX);
-    frames.looks = true;
     while (outcome.passed < bytes.size && frames.verdict == AMQP_GOOD) {
         struct span next = span_of(bytes.data + outcome.passed, shown - outcome.passed);
         size_t passed = next.size == 0 ? 0 : amqp_frames_pass(&frames, next);

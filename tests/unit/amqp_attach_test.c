@@ -36,29 +36,6 @@ static struct amqp_default of(struct span outcome)
     return amqp_default_read(whole);
 }
 
-static void test_handle(void **state)
-{
-    (void)state;
-    uint32_t handle = 5;
-    assert_true(amqp_handle_read(BYTES(0, 0x53, 0x12, 0xc0, 6, 2, 0xa1, 1, 'l', 0x52, 7), &handle));
-    assert_int_equal(handle, 7);
-    assert_true(amqp_handle_read(
-        BYTES(0, 0x53, 0x12, 0xc0, 9, 2, 0xa1, 1, 'l', 0x70, 0xff, 0xff, 0xff, 0xff), &handle));
-    assert_int_equal(handle, UINT32_MAX);
-    /* None, one of another kind, or a list that ends before: 0. */
-    assert_true(amqp_handle_read(BYTES(0, 0x53, 0x12, 0xc0, 5, 2, 0xa1, 1, 'l', 0x40), &handle));
-    assert_int_equal(handle, 0);
-    handle = 5;
-    assert_true(amqp_handle_read(BYTES(0, 0x53, 0x12, 0xc0, 6, 2, 0xa1, 1, 'l', 0x50, 7), &handle));
-    assert_int_equal(handle, 0);
-    handle = 5;
-    assert_true(amqp_handle_read(BYTES(0, 0x53, 0x12, 0x45), &handle));
-    assert_int_equal(handle, 0);
-    assert_false(amqp_handle_read(BYTES(0, 0x53, 0x13, 0x45), &handle));
-    assert_false(amqp_handle_read(BYTES(0, 0x53, 0x12), &handle));
-    assert_false(amqp_handle_read(BYTES(0, 0x53, 0x12, 0xc0, 6, 2, 0xa1, 1), &handle));
-}
-
 static void test_outcomes(void **state)
 {
     (void)state;
@@ -193,7 +170,6 @@ static void test_an_answer_is_written_anew(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_handle),
         cmocka_unit_test(test_outcomes),
         cmocka_unit_test(test_modified),
         cmocka_unit_test(test_a_default_outcome_is_written_as_it_is_read),

@@ -1,0 +1,510 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The channels and handles of a peer, and what its frames say of them. */
+#include "adapters/amqp/channels.h"
+#include "adapters/amqp/codec.h"
+#include "core/base/hash.h"
+#include "core/base/heap.h"
+#include "core/base/pack.h"
+
+enum {
+    SLOTS_FIRST = 8,
+    FLOW_HANDLE = 4, /* field of flow */
+    NO_LIST = 0x45,  /* constructors */
+    SMALL_LIST = 0xc0,
+    TRUE = 0x41,
+    FALSE = 0x42,
+    NO_UINT = 0x43,
+    SMALL_UINT = 0x52,
+    SMALL_BINARY = 0xa0,
+    SMALL_STRING = 0xa1
+};
+
+void amqp_channels_init(struct amqp_channels *channels)
+{
+    *channels = (struct amqp_channels){.channels = NULL};
+}
+
+void amqp_channels_deinit(struct amqp_channels *channels)
+{
+    heap_free(channels->channels);
+    heap_free(channels->handles);
+}
+
+struct amqp_channel *amqp_channels_at(const struct amqp_channels *channels, uint16_t channel)
+{
+    if (channel >= channels->channel_count || channels->channels[channel].state == AMQP_UNMAPPED)
+        return NULL;
+    return &channels->channels[channel];
+}
+
+/* ------------------------------------------------ handles */
+
+static uint32_t slot_of(const struct amqp_channels *channels, uint16_t channel, uint32_t handle)
+{
+    uint64_t key = (uint64_t)channel << 32 | handle;
+    return (uint32_t)hash_u64(key ^ hash_process_key.k0) & (channels->slots - 1);
+}
+
+static struct amqp_handle *find(const struct amqp_channels *channels, uint16_t channel,
+                                uint32_t handle)
+{
+    if (channels->slots == 0)
+        return NULL;
+    uint32_t at = slot_of(channels, channel, handle);
+    while (channels->handles[at].is_used) {
+        struct amqp_handle *found = &channels->handles[at];
+        if (found->handle == handle && found->channel == channel)
+            return found;
+        at = (at + 1) & (channels->slots - 1);
+    }
+    return NULL;
+}
+
+static bool is_named(const struct amqp_channels *channels, const struct amqp_named *named)
+{
+    for (uint32_t i = 0; i < channels->slots; i++) {
+        const struct amqp_handle *at = &channels->handles[i];
+        if (at->is_used && at->name == named->name && at->channel == named->channel &&
+            at->receives == named->receives)
+            return true;
+    }
+    return false;
+}
+
+static void put(struct amqp_channels *channels, const struct amqp_handle *handle)
+{
+    uint32_t at = slot_of(channels, handle->channel, handle->handle);
+    while (channels->handles[at].is_used)
+        at = (at + 1) & (channels->slots - 1);
+    channels->handles[at] = *handle;
+}
+
+static void add(struct amqp_channels *channels, const struct amqp_handle *handle)
+{
+    if (channels->handle_count >= AMQP_HANDLES_MAX)
+        return;
+    if (2 * (channels->handle_count + 1) > channels->slots) {
+        struct amqp_handle *before = channels->handles;
+        uint32_t slots = channels->slots;
+        channels->slots = slots == 0 ? SLOTS_FIRST : 2 * slots;
+        channels->handles = heap_array(channels->slots, sizeof *before);
+        for (uint32_t i = 0; i < slots; i++)
+            if (before[i].is_used)
+                put(channels, &before[i]);
+        heap_free(before);
+    }
+    put(channels, handle);
+    channels->handle_count++;
+}
+
+/* What stands behind it and would have stood in its place moves up. */
+static void take_out(struct amqp_channels *channels, struct amqp_handle *handle)
+{
+    uint32_t mask = channels->slots - 1, free = (uint32_t)(handle - channels->handles);
+    for (uint32_t at = (free + 1) & mask; channels->handles[at].is_used; at = (at + 1) & mask) {
+        struct amqp_handle *next = &channels->handles[at];
+        uint32_t wanted = slot_of(channels, next->channel, next->handle);
+        if (((at - wanted) & mask) >= ((at - free) & mask)) {
+            channels->handles[free] = *next;
+            free = at;
+        }
+    }
+    channels->handles[free].is_used = false;
+    channels->handle_count--;
+}
+
+static void take_out_all(struct amqp_channels *channels, uint16_t channel)
+{
+    for (uint32_t i = 0; i < channels->slots; i++)
+        while (channels->handles[i].is_used && channels->handles[i].channel == channel)
+            take_out(channels, &channels->handles[i]);
+}
+
+/* ------------------------------------------------ fields */
+
+/* The fields of a list, one after the other; behind the last one all are null. */
+struct fields {
+    const uint8_t *at, *end;
+    uint32_t count;
+    bool failed;
+};
+
+/* PASSES when all of the list is there. */
+static enum amqp_fate fields_of(struct span list, bool whole, struct fields *fields)
+{
+    *fields = (struct fields){.at = list.data, .end = list.data};
+    const enum amqp_fate short_of = whole ? AMQP_UNDECODABLE : AMQP_UNFINISHED;
+    if (list.size == 0)
+        return short_of;
+    if (list.data[0] == NO_LIST)
+        return AMQP_PASSES;
+    size_t width = list.data[0] == SMALL_LIST ? 1 : 4;
+    if (list.size < 1 + 2 * width)
+        return short_of;
+    uint32_t size = width == 1 ? list.data[1] : load_u32(list.data + 1);
+    if (size < width)
+        return AMQP_UNDECODABLE;
+    if (list.size - 1 - width < size)
+        return short_of;
+    fields->count = width == 1 ? list.data[2] : load_u32(list.data + 5);
+    fields->at = list.data + 1 + 2 * width;
+    fields->end = list.data + 1 + width + size;
+    return AMQP_PASSES;
+}
+
+static uint8_t fail(struct fields *fields)
+{
+    fields->failed = true;
+    fields->count = 0;
+    fields->at = fields->end;
+    return AMQP_NULL;
+}
+
+/* The constructor and what is behind it of a value that is not described. */
+static inline uint8_t next_value(struct fields *fields, struct span *content)
+{
+    size_t left = (size_t)(fields->end - fields->at), head = 0, size = 0;
+    if (left == 0)
+        return fail(fields);
+    const uint8_t *at = fields->at;
+    switch (*at >> 4) {
+    case 0x4:
+        break;
+    case 0x5:
+    case 0x6:
+    case 0x7:
+    case 0x8:
+    case 0x9:
+        size = (size_t)1 << ((*at >> 4) - 5);
+        break;
+    case 0xa:
+    case 0xc:
+    case 0xe:
+        head = 1;
+        size = left > head ? at[1] : left;
+        break;
+    case 0xb:
+    case 0xd:
+    case 0xf:
+        head = 4;
+        size = left > head ? load_u32(at + 1) : left;
+        break;
+    default:
+        return fail(fields);
+    }
+    if (left - 1 < head || left - 1 - head < size)
+        return fail(fields);
+    *content = span_of(at + 1 + head, size);
+    fields->at = at + 1 + head + size;
+    return *at;
+}
+
+static inline uint8_t next_field(struct fields *fields, struct span *content)
+{
+    if (fields->count == 0) /* more than it counts is none either */
+        return fields->at == fields->end ? AMQP_NULL : fail(fields);
+    fields->count--;
+    return next_value(fields, content);
+}
+
+/* False: null. */
+static bool next_uint(struct fields *fields, uint32_t *number)
+{
+    struct span content;
+    *number = 0;
+    switch (next_field(fields, &content)) {
+    case AMQP_NULL:
+        return false;
+    case NO_UINT:
+        return true;
+    case SMALL_UINT:
+        *number = content.data[0];
+        return true;
+    case AMQP_UINT:
+        *number = load_u32(content.data);
+        return true;
+    default:
+        fail(fields);
+        return false;
+    }
+}
+
+static uint32_t needed_uint(struct fields *fields)
+{
+    uint32_t number;
+    if (!next_uint(fields, &number))
+        fail(fields);
+    return number;
+}
+
+/* is_said: it is not null. */
+static bool next_boolean(struct fields *fields, bool *is_said)
+{
+    struct span content;
+    *is_said = true;
+    switch (next_field(fields, &content)) {
+    case AMQP_NULL:
+        *is_said = false;
+        return false;
+    case TRUE:
+        return true;
+    case FALSE:
+        return false;
+    case AMQP_BOOLEAN:
+        if (content.data[0] <= 1)
+            return content.data[0] == 1;
+        break;
+    default:
+        break;
+    }
+    fail(fields);
+    return false;
+}
+
+static bool needed_boolean(struct fields *fields)
+{
+    bool is_said, yes = next_boolean(fields, &is_said);
+    if (!is_said)
+        fail(fields);
+    return yes;
+}
+
+static void skip(struct fields *fields, uint8_t code, uint8_t other)
+{
+    struct span content;
+    uint8_t found = next_field(fields, &content);
+    if (found != AMQP_NULL && found != code && found != other)
+        fail(fields);
+}
+
+/* A state: null, or a described value. Proton does not find the end of one that is nested. */
+static void skip_state(struct fields *fields)
+{
+    struct span content;
+    if (fields->count == 0 || fields->at == fields->end || *fields->at != AMQP_DESCRIBED) {
+        skip(fields, AMQP_NULL, AMQP_NULL);
+        return;
+    }
+    fields->count--;
+    fields->at++;
+    next_value(fields, &content);
+    next_value(fields, &content);
+}
+
+/* ------------------------------------------------ performatives */
+
+static enum amqp_fate look_at_begin(struct fields *fields)
+{
+    struct span content;
+    uint8_t code = next_field(fields, &content); /* the channel that it answers */
+    if (fields->failed || (code != AMQP_NULL && code != AMQP_USHORT))
+        return AMQP_UNDECODABLE;
+    return code == AMQP_NULL ? AMQP_PASSES : AMQP_ANSWERS_NONE;
+}
+
+static enum amqp_fate look_at_attach(const struct amqp_channels *channels, struct fields *fields,
+                                     struct amqp_named *named)
+{
+    struct span name = {0};
+    uint8_t code = next_field(fields, &name);
+    named->handle = needed_uint(fields);
+    named->receives = needed_boolean(fields);
+    if (fields->failed || (code != SMALL_STRING && code != AMQP_STRING))
+        return AMQP_UNDECODABLE;
+    const uint8_t *end = name.size == 0 ? NULL : memchr(name.data, 0, name.size);
+    if (end != NULL) /* as Proton has it */
+        name.size = (size_t)(end - name.data);
+    named->name = hash_bytes(name);
+    if (find(channels, named->channel, named->handle) != NULL)
+        return AMQP_HANDLE_IN_USE;
+    return is_named(channels, named) ? AMQP_NAME_IN_USE : AMQP_PASSES;
+}
+
+static enum amqp_fate look_at_detach(const struct amqp_channels *channels, struct fields *fields,
+                                     struct amqp_named *named)
+{
+    named->handle = needed_uint(fields);
+    if (fields->failed)
+        return AMQP_UNDECODABLE;
+    named->at = find(channels, named->channel, named->handle);
+    return named->at == NULL ? AMQP_UNATTACHED : AMQP_PASSES;
+}
+
+static enum amqp_fate look_at_flow(const struct amqp_channels *channels, struct fields *fields,
+                                   struct amqp_named *named)
+{
+    uint32_t number;
+    for (int i = 0; i < FLOW_HANDLE; i++) /* what they say is Proton's */
+        next_uint(fields, &number);
+    bool is_said = next_uint(fields, &named->handle);
+    if (fields->failed)
+        return AMQP_UNDECODABLE;
+    if (is_said && find(channels, named->channel, named->handle) == NULL)
+        return AMQP_UNATTACHED;
+    return AMQP_PASSES;
+}
+
+static enum amqp_fate look_at_disposition(struct fields *fields)
+{
+    uint32_t first, last;
+    needed_boolean(fields); /* role */
+    first = needed_uint(fields);
+    if (!next_uint(fields, &last))
+        last = first;
+    if (fields->failed)
+        return AMQP_UNDECODABLE;
+    return last - first > INT32_MAX ? AMQP_WRONG_RANGE : AMQP_PASSES;
+}
+
+static enum amqp_fate look_at_transfer(const struct amqp_channels *channels, struct fields *fields,
+                                       struct amqp_named *named)
+{
+    bool has_id, is_said, says_settled;
+    named->handle = needed_uint(fields);
+    has_id = next_uint(fields, &named->delivery);
+    skip(fields, SMALL_BINARY, AMQP_BINARY); /* delivery-tag */
+    next_uint(fields, &(uint32_t){0});       /* message-format */
+    named->settled = next_boolean(fields, &says_settled);
+    named->more = next_boolean(fields, &is_said);
+    skip(fields, AMQP_UBYTE, AMQP_UBYTE); /* rcv-settle-mode */
+    skip_state(fields);
+    named->resumes = next_boolean(fields, &is_said);
+    named->more &= !next_boolean(fields, &is_said); /* aborted */
+    if (fields->failed)
+        return AMQP_UNDECODABLE;
+    const struct amqp_channel *channel = &channels->channels[named->channel];
+    const struct amqp_handle *at = named->at = find(channels, named->channel, named->handle);
+    if (at == NULL)
+        return AMQP_UNATTACHED;
+    if (at->receives)
+        return AMQP_WRONG_WAY;
+    if (at->more) {
+        if ((has_id && named->delivery != at->delivery) ||
+            (at->settled && says_settled && !named->settled))
+            return AMQP_WRONG_DELIVERY;
+        named->settled |= at->settled;
+    } else if (!has_id || (channel->has_delivered && named->delivery != channel->delivery)) {
+        return AMQP_WRONG_DELIVERY;
+    }
+    return AMQP_PASSES;
+}
+
+static enum amqp_fate look(const struct amqp_channels *channels, struct span list, bool whole,
+                           struct amqp_named *named)
+{
+    const struct amqp_channel *channel = amqp_channels_at(channels, named->channel);
+    enum amqp_performative performative = named->performative;
+    struct fields fields;
+    if (performative == AMQP_OPEN || performative == AMQP_CLOSE || performative == AMQP_END)
+        return AMQP_PASSES;
+    if (channel != NULL && channel->state == AMQP_DISCARDING)
+        return AMQP_DISCARDED;
+    if (performative == AMQP_BEGIN && channel != NULL)
+        return AMQP_CHANNEL_IN_USE;
+    if (performative != AMQP_BEGIN && channel == NULL) /* which Proton refuses */
+        return AMQP_PASSES;
+    if (performative == AMQP_ATTACH && !whole) /* it is kept whole */
+        return AMQP_UNFINISHED;
+    enum amqp_fate fate = fields_of(list, whole, &fields);
+    if (fate != AMQP_PASSES)
+        return fate;
+    switch (performative) {
+    case AMQP_BEGIN:
+        return look_at_begin(&fields);
+    case AMQP_ATTACH:
+        return look_at_attach(channels, &fields, named);
+    case AMQP_FLOW:
+        return look_at_flow(channels, &fields, named);
+    case AMQP_TRANSFER:
+        return look_at_transfer(channels, &fields, named);
+    case AMQP_DISPOSITION:
+        return look_at_disposition(&fields);
+    case AMQP_DETACH:
+        return look_at_detach(channels, &fields, named);
+    case AMQP_OPEN:
+    case AMQP_END:
+    case AMQP_CLOSE:
+    case AMQP_SASL_INIT:
+    case AMQP_SASL_RESPONSE:
+        break;
+    }
+    return AMQP_PASSES;
+}
+
+enum amqp_fate amqp_channels_look(const struct amqp_channels *channels,
+                                  enum amqp_performative performative, uint16_t channel,
+                                  struct span list, bool whole, struct amqp_named *named)
+{
+    *named = (struct amqp_named){.performative = performative, .channel = channel};
+    named->fate = look(channels, list, whole, named);
+    return named->fate;
+}
+
+/* ------------------------------------------------ what changes */
+
+static void begin(struct amqp_channels *channels, uint16_t channel)
+{
+    if (channel > AMQP_CHANNEL_MAX) /* which Proton refuses */
+        return;
+    if (channel >= channels->channel_count) {
+        uint32_t count = channel + 1U;
+        channels->channels = heap_resize(channels->channels, count * sizeof *channels->channels);
+        memset(channels->channels + channels->channel_count, 0,
+               (count - channels->channel_count) * sizeof *channels->channels);
+        channels->channel_count = count;
+    }
+    channels->channels[channel] = (struct amqp_channel){.state = AMQP_MAPPED};
+}
+
+static void transfer(struct amqp_channels *channels, const struct amqp_named *named)
+{
+    struct amqp_channel *channel = &channels->channels[named->channel];
+    struct amqp_handle *at = named->at;
+    if (!at->more) {
+        channel->has_delivered = true;
+        channel->delivery = named->delivery + 1;
+        at->delivery = named->delivery;
+    }
+    at->more = named->more;
+    at->settled = named->settled;
+}
+
+void amqp_channels_take(struct amqp_channels *channels, const struct amqp_named *named)
+{
+    struct amqp_channel *channel = amqp_channels_at(channels, named->channel);
+    if (named->fate != AMQP_PASSES) {
+        channel->state = AMQP_DISCARDING;
+        return;
+    }
+    if (named->performative == AMQP_BEGIN)
+        begin(channels, named->channel);
+    if (channel == NULL)
+        return;
+    switch (named->performative) {
+    case AMQP_ATTACH:
+        add(channels, &(struct amqp_handle){.handle = named->handle,
+                                            .channel = named->channel,
+                                            .is_used = true,
+                                            .receives = named->receives,
+                                            .name = named->name});
+        break;
+    case AMQP_TRANSFER:
+        transfer(channels, named);
+        break;
+    case AMQP_DETACH:
+        take_out(channels, named->at);
+        break;
+    case AMQP_END:
+        take_out_all(channels, named->channel);
+        *channel = (struct amqp_channel){.state = AMQP_UNMAPPED};
+        break;
+    case AMQP_OPEN:
+    case AMQP_BEGIN:
+    case AMQP_FLOW:
+    case AMQP_DISPOSITION:
+    case AMQP_CLOSE:
+    case AMQP_SASL_INIT:
+    case AMQP_SASL_RESPONSE:
+        break;
+    }
+}

@@ -1,0 +1,105 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What a peer has in use: channels, handles, and the delivery that is under way on each (part 2,
+ * 2.5 to 2.7), known from its frames before Proton has them. Proton ends the connection over a
+ * frame that names what is not there, and the process over some; the book ends the session, and
+ * what comes on its channel is discarded until the peer's END has come:
+ *
+ *   UNMAPPED --BEGIN--> MAPPED --a frame of which look() says so--> DISCARDING
+ *   MAPPED, DISCARDING --END--> UNMAPPED
+ *
+ * Fields are read as Proton reads them, and what it would read in another way than it is meant is
+ * not passed on. One connection's thread. */
+#ifndef ADAPTERS_AMQP_CHANNELS_H
+#define ADAPTERS_AMQP_CHANNELS_H
+
+#include "core/base/span.h"
+
+enum {
+    AMQP_CHANNEL_MAX = 255,
+    AMQP_HANDLES_MAX = 2048 /* of a connection; with one more its owner ends it */
+};
+
+enum amqp_performative {
+    AMQP_OPEN = 0x10,
+    AMQP_BEGIN = 0x11,
+    AMQP_ATTACH = 0x12,
+    AMQP_FLOW = 0x13,
+    AMQP_TRANSFER = 0x14,
+    AMQP_DISPOSITION = 0x15,
+    AMQP_DETACH = 0x16,
+    AMQP_END = 0x17,
+    AMQP_CLOSE = 0x18,
+    AMQP_SASL_INIT = 0x41,
+    AMQP_SASL_RESPONSE = 0x43
+};
+
+/* What becomes of a frame. */
+enum amqp_fate {
+    AMQP_PASSES,
+    AMQP_UNFINISHED, /* too little of it has come */
+    AMQP_DISCARDED,  /* its session has been ended */
+    /* Its session ends, and it is discarded. */
+    AMQP_UNATTACHED,     /* nobody's handle */
+    AMQP_HANDLE_IN_USE,  /* another link's */
+    AMQP_NAME_IN_USE,    /* an attach under the name of a link that is there */
+    AMQP_WRONG_WAY,      /* a transfer on a link that the peer receives on */
+    AMQP_WRONG_DELIVERY, /* a transfer of another delivery than is due */
+    AMQP_WRONG_RANGE,    /* of deliveries, from its last to its first */
+    /* The connection ends. */
+    AMQP_UNDECODABLE,
+    AMQP_CHANNEL_IN_USE, /* a begin on it */
+    AMQP_ANSWERS_NONE    /* a begin that says that it is an answer */
+};
+
+struct amqp_handle {
+    uint32_t handle;
+    uint16_t channel;
+    bool is_used; /* the slot is */
+    bool receives;
+    bool more, settled; /* of the delivery under way */
+    uint32_t delivery;
+    uint64_t name; /* its hash */
+};
+
+struct amqp_channel {
+    enum { AMQP_UNMAPPED, AMQP_MAPPED, AMQP_DISCARDING } state;
+    bool has_delivered;
+    uint32_t delivery; /* the next one's id */
+    void *session;     /* its owner's; NULL: not said yet */
+};
+
+struct amqp_channels {
+    struct amqp_channel *channels;
+    uint32_t channel_count;
+    struct amqp_handle *handles; /* a hash table; a power of two of slots, half of them free */
+    uint32_t slots, handle_count;
+};
+
+/* What a frame names. */
+struct amqp_named {
+    enum amqp_performative performative;
+    enum amqp_fate fate;
+    uint16_t channel;
+    bool resumes; /* a transfer of a delivery that is resumed */
+    /* For amqp_channels_take() */
+    struct amqp_handle *at;
+    uint32_t handle, delivery;
+    uint64_t name;
+    bool receives, more, settled;
+};
+
+void amqp_channels_init(struct amqp_channels *channels);
+void amqp_channels_deinit(struct amqp_channels *channels);
+
+/* list: of the performative, as far as it has come, with its constructor; whole: all of the frame
+ * is there. Nothing changes but named. */
+enum amqp_fate amqp_channels_look(const struct amqp_channels *channels,
+                                  enum amqp_performative performative, uint16_t channel,
+                                  struct span list, bool whole, struct amqp_named *named);
+/* It is passed on or, as its fate says, is not; right after look(). */
+void amqp_channels_take(struct amqp_channels *channels, const struct amqp_named *named);
+
+/* Where the channel is mapped or discards, else NULL; until the next take(). */
+struct amqp_channel *amqp_channels_at(const struct amqp_channels *channels, uint16_t channel);
+
+#endif

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Bad input: the protocol's own refusal, a counter in /metrics, and no effect on others."""
 
+import contextlib
 import os
 import random
 import shutil
@@ -11,6 +12,7 @@ import tempfile
 import threading
 import time
 
+import standstill
 from gateway import Gateway, run, until
 from wire import *  # noqa: F403 - the names of the protocol
 
@@ -58,7 +60,8 @@ class Bystander:
                         if found.type == PUBLISH:
                             client.ack(PUBACK, found.id)
                     assert sorted(got) == [PUBLISH, PUBACK], got
-                    self.worst = max(self.worst, time.monotonic() - began)
+                    if time.monotonic() - began > self.worst:
+                        self.worst = max(self.worst, standstill.spent(began))
                     self.rounds += 1
                     time.sleep(0.005)
         except Exception as error:  # noqa: BLE001 - shown when the block ends
@@ -196,12 +199,12 @@ def test_invalid_texts(gateway):
 def test_slow_loris(gateway):
     """A CONNECT must be complete within ten seconds; those who dawdle cost others nothing."""
     with Bystander(gateway):
-        before = refusals(gateway, "timeout")
-        links = [socket.create_connection(("127.0.0.1", gateway.mqtt_port), timeout=20) for _ in range(200)]
-        began = time.monotonic()
+        before, began = refusals(gateway, "timeout"), time.monotonic()
+        links = [socket.create_connection(("127.0.0.1", gateway.mqtt_port), timeout=60) for _ in range(200)]
         for at in range(3):
             for link in links[50:]:
-                link.sendall(CONNECT_5[at:at + 1])
+                with contextlib.suppress(OSError):  # the time may be over already
+                    link.sendall(CONNECT_5[at:at + 1])
             time.sleep(2)
         for link in links:
             try:
@@ -209,7 +212,7 @@ def test_slow_loris(gateway):
             except ConnectionResetError:
                 pass
             link.close()
-        assert 9 < time.monotonic() - began < 13
+        assert time.monotonic() - began > 9 and standstill.spent(began) < 15
         assert refusals(gateway, "timeout") == before + 200
     assert until(lambda: connections(gateway) == 0)
 
@@ -230,7 +233,7 @@ def test_half_open_tls():
     with Bystander(gateway):
         links = []
         for i in range(60):
-            link = socket.create_connection(("127.0.0.1", port), timeout=20)
+            link = socket.create_connection(("127.0.0.1", port), timeout=60)
             if i % 3 == 1:
                 link.sendall(hello)  # the beginning of one
             if i % 3 == 2:
@@ -244,7 +247,7 @@ def test_half_open_tls():
             except ConnectionResetError:
                 pass
             link.close()
-        assert time.monotonic() - began < 13
+        assert standstill.spent(began) < 15
     assert until(lambda: connections(gateway) == 0)
     assert gateway.stop() == 0
     shutil.rmtree(folder)

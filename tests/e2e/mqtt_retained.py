@@ -5,6 +5,7 @@
 import time
 
 from gateway import run
+from standstill import needs_pace
 from wire import *  # noqa: F403 - the names of the protocol
 
 
@@ -72,6 +73,7 @@ def test_options(gateway):
             assert reader.delivery().flags & 1 == (1 if option else 0)
 
 
+@needs_pace
 def test_properties_and_expiry(gateway):
     users = [("a", "1"), ("a", "2")]
     props = [(CONTENT_TYPE, b"text/plain"), (RESPONSE_TOPIC, b"answers")]
@@ -277,6 +279,7 @@ def interrupted(gateway, name, between):
     return got
 
 
+@needs_pace
 def test_interrupted(gateway):
     with Client(gateway.mqtt_port, 5).connect("writer") as writer:
         for i in range(40):

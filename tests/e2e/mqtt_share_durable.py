@@ -357,9 +357,9 @@ def test_under_load(gateway):
             client = resume(gateway, "s%d" % index, credit=local.choice((1, 10, 200))) if kept else \
                 connect(gateway, "guest%d" % index, credit=5)
             with client:
-                client.socket.settimeout(0.2)
                 if not kept:
                     client.subscribe((FILTER, 1))
+                client.socket.settimeout(0.2)
                 left = local.randrange(1, 300)
                 try:
                     while left and not done.is_set():
@@ -389,7 +389,7 @@ def test_under_load(gateway):
         gateway.kill9()
     gateway.restart()
     clients = [resume(gateway, "s%d" % index) for index in range(3)]
-    for mine in drain(*clients):
+    for mine in drain(*clients, least=50):
         seen.update(mine)
     assert seen == set(range(50)), set(range(50)) - seen
     for client in clients:

@@ -5,6 +5,7 @@
 import time
 
 from gateway import run
+from standstill import needs_pace
 from websocket import BINARY, TEXT, Socket, frame
 from wire import *  # noqa: F403 - the names of the protocol
 
@@ -272,6 +273,7 @@ def test_no_second_sending(gateway):
         client.expect_silence(0.2)
 
 
+@needs_pace
 def test_expiry_after_sending(gateway):
     """What has been sent is completed, and sent again to a session that goes on, although it has expired since; a
     client's exchange is completed as well."""

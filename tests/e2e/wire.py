@@ -3,6 +3,9 @@
 
 import socket
 import struct
+import time
+
+import standstill
 
 CONNECT, CONNACK, PUBLISH, PUBACK, PUBREC, PUBREL, PUBCOMP = range(1, 8)
 SUBSCRIBE, SUBACK, UNSUBSCRIBE, UNSUBACK, PINGREQ, PINGRESP, DISCONNECT, AUTH = range(8, 16)
@@ -204,12 +207,13 @@ class Client:
         self.socket.sendall(data)
 
     def receive(self):
-        """The next packet; None when the broker has closed; TimeoutError when nothing comes."""
+        """The next packet; None when the broker has closed; TimeoutError when nothing comes while the machine goes on."""
         if self.aside:
             return self.aside.pop(0)
         return self._receive()
 
     def _receive(self):
+        began = time.monotonic()
         while True:
             found = self._take()
             if found is not None:
@@ -217,6 +221,8 @@ class Client:
             try:
                 data = self.socket.recv(1 << 20)
             except socket.timeout:
+                if standstill.spent(began) < self.socket.gettimeout():
+                    continue
                 raise TimeoutError("no packet came") from None
             except OSError:
                 return None

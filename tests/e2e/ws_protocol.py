@@ -14,6 +14,7 @@ except ImportError:
     raise SystemExit("python3-jsonschema is missing: script/bootstrap names what is needed") from None
 
 from gateway import Gateway, run, until
+from standstill import needs_pace
 from websocket import BINARY, TEXT, Refused, Socket, deflated, frame, RSV1
 from wire import Client
 
@@ -307,6 +308,7 @@ def settling(gateway):
         assert shown["groups"][0]["available_messages"] == 0, shown
 
 
+@needs_pace
 def leases_run_out(gateway):
     make_queue(gateway, "q", "g")
     with Link(gateway) as link, Link(gateway) as other:

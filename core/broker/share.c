@@ -338,10 +338,13 @@ void share_slip_arrive(struct share_member *member, const struct share_slip *sli
         share_take_back(share, slip->refs, slip->ref_count);
     if (slip->stop)
         member_stop(member);
+    member->leaves |= slip->leaves;
     share_go_on(share);
     if (slip->end)
         member_free(member);
-    if (slip->stop || slip->end)
+    if (slip->end)
+        share_joins_go_on(share);
+    else if (slip->stop)
         share_may_end(share);
     if (slip->stop)
         share_stop_confirm(member); /* last: a seat of this worker may end at once */

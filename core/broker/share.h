@@ -49,6 +49,7 @@ struct share {
     uint32_t held;          /* somebody further up needs it */
     bool opened;            /* what was kept is loaded, or nothing is */
     bool durable;           /* its session reads */
+    bool wanted;            /* by sessions that are not there, as was found last */
     bool moving;            /* it is given a session, which does not read yet */
     uint32_t unmarked;      /* writes until what has passed before it read is stored */
     struct share_ref *gone; /* sorted: a session has them, and the position may not say so */
@@ -72,6 +73,7 @@ struct share_member {
     uint32_t epoch;
     uint32_t ask; /* not answered; 0: none */
     bool active;  /* takes part: not stopped */
+    bool leaves;  /* its client has gone: it ends soon */
     bool exact;   /* exactly once, and no session answers for what it gets */
     bool able;    /* has not said that it is blocked */
 };
@@ -113,6 +115,7 @@ struct share_join {
     struct link link;
     struct share_seat *seat;
     bool kept;                          /* makes the share durable */
+    uint64_t session;                   /* then: whose; a row says so already */
     bool blocked;                       /* its seat says ready later */
     struct broker_subscribe *subscribe; /* waits for it */
     struct subscribe_item *item;
@@ -136,6 +139,7 @@ struct share_slip {
     uint32_t epoch;
     uint32_t ask; /* not 0: share_seat_answered() when nothing of the share waits for a member */
     bool stop;    /* wants nothing more: share_seat_stopped() when no parcel is on its way */
+    bool leaves;  /* its client has gone: it ends when storage has answered */
     bool end;     /* has gone */
     bool grades, exact; /* says what is granted to it */
 };
@@ -191,7 +195,25 @@ void share_flight_over(struct share *share, const struct share_done *done);
 /* A record of a share that has a session which does not read is not for that session; while it is
  * about to read, it remembers so. */
 bool share_passes(struct client *reader, uint64_t partition, uint64_t offset, uint64_t commit);
-void share_close(struct share *share); /* a durable one that has no member */
+/* Rows on their way, or the question whether there is one: done() with the request of scan, and
+ * what came is the caller's, as worker->calls is to be counted down. */
+struct share_load {
+    struct storage_scan scan;
+    struct share *share;
+    enum share_kind kind;
+    uint8_t first[SHARE_ROW_KEY], end[SHARE_ROW_KEY];
+};
+void share_load_begin(struct share *share, enum share_kind kind, uint32_t limit,
+                      void (*done)(struct request *request, enum status status));
+void share_awake(struct share *share); /* storage has answered; the share may go with it */
+/* Who came first has said by which selector. */
+bool share_agrees(const struct share *share, const struct share_join *join);
+
+/* share_end.c, on the home worker. */
+void share_close(struct share *share); /* a durable one that has no member but those who wait */
+/* For one who waits, and has another selector: nobody takes part but who is about to end, or that
+ * is being looked at. Then those who wait go on by themselves. */
+bool share_is_ending(struct share *share);
 /* Any worker: rows say that these go back to their shares, whose homes hear of it. */
 struct session_return;
 void share_returned_post(struct broker *broker, const struct session_return *returns,

@@ -14,16 +14,8 @@
 
 #include "core/base/heap.h"
 
-/* The rows of a share on their way to it, or the question whether there is one. */
-struct share_load {
-    struct storage_scan scan;
-    struct share *share;
-    enum share_kind kind;
-    uint8_t first[SHARE_ROW_KEY], end[SHARE_ROW_KEY];
-};
-
-static void load_begin(struct share *share, enum share_kind kind, uint32_t limit,
-                       void (*done)(struct request *request, enum status status))
+void share_load_begin(struct share *share, enum share_kind kind, uint32_t limit,
+                      void (*done)(struct request *request, enum status status))
 {
     struct broker_worker *worker = share->reader.worker;
     struct share_load *load = heap_new(sizeof *load);
@@ -48,8 +40,7 @@ static void refuse_joins(struct share *share, enum status status)
         share_join_end(container_of(link, struct share_join, link), status);
 }
 
-/* Storage has answered. The share may go with it. */
-static void awake(struct share *share)
+void share_awake(struct share *share)
 {
     share->busy = false;
     share_joins_go_on(share);
@@ -108,7 +99,7 @@ static void loaded(struct share *share)
     sort_out(share);
     share->opened = share->durable = true;
     broker_session_begin(&share->reader);
-    awake(share);
+    share_awake(share);
 }
 
 static void gone_add(struct share *share, struct share_ref ref)
@@ -149,9 +140,9 @@ static void rows_loaded(struct request *request, enum status status)
     if (status != STATUS_OK) {
         session_detach(&share->reader);
         refuse_joins(share, status);
-        awake(share);
+        share_awake(share);
     } else if (more) {
-        load_begin(share, SHARE_KIND_RETURNED, 0, rows_loaded);
+        share_load_begin(share, SHARE_KIND_RETURNED, 0, rows_loaded);
     } else {
         loaded(share);
     }
@@ -164,18 +155,18 @@ static void attached(struct request *request, enum status status)
     buf_deinit(&share->attach.notes);
     if (status != STATUS_OK) {
         refuse_joins(share, status);
-        awake(share);
+        share_awake(share);
         return;
     }
     bool kept = session_is_kept(&share->reader);
     struct link *first = list_first(&share->reader.subscriptions);
     if (kept && first != NULL && container_of(first, struct subscription, of_client)->index != 0) {
-        load_begin(share, SHARE_KIND_GONE, 0, rows_loaded);
+        share_load_begin(share, SHARE_KIND_GONE, 0, rows_loaded);
         return;
     }
     share->opened =
         true; /* its session without a filter: it was being made as the gateway stopped */
-    awake(share);
+    share_awake(share);
 }
 
 static void attach(struct share *share)
@@ -209,7 +200,7 @@ static void notices_came(void *context)
     broker_session_begin(&share->reader);
     share->unmarked = share->reader.session->writing ? 2 : 1;
     session_write_now(share->reader.session); /* what has passed so far */
-    awake(share);
+    share_awake(share);
 }
 
 static void subscribed(struct request *request, enum status status)
@@ -224,7 +215,7 @@ static void subscribed(struct request *request, enum status status)
     moved(share);
     link_remove(&join->link);
     share_join_end(join, share->keeping_item.status);
-    awake(share);
+    share_awake(share);
 }
 
 static void subscribe(struct share *share)
@@ -255,7 +246,7 @@ static void kept(void *context, enum status status, uint64_t commit)
     share->reader.session->id = 0;
     moved(share);
     refuse_joins(share, status);
-    awake(share);
+    share_awake(share);
 }
 
 static void keep(struct share *share)
@@ -313,8 +304,7 @@ static void announce(struct share *share, struct share_join *join)
     subscribe_live(&join->announced);
 }
 
-/* Who came first has said by which selector. */
-static bool agrees(const struct share *share, const struct share_join *join)
+bool share_agrees(const struct share *share, const struct share_join *join)
 {
     struct span filter;
     const struct subscription *first = broker_subscription(&share->reader, &filter);
@@ -331,7 +321,10 @@ void share_joins_go_on(struct share *share)
             share->opened = true; /* nothing is kept of anybody */
         } else if (!share->opened) {
             attach(share);
-        } else if (!agrees(share, join)) {
+        } else if (!share_agrees(share, join)) {
+            if (share_is_ending(share))
+                break; /* and whoever came goes on then */
+            share->wanted = false;
             link_remove(&join->link);
             share_join_end(join, STATUS_EXISTS);
         } else if (join->kept && !share->durable) {
@@ -588,118 +581,4 @@ void share_returned_post(struct broker *broker, const struct session_return *ret
         else
             heap_free(sent);
     }
-}
-
-/* ------------------------------------------------ what nobody needs */
-
-static void look_end(struct share_look *look, enum status status)
-{
-    request_complete(&look->request, status);
-}
-
-static void cleared(struct request *request, enum status status)
-{
-    struct share_look *look = container_of(request, struct share_look, write.request);
-    look->to->calls--;
-    look_end(look, status);
-}
-
-/* It is kept of nobody: what earlier lives have left goes, before it is ever kept again. */
-static void clear(struct share_look *look)
-{
-    static const enum share_kind kinds[] = {SHARE_KIND_GONE, SHARE_KIND_RETURNED};
-    for (unsigned i = 0; i < 2; i++) {
-        share_row_key(look->share, kinds[i], 0, 0, look->keys[i][0]);
-        share_row_key(look->share, kinds[i], UINT64_MAX, UINT64_MAX, look->keys[i][1]);
-        look->rows[i] = (struct storage_row){.change = STORAGE_DELETE_RANGE,
-                                             .key = span_of(look->keys[i][0], SHARE_ROW_KEY),
-                                             .value = span_of(look->keys[i][1], SHARE_ROW_KEY),
-                                             .offset_at = -1};
-    }
-    look->write = (struct log_rows){.rows = look->rows, .row_count = 2};
-    request_init(&look->write.request, look->to->loop, cleared);
-    look->write.append.durability = DURABLE_SYNC;
-    look->to->calls++;
-    log_rows_write(look->to->broker->log, &look->write);
-}
-
-/* One that is durable and has members looks who takes part when the last of them goes. */
-static void look_deliver(struct mail *mail)
-{
-    struct share_look *look = container_of(mail, struct share_look, mail);
-    const struct share *share =
-        map_get(&look->to->shares, span_of((const uint8_t *)&look->share, sizeof look->share));
-    if (share == NULL || share->busy || !share->opened || look->to->ending)
-        look_end(look, STATUS_BUSY);
-    else if (share->durable)
-        look_end(look, STATUS_OK);
-    else
-        clear(look);
-}
-
-void share_look(struct broker *broker, struct share_look *look)
-{
-    look->to = broker_home(broker, look->share);
-    look->mail.deliver = look_deliver;
-    mailbox_post(look->to->loop, &look->mail);
-}
-
-/* ------------------------------------------------ the end */
-
-/* Whoever came while it was found that nobody takes part any more has another share of that name.
- */
-static struct share *begin_anew(struct share *share)
-{
-    struct link *link = list_first(&share->joins);
-    struct share *next = share_new(container_of(link, struct share_join, link)->seat);
-    while ((link = list_pop(&share->joins)) != NULL)
-        list_push(&next->joins, link);
-    while ((link = list_pop(&share->members)) != NULL) {
-        container_of(link, struct share_member, of_share)->share = next;
-        list_push(&next->members, link);
-    }
-    next->member_count = share->member_count;
-    next->active_count = share->active_count;
-    return next;
-}
-
-static void nobody_has_any(struct session *session)
-{
-    for (uint32_t i = 1; i <= session->flight_count; i++)
-        session->flights[i].at.guarantee = GUARANTEE_AT_LEAST_ONCE;
-}
-
-static void closed(struct request *request, enum status status)
-{
-    struct share_load *load = container_of(request, struct share_load, scan.request);
-    struct share *share = load->share;
-    struct broker_worker *worker = share->reader.worker;
-    bool found = status != STATUS_OK || load->scan.count > 0;
-    if (status == STATUS_OK)
-        blob_unref(load->scan.rows);
-    heap_free(load);
-    worker->calls--;
-    if (share->member_count > 0 && found) {
-        awake(share);
-        return;
-    }
-    map_remove(&worker->shares, span_of(&share->id, sizeof share->id));
-    struct share *next = share->member_count > 0 ? begin_anew(share) : NULL;
-    nobody_has_any(share->reader.session);
-    share->reader.session->expiry_s = found ? UINT32_MAX : 0;
-    share->reader.open = false;
-    loop_task_cancel(worker->loop, &share->task);
-    session_detach(&share->reader);
-    catch_up_close(&share->reader);
-    subscribe_close(&share->reader);
-    share_forget(share);
-    share_free(share);
-    if (next != NULL)
-        share_joins_go_on(next);
-}
-
-void share_close(struct share *share)
-{
-    share->busy = true;
-    load_begin(share, SHARE_KIND_MEMBER, 1, closed);
 }

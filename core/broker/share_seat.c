@@ -193,6 +193,7 @@ bool share_subscribe(struct broker_subscribe *subscribe, struct subscribe_item *
     struct share_join *join = heap_new(sizeof *join);
     join->seat = seat;
     join->kept = kept;
+    join->session = kept ? client->session->id : 0;
     join->blocked = seat->blocked = client->credit == 0 || is_before_its_turn(seat);
     join->subscribe = subscribe;
     join->item = item;
@@ -233,7 +234,8 @@ void share_joined(struct share_join *join)
         if (seat->in_flight == 0) /* else it has been left already, which is on its way */
             seat_free(seat);
     } else if (seat->stopped) {
-        share_report(seat, &(struct share_slip){.stop = true});
+        bool leaves = seat->subscription.client == NULL;
+        share_report(seat, &(struct share_slip){.stop = true, .leaves = leaves});
     } else {
         if (graded)
             tell_grade(seat);
@@ -293,7 +295,7 @@ void share_seat_tell(struct share_seat *seat, struct share_slip *slip)
     seat->done = NULL;
     seat->done_count = seat->done_capacity = 0;
     if (slip->settled > 0 || slip->done_count > 0 || slip->ref_count > 0 || slip->blocked ||
-        slip->ready || slip->ask != 0 || slip->stop || slip->end)
+        slip->ready || slip->ask != 0 || slip->stop || slip->leaves || slip->end)
         share_report(seat, slip);
     heap_free(done);
 }
@@ -521,7 +523,7 @@ void share_seats_recheck(struct client *client)
  * is in a unit waits for that. */
 static void seat_close(struct share_seat *seat)
 {
-    struct share_slip slip = {.stop = !seat->stopped, .end = seat->stop_confirmed};
+    struct share_slip slip = {.stop = !seat->stopped, .leaves = true, .end = seat->stop_confirmed};
     struct share_ref *refs = heap_array(seat->in_flight + 1u, sizeof *refs);
     for (uint32_t i = 0; i < seat->lease_count; i++) {
         const struct share_lease *lease = &seat->leases[i];

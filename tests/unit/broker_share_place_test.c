@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Who has a place in a durable share: members without a session, more of them than may be, and
- * sessions of which storage does not know, or that hand a record on to each other. */
+ * sessions of which storage does not know, or that hand a record on to each other, and who comes
+ * with another selector. */
+#include "core/broker/worker.h"
 #include "tests/unit/share_rig.h"
 
 /* ------------------------------------------------ without sessions */
@@ -363,9 +365,116 @@ static void more_is_granted_while_it_joins(void **state)
     kept_rig_close();
 }
 
+/* ------------------------------------------------ another selector */
+
+struct newcomer {
+    struct peer *peer;
+    struct selector *selector;
+    struct subscribe_call call;
+};
+
+static void asks(struct newcomer *newcomer)
+{
+    struct subscribe_call *call = &newcomer->call;
+    *call = (struct subscribe_call){0};
+    call->item = (struct subscribe_item){.filter = span_from_text("t"),
+                                         .share = span_from_text("g"),
+                                         .guarantee = GUARANTEE_AT_LEAST_ONCE,
+                                         .selector = newcomer->selector};
+    call->subscribe = (struct broker_subscribe){
+        .client = &newcomer->peer->client, .items = &call->item, .count = 1};
+    request_init(&call->subscribe.request, rig.loops[newcomer->peer->worker], subscribe_call_done);
+    on(newcomer->peer->worker, subscribe_call_run, call);
+}
+
+static enum status comes(struct newcomer *newcomer)
+{
+    asks(newcomer);
+    rig_await(&newcomer->call.done);
+    return newcomer->call.item.status;
+}
+
+static struct newcomer newcomer_new(unsigned worker, bool kept)
+{
+    struct newcomer newcomer = {.peer = peer_new(worker, "b")};
+    const struct broker_attach attach = {.expiry_s = UINT32_MAX};
+    bool present;
+    assert_int_equal(selector_compile(span_from_text("topic = 't'"), &newcomer.selector, NULL),
+                     STATUS_OK);
+    if (kept)
+        assert_int_equal(session_find(newcomer.peer, attach, &present), STATUS_OK);
+    return newcomer;
+}
+
+static void newcomer_close(struct newcomer *newcomer)
+{
+    peer_close(newcomer->peer);
+    selector_unref(newcomer->selector);
+}
+
+static unsigned home_of_the_share(void)
+{
+    struct peer *probe = member(0, "probe");
+    unsigned home = broker_home(rig.broker, first_share())->index;
+    session_over(probe);
+    await(rows_of(TABLE_SHARE) == 0);
+    return home;
+}
+
+/* The last that took part has gone, and its share's home hears of that together with who comes. */
+static void the_next_selector_waits_for_who_goes(void **state)
+{
+    struct standstill standstill;
+    kept_rig_open(3, 0);
+    unsigned home = home_of_the_share();
+    struct peer *a = member((home + 1) % 3, "a"), *writer = peer_new(home, "w");
+    struct newcomer b = newcomer_new((home + 2) % 3, *(unsigned *)*state != 0);
+    stand_still(&standstill, home);
+    session_over(a);
+    asks(&b);
+    move_on(&standstill);
+    rig_await(&b.call.done);
+    assert_int_equal(b.call.item.status, STATUS_OK);
+    on(b.peer->worker, session_begin_run, b.peer);
+    publish_many(writer, "t", GUARANTEE_AT_LEAST_ONCE, 0, 3);
+    await_records(b.peer, 3);
+    newcomer_close(&b);
+    peer_close(writer);
+    kept_rig_close();
+}
+
+/* Whoever is there, or comes back, or has not settled, does not go. */
+static void the_next_selector_waits_for_nobody_else(void **state)
+{
+    (void)state;
+    kept_rig_open(3, 0);
+    unsigned home = home_of_the_share();
+    struct peer *a = member((home + 1) % 3, "a"), *writer = peer_new(home, "w");
+    struct newcomer b = newcomer_new((home + 2) % 3, false);
+    assert_int_equal(comes(&b), STATUS_EXISTS);
+    peer_close(a);
+    rig_calm();
+    assert_int_equal(comes(&b), STATUS_EXISTS);
+    a = member((home + 1) % 3, "a");
+    struct peer *slow = peer_new((home + 1) % 3, "slow");
+    slow->settles = false;
+    assert_int_equal(share_join(slow), STATUS_OK);
+    publish_many(writer, "t", GUARANTEE_AT_LEAST_ONCE, 0, 4);
+    await_records(slow, 2);
+    share_leave(slow);
+    session_over(a);
+    rig_calm();
+    assert_int_equal(comes(&b), STATUS_EXISTS);
+    peer_close(slow);
+    assert_int_equal(comes(&b), STATUS_OK);
+    newcomer_close(&b);
+    peer_close(writer);
+    kept_rig_close();
+}
+
 int main(void)
 {
-    static unsigned one = 1, three = 3;
+    static unsigned none = 0, one = 1, three = 3;
 #define BOTH(test) cmocka_unit_test_prestate(test, &one), cmocka_unit_test_prestate(test, &three)
     const struct CMUnitTest tests[] = {
         BOTH(guests_keep_nothing_due),
@@ -379,6 +488,9 @@ int main(void)
         BOTH(gets_what_it_can_take),
         cmocka_unit_test(more_is_granted_on_the_way),
         BOTH(more_is_granted_while_it_joins),
+        cmocka_unit_test_prestate(the_next_selector_waits_for_who_goes, &none),
+        cmocka_unit_test_prestate(the_next_selector_waits_for_who_goes, &one),
+        cmocka_unit_test(the_next_selector_waits_for_nobody_else),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

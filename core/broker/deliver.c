@@ -158,7 +158,9 @@ struct run {
     struct broker_worker *worker;
     uint32_t index; /* of the record */
     const struct record *record;
-    struct span topic;
+    struct span headers;   /* of the record that was looked at last */
+    bool has_topic;        /* and is shown: what cut says */
+    struct topic_cut *cut; /* kept while headers do not change, as in a burst of one client */
     uint64_t partition;
     unsigned from; /* worker that owns the partition */
     bool stored;
@@ -178,7 +180,8 @@ static void matched(void *context, struct topic_entry *entry)
         if (subscription->asleep >> run->from & 1 && run->stored)
             continue;
         if (subscription->walk != NULL && run->stored && run->record->attributes & RECORD_RETAIN)
-            retained_overtake(subscription->walk, run->partition, run->record->offset, run->topic);
+            retained_overtake(subscription->walk, run->partition, run->record->offset,
+                              run->cut->topic);
         if (!run->stored) /* at most once, so never in need of catching up */
             deliver_to(subscription, run->record, &run->frames);
         else if (session_is_kept(client) && subscription->guarantee != GUARANTEE_AT_MOST_ONCE &&
@@ -187,7 +190,7 @@ static void matched(void *context, struct topic_entry *entry)
                    share_passes(client, run->partition, run->record->offset,
                                 run->worker->shown->commit)))
             session_pass(client->session, run->worker->shown, run->index, run->record,
-                         &run->frames);
+                         run->cut->topic, &run->frames);
         else if ((list_is_empty(&client->lags) || !catch_up_lags(client, run->partition)) &&
                  deliver_stored(subscription, run->partition, run->record, &run->frames) ==
                      DELIVER_FULL)
@@ -200,11 +203,17 @@ static uint64_t deliver_record(struct run *run, uint32_t index, const struct rec
 {
     run->others = 0;
     run->index = index;
-    if (!deliver_topic(record, worker_wall_ms(run->worker), &run->topic))
+    if (!span_equal(record->headers, run->headers)) {
+        struct span topic;
+        run->headers = record->headers;
+        run->has_topic = deliver_topic(record, worker_wall_ms(run->worker), &topic) &&
+                         topic_cut(run->cut, topic);
+    }
+    if (!run->has_topic)
         return 0;
     run->record = record;
     run->worker->delivering = true;
-    topic_trie_match(run->worker->trie, run->topic, matched, run);
+    topic_trie_match_cut(run->worker->trie, run->cut, matched, run);
     run->worker->delivering = false;
     frame_cache_clear(&run->frames);
     return run->others & ~(1ULL << run->worker->index);
@@ -276,8 +285,10 @@ static void notice_deliver(struct mail *mail)
     struct notice *notice = container_of(mail, struct notice, mail);
     struct broker_worker *worker = notice->to;
     notice_discharge(notice);
+    struct topic_cut cut;
     struct run run = {
         .worker = worker,
+        .cut = &cut,
         .partition = notice->batch->partition,
         .from = notice->from,
         .stored = notice->stored,
@@ -328,8 +339,10 @@ static void deliver_batch(struct broker_worker *worker, struct batch *batch, boo
 {
     if (topic_trie_count(worker->trie) == 0)
         return;
+    struct topic_cut cut;
     struct run run = {
         .worker = worker,
+        .cut = &cut,
         .partition = batch->partition,
         .from = worker->index,
         .stored = stored,

@@ -456,6 +456,15 @@ static bool match(struct broker_worker *worker, uint64_t tenant, const struct le
     return known;
 }
 
+/* One more record that goes where the one before it goes. */
+static void extend(struct filter_index *index, uint32_t first_pair, size_t bytes)
+{
+    for (uint32_t i = first_pair; i < index->pair_count; i++) {
+        index->pairs[i].count++;
+        index->pairs[i].bytes += bytes;
+    }
+}
+
 bool filter_index_prepare(struct broker_worker *worker, uint64_t partition,
                           const struct batch *batch)
 {
@@ -468,16 +477,28 @@ bool filter_index_prepare(struct broker_worker *worker, uint64_t partition,
     uint64_t tenant = queue == NULL ? TENANT_DEFAULT : queue->tenant;
     bool known = true;
     grow_old(index);
+    struct span headers = {0}; /* of the record before, whose pairs begin at first_pair */
+    uint32_t first_pair = 0;
     for (uint32_t i = 0; i < batch->record_count; i++) {
         struct record record;
         struct levels levels;
         struct span topic;
         batch_record(batch, i, &record);
-        if (record_guarantee(&record) != GUARANTEE_AT_MOST_ONCE &&
-            deliver_topic(&record, INT64_MIN, &topic) && levels_cut(&levels, topic))
-            known &=
-                match(worker, tenant, &levels,
-                      (struct filter_pair){.record = i, .bytes = (uint32_t)record_bytes(&record)});
+        if (record_guarantee(&record) == GUARANTEE_AT_MOST_ONCE) {
+            headers = (struct span){0};
+            continue;
+        }
+        /* Who publishes a burst says the same about all of it, its topic included. */
+        if (headers.size > 0 && span_equal(record.headers, headers)) {
+            extend(index, first_pair, record_bytes(&record));
+            continue;
+        }
+        headers = record.headers;
+        first_pair = index->pair_count;
+        if (deliver_topic(&record, INT64_MIN, &topic) && levels_cut(&levels, topic))
+            known &= match(
+                worker, tenant, &levels,
+                (struct filter_pair){.record = i, .count = 1, .bytes = record_bytes(&record)});
     }
     return known;
 }
@@ -498,13 +519,12 @@ static void encode_runs(const struct filter_pair *pairs, uint32_t count, struct 
     for (uint32_t i = 0; i < count; i++)
         bytes += pairs[i].bytes;
     for (uint32_t i = 0; i < count;) {
-        uint32_t first = pairs[i].record, size = 1;
-        while (i + size < count && pairs[i + size].record == first + size)
-            size++;
+        uint32_t first = pairs[i].record, size = pairs[i].count;
+        while (++i < count && pairs[i].record == first + size)
+            size += pairs[i].count;
         pack_uvarint(pack, first - next);
         pack_uvarint(pack, size);
         next = first + size;
-        i += size;
     }
     pack_uvarint(pack, bytes);
     pack_uvarint(pack, 0);

@@ -51,7 +51,8 @@ struct filter_slots {
 };
 struct filter_pair {
     uint64_t id;
-    uint32_t record, bytes; /* record_bytes() */
+    uint32_t record, count; /* records that follow each other */
+    uint64_t bytes;         /* record_bytes() of them */
 };
 struct filter_index {
     struct filter_slots young, old;

@@ -295,9 +295,10 @@ enum deliver_result session_give(struct share_seat *seat, uint32_t lease, uint64
                                  const struct record *record, struct frame_cache *frames);
 /* Everything of the partition below next was handed out, or is none of the session's. */
 void session_mark(struct session *session, uint64_t partition, uint64_t next, uint64_t commit);
-/* A record that was committed just now and matches a subscription of the session. */
+/* A record that was committed just now and matches a subscription of the session. topic: as
+ * deliver_topic() says. */
 void session_pass(struct session *session, struct batch *batch, uint32_t index,
-                  const struct record *record, struct frame_cache *frames);
+                  const struct record *record, struct span topic, struct frame_cache *frames);
 void session_handled(struct session *session); /* moves the position of one that is live */
 
 /* session_read.c */

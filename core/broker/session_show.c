@@ -205,7 +205,7 @@ struct showing {
     struct session *session;
     uint64_t partition, commit;
     const struct record *record;
-    struct span topic;
+    struct span topic; /* empty: it is shown to nobody */
 };
 
 static bool is_at_most_once(const struct subscription *subscription, const struct record *record)
@@ -219,8 +219,8 @@ static bool takes(const struct showing *showing, const struct subscription *subs
     const struct record *record = showing->record;
     struct span filter = span_of(subscription->entry->filter, subscription->entry->filter_size);
     return subscription->index != 0 && showing->commit > subscription->since &&
-           !is_at_most_once(subscription, record) && topic_matches(filter, showing->topic) &&
-           deliver_is_wanted(subscription, record);
+           showing->topic.size > 0 && !is_at_most_once(subscription, record) &&
+           topic_matches(filter, showing->topic) && deliver_is_wanted(subscription, record);
 }
 
 static enum guarantee lower(const struct subscription *subscription, const struct record *record)
@@ -295,19 +295,34 @@ static bool hand(const struct showing *showing, struct subscription *subscriptio
     return true;
 }
 
-enum deliver_result session_show(struct session *session, uint64_t partition, uint64_t commit,
-                                 const struct record *record, struct frame_cache *frames)
+/* Empty: it is shown to nobody. */
+static struct span topic_of(const struct session *session, const struct record *record)
 {
+    struct span topic;
+    return deliver_topic(record, worker_wall_ms(session->worker), &topic) ? topic
+                                                                          : (struct span){0};
+}
+
+static enum deliver_result show(const struct showing *showing, struct frame_cache *frames)
+{
+    struct session *session = showing->session;
     struct client *client = session->client;
+    const struct record *record = showing->record;
+    uint64_t partition = showing->partition, commit = showing->commit;
     const struct session_mark *mark = mark_of(session, partition);
     if (commit <= session->position || (mark != NULL && record->offset < mark->next))
         return DELIVER_SKIPPED;
-    struct showing showing = {
-        .session = session, .partition = partition, .commit = commit, .record = record};
+    const struct subscription *first = NULL; /* of those that take it */
     uint32_t count = 0;
-    if (deliver_topic(record, worker_wall_ms(session->worker), &showing.topic))
-        list_each(link, &client->subscriptions) count +=
-            takes(&showing, container_of(link, struct subscription, of_client));
+    list_each(link, &client->subscriptions)
+    {
+        const struct subscription *subscription =
+            container_of(link, struct subscription, of_client);
+        if (!takes(showing, subscription))
+            continue;
+        if (count++ == 0)
+            first = subscription;
+    }
     if (session->share != 0 && share_has_given(client, partition, record->offset))
         count = 0;
     if (session->returning && session_drops(session, record, count))
@@ -322,15 +337,15 @@ enum deliver_result session_show(struct session *session, uint64_t partition, ui
             client->ops->queued(client) >= LIMIT_CLIENT_OUT_BYTES)
             return DELIVER_FULL;
         /* More copies than there are numbers are not made: one would do (MQTT-3.3.4-2). */
-        uint32_t left = LIMIT_CLIENT_CREDIT;
+        uint32_t left = count < LIMIT_CLIENT_CREDIT ? count : LIMIT_CLIENT_CREDIT;
         list_each(link, &client->subscriptions)
         {
             struct subscription *subscription = container_of(link, struct subscription, of_client);
             if (left == 0)
                 break;
-            if (!takes(&showing, subscription))
+            if (subscription != first && !takes(showing, subscription))
                 continue;
-            if (!hand(&showing, subscription, frames))
+            if (!hand(showing, subscription, frames))
                 return DELIVER_FULL;
             left--;
             if (session->returning)
@@ -341,14 +356,30 @@ enum deliver_result session_show(struct session *session, uint64_t partition, ui
     return count > 0 ? DELIVERED : DELIVER_SKIPPED;
 }
 
+enum deliver_result session_show(struct session *session, uint64_t partition, uint64_t commit,
+                                 const struct record *record, struct frame_cache *frames)
+{
+    struct showing showing = {.session = session,
+                              .partition = partition,
+                              .commit = commit,
+                              .record = record,
+                              .topic = topic_of(session, record)};
+    return show(&showing, frames);
+}
+
 void session_pass(struct session *session, struct batch *batch, uint32_t index,
-                  const struct record *record, struct frame_cache *frames)
+                  const struct record *record, struct span topic, struct frame_cache *frames)
 {
     if (session->phase != SESSION_LIVE) {
         session_note(session, batch, index);
         return;
     }
-    if (session_show(session, batch->partition, batch->commit, record, frames) == DELIVER_FULL) {
+    struct showing showing = {.session = session,
+                              .partition = batch->partition,
+                              .commit = batch->commit,
+                              .record = record,
+                              .topic = topic};
+    if (show(&showing, frames) == DELIVER_FULL) {
         session_handled(session);
         session->phase = SESSION_BEHIND;
     }

@@ -80,8 +80,8 @@ bool topic_filter_has_wildcard(struct span filter)
 
 bool topic_matches(struct span filter, struct span topic)
 {
-    /* A topic is a filter that only itself matches. */
-    return topic_filter_covers(filter, topic);
+    /* A topic is a filter that only itself matches, and many filters are topics. */
+    return span_equal(filter, topic) || topic_filter_covers(filter, topic);
 }
 
 /* A leading wildcard does not reach names that begin with '$'. */

@@ -55,11 +55,6 @@ struct topic_trie {
     uint32_t wildcards; /* entries in the wildcard part */
 };
 
-struct level {
-    struct span text;
-    uint64_t hash;
-};
-
 /* ---------------------------------------------------------------- tables */
 
 static inline size_t table_first(const struct table *table, uint64_t hash)
@@ -132,7 +127,7 @@ static inline void table_prefetch(const struct table *table, uint64_t hash)
 /* ---------------------------------------------------------------- hashing */
 
 /* Splits text; 0 when it has more levels than any filter may have, or none. */
-static unsigned levels_of(struct span text, struct level levels[LIMIT_TOPIC_LEVELS],
+static unsigned levels_of(struct span text, struct topic_level levels[LIMIT_TOPIC_LEVELS],
                           uint64_t *whole)
 {
     const uint8_t *at = text.data, *end = text.data + text.size;
@@ -143,7 +138,7 @@ static unsigned levels_of(struct span text, struct level levels[LIMIT_TOPIC_LEVE
         const uint8_t *start = at;
         while (at < end && *at != '/')
             at++;
-        struct level *level = &levels[count++];
+        struct topic_level *level = &levels[count++];
         level->text = span_of(start, (size_t)(at - start));
         level->hash = hash_bytes(level->text);
         chained = hash_u64(chained ^ level->hash);
@@ -203,7 +198,7 @@ static void node_free(struct topic_trie *trie, uint32_t index)
 
 /* The child of parent over a literal level; 0: none. */
 static inline uint32_t node_child(const struct topic_trie *trie, uint32_t parent,
-                                  const struct level *level)
+                                  const struct topic_level *level)
 {
     const struct table *edges = &trie->edges;
     uint64_t hash = edge_hash(parent, level->hash);
@@ -305,15 +300,16 @@ static struct topic_entry *exact_get(const struct topic_trie *trie, uint64_t has
 }
 
 /* '+' has a node, '#' as the last level is a field of its parent. */
-static bool level_is(const struct level *level, char wildcard)
+static bool level_is(const struct topic_level *level, char wildcard)
 {
     return level->text.size == 1 && level->text.data[0] == (uint8_t)wildcard;
 }
 
 /* Where the entry of a filter with wildcards hangs; NULL: nowhere yet. node: of the last level
  * before '#'. */
-static struct topic_entry **place_find(const struct topic_trie *trie, const struct level *levels,
-                                       unsigned count, uint32_t *node)
+static struct topic_entry **place_find(const struct topic_trie *trie,
+                                       const struct topic_level *levels, unsigned count,
+                                       uint32_t *node)
 {
     *node = ROOT;
     for (unsigned i = 0; i < count; i++) {
@@ -330,7 +326,7 @@ static struct topic_entry **place_find(const struct topic_trie *trie, const stru
 }
 
 /* Likewise, with the nodes that are missing. */
-static struct topic_entry **place_make(struct topic_trie *trie, const struct level *levels,
+static struct topic_entry **place_make(struct topic_trie *trie, const struct topic_level *levels,
                                        unsigned count, uint32_t *node)
 {
     *node = ROOT;
@@ -357,7 +353,7 @@ static struct topic_entry **place_make(struct topic_trie *trie, const struct lev
 
 struct topic_entry *topic_trie_put(struct topic_trie *trie, struct span filter)
 {
-    struct level levels[LIMIT_TOPIC_LEVELS];
+    struct topic_level levels[LIMIT_TOPIC_LEVELS];
     uint64_t whole;
     unsigned count = levels_of(filter, levels, &whole);
     CHECK(count != 0);
@@ -384,7 +380,7 @@ struct topic_entry *topic_trie_put(struct topic_trie *trie, struct span filter)
 
 struct topic_entry *topic_trie_get(const struct topic_trie *trie, struct span filter)
 {
-    struct level levels[LIMIT_TOPIC_LEVELS];
+    struct topic_level levels[LIMIT_TOPIC_LEVELS];
     uint64_t whole;
     unsigned count = levels_of(filter, levels, &whole);
     if (count == 0)
@@ -402,7 +398,7 @@ struct topic_entry *topic_trie_get(const struct topic_trie *trie, struct span fi
 void topic_trie_remove(struct topic_trie *trie, struct topic_entry *entry)
 {
     if (entry->node == node_exact) {
-        struct level levels[LIMIT_TOPIC_LEVELS];
+        struct topic_level levels[LIMIT_TOPIC_LEVELS];
         uint64_t whole;
         CHECK(levels_of(span_of(entry->filter, entry->filter_size), levels, &whole) != 0);
         table_drop(&trie->exact, whole, (uintptr_t)entry);
@@ -424,7 +420,7 @@ struct visit {
 
 /* Depth first. A visit leaves at most one other child waiting per level, so the stack cannot grow
  * beyond the levels; a node has one way from the root, so no entry comes twice. */
-static void wildcards_match(const struct topic_trie *trie, const struct level *levels,
+static void wildcards_match(const struct topic_trie *trie, const struct topic_level *levels,
                             unsigned count, bool dollar,
                             void (*matched)(void *context, struct topic_entry *entry),
                             void *context)
@@ -457,19 +453,29 @@ static void wildcards_match(const struct topic_trie *trie, const struct level *l
     }
 }
 
+/* What is no valid topic (a record may come from elsewhere) cannot have been asked for. */
+bool topic_cut(struct topic_cut *cut, struct span topic)
+{
+    cut->topic = topic;
+    cut->count = levels_of(topic, cut->levels, &cut->hash);
+    return cut->count != 0;
+}
+
+void topic_trie_match_cut(const struct topic_trie *trie, const struct topic_cut *cut,
+                          void (*matched)(void *context, struct topic_entry *entry), void *context)
+{
+    table_prefetch(&trie->exact, cut->hash);
+    if (trie->wildcards != 0)
+        wildcards_match(trie, cut->levels, cut->count, cut->topic.data[0] == '$', matched, context);
+    struct topic_entry *entry = exact_get(trie, cut->hash, cut->topic);
+    if (entry != NULL)
+        matched(context, entry);
+}
+
 void topic_trie_match(const struct topic_trie *trie, struct span topic,
                       void (*matched)(void *context, struct topic_entry *entry), void *context)
 {
-    struct level levels[LIMIT_TOPIC_LEVELS];
-    uint64_t whole;
-    /* What is no valid topic (a record may come from elsewhere) cannot have been asked for. */
-    unsigned count = trie->count == 0 ? 0 : levels_of(topic, levels, &whole);
-    if (count == 0)
-        return;
-    table_prefetch(&trie->exact, whole);
-    if (trie->wildcards != 0)
-        wildcards_match(trie, levels, count, topic.data[0] == '$', matched, context);
-    struct topic_entry *entry = exact_get(trie, whole, topic);
-    if (entry != NULL)
-        matched(context, entry);
+    struct topic_cut cut;
+    if (trie->count > 0 && topic_cut(&cut, topic))
+        topic_trie_match_cut(trie, &cut, matched, context);
 }

@@ -5,6 +5,7 @@
 #ifndef CORE_BROKER_TOPIC_TRIE_H
 #define CORE_BROKER_TOPIC_TRIE_H
 
+#include "core/base/limits.h"
 #include "core/base/span.h"
 #include "core/base/status.h"
 
@@ -26,7 +27,22 @@ struct topic_entry *topic_trie_get(const struct topic_trie *trie,
                                    struct span filter); /* NULL: none */
 void topic_trie_remove(struct topic_trie *trie,
                        struct topic_entry *entry); /* frees it and bare nodes */
+/* A topic cut at its slashes and hashed, which is most of what a match costs: for whoever matches
+ * the same one several times. Borrows the topic. */
+struct topic_level {
+    struct span text;
+    uint64_t hash;
+};
+struct topic_cut {
+    struct span topic;
+    uint64_t hash;
+    unsigned count; /* of levels */
+    struct topic_level levels[LIMIT_TOPIC_LEVELS];
+};
+bool topic_cut(struct topic_cut *cut, struct span topic); /* false: no filter can match it */
 /* Calls matched for every entry whose filter matches; each once; in no particular order. */
+void topic_trie_match_cut(const struct topic_trie *trie, const struct topic_cut *cut,
+                          void (*matched)(void *context, struct topic_entry *entry), void *context);
 void topic_trie_match(const struct topic_trie *trie, struct span topic,
                       void (*matched)(void *context, struct topic_entry *entry), void *context);
 

@@ -648,9 +648,134 @@ static void a_name_is_lost_before_the_session_begins(void **state)
     late_rig_close();
 }
 
+/* ------------------------------------------------ bursts of one topic */
+
+/* Names of one length that fall into one partition, so that what is said of them in one turn is one
+ * batch. */
+struct neighbours {
+    const struct client *client;
+    char names[3][8];
+};
+
+static void neighbours_run(void *context)
+{
+    struct neighbours *neighbours = context;
+    const struct client *client = neighbours->client;
+    uint64_t partition = 0;
+    for (unsigned found = 0, tried = 0; found < 3; tried++) {
+        char *name = neighbours->names[found];
+        snprintf(name, sizeof neighbours->names[found], "t%02u", tried);
+        struct span topic = span_from_text(name);
+        const struct queue *home = catalog_home(client->worker->catalog, client->tenant, topic);
+        if (found > 0 && queue_partition_of_key(home, topic) != partition)
+            continue;
+        partition = queue_partition_of_key(home, topic);
+        found++;
+    }
+}
+
+static void bursts_run(void *context)
+{
+    for (struct publish_call *call = context; call->count > 0; call++)
+        publish_call_run(call);
+}
+
+/* All in flight go to the second subscription, which alone takes them. */
+static void second_run(void *context)
+{
+    const struct session *session = ((struct peer *)context)->client.session;
+    for (uint32_t i = 1; i <= session->flight_count; i++)
+        CHECK(session->flights[i].at.identifier == 2);
+}
+
+static void assert_offsets(struct peer *peer, const uint64_t *offsets, uint32_t count)
+{
+    await_records(peer, count);
+    for (uint32_t i = 0; i < count; i++)
+        assert_int_equal(peer->records[i].offset, offsets[i]);
+}
+#define ASSERT_OFFSETS(peer, ...)                                                                  \
+    assert_offsets(peer, (const uint64_t[]){__VA_ARGS__},                                          \
+                   sizeof((const uint64_t[]){__VA_ARGS__}) / sizeof(uint64_t))
+
+/* What was found out for one record holds for the next one, up to the first that says something
+ * else. */
+static void bursts_go_where_each_record_goes(void **state)
+{
+    (void)state;
+    late_rig_open(2);
+    bool present;
+    struct peer *writer = peer_new(0, "writer");
+    struct neighbours near = {.client = &writer->client};
+    on(0, neighbours_run, &near);
+    const char *a = near.names[0], *b = near.names[1], *c = near.names[2];
+
+    struct peer *kept = peer_attach(0, "kept", UINT32_MAX, NULL, &present);
+    struct peer *twice = peer_attach(1, "twice", UINT32_MAX, NULL, &present);
+    struct peer *other = peer_attach(1, "other", UINT32_MAX, NULL, &present);
+    assert_int_equal(peer_subscribe(other, b, GUARANTEE_AT_LEAST_ONCE, 1), STATUS_OK);
+    assert_int_equal(peer_subscribe(kept, a, GUARANTEE_AT_LEAST_ONCE, 1), STATUS_OK);
+    assert_int_equal(peer_subscribe(twice, "+", GUARANTEE_AT_LEAST_ONCE, 1), STATUS_OK);
+    assert_int_equal(peer_subscribe(twice, a, GUARANTEE_AT_LEAST_ONCE, 2), STATUS_OK);
+    peer_close(kept);
+    peer_close(twice);
+    peer_close(other);
+    struct peer *live[2], *plain[2];
+    for (unsigned i = 0; i < 2; i++) {
+        live[i] = peer_attach(i, i == 0 ? "live 0" : "live 1", UINT32_MAX, NULL, &present);
+        plain[i] = peer_new(i, i == 0 ? "plain 0" : "plain 1");
+        assert_int_equal(peer_subscribe(live[i], "t", GUARANTEE_AT_LEAST_ONCE, 1), STATUS_OK);
+        assert_int_equal(peer_subscribe(live[i], a, GUARANTEE_AT_LEAST_ONCE, 2), STATUS_OK);
+        assert_int_equal(peer_subscribe(plain[i], b, GUARANTEE_AT_LEAST_ONCE, 1), STATUS_OK);
+    }
+
+    struct header type = {span_from_text(HEADER_CONTENT_TYPE), span_from_text("x")};
+    struct publish of_a = {.topic = span_from_text(a), .answer = true};
+    struct publish of_b = {.topic = span_from_text(b), .answer = true};
+    struct publish of_c = {.topic = span_from_text(c), .answer = true};
+    struct publish once = of_a, typed = of_a;
+    once.guarantee = GUARANTEE_AT_MOST_ONCE;
+    typed.headers = &type;
+    typed.header_count = 1;
+    struct publish_call calls[] = {
+        {.peer = writer, .publish = of_a, .count = 3},  /* 0, 1, 2 */
+        {.peer = writer, .publish = of_b, .count = 2},  /* 3, 4 */
+        {.peer = writer, .publish = of_a, .count = 1},  /* 5 */
+        {.peer = writer, .publish = once, .count = 1},  /* 6 */
+        {.peer = writer, .publish = of_a, .count = 2},  /* 7, 8 */
+        {.peer = writer, .publish = of_c, .count = 1},  /* 9 */
+        {.peer = writer, .publish = typed, .count = 2}, /* 10, 11 */
+        {.peer = writer, .publish = of_a, .count = 1},  /* 12 */
+        {.count = 0},
+    };
+    on(0, bursts_run, calls);
+    await_answers(writer, 13);
+    assert_int_equal(rows_of(TABLE_FILTER_INDEX), 3); /* of one batch */
+
+    kept = peer_attach(0, "kept", UINT32_MAX, NULL, &present);
+    twice = peer_attach(1, "twice", UINT32_MAX, NULL, &present);
+    other = peer_attach(1, "other", UINT32_MAX, NULL, &present);
+    ASSERT_OFFSETS(kept, 0, 1, 2, 5, 7, 8, 10, 11, 12);
+    ASSERT_OFFSETS(other, 3, 4);
+    ASSERT_OFFSETS(twice, 0, 0, 1, 1, 2, 2, 3, 4, 5, 5, 7, 7, 8, 8, 9, 10, 10, 11, 11, 12, 12);
+    peer_close(kept);
+    peer_close(twice);
+    peer_close(other);
+    for (unsigned i = 0; i < 2; i++) {
+        ASSERT_OFFSETS(live[i], 0, 1, 2, 5, 6, 7, 8, 10, 11, 12);
+        on(i, second_run, live[i]);
+        ASSERT_OFFSETS(plain[i], 3, 4);
+        peer_close(live[i]);
+        peer_close(plain[i]);
+    }
+    peer_close(writer);
+    late_rig_close();
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(bursts_go_where_each_record_goes),
         cmocka_unit_test(a_name_is_lost_before_the_session_begins),
         cmocka_unit_test(a_note_is_stored_with_its_record_or_not_at_all),
         cmocka_unit_test(recalls_try_again),

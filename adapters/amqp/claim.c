@@ -141,6 +141,7 @@ static void go_on(struct amqp_claim *claim)
         amqp_subscriber_ready(subscriber);
     } else if (is_as_wanted(claim)) {
         amqp_kept_granted(subscriber, claim->attach.granted_s);
+        subscriber->hold = broker_session_hold(&claim->client);
         amqp_claim_end(subscriber);
         subscriber->kept = false; /* the link itself is as one that lasts no longer */
         amqp_subscriber_subscribe(subscriber);

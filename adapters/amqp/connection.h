@@ -141,7 +141,8 @@ struct amqp_subscriber {
     uint32_t unsettled; /* deliveries of this link */
     enum amqp_expiry expiry;
     uint32_t expiry_s;
-    struct span name; /* of what is kept; bytes are ours */
+    struct span name;         /* of what is kept; bytes are ours */
+    struct broker_hold *hold; /* of what is kept for all its links; NULL: that has no time */
     struct subscription *shared;
     struct list again; /* records that come again: before others, in this order */
     struct broker_recall recall;

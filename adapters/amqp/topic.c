@@ -364,6 +364,7 @@ void amqp_subscriber_free(struct amqp_subscriber *subscriber)
     struct link *again;
     while ((again = list_pop(&subscriber->again)) != NULL)
         heap_free(container_of(again, struct again, link));
+    broker_session_release(subscriber->hold);
     subscriber->connection->subscriber_count--;
     link_remove(&subscriber->of_connection);
     selector_unref(subscriber->item.selector);

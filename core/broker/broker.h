@@ -277,6 +277,12 @@ void broker_attach(struct broker_attach *attach);
 void broker_session_begin(struct client *client);
 bool broker_session_is_kept(const struct client *client);             /* it outlives the client */
 void broker_session_expiry(struct client *client, uint32_t expiry_s); /* as attach; if kept */
+/* What is kept under the client's name does not end while it is held, as if that were a client: by
+ * those who use it without a session, as members of the share that it takes part in. Its time runs
+ * from the last release on, which may come when the client has gone. NULL: it ends at no time. */
+struct broker_hold;
+struct broker_hold *broker_session_hold(struct client *client);
+void broker_session_release(struct broker_hold *hold); /* on the client's loop; NULL is fine */
 /* What is kept goes with the client, which is closed next; completes when nothing of it is left,
  * also after a crash. On an error it is as it was. Once per client. */
 struct broker_give_up {

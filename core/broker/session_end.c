@@ -142,9 +142,11 @@ static void write_end(struct session *session)
         session_key(&session->name, name);
         session_rows_add(rows, STORAGE_DELETE, span_of(name, sizeof name), (struct span){0});
     } else {
-        if (session->expiry_s != UINT32_MAX)
+        bool held =
+            name_is_held(&session->worker->broker->names, session->name.tenant, session->text);
+        if (session->expiry_s != UINT32_MAX && !held)
             session->due_ms = (uint64_t)now_ms + session->expiry_s * 1000ULL;
-        session_put_name(rows, session, now_ms);
+        session_put_name(rows, session, held ? 0 : now_ms);
     }
     if (session->expiry_s > 0 && session->phase == SESSION_ENDING) {
         session_encode(session, &session->write_value);

@@ -24,10 +24,17 @@ struct name_claim {
     uint8_t bytes[];
 };
 
+struct name_hold {
+    uint32_t count;
+    struct span key; /* bytes below */
+    uint8_t bytes[];
+};
+
 void session_names_init(struct session_names *names)
 {
     CHECK(pthread_mutex_init(&names->lock, NULL) == 0);
     map_init(&names->claims);
+    map_init(&names->holds);
 }
 
 void session_names_deinit(struct session_names *names)
@@ -35,7 +42,10 @@ void session_names_deinit(struct session_names *names)
     struct map_slot *slot;
     for (size_t i = 0; (slot = map_next(&names->claims, &i)) != NULL;)
         heap_free(slot->value);
+    for (size_t i = 0; (slot = map_next(&names->holds, &i)) != NULL;)
+        heap_free(slot->value);
     map_deinit(&names->claims);
+    map_deinit(&names->holds);
     pthread_mutex_destroy(&names->lock);
 }
 
@@ -153,6 +163,52 @@ bool name_is_in_use(struct session_names *names, uint64_t tenant, struct span na
     pthread_mutex_unlock(&names->lock);
     heap_free(bytes);
     return in_use;
+}
+
+static struct name_hold *hold_new(uint64_t tenant, struct span name)
+{
+    struct name_hold *hold = heap_new(sizeof *hold + sizeof tenant + name.size);
+    hold->key = key_pack(hold->bytes, tenant, name);
+    return hold;
+}
+
+void name_hold(struct session_names *names, uint64_t tenant, struct span name)
+{
+    struct name_hold *hold = hold_new(tenant, name);
+    pthread_mutex_lock(&names->lock);
+    struct name_hold *there = map_get(&names->holds, hold->key);
+    if (there == NULL)
+        map_put(&names->holds, hold->key, hold);
+    (there == NULL ? hold : there)->count++;
+    pthread_mutex_unlock(&names->lock);
+    if (there != NULL)
+        heap_free(hold);
+}
+
+bool name_unhold(struct session_names *names, uint64_t tenant, struct span name)
+{
+    struct name_hold *wanted = hold_new(tenant, name);
+    pthread_mutex_lock(&names->lock);
+    struct name_hold *hold = map_get(&names->holds, wanted->key);
+    CHECK(hold != NULL);
+    bool last = --hold->count == 0;
+    if (last)
+        map_remove(&names->holds, hold->key);
+    pthread_mutex_unlock(&names->lock);
+    heap_free(wanted);
+    if (last)
+        heap_free(hold);
+    return last;
+}
+
+bool name_is_held(struct session_names *names, uint64_t tenant, struct span name)
+{
+    struct name_hold *wanted = hold_new(tenant, name);
+    pthread_mutex_lock(&names->lock);
+    bool held = map_get(&names->holds, wanted->key) != NULL;
+    pthread_mutex_unlock(&names->lock);
+    heap_free(wanted);
+    return held;
 }
 
 void name_release(struct session_names *names, struct name_claim *claim)

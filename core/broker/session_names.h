@@ -19,7 +19,7 @@ struct name_claim;
 
 struct session_names {
     pthread_mutex_t lock;
-    struct map claims;
+    struct map claims, holds;
 };
 
 void session_names_init(struct session_names *names);
@@ -37,6 +37,11 @@ struct name_claim *name_claim_free(struct session_names *names, struct loop *loo
  * claim that replaces one in use is so from the beginning. */
 void name_use(struct name_claim *claim, bool in_use);
 bool name_is_in_use(struct session_names *names, uint64_t tenant, struct span name);
+/* Any thread. What is kept under a name does not end while it is held, by whom is not said: by one
+ * while it has the name, by as many as do. */
+void name_hold(struct session_names *names, uint64_t tenant, struct span name);
+bool name_unhold(struct session_names *names, uint64_t tenant, struct span name); /* the last */
+bool name_is_held(struct session_names *names, uint64_t tenant, struct span name);
 /* On its loop: nothing is called any more. A claim that still waits passes the name on when its
  * turn comes. */
 void name_release(struct session_names *names, struct name_claim *claim);

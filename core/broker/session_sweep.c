@@ -16,9 +16,10 @@
  * A share has a due row for each session that has left it or given back to it: it goes when nobody
  * is left, and what was given back to one that is over goes as well; while it is loaded for others,
  * its home sees to both, and the due row goes at once.
- * A session is only touched while its name is claimed, so nobody can attach to it meanwhile. Rows
- * are looked at by the page, the sessions of a page by several hands at once, each one after the
- * other.
+ * A session is only touched while its name is claimed, so nobody can attach to it meanwhile; not
+ * while the name is held (session_hold.c), whose end brings a due row of one that has not ended.
+ * Rows are looked at by the page, the sessions of a page by several hands at once, each one after
+ * the other.
  */
 #include "core/broker/session_sweep.h"
 #include "core/broker/share.h"
@@ -149,11 +150,10 @@ static void crashed_ended(struct sweep_hand *hand, enum status status)
     sweep_session_over(hand, status);
 }
 
-/* A crash left it without an end: it ends now. */
-static void end_crashed(struct sweep_hand *hand)
+/* It was left without an end, which is now; the first of its rows are the hand's already. */
+static void end_now(struct sweep_hand *hand, uint32_t count)
 {
     struct session_name_row *row = &hand->row;
-    uint32_t count = 1;
     row->ended_ms = clock_wall_ms();
     row->due_ms =
         row->expiry_s == UINT32_MAX ? 0 : (uint64_t)row->ended_ms + row->expiry_s * 1000ULL;
@@ -167,6 +167,19 @@ static void end_crashed(struct sweep_hand *hand)
                 STORAGE_PUT, sweep_due_key(hand, dues[i], hand->keys[2 + i]), span_of("\1", 1));
         }
     sweep_write(hand, count, crashed_ended);
+}
+
+static void end_crashed(struct sweep_hand *hand)
+{
+    end_now(hand, 1);
+}
+
+/* The due row has told that nobody holds it any more. */
+static void end_released(struct sweep_hand *hand)
+{
+    hand->rows[1] = sweep_row(STORAGE_DELETE, sweep_due_key(hand, hand->due_ms, hand->keys[4]),
+                              (struct span){0});
+    end_now(hand, 2);
 }
 
 static bool decode_name(struct sweep_hand *hand)
@@ -330,6 +343,12 @@ static void look_for_members(struct sweep_hand *hand)
     sweep_scan(hand, SHARE_ROW_KEY, SHARE_ROW_KEY, 1, member_found);
 }
 
+/* Nobody can begin that without the name. */
+static bool is_held(const struct sweep_hand *hand)
+{
+    return name_is_held(&hand->sweep->worker->broker->names, hand->name.tenant, hand->row.name);
+}
+
 /* Its row as it is now that nobody can change it. */
 static void claimed_row(struct sweep_hand *hand, enum status status)
 {
@@ -341,6 +360,11 @@ static void claimed_row(struct sweep_hand *hand, enum status status)
         if (!found) /* only what sessions have given back since it is over */
             hand->row = (struct session_name_row){0};
         look_for_members(hand);
+    } else if (found && is_held(hand)) {
+        if (hand->sweep->crashed)
+            sweep_session_over(hand, STATUS_OK);
+        else
+            drop_due(hand);
     } else if (hand->sweep->crashed) {
         if (!found || !is_crashed(&hand->row))
             sweep_session_over(hand, STATUS_OK);
@@ -352,6 +376,8 @@ static void claimed_row(struct sweep_hand *hand, enum status status)
         scan_will(hand); /* also when it was refused until its session ends */
     } else if (found && hand->row.due_ms == hand->due_ms) {
         sweep_erase(hand);
+    } else if (found && is_crashed(&hand->row) && hand->row.will_ms == 0) {
+        end_released(hand);
     } else { /* a due row that was left behind */
         drop_due(hand);
     }

@@ -694,6 +694,50 @@ def a_share_ends_when_it_is_given_up(running):
         two.close()
 
 
+def what_links_share_ends_after_the_last_of_them(running):
+    """Where the gateway limits it: while one is there it does not, also when that ends with the gateway."""
+    running.stop()
+    running.sets.append("limit.session_expiry=2")
+    running.start()
+    connection = connect(running)
+    members = [share(connection), share(connection, "work|2"), share(connection, "back"), share(connection, "left")]
+    for member in members:
+        source = member.link.remote_source
+        assert (source.durability, source.expiry_policy, source.timeout) == (Terminus.DELIVERIES, Terminus.EXPIRE_WITH_LINK, 2)
+    detach(members[0])
+    time.sleep(3.5)  # its time, and more than one look at what is over
+    detach(members[1])
+    flush(connection)
+    send(running, 1)
+    member = share(connection)
+    assert gather([member], 1) == [[1]]
+    running.kill9()
+    running.restart()
+    time.sleep(1.5)
+    send(running, 2)
+    connection = connect(running)
+    member = share(connection, "back")
+    assert sorted(gather([member], 2)[0]) == [1, 2]
+    member = share(connection)
+    detach(member)
+    send(running, 3)
+
+    def has_gone():
+        try:
+            detach(look(connection, "work"))
+        except LinkDetached:
+            flush(connection)
+            return True
+        return False
+
+    assert until(has_gone, step=2.5)
+    time.sleep(1.5)  # what it kept goes with the next look at what is over
+    refused(connection, lambda: look(connection, "left"), "amqp:not-found")
+    receiver = share(connection)
+    nothing_more(running, receiver)
+    connection.close()
+
+
 def a_share_is_of_one_topic_and_selector(running):
     connection = connect(running)
     other, chosen = connect(running), [Selector("n > 1")]
@@ -788,6 +832,7 @@ def many_links_come_at_once(running):
 
 if __name__ == "__main__":
     run(several_links_share, what_a_member_releases_is_anybodys, a_share_ends_when_it_is_given_up,
+        what_links_share_ends_after_the_last_of_them,
         a_share_is_of_one_topic_and_selector, one_name_is_of_one_kind, many_links_come_at_once,
         it_is_there_after_a_detach, unsettled_comes_again_under_its_tag, what_is_released_comes_again,
         failures_are_counted, a_member_gets_what_failed_elsewhere,

@@ -20,7 +20,7 @@ static void a_share_ends_without_whoever_joins(void **state)
     bool swept = *(unsigned *)*state != 0;
     kept_rig_open(1, 1);
     struct peer *peer = member(0, "a");
-    uint64_t share = first_share();
+    uint64_t share = first_number(TABLE_SHARE);
     share_member_key(share, 77, joins);
     share_row_key(share, SHARE_KIND_GONE, 1, 1, gone);
     share_row_key(share, SHARE_KIND_RETURNED, 1, 2, back);
@@ -54,7 +54,7 @@ static void a_share_begins_anew(void **state)
     uint8_t gone[SHARE_ROW_KEY], back[SHARE_ROW_KEY];
     kept_rig_open(1, 1);
     struct peer *peer = member(0, "a");
-    uint64_t share = first_share();
+    uint64_t share = first_number(TABLE_SHARE);
     share_leave(peer);
     await(rows_of(TABLE_SHARE) == 0 && rows_of(TABLE_SESSION) == 1);
     share_row_key(share, SHARE_KIND_GONE, 1, 1, gone);

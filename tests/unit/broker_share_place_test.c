@@ -415,7 +415,7 @@ static void newcomer_close(struct newcomer *newcomer)
 static unsigned home_of_the_share(void)
 {
     struct peer *probe = member(0, "probe");
-    unsigned home = broker_home(rig.broker, first_share())->index;
+    unsigned home = broker_home(rig.broker, first_number(TABLE_SHARE))->index;
     session_over(probe);
     await(rows_of(TABLE_SHARE) == 0);
     return home;

@@ -79,6 +79,73 @@ static void what_a_crash_left_ends(void **state)
     sweeping_rig_close();
 }
 
+struct hold_call {
+    struct peer *peer;
+    struct broker_hold *hold;
+};
+
+static void hold_run(void *context)
+{
+    struct hold_call *call = context;
+    call->hold = broker_session_hold(&call->peer->client);
+}
+
+static void release_run(void *context)
+{
+    broker_session_release(context);
+}
+
+/* A holder of what is kept for so long. */
+static struct broker_hold *hold(unsigned worker, uint32_t expiry_s, bool was_present)
+{
+    bool present;
+    struct hold_call call = {.peer = peer_attach(worker, "held", expiry_s, NULL, &present)};
+    assert_int_equal(present, was_present);
+    on(worker, hold_run, &call);
+    peer_close(call.peer);
+    return call.hold;
+}
+
+static bool is_due_later(void)
+{
+    return rows_of(TABLE_SESSION_DUE) == 1 &&
+           first_number(TABLE_SESSION_DUE) > (uint64_t)clock_wall_ms();
+}
+
+static void what_is_held_does_not_end(void **state)
+{
+    (void)state;
+    sweeping_rig_open(2);
+    assert_null(hold(0, UINT32_MAX, false));
+    struct broker_hold *first = hold(0, 100, true), *second = hold(1, 100, true);
+    for (unsigned i = 0; i < 2; i++) {
+        atomic_fetch_add(&clock_ahead_ms, 100001);
+        usleep(20000); /* a few rounds */
+        assert_int_equal(rows_of(TABLE_SESSION), 1);
+        assert_int_equal(rows_of(TABLE_SESSION_DUE), 0);
+        if (i == 0)
+            on(0, release_run, first);
+    }
+    on(1, release_run, second);
+    await(is_due_later()); /* its time begins now */
+    atomic_fetch_add(&clock_ahead_ms, 99000);
+    usleep(20000);
+    assert_int_equal(rows_of(TABLE_SESSION), 1);
+    atomic_fetch_add(&clock_ahead_ms, 1001);
+    await(rows_of(TABLE_SESSION) == 0);
+    assert_int_equal(rows_of(TABLE_SESSION_DUE), 0);
+    /* Whoever comes between the release and the sweep. */
+    first = hold(0, 100, false);
+    on(0, release_run, first);
+    second = hold(1, 100, true);
+    usleep(20000);
+    await(rows_of(TABLE_SESSION_DUE) == 0);
+    assert_int_equal(rows_of(TABLE_SESSION), 1);
+    on(1, release_run, second);
+    await(is_due_later());
+    sweeping_rig_close();
+}
+
 static void a_will_is_due_once(void **state)
 {
     (void)state;
@@ -216,6 +283,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_session_and_all_its_rows_go),
         cmocka_unit_test(what_a_crash_left_ends),
+        cmocka_unit_test(what_is_held_does_not_end),
         cmocka_unit_test(a_will_is_due_once),
         cmocka_unit_test(a_refused_will_waits_ever_longer),
         cmocka_unit_test(index_rows_do_not_hold_up_what_is_due),

@@ -250,11 +250,11 @@ static inline void change_row(enum storage_change change, struct span key)
     rig_await(&call.done);
 }
 
-/* The share of the first row there is. */
+/* With what number the key of the first row begins. */
 struct found_call {
     struct storage_scan scan;
     atomic_bool done;
-    uint64_t share;
+    uint64_t number;
 };
 
 static inline void found_done(struct request *request, enum status status)
@@ -263,19 +263,19 @@ static inline void found_done(struct request *request, enum status status)
     struct span key, value;
     size_t at = 0;
     CHECK(status == STATUS_OK && storage_scan_next(&call->scan, &at, &key, &value));
-    call->share = load_u64(key.data + 1);
+    call->number = load_u64(key.data + 1);
     blob_unref(call->scan.rows);
     atomic_store(&call->done, true);
 }
 
-static inline uint64_t first_share(void)
+static inline uint64_t first_number(enum table table)
 {
-    uint8_t first = TABLE_SHARE, end = TABLE_SHARE + 1;
+    uint8_t first = (uint8_t)table, end = (uint8_t)(table + 1);
     struct found_call call = {.scan = {.first = span_of(&first, 1), .end = span_of(&end, 1)}};
     request_init(&call.scan.request, rig.loops[0], found_done);
-    memory_storage_ops.scan(store.inner, &call.scan);
+    rig.storage->ops->scan(rig.storage, &call.scan);
     rig_await(&call.done);
-    return call.share;
+    return call.number;
 }
 
 /* ------------------------------------------------ members */

@@ -208,7 +208,7 @@ static inline uint8_t next_field(struct fields *fields, struct span *content)
 }
 
 /* False: null. */
-static bool next_uint(struct fields *fields, uint32_t *number)
+static inline bool next_uint(struct fields *fields, uint32_t *number)
 {
     struct span content;
     *number = 0;
@@ -238,7 +238,7 @@ static uint32_t needed_uint(struct fields *fields)
 }
 
 /* is_said: it is not null. */
-static bool next_boolean(struct fields *fields, bool *is_said)
+static inline bool next_boolean(struct fields *fields, bool *is_said)
 {
     struct span content;
     *is_said = true;
@@ -269,7 +269,7 @@ static bool needed_boolean(struct fields *fields)
     return yes;
 }
 
-static void skip(struct fields *fields, uint8_t code, uint8_t other)
+static inline void skip(struct fields *fields, uint8_t code, uint8_t other)
 {
     struct span content;
     uint8_t found = next_field(fields, &content);
@@ -401,10 +401,10 @@ static enum amqp_fate look(const struct amqp_channels *channels, struct span lis
         return AMQP_DISCARDED;
     if (performative == AMQP_BEGIN && channel != NULL)
         return AMQP_CHANNEL_IN_USE;
-    if (performative != AMQP_BEGIN && channel == NULL) /* which Proton refuses */
-        return AMQP_PASSES;
     if (performative == AMQP_ATTACH && !whole) /* it is kept whole */
         return AMQP_UNFINISHED;
+    if (performative != AMQP_BEGIN && channel == NULL) /* which Proton refuses */
+        return AMQP_PASSES;
     enum amqp_fate fate = fields_of(list, whole, &fields);
     if (fate != AMQP_PASSES)
         return fate;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A connection's life: bytes into Proton's driver, its events to the files that handle them, its
- * output to the stream once per turn; time; the end. */
+/* A connection's life: bytes into Proton's driver, its output to the stream once per turn; time;
+ * the end. */
 #include <stdlib.h>
 
 #include "adapters/amqp/connection.h"
@@ -88,7 +88,7 @@ void amqp_wake(struct amqp_connection *connection)
         loop_defer(amqp_loop(connection), &connection->flush, LOOP_FLUSH);
 }
 
-static void go_down(struct amqp_connection *connection)
+void amqp_go_down(struct amqp_connection *connection)
 {
     connection->state = AMQP_CLOSING;
     /* Who does not read is not waited for: what is left to say may never go out. */
@@ -98,10 +98,18 @@ static void go_down(struct amqp_connection *connection)
 
 void amqp_break_off(struct amqp_connection *connection, const char *condition, const char *text)
 {
-    go_down(connection);
+    amqp_go_down(connection);
     pn_connection_driver_errorf(&connection->driver, condition, "%s", text);
     pn_transport_close_tail(
         connection->driver.transport); /* also where Proton has done so itself */
+}
+
+void amqp_refuse_bytes(struct amqp_connection *connection, const char *condition, const char *text)
+{
+    if (connection->state >= AMQP_CLOSING)
+        return;
+    amqp_count_refusal(STATUS_MALFORMED);
+    amqp_break_off(connection, condition, text);
 }
 
 void amqp_end(struct amqp_connection *connection, const char *condition, const char *text)
@@ -113,7 +121,7 @@ void amqp_end(struct amqp_connection *connection, const char *condition, const c
         amqp_break_off(connection, condition, text);
         return;
     }
-    go_down(connection);
+    amqp_go_down(connection);
     if (condition != NULL) {
         pn_condition_set_name(pn_connection_condition(pn), condition);
         pn_condition_set_description(pn_connection_condition(pn), text);
@@ -124,193 +132,11 @@ void amqp_end(struct amqp_connection *connection, const char *condition, const c
     pn_connection_close(pn);
 }
 
-/* ------------------------------------------------ events */
-
-static void opened(struct amqp_connection *connection)
-{
-    pn_connection_t *pn = connection->driver.connection;
-    const char *container = pn_connection_remote_container(pn);
-    size_t size = container == NULL ? 0 : strlen(container);
-    if (size > LIMIT_CLIENT_ID_BYTES) {
-        amqp_count_refusal(STATUS_TOO_LARGE);
-        amqp_end(connection, "amqp:invalid-field", "the container id is too long");
-        return;
-    }
-    client_set_id(&connection->client, span_of(container, size));
-    pn_connection_set_container(pn, "polylog");
-    pn_data_t *offered = pn_connection_offered_capabilities(pn);
-    static const char *const capabilities[] = {"ANONYMOUS-RELAY", "DELAYED_DELIVERY",
-                                               "SHARED-SUBS"};
-    pn_data_put_array(offered, false, PN_SYMBOL);
-    pn_data_enter(offered);
-    for (size_t i = 0; i < sizeof capabilities / sizeof *capabilities; i++)
-        pn_data_put_symbol(offered, pn_bytes(strlen(capabilities[i]), capabilities[i]));
-    pn_data_exit(offered);
-    pn_data_t *properties = pn_connection_properties(pn);
-    pn_data_put_map(properties);
-    pn_data_enter(properties);
-    pn_data_put_symbol(properties, pn_bytes(7, "product"));
-    pn_data_put_string(properties, pn_bytes(7, "Polylog"));
-    pn_data_put_symbol(properties, pn_bytes(7, "version"));
-    pn_data_put_string(properties, pn_bytes(strlen(POLYLOG_VERSION), POLYLOG_VERSION));
-    pn_data_exit(properties);
-    pn_connection_open(pn);
-    connection->state = AMQP_UP;
-    loop_timer_start(amqp_loop(connection), &connection->timer, 0);
-}
-
-static void open_event(struct amqp_connection *connection)
-{
-    if (connection->state == AMQP_UP) {
-        amqp_count_refusal(STATUS_MALFORMED);
-        amqp_end(connection, "amqp:illegal-state", "a second open");
-        return;
-    }
-    if (connection->excess) {
-        amqp_end(connection, amqp_condition_of(STATUS_BUSY), "too many connections at the moment");
-        return;
-    }
-    if (connection->logged_in) {
-        opened(connection);
-        return;
-    }
-    connection->waits = true;
-    amqp_login_anonymous(connection);
-}
-
-void amqp_logged_in(struct amqp_connection *connection, enum status status)
-{
-    bool waited = connection->waits;
-    connection->waits = false;
-    if (connection->state == AMQP_DOWN)
-        return;
-    connection->logged_in = status == STATUS_OK;
-    if (waited) {
-        if (status == STATUS_OK && connection->state == AMQP_NEW)
-            opened(connection);
-        else
-            amqp_end(connection, amqp_condition_of(status), status_text(status));
-    }
-    stream_resume(connection->stream);
-    amqp_wake(connection);
-}
-
-/* Proton does not hold what comes against the credit. What may be under way is unsettled here. */
-static bool had_credit(pn_link_t *pn)
-{
-    return !(pn_link_state(pn) & PN_LOCAL_UNINIT) && pn_link_unsettled(pn) <= AMQP_CREDIT;
-}
-
-static void delivery_event(struct amqp_connection *connection, pn_delivery_t *delivery)
-{
-    pn_link_t *pn = pn_delivery_link(delivery);
-    struct amqp_link *link = pn == NULL ? NULL : amqp_link_of(pn);
-    if (link == NULL || link->pn == NULL) {
-        amqp_transaction_fail(connection, delivery, STATUS_STALE); /* crosses its link's end */
-        pn_delivery_settle(delivery);
-    } else if (pn_link_is_receiver(pn) && !had_credit(pn)) {
-        amqp_count_refusal(STATUS_BUSY);
-        amqp_transaction_fail(connection, delivery, STATUS_BUSY);
-        amqp_link_refuse(link, "amqp:link:transfer-limit-exceeded", "a transfer without credit");
-    } else if (pn_link_is_receiver(pn)) {
-        link->resumed |= link->connection->frames.is_resumed;
-        if (pn_delivery_updated(delivery) && pn_delivery_settled(delivery))
-            amqp_target_settled(link, delivery);
-        amqp_target_readable(link);
-    } else if (pn_delivery_updated(delivery)) {
-        amqp_source_updated(link, delivery);
-    }
-}
-
-/* Proton takes frames before an open; the book does not. */
-static bool is_too_early(const struct amqp_connection *connection, pn_event_t *event)
-{
-    if (connection->state != AMQP_NEW)
-        return false;
-    switch (pn_event_type(event)) {
-    case PN_SESSION_REMOTE_OPEN:
-    case PN_LINK_REMOTE_OPEN:
-    case PN_DELIVERY:
-        return true;
-    default:
-        return false;
-    }
-}
-
-static void handle(struct amqp_connection *connection, pn_event_t *event)
-{
-    pn_link_t *pn = pn_event_link(event);
-    struct amqp_link *link;
-    if (is_too_early(connection, event)) {
-        amqp_count_refusal(STATUS_MALFORMED);
-        amqp_end(connection, "amqp:illegal-state", "a frame before open");
-        return;
-    }
-    switch (pn_event_type(event)) {
-    case PN_CONNECTION_REMOTE_OPEN:
-        open_event(connection);
-        break;
-    case PN_CONNECTION_REMOTE_CLOSE:
-        amqp_end(connection, NULL, NULL);
-        break;
-    case PN_SESSION_REMOTE_OPEN:
-        amqp_session_opened(connection, pn_event_session(event));
-        break;
-    case PN_SESSION_REMOTE_CLOSE:
-        amqp_session_closed(connection, pn_event_session(event));
-        break;
-    case PN_LINK_REMOTE_OPEN:
-        amqp_link_opened(connection, pn);
-        break;
-    case PN_LINK_REMOTE_CLOSE:
-    case PN_LINK_REMOTE_DETACH:
-        amqp_link_closed(pn, pn_event_type(event) == PN_LINK_REMOTE_CLOSE);
-        break;
-    case PN_LINK_FLOW:
-        link = amqp_link_of(pn);
-        if (link != NULL && link->pn != NULL && pn_link_is_sender(pn))
-            amqp_source_flow(link);
-        break;
-    case PN_DELIVERY:
-        delivery_event(connection, pn_event_delivery(event));
-        break;
-    case PN_TRANSPORT_ERROR:          /* which Proton tells the peer */
-        if (!connection->turned_away) /* which is one to Proton, too */
-            amqp_count_refusal(STATUS_MALFORMED);
-        go_down(connection);
-        break;
-    default:
-        break;
-    }
-}
-
-static void refuse_bytes(struct amqp_connection *connection, const char *condition,
-                         const char *text)
-{
-    if (connection->state >= AMQP_CLOSING)
-        return;
-    amqp_count_refusal(STATUS_MALFORMED);
-    amqp_break_off(connection, condition, text);
-}
-
-static void handle_events(struct amqp_connection *connection)
-{
-    pn_event_t *event;
-    while (!connection->waits &&
-           (event = pn_connection_driver_next_event(&connection->driver)) != NULL) {
-        if (connection->state == AMQP_NEW || connection->state == AMQP_UP)
-            handle(connection, event);
-    }
-    /* It has stopped reading without a reason that it would tell: a list that is none. */
-    if (!connection->waits && pn_connection_driver_read_closed(&connection->driver))
-        refuse_bytes(connection, "amqp:decode-error", "a frame that cannot be decoded");
-}
-
 /* ------------------------------------------------ bytes */
 
 static void say_all(struct amqp_connection *connection)
 {
-    handle_events(connection);
+    amqp_handle_events(connection);
     while (stream_queued(connection->stream) < OUT_BYTES) {
         pn_bytes_t bytes = pn_connection_driver_write_buffer(&connection->driver);
         if (bytes.size == 0) { /* so ended sessions have given back their channels */
@@ -321,7 +147,7 @@ static void say_all(struct amqp_connection *connection)
         stream_write(connection->stream, span_of(bytes.start, bytes.size));
         connection->said = true;
         pn_connection_driver_write_done(&connection->driver, bytes.size);
-        handle_events(connection);
+        amqp_handle_events(connection);
     }
 }
 
@@ -358,19 +184,19 @@ static void refuse_frame(struct amqp_connection *connection)
     case AMQP_GOOD:
         break;
     case AMQP_NO_FRAME:
-        refuse_bytes(connection, "amqp:connection:framing-error", "this is not a frame");
+        amqp_refuse_bytes(connection, "amqp:connection:framing-error", "this is not a frame");
         break;
     case AMQP_UNREADABLE:
-        refuse_bytes(connection, "amqp:decode-error", "a frame that cannot be read");
+        amqp_refuse_bytes(connection, "amqp:decode-error", "a frame that cannot be read");
         break;
     case AMQP_UNKNOWN:
-        refuse_bytes(connection, "amqp:not-implemented", "a performative that is not known");
+        amqp_refuse_bytes(connection, "amqp:not-implemented", "a performative that is not known");
         break;
     case AMQP_BEGUN:
-        refuse_bytes(connection, "amqp:illegal-state", "a begin on a channel in use");
+        amqp_refuse_bytes(connection, "amqp:illegal-state", "a begin on a channel in use");
         break;
     case AMQP_UNASKED:
-        refuse_bytes(connection, "amqp:invalid-field", "a begin that answers none");
+        amqp_refuse_bytes(connection, "amqp:invalid-field", "a begin that answers none");
         break;
     }
 }
@@ -422,7 +248,7 @@ static enum status connection_input(void *context, struct span bytes, size_t *us
     *used = 0;
     /* What waited for the login comes first: each attach is looked at before the next one is here.
      */
-    handle_events(connection);
+    amqp_handle_events(connection);
     /* While a login is under way whoever comes may have said all that they have to say. */
     while (*used < bytes.size && connection->login == NULL && !connection->paused &&
            may_pass(connection, span_from(bytes, *used), used)) {
@@ -440,7 +266,7 @@ static enum status connection_input(void *context, struct span bytes, size_t *us
         *used += size;
         connection->passed -= size;
         pn_connection_driver_read_done(&connection->driver, size);
-        handle_events(connection);
+        amqp_handle_events(connection);
     }
     amqp_wake(connection);
     return STATUS_OK;

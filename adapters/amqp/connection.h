@@ -214,8 +214,15 @@ void amqp_end(struct amqp_connection *connection, const char *condition, const c
 /* Says the condition at once, and reads no more: nothing can be made of what comes, or too much
  * does. */
 void amqp_break_off(struct amqp_connection *connection, const char *condition, const char *text);
+/* The same of what cannot be read, unless the connection ends already. */
+void amqp_refuse_bytes(struct amqp_connection *connection, const char *condition, const char *text);
+/* What is left to say goes out for a while, and no event matters any more. */
+void amqp_go_down(struct amqp_connection *connection);
 const char *amqp_condition_of(enum status status);
 void amqp_count_refusal(enum status why);
+
+/* events.c */
+void amqp_handle_events(struct amqp_connection *connection);
 /* After a login, of whatever kind: events go on, or the connection ends. */
 void amqp_logged_in(struct amqp_connection *connection, enum status status);
 

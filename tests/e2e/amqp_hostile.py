@@ -5,7 +5,7 @@ import socket
 import struct
 
 from amqpwire import (AMQP, ATTACH, BEGIN, CLOSE, DETACH, DISPOSITION, END, FLOW, INIT, MECHANISMS, OPEN, OUTCOME, SASL,
-                      TRANSFER, Described, Raw, Symbol, Wire, decode, disposition, frame)
+                      TRANSFER, Described, Raw, Symbol, Wire, decode, disposition, frame, ubyte)
 from gateway import run, until
 from mqtt_stalled import RSS_MIB_MAX, rss_mib
 
@@ -404,6 +404,29 @@ def what_names_nothing_ends_its_session(running):
     serves(running)
 
 
+def credit_is_held_to(running):
+    """Also while what is settled has not given its credit back, which comes back in large pieces: the link ends, no other."""
+    queue(running, "q")
+    with Wire(running.amqp_port) as wire:
+        wire.open()
+        wire.attach("s", 0, "q", rcv=ubyte(1))
+        wire.attach("t", 1, "q")
+        for i in range(100):
+            wire.send(frame(TRANSFER, [0, i, b"%d" % i, 0], ONE))
+            assert disposition(wire.expect(DISPOSITION)) == (i, i, 0x24)
+        wire.send(frame(DISPOSITION, [False, 0, 99, True]))
+        wire.send(b"".join(frame(TRANSFER, [0, 100 + i, b"%d" % i, 0], ONE) for i in range(900)))
+        while disposition(wire.expect(DISPOSITION))[1] != 999:
+            pass
+        assert not any(all_counted(running).values()), all_counted(running)
+        wire.send(frame(TRANSFER, [0, 1000, b"more", 0], ONE))
+        assert b"amqp:link:transfer-limit-exceeded" in wire.expect(DETACH)
+        wire.send(frame(DETACH, [0, True]))
+        sends(wire, 1, 1001, 0)
+    assert counted(running, "limit") == 1
+    serves(running)
+
+
 def what_is_unsettled_stays_so_when_its_session_is_ended(running):
     """The sender is told nothing of a delivery that has no outcome yet: no settlement, which would be the end of it. One to a
     receiver comes again."""
@@ -617,7 +640,7 @@ if __name__ == "__main__":
     run(garbage_ends_the_connection, frames_out_of_turn, frames_that_are_none_end_the_connection,
         sasl_that_is_none_ends_the_connection, sessions_have_a_limit, a_message_that_is_none_is_rejected,
         a_message_without_end_is_cut_off, a_message_a_little_too_large_ends_the_link, messages_that_never_end_have_a_limit_together, links_have_a_limit, credit_beyond_measure,
-        topics_have_a_limit_of_what_is_unsettled, what_names_nothing_ends_its_session,
+        topics_have_a_limit_of_what_is_unsettled, what_names_nothing_ends_its_session, credit_is_held_to,
         what_is_unsettled_stays_so_when_its_session_is_ended, ranges_and_handles_beyond_measure,
         a_transfer_to_who_sends_moves_no_message, values_within_values, links_that_come_and_go,
         deliveries_that_are_given_up, who_does_not_read_the_end_is_cut_off)

@@ -1,0 +1,174 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Proton's events of one connection: open, and who handles the others. */
+#include "adapters/amqp/connection.h"
+
+static void opened(struct amqp_connection *connection)
+{
+    pn_connection_t *pn = connection->driver.connection;
+    const char *container = pn_connection_remote_container(pn);
+    size_t size = container == NULL ? 0 : strlen(container);
+    if (size > LIMIT_CLIENT_ID_BYTES) {
+        amqp_count_refusal(STATUS_TOO_LARGE);
+        amqp_end(connection, "amqp:invalid-field", "the container id is too long");
+        return;
+    }
+    client_set_id(&connection->client, span_of(container, size));
+    pn_connection_set_container(pn, "polylog");
+    pn_data_t *offered = pn_connection_offered_capabilities(pn);
+    static const char *const capabilities[] = {"ANONYMOUS-RELAY", "DELAYED_DELIVERY",
+                                               "SHARED-SUBS"};
+    pn_data_put_array(offered, false, PN_SYMBOL);
+    pn_data_enter(offered);
+    for (size_t i = 0; i < sizeof capabilities / sizeof *capabilities; i++)
+        pn_data_put_symbol(offered, pn_bytes(strlen(capabilities[i]), capabilities[i]));
+    pn_data_exit(offered);
+    pn_data_t *properties = pn_connection_properties(pn);
+    pn_data_put_map(properties);
+    pn_data_enter(properties);
+    pn_data_put_symbol(properties, pn_bytes(7, "product"));
+    pn_data_put_string(properties, pn_bytes(7, "Polylog"));
+    pn_data_put_symbol(properties, pn_bytes(7, "version"));
+    pn_data_put_string(properties, pn_bytes(strlen(POLYLOG_VERSION), POLYLOG_VERSION));
+    pn_data_exit(properties);
+    pn_connection_open(pn);
+    connection->state = AMQP_UP;
+    loop_timer_start(amqp_loop(connection), &connection->timer, 0);
+}
+
+static void open_event(struct amqp_connection *connection)
+{
+    if (connection->state == AMQP_UP) {
+        amqp_count_refusal(STATUS_MALFORMED);
+        amqp_end(connection, "amqp:illegal-state", "a second open");
+        return;
+    }
+    if (connection->excess) {
+        amqp_end(connection, amqp_condition_of(STATUS_BUSY), "too many connections at the moment");
+        return;
+    }
+    if (connection->logged_in) {
+        opened(connection);
+        return;
+    }
+    connection->waits = true;
+    amqp_login_anonymous(connection);
+}
+
+void amqp_logged_in(struct amqp_connection *connection, enum status status)
+{
+    bool waited = connection->waits;
+    connection->waits = false;
+    if (connection->state == AMQP_DOWN)
+        return;
+    connection->logged_in = status == STATUS_OK;
+    if (waited) {
+        if (status == STATUS_OK && connection->state == AMQP_NEW)
+            opened(connection);
+        else
+            amqp_end(connection, amqp_condition_of(status), status_text(status));
+    }
+    stream_resume(connection->stream);
+    amqp_wake(connection);
+}
+
+/* Proton does not hold what comes against it. */
+static bool had_credit(pn_link_t *pn)
+{
+    return pn_link_remote_credit(pn) >= 0;
+}
+
+static void delivery_event(struct amqp_connection *connection, pn_delivery_t *delivery)
+{
+    pn_link_t *pn = pn_delivery_link(delivery);
+    struct amqp_link *link = pn == NULL ? NULL : amqp_link_of(pn);
+    if (link == NULL || link->pn == NULL) {
+        amqp_transaction_fail(connection, delivery, STATUS_STALE); /* crosses its link's end */
+        pn_delivery_settle(delivery);
+    } else if (pn_link_is_receiver(pn) && !had_credit(pn)) {
+        amqp_count_refusal(STATUS_BUSY);
+        amqp_transaction_fail(connection, delivery, STATUS_BUSY);
+        amqp_link_refuse(link, "amqp:link:transfer-limit-exceeded", "a transfer without credit");
+    } else if (pn_link_is_receiver(pn)) {
+        link->resumed |= link->connection->frames.is_resumed;
+        if (pn_delivery_updated(delivery) && pn_delivery_settled(delivery))
+            amqp_target_settled(link, delivery);
+        amqp_target_readable(link);
+    } else if (pn_delivery_updated(delivery)) {
+        amqp_source_updated(link, delivery);
+    }
+}
+
+/* Proton takes frames before an open; the book does not. */
+static bool is_too_early(const struct amqp_connection *connection, pn_event_t *event)
+{
+    if (connection->state != AMQP_NEW)
+        return false;
+    switch (pn_event_type(event)) {
+    case PN_SESSION_REMOTE_OPEN:
+    case PN_LINK_REMOTE_OPEN:
+    case PN_DELIVERY:
+        return true;
+    default:
+        return false;
+    }
+}
+
+static void handle(struct amqp_connection *connection, pn_event_t *event)
+{
+    pn_link_t *pn = pn_event_link(event);
+    struct amqp_link *link;
+    if (is_too_early(connection, event)) {
+        amqp_count_refusal(STATUS_MALFORMED);
+        amqp_end(connection, "amqp:illegal-state", "a frame before open");
+        return;
+    }
+    switch (pn_event_type(event)) {
+    case PN_CONNECTION_REMOTE_OPEN:
+        open_event(connection);
+        break;
+    case PN_CONNECTION_REMOTE_CLOSE:
+        amqp_end(connection, NULL, NULL);
+        break;
+    case PN_SESSION_REMOTE_OPEN:
+        amqp_session_opened(connection, pn_event_session(event));
+        break;
+    case PN_SESSION_REMOTE_CLOSE:
+        amqp_session_closed(connection, pn_event_session(event));
+        break;
+    case PN_LINK_REMOTE_OPEN:
+        amqp_link_opened(connection, pn);
+        break;
+    case PN_LINK_REMOTE_CLOSE:
+    case PN_LINK_REMOTE_DETACH:
+        amqp_link_closed(pn, pn_event_type(event) == PN_LINK_REMOTE_CLOSE);
+        break;
+    case PN_LINK_FLOW:
+        link = amqp_link_of(pn);
+        if (link != NULL && link->pn != NULL && pn_link_is_sender(pn))
+            amqp_source_flow(link);
+        break;
+    case PN_DELIVERY:
+        delivery_event(connection, pn_event_delivery(event));
+        break;
+    case PN_TRANSPORT_ERROR:          /* which Proton tells the peer */
+        if (!connection->turned_away) /* which is one to Proton, too */
+            amqp_count_refusal(STATUS_MALFORMED);
+        amqp_go_down(connection);
+        break;
+    default:
+        break;
+    }
+}
+
+void amqp_handle_events(struct amqp_connection *connection)
+{
+    pn_event_t *event;
+    while (!connection->waits &&
+           (event = pn_connection_driver_next_event(&connection->driver)) != NULL) {
+        if (connection->state == AMQP_NEW || connection->state == AMQP_UP)
+            handle(connection, event);
+    }
+    /* It has stopped reading without a reason that it would tell: a list that is none. */
+    if (!connection->waits && pn_connection_driver_read_closed(&connection->driver))
+        amqp_refuse_bytes(connection, "amqp:decode-error", "a frame that cannot be decoded");
+}

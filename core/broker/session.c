@@ -60,11 +60,16 @@ bool session_back(struct session *session)
 
 /* ------------------------------------------------ attaching */
 
+uint32_t session_expiry_granted(const struct broker *broker, uint32_t asked_s)
+{
+    uint32_t max_s = broker->options.session_expiry_s;
+    return max_s > 0 && asked_s > max_s ? max_s : asked_s;
+}
+
 /* What is kept of a share ends with those who take part in it, not by time. */
 static uint32_t expiry_granted(const struct session *session, uint32_t asked_s)
 {
-    uint32_t max_s = session->worker->broker->options.session_expiry_s;
-    return max_s > 0 && asked_s > max_s && session->share == 0 ? max_s : asked_s;
+    return session->share != 0 ? asked_s : session_expiry_granted(session->worker->broker, asked_s);
 }
 
 static void attached(struct session *session, enum status status)

@@ -194,6 +194,9 @@ void session_erase(struct session_rows *rows, uint64_t id, const uint64_t *held,
 /* A call that pointed to the session is back; true: it is alive. */
 bool session_back(struct session *session);
 
+/* What holds of an expiry that is asked for, or was before the limit; not of a share's session. */
+uint32_t session_expiry_granted(const struct broker *broker, uint32_t asked_s);
+
 /* A session of a share that nothing is kept of is kept from now on. */
 void session_keep(struct session *session,
                   void (*done)(void *context, enum status status, uint64_t commit), void *context);

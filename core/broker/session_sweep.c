@@ -4,11 +4,10 @@
  *
  *   every second         rows of TABLE_SESSION_DUE that are due -> the will is published, or the
  *                        session and all its rows go
- *   once after the start sessions that a crash left without an end -> they end now, and get a due
- *                        row; once more when an end could not be stored, after 2, 4... 64 s while
- *                        that goes on
- *   every ten minutes    filters' index rows (session_clean.c), a second at a time, between looks
- *                        at what is due
+ *   once after the start sessions that a crash left without an end, or that are kept for longer
+ *                        than is allowed by now -> they end now, and get a due row; once more when
+ * an end could not be stored, after 2, 4... 64 s while that goes on every ten minutes    filters'
+ * index rows (session_clean.c), a second at a time, between looks at what is due
  *
  * While the store has no room, one refused will holds up all of them for a round, then two, four,
  * up to 32; sessions still end, which makes room.
@@ -144,16 +143,22 @@ static void count_will(const struct sweep_hand *hand, enum status status)
         will_drop(hand->sweep->worker, hand->row.name, status_text(hand->will_lost));
 }
 
-static void crashed_ended(struct sweep_hand *hand, enum status status)
+static void ended_now(struct sweep_hand *hand, enum status status)
 {
     count_will(hand, status);
     sweep_session_over(hand, status);
 }
 
-/* It was left without an end, which is now; the first of its rows are the hand's already. */
-static void end_now(struct sweep_hand *hand, uint32_t count)
+/* Its time begins now: it was left without an end, or was to be kept for too long. */
+static void end_now(struct sweep_hand *hand)
 {
     struct session_name_row *row = &hand->row;
+    uint32_t count = 1;
+    uint64_t old_ms = hand->due_ms != 0 ? hand->due_ms : row->due_ms;
+    if (old_ms != 0)
+        hand->rows[count++] =
+            sweep_row(STORAGE_DELETE, sweep_due_key(hand, old_ms, hand->keys[4]), (struct span){0});
+    row->expiry_s = session_expiry_granted(hand->sweep->worker->broker, row->expiry_s);
     row->ended_ms = clock_wall_ms();
     row->due_ms =
         row->expiry_s == UINT32_MAX ? 0 : (uint64_t)row->ended_ms + row->expiry_s * 1000ULL;
@@ -166,20 +171,7 @@ static void end_now(struct sweep_hand *hand, uint32_t count)
             hand->rows[count++] = sweep_row(
                 STORAGE_PUT, sweep_due_key(hand, dues[i], hand->keys[2 + i]), span_of("\1", 1));
         }
-    sweep_write(hand, count, crashed_ended);
-}
-
-static void end_crashed(struct sweep_hand *hand)
-{
-    end_now(hand, 1);
-}
-
-/* The due row has told that nobody holds it any more. */
-static void end_released(struct sweep_hand *hand)
-{
-    hand->rows[1] = sweep_row(STORAGE_DELETE, sweep_due_key(hand, hand->due_ms, hand->keys[4]),
-                              (struct span){0});
-    end_now(hand, 2);
+    sweep_write(hand, count, ended_now);
 }
 
 static bool decode_name(struct sweep_hand *hand)
@@ -234,7 +226,7 @@ static void will_said(struct request *request, enum status status)
     if (will_waits(status)) {
         sweep_session_over(hand, status); /* it is found again */
     } else if (hand->sweep->crashed) {
-        end_crashed(hand);
+        end_now(hand);
     } else {
         put_name(hand);
         hand->rows[1] = without_will(hand);
@@ -280,7 +272,7 @@ static void will_found(struct sweep_hand *hand, enum status status)
     row->will_ms = (uint64_t)clock_wall_ms() + delay_s * 1000ULL;
     blob_unref(hand->will);
     hand->will = NULL;
-    end_crashed(hand);
+    end_now(hand);
 }
 
 static void scan_will(struct sweep_hand *hand)
@@ -298,6 +290,12 @@ static void scan_will(struct sweep_hand *hand)
 static bool is_crashed(const struct session_name_row *row)
 {
     return row->ended_ms == 0 && (row->expiry_s != UINT32_MAX || row->will_ms != 0);
+}
+
+static bool needs_end(const struct session_sweep *sweep, const struct session_name_row *row)
+{
+    return is_crashed(row) ||
+           session_expiry_granted(sweep->worker->broker, row->expiry_s) != row->expiry_s;
 }
 
 static void looked(struct request *request, enum status status)
@@ -366,19 +364,19 @@ static void claimed_row(struct sweep_hand *hand, enum status status)
         else
             drop_due(hand);
     } else if (hand->sweep->crashed) {
-        if (!found || !is_crashed(&hand->row))
+        if (!found || !needs_end(hand->sweep, &hand->row))
             sweep_session_over(hand, STATUS_OK);
-        else if (hand->row.will_ms != 0)
+        else if (is_crashed(&hand->row) && hand->row.will_ms != 0)
             scan_will(hand);
         else
-            end_crashed(hand);
+            end_now(hand);
     } else if (found && hand->row.will_ms != 0 && hand->row.will_ms <= hand->due_ms) {
         scan_will(hand); /* also when it was refused until its session ends */
     } else if (found && hand->row.due_ms == hand->due_ms) {
         sweep_erase(hand);
     } else if (found && is_crashed(&hand->row) && hand->row.will_ms == 0) {
-        end_released(hand);
-    } else { /* a due row that was left behind */
+        end_now(hand); /* the due row has told that nobody holds it any more */
+    } else {           /* a due row that was left behind */
         drop_due(hand);
     }
     blob_unref(rows);
@@ -437,7 +435,7 @@ static bool take_row(struct session_sweep *sweep, struct sweep_hand *hand)
         sweep->page_next[key.size] = 0;
         sweep->page_next_size = key.size + 1;
         if (sweep->crashed && (session_name_decode(value, &row) != STATUS_OK ||
-                               (share_of_name(row.name) == 0 && !is_crashed(&row))))
+                               (share_of_name(row.name) == 0 && !needs_end(sweep, &row))))
             continue;
         size_t at = sweep->crashed ? 1 : 9;
         hand->due_ms = sweep->crashed ? 0 : load_u64(key.data + 1);

@@ -79,6 +79,44 @@ static void what_a_crash_left_ends(void **state)
     sweeping_rig_close();
 }
 
+/* Of before there was a limit; nobody has to come back for it. */
+static void what_is_kept_for_too_long_is_cut(void **state)
+{
+    (void)state;
+    sweeping_rig_open(2);
+    uint64_t now_ms = (uint64_t)clock_wall_ms(), late_ms = now_ms + 99000;
+    int64_t ended_ms = (int64_t)now_ms - 1000;
+    put_session("never", &(struct session_name_row){
+                             .session = 5, .expiry_s = UINT32_MAX, .ended_ms = ended_ms});
+    put_session("crashed", &(struct session_name_row){.session = 6, .expiry_s = UINT32_MAX});
+    put_session("later",
+                &(struct session_name_row){
+                    .session = 7, .expiry_s = 100, .ended_ms = ended_ms, .due_ms = late_ms});
+    put_session("less", &(struct session_name_row){
+                            .session = 8, .expiry_s = 9, .ended_ms = ended_ms, .due_ms = late_ms});
+    for (unsigned i = 0; i < 2; i++) {
+        struct session_name name =
+            session_name_of(TENANT_DEFAULT, span_from_text(i == 0 ? "later" : "less"));
+        uint8_t due[SESSION_DUE_KEY];
+        session_due_key(late_ms, &name, due);
+        put_row(span_of(due, sizeof due), span_of("\1", 1));
+    }
+    broker_fall();
+    broker_bury();
+    rig.options.session_expiry_s = 10;
+    broker_rise(2);
+    rig.options.session_expiry_s = 0;
+    await(rows_of(TABLE_SESSION_DUE) == 4); /* their time begins now */
+    usleep(20000);
+    assert_int_equal(rows_of(TABLE_SESSION), 4);
+    assert_int_equal(rows_of(TABLE_SESSION_DUE), 4);
+    atomic_fetch_add(&clock_ahead_ms, 10001);
+    await(rows_of(TABLE_SESSION) == 1);
+    assert_int_equal(rows_of(TABLE_SESSION_DUE), 1);
+    assert_true(first_number(TABLE_SESSION_DUE) == late_ms);
+    sweeping_rig_close();
+}
+
 struct hold_call {
     struct peer *peer;
     struct broker_hold *hold;
@@ -283,6 +321,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_session_and_all_its_rows_go),
         cmocka_unit_test(what_a_crash_left_ends),
+        cmocka_unit_test(what_is_kept_for_too_long_is_cut),
         cmocka_unit_test(what_is_held_does_not_end),
         cmocka_unit_test(a_will_is_due_once),
         cmocka_unit_test(a_refused_will_waits_ever_longer),

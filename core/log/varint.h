@@ -37,6 +37,11 @@ static inline const uint8_t *varint_take(const uint8_t *at, const uint8_t *end, 
         *value = (*at >> 1) ^ -(*at & 1);
         return at + 1;
     }
+    if (end - at >= 2 && at[1] < 0x80) { /* most of the rest */
+        unsigned two = (unsigned)(at[0] & 0x7f) | (unsigned)at[1] << 7;
+        *value = (int64_t)(two >> 1) ^ -(int64_t)(two & 1);
+        return at + 2;
+    }
     uint64_t zigzagged = 0;
     for (unsigned shift = 0; shift < 64; shift += 7) {
         if (at == end)

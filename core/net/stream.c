@@ -57,7 +57,8 @@ void stream_init(struct stream *stream, struct loop *loop, const struct stream_o
 
 static void flush_later(struct stream *stream)
 {
-    loop_defer(stream->loop, &stream->flush_task, LOOP_FLUSH);
+    if (stream->flush_task.previous == NULL)
+        loop_defer(stream->loop, &stream->flush_task, LOOP_FLUSH);
 }
 
 void stream_start(struct stream *stream, const struct stream_events *events, void *context)

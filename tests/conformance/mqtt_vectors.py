@@ -351,7 +351,7 @@ def main():
     parser.add_argument("port", nargs="?", type=int)
     parser.add_argument("-k", dest="only", default="", help="vectors whose group or name has this")
     parser.add_argument("-d", dest="differences", default=os.path.join(HERE, "mqtt_differences.txt"))
-    parser.add_argument("-t", dest="timeout", type=float, default=2.0, help="seconds to wait")
+    parser.add_argument("-t", dest="timeout", type=float, default=10.0, help="seconds to wait")
     parser.add_argument("-v", dest="verbose", action="store_true", help="name listed differences")
     parser.add_argument("--check", action="store_true")
     options = parser.parse_args()

@@ -231,7 +231,7 @@ def run(version):
         options = {}
         if five:
             options = {"properties": Properties(PacketTypes.SUBSCRIBE)}
-            options["properties"].UserProperty = [("show", "receipt"), ("lease", "1000")]
+            options["properties"].UserProperty = [("show", "receipt"), ("lease", "2000")]
         # The queue where topics without a route are; its new group begins now.
         same(worker.subscribe(f"$share/py-{version}/$queue/mqtt", 1, **options), [1])
         publisher.publish(f"{base}/job", "work", 1)
@@ -239,7 +239,7 @@ def run(version):
         handle = dict(first.properties.UserProperty)["receipt"] if five else str(first.mid)
         worker.publish("$queue/mqtt/$extend", f"{handle} 60000", 1)
         if five:
-            time.sleep(1.3)  # its lease would have run out
+            time.sleep(2.3)  # its lease would have run out
             same(worker.messages.empty(), True)
         worker.publish("$queue/mqtt/$nack", handle, 1)
         again = worker.next()

@@ -115,7 +115,7 @@ def mqtt_to_rest(check, rest):
         timer.start()
         items = rest.call("GET", f"{group}/messages", 200, time_wait=20)
         same([item["message"]["body"] for item in items], ["x"])
-        same(0.4 < time.monotonic() - began < 5, True)
+        same(0.4 < time.monotonic() - began < 15, True)  # it does not wait until the end
         rest.ack(group, items)
 
     with check("bodies of every kind, QoS 1 and 2"):

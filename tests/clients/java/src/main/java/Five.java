@@ -161,12 +161,12 @@ public final class Five {
                 will.acknowledge().run();
             }
             Client back = library.apply(new Options(host, relay.port(), "leaving", 0, 0, 100,
-                    new Will("wills/x", "never", 1, 1, "in a hurry")));
+                    new Will("wills/x", "never", 1, 2, "in a hurry")));
             back.connect();
             relay.cut();
             back = library.apply(new Options(host, port, "leaving", 0, 0, 0, null));
             back.connect(); // within the delay: the will is taken back
-            Thread.sleep(1200);
+            Thread.sleep(2200);
             back.disconnect();
             nothingMore(reader);
         }

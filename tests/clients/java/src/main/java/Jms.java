@@ -553,7 +553,7 @@ public final class Jms {
         Session session = session(Session.AUTO_ACKNOWLEDGE);
         Queue queue = session.createQueue("jms.delays");
         MessageProducer producer = session.createProducer(queue);
-        producer.setDeliveryDelay(1000);
+        producer.setDeliveryDelay(2000);
         producer.send(session.createTextMessage("later"));
         producer.setDeliveryDelay(0);
         producer.send(session.createTextMessage("now"));

@@ -128,8 +128,12 @@ static bool owns(unsigned worker, const char *queue)
     struct standstill standstill;
     stand_still(&standstill, worker);
     publish_to_queue(peer, queue, 0, 1);
-    usleep(50000);
-    bool answered = peer_look(peer).answers > 0;
+    /* Looked for often: when the whole machine stands still meanwhile, that is one look. */
+    bool answered = false;
+    for (unsigned looks = 0; looks < 40 && !answered; looks++) {
+        usleep(5000);
+        answered = peer_look(peer).answers > 0;
+    }
     move_on(&standstill);
     await_answers(peer, 1);
     peer_close(peer);

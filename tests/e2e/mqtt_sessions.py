@@ -7,6 +7,7 @@ import contextlib
 import time
 
 from gateway import run
+from standstill import needs_pace
 from wire import *  # noqa: F403 - the names of the protocol
 
 KEEP = [(SESSION_EXPIRY, 3600)]
@@ -26,6 +27,7 @@ def resume(gateway, name, version=5, props=KEEP, **options):
     return Client(gateway.mqtt_port, version).connect(name, clean=False, props=props, **options)
 
 
+@needs_pace
 def test_server_maximum(gateway):
     """What a client may ask for is limited, and it is told."""
     gateway.stop()

@@ -8,6 +8,7 @@ import time
 
 from gateway import Gateway, run, until
 from rest import DMS, V1, bodies, good, group_numbers, group_path, handlers, make, publish, records, refused, settle, take
+from standstill import needs_pace
 
 
 def change(gateway, **fields):
@@ -77,6 +78,7 @@ def full(gateway):
     assert records(gateway)["records"][-1]["body"] == 99
 
 
+@needs_pace
 def purged(gateway):
     make(gateway, partitions=3)
     publish(gateway, *({"body": i, "key": str(i)} for i in range(500)))

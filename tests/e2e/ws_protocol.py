@@ -250,7 +250,7 @@ def credit_and_order(gateway):
 def settling(gateway):
     queue = make_queue(gateway, "q", "g", redrive_policy="enable", max_consume_count=2)
     with Link(gateway) as link:
-        link.ok("subscribe", sub="s", queue="q", group="g", credit=100, lease_seconds=5)
+        link.ok("subscribe", sub="s", queue="q", group="g", credit=100, lease_seconds=30)
         for body in ("done", "again", "later", "bad", "slow"):
             link.ok("publish", queue="q", body=body)
         first = {got["body"]: got for got in (link.delivery() for _ in range(5))}

@@ -4,10 +4,12 @@
 COUNT messages each. Says what the server spent: CPU time per message, from its threads' schedstat. What is sent and received first
 is not counted: memory that a server has never touched is dear. The load is made of ready frames, so that this program does not hold
 the server up much; the rates are lower bounds all the same.
-usage: amqpload.py SIZE COUNT [PID PORT ADDRESS]    without the last three: a polylogd of its own on RocksDB, one worker"""
+usage: amqpload.py SIZE COUNT [PID PORT ADDRESS]    without the last three: a polylogd of its own on RocksDB, one worker
+       amqpload.py targets SIZE COUNT ROUNDS        what it costs to send on links that may be resumed, in turns with others"""
 import contextlib
 import os
 import socket
+import statistics
 import struct
 import sys
 import threading
@@ -18,6 +20,8 @@ import amqpwire  # noqa: E402
 import gateway  # noqa: E402
 
 LINKS, WINDOW, CREDIT, PIECE = 10, 500, 100, 50
+PLAIN = {}
+TARGETS = {"plain": PLAIN, "remembered": {"unsettled": {}}, "durable": {"unsettled": {}, "durable": 2}}
 
 
 def cpu_us(pid):
@@ -36,9 +40,10 @@ def transfers(size, count):
     return frames
 
 
-def send(port, address, frames, name):
+def send(port, address, frames, name, link):
     with amqpwire.Wire(port, 60).open(name) as wire:
-        wire.attach("s", 0, address)
+        said = amqpwire.decode(b"\x00\x53\x12" + wire.attach("s", 0, address, **link))[0].value
+        assert said[6].value[1] in ((2,) if "durable" in link else (0, None)), said
         sent = done = 0
         while done < len(frames):
             room = min(100, len(frames) - sent, WINDOW - (sent - done))
@@ -80,42 +85,72 @@ def receivers(port, address):
         thread.join()
 
 
-def measured(what, pid, messages, work):
+def measured(pid, messages, work):
+    """What a message costs, and how many there are a second."""
     cpu, began = cpu_us(pid), time.monotonic()
     work()
     seconds = time.monotonic() - began
-    print(f"{what}: {(cpu_us(pid) - cpu) / messages:.2f} us of CPU per message, {messages / seconds:.0f}/s", flush=True)
+    return (cpu_us(pid) - cpu) / messages, messages / seconds
 
 
-def main():
-    size, count = int(sys.argv[1]), int(sys.argv[2])
-    running = None
-    if len(sys.argv) > 3:
-        pid, port, address = int(sys.argv[3]), int(sys.argv[4]), sys.argv[5]
-    else:
-        running = gateway.Gateway(None, "workers=1")
-        running.call("POST", "/v1/default/queues", {"name": "load"})
-        pid, port, address = running.pid, running.amqp_port, "load"
-    frames, total = transfers(size, count), LINKS * count
+class Load:
+    def __init__(self, pid, port, address, size, count):
+        self.pid, self.port, self.address = pid, port, address
+        self.frames, self.total = transfers(size, count), LINKS * count
 
-    def send_all():
-        threads = [threading.Thread(target=send, args=(port, address, frames, f"s{i}")) for i in range(LINKS)]
+    def send_all(self, link=PLAIN):
+        threads = [threading.Thread(target=send, args=(self.port, self.address, self.frames, f"s{i}", link)) for i in range(LINKS)]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
 
-    def receive_all(wanted=total, beside=lambda: None):
-        with receivers(port, address) as counts:
+    def receive_all(self, wanted=None, beside=lambda: None):
+        with receivers(self.port, self.address) as counts:
             beside()
-            while sum(counts) < wanted:
+            while sum(counts) < (self.total if wanted is None else wanted):
                 time.sleep(0.005)
 
-    send_all()
-    receive_all(total - LINKS * PIECE)  # what is left makes up for what is received but not settled
-    measured(f"send {size} B", pid, total, send_all)
-    measured(f"receive {size} B", pid, total, receive_all)
-    measured(f"both at once {size} B", pid, total, lambda: receive_all(beside=send_all))
+    def warm(self):
+        self.send_all()
+        self.receive_all(self.total - LINKS * PIECE)  # what is left makes up for what is received but not settled
+
+    def all_ways(self, size):
+        self.warm()
+        for what, work in (("send", self.send_all), ("receive", self.receive_all),
+                           ("both at once", lambda: self.receive_all(beside=self.send_all))):
+            cost, rate = measured(self.pid, self.total, work)
+            print(f"{what} {size} B: {cost:.2f} us of CPU per message, {rate:.0f}/s", flush=True)
+
+    def targets(self, size, rounds):
+        self.warm()
+        costs = {name: [] for name in TARGETS}
+        for _ in range(rounds):
+            for name, link in TARGETS.items():
+                costs[name].append(measured(self.pid, self.total, lambda link=link: self.send_all(link))[0])
+                self.receive_all()  # all of it is there
+        for name, all_ in costs.items():
+            ratio = statistics.median(cost / plain for cost, plain in zip(all_, costs["plain"]))
+            print(f"send {size} B, {name} target: {statistics.median(all_):.2f} us of CPU per message ({min(all_):.2f} to {max(all_):.2f}), "
+                  f"{ratio:.2f} times a plain one", flush=True)
+
+
+def main():
+    arguments = sys.argv[1:]
+    compares = arguments[0] == "targets"
+    size, count = (int(text) for text in arguments[compares:compares + 2])
+    running = None
+    if not compares and len(arguments) > 2:
+        pid, port, address = int(arguments[2]), int(arguments[3]), arguments[4]
+    else:
+        running = gateway.Gateway(None, "workers=1")
+        running.call("POST", "/v1/default/queues", {"name": "load"})
+        pid, port, address = running.pid, running.amqp_port, "load"
+    load = Load(pid, port, address, size, count)
+    if compares:
+        load.targets(size, int(arguments[3]))
+    else:
+        load.all_ways(size)
     if running is not None:
         running.stop()
 

@@ -157,10 +157,10 @@ class Wire:
 
     def attach(self, name, handle, address, receiver=False, **more):
         source = Described(0x28, [address if receiver else None])
-        target = Described(0x29, [None if receiver else address])
+        target = Described(0x29, [None if receiver else address, more.get("durable")])
         fields = [name, handle, receiver, more.get("snd"), more.get("rcv"), source, target]
         if not receiver:
-            fields += [None, None, 0]
+            fields += [more.get("unsettled"), None, 0]
         self.send(frame(ATTACH, fields))
         return self.expect(ATTACH)
 

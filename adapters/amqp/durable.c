@@ -245,6 +245,8 @@ static void leave_late(struct amqp_subscriber *subscriber, enum status status, b
     subscriber->given_up = NULL;
     if (status == STATUS_OK && !shared)
         give_up(closed, &subscriber->client);
+    else if (status == STATUS_OK && subscriber->looks) /* for just this, and it is not done */
+        amqp_link_given_up(closed, STATUS_EXISTS);
     else
         amqp_link_given_up(closed, status == STATUS_CANCELED ? STATUS_OK : status);
 }
@@ -260,6 +262,8 @@ static void attached(struct request *request, enum status status)
     buf_deinit(&subscriber->attach.notes);
     if (shared) /* the attach has set its own */
         broker_session_expiry(&subscriber->client, UINT32_MAX);
+    if (subscriber->link == NULL && status == STATUS_OK && !subscriber->attach.present)
+        broker_session_expiry(&subscriber->client, 0); /* nobody has been told that there is one */
     if (subscriber->given_up != NULL)
         leave_late(subscriber, status, shared);
     if (subscriber->link == NULL)

@@ -170,18 +170,23 @@ void amqp_link_accept(struct amqp_link *link)
     amqp_wake(link->connection);
 }
 
-/* A refused attach is answered without the terminus that there is not, and then ended (part 2,
- * 2.6.3). */
+/* An attach that is not answered is, without the terminus that there is not (part 2, 2.6.3). */
+static void open_as_none(pn_link_t *pn)
+{
+    if (!(pn_link_state(pn) & PN_LOCAL_UNINIT))
+        return;
+    pn_terminus_set_type(pn_link_is_receiver(pn) ? pn_link_target(pn) : pn_link_source(pn),
+                         PN_UNSPECIFIED);
+    pn_link_open(pn);
+}
+
+/* A refused attach is answered, and then ended. */
 void amqp_link_refuse(struct amqp_link *link, const char *condition, const char *text)
 {
     pn_link_t *pn = link->pn;
     if (pn == NULL)
         return;
-    if (pn_link_state(pn) & PN_LOCAL_UNINIT) {
-        pn_terminus_set_type(pn_link_is_receiver(pn) ? pn_link_target(pn) : pn_link_source(pn),
-                             PN_UNSPECIFIED);
-        pn_link_open(pn);
-    }
+    open_as_none(pn);
     pn_condition_set_name(pn_link_condition(pn), condition);
     pn_condition_set_description(pn_link_condition(pn), text);
     pn_link_close(pn);
@@ -310,6 +315,7 @@ static void answer_end(struct amqp_connection *connection, pn_link_t *pn, bool f
         pn_link_close(pn);
         pn_link_free(pn);
     } else if (amqp_hush(connection)) {
+        open_as_none(pn); /* else Proton would answer neither */
         pn_link_detach(pn);
         pn_link_free(pn);
         amqp_hush_end(connection);

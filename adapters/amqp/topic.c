@@ -508,6 +508,7 @@ void amqp_topic_close(struct amqp_link *link)
     link->subscriber = NULL;
     subscriber->link = NULL;
     client_allow(&subscriber->client, 0);
-    if (!subscriber->kept || amqp_kept_leave(subscriber, link))
+    bool keeps = subscriber->kept || subscriber->looks;
+    if (!keeps || amqp_kept_leave(subscriber, link))
         amqp_subscriber_free(subscriber);
 }

@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """AMQP 1.0: subscriptions to topics that outlive their links, connections and the gateway."""
 import contextlib
+import random
+import select
 import time
 
 from proton import UNDESCRIBED, Array, Data, Delivery, Described, Message, Terminus, Timeout, symbol
 from proton.reactor import Container, Filter, LinkOption
 from proton.utils import BlockingConnection, LinkDetached
 
-from amqpwire import ATTACH, CLOSE, DETACH, Described as Wired, Symbol, Wire, frame
+from amqpwire import ATTACH, CLOSE, DETACH, FLOW, Described as Wired, Symbol, Wire, frame
 from gateway import run, until
 
 SECONDS = 20
@@ -508,6 +510,41 @@ def one_link_has_it(running):
     one.close()
     two.close()
 
+def first_detached(*wires):
+    """Which of them is, and what it is told."""
+    while True:
+        wire = next((wire for wire in wires if wire.received), None) or select.select([w.socket for w in wires], [], [], SECONDS)[0][0]
+        wire = next(w for w in wires if wire in (w, w.socket))
+        body = wire.next_frame()
+        if body[2:3] == bytes([DETACH]):
+            return wire, body
+
+
+def two_links_come_at_once(running):
+    """One has it, also when the other takes it from there as its attach ends; who has lost it is told, and the gateway lives."""
+    delays = random.Random(7)
+    says, looks = Wired(0x28, ["/topics/d/+", 2, Symbol("never")]), None
+    connection = connect(running, "twice")
+    detach(subscribe(connection))
+    connection.close()
+    one, two = (Wire(running.amqp_port).open("twice") for _ in range(2))
+    for number in range(45):
+        for wire, source in zip((one, two), ((says, looks), (looks, says), (looks, looks))[number % 3]):
+            wire.send(frame(ATTACH, ["sub", 0, True, None, None, source, Wired(0x29, [None])])
+                      + frame(FLOW, [0, 1000, 0, 1000, 0, 0, 1]))
+            time.sleep(delays.uniform(0, 0.002))
+        loser, why = first_detached(one, two)
+        assert b"amqp:link:stolen" in why, (number, why)
+        loser.send(frame(DETACH, [0, True]))
+        winner = two if loser is one else one
+        winner.send(frame(DETACH, [0]))
+        assert b"amqp:" not in winner.expect(DETACH), number
+    connection = connect(running, "twice")
+    receiver = look(connection, credit=10)
+    nothing_more(running, receiver)
+    connection.close()
+
+
 def a_drained_link_is_told(running):
     """Nothing lies in front of the end of a link whose credit a drain has used up."""
     one, two = connect(running), connect(running)
@@ -520,6 +557,25 @@ def a_drained_link_is_told(running):
     refused(one, lambda: one.wait(lambda: False, timeout=SECONDS), "amqp:link:stolen")
     one.close()
     two.close()
+
+
+def detached_before_it_was_attached(running):
+    """It is answered, with an attach of nothing; what is kept is as it was, and the name is free."""
+    for before in False, True:
+        source = Wired(0x28, ["/topics/d/+", 2, Symbol("never")])
+        with Wire(running.amqp_port) as wire:
+            wire.open("hasty")
+            for _ in range(3):
+                wire.send(frame(ATTACH, ["sub", 0, True, None, None, source, Wired(0x29, [None])]) + frame(DETACH, [0]))
+                assert b"/topics/" not in wire.expect(ATTACH)
+                assert b"amqp:" not in wire.expect(DETACH)
+        connection = connect(running, "hasty")
+        if before:
+            detach(look(connection))
+        else:
+            refused(connection, lambda: look(connection), "amqp:not-found")
+            detach(subscribe(connection))
+        connection.close()
 
 
 def closed_before_it_was_attached(running):
@@ -569,26 +625,33 @@ def what_is_given_up_stays_so(running):
 
 
 def a_close_before_the_attach_is_answered_stays_so(running):
-    """Of one that was there; what several links share is theirs, whatever such a link wanted."""
+    """Of one that was there, also when nothing is said but its name; what several links share is theirs, whatever such a link wanted."""
     target = Wired(0x29, [None])
-    ways = {"sub": ["/topics/d/+", 2, Symbol("never")],
+    ways = {"sub": ["/topics/d/+", 2, Symbol("never")], "found": None,
             "work": ["/topics/d/+", 2, Symbol("never"), None, None, None, None, None, None, None, Symbol("shared")]}
     for name, source in ways.items():
         connection = connect(running, "killed")
-        detach(subscribe(connection) if name == "sub" else share(connection))
+        detach(share(connection) if name == "work" else subscribe(connection, name=name))
         connection.close()
         with Wire(running.amqp_port) as wire:
             wire.open("killed")
-            wire.send(frame(ATTACH, [name, 0, True, None, None, Wired(0x28, source), target]) + frame(DETACH, [0, True]))
-            wire.expect(DETACH)
+            wire.send(frame(ATTACH, [name, 0, True, None, None, source and Wired(0x28, source), target]) + frame(DETACH, [0, True]))
+            assert b"amqp:" not in wire.expect(DETACH)
             running.kill9()
         running.start()
         connection = connect(running, "killed")
-        if name == "sub":
-            refused(connection, lambda: look(connection), "amqp:not-found")
-        else:
+        if name == "work":
             detach(look(connection, name))
+        else:
+            refused(connection, lambda name=name: look(connection, name), "amqp:not-found")
         connection.close()
+    with Wire(running.amqp_port) as wire:  # that several share it cannot be known so early, and it is not given up
+        wire.open("killed")
+        wire.send(frame(ATTACH, ["work", 0, True, None, None, None, target]) + frame(DETACH, [0, True]))
+        assert b"amqp:resource-locked" in wire.expect(DETACH)
+    connection = connect(running, "killed")
+    detach(look(connection, "work"))
+    connection.close()
     # A link of its own under the name of what is shared is refused, and that lasts as long as before.
     for leave in b"", frame(DETACH, [0, True]):
         with Wire(running.amqp_port) as wire:
@@ -839,5 +902,5 @@ if __name__ == "__main__":
         it_survives_the_gateway, an_outcome_that_was_answered_is_durable, what_is_answered_late_is_over,
         another_topic_is_another_subscription, a_name_finds_what_there_is,
         it_expires_when_asked_to, none_is_kept_for_longer_than_the_gateway_allows, retained_messages_come_first,
-        retained_messages_and_what_is_released, one_link_has_it, a_drained_link_is_told,
-        closed_before_it_was_attached, what_is_given_up_stays_so, a_close_before_the_attach_is_answered_stays_so)
+        retained_messages_and_what_is_released, one_link_has_it, two_links_come_at_once, a_drained_link_is_told,
+        detached_before_it_was_attached, closed_before_it_was_attached, what_is_given_up_stays_so, a_close_before_the_attach_is_answered_stays_so)

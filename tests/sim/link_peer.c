@@ -19,6 +19,7 @@ enum {
     PAUSE_MS = 500,
     ATTACH_MS = 3000, /* in which one that shares gets in */
     AWAY_MS = 1500,
+    TWICE_MS = 16, /* in which an attach is perhaps not answered */
     DEAL_PAUSE_MS = 30,
     TAKEN_MAX = 64,
     TAG_MAX = 16,
@@ -61,6 +62,8 @@ struct link_peer {
     bool looks;            /* the attach says nothing of its source: it wants what is kept */
     bool gone;             /* there is nothing, and that is certain */
     pn_session_t *channel; /* of the link */
+    bool takes;            /* its link takes another one over */
+    uint64_t early;        /* attachment that is to be taken over at once; 0: none */
     pn_link_t *loser;      /* another one of its name takes this one over; NULL: none */
     uint64_t lost, last;   /* attachments: of the loser, and of what came last */
     /* Of one that shares: */
@@ -86,6 +89,8 @@ void link_peers_begin(void)
 
 /* ------------------------------------------------ attach */
 
+static void take_over_early(struct amqp_wire *wire);
+
 static void begin_stay(struct link_peer *peer)
 {
     if (peer->stay != NULL)
@@ -109,7 +114,7 @@ static void attach(struct amqp_wire *wire)
     struct link_peer *peer = (struct link_peer *)wire;
     unsigned before = peer->filter;
     char name[16];
-    peer->looks = may_look(peer) && sim_chance(30);
+    peer->looks = may_look(peer) && sim_chance(50);
     if (!peer->looks && !peer->shared && !peer->calm && peer->loser == NULL && sim_chance(15))
         peer->filter = (unsigned)sim_below(FILTERS);
     if (!peer->looks && !peer->shared && (peer->stay == NULL || peer->filter != before))
@@ -134,6 +139,13 @@ static void attach(struct amqp_wire *wire)
     }
     pn_link_open(peer->link);
     pn_link_flow(peer->link, (int)(1 + sim_below(CREDIT)));
+    peer->early = 0;
+    peer->takes = peer->loser != NULL;
+    bool goes_on = peer->stay != NULL && peer->filter == before && !peer->gone;
+    if (goes_on && !peer->shared && !peer->calm && peer->loser == NULL && sim_chance(50)) {
+        peer->early = attachments + 1;
+        amqp_wire_later(wire, sim_below(TWICE_MS), take_over_early);
+    }
     peer->in = peer->leaving = peer->giving_up = false;
     peer->attachment = ++attachments;
     peer->attach_ms = sim_now_ms();
@@ -166,6 +178,10 @@ static void attached(struct link_peer *peer)
     }
     peer->said_all = false;
     amqp_wire_later(&peer->wire, 1 + sim_below(PAUSE_MS), act);
+    if (!peer->shared && peer->takes && sim_chance(85)) {
+        peer->early = peer->attachment;
+        amqp_wire_later(&peer->wire, sim_below(TWICE_MS), take_over_early);
+    }
 }
 
 static void deal_act(struct amqp_wire *wire);
@@ -493,11 +509,22 @@ static void take_over(struct link_peer *peer)
 {
     peer->loser = peer->link;
     peer->lost = peer->attachment;
-    peer->said_all = true; /* before this */
-    peer->said_life = history_life();
+    if (peer->in) { /* else it is as it was before this attach */
+        peer->said_all = true;
+        peer->said_life = history_life();
+    }
     peer->channel = pn_session(peer->wire.driver.connection);
     pn_session_open(peer->channel);
     attach(&peer->wire);
+}
+
+/* While it has perhaps not been attached. */
+static void take_over_early(struct amqp_wire *wire)
+{
+    struct link_peer *peer = (struct link_peer *)wire;
+    if (!peer->calm && peer->link != NULL && !peer->leaving && peer->early == peer->attachment &&
+        peer->loser == NULL)
+        take_over(peer);
 }
 
 static void act(struct amqp_wire *wire)

@@ -458,8 +458,21 @@ void amqp_target_open(struct amqp_link *link, const struct amqp_address *address
     }
 }
 
+/* What has come and was not taken will not be. Proton must not have one that nobody has looked at
+ * before one that is settled: it would take that for the current one when it gives up the first,
+ * and end the process. */
+static void pass_over(struct amqp_link *link)
+{
+    pn_delivery_t *delivery;
+    while ((delivery = pn_link_current(link->pn)) != NULL) {
+        amqp_transaction_fail(link->connection, delivery, STATUS_STALE);
+        pn_link_advance(link->pn);
+    }
+}
+
 void amqp_target_close(struct amqp_link *link)
 {
+    pass_over(link);
     amqp_resumption_leave(link);
     if (link->kind == AMQP_TO_COORDINATOR)
         amqp_coordinator_close(link);

@@ -427,6 +427,35 @@ def credit_is_held_to(running):
     serves(running)
 
 
+def what_comes_behind_a_refused_transfer(running):
+    """And what ends the link it is on, in the same write: before there is credit, which a new queue's link has to wait for, and
+    beyond it. It was the end of the process."""
+    def transfers(first, end):
+        return b"".join(frame(TRANSFER, [0, i, b"%d" % i, 0], ONE) for i in range(first, end))
+
+    running.sets = ["amqp.auto_create=true"]
+    running.restart()
+    queue(running, "q")
+    ends = {"detach": frame(DETACH, [0, True]), "end": frame(END, []), "failure": frame(DETACH, [9, True])}
+    for name, end in ends.items():
+        to = [Described(0x28, [None]), Described(0x29, [f"new-{name}"]), None, None, 0]
+        for attach, count in ((frame(ATTACH, ["s", 0, False, None, None] + to), 3), (None, 1004)):
+            before = all_counted(running)
+            with Wire(running.amqp_port) as wire:
+                wire.open()
+                if attach is None:
+                    wire.attach("s", 0, "q")
+                    wire.expect(FLOW)
+                wire.send((attach or b"") + transfers(0, count) + end)
+                said = wire.expect(END if end[10:11] == b"\x17" or name == "failure" else DETACH)
+                assert name != "detach" or b"amqp:link:transfer-limit-exceeded" in said, said
+                wire.send(frame(CLOSE, []))
+                assert wire.until_end()[-1:] == b"\x45", wire.received
+            wrong = {"limit": 1, "malformed": name == "failure"}
+            assert all_counted(running) == {reason: before[reason] + wrong.get(reason, 0) for reason in before}, (name, count)
+    serves(running)
+
+
 def what_is_unsettled_stays_so_when_its_session_is_ended(running):
     """The sender is told nothing of a delivery that has no outcome yet: no settlement, which would be the end of it. One to a
     receiver comes again."""
@@ -641,6 +670,6 @@ if __name__ == "__main__":
         sasl_that_is_none_ends_the_connection, sessions_have_a_limit, a_message_that_is_none_is_rejected,
         a_message_without_end_is_cut_off, a_message_a_little_too_large_ends_the_link, messages_that_never_end_have_a_limit_together, links_have_a_limit, credit_beyond_measure,
         topics_have_a_limit_of_what_is_unsettled, what_names_nothing_ends_its_session, credit_is_held_to,
-        what_is_unsettled_stays_so_when_its_session_is_ended, ranges_and_handles_beyond_measure,
+        what_comes_behind_a_refused_transfer, what_is_unsettled_stays_so_when_its_session_is_ended, ranges_and_handles_beyond_measure,
         a_transfer_to_who_sends_moves_no_message, values_within_values, links_that_come_and_go,
         deliveries_that_are_given_up, who_does_not_read_the_end_is_cut_off)

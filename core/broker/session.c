@@ -369,7 +369,9 @@ static void begin_stored(struct attaching *attaching)
     if (session->present && session->attach->only_present)
         session->expiry_s = expiry_granted(session, attaching->row.expiry_s);
     if (!found && session->expiry_s == 0) {
-        attach_end(attaching, STATUS_OK);
+        /* That there is none may never have been stored. */
+        bool unknown = broker_storage_health(session->worker) == STATUS_STORAGE_FAILED;
+        attach_end(attaching, unknown ? STATUS_STORAGE_FAILED : STATUS_OK);
         return;
     }
     struct session_rows *rows = session_rows_new(session);

@@ -8,9 +8,9 @@
 #include "tests/sim/amqp_peer.h"
 #include "tests/sim/amqp_wire.h"
 #include "tests/sim/kept_history.h"
+#include "tests/sim/link_deal.h"
 #include "tests/sim/link_share.h"
 #include "tests/sim/moment.h"
-#include "tests/sim/work_history.h"
 
 enum {
     FILTERS = 5,
@@ -21,7 +21,6 @@ enum {
     AWAY_MS = 1500,
     TWICE_MS = 16, /* in which an attach is perhaps not answered */
     DEAL_PAUSE_MS = 30,
-    TAKEN_MAX = 64,
     TAG_MAX = 16,
 };
 
@@ -41,16 +40,17 @@ struct had {
     bool came;
     bool wanted_again; /* ever */
     bool owed;         /* and has not come since */
+    bool within;       /* settled within a transaction, and has not come since */
+    bool over;         /* ended by a commit: never again */
+    bool first;        /* rolled back on this link: comes before what is new */
     uint8_t tag[TAG_MAX];
 };
 
-enum deal_state { DEAL_NONE, DEAL_ASKED, DEAL_OPEN, DEAL_ENDING };
-
 struct link_peer {
-    struct amqp_wire wire; /* first */
-    bool shared, calm;
-    pn_link_t *link; /* NULL: there is none now */
-    bool in;         /* the attach is answered */
+    struct amqp_wire wire;   /* first */
+    bool shared, kept, calm; /* kept for itself; neither: as long as its link */
+    pn_link_t *link;         /* NULL: there is none now */
+    bool in;                 /* the attach is answered */
     bool leaving, giving_up;
     uint64_t attachment; /* number of all, ever; 0: none yet */
     unsigned filter;
@@ -65,31 +65,35 @@ struct link_peer {
     bool takes;            /* its link takes another one over */
     uint64_t early;        /* attachment that is to be taken over at once; 0: none */
     pn_link_t *loser;      /* another one of its name takes this one over; NULL: none */
-    uint64_t lost, last;   /* attachments: of the loser, and of what came last */
+    struct link_deal deal;
+    uint32_t first_count; /* of those that are to come first */
+    uint64_t lost, last;  /* attachments: of the loser, and of what came last */
     /* Of one that shares: */
     struct share_holder holder;
-    pn_link_t *coordinator, *sender;
-    enum deal_state deal_state;
-    struct amqp_deal deal_id;
-    uint32_t deal;
-    bool deal_commits, deal_left; /* a link went behind what it had settled */
-    uint32_t taken[TAKEN_MAX], taken_count;
-    uint64_t tag, attach_ms; /* when it asked */
+    uint64_t attach_ms; /* when it asked */
 };
 
 static unsigned peers;
-static uint64_t attachments, count, again_count, attach_count, deal_count;
+static uint64_t attachments, count, again_count, attach_count;
 
 void link_peers_begin(void)
 {
     peers = 0;
-    attachments = count = again_count = attach_count = deal_count = 0;
+    attachments = count = again_count = attach_count = 0;
+    link_deals_begin();
     link_share_begin();
 }
 
 /* ------------------------------------------------ attach */
 
 static void take_over_early(struct amqp_wire *wire);
+
+static void forget(struct link_peer *peer)
+{
+    memset(peer->had, 0, ATTEMPTS_MAX * sizeof *peer->had);
+    peer->first_count = 0;
+    link_deal_drop(&peer->deal);
+}
 
 static void begin_stay(struct link_peer *peer)
 {
@@ -98,7 +102,7 @@ static void begin_stay(struct link_peer *peer)
     peer->stay =
         kept_stay_new(peer->session, filters[peer->filter].address, filters[peer->filter].topics);
     kept_asked(peer->stay, 1);
-    memset(peer->had, 0, ATTEMPTS_MAX * sizeof *peer->had);
+    forget(peer);
     peer->gone = false;
 }
 
@@ -106,7 +110,7 @@ static void begin_stay(struct link_peer *peer)
 static bool may_look(const struct link_peer *peer)
 {
     bool kept = peer->stay != NULL && peer->stay->confirmed && !peer->stay->given_up;
-    return !peer->shared && !peer->calm && (kept || peer->gone);
+    return peer->kept && !peer->calm && (kept || peer->gone);
 }
 
 static void attach(struct amqp_wire *wire)
@@ -117,8 +121,10 @@ static void attach(struct amqp_wire *wire)
     peer->looks = may_look(peer) && sim_chance(50);
     if (!peer->looks && !peer->shared && !peer->calm && peer->loser == NULL && sim_chance(15))
         peer->filter = (unsigned)sim_below(FILTERS);
-    if (!peer->looks && !peer->shared && (peer->stay == NULL || peer->filter != before))
+    if (!peer->looks && peer->kept && (peer->stay == NULL || peer->filter != before))
         begin_stay(peer);
+    if (!peer->shared && !peer->kept)
+        forget(peer);
     snprintf(name, sizeof name, peer->shared ? LINK_SHARE "|%s" : "kept", wire->container);
     peer->link = pn_receiver(peer->channel, name);
     pn_terminus_t *source = pn_link_source(peer->link);
@@ -126,6 +132,8 @@ static void attach(struct amqp_wire *wire)
         pn_terminus_set_type(source, PN_UNSPECIFIED);
     } else {
         pn_terminus_set_address(source, filters[peer->filter].address);
+    }
+    if (!peer->looks && (peer->kept || peer->shared)) {
         pn_terminus_set_durability(source, PN_DELIVERIES);
         pn_terminus_set_expiry_policy(source, PN_EXPIRE_NEVER);
     }
@@ -142,7 +150,7 @@ static void attach(struct amqp_wire *wire)
     peer->early = 0;
     peer->takes = peer->loser != NULL;
     bool goes_on = peer->stay != NULL && peer->filter == before && !peer->gone;
-    if (goes_on && !peer->shared && !peer->calm && peer->loser == NULL && sim_chance(50)) {
+    if (goes_on && peer->kept && !peer->calm && peer->loser == NULL && sim_chance(50)) {
         peer->early = attachments + 1;
         amqp_wire_later(wire, sim_below(TWICE_MS), take_over_early);
     }
@@ -158,8 +166,8 @@ static void act(struct amqp_wire *wire);
 static void attached(struct link_peer *peer)
 {
     pn_terminus_t *source = pn_link_remote_source(peer->link);
-    if (pn_terminus_get_durability(source) != PN_DELIVERIES ||
-        pn_terminus_get_expiry_policy(source) != PN_EXPIRE_NEVER)
+    if ((peer->kept || peer->shared) && (pn_terminus_get_durability(source) != PN_DELIVERIES ||
+                                         pn_terminus_get_expiry_policy(source) != PN_EXPIRE_NEVER))
         history_fail("%s: its link is not kept", peer->wire.container);
     if (peer->gone)
         history_fail("%s finds what it had given up", peer->wire.container);
@@ -171,14 +179,14 @@ static void attached(struct link_peer *peer)
     peer->in = true;
     if (peer->shared)
         link_share_is_kept();
-    if (!peer->shared) {
+    if (peer->kept) {
         attach_count += peer->stay->confirmed;
         kept_session_heard(peer->session, peer->said_all && peer->said_life == history_life());
         kept_confirmed(peer->stay);
     }
     peer->said_all = false;
     amqp_wire_later(&peer->wire, 1 + sim_below(PAUSE_MS), act);
-    if (!peer->shared && peer->takes && sim_chance(85)) {
+    if (peer->kept && peer->takes && sim_chance(85)) {
         peer->early = peer->attachment;
         amqp_wire_later(&peer->wire, sim_below(TWICE_MS), take_over_early);
     }
@@ -191,98 +199,37 @@ static void up(struct amqp_wire *wire)
     struct link_peer *peer = (struct link_peer *)wire;
     peer->link = NULL;
     peer->channel = wire->session;
-    if (peer->shared) {
-        peer->coordinator = amqp_wire_coordinator(wire);
-        peer->sender = pn_sender(wire->session, "to");
-        pn_terminus_set_address(pn_link_target(peer->sender), "/queues/" WORK_QUEUE);
-        pn_link_open(peer->sender);
-        amqp_wire_later(wire, 1 + sim_below(DEAL_PAUSE_MS), deal_act);
-    }
+    link_deal_up(&peer->deal);
+    amqp_wire_later(wire, 1 + sim_below(DEAL_PAUSE_MS), deal_act);
     attach(wire);
 }
 
-/* ------------------------------------------------ transactions of those who share */
-
-static pn_delivery_t *new_delivery(struct link_peer *peer, pn_link_t *link)
-{
-    peer->tag++;
-    return pn_delivery(link, pn_dtag((const char *)&peer->tag, sizeof peer->tag));
-}
-
-static void declare(struct link_peer *peer)
-{
-    new_delivery(peer, peer->coordinator);
-    amqp_wire_declare(peer->coordinator);
-    peer->deal_state = DEAL_ASKED;
-}
-
-/* From now on anybody may get what it took, unless it is done. */
-static void discharge(struct link_peer *peer)
-{
-    char text[16];
-    peer->deal_commits = peer->calm || sim_chance(75);
-    pn_delivery_t *message = new_delivery(peer, peer->sender);
-    work_sent(peer->deal, text);
-    amqp_wire_put_deal(&peer->deal_id, message, 0);
-    amqp_wire_send_text(peer->sender, text);
-    pn_delivery_settle(message);
-    if (peer->deal_commits)
-        deal_promised(peer->deal);
-    else
-        deal_fate(peer->deal, FATE_REFUSED);
-    for (uint32_t i = 0; i < peer->taken_count; i++)
-        link_share_ended(peer->taken[i], false);
-    new_delivery(peer, peer->coordinator);
-    amqp_wire_discharge(peer->coordinator, &peer->deal_id, !peer->deal_commits);
-    peer->deal_state = DEAL_ENDING;
-    moment(MOMENT_DISCHARGE_SENT);
-}
-
-static void answered(struct link_peer *peer, pn_delivery_t *delivery)
-{
-    uint64_t state = pn_delivery_remote_state(delivery);
-    if (state == 0 && !pn_delivery_settled(delivery))
-        return;
-    if (peer->deal_state == DEAL_ASKED) {
-        bool open = amqp_wire_declared(delivery, &peer->deal_id);
-        peer->deal_state = open ? DEAL_OPEN : DEAL_NONE;
-        peer->deal = open ? deal_new() : 0;
-        peer->taken_count = 0;
-        peer->deal_left = false;
-    } else if (peer->deal_state == DEAL_ENDING) {
-        bool done = state == PN_ACCEPTED;
-        if (!done && peer->deal_commits && !peer->deal_left && !sim_disk_has_failed())
-            history_fail("%s: its transaction is refused", peer->wire.container);
-        if (peer->deal_commits)
-            deal_fate(peer->deal, done ? FATE_ACKNOWLEDGED : FATE_REFUSED);
-        if (peer->deal_commits && done)
-            deal_count += peer->taken_count;
-        peer->deal_state = DEAL_NONE;
-        moment(MOMENT_DISCHARGED);
-    }
-    pn_delivery_settle(delivery);
-}
+/* ------------------------------------------------ transactions */
 
 static void deal_act(struct amqp_wire *wire)
 {
     struct link_peer *peer = (struct link_peer *)wire;
-    bool can = pn_link_credit(peer->coordinator) > 0 && pn_link_credit(peer->sender) > 0;
-    if (peer->calm && peer->deal_state == DEAL_NONE)
-        return;
-    if (can && peer->deal_state == DEAL_NONE && sim_chance(50))
-        declare(peer);
-    else if (can && peer->deal_state == DEAL_OPEN && (peer->calm || sim_chance(25)))
-        discharge(peer);
-    amqp_wire_later(wire, 1 + sim_below(DEAL_PAUSE_MS), deal_act);
-    amqp_wire_talk(wire);
+    link_deal_act(&peer->deal);
+    if (!peer->calm || peer->deal.state != DEAL_NONE)
+        amqp_wire_later(wire, 1 + sim_below(DEAL_PAUSE_MS), deal_act);
 }
 
-/* What was not discharged never will be. */
-static void forsake(struct link_peer *peer)
+static void deal_ends(struct amqp_wire *wire, uint32_t attempt, enum link_deal_end end)
 {
-    if (peer->deal_state == DEAL_OPEN)
-        deal_fate(peer->deal, FATE_REFUSED);
-    peer->deal_state = DEAL_NONE;
+    struct link_peer *peer = (struct link_peer *)wire;
+    if (peer->shared && end == LINK_DEAL_LEFT)
+        link_share_ended(attempt, false);
+    if (peer->shared || end == LINK_DEAL_LEFT)
+        return;
+    struct had *had = &peer->had[attempt];
+    if (end == LINK_DEAL_DONE && !had->within)
+        history_fail("%s gets attempt %u again, which is committed", wire->container, attempt);
+    had->over = end == LINK_DEAL_DONE;
+    had->owed |= end == LINK_DEAL_BACK && had->within;
+    if (had->owed && !peer->kept && !had->first && peer->deal.state == DEAL_ENDING) {
+        had->first = true;
+        peer->first_count++;
+    }
 }
 
 /* ------------------------------------------------ deliveries */
@@ -315,14 +262,14 @@ static bool put_outcome(const struct link_peer *peer, pn_delivery_t *delivery)
 /* False: it is none of a transaction. */
 static bool end_within(struct link_peer *peer, pn_delivery_t *delivery, uint32_t attempt)
 {
-    if (peer->deal_state != DEAL_OPEN || peer->taken_count == TAKEN_MAX || peer->calm ||
-        sim_chance(30))
+    if (pn_delivery_settled(delivery))
         return false;
-    amqp_wire_put_deal(&peer->deal_id, delivery, PN_ACCEPTED);
-    link_share_taken(attempt, peer->deal);
-    peer->taken[peer->taken_count++] = attempt;
-    moment(MOMENT_DEAL_PART_SENT);
-    return true;
+    uint32_t deal = link_deal_take(&peer->deal, delivery, attempt);
+    if (deal != 0 && peer->shared)
+        link_share_taken(attempt, deal);
+    else if (deal != 0)
+        peer->had[attempt].wanted_again = peer->had[attempt].within = true;
+    return deal != 0;
 }
 
 static void decide(void *context)
@@ -332,14 +279,17 @@ static void decide(void *context)
     uint32_t attempt = thinking->message.attempt;
     if (peer->wire.generation == thinking->generation && peer->attachment == thinking->attachment &&
         peer->link != NULL && !peer->leaving) {
-        bool within = peer->shared && end_within(peer, thinking->delivery, attempt);
+        bool within = end_within(peer, thinking->delivery, attempt);
         bool over = !within && put_outcome(peer, thinking->delivery);
         pn_delivery_settle(thinking->delivery);
         pn_link_flow(peer->link, 1);
         moment(MOMENT_OUTCOME_SENT);
-        if (peer->shared) {
-            if (!within)
-                link_share_ended(attempt, over);
+        if (within) {
+            /* as the transaction ends */
+        } else if (peer->shared) {
+            link_share_ended(attempt, over);
+        } else if (!peer->kept) {
+            peer->had[attempt].over = true; /* whatever it is */
         } else if (over) {
             kept_acknowledged(peer->stay, thinking->message);
         } else {
@@ -351,19 +301,31 @@ static void decide(void *context)
 }
 
 /* What was released comes again whenever the gateway likes, else it is as with any session. */
-static void kept_came(struct link_peer *peer, pn_delivery_t *delivery, struct message message,
-                      uint64_t attachment)
+static void own_came(struct link_peer *peer, pn_delivery_t *delivery, struct message message,
+                     uint64_t attachment)
 {
     struct had *had = &peer->had[message.attempt];
     pn_delivery_tag_t tag = pn_delivery_tag(delivery);
-    if (tag.size != TAG_MAX || (had->came && memcmp(had->tag, tag.start, TAG_MAX) != 0))
+    if (peer->kept &&
+        (tag.size != TAG_MAX || (had->came && memcmp(had->tag, tag.start, TAG_MAX) != 0)))
         history_fail("%s gets attempt %u under another tag", peer->wire.container, message.attempt);
+    if (had->over)
+        history_fail("%s gets attempt %u, which a commit has ended", peer->wire.container,
+                     message.attempt);
+    if (!had->came && peer->first_count > 0)
+        history_fail("%s gets attempt %u before what was rolled back", peer->wire.container,
+                     message.attempt);
+    peer->first_count -= had->first;
+    had->within = had->first = false;
     again_count += had->came;
-    if (!had->wanted_again)
+    if (!peer->kept && had->came && !had->wanted_again)
+        history_fail("%s gets attempt %u again", peer->wire.container, message.attempt);
+    if (peer->kept && !had->wanted_again)
         kept_seen(peer->stay, message, 1, true, false, attachment);
     had->came = true;
     had->owed = false;
-    memcpy(had->tag, tag.start, TAG_MAX);
+    if (peer->kept)
+        memcpy(had->tag, tag.start, TAG_MAX);
 }
 
 static void arrived(struct link_peer *peer, pn_delivery_t *delivery, uint64_t attachment)
@@ -382,7 +344,7 @@ static void arrived(struct link_peer *peer, pn_delivery_t *delivery, uint64_t at
     if (peer->shared)
         again_count += link_share_came(&peer->holder, message.attempt);
     else
-        kept_came(peer, delivery, message, attachment);
+        own_came(peer, delivery, message, attachment);
     struct thinking *thinking = heap_new(sizeof *thinking);
     *thinking = (struct thinking){peer, peer->wire.generation, attachment, delivery, message};
     sim_after(sim_below(peer->calm ? 2 : THINK_MS), decide, thinking);
@@ -423,8 +385,9 @@ static void link_ended(struct link_peer *peer)
         peer->wire.hang_up = true;
         return;
     }
-    if (peer->giving_up && !peer->shared) {
-        kept_left(peer->stay);
+    if (peer->giving_up && peer->kept) {
+        if (peer->stay != NULL)
+            kept_left(peer->stay);
         peer->stay = NULL;
         peer->gone = !pn_condition_is_set(pn_link_remote_condition(peer->link));
     }
@@ -460,8 +423,7 @@ static void event(struct amqp_wire *wire, pn_event_t *event)
 {
     struct link_peer *peer = (struct link_peer *)wire;
     pn_delivery_t *delivery = pn_event_delivery(event);
-    if (peer->shared && pn_event_link(event) == peer->coordinator && delivery != NULL)
-        answered(peer, delivery);
+    link_deal_event(&peer->deal, event);
     if (peer->loser != NULL && pn_event_link(event) == peer->loser) {
         loser_event(peer, event);
         return;
@@ -491,9 +453,9 @@ static void event(struct amqp_wire *wire, pn_event_t *event)
 static void leave_link(struct link_peer *peer, bool for_good)
 {
     peer->leaving = true;
-    peer->deal_left = true;
+    peer->deal.left = true;
     peer->giving_up = for_good;
-    if (for_good && !peer->shared)
+    if (for_good && peer->stay != NULL)
         kept_leaving(peer->stay);
     if (for_good)
         pn_link_close(peer->link);
@@ -507,6 +469,7 @@ static void leave_link(struct link_peer *peer, bool for_good)
  * settled comes to the second. */
 static void take_over(struct link_peer *peer)
 {
+    peer->deal.left = true;
     peer->loser = peer->link;
     peer->lost = peer->attachment;
     if (peer->in) { /* else it is as it was before this attach */
@@ -541,7 +504,7 @@ static void act(struct amqp_wire *wire)
         leave_link(peer, false);
     else if (what < 68)
         leave_link(peer, true);
-    else if (what < 78 && !peer->shared && peer->loser == NULL)
+    else if (what < 78 && peer->kept && peer->loser == NULL)
         take_over(peer);
     else
         amqp_wire_later(wire, 1 + sim_below(PAUSE_MS), act);
@@ -555,10 +518,10 @@ static void down(struct amqp_wire *wire)
         peer->stay = NULL;
     peer->link = peer->loser = NULL;
     peer->giving_up = false;
-    forsake(peer);
+    link_deal_down(&peer->deal);
 }
 
-struct link_peer *link_peer_new(bool shared, void (*dial)(struct sim_peer *peer))
+struct link_peer *link_peer_new(enum link_kind kind, void (*dial)(struct sim_peer *peer))
 {
     struct link_peer *peer = heap_new(sizeof *peer);
     amqp_wire_init(&peer->wire, "link", peers++, dial);
@@ -566,13 +529,15 @@ struct link_peer *link_peer_new(bool shared, void (*dial)(struct sim_peer *peer)
     peer->wire.up = up;
     peer->wire.event = event;
     peer->wire.down = down;
-    peer->shared = shared;
+    peer->shared = kind == LINK_SHARED;
+    peer->kept = kind == LINK_KEPT;
+    peer->deal = (struct link_deal){.wire = &peer->wire, .ends = deal_ends};
     peer->holder = (struct share_holder){peer->wire.container, &peer->wire.peer, &peer->attachment,
                                          &peer->leaving};
-    if (!shared) {
+    if (!peer->shared)
         peer->had = heap_array(ATTEMPTS_MAX, sizeof *peer->had);
+    if (peer->kept)
         peer->session = kept_session_new(peer->wire.container);
-    }
     return peer;
 }
 
@@ -583,7 +548,7 @@ void link_peer_start(struct link_peer *peer)
 
 void link_peer_calm(struct link_peer *peer)
 {
-    peer->calm = true;
+    peer->calm = peer->deal.calm = true;
 }
 
 void link_peer_finish(struct link_peer *peer)
@@ -596,7 +561,7 @@ void link_peer_finish(struct link_peer *peer)
         if (peer->had[i].owed)
             history_fail("%s released attempt %u, and it never came again", peer->wire.container,
                          i);
-    if (!peer->shared)
+    if (peer->kept)
         peer->stay->live = true;
     peer->wire.wanted = false;
 }
@@ -618,5 +583,5 @@ uint64_t link_peers_attach(void)
 
 uint64_t link_peers_deals(void)
 {
-    return deal_count;
+    return link_deals_count();
 }

@@ -39,7 +39,8 @@ enum {
     SESSIONS = 4,
     WILL_PEERS = 2,
     AMQP_PEERS = 3,
-    LINK_PEERS = 4, /* the first two share */
+    LINK_PEERS = 5,         /* the first two share, of the last nothing is kept */
+    TRANSACTION_MS = 20000, /* some are forgotten, and over before the end */
     WS_PEERS = 2,
     CONSUMERS = 4 /* one of dead letters */,
     CRASHES_MAX = 5,
@@ -101,6 +102,7 @@ static void boot(void)
         .workers = gateway.workers,
         .loops = gateway.loops,
         .built_in_queue = "mqtt",
+        .transaction_ms = TRANSACTION_MS,
     };
     gateway.broker = broker_open(&options, &err);
     if (gateway.broker == NULL)
@@ -371,7 +373,10 @@ static void run(uint64_t seed)
         amqp_peer_start(amqp_peers[i]);
     }
     for (unsigned i = 0; i < LINK_PEERS; i++) {
-        link_peers[i] = link_peer_new(i < 2, dial_amqp);
+        link_peers[i] = link_peer_new(i < 2                ? LINK_SHARED
+                                      : i < LINK_PEERS - 1 ? LINK_KEPT
+                                                           : LINK_PLAIN,
+                                      dial_amqp);
         link_peer_start(link_peers[i]);
     }
     for (unsigned i = 0; i < WS_PEERS; i++) {

@@ -19,6 +19,8 @@ enum {
     SMALL_STRING = 0xa1
 };
 
+static const uint32_t no_handle = UINT32_MAX - 1;
+
 void amqp_channels_init(struct amqp_channels *channels)
 {
     *channels = (struct amqp_channels){.channels = NULL};
@@ -315,6 +317,8 @@ static enum amqp_fate look_at_attach(const struct amqp_channels *channels, struc
     if (end != NULL) /* as Proton has it */
         name.size = (size_t)(end - name.data);
     named->name = hash_bytes(name);
+    if (named->handle == no_handle) /* it would be taken away with any link that goes */
+        return AMQP_HANDLE_OF_NONE;
     if (find(channels, named->channel, named->handle) != NULL)
         return AMQP_HANDLE_IN_USE;
     return is_named(channels, named) ? AMQP_NAME_IN_USE : AMQP_PASSES;

@@ -41,6 +41,7 @@ enum amqp_fate {
     /* Its session ends, and it is discarded. */
     AMQP_UNATTACHED,     /* nobody's handle */
     AMQP_HANDLE_IN_USE,  /* another link's */
+    AMQP_HANDLE_OF_NONE, /* the one by which Proton knows that there is none */
     AMQP_NAME_IN_USE,    /* an attach under the name of a link that is there */
     AMQP_WRONG_WAY,      /* a transfer on a link that the peer receives on */
     AMQP_WRONG_DELIVERY, /* a transfer of another delivery than is due */

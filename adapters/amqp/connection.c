@@ -206,6 +206,7 @@ static const struct {
 } session_errors[] = {
     [AMQP_UNATTACHED] = {"amqp:session:unattached-handle", "a handle that is not attached"},
     [AMQP_HANDLE_IN_USE] = {"amqp:session:handle-in-use", "an attach with another link's handle"},
+    [AMQP_HANDLE_OF_NONE] = {"amqp:not-implemented", "an attach with the handle 4294967294"},
     [AMQP_NAME_IN_USE] = {"amqp:invalid-field", "an attach with another link's name"},
     [AMQP_WRONG_WAY] = {"amqp:not-allowed", "a transfer on a link that the peer receives on"},
     [AMQP_WRONG_DELIVERY] = {"amqp:invalid-field", "a transfer of another delivery than is due"},

@@ -175,6 +175,7 @@ static bool may_begin(struct amqp_frames *frames, struct span bytes, bool is_fir
     case AMQP_DISCARDED:
     case AMQP_UNATTACHED:
     case AMQP_HANDLE_IN_USE:
+    case AMQP_HANDLE_OF_NONE:
     case AMQP_NAME_IN_USE:
     case AMQP_WRONG_WAY:
     case AMQP_WRONG_DELIVERY:

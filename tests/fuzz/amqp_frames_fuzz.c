@@ -6,6 +6,7 @@
 #include <proton/condition.h>
 #include <proton/connection.h>
 #include <proton/connection_driver.h>
+#include <proton/delivery.h>
 #include <proton/link.h>
 #include <proton/session.h>
 #include <proton/transport.h>
@@ -15,7 +16,7 @@
 #include "core/base/check.h"
 #include "tests/fuzz/fuzz.h"
 
-enum { FRAME_MAX = 1024 };
+enum { FRAME_MAX = 1024, SENT_MAX = 4 };
 
 struct outcome {
     enum amqp_verdict verdict;
@@ -35,6 +36,39 @@ static void open_proton(pn_connection_driver_t *driver)
     pn_transport_set_max_frame(driver->transport, FRAME_MAX);
     pn_transport_set_channel_max(driver->transport, AMQP_CHANNEL_MAX);
     pn_connection_driver_bind(driver);
+}
+
+/* Whatever comes whole is accepted, and what is sent is settled as its receiver has said. */
+static void deliver(pn_delivery_t *delivery)
+{
+    char bytes[64];
+    pn_link_t *link = pn_delivery_link(delivery);
+    if (pn_link_is_sender(link)) {
+        if (pn_delivery_updated(delivery) && pn_delivery_settled(delivery))
+            pn_delivery_settle(delivery);
+        return;
+    }
+    while (pn_delivery_readable(delivery) && pn_link_recv(link, bytes, sizeof bytes) > 0)
+        continue;
+    if (pn_delivery_partial(delivery) || pn_link_current(link) != delivery)
+        return;
+    pn_link_advance(link);
+    if (!pn_delivery_settled(delivery))
+        pn_delivery_update(delivery, PN_ACCEPTED);
+    pn_delivery_settle(delivery);
+    pn_link_flow(link, 1);
+}
+
+static void send_some(pn_link_t *link)
+{
+    uint8_t number = 0;
+    while (pn_link_credit(link) > 0 && number < SENT_MAX && pn_link_unsettled(link) < SENT_MAX) {
+        pn_delivery_t *delivery = pn_delivery(link, pn_dtag((char *)&number, 1));
+        pn_link_send(link, "message", 7);
+        pn_link_advance(link);
+        if (number++ % 2 == 0)
+            pn_delivery_settle(delivery);
+    }
 }
 
 static void handle(pn_connection_driver_t *driver, pn_event_t *event)
@@ -57,6 +91,13 @@ static void handle(pn_connection_driver_t *driver, pn_event_t *event)
         pn_link_open(link);
         if (pn_link_is_receiver(link))
             pn_link_flow(link, 9);
+        break;
+    case PN_LINK_FLOW:
+        if (pn_link_is_sender(link) && (pn_link_state(link) & PN_LOCAL_ACTIVE) != 0)
+            send_some(link);
+        break;
+    case PN_DELIVERY:
+        deliver(pn_event_delivery(event));
         break;
     case PN_LINK_REMOTE_CLOSE:
         pn_link_close(link);

@@ -8,6 +8,7 @@ import subprocess
 import tempfile
 import time
 
+import standstill
 from gateway import POLYLOG, Gateway, run, until
 from wire import *  # noqa: F403 - the names of the protocol
 
@@ -53,8 +54,8 @@ def test_login():
         began = time.monotonic()
         for _ in range(20):
             connected(gateway, *ADMIN).close()
-        return time.monotonic() - began
-    assert any(twenty_logins() < 1 for _ in range(3))  # the machine may stand still in one of them
+        return standstill.spent(began)
+    assert any(twenty_logins() < 1 for _ in range(3))  # the gateway alone may stand still in one of them
     assert gateway.call("GET", "/v1.0/default/queues")[0] == 401
     token = base64.b64encode(":".join(ADMIN).encode()).decode()
     assert gateway.call("GET", "/v1.0/default/queues", headers={"Authorization": "Basic " + token})[0] == 200

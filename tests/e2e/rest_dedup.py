@@ -196,7 +196,7 @@ def death_between():
         time.sleep(0.5)
         gateway.kill9()
         gateway.restart()
-    time.sleep(0.3)
+    assert until(lambda: len(answered) > 100, 60), len(answered)
     ended.set()
     for thread in threads:
         thread.join()
@@ -211,7 +211,6 @@ def death_between():
             if not page["records"]:
                 break
             offset = page["next"]
-    assert len(answered) > 100
     for body, messages in answered.items():
         assert all(stored[body] == (one["partition"], one["offset"]) for one in messages), (body, messages, stored[body])
     assert len(stored) - len(answered) <= 6, (len(stored), len(answered))

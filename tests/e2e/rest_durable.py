@@ -3,7 +3,7 @@
 import threading
 import time
 
-from gateway import exchange, run
+from gateway import exchange, run, until
 
 V1 = "/v1/default"
 
@@ -57,10 +57,10 @@ def killed_while_publishing(gateway):
         gateway.kill9()
         gateway.restart()
     time.sleep(0.5)
+    assert until(lambda: len(acknowledged) > 100, 60), len(acknowledged)
     ended.set()
     for thread in threads:
         thread.join()
-    assert len(acknowledged) > 100, len(acknowledged)
     found = drain(gateway)
     assert acknowledged <= set(found), len(acknowledged - set(found))
     assert len(found) == len(set(found))

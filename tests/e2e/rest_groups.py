@@ -88,7 +88,7 @@ def many_selectors(gateway):
     answers = []
 
     def one(number):
-        answers.append(gateway.call("GET", group_path(tail=f"/messages?time_wait=1&selector=n%20%3D%20{number}")))
+        answers.append(gateway.call("GET", group_path(tail=f"/messages?time_wait=20&selector=n%20%3D%20{number}")))
 
     threads = [threading.Thread(target=one, args=(number,)) for number in range(300)]
     for thread in threads:

@@ -7,6 +7,7 @@ import time
 from proton import Message
 from proton.utils import BlockingConnection
 
+import standstill
 from gateway import exchange, run, until
 from wire import CONNACK, DISCONNECT, Client
 
@@ -276,8 +277,8 @@ def passwords_are_not_checked_twice(gateway):
         started = time.monotonic()
         for _ in range(100):
             assert gateway.call("GET", f"{DMS}/queues", headers=OWNER)[0] == 200
-        return time.monotonic() - started
-    assert any(hundred_requests() < 3 for _ in range(3))  # the machine may stand still in one of them
+        return standstill.spent(started)
+    assert any(hundred_requests() < 3 for _ in range(3))  # the gateway alone may stand still in one of them
     # Each worker has to see them once; a wrong password is never remembered as a good one.
     assert until(lambda: gateway.call("GET", f"{DMS}/queues", headers=basic("owner", "geheim"))[0] == 401)
 

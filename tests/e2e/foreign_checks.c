@@ -297,11 +297,14 @@ static void check_properties(void)
     client_free(writer);
 }
 
-static void check_expiry(void)
+/* A session that has been left, and then two messages for it; false when that took so long that the
+ * gateway may have had them before it knew that nobody is there: what has been sent does not
+ * expire. */
+static bool leave_and_publish(struct options *options, struct client *writer)
 {
-    struct options options = {.id = "away", .port = port, .version = 5, .session_seconds = 100};
-    struct client *away = connected(&options, false), *writer = plain("writer", 5);
+    struct client *away = connected(options, false);
     same_number("granted", client_subscribe(away, "old/#", 1, 0), 1);
+    int64_t began = clock_ms();
     client_free(away);
     struct message short_lived = text_message("old/x", "short", 1);
     short_lived.expiry_seconds = 1;
@@ -310,8 +313,18 @@ static void check_expiry(void)
     client_publish(writer, &short_lived);
     client_publish(writer, &long_lived);
     client_settle(writer);
+    return clock_ms() - began < 500;
+}
+
+static void check_expiry(void)
+{
+    char id[16] = "away";
+    struct options options = {.id = id, .port = port, .version = 5, .session_seconds = 100};
+    struct client *writer = plain("writer", 5);
+    for (int tries = 1; !leave_and_publish(&options, writer) && tries < 5; tries++)
+        snprintf(id, sizeof id, "away%d", tries);
     pause_ms(2100);
-    away = connected(&options, true);
+    struct client *away = connected(&options, true);
     struct message got = next(away);
     same("what has not expired", got.body, "long");
     if (got.expiry_seconds > 98)

@@ -16,7 +16,9 @@
 
 enum {
     AMQP_CHANNEL_MAX = 255,
-    AMQP_HANDLES_MAX = 2048 /* of a connection; with one more its owner ends it */
+    /* Of a connection, with those of sessions that have been ended, until the peer has ended them,
+     * too; with one more its owner ends it. */
+    AMQP_HANDLES_MAX = 2048
 };
 
 enum amqp_performative {

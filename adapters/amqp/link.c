@@ -104,30 +104,35 @@ static void links_leave(struct amqp_connection *connection, pn_session_t *sessio
     amqp_subscribers_end(connection, session);
 }
 
-static void links_free(struct amqp_connection *connection, const pn_session_t *session)
+/* How many they were. */
+static uint32_t links_free(struct amqp_connection *connection, const pn_session_t *session)
 {
+    uint32_t count = 0;
     pn_link_t *pn = pn_link_head(connection->driver.connection, 0);
     while (pn != NULL) {
         pn_link_t *next = pn_link_next(pn, 0);
         if (pn_link_session(pn) == session) {
             pn_link_free(pn);
-            connection->link_count--;
+            count++;
         }
         pn = next;
     }
+    return count;
 }
 
 void amqp_session_closed(struct amqp_connection *connection, pn_session_t *session)
 {
+    uint32_t ended_before = (uint32_t)(uintptr_t)pn_session_get_context(session);
     links_leave(connection, session);
-    links_free(connection, session);
+    connection->link_count -= links_free(connection, session) + ended_before;
     pn_session_close(session);
     pn_session_free(session);
     connection->sessions_ended++;
     amqp_wake(connection);
 }
 
-/* Proton's session is there until the peer has ended it, too; until then it counts. */
+/* Proton's session and its links are there until the peer has ended it, too; until then they count.
+ */
 void amqp_session_fail(struct amqp_connection *connection, uint16_t channel, const char *condition,
                        const char *text)
 {
@@ -138,7 +143,8 @@ void amqp_session_fail(struct amqp_connection *connection, uint16_t channel, con
     amqp_count_refusal(STATUS_MALFORMED);
     links_leave(connection, session);
     bool hushed = amqp_hush(connection);
-    links_free(connection, session); /* else Proton would first send what waits for a window */
+    /* Else Proton would first send what waits for a window. */
+    pn_session_set_context(session, (void *)(uintptr_t)links_free(connection, session));
     pn_condition_set_name(pn_session_condition(session), condition);
     pn_condition_set_description(pn_session_condition(session), text);
     pn_session_close(session);

@@ -256,6 +256,40 @@ def links_have_a_limit(running):
     serves(running)
 
 
+def links_of_ended_sessions_count(running):
+    """Until the peer has ended them, too: Proton has them until then."""
+    def attach(channel, handle):
+        return frame(ATTACH, [f"l{handle}", handle, False, None, None] + TO, channel=channel)
+
+    def fail(wire, channel, links):
+        wire.send(frame(BEGIN, [None, 0, 9, 9], channel=channel) + b"".join(attach(channel, i) for i in range(links))
+                  + frame(DETACH, [9999, True], channel=channel))
+        assert b"amqp:session:unattached-handle" in wire.expect(END)
+
+    queue(running, "q")
+    with Wire(running.amqp_port, 30) as wire:
+        wire.header()
+        wire.send(frame(OPEN, ["c"]))
+        for _ in range(3):
+            fail(wire, 0, 1000)
+            wire.send(frame(END, []))
+        assert all_counted(running) == {"malformed": 3, "limit": 0, "rights": 0, "timeout": 0}
+        fail(wire, 0, 1000)
+        wire.send(frame(BEGIN, [None, 0, 9, 9], channel=1) + b"".join(attach(1, i) for i in range(25)))
+        assert b"amqp:resource-limit-exceeded" in wire.expect(DETACH)
+        sends(wire, 23, 0, 1)
+        wire.send(frame(END, []) + frame(DETACH, [24, True], channel=1) + attach(1, 24))
+        wire.expect(ATTACH)
+        sends(wire, 24, 1, 1)
+        wire.send(frame(END, [], channel=1))
+        wire.expect(END)
+        fail(wire, 0, 1024)
+        fail(wire, 1, 1024)
+        wire.send(frame(BEGIN, [None, 0, 9, 9], channel=2) + attach(2, 0))
+        assert close_of(wire.until_end()) == "amqp:resource-limit-exceeded"
+    serves(running)
+
+
 def nothing_comes(wire):
     seconds = wire.socket.gettimeout()
     wire.socket.settimeout(0.3)
@@ -674,7 +708,8 @@ def who_does_not_read_the_end_is_cut_off(running):
 if __name__ == "__main__":
     run(garbage_ends_the_connection, frames_out_of_turn, frames_that_are_none_end_the_connection,
         sasl_that_is_none_ends_the_connection, sessions_have_a_limit, a_message_that_is_none_is_rejected,
-        a_message_without_end_is_cut_off, a_message_a_little_too_large_ends_the_link, messages_that_never_end_have_a_limit_together, links_have_a_limit, credit_beyond_measure,
+        a_message_without_end_is_cut_off, a_message_a_little_too_large_ends_the_link, messages_that_never_end_have_a_limit_together, links_have_a_limit,
+        links_of_ended_sessions_count, credit_beyond_measure,
         topics_have_a_limit_of_what_is_unsettled, what_names_nothing_ends_its_session, credit_is_held_to,
         what_comes_behind_a_refused_transfer, what_is_unsettled_stays_so_when_its_session_is_ended, ranges_and_handles_beyond_measure,
         a_transfer_to_who_sends_moves_no_message, values_within_values, links_that_come_and_go,

@@ -348,16 +348,16 @@ static enum amqp_fate look_at_flow(const struct amqp_channels *channels, struct 
     return AMQP_PASSES;
 }
 
-static enum amqp_fate look_at_disposition(struct fields *fields)
+static enum amqp_fate look_at_disposition(struct fields *fields, struct amqp_named *named)
 {
-    uint32_t first, last;
-    needed_boolean(fields); /* role */
-    first = needed_uint(fields);
-    if (!next_uint(fields, &last))
-        last = first;
+    bool is_said, receives = needed_boolean(fields);
+    named->delivery = needed_uint(fields);
+    if (!next_uint(fields, &named->last))
+        named->last = named->delivery;
+    named->settled = next_boolean(fields, &is_said) && !receives;
     if (fields->failed)
         return AMQP_UNDECODABLE;
-    return last - first > INT32_MAX ? AMQP_WRONG_RANGE : AMQP_PASSES;
+    return named->last - named->delivery > INT32_MAX ? AMQP_WRONG_RANGE : AMQP_PASSES;
 }
 
 static enum amqp_fate look_at_transfer(const struct amqp_channels *channels, struct fields *fields,
@@ -422,7 +422,7 @@ static enum amqp_fate look(const struct amqp_channels *channels, struct span lis
     case AMQP_TRANSFER:
         return look_at_transfer(channels, &fields, named);
     case AMQP_DISPOSITION:
-        return look_at_disposition(&fields);
+        return look_at_disposition(&fields, named);
     case AMQP_DETACH:
         return look_at_detach(channels, &fields, named);
     case AMQP_OPEN:
@@ -473,6 +473,17 @@ static void transfer(struct amqp_channels *channels, const struct amqp_named *na
     at->settled = named->settled;
 }
 
+/* Those under way, too: what comes of them does not say otherwise. */
+static void settle(struct amqp_channels *channels, const struct amqp_named *named)
+{
+    for (uint32_t i = 0; i < channels->slots; i++) {
+        struct amqp_handle *at = &channels->handles[i];
+        if (at->is_used && at->more && at->channel == named->channel &&
+            at->delivery - named->delivery <= named->last - named->delivery)
+            at->settled = true;
+    }
+}
+
 void amqp_channels_take(struct amqp_channels *channels, const struct amqp_named *named)
 {
     struct amqp_channel *channel = amqp_channels_at(channels, named->channel);
@@ -495,6 +506,10 @@ void amqp_channels_take(struct amqp_channels *channels, const struct amqp_named 
     case AMQP_TRANSFER:
         transfer(channels, named);
         break;
+    case AMQP_DISPOSITION:
+        if (named->settled)
+            settle(channels, named);
+        break;
     case AMQP_DETACH:
         take_out(channels, named->at);
         break;
@@ -505,7 +520,6 @@ void amqp_channels_take(struct amqp_channels *channels, const struct amqp_named 
     case AMQP_OPEN:
     case AMQP_BEGIN:
     case AMQP_FLOW:
-    case AMQP_DISPOSITION:
     case AMQP_CLOSE:
     case AMQP_SASL_INIT:
     case AMQP_SASL_RESPONSE:

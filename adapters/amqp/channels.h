@@ -86,9 +86,9 @@ struct amqp_named {
     bool resumes; /* a transfer of a delivery that is resumed */
     /* For amqp_channels_take() */
     struct amqp_handle *at;
-    uint32_t handle, delivery;
+    uint32_t handle, delivery, last;
     uint64_t name;
-    bool receives, more, settled;
+    bool receives, more, settled; /* settled: by the sender */
 };
 
 void amqp_channels_init(struct amqp_channels *channels);

@@ -134,14 +134,19 @@ void amqp_end(struct amqp_connection *connection, const char *condition, const c
 
 /* ------------------------------------------------ bytes */
 
+void amqp_sessions_said(struct amqp_connection *connection)
+{
+    connection->session_count -= connection->sessions_ended;
+    connection->sessions_ended = 0;
+}
+
 static void say_all(struct amqp_connection *connection)
 {
     amqp_handle_events(connection);
     while (stream_queued(connection->stream) < OUT_BYTES) {
         pn_bytes_t bytes = pn_connection_driver_write_buffer(&connection->driver);
-        if (bytes.size == 0) { /* so ended sessions have given back their channels */
-            connection->session_count -= connection->sessions_ended;
-            connection->sessions_ended = 0;
+        if (bytes.size == 0) {
+            amqp_sessions_said(connection);
             break;
         }
         stream_write(connection->stream, span_of(bytes.start, bytes.size));

@@ -218,6 +218,8 @@ void amqp_break_off(struct amqp_connection *connection, const char *condition, c
 void amqp_refuse_bytes(struct amqp_connection *connection, const char *condition, const char *text);
 /* What is left to say goes out for a while, and no event matters any more. */
 void amqp_go_down(struct amqp_connection *connection);
+/* All is said: what sessions that have ended had is free. */
+void amqp_sessions_said(struct amqp_connection *connection);
 const char *amqp_condition_of(enum status status);
 void amqp_count_refusal(enum status why);
 
@@ -295,11 +297,13 @@ void amqp_resumption_read(struct amqp_link *link, struct span attach);
 bool amqp_resumption_is_ready(struct amqp_link *link);
 /* Opens Proton's link, and says with it what Proton does not. */
 void amqp_attach_answer(struct amqp_link *link);
+/* Everything that Proton has to say by now is said; false: nobody reads what is, the connection
+ * ends. */
+bool amqp_say_now(struct amqp_connection *connection);
 /* Proton settles what is still unsettled on links that are freed, and says so; on those that are
- * only detached, or end with their session, it is not settled at all. What is done between both is
- * said without that; false: nobody reads what is said, the connection ends. */
-bool amqp_hush(struct amqp_connection *connection);
-void amqp_hush_end(struct amqp_connection *connection);
+ * only detached, or end with their session, it is not settled at all. What was done since
+ * amqp_say_now() is said without that. */
+void amqp_say_hushed(struct amqp_connection *connection);
 enum amqp_come {
     AMQP_COME_NEW,
     AMQP_COME_AGAIN,   /* it has this outcome */

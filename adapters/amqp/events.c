@@ -77,27 +77,13 @@ static bool had_credit(pn_link_t *pn)
     return pn_link_remote_credit(pn) >= 0;
 }
 
-/* What crosses the end of its link, or was left when that came. In the order in which it came:
- * Proton makes what is settled the current one where one before it is settled later, and has an
- * assertion against that. */
-static void settle_crossing(struct amqp_connection *connection, pn_delivery_t *delivery)
-{
-    pn_link_t *pn = pn_delivery_link(delivery);
-    pn_delivery_t *current;
-    while (pn != NULL && pn_link_is_receiver(pn) && (current = pn_link_current(pn)) != NULL) {
-        amqp_transaction_fail(connection, current, STATUS_STALE);
-        pn_delivery_settle(current);
-    }
-    amqp_transaction_fail(connection, delivery, STATUS_STALE);
-    pn_delivery_settle(delivery);
-}
-
 static void delivery_event(struct amqp_connection *connection, pn_delivery_t *delivery)
 {
     pn_link_t *pn = pn_delivery_link(delivery);
     struct amqp_link *link = pn == NULL ? NULL : amqp_link_of(pn);
     if (link == NULL || link->pn == NULL) {
-        settle_crossing(connection, delivery);
+        amqp_transaction_fail(connection, delivery, STATUS_STALE); /* crosses its link's end */
+        pn_delivery_settle(delivery);
     } else if (pn_link_is_receiver(pn) && !had_credit(pn)) {
         amqp_count_refusal(STATUS_BUSY);
         amqp_transaction_fail(connection, delivery, STATUS_BUSY);

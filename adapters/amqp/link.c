@@ -70,12 +70,25 @@ void amqp_links_close(struct amqp_connection *connection)
 
 /* ------------------------------------------------ sessions */
 
-/* Proton has no more to say for ever when it finds no channel for its own. */
+/* Proton has no more to say for ever when it finds no channel for its own. What has ended has one
+ * until that is said, of which a peer that has few would feel something. */
+static bool has_channel(struct amqp_connection *connection)
+{
+    uint32_t most = pn_transport_get_channel_max(connection->driver.transport) + 1U;
+    if (++connection->session_count > AMQP_CHANNEL_MAX + 1)
+        return false;
+    if (connection->session_count > most && amqp_say_now(connection))
+        amqp_sessions_said(connection);
+    return connection->session_count <= most;
+}
+
 void amqp_session_opened(struct amqp_connection *connection, pn_session_t *session)
 {
     struct amqp_channel *channel =
         amqp_channels_at(&connection->frames.channels, connection->frames.channel);
-    if (++connection->session_count > AMQP_CHANNEL_MAX + 1) {
+    if (!has_channel(connection)) {
+        if (connection->state != AMQP_UP)
+            return;
         amqp_count_refusal(STATUS_OVER_QUOTA);
         amqp_end(connection, "amqp:resource-limit-exceeded", "too many sessions");
         return;
@@ -142,14 +155,14 @@ void amqp_session_fail(struct amqp_connection *connection, uint16_t channel, con
     pn_session_t *session = at->session;
     amqp_count_refusal(STATUS_MALFORMED);
     links_leave(connection, session);
-    bool hushed = amqp_hush(connection);
+    bool is_read = amqp_say_now(connection);
     /* Else Proton would first send what waits for a window. */
     pn_session_set_context(session, (void *)(uintptr_t)links_free(connection, session));
     pn_condition_set_name(pn_session_condition(session), condition);
     pn_condition_set_description(pn_session_condition(session), text);
     pn_session_close(session);
-    if (hushed)
-        amqp_hush_end(connection);
+    if (is_read)
+        amqp_say_hushed(connection);
     amqp_wake(connection);
 }
 
@@ -320,11 +333,11 @@ static void answer_end(struct amqp_connection *connection, pn_link_t *pn, bool f
     if (for_good) {
         pn_link_close(pn);
         pn_link_free(pn);
-    } else if (amqp_hush(connection)) {
+    } else if (amqp_say_now(connection)) {
         open_as_none(pn); /* else Proton would answer neither */
         pn_link_detach(pn);
         pn_link_free(pn);
-        amqp_hush_end(connection);
+        amqp_say_hushed(connection);
     } else {
         pn_link_free(pn);
     }

@@ -296,7 +296,7 @@ void amqp_attach_answer(struct amqp_link *link)
     buf_deinit(&frames);
 }
 
-bool amqp_hush(struct amqp_connection *connection)
+bool amqp_say_now(struct amqp_connection *connection)
 {
     if (!is_read(connection))
         return false;
@@ -304,7 +304,7 @@ bool amqp_hush(struct amqp_connection *connection)
     return true;
 }
 
-void amqp_hush_end(struct amqp_connection *connection)
+void amqp_say_hushed(struct amqp_connection *connection)
 {
     struct buf frames;
     buf_init(&frames, SIZE_MAX / 2);

@@ -185,6 +185,22 @@ def sessions_have_a_limit(running):
     serves(running)
 
 
+def who_has_one_channel_may_use_it_again(running):
+    """In the same write, too; what more it begins than it has channels for is no session."""
+    begin, end = frame(BEGIN, [None, 0, 9, 9]), frame(END, [])
+    with Wire(running.amqp_port) as wire:
+        wire.send(AMQP + frame(OPEN, ["c", None, None, ushort(0)]) + (begin + end) * 3 + begin + frame(DETACH, [9]) + end + begin)
+        wire.expect_bytes(AMQP)
+        for _ in range(4):
+            wire.expect(BEGIN)
+            wire.expect(END)
+        wire.expect(BEGIN)
+        assert not counted(running, "limit")
+        wire.send(frame(BEGIN, [None, 0, 9, 9], channel=1))
+        assert close_of(wire.until_end()) == "amqp:connection:framing-error"
+    serves(running)
+
+
 def a_message_that_is_none_is_rejected(running):
     queue(running, "q")
     with Wire(running.amqp_port) as wire:
@@ -433,6 +449,10 @@ def what_names_nothing_ends_its_session(running):
             # Proton has an assertion there, and behind a message of several parts it loses what has no id.
             (invalid, frame(TRANSFER, [0, None, b"1", 0, False, True], ONE)),
             (invalid, begun, frame(TRANSFER, [0, None, b"1", 0], b""), frame(TRANSFER, [0, None, b"2", 0], ONE)),
+            # Settled is settled, whatever has said so.
+            (invalid, begun, frame(TRANSFER, [0, 0, b"1", 0, True, True]), frame(TRANSFER, [0, 0, b"1", 0, False])),
+            (invalid, begun, frame(DISPOSITION, [False, 0, None, True]), frame(TRANSFER, [0, None, None, None, False])),
+            (invalid, begun, frame(DISPOSITION, [False, MOST, 3, True]), frame(TRANSFER, [0, None, None, None, False])),
             (invalid, frame(DISPOSITION, [True, 0, MOST, True, Described(0x24, [])])),
             (invalid, frame(DISPOSITION, [True, 5, 4, True])),
             (invalid, frame(DISPOSITION, [False, 5, 4, True]))):
@@ -707,7 +727,7 @@ def who_does_not_read_the_end_is_cut_off(running):
 
 if __name__ == "__main__":
     run(garbage_ends_the_connection, frames_out_of_turn, frames_that_are_none_end_the_connection,
-        sasl_that_is_none_ends_the_connection, sessions_have_a_limit, a_message_that_is_none_is_rejected,
+        sasl_that_is_none_ends_the_connection, sessions_have_a_limit, who_has_one_channel_may_use_it_again, a_message_that_is_none_is_rejected,
         a_message_without_end_is_cut_off, a_message_a_little_too_large_ends_the_link, messages_that_never_end_have_a_limit_together, links_have_a_limit,
         links_of_ended_sessions_count, credit_beyond_measure,
         topics_have_a_limit_of_what_is_unsettled, what_names_nothing_ends_its_session, credit_is_held_to,

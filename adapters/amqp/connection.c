@@ -134,10 +134,12 @@ void amqp_end(struct amqp_connection *connection, const char *condition, const c
 
 /* ------------------------------------------------ bytes */
 
-void amqp_sessions_said(struct amqp_connection *connection)
+void amqp_ends_said(struct amqp_connection *connection)
 {
     connection->session_count -= connection->sessions_ended;
     connection->sessions_ended = 0;
+    connection->link_count -= connection->links_ended;
+    connection->links_ended = 0;
 }
 
 static void say_all(struct amqp_connection *connection)
@@ -146,7 +148,7 @@ static void say_all(struct amqp_connection *connection)
     while (stream_queued(connection->stream) < OUT_BYTES) {
         pn_bytes_t bytes = pn_connection_driver_write_buffer(&connection->driver);
         if (bytes.size == 0) {
-            amqp_sessions_said(connection);
+            amqp_ends_said(connection);
             break;
         }
         stream_write(connection->stream, span_of(bytes.start, bytes.size));

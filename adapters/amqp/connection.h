@@ -184,11 +184,12 @@ struct amqp_connection {
     struct loop_task flush;
     struct loop_timer timer;
     struct list links, subscribers, transactions;
-    uint64_t turn;           /* amqp_unsettled_turn() */
-    uint32_t lingering;      /* the stream has gone, and so many answers still matter */
-    uint32_t session_count;  /* also what has ended, until that is said */
-    uint32_t sessions_ended; /* of these */
-    uint32_t link_count, subscriber_count;
+    uint64_t turn;                    /* amqp_unsettled_turn() */
+    uint32_t lingering;               /* the stream has gone, and so many answers still matter */
+    uint32_t session_count;           /* also what has ended, until that is said */
+    uint32_t sessions_ended;          /* of these */
+    uint32_t link_count, links_ended; /* likewise */
+    uint32_t subscriber_count;
     uint64_t transaction_number;
     size_t partial_bytes;         /* of deliveries that have not come whole, all links */
     struct amqp_waiting *waiting; /* a ring */
@@ -218,8 +219,8 @@ void amqp_break_off(struct amqp_connection *connection, const char *condition, c
 void amqp_refuse_bytes(struct amqp_connection *connection, const char *condition, const char *text);
 /* What is left to say goes out for a while, and no event matters any more. */
 void amqp_go_down(struct amqp_connection *connection);
-/* All is said: what sessions that have ended had is free. */
-void amqp_sessions_said(struct amqp_connection *connection);
+/* All is said: sessions and links that have ended are gone. */
+void amqp_ends_said(struct amqp_connection *connection);
 const char *amqp_condition_of(enum status status);
 void amqp_count_refusal(enum status why);
 

@@ -78,7 +78,7 @@ static bool has_channel(struct amqp_connection *connection)
     if (++connection->session_count > AMQP_CHANNEL_MAX + 1)
         return false;
     if (connection->session_count > most && amqp_say_now(connection))
-        amqp_sessions_said(connection);
+        amqp_ends_said(connection);
     return connection->session_count <= most;
 }
 
@@ -137,7 +137,7 @@ void amqp_session_closed(struct amqp_connection *connection, pn_session_t *sessi
 {
     uint32_t ended_before = (uint32_t)(uintptr_t)pn_session_get_context(session);
     links_leave(connection, session);
-    connection->link_count -= links_free(connection, session) + ended_before;
+    connection->links_ended += links_free(connection, session) + ended_before;
     pn_session_close(session);
     pn_session_free(session);
     connection->sessions_ended++;
@@ -310,8 +310,14 @@ void amqp_link_opened(struct amqp_connection *connection, pn_link_t *pn)
         amqp_end(connection, "amqp:illegal-state", "an attach before the end of its link");
         return;
     }
-    /* Refused ones count too until the peer has ended them. */
-    if (++connection->link_count > LINKS_REFUSED_MAX) {
+    /* Refused ones count too until the peer has ended them, and what has ended until that is said:
+     * Proton has it until then, and who does not read may go on. */
+    if (++connection->link_count > LINKS_MAX && connection->links_ended > 0) {
+        if (!amqp_say_now(connection))
+            return;
+        amqp_ends_said(connection);
+    }
+    if (connection->link_count > LINKS_REFUSED_MAX) {
         amqp_count_refusal(STATUS_OVER_QUOTA);
         amqp_end(connection, "amqp:resource-limit-exceeded", "too many links");
         return;
@@ -341,7 +347,7 @@ static void answer_end(struct amqp_connection *connection, pn_link_t *pn, bool f
     } else {
         pn_link_free(pn);
     }
-    connection->link_count--;
+    connection->links_ended++;
     amqp_wake(connection);
 }
 

@@ -306,6 +306,27 @@ def links_of_ended_sessions_count(running):
     serves(running)
 
 
+def who_reads_no_answers_is_ended(running):
+    """Links that come and go, whose ends wait to be said: memory is bounded, and the connection ends over it."""
+    queue(running, "q")
+    for closed in (True, False):
+        before = counted(running, "limit")
+        turn = (frame(ATTACH, ["l" * 200, 0, False, None, None] + TO) + frame(DETACH, [0, closed])) * 300
+        with Wire(running.amqp_port, 5) as wire:
+            wire.open()
+            memory = rss_mib(running)
+            try:
+                for _ in range(1000):
+                    wire.send(turn)
+                    if counted(running, "limit") > before:
+                        break
+            except OSError:
+                pass
+            assert counted(running, "limit") == before + 1, closed
+            assert rss_mib(running) - memory < RSS_MIB_MAX / 20, closed
+    serves(running)
+
+
 def nothing_comes(wire):
     seconds = wire.socket.gettimeout()
     wire.socket.settimeout(0.3)
@@ -729,7 +750,7 @@ if __name__ == "__main__":
     run(garbage_ends_the_connection, frames_out_of_turn, frames_that_are_none_end_the_connection,
         sasl_that_is_none_ends_the_connection, sessions_have_a_limit, who_has_one_channel_may_use_it_again, a_message_that_is_none_is_rejected,
         a_message_without_end_is_cut_off, a_message_a_little_too_large_ends_the_link, messages_that_never_end_have_a_limit_together, links_have_a_limit,
-        links_of_ended_sessions_count, credit_beyond_measure,
+        links_of_ended_sessions_count, who_reads_no_answers_is_ended, credit_beyond_measure,
         topics_have_a_limit_of_what_is_unsettled, what_names_nothing_ends_its_session, credit_is_held_to,
         what_comes_behind_a_refused_transfer, what_is_unsettled_stays_so_when_its_session_is_ended, ranges_and_handles_beyond_measure,
         a_transfer_to_who_sends_moves_no_message, values_within_values, links_that_come_and_go,

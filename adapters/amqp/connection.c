@@ -220,6 +220,17 @@ static const struct {
     [AMQP_WRONG_RANGE] = {"amqp:invalid-field", "a range of deliveries that there cannot be"},
 };
 
+/* It has come, and so its sender lives; to Proton it is an empty frame. */
+static void count_as_alive(struct amqp_connection *connection)
+{
+    static const char empty[] = {0, 0, 0, 8, 2, 0, 0, 0};
+    pn_rwbytes_t room = pn_connection_driver_read_buffer(&connection->driver);
+    if (room.size < sizeof empty)
+        return;
+    memcpy(room.start, empty, sizeof empty);
+    pn_connection_driver_read_done(&connection->driver, sizeof empty);
+}
+
 /* What is passed over; what was before it has been dealt with. */
 static void drop(struct amqp_connection *connection, size_t *used)
 {
@@ -228,6 +239,7 @@ static void drop(struct amqp_connection *connection, size_t *used)
         amqp_session_fail(connection, connection->frames.channel, session_errors[fate].condition,
                           session_errors[fate].text);
     connection->frames.fate = AMQP_PASSES;
+    count_as_alive(connection);
     *used += connection->passed;
     connection->passed = 0;
 }

@@ -28,6 +28,7 @@
 #include "tests/sim/session_peer.h"
 #include "tests/sim/share_peer.h"
 #include "tests/sim/sim.h"
+#include "tests/sim/stray_peer.h"
 #include "tests/sim/will_peer.h"
 #include "tests/sim/work_history.h"
 #include "tests/sim/ws_peer.h"
@@ -422,7 +423,9 @@ static void run(uint64_t seed)
         ws_peer_calm(ws_peers[i]);
     if (!sim_run(all_published, NULL, 10 * MINUTE_MS))
         history_fail("publishers never finish");
+    stray_peer_begin(dial_amqp);
     sim_run(NULL, NULL, 3 * MINUTE_MS);
+    stray_peer_check();
     for (unsigned i = 0; i < SUBSCRIBERS; i++)
         subscriber_finish(subscribers[i]);
     member_finish(members[0]);

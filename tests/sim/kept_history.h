@@ -8,6 +8,9 @@
 
 #include "tests/sim/history.h"
 
+/* Every other gateway keeps nothing for longer, which is longer than a run. */
+enum { KEPT_S = 3600 };
+
 struct kept_session; /* from where a session began until it ended */
 
 struct stay {

@@ -166,8 +166,11 @@ static void act(struct amqp_wire *wire);
 static void attached(struct link_peer *peer)
 {
     pn_terminus_t *source = pn_link_remote_source(peer->link);
-    if ((peer->kept || peer->shared) && (pn_terminus_get_durability(source) != PN_DELIVERIES ||
-                                         pn_terminus_get_expiry_policy(source) != PN_EXPIRE_NEVER))
+    bool ends = pn_terminus_get_expiry_policy(source) == PN_EXPIRE_WITH_LINK;
+    if ((peer->kept || peer->shared) &&
+        (pn_terminus_get_durability(source) != PN_DELIVERIES ||
+         (!ends && pn_terminus_get_expiry_policy(source) != PN_EXPIRE_NEVER) ||
+         pn_terminus_get_timeout(source) != (ends ? KEPT_S : 0)))
         history_fail("%s: its link is not kept", peer->wire.container);
     if (peer->gone)
         history_fail("%s finds what it had given up", peer->wire.container);

@@ -104,6 +104,7 @@ static void boot(void)
         .loops = gateway.loops,
         .built_in_queue = "mqtt",
         .transaction_ms = TRANSACTION_MS,
+        .session_expiry_s = history_life() % 2 == 0 ? 0 : KEPT_S,
     };
     gateway.broker = broker_open(&options, &err);
     if (gateway.broker == NULL)

@@ -112,11 +112,11 @@ bool mqtt_send_aliased(struct mqtt_session *session, struct blob *frame, uint16_
     if (topic.size > 0)
         memcpy(to + head_size, topic.data, topic.size);
     memcpy(to + head_size + topic.size, tail, tail_size);
-    if (copies)
-        memcpy(to + head_size + topic.size + tail_size, parts.rest.data, parts.rest.size);
-    else
+    if (!copies)
         stream_write_blob(session->stream, frame, (size_t)(parts.rest.data - frame->bytes),
                           parts.rest.size);
+    else if (parts.rest.size > 0) /* neither properties nor a payload */
+        memcpy(to + head_size + topic.size + tail_size, parts.rest.data, parts.rest.size);
     session->out_aliases->slots[alias - 1].known = true;
     return true;
 }

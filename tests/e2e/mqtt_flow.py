@@ -321,6 +321,11 @@ def test_topic_aliases_to_the_client(gateway):
                 longest = max(longest, len(got.payload))
             assert (short > 0) == (limit > 0) and longest == 10000
             client.ping()
+        for _ in range(3):  # neither properties nor a payload: nothing is behind the alias
+            writer.publish("t/e", b"")
+        for client in (reader, one, none):
+            assert [client.delivery().payload for _ in range(3)] == [b""] * 3
+            client.ping()
 
 
 def test_reasons_in_words(gateway):

@@ -8,6 +8,7 @@
 
 enum {
     SLOTS_FIRST = 8,
+    ATTACH_KEPT = 4, /* fields of attach: modes, source, target */
     FLOW_HANDLE = 4, /* field of flow */
     NO_LIST = 0x45,  /* constructors */
     SMALL_LIST = 0xc0,
@@ -279,6 +280,54 @@ static inline void skip(struct fields *fields, uint8_t code, uint8_t other)
         fail(fields);
 }
 
+/* Values and those in them, as far as they can be read: where not, Proton reads none either. Of an
+ * array at least as many as there are. */
+static uint64_t count_values(const uint8_t *at, const uint8_t *end)
+{
+    uint64_t count = 0;
+    while (at < end) {
+        uint8_t code = *at++;
+        size_t left = (size_t)(end - at), size = 0;
+        bool is_wide = (code >> 4 & 1) != 0;
+        size_t width = is_wide ? 4 : 1;
+        count++;
+        switch (code >> 4) {
+        case 0x5:
+        case 0x6:
+        case 0x7:
+        case 0x8:
+        case 0x9:
+            size = (size_t)1 << ((code >> 4) - 5);
+            break;
+        case 0xa:
+        case 0xb:
+            size = left < width ? left : width + (is_wide ? load_u32(at) : at[0]);
+            break;
+        case 0xc:
+        case 0xd:
+            size = 2 * width; /* what is in it comes next */
+            break;
+        case 0xe:
+        case 0xf:
+            if (left <= 2 * width)
+                return count;
+            size = width + (is_wide ? load_u32(at) : at[0]);
+            if (size > left)
+                return count;
+            count += is_wide ? load_u32(at + 4) : at[1];
+            if (at[2 * width] == AMQP_DESCRIBED || at[2 * width] >> 4 >= 0xc)
+                count += size; /* there may be as many in its own */
+            break;
+        default:
+            break;
+        }
+        if (size > left)
+            return count;
+        at += size;
+    }
+    return count;
+}
+
 /* A state: null, or a described value. Proton does not find the end of one that is nested. */
 static void skip_state(struct fields *fields)
 {
@@ -293,6 +342,15 @@ static void skip_state(struct fields *fields)
     next_value(fields, &content);
 }
 
+static void pass_over(struct fields *fields)
+{
+    struct span content;
+    if (fields->count > 0 && fields->at < fields->end && *fields->at == AMQP_DESCRIBED)
+        skip_state(fields);
+    else
+        next_field(fields, &content);
+}
+
 /* ------------------------------------------------ performatives */
 
 static enum amqp_fate look_at_begin(struct fields *fields)
@@ -302,6 +360,18 @@ static enum amqp_fate look_at_begin(struct fields *fields)
     if (fields->failed || (code != AMQP_NULL && code != AMQP_USHORT))
         return AMQP_UNDECODABLE;
     return code == AMQP_NULL ? AMQP_PASSES : AMQP_ANSWERS_NONE;
+}
+
+/* Of an attach's values behind its role; what they are is Proton's. */
+static uint64_t count_kept(struct fields *fields)
+{
+    const uint8_t *first = fields->at;
+    for (int i = 0; i < ATTACH_KEPT; i++)
+        pass_over(fields);
+    uint64_t count = count_values(first, fields->at);
+    pass_over(fields); /* what is unsettled */
+    return fields->failed ? count_values(first, fields->end)
+                          : count + count_values(fields->at, fields->end);
 }
 
 static enum amqp_fate look_at_attach(const struct amqp_channels *channels, struct fields *fields,
@@ -317,6 +387,8 @@ static enum amqp_fate look_at_attach(const struct amqp_channels *channels, struc
     if (end != NULL) /* as Proton has it */
         name.size = (size_t)(end - name.data);
     named->name = hash_bytes(name);
+    if (count_kept(fields) > AMQP_ATTACH_VALUES_MAX)
+        return AMQP_VALUES_TOO_MANY;
     if (named->handle == no_handle) /* it would be taken away with any link that goes */
         return AMQP_HANDLE_OF_NONE;
     if (find(channels, named->channel, named->handle) != NULL)
@@ -357,6 +429,8 @@ static enum amqp_fate look_at_disposition(struct fields *fields, struct amqp_nam
     named->settled = next_boolean(fields, &is_said) && !receives;
     if (fields->failed)
         return AMQP_UNDECODABLE;
+    if (count_values(fields->at, fields->end) > AMQP_STATE_VALUES_MAX)
+        return AMQP_VALUES_TOO_MANY;
     return named->last - named->delivery > INT32_MAX ? AMQP_WRONG_RANGE : AMQP_PASSES;
 }
 
@@ -371,6 +445,8 @@ static enum amqp_fate look_at_transfer(const struct amqp_channels *channels, str
     named->settled = next_boolean(fields, &says_settled);
     named->more = next_boolean(fields, &is_said);
     skip(fields, AMQP_UBYTE, AMQP_UBYTE); /* rcv-settle-mode */
+    if (count_values(fields->at, fields->end) > AMQP_STATE_VALUES_MAX)
+        return AMQP_VALUES_TOO_MANY;
     skip_state(fields);
     named->resumes = next_boolean(fields, &is_said);
     named->more &= !next_boolean(fields, &is_said); /* aborted */

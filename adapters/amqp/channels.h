@@ -18,7 +18,11 @@ enum {
     AMQP_CHANNEL_MAX = 255,
     /* Of a connection, with those of sessions that have been ended, until the peer has ended them,
      * too; with one more its owner ends it. */
-    AMQP_HANDLES_MAX = 2048
+    AMQP_HANDLES_MAX = 2048,
+    /* Values, within others too, of an attach without its map of what is unsettled, and of a state.
+     * Proton keeps each for as long as the link or the delivery, and has many bytes for one. */
+    AMQP_ATTACH_VALUES_MAX = 512,
+    AMQP_STATE_VALUES_MAX = 256
 };
 
 enum amqp_performative {
@@ -48,6 +52,7 @@ enum amqp_fate {
     AMQP_WRONG_WAY,      /* a transfer on a link that the peer receives on */
     AMQP_WRONG_DELIVERY, /* a transfer of another delivery than is due */
     AMQP_WRONG_RANGE,    /* of deliveries, from its last to its first */
+    AMQP_VALUES_TOO_MANY,
     /* The connection ends. */
     AMQP_UNDECODABLE,
     AMQP_CHANNEL_IN_USE, /* a begin on it */

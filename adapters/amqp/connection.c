@@ -218,6 +218,7 @@ static const struct {
     [AMQP_WRONG_WAY] = {"amqp:not-allowed", "a transfer on a link that the peer receives on"},
     [AMQP_WRONG_DELIVERY] = {"amqp:invalid-field", "a transfer of another delivery than is due"},
     [AMQP_WRONG_RANGE] = {"amqp:invalid-field", "a range of deliveries that there cannot be"},
+    [AMQP_VALUES_TOO_MANY] = {"amqp:resource-limit-exceeded", "more values than are kept"},
 };
 
 /* It has come, and so its sender lives; to Proton it is an empty frame. */

@@ -180,6 +180,7 @@ static bool may_begin(struct amqp_frames *frames, struct span bytes, bool is_fir
     case AMQP_WRONG_WAY:
     case AMQP_WRONG_DELIVERY:
     case AMQP_WRONG_RANGE:
+    case AMQP_VALUES_TOO_MANY:
         break;
     }
     bool dropped = fate != AMQP_PASSES;

@@ -198,12 +198,12 @@ static void settle_apply(struct group *group, struct group_settle *settle)
         some |= settle->results[i] == STATUS_OK;
         ended = settle->ordered && settle->results[i] != STATUS_OK;
     }
-    if (some && is_durable(settle) && !settle->patient)
-        list_push(&group->settled, &settle->link);
-    else
-        request_complete(&settle->request, STATUS_OK);
     if (some && settle->patient && group->patient_ms == 0)
         group->patient_ms = loop_now_ms(group->loop) + GROUP_PATIENCE_MS;
+    if (some && is_durable(settle) && !settle->patient)
+        list_push(&group->settled, &settle->link);
+    else /* it is its caller's again, on whose loop it may be gone by now */
+        request_complete(&settle->request, STATUS_OK);
     if (some)
         group_wake(group);
 }

@@ -323,7 +323,7 @@ def who_reads_no_answers_is_ended(running):
             except OSError:
                 pass
             assert counted(running, "limit") == before + 1, closed
-            assert rss_mib(running) - memory < RSS_MIB_MAX / 20, closed
+            assert rss_mib(running) - memory < RSS_MIB_MAX / 4, closed
     serves(running)
 
 

@@ -33,7 +33,7 @@ struct amqp_transaction {
     struct broker_transaction broker;
     struct amqp_connection *connection;
     struct link of_connection;
-    struct amqp_link *coordinator; /* a reference */
+    struct amqp_link *coordinator; /* a reference; from the discharge on, the one that brought it */
     pn_delivery_t *discharge;      /* to be answered; NULL: none under way */
     uint64_t id;
     struct list settlements;
@@ -268,6 +268,10 @@ static void discharge(struct amqp_link *link, pn_delivery_t *delivery, struct sp
         roll_back(transaction);
         answer(link, delivery, NULL, NULL);
     } else {
+        /* The answer is for the link that has asked, which need not be the one that declared it. */
+        link->refs++;
+        amqp_link_unref(transaction->coordinator);
+        transaction->coordinator = link;
         transaction->discharge = delivery;
         add_kept(transaction);
         broker_commit(&transaction->broker);

@@ -799,6 +799,30 @@ def a_coordinator_gives_credit_back_once(running):
         assert 1000 < most <= 1601, most
 
 
+def another_coordinator_may_discharge_and_leave(running):
+    """The answer belongs to the link that brought the discharge; when that has gone there is none, and the commit goes on."""
+    queue(running, "out")
+    for i in range(4):
+        wire = Wire(running.amqp_port)
+        wire.open()
+        coordinate(wire)
+        wire.attach("s", 2, "out")
+        wire.send(frame(ATTACH, ["other", 3, False, None, None, Described(0x28, [None]), Described(0x30, []), None, None, 0]))
+        wire.expect(ATTACH)
+        identity = declare(wire, 0)
+        wire.send(frame(TRANSFER, [2, 1, b"m", 0, True, False, None, Described(0x34, [identity, None])], b"\x00\x53\x75\xa0\x01x"))
+        commit = frame(TRANSFER, [3, 2, b"d", 0], b"\x00\x53\x77" + encode(Described(0x32, [identity, False])))
+        if i == 0:
+            wire.send(commit)
+            assert disposition(wire.expect(DISPOSITION)) == (2, 2, 0x24)
+        else:
+            wire.send(commit + frame(DETACH, [3, True]))
+            wire.expect(DETACH)
+            declare(wire, 3)  # the first coordinator goes on
+        wire.socket.close()
+    assert until(lambda: running.call("GET", "/v1/default/queues/out/records?partition=0&offset=0")[1]["end"] == 4)
+
+
 def coordinate(wire):
     wire.send(frame(0x12, ["tx", 1, False, None, None, Described(0x28, [None]), Described(0x30, []), None, None, 0]))
     wire.expect(0x12)
@@ -822,4 +846,4 @@ if __name__ == "__main__":
         settlements_of_kept_shares, settlements_of_kept_shares_with_one_worker,
         outcomes_keep_what_they_say, an_outcome_for_what_names_none, what_cannot_be_part_of_it_refuses_it,
         a_lost_connection_rolls_back, a_commit_that_cannot_be_is_refused, a_receiver_may_leave_before_its_transaction, what_is_settled_in_two_steps_is_settled_once,
-        a_coordinator_gives_credit_back_once)
+        a_coordinator_gives_credit_back_once, another_coordinator_may_discharge_and_leave)

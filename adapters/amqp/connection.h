@@ -244,6 +244,8 @@ void amqp_link_opened(struct amqp_connection *connection, pn_link_t *pn);
 void amqp_link_closed(pn_link_t *pn, bool for_good);
 /* What a close gave up is gone, or could not be; takes the reference of who made it wait. */
 void amqp_link_given_up(struct amqp_link *link, enum status status);
+/* Amid the close itself: its answer will say why it gives up nothing. */
+void amqp_link_not_given_up(struct amqp_link *link, enum status status);
 void amqp_links_close(struct amqp_connection *connection);
 /* Around a walk over all links: one that has left may go when another one leaves. */
 void amqp_links_hold(struct amqp_connection *connection);

@@ -372,13 +372,15 @@ bool amqp_kept_leave(struct amqp_subscriber *subscriber, struct amqp_link *link)
         if (client != NULL) {
             answer_later(link);
             give_up(link, client);
+        } else if (subscriber->looks) { /* others may receive: it is not known yet */
+            amqp_link_not_given_up(link, STATUS_EXISTS);
         }
     }
     bool waits = leaving == AMQP_LEAVES_LINK ? subscriber->expiry == AMQP_AFTER_SESSION ||
                                                    subscriber->expiry == AMQP_AFTER_CONNECTION
                                              : leaving == AMQP_LEAVES_SESSION &&
                                                    subscriber->expiry == AMQP_AFTER_CONNECTION;
-    return !waits || subscriber->pending;
+    return !waits || !subscriber->kept || subscriber->pending;
 }
 
 void amqp_subscribers_end(struct amqp_connection *connection, const pn_session_t *session)

@@ -370,15 +370,24 @@ void amqp_link_closed(pn_link_t *pn, bool for_good)
         answer_end(connection, pn, for_good);
 }
 
+static void answer_with(pn_link_t *pn, enum status status)
+{
+    amqp_count_refusal(status);
+    pn_condition_set_name(pn_link_condition(pn), amqp_condition_of(status));
+    pn_condition_set_description(pn_link_condition(pn), status_text(status));
+}
+
+void amqp_link_not_given_up(struct amqp_link *link, enum status status)
+{
+    answer_with(link->pn, status);
+}
+
 void amqp_link_given_up(struct amqp_link *link, enum status status)
 {
     pn_link_t *pn = link->closing;
     link->closing = NULL;
-    if (pn != NULL && status != STATUS_OK) {
-        amqp_count_refusal(status);
-        pn_condition_set_name(pn_link_condition(pn), amqp_condition_of(status));
-        pn_condition_set_description(pn_link_condition(pn), status_text(status));
-    }
+    if (pn != NULL && status != STATUS_OK)
+        answer_with(pn, status);
     if (pn != NULL)
         answer_end(link->connection, pn, true);
     amqp_link_unref(link);

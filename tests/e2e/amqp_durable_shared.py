@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """AMQP 1.0: subscriptions of several links, as JMS clients ask for them, that outlive them all."""
 import contextlib
+import random
 import time
 
 from proton import Delivery, Terminus, Timeout
 from proton.utils import LinkDetached
 
+from amqpwire import ATTACH, BEGIN, DETACH, Described as Wired, Wire, frame
 from durablelink import (
     SECONDS, Durable, Selector, Shared, bodies, connect, detach, flush, look, nothing_more, refused, send, share,
     subscribe, take)
@@ -98,6 +100,30 @@ def a_share_ends_when_it_is_given_up(running):
         look(two, name).close()
         one.close()
         two.close()
+
+
+def a_look_ends_at_any_moment(running):
+    """Its detach leaves the gateway alive and the subscription there; its close gives that up, or says that it does not."""
+    moments = random.Random(1)
+    connection = connect(running, "hasty")
+    detach(share(connection))
+    for number in range(240):
+        with Wire(running.amqp_port) as wire:
+            wire.open("hasty")
+            wire.send(frame(ATTACH, ["work", 0, True, None, None, None, Wired(0x29, [None])]))
+            for turn in range(number % 7):  # of the gateway
+                wire.send(frame(BEGIN, [None, 0, 100, 100], channel=1 + turn))
+                wire.expect(BEGIN)
+            time.sleep(moments.uniform(0, 0.0003))
+            wire.send(frame(DETACH, [0, number % 4 == 0]))
+            refusal = b"amqp:" in wire.expect(DETACH)
+            time.sleep(0.005)  # while the connection is there, whatever is still under way comes back to it
+        if number % 4 > 0 or refusal:
+            continue
+        refused(connection, lambda: look(connection, "work"), "amqp:not-found")
+        detach(share(connection))
+    detach(look(connection, "work"))
+    connection.close()
 
 
 def what_links_share_ends_after_the_last_of_them(running):
@@ -238,5 +264,5 @@ def many_links_come_at_once(running):
 
 if __name__ == "__main__":
     run(several_links_share, what_a_member_releases_is_anybodys, a_share_ends_when_it_is_given_up,
-        what_links_share_ends_after_the_last_of_them, a_share_is_of_one_topic_and_selector, one_name_is_of_one_kind,
-        many_links_come_at_once)
+        a_look_ends_at_any_moment, what_links_share_ends_after_the_last_of_them, a_share_is_of_one_topic_and_selector,
+        one_name_is_of_one_kind, many_links_come_at_once)

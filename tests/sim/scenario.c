@@ -19,6 +19,7 @@
 #include "tests/sim/history.h"
 #include "tests/sim/kept_history.h"
 #include "tests/sim/link_peer.h"
+#include "tests/sim/look_peer.h"
 #include "tests/sim/link_share.h"
 #include "tests/sim/moment.h"
 #include "tests/sim/mqtt_peer.h"
@@ -393,6 +394,7 @@ static void run(uint64_t seed)
     retained_peers_begin(dial);
     due_peers_begin(dial);
     guest_peer_begin(dial);
+    look_peer_begin(dial_amqp);
     resume_peers_begin(dial_amqp);
     start_consumers();
     repeat_start(any_worker);
@@ -433,6 +435,7 @@ static void run(uint64_t seed)
     for (unsigned i = 0; i < SHARE_PEERS; i++)
         share_peer_finish(share_peers[i]);
     guest_peer_check();
+    look_peer_check();
     retained_peers_check();
     for (unsigned i = 0; i < SESSIONS; i++)
         session_peer_finish(sessions[i]);

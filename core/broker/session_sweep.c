@@ -3,7 +3,7 @@
  * more; on worker 0, some at a time, beside everything else.
  *
  *   every second         rows of TABLE_SESSION_DUE that are due -> the will is published, or the
- *                        session and all its rows go
+ *                        session and all its rows go, after its will if that is still there
  *   once after the start sessions that a crash left without an end, or that are kept for longer
  *                        than is allowed by now -> they end now, and get a due row; once more when
  * an end could not be stored, after 2, 4... 64 s while that goes on every ten minutes    filters'
@@ -149,19 +149,23 @@ static void ended_now(struct sweep_hand *hand, enum status status)
     sweep_session_over(hand, status);
 }
 
-/* Its time begins now: it was left without an end, or was to be kept for too long. */
+/* Its time begins now: it was left without an end, or was to be kept for too long; then it ends
+ * when it was to, if that is sooner. */
 static void end_now(struct sweep_hand *hand)
 {
     struct session_name_row *row = &hand->row;
     uint32_t count = 1;
+    uint64_t now_ms = (uint64_t)clock_wall_ms();
     uint64_t old_ms = hand->due_ms != 0 ? hand->due_ms : row->due_ms;
-    if (old_ms != 0)
+    row->expiry_s = session_expiry_granted(hand->sweep->worker->broker, row->expiry_s);
+    uint64_t due_ms = row->expiry_s == UINT32_MAX ? 0 : now_ms + row->expiry_s * 1000ULL;
+    if (row->ended_ms == 0 || row->due_ms == 0 || row->due_ms > due_ms)
+        row->due_ms = due_ms;
+    if (row->ended_ms == 0)
+        row->ended_ms = (int64_t)now_ms;
+    if (old_ms != 0 && old_ms != row->due_ms)
         hand->rows[count++] =
             sweep_row(STORAGE_DELETE, sweep_due_key(hand, old_ms, hand->keys[4]), (struct span){0});
-    row->expiry_s = session_expiry_granted(hand->sweep->worker->broker, row->expiry_s);
-    row->ended_ms = clock_wall_ms();
-    row->due_ms =
-        row->expiry_s == UINT32_MAX ? 0 : (uint64_t)row->ended_ms + row->expiry_s * 1000ULL;
     if (row->will_ms == 0)
         hand->rows[count++] = without_will(hand);
     put_name(hand);
@@ -221,6 +225,7 @@ static void will_said(struct request *request, enum status status)
     wills_go_on(hand->sweep, will_waits(status));
     blob_unref(hand->will);
     hand->will = NULL;
+    uint64_t will_ms = hand->row.will_ms;
     hand->row.will_ms = 0;
     hand->will_lost = will_waits(status) ? STATUS_OK : status;
     if (will_waits(status)) {
@@ -230,9 +235,9 @@ static void will_said(struct request *request, enum status status)
     } else {
         put_name(hand);
         hand->rows[1] = without_will(hand);
-        hand->rows[2] = sweep_row(STORAGE_DELETE, sweep_due_key(hand, hand->due_ms, hand->keys[2]),
+        hand->rows[2] = sweep_row(STORAGE_DELETE, sweep_due_key(hand, will_ms, hand->keys[2]),
                                   (struct span){0});
-        sweep_write(hand, hand->row.due_ms == hand->due_ms ? 2 : 3, will_gone);
+        sweep_write(hand, hand->row.due_ms == will_ms ? 2 : 3, will_gone);
     }
 }
 
@@ -264,8 +269,7 @@ static void will_found(struct sweep_hand *hand, enum status status)
     hand->will_row = (struct span){0};
     bool found = storage_scan_next(&hand->scan, &at, &key, &hand->will_row) &&
                  will_delay(hand->will_row, &delay_s);
-    delay_s = delay_s < row->expiry_s ? delay_s : row->expiry_s;
-    if (!found || !hand->sweep->crashed || delay_s == 0) {
+    if (!found || !hand->sweep->crashed || delay_s == 0 || row->expiry_s == 0) {
         say_will(hand);
         return;
     }
@@ -292,10 +296,14 @@ static bool is_crashed(const struct session_name_row *row)
     return row->ended_ms == 0 && (row->expiry_s != UINT32_MAX || row->will_ms != 0);
 }
 
+static bool is_kept_too_long(const struct session_sweep *sweep, const struct session_name_row *row)
+{
+    return session_expiry_granted(sweep->worker->broker, row->expiry_s) != row->expiry_s;
+}
+
 static bool needs_end(const struct session_sweep *sweep, const struct session_name_row *row)
 {
-    return is_crashed(row) ||
-           session_expiry_granted(sweep->worker->broker, row->expiry_s) != row->expiry_s;
+    return is_crashed(row) || is_kept_too_long(sweep, row);
 }
 
 static void looked(struct request *request, enum status status)
@@ -370,8 +378,10 @@ static void claimed_row(struct sweep_hand *hand, enum status status)
             scan_will(hand);
         else
             end_now(hand);
-    } else if (found && hand->row.will_ms != 0 && hand->row.will_ms <= hand->due_ms) {
-        scan_will(hand); /* also when it was refused until its session ends */
+    } else if (found && hand->row.will_ms != 0 &&
+               (hand->row.will_ms <= hand->due_ms || hand->row.due_ms == hand->due_ms)) {
+        scan_will(hand); /* at the end of its session at the latest: that may have been cut, the
+                          * clock set back, the will refused until then */
     } else if (found && hand->row.due_ms == hand->due_ms) {
         sweep_erase(hand);
     } else if (found && is_crashed(&hand->row) && hand->row.will_ms == 0) {
@@ -414,7 +424,11 @@ static void named(struct sweep_hand *hand, enum status status)
     } else if (hand->claim == NULL && hand->share != 0) {
         look_for_members(hand);
     } else if (hand->claim == NULL) {
-        sweep_session_over(hand, status); /* its client is there */
+        /* Its client is there, with a row that says what is granted, or about to be, and may go
+         * before it has one. */
+        if (found && hand->sweep->crashed && is_kept_too_long(hand->sweep, &hand->row))
+            atomic_store(&hand->sweep->worker->broker->ends_missing, true);
+        sweep_session_over(hand, status);
     } else {
         scan_name(hand, claimed_row);
     }

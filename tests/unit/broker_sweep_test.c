@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What is left of sessions whose time is over, and of those that a crash left without an end. */
+#include "core/broker/session.h"
 #include "tests/unit/share_rig.h"
 
 static void sweeping_rig_open(unsigned workers)
@@ -84,7 +85,7 @@ static void what_is_kept_for_too_long_is_cut(void **state)
 {
     (void)state;
     sweeping_rig_open(2);
-    uint64_t now_ms = (uint64_t)clock_wall_ms(), late_ms = now_ms + 99000;
+    uint64_t now_ms = (uint64_t)clock_wall_ms(), late_ms = now_ms + 99000, soon_ms = now_ms + 5000;
     int64_t ended_ms = (int64_t)now_ms - 1000;
     put_session("never", &(struct session_name_row){
                              .session = 5, .expiry_s = UINT32_MAX, .ended_ms = ended_ms});
@@ -94,11 +95,14 @@ static void what_is_kept_for_too_long_is_cut(void **state)
                     .session = 7, .expiry_s = 100, .ended_ms = ended_ms, .due_ms = late_ms});
     put_session("less", &(struct session_name_row){
                             .session = 8, .expiry_s = 9, .ended_ms = ended_ms, .due_ms = late_ms});
-    for (unsigned i = 0; i < 2; i++) {
-        struct session_name name =
-            session_name_of(TENANT_DEFAULT, span_from_text(i == 0 ? "later" : "less"));
+    put_session("soon",
+                &(struct session_name_row){
+                    .session = 9, .expiry_s = 100, .ended_ms = ended_ms, .due_ms = soon_ms});
+    static const char *const names[] = {"later", "less", "soon"};
+    for (unsigned i = 0; i < 3; i++) {
+        struct session_name name = session_name_of(TENANT_DEFAULT, span_from_text(names[i]));
         uint8_t due[SESSION_DUE_KEY];
-        session_due_key(late_ms, &name, due);
+        session_due_key(i < 2 ? late_ms : soon_ms, &name, due);
         put_row(span_of(due, sizeof due), span_of("\1", 1));
     }
     broker_fall();
@@ -106,15 +110,104 @@ static void what_is_kept_for_too_long_is_cut(void **state)
     rig.options.session_expiry_s = 10;
     broker_rise(2);
     rig.options.session_expiry_s = 0;
-    await(rows_of(TABLE_SESSION_DUE) == 4); /* their time begins now */
+    await(rows_of(TABLE_SESSION_DUE) == 5); /* their time begins now */
     usleep(20000);
-    assert_int_equal(rows_of(TABLE_SESSION), 4);
-    assert_int_equal(rows_of(TABLE_SESSION_DUE), 4);
+    assert_int_equal(rows_of(TABLE_SESSION), 5);
+    assert_int_equal(rows_of(TABLE_SESSION_DUE), 5);
+    assert_true(first_number(TABLE_SESSION_DUE) == soon_ms); /* its end is not put off */
     atomic_fetch_add(&clock_ahead_ms, 10001);
     await(rows_of(TABLE_SESSION) == 1);
     assert_int_equal(rows_of(TABLE_SESSION_DUE), 1);
     assert_true(first_number(TABLE_SESSION_DUE) == late_ms);
     sweeping_rig_close();
+}
+
+static bool is_due_later(void)
+{
+    return rows_of(TABLE_SESSION_DUE) == 1 &&
+           first_number(TABLE_SESSION_DUE) > (uint64_t)clock_wall_ms();
+}
+
+/* Nor does a will wait for longer than its session is kept, whether that has ended or a crash left
+ * it. */
+static void what_is_cut_says_its_will(void **state)
+{
+    bool crash = *(bool *)*state, present;
+    struct broker_will will = {
+        .publish = {.topic = span_from_text("will"),
+                    .body = span_from_text("x"),
+                    .guarantee = GUARANTEE_AT_LEAST_ONCE},
+        .delay_s = 500,
+    };
+    sweeping_rig_open(1);
+    struct peer *leaves = peer_attach(0, "leaves", 1000, &will, &present);
+    struct session_name_row row = {
+        .session = leaves->client.session->id, .expiry_s = 1000, .will_ms = SESSION_WILL_HELD};
+    peer_close(leaves);
+    await(rows_of(TABLE_SESSION_DUE) == 2);
+    if (crash)
+        put_session("leaves", &row);
+    broker_fall();
+    broker_bury();
+    rig.options.session_expiry_s = 10;
+    broker_rise(1);
+    rig.options.session_expiry_s = 0;
+    struct peer *watcher = peer_new(0, "watcher");
+    assert_int_equal(peer_subscribe(watcher, "will", GUARANTEE_AT_LEAST_ONCE, 1), STATUS_OK);
+    await(first_number(TABLE_SESSION_DUE) <= (uint64_t)clock_wall_ms() + 10000);
+    assert_int_equal(peer_look(watcher).records, 0);
+    atomic_fetch_add(&clock_ahead_ms, 10001);
+    await(rows_of(TABLE_SESSION) == 0);
+    await_records(watcher, 1);
+    assert_int_equal(rows_of(TABLE_SESSION_STATE), 0);
+    assert_int_equal(rows_of(TABLE_SESSION_DUE), crash ? 2 : 0); /* of the end there has not been */
+    atomic_fetch_add(&clock_ahead_ms, 1000001);
+    await(rows_of(TABLE_SESSION_DUE) == 0);
+    await_records(watcher, 1);
+    peer_close(watcher);
+    sweeping_rig_close();
+}
+
+/* Whoever comes back while it is looked for, and goes before it is stored what is granted. */
+static void what_was_about_to_be_used_is_cut_later(void **state)
+{
+    (void)state;
+    kept_rig_open(1, 1);
+    put_session("back", &(struct session_name_row){
+                            .session = 5, .expiry_s = UINT32_MAX, .ended_ms = clock_wall_ms()});
+    broker_fall();
+    broker_bury();
+    rig.options.session_expiry_s = 10;
+    store_set(NULL, NULL, TABLE_SESSION);
+    broker_rise(1);
+    await(count_of(&store.scan_count) == 1); /* of all of them */
+    struct peer *peer = peer_new(0, "back");
+    struct attach_call call = {.attach = {.client = &peer->client, .expiry_s = UINT32_MAX}};
+    request_init(&call.attach.request, rig.loops[0], attach_call_done);
+    on(0, attach_call_run, &call);
+    await(count_of(&store.scan_count) == 2); /* has the name */
+    uint32_t looks = count_of(&store.looks);
+    store_scans_wait_next(TABLE_SESSION_STATE);
+    await(count_of(&store.scan_count) == 1 && count_of(&store.looks) > looks);
+    assert_int_equal(rows_of(TABLE_SESSION_DUE), 0);
+    peer_close(peer); /* and gives up the name */
+    rig_await(&call.done);
+    assert_int_equal(call.status, STATUS_CANCELED);
+    heap_free(call.attach.received);
+    buf_deinit(&call.attach.notes);
+    store_goes_on();
+    await(is_due_later());
+    /* Who stays is not looked for again. */
+    bool present;
+    peer = peer_attach(0, "back", UINT32_MAX, NULL, &present);
+    atomic_store(&rig.broker->ends_missing, true);
+    await(!atomic_load(&rig.broker->ends_missing));
+    looks = count_of(&store.looks);
+    await(count_of(&store.looks) >= looks + 100);
+    assert_false(atomic_load(&rig.broker->ends_missing));
+    peer_close(peer);
+    rig.options.session_expiry_s = 0;
+    kept_rig_close();
 }
 
 struct hold_call {
@@ -142,12 +235,6 @@ static struct broker_hold *hold(unsigned worker, uint32_t expiry_s, bool was_pre
     on(worker, hold_run, &call);
     peer_close(call.peer);
     return call.hold;
-}
-
-static bool is_due_later(void)
-{
-    return rows_of(TABLE_SESSION_DUE) == 1 &&
-           first_number(TABLE_SESSION_DUE) > (uint64_t)clock_wall_ms();
 }
 
 static void what_is_held_does_not_end(void **state)
@@ -318,10 +405,14 @@ static void index_rows_do_not_hold_up_what_is_due(void **state)
 
 int main(void)
 {
+    static bool crash = true, end = false;
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_session_and_all_its_rows_go),
         cmocka_unit_test(what_a_crash_left_ends),
         cmocka_unit_test(what_is_kept_for_too_long_is_cut),
+        cmocka_unit_test_prestate(what_is_cut_says_its_will, &end),
+        cmocka_unit_test_prestate(what_is_cut_says_its_will, &crash),
+        cmocka_unit_test(what_was_about_to_be_used_is_cut_later),
         cmocka_unit_test(what_is_held_does_not_end),
         cmocka_unit_test(a_will_is_due_once),
         cmocka_unit_test(a_refused_will_waits_ever_longer),

@@ -172,6 +172,18 @@ static inline void store_scans_go_on(picks *held)
     store.scan_count = 0;
 }
 
+/* They do, and those of another table wait from now on. */
+static inline void store_scans_wait_next(uint8_t table)
+{
+    struct storage_scan *scans[WAITING_MAX];
+    uint32_t count = store.scan_count;
+    memcpy(scans, store.scans, sizeof scans);
+    store.scan_count = 0;
+    store_set(NULL, NULL, table);
+    for (uint32_t i = 0; i < count; i++)
+        memory_storage_ops.scan(store.inner, scans[i]);
+}
+
 /* The one that waits does, and others wait from now on. */
 static inline void store_holds_next(picks *held)
 {

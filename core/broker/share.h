@@ -49,7 +49,7 @@ struct share {
     uint32_t held;          /* somebody further up needs it */
     bool opened;            /* what was kept is loaded, or nothing is */
     bool durable;           /* its session reads */
-    bool wanted;            /* by sessions that are not there, as was found last */
+    bool wanted;            /* by sessions that are not there, as was found for who waits first */
     bool moving;            /* it is given a session, which does not read yet */
     uint32_t unmarked;      /* writes until what has passed before it read is stored */
     struct share_ref *gone; /* sorted: a session has them, and the position may not say so */

@@ -330,6 +330,7 @@ void share_joins_go_on(struct share *share)
         } else if (join->kept && !share->durable) {
             keep(share);
         } else {
+            share->wanted = false; /* for whoever comes after this one it may be so no longer */
             link_remove(&join->link);
             announce(share, join);
         }

@@ -417,7 +417,8 @@ static unsigned home_of_the_share(void)
     struct peer *probe = member(0, "probe");
     unsigned home = broker_home(rig.broker, first_number(TABLE_SHARE))->index;
     session_over(probe);
-    await(rows_of(TABLE_SHARE) == 0);
+    await(rows_of(TABLE_SHARE) == 0 &&
+          rows_of(TABLE_SESSION) == 0); /* the share has gone as well */
     return home;
 }
 
@@ -440,6 +441,40 @@ static void the_next_selector_waits_for_who_goes(void **state)
     await_records(b.peer, 3);
     newcomer_close(&b);
     peer_close(writer);
+    kept_rig_close();
+}
+
+/* Likewise when it has left before, and come back while its share looked who takes part. */
+static void the_next_selector_waits_for_who_came_back(void **state)
+{
+    (void)state;
+    struct standstill standstill;
+    kept_rig_open(3, 0);
+    unsigned home = home_of_the_share();
+    struct newcomer back = {0}, b = newcomer_new((home + 2) % 3, true);
+    struct peer *a = member((home + 1) % 3, "a");
+    store_set(NULL, NULL, TABLE_SHARE);
+    peer_close(a);
+    await(count_of(&store.scan_count) == 1);
+    back.peer = peer_new((home + 1) % 3, "a");
+    bool present;
+    const struct broker_attach attach = {.expiry_s = UINT32_MAX};
+    assert_int_equal(session_find(back.peer, attach, &present), STATUS_OK);
+    asks(&back);
+    rig_calm();
+    assert_false(atomic_load(&back.call.done));
+    store_goes_on();
+    rig_await(&back.call.done);
+    assert_int_equal(back.call.item.status, STATUS_OK);
+    on(back.peer->worker, session_begin_run, back.peer);
+    rig_calm();
+    stand_still(&standstill, home);
+    session_over(back.peer);
+    asks(&b);
+    move_on(&standstill);
+    rig_await(&b.call.done);
+    assert_int_equal(b.call.item.status, STATUS_OK);
+    newcomer_close(&b);
     kept_rig_close();
 }
 
@@ -490,6 +525,7 @@ int main(void)
         BOTH(more_is_granted_while_it_joins),
         cmocka_unit_test_prestate(the_next_selector_waits_for_who_goes, &none),
         cmocka_unit_test_prestate(the_next_selector_waits_for_who_goes, &one),
+        cmocka_unit_test(the_next_selector_waits_for_who_came_back),
         cmocka_unit_test(the_next_selector_waits_for_nobody_else),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -369,7 +369,9 @@ static void begin_stored(struct attaching *attaching)
     if (session->present && session->attach->only_present)
         session->expiry_s = expiry_granted(session, attaching->row.expiry_s);
     if (!found && session->expiry_s == 0) {
-        /* That there is none may never have been stored. */
+        /* After a failed sync, which is final, nobody is let in any more: those who are to be kept
+         * cannot be stored, and that there is none of this name may never have been, so that the
+         * next start finds it again. */
         bool unknown = broker_storage_health(session->worker) == STATUS_STORAGE_FAILED;
         attach_end(attaching, unknown ? STATUS_STORAGE_FAILED : STATUS_OK);
         return;

@@ -53,11 +53,22 @@ static char *copy_text(const char *text)
     return text == NULL ? NULL : heap_text(text, strlen(text));
 }
 
+/* A description of its own, but for what it points to. The count of the original, its first member,
+ * is not read: it is others' to change meanwhile. */
+static void *copy_of(const void *original, size_t size)
+{
+    uint8_t *copy = heap_new(size);
+    memcpy(copy + sizeof(atomic_uint), (const uint8_t *)original + sizeof(atomic_uint),
+           size - sizeof(atomic_uint));
+    atomic_init((atomic_uint *)(void *)copy, 1);
+    return copy;
+}
+_Static_assert(offsetof(struct queue, refs) == 0 && offsetof(struct group_spec, refs) == 0,
+               "the count is the first member");
+
 struct queue *queue_copy(const struct queue *queue)
 {
-    struct queue *copy = heap_new(sizeof *copy);
-    *copy = *queue;
-    atomic_init(&copy->refs, 1);
+    struct queue *copy = copy_of(queue, sizeof *copy);
     copy->name = copy_text(queue->name);
     copy->description = copy_text(queue->description);
     if (copy->stat != NULL)
@@ -84,9 +95,7 @@ void group_spec_unref(struct group_spec *group)
 
 struct group_spec *group_spec_copy(const struct group_spec *group)
 {
-    struct group_spec *copy = heap_new(sizeof *copy);
-    *copy = *group;
-    atomic_init(&copy->refs, 1);
+    struct group_spec *copy = copy_of(group, sizeof *copy);
     copy->name = copy_text(group->name);
     if (copy->selector != NULL)
         selector_ref(copy->selector);

@@ -6,6 +6,8 @@
 #include <stdint.h>
 #include <cmocka.h>
 
+#include <pthread.h>
+
 #include "core/base/heap.h"
 #include "core/queue/group.h"
 
@@ -229,6 +231,33 @@ static void test_receipts(void **state)
     }
 }
 
+static void *hold_and_leave(void *queue)
+{
+    for (int i = 0; i < 1000; i++)
+        queue_unref(queue_ref(queue));
+    return NULL;
+}
+
+/* A description is copied while others take and give back references of it: with TSan. */
+static void test_queue_copies_beside_references(void **state)
+{
+    (void)state;
+    struct queue *queue = some_queue("text");
+    atomic_init(&queue->refs, 1);
+    pthread_t other;
+    assert_int_equal(pthread_create(&other, NULL, hold_and_leave, queue), 0);
+    for (int i = 0; i < 1000; i++) {
+        struct queue *copy = queue_copy(queue);
+        assert_int_equal(atomic_load(&copy->refs), 1);
+        assert_int_equal(copy->partition_count, queue->partition_count);
+        assert_string_equal(copy->name, queue->name);
+        queue_unref(copy);
+    }
+    pthread_join(other, NULL);
+    assert_int_equal(atomic_load(&queue->refs), 1);
+    queue_unref(queue);
+}
+
 int main(void)
 {
     static const struct CMUnitTest tests[] = {
@@ -236,6 +265,7 @@ int main(void)
         cmocka_unit_test(test_group_spec_rows),
         cmocka_unit_test(test_queue_names_and_keys),
         cmocka_unit_test(test_receipts),
+        cmocka_unit_test(test_queue_copies_beside_references),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -17,7 +17,6 @@ public final class Swift {
     private static final int MESSAGES = 20;
     private static final long WAIT_MS = 15000;
     private static final long QUIET_MS = 500;
-    private static int failed;
 
     private static Connection connect(String host, int port) throws Exception {
         Connection connection = new Connection(new AMQPContext(AMQPContext.CLIENT), host, port, false);
@@ -86,26 +85,11 @@ public final class Swift {
         connection.close();
     }
 
-    private interface Body {
-        void run() throws Exception;
-    }
-
-    private static void check(String what, Body body) {
-        long began = System.nanoTime();
-        try {
-            body.run();
-            System.out.printf("ok      swiftmq: %s (%.2f s)%n", what, (System.nanoTime() - began) / 1e9);
-        } catch (Exception | AssertionError error) {
-            failed++;
-            error.printStackTrace();
-            System.out.printf("failed  swiftmq: %s: %.200s%n", what, error);
-        }
-    }
-
     public static void main(String[] args) {
         String host = args[0];
         int port = Integer.parseInt(args[1]);
-        check("an exactly-once link resumed after its answers were lost", () -> resumes(host, port));
-        System.exit(failed == 0 ? 0 : 1);
+        Tried tried = new Tried();
+        tried.check("swiftmq: an exactly-once link resumed after its answers were lost", () -> resumes(host, port));
+        tried.exit();
     }
 }

@@ -3,26 +3,9 @@
  * type and name among its application properties, its answer goes to reply-to: a link from
  * $management with that target, or a topic. Entities: queue (name q) and group (name q/groups/g).
  */
-#include "adapters/amqp/connection.h"
+#include "adapters/amqp/manage.h"
 
-enum { ANSWER_MAX = 1 << 20, ENTITY_MAX = 512, WAITING_MAX = 100, ATTRIBUTES = 12 };
-
-struct attribute {
-    const char *name;
-    struct span text; /* data NULL: number */
-    uint64_t number;
-};
-
-struct managing {
-    struct broker_admin admin;
-    struct amqp_link *link; /* a reference */
-    struct buf message;     /* the request: everything below borrows from it */
-    struct span reply_to, name, body;
-    struct amqp_value correlation;
-    bool is_group;
-    struct amqp_address address;
-    unsigned ok; /* the code of success */
-};
+enum { WAITING_MAX = 100, PUBLISHED_MAX = 4 << 20 };
 
 static void managing_free(struct managing *managing)
 {
@@ -75,9 +58,8 @@ static void write_id(struct amqp_writer *writer, const struct amqp_value *value)
     }
 }
 
-/* Up to the body. */
-static void write_head(struct amqp_writer *writer, const struct managing *managing, unsigned code,
-                       const char *text)
+void amqp_manage_head(struct amqp_writer *writer, const struct managing *managing, unsigned code,
+                      const char *text, int64_t count)
 {
     amqp_write_section(writer, AMQP_SECTION_PROPERTIES);
     uint8_t *began = amqp_open(writer);
@@ -91,7 +73,11 @@ static void write_head(struct amqp_writer *writer, const struct managing *managi
     amqp_write_number(writer, AMQP_INT, code);
     amqp_write_bytes(writer, AMQP_STRING, span_from_text("statusDescription"));
     amqp_write_bytes(writer, AMQP_STRING, span_from_text(text));
-    amqp_close(writer, began, AMQP_MAP, 4, false);
+    if (count >= 0) {
+        amqp_write_bytes(writer, AMQP_STRING, span_from_text("count"));
+        amqp_write_number(writer, AMQP_INT, (uint64_t)count);
+    }
+    amqp_close(writer, began, AMQP_MAP, count >= 0 ? 6 : 4, false);
     amqp_write_section(writer, AMQP_SECTION_VALUE);
 }
 
@@ -117,21 +103,23 @@ static void publish_answer(struct amqp_connection *connection, struct span reply
     struct err err;
     if (!amqp_address_parse(reply_to, false, &address) || address.at != AMQP_AT_TOPIC)
         return; /* nobody can be told */
-    arena_init(&arena, 4 * ANSWER_MAX);
+    arena_init(&arena, PUBLISHED_MAX);
     publish.topic = address.topic;
     if (amqp_view_read(&arena, bytes, &publish, &to, &err) == STATUS_OK)
         broker_publish(&connection->client, &publish);
     arena_deinit(&arena);
 }
 
-static void send_answer(struct managing *managing, struct span bytes)
+/* The receiver has said how much it takes. */
+static bool is_too_large(const struct amqp_link *link, size_t size)
 {
-    struct amqp_connection *connection = managing->link->connection;
-    struct amqp_link *link = answer_link(connection, managing->reply_to);
-    if (link == NULL) {
-        publish_answer(connection, managing->reply_to, bytes);
-        return;
-    }
+    uint64_t size_max = pn_link_remote_max_message_size(link->pn);
+    return size_max > 0 && size > size_max;
+}
+
+static void send_answer(struct amqp_connection *connection, struct amqp_link *link,
+                        struct span bytes)
+{
     struct client *client = &connection->client;
     if (pn_link_queued(link->pn) >= WAITING_MAX ||
         client->ops->queued(client) >= LIMIT_CLIENT_IN_BYTES) { /* asks, and takes no answers */
@@ -146,87 +134,56 @@ static void send_answer(struct managing *managing, struct span bytes)
     amqp_wake(connection);
 }
 
-static void write_attribute(struct amqp_writer *writer, const struct attribute *attribute)
+void amqp_manage_answer(struct managing *managing, struct span bytes)
 {
-    if (attribute->text.data != NULL)
-        amqp_write_bytes(writer, AMQP_STRING, attribute->text);
-    else
-        amqp_write_ulong(writer, attribute->number);
+    if (managing->link->pn == NULL) { /* who asked has gone */
+        managing_free(managing);
+        return;
+    }
+    struct amqp_connection *connection = managing->link->connection;
+    struct amqp_link *link = answer_link(connection, managing->reply_to);
+    if (link != NULL && is_too_large(link, bytes.size)) {
+        if (!managing->is_shortened) {
+            managing->is_shortened = true;
+            amqp_manage_refuse(managing, AMQP_MANAGE_TOO_LARGE, "larger than its receiver takes");
+            return;
+        }
+        amqp_count_refusal(STATUS_TOO_LARGE);
+    } else if (link != NULL) {
+        send_answer(connection, link, bytes);
+    } else {
+        publish_answer(connection, managing->reply_to, bytes);
+    }
+    managing_free(managing);
 }
 
-/* The answer with a map of attributes; frees the request. */
+/* The answer with a map of an entity's attributes; NULL: an empty one. */
 static void answer(struct managing *managing, unsigned code, const char *text,
-                   const struct attribute *attributes, uint32_t count)
+                   const struct shown *shown)
 {
-    uint8_t *bytes = heap_new(2 * ENTITY_MAX + managing->correlation.bytes.size + strlen(text) +
-                              count * ENTITY_MAX + LIMIT_SELECTOR_BYTES);
+    static const struct shown none[ATTRIBUTES];
+    uint8_t *bytes = heap_new(AMQP_MANAGE_HEAD_MAX + managing->correlation.bytes.size +
+                              strlen(text) + AMQP_MANAGE_ENTITY_MAX);
     struct amqp_writer writer = {.at = bytes};
-    write_head(&writer, managing, code, text);
-    uint8_t *began = amqp_open(&writer);
-    for (uint32_t i = 0; i < count; i++) {
-        amqp_write_bytes(&writer, AMQP_STRING, span_from_text(attributes[i].name));
-        write_attribute(&writer, &attributes[i]);
-    }
-    amqp_close(&writer, began, AMQP_MAP, 2 * count, false);
-    if (managing->link->pn != NULL)
-        send_answer(managing, span_of(bytes, (size_t)(writer.at - bytes)));
+    amqp_manage_head(&writer, managing, code, text, -1);
+    amqp_show_write(&writer, shown == NULL ? none : shown);
+    amqp_manage_answer(managing, span_of(bytes, (size_t)(writer.at - bytes)));
     heap_free(bytes);
-    managing_free(managing);
+}
+
+void amqp_manage_refuse(struct managing *managing, unsigned code, const char *text)
+{
+    answer(managing, code, text, NULL);
 }
 
 static void refuse(struct managing *managing, enum status status, const char *text)
 {
-    answer(managing, code_of(status), text != NULL ? text : status_text(status), NULL, 0);
+    amqp_manage_refuse(managing, code_of(status), text != NULL ? text : status_text(status));
 }
 
 /* ------------------------------------------------ entities */
 
-static const struct span number; /* in place of a text */
-
-static uint32_t show_queue(const struct queue *queue, struct attribute attributes[ATTRIBUTES])
-{
-    uint64_t records = 0;
-    for (uint32_t i = 0; i < queue->partition_count; i++)
-        records += atomic_load(&queue->stat->partitions[i].end) -
-                   atomic_load(&queue->stat->partitions[i].start);
-    const struct attribute all[] = {
-        {"name", span_from_text(queue->name), 0},
-        {"identity", span_from_text(queue->uuid), 0},
-        {"type", span_from_text("queue"), 0},
-        {"kind", span_from_text(queue_type_name(queue->type)), 0},
-        {"durability", span_from_text(queue->durability == DURABLE_SYNC ? "sync" : "interval"), 0},
-        {"partitions", number, queue->partition_count},
-        {"retention_ms", number, queue->retention_ms},
-        {"retention_bytes", number, queue->retention_bytes},
-        {"max_records", number, queue->max_records},
-        {"max_consume_count", number, queue->redrive ? queue->max_consume_count : 0},
-        {"records", number, records},
-    };
-    memcpy(attributes, all, sizeof all);
-    return sizeof all / sizeof *all;
-}
-
-static uint32_t show_group(const struct catalog *catalog, const struct group_spec *group,
-                           struct attribute attributes[ATTRIBUTES])
-{
-    const struct queue *queue = catalog_queue(catalog, group->queue);
-    const struct selector *selector = catalog_group_selector(catalog, group);
-    const struct attribute all[] = {
-        {"name", span_from_text(group->name), 0},
-        {"identity", span_from_text(group->uuid), 0},
-        {"type", span_from_text("group"), 0},
-        {"queue", span_from_text(queue == NULL ? "" : queue->name), 0},
-        {"backlog", number, atomic_load(&group->stat->backlog)},
-        {"in_flight", number, atomic_load(&group->stat->in_flight)},
-        {"acknowledged", number, atomic_load(&group->stat->acknowledged)},
-        {"dead", number, atomic_load(&group->stat->dead)},
-        {"selector", selector == NULL ? span_from_text("") : selector_text(selector), 0},
-    };
-    memcpy(attributes, all, sizeof all);
-    return sizeof all / sizeof *all;
-}
-
-static bool may_see(const struct client *client, const struct queue *queue)
+bool amqp_manage_may_see(const struct client *client, const struct queue *queue)
 {
     struct span name = span_from_text(queue->name);
     return broker_check(client, ACTION_CONSUME, false, name) == STATUS_OK ||
@@ -235,7 +192,7 @@ static bool may_see(const struct client *client, const struct queue *queue)
 
 /* ------------------------------------------------ what is asked for */
 
-static bool is_number(const struct amqp_value *value)
+bool amqp_manage_is_number(const struct amqp_value *value)
 {
     switch (value->type) {
     case AMQP_UBYTE:
@@ -272,7 +229,7 @@ static enum status take_attribute(struct broker_admin *admin, struct span key,
                    ? STATUS_OK
                    : STATUS_INVALID;
     }
-    if (!is_number(value))
+    if (!amqp_manage_is_number(value))
         return STATUS_INVALID;
     if (makes && span_is(key, "partitions") && value->number <= LIMIT_PARTITIONS) {
         admin->partitions = (uint32_t)value->number;
@@ -326,8 +283,7 @@ static enum status take_attributes(struct managing *managing, const struct amqp_
 static void changed(struct request *request, enum status status)
 {
     struct managing *managing = container_of(request, struct managing, admin.request);
-    struct attribute attributes[ATTRIBUTES];
-    uint32_t count = 0;
+    struct shown shown[ATTRIBUTES] = {{0}};
     if (status != STATUS_OK) {
         refuse(managing, status,
                managing->admin.err.text[0] == '\0' ? NULL : managing->admin.err.text);
@@ -335,11 +291,11 @@ static void changed(struct request *request, enum status status)
     }
     const struct amqp_link *link = managing->link;
     if (managing->admin.queue != NULL)
-        count = show_queue(managing->admin.queue, attributes);
+        amqp_show_queue(managing->admin.queue, shown);
     else if (managing->admin.group != NULL && link->pn != NULL)
-        count = show_group(broker_catalog(link->connection->client.worker), managing->admin.group,
-                           attributes);
-    answer(managing, managing->ok, "OK", attributes, count);
+        amqp_show_group(broker_catalog(link->connection->client.worker), managing->admin.group,
+                        shown);
+    answer(managing, managing->ok, "OK", shown);
 }
 
 static void change(struct managing *managing, unsigned ok)
@@ -359,7 +315,7 @@ static const struct queue *find(struct managing *managing, const struct group_sp
     const struct queue *queue =
         catalog_queue_by_text(catalog, client->tenant, managing->address.queue);
     *group = NULL;
-    if (queue == NULL || !may_see(client, queue))
+    if (queue == NULL || !amqp_manage_may_see(client, queue))
         return NULL;
     if (managing->is_group)
         *group = catalog_group_by_text(catalog, queue->id, managing->address.group);
@@ -398,15 +354,16 @@ static void operate(struct managing *managing, struct span operation,
         return;
     }
     const struct queue *queue = find(managing, &group);
-    struct attribute attributes[ATTRIBUTES];
+    struct shown shown[ATTRIBUTES];
     if (queue == NULL || (managing->is_group && group == NULL)) {
         refuse(managing, STATUS_NOT_FOUND, NULL);
     } else if (span_is(operation, "READ")) {
         const struct client *client = &managing->link->connection->client;
-        uint32_t count = managing->is_group
-                             ? show_group(broker_catalog(client->worker), group, attributes)
-                             : show_queue(queue, attributes);
-        answer(managing, 200, "OK", attributes, count);
+        if (managing->is_group)
+            amqp_show_group(broker_catalog(client->worker), group, shown);
+        else
+            amqp_show_queue(queue, shown);
+        answer(managing, 200, "OK", shown);
     } else if (span_is(operation, "DELETE")) {
         managing->admin.action = managing->is_group ? ADMIN_GROUP_DELETE : ADMIN_QUEUE_DELETE;
         managing->admin.id = managing->is_group ? group->id : queue->id;
@@ -424,63 +381,28 @@ static void operate(struct managing *managing, struct span operation,
     }
 }
 
-/* ------------------------------------------------ QUERY */
-
-/* attributeNames, results: a row for each that may be seen, as many as fit. */
-static void query(struct managing *managing)
-{
-    struct client *client = &managing->link->connection->client;
-    const struct catalog *catalog = broker_catalog(client->worker);
-    struct attribute attributes[ATTRIBUTES] = {{0}};
-    uint8_t *bytes = heap_new(ANSWER_MAX + 8 * ENTITY_MAX + LIMIT_SELECTOR_BYTES +
-                              managing->correlation.bytes.size);
-    struct amqp_writer writer = {.at = bytes};
-    write_head(&writer, managing, 200, "OK");
-    uint8_t *map = amqp_open(&writer);
-    amqp_write_bytes(&writer, AMQP_STRING, span_from_text("results"));
-    uint8_t *rows = amqp_open(&writer);
-    uint32_t row_count = 0, count = 0;
-    for (size_t i = 0; i < catalog_queue_count(catalog); i++) {
-        const struct queue *queue = catalog_queue_at(catalog, i);
-        size_t groups = managing->is_group ? catalog_group_count(catalog, queue->id) : 1;
-        for (size_t k = 0;
-             k < groups && may_see(client, queue) && (size_t)(writer.at - bytes) < ANSWER_MAX;
-             k++) {
-            count = managing->is_group
-                        ? show_group(catalog, catalog_group_at(catalog, queue->id, k), attributes)
-                        : show_queue(queue, attributes);
-            uint8_t *row = amqp_open(&writer);
-            for (uint32_t a = 0; a < count; a++)
-                write_attribute(&writer, &attributes[a]);
-            amqp_close(&writer, row, AMQP_LIST, count, false);
-            row_count++;
-        }
-    }
-    amqp_close(&writer, rows, AMQP_LIST, row_count, false);
-    amqp_write_bytes(&writer, AMQP_STRING, span_from_text("attributeNames"));
-    uint8_t *list = amqp_open(&writer);
-    for (uint32_t a = 0; a < count; a++)
-        amqp_write_bytes(&writer, AMQP_STRING, span_from_text(attributes[a].name));
-    amqp_close(&writer, list, AMQP_LIST, count, false);
-    amqp_close(&writer, map, AMQP_MAP, 4, false);
-    send_answer(managing, span_of(bytes, (size_t)(writer.at - bytes)));
-    heap_free(bytes);
-    managing_free(managing);
-}
-
 /* ------------------------------------------------ requests */
 
-static struct span property(const struct amqp_message *message, const char *name)
+bool amqp_manage_property(const struct amqp_message *message, const char *name,
+                          struct amqp_value *value)
 {
     struct reader at = reader_of(message->application.bytes);
     for (uint32_t i = 0; i < message->application.count; i += 2) {
-        struct amqp_value key, value;
+        struct amqp_value key;
         amqp_value_read(&at, &key);
-        amqp_value_read(&at, &value);
-        if (span_is(key.bytes, name) && amqp_is_text(&value))
-            return value.bytes;
+        amqp_value_read(&at, value);
+        if (span_is(key.bytes, name))
+            return true;
     }
-    return span_of("", 0);
+    return false;
+}
+
+/* Empty: there is none. */
+static struct span text_property(const struct amqp_message *message, const char *name)
+{
+    struct amqp_value value;
+    bool found = amqp_manage_property(message, name, &value) && amqp_is_text(&value);
+    return found ? value.bytes : span_of("", 0);
 }
 
 /* False: no name that could be one. The address borrows from the request. */
@@ -517,16 +439,14 @@ enum status amqp_manage(struct amqp_link *link, struct span bytes, struct err *e
     managing->correlation = message.properties[AMQP_CORRELATION_ID].type != AMQP_NULL
                                 ? message.properties[AMQP_CORRELATION_ID]
                                 : message.properties[AMQP_MESSAGE_ID];
-    struct span operation = property(&message, "operation"), type = property(&message, "type");
-    bool queries = span_is(operation, "QUERY");
-    if (queries)
-        type = property(&message, "entityType");
+    struct span operation = text_property(&message, "operation");
+    struct span type = text_property(&message, "type");
+    if (amqp_manage_look(managing, operation, &message))
+        return STATUS_OK;
     managing->is_group = span_is(type, "group");
     if (!managing->is_group && !span_is(type, "queue"))
         refuse(managing, STATUS_INVALID, "type is queue or group");
-    else if (queries)
-        query(managing);
-    else if (!name_parse(managing, property(&message, "name")))
+    else if (!name_parse(managing, text_property(&message, "name")))
         refuse(managing, STATUS_INVALID, "name is a queue's, or QUEUE/groups/GROUP");
     else
         operate(managing, operation, &message);

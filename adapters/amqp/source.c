@@ -235,6 +235,8 @@ void amqp_source_flow(struct amqp_link *link)
         amqp_browse_flow(link, credit > 0 ? (uint32_t)credit : 0, drain);
     else if (link->kind == AMQP_FROM_TOPIC)
         amqp_topic_flow(link, drain);
+    else if (link->kind == AMQP_FROM_MANAGEMENT)
+        pn_link_drained(link->pn); /* where it is to: no answer waits for anything but credit */
     amqp_wake(link->connection);
 }
 
@@ -349,6 +351,7 @@ void amqp_source_open(struct amqp_link *link, const struct amqp_address *address
         const char *target = pn_terminus_get_address(pn_link_remote_target(link->pn));
         link->kind = AMQP_FROM_MANAGEMENT;
         link->topic = heap_text(target == NULL ? "" : target, target == NULL ? 0 : strlen(target));
+        pn_link_set_snd_settle_mode(link->pn, PN_SND_SETTLED); /* which answers are */
         amqp_link_accept(link);
         return;
     }

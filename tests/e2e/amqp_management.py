@@ -6,6 +6,7 @@ from proton import Message, Terminus, Timeout
 from proton.reactor import Container, LinkOption
 from proton.utils import BlockingConnection, LinkDetached
 
+from amqpwire import FLOW, TRANSFER, Wire, decode, frame, ubyte
 from gateway import run
 
 SECONDS = 20
@@ -19,11 +20,21 @@ class Target(LinkOption):
         return link.is_receiver
 
 
+class Takes(Target):
+    """Messages of so many bytes at most."""
+
+    def __init__(self, size):
+        self.size = size
+
+    def apply(self, link):
+        link.max_message_size = self.size
+
+
 class Manager:
-    def __init__(self, running, reply_to=None, connection=None):
+    def __init__(self, running, reply_to=None, connection=None, options=None):
         self.connection = connection or BlockingConnection(f"amqp://127.0.0.1:{running.amqp_port}", timeout=SECONDS)
         if reply_to is None:
-            self.answers = self.connection.create_receiver("$management", credit=10, options=Target())
+            self.answers = self.connection.create_receiver("$management", credit=10, options=options or Target())
             self.reply_to = "answers-here"
         else:
             self.answers = self.connection.create_receiver(None, credit=10, dynamic=True)
@@ -32,6 +43,7 @@ class Manager:
         self.number = 0
 
     def ask(self, operation, kind=None, name=None, body=None, **more):
+        """The code of the answer and its body; all of it is in last."""
         self.number += 1
         properties = {"operation": operation, **more}
         if kind:
@@ -39,7 +51,7 @@ class Manager:
         if name:
             properties["name"] = name
         self.sender.send(Message(id=self.number, reply_to=self.reply_to, properties=properties, body=body))
-        answer = self.answers.receive(timeout=SECONDS)
+        answer = self.last = self.answers.receive(timeout=SECONDS)
         if self.answers.fetcher.unsettled:  # those of the node itself come settled
             self.answers.accept()
         assert answer.correlation_id == self.number, answer
@@ -100,6 +112,98 @@ def answers_come_to_a_link_of_the_node(running):
 
 def answers_come_to_a_node_of_ones_own(running):
     lives(Manager(running, "dynamic"))
+
+
+NAMES = {"queue": ["name", "identity", "type", "kind", "durability", "partitions", "retention_ms", "retention_bytes", "max_records",
+                   "max_consume_count", "records"],
+         "group": ["name", "identity", "type", "queue", "backlog", "in_flight", "acknowledged", "dead", "selector"]}
+
+
+def the_node_itself_is_asked(running):
+    """Rows by offset and count, of the attributes that are named; types, what they have and what can be done with them."""
+    manager = Manager(running)
+    code, body = manager.ask("QUERY", entityType="group")
+    assert (code, body["results"], body["attributeNames"]) == (200, [], NAMES["group"]), body
+    for i in range(5):
+        assert manager.ask("CREATE", "queue", f"q{i}")[0] == 201
+    assert manager.ask("CREATE", "group", "q3/groups/g")[0] == 201
+    assert manager.last.properties.get("count") is None
+
+    def rows(body=None, **more):
+        code, body = manager.ask("QUERY", body=body, **more)
+        assert code == 200 and manager.last.properties["count"] == len(body["results"]), (code, body)
+        return body["attributeNames"], body["results"]
+
+    only_name = {"attributeNames": ["name"]}
+    assert rows(only_name, entityType="queue") == (["name"], [["mqtt"]] + [[f"q{i}"] for i in range(5)])
+    assert rows(only_name, entityType="queue", offset=2, count=2)[1] == [["q1"], ["q2"]]
+    assert rows(only_name, entityType="queue", offset=5)[1] == [["q4"]]
+    assert rows(only_name, entityType="queue", offset=6) == (["name"], [])
+    assert rows(only_name, entityType="queue", count=0)[1] == []
+    names, all_rows = rows({"attributeNames": []}, entityType="queue")
+    assert names == NAMES["queue"] and all(len(row) == len(names) for row in all_rows)
+    names, all_rows = rows({"attributeNames": ["queue", "color", "type", "kind", "name"]}, offset=4)
+    assert names == ["queue", "color", "type", "kind", "name"], names
+    assert all_rows == [[None, None, "queue", "standard", "q3"], [None, None, "queue", "standard", "q4"], ["q3", None, "group", None, "g"]], all_rows
+    assert sorted(rows()[0]) == sorted({*NAMES["queue"], *NAMES["group"]})
+    for bad in ({"attributeNames": ["name", "name"]}, {"attributeNames": "name"}, {"attributeNames": [1]}, {"attributeNames": ["x" * 257]},
+                {"attributeNames": [str(i) for i in range(65)]}):
+        assert manager.ask("QUERY", body=bad, entityType="queue")[0] == 400, bad
+    assert len(rows({"attributeNames": [str(i) for i in range(64)]}, entityType="queue", count=1)[0]) == 64
+    for bad in ({"offset": -1}, {"offset": "0"}, {"count": 1.5}, {"entityType": "table"}, {"entityType": 1}):
+        assert manager.ask("QUERY", **bad)[0] == 400, bad
+    node = {"kind": "org.amqp.management", "name": "self"}
+    assert manager.ask("GET-TYPES", **node) == (200, {"queue": [], "group": []})
+    assert manager.ask("GET-ANNOTATIONS", **node, entityType="queue") == (200, {"queue": []})
+    assert manager.ask("GET-ATTRIBUTES", **node) == (200, NAMES)
+    assert manager.ask("GET-ATTRIBUTES", **node, entityType="group") == (200, {"group": NAMES["group"]})
+    assert manager.ask("GET-ATTRIBUTES", **node, entityType="table")[0] == 400
+    code, body = manager.ask("GET-OPERATIONS", **node)
+    changes = ["retention_ms", "retention_bytes", "max_records", "max_consume_count"]
+    assert code == 200 and body["group"] == {"CREATE": ["selector"], "READ": [], "UPDATE": ["selector"], "DELETE": []}, body
+    assert body["queue"] == {"CREATE": ["kind", "durability", "partitions"] + changes, "READ": [], "UPDATE": changes, "DELETE": []}, body
+    manager.connection.close()
+
+
+def what_is_too_large_is_said(running):
+    """Not what fits of it: more than 1 MiB of rows, or than the receiver takes."""
+    manager = Manager(running)
+    manager.ask("CREATE", "queue", "q")
+    text = "a <> '" + "x" * 4000 + "'"
+    for i in range(262):
+        assert manager.ask("CREATE", "group", f"q/groups/g{i}", {"selector": text})[0] == 201
+    code, body = manager.ask("QUERY", entityType="group")
+    assert (code, body) == (413, {}) and "offset" in manager.last.properties["statusDescription"], (code, str(body)[:100])
+    seen = []
+    for offset in range(0, 300, 100):
+        code, body = manager.ask("QUERY", entityType="group", offset=offset, count=100)
+        seen += [row[0] for row in body["results"]]
+    assert seen == [f"g{i}" for i in range(262)], seen
+    assert len(manager.ask("QUERY", body={"attributeNames": ["name"]}, entityType="group")[1]["results"]) == 262
+    manager.connection.close()
+    small = Manager(running, options=[Target(), Takes(1000)])
+    assert small.ask("QUERY", entityType="group", count=1)[0] == 413
+    assert small.ask("READ", "queue", "q")[0] == 200
+    small.connection.close()
+
+
+def its_answers_come_as_was_said(running):
+    """Settled, and the answer to the attach says so; a drain takes the credit back."""
+    for drain in (False, True):
+        with Wire(running.amqp_port, SECONDS) as wire:
+            wire.open()
+            fields, _ = decode(b"\x00\x53\x12" + wire.attach("m", 0, "$management", receiver=True, snd=ubyte(0)))
+            assert fields.value[3] == 1, fields.value
+            wire.attach("s", 1, "$management")
+            wire.send(frame(FLOW, [0, 100, 0, 100, 0, 0, 2]))
+            read = Message(id=1, properties={"operation": "READ", "type": "queue", "name": "mqtt"}).encode()
+            wire.send(frame(TRANSFER, [1, 0, b"d", 0, True], read))
+            fields, _ = decode(b"\x00\x53\x14" + wire.expect(TRANSFER))
+            assert fields.value[4] is True, fields.value
+            if drain:
+                wire.send(frame(FLOW, [1, 100, 1, 100, 0, 1, 5, None, True]))
+                flow, _ = decode(b"\x00\x53\x13" + wire.expect(FLOW))
+                assert flow.value[4:7] == [0, 6, 0], flow.value  # handle, delivery-count, link-credit
 
 
 class Kept(LinkOption):
@@ -185,4 +289,5 @@ def users_do_not_meet(running):
 
 
 if __name__ == "__main__":
-    run(answers_come_to_a_link_of_the_node, answers_come_to_a_node_of_ones_own, users_do_not_meet)
+    run(answers_come_to_a_link_of_the_node, answers_come_to_a_node_of_ones_own, the_node_itself_is_asked, what_is_too_large_is_said,
+        its_answers_come_as_was_said, users_do_not_meet)

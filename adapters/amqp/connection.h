@@ -100,6 +100,8 @@ struct amqp_link {
     uint32_t owed;       /* credit that the sender may have back */
     bool settles_second; /* when the sender has: a delivery is unsettled until then */
     bool resumed;        /* the delivery that comes is one of a link before */
+    bool makes;          /* the relay's: the queue that the current delivery names */
+    enum status unmade;  /* why that queue cannot be made; OK: it has not been tried */
     struct amqp_resumption *resumption; /* NULL: it cannot be resumed */
     /* Sources */
     struct consumer *consumer;
@@ -283,7 +285,7 @@ void amqp_target_readable(struct amqp_link *link);
 void amqp_target_close(struct amqp_link *link);
 /* A delivery from a sender is over: settled, and its credit comes back, once. */
 void amqp_let_go(struct amqp_link *link, pn_delivery_t *delivery);
-/* Makes a standard queue, then goes on with the attach. */
+/* Makes a standard queue, then goes on with the attach, or with what the relay had to do. */
 void amqp_queue_make(struct amqp_link *link, struct span name);
 void amqp_answered(struct client *client, uint64_t token, enum status status, uint64_t partition,
                    uint64_t offset);

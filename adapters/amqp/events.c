@@ -29,6 +29,10 @@ static void opened(struct amqp_connection *connection)
     pn_data_put_string(properties, pn_bytes(7, "Polylog"));
     pn_data_put_symbol(properties, pn_bytes(7, "version"));
     pn_data_put_string(properties, pn_bytes(strlen(POLYLOG_VERSION), POLYLOG_VERSION));
+    /* Clients of the JMS kind put it before the names of topics: so `to` and `reply-to` are
+     * addresses to everybody. A plain name is a queue's already. */
+    pn_data_put_symbol(properties, pn_bytes(12, "topic-prefix"));
+    pn_data_put_string(properties, pn_bytes(8, "/topics/"));
     pn_data_exit(properties);
     pn_connection_open(pn);
     connection->state = AMQP_UP;

@@ -371,7 +371,7 @@ void amqp_source_open(struct amqp_link *link, const struct amqp_address *address
         catalog_queue_by_text(broker_catalog(client->worker), client->tenant, address->queue);
     if (queue != NULL)
         amqp_source_from(link, queue);
-    else if (amqp_settings.auto_create && address->group.size == 0)
+    else if (amqp_settings.auto_create && !address->dead)
         amqp_queue_make(link, address->queue);
     else
         amqp_link_refuse_status(link, STATUS_NOT_FOUND);

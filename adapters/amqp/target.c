@@ -150,7 +150,26 @@ static enum status find_destination(const struct amqp_link *link, struct span to
     publish->topic = address.topic;
     if (address.at == AMQP_AT_QUEUE)
         publish->queue = catalog_queue_by_text(catalog, client->tenant, address.queue);
-    return address.at == AMQP_AT_TOPIC || publish->queue != NULL ? STATUS_OK : STATUS_NOT_FOUND;
+    if (address.at == AMQP_AT_TOPIC || publish->queue != NULL)
+        return STATUS_OK;
+    return link->unmade == STATUS_OK ? STATUS_NOT_FOUND : link->unmade;
+}
+
+/* The relay's message names a queue that there is not, and that is made then. */
+static bool makes_queue(struct amqp_link *link, struct span bytes)
+{
+    const struct client *client = &link->connection->client;
+    struct amqp_message message;
+    struct amqp_address address;
+    if (link->kind != AMQP_TO_ANYWHERE || !amqp_settings.auto_create || link->unmade != STATUS_OK ||
+        amqp_message_read(bytes, &message) != STATUS_OK ||
+        !amqp_address_parse(message.properties[AMQP_TO].bytes, false, &address) ||
+        address.at != AMQP_AT_QUEUE || address.group.size > 0 ||
+        catalog_queue_by_text(broker_catalog(client->worker), client->tenant, address.queue) !=
+            NULL)
+        return false;
+    amqp_queue_make(link, address.queue);
+    return true;
 }
 
 /* A topic or a queue decides what becomes of the property `to`, so the destination is known before
@@ -283,21 +302,27 @@ static void partial_drop(struct amqp_link *link)
 }
 
 /* Too large: by the book the link ends, and with it what it had sent. */
+static bool keep_piece(struct amqp_link *link, struct span bytes)
+{
+    enum status status = link->connection->partial_bytes + bytes.size > PARTIAL_MAX
+                             ? STATUS_OVER_QUOTA
+                             : buf_append(&link->partial, bytes.data, bytes.size);
+    if (status != STATUS_OK) {
+        amqp_transaction_fail(link->connection, pn_link_current(link->pn), status);
+        amqp_link_refuse_status(link, status);
+        return false;
+    }
+    link->connection->partial_bytes += bytes.size;
+    return true;
+}
+
 static bool take_piece(struct amqp_link *link)
 {
     uint8_t scratch[AMQP_FRAME_MAX];
     ssize_t size;
-    while ((size = pn_link_recv(link->pn, (char *)scratch, sizeof scratch)) > 0) {
-        enum status status = link->connection->partial_bytes + (size_t)size > PARTIAL_MAX
-                                 ? STATUS_OVER_QUOTA
-                                 : buf_append(&link->partial, scratch, (size_t)size);
-        if (status != STATUS_OK) {
-            amqp_transaction_fail(link->connection, pn_link_current(link->pn), status);
-            amqp_link_refuse_status(link, status);
+    while ((size = pn_link_recv(link->pn, (char *)scratch, sizeof scratch)) > 0)
+        if (!keep_piece(link, span_of(scratch, (size_t)size)))
             return false;
-        }
-        link->connection->partial_bytes += (size_t)size;
-    }
     return true;
 }
 
@@ -314,8 +339,15 @@ static void take_whole(struct amqp_link *link, pn_delivery_t *delivery)
             return;
         bytes = buf_span(&link->partial);
     }
+    if (makes_queue(link, bytes)) { /* it is looked at again then */
+        link->makes = true;
+        if (link->partial.size == 0)
+            keep_piece(link, bytes);
+        return;
+    }
     pn_link_advance(link->pn);
     take_message(link, delivery, bytes);
+    link->unmade = STATUS_OK;
     partial_drop(link);
 }
 
@@ -323,7 +355,7 @@ static void take_all(struct amqp_link *link)
 {
     struct amqp_connection *connection = link->connection;
     pn_delivery_t *delivery;
-    while (link->pn != NULL && (delivery = pn_link_current(link->pn)) != NULL) {
+    while (link->pn != NULL && !link->makes && (delivery = pn_link_current(link->pn)) != NULL) {
         if (pn_delivery_aborted(delivery)) {
             partial_drop(link);
             link->resumed = false;
@@ -378,6 +410,15 @@ static void queue_target(struct amqp_link *link, const struct queue *queue)
     amqp_link_accept(link);
 }
 
+/* With the delivery that waited. */
+static void relay_on(struct amqp_link *link, enum status status)
+{
+    link->makes = false;
+    link->unmade = status;
+    amqp_target_readable(link);
+    amqp_wake(link->connection);
+}
+
 static void made(struct request *request, enum status status)
 {
     struct making *making = container_of(request, struct making, admin.request);
@@ -387,8 +428,12 @@ static void made(struct request *request, enum status status)
         queue =
             catalog_queue_by_text(broker_catalog(link->connection->client.worker),
                                   link->connection->client.tenant, span_from_text(making->name));
-    if (link->pn != NULL && queue == NULL)
-        amqp_link_refuse_status(link, status == STATUS_OK ? STATUS_INTERNAL : status);
+    if (queue == NULL && status == STATUS_OK)
+        status = STATUS_INTERNAL;
+    if (link->pn != NULL && link->makes)
+        relay_on(link, queue != NULL ? STATUS_OK : status);
+    else if (link->pn != NULL && queue == NULL)
+        amqp_link_refuse_status(link, status);
     else if (link->pn != NULL && pn_link_is_receiver(link->pn))
         queue_target(link, queue);
     else if (link->pn != NULL)

@@ -257,16 +257,25 @@ static void write_header(struct amqp_writer *writer, const struct showing *showi
 
 /* ------------------------------------------------ properties */
 
+static const char QUEUE[] = "$queue/", TOPICS[] = "/topics/";
+
+static bool is_queue_address(struct span address)
+{
+    return address.size > sizeof QUEUE - 1 && memcmp(address.data, QUEUE, sizeof QUEUE - 1) == 0;
+}
+
+/* What begins with a slash was no address of ours when it came. */
+static bool is_topic_address(struct span address)
+{
+    return !is_queue_address(address) && address.size > 0 && address.data[0] != '/';
+}
+
 static void write_address(struct amqp_writer *writer, struct span address)
 {
-    static const char QUEUE[] = "$queue/", TOPICS[] = "/topics/";
-    size_t prefix = sizeof QUEUE - 1;
-    bool is_queue = address.size > prefix && memcmp(address.data, QUEUE, prefix) == 0;
-    /* What is no topic was no address of ours when it came. */
-    bool as_it_is = is_queue || address.size == 0 || address.data[0] == '/';
-    if (is_queue)
-        address = span_from(address, prefix);
-    if (as_it_is) {
+    bool is_topic = is_topic_address(address);
+    if (is_queue_address(address))
+        address = span_from(address, sizeof QUEUE - 1);
+    if (!is_topic) {
         amqp_write_bytes(writer, AMQP_STRING, address);
         return;
     }
@@ -536,6 +545,31 @@ static uint32_t items_of(struct span items)
     return !at.failed && amqp_annotations_valid(items, count) ? count : 0;
 }
 
+static bool is_there(struct span items, const char *name)
+{
+    struct reader at = reader_of(items);
+    struct amqp_value key, value;
+    while (reader_left(&at) > 0 && amqp_value_read(&at, &key) && amqp_value_read(&at, &value))
+        if (amqp_is_text(&key) && span_is(key.bytes, name))
+            return true;
+    return false;
+}
+
+/* To clients of the JMS kind the address to reply to is a queue's when a queue brought the message,
+ * unless this says otherwise. */
+static uint32_t write_reply_type(struct amqp_writer *writer, const struct showing *showing,
+                                 struct span kept)
+{
+    static const char name[] = "x-opt-jms-reply-to";
+    const struct header *reply = showing->first[AMQP_REPLY_TO];
+    enum { JMS_TOPIC = 1 };
+    if (reply == NULL || !is_topic_address(reply->value) || is_there(kept, name))
+        return 0;
+    write_key(writer, name);
+    amqp_write_number(writer, AMQP_BYTE, JMS_TOPIC);
+    return 2;
+}
+
 static void write_annotations(struct amqp_writer *writer, const struct record *record,
                               const struct showing *showing, const struct amqp_shown *shown,
                               unsigned flags)
@@ -574,12 +608,15 @@ static void write_annotations(struct amqp_writer *writer, const struct record *r
         amqp_write_timestamp(writer, record->append_time_ms);
         count += 6;
     }
+    struct span foreign = {0};
     if (showing->first[ANNOTATIONS] != NULL) {
         uint32_t items = items_of(showing->first[ANNOTATIONS]->value);
         if (items > 0)
-            amqp_write_raw(writer, showing->first[ANNOTATIONS]->value);
+            foreign = showing->first[ANNOTATIONS]->value;
         count += items;
     }
+    amqp_write_raw(writer, foreign);
+    count += write_reply_type(writer, showing, foreign);
     if (count == 0)
         *writer = before;
     else

@@ -4,7 +4,7 @@ import socket
 import threading
 import uuid
 
-from proton import (Delivery, Described, Message, SSLDomain, decimal64, float32, int32, symbol, timestamp, ubyte, uint,
+from proton import (Delivery, Described, Message, SSLDomain, byte, decimal64, float32, int32, symbol, timestamp, ubyte, uint,
                     ulong, Endpoint)
 from proton.handlers import MessagingHandler
 from proton.reactor import AtLeastOnce, AtMostOnce, Container, Filter, LinkOption, Selector
@@ -258,8 +258,33 @@ def queues_are_made_on_demand():
     send(connection, "made", Message(body="x"))
     assert receive(connection, "made", 1)[0].body == "x"
     assert receive_nothing(connection, "made by reading".replace(" ", "-"))
+    assert receive_nothing(connection, "/queues/made-with/groups/its-group")
+    relay = connection.create_sender(None)
+    large = "y" * 100000
+    # Not one by one: what comes behind a queue that is being made waits for it.
+    deliveries = [relay.link.send(Message(address=address, body=body)) for address, body in (
+        ("by-relay", "1"), ("by-relay", large), ("by-relay-too", large), ("no name", "x"), ("by-relay", "2"))]
+    connection.wait(lambda: all(delivery.remote_state for delivery in deliveries))
+    assert [delivery.remote_state for delivery in deliveries] == [Delivery.ACCEPTED] * 3 + [Delivery.REJECTED, Delivery.ACCEPTED]
+    assert deliveries[3].remote.condition.name == "amqp:invalid-field", deliveries[3].remote.condition
+    assert [m.body for m in receive(connection, "by-relay", 3)] == ["1", large, "2"]
+    assert receive(connection, "by-relay-too", 1)[0].body == large
     connection.close()
     assert running.stop() == 0
+
+
+def clients_of_the_jms_kind_learn_what_an_address_is(running):
+    """Qpid JMS puts topic-prefix before topics, and takes an address to reply to for that of a queue when a queue brought
+    the message, unless an annotation says otherwise."""
+    queue(running, "asked")
+    connection = connect(running)
+    assert connection.conn.remote_properties[symbol("topic-prefix")] == "/topics/"
+    kind = symbol("x-opt-jms-reply-to")
+    send(connection, "asked", Message(reply_to="/topics/answers"), Message(reply_to="answers"), Message(reply_to="/elsewhere"),
+         Message(reply_to="/topics/answers", annotations={kind: byte(3)}), Message())
+    got = [(m.annotations or {}).get(kind) for m in receive(connection, "asked", 5)]
+    assert got == [byte(1), None, None, byte(3), None], got
+    connection.close()
 
 
 def receive_nothing(connection, address):
@@ -525,5 +550,5 @@ if __name__ == "__main__":
     run(a_client_outlives_its_session, an_outcome_for_what_is_settled_without_one, an_outcome_of_each_link_when_all_come_at_once, what_is_sent_is_received_in_order, every_type_keeps_its_value, bodies_are_what_they_were, outcomes_decide,
         what_was_not_settled_is_offered_again, a_lease_lasts_as_long_as_asked, settled_both_ways, a_drain_ends_with_what_there_is,
         a_large_message_in_many_transfers, addresses_that_lead_nowhere, queues_are_made_on_demand, selectors_choose,
-        delays_and_expiry, a_message_that_comes_twice_is_stored_once, the_relay_sends_anywhere, a_queue_that_goes_ends_its_links, users_log_in, an_end_says_so,
+        delays_and_expiry, a_message_that_comes_twice_is_stored_once, the_relay_sends_anywhere, clients_of_the_jms_kind_learn_what_an_address_is, a_queue_that_goes_ends_its_links, users_log_in, an_end_says_so,
         an_end_says_where_to_go)

@@ -534,6 +534,30 @@ public final class Jms {
         session.close();
     }
 
+    /** A producer of no destination, to queues, also new ones, to topics and to a topic that asks. */
+    private void anonymous() throws Exception {
+        Session session = session(Session.AUTO_ACKNOWLEDGE);
+        MessageProducer anywhere = session.createProducer(null);
+        Queue made = session.createQueue("jms.made.by.relay");
+        anywhere.send(made, session.createTextMessage("to a queue"));
+        same(text(session.createConsumer(made)), "to a queue");
+        Topic news = session.createTopic("jms.news");
+        Topic answers = session.createTopic("jms.answers");
+        MessageConsumer service = session.createConsumer(news);
+        MessageConsumer reply = session.createConsumer(answers);
+        session.createProducer(news).send(session.createTextMessage("by its own producer"));
+        same(text(service), "by its own producer");
+        Message request = session.createTextMessage("by any producer");
+        request.setJMSReplyTo(answers);
+        anywhere.send(news, request);
+        Message got = service.receive(WAIT_MS);
+        same(got.getJMSDestination(), news);
+        same(got.getJMSReplyTo(), answers);
+        anywhere.send(got.getJMSReplyTo(), session.createTextMessage("answered"));
+        same(text(reply), "answered");
+        session.close();
+    }
+
     private void browse() throws Exception {
         Session session = session(Session.AUTO_ACKNOWLEDGE);
         Queue queue = session.createQueue("jms.browsed");
@@ -583,6 +607,7 @@ public final class Jms {
         jms.check("shared durable subscriptions in transactions", () -> jms.sharedTransacted(url));
         jms.check("a request and its reply through a temporary queue", jms::requests);
         jms.check("a request and its reply through a temporary topic", () -> jms.temporaryTopics(url));
+        jms.check("a producer of no destination: queues, topics, replies", jms::anonymous);
         jms.check("no local: plain and durable", () -> jms.noLocal(url));
         jms.check("a browser leaves what it sees", jms::browse);
         jms.check("delivery delay", jms::delays);

@@ -264,6 +264,12 @@ static inline struct amqp_link *amqp_link_of(pn_link_t *pn)
 
 /* What clients of the JMS kind say about an end: topic, shared, global. */
 bool amqp_is_capable(pn_terminus_t *terminus, const char *name);
+bool amqp_has_symbol(pn_data_t *symbols, const char *name); /* is it, or is among them */
+/* It is to outlive its session, or its state the process. */
+bool amqp_is_lasting(pn_terminus_t *terminus);
+
+/* answer.c: of what the attach asked for the answer keeps what holds, for a link of that kind. */
+void amqp_answer_truly(struct amqp_link *link);
 
 /* address.c: is_topic: what the peer's capabilities say about an address without a prefix. */
 bool amqp_address_parse(struct span text, bool is_topic, struct amqp_address *address);

@@ -172,8 +172,12 @@ static void copy_ends(pn_link_t *pn)
 {
     pn_terminus_copy(pn_link_source(pn), pn_link_remote_source(pn));
     pn_terminus_copy(pn_link_target(pn), pn_link_remote_target(pn));
-    if (pn_link_is_receiver(pn)) /* unless resume.c says more (part 3, 3.5.4) */
+    if (pn_link_is_receiver(pn) && amqp_is_lasting(pn_link_target(pn))) {
+        /* Unless resume.c says more (part 3, 3.5.4). */
         pn_terminus_set_durability(pn_link_target(pn), PN_NONDURABLE);
+        pn_terminus_set_expiry_policy(pn_link_target(pn), PN_EXPIRE_WITH_LINK);
+        pn_terminus_set_timeout(pn_link_target(pn), 0);
+    }
     pn_link_set_snd_settle_mode(pn, pn_link_remote_snd_settle_mode(pn));
     pn_link_set_rcv_settle_mode(pn, pn_link_remote_rcv_settle_mode(pn));
     pn_link_set_max_message_size(pn, LIMIT_RECORD_BYTES);
@@ -183,6 +187,7 @@ void amqp_link_accept(struct amqp_link *link)
 {
     if (!amqp_resumption_is_ready(link))
         return;
+    amqp_answer_truly(link);
     amqp_attach_answer(link);
     if (pn_link_is_receiver(link->pn))
         pn_link_flow(link->pn, AMQP_CREDIT);
@@ -219,27 +224,39 @@ void amqp_link_refuse_status(struct amqp_link *link, enum status status)
     amqp_link_refuse(link, amqp_condition_of(status), status_text(status));
 }
 
-bool amqp_is_capable(pn_terminus_t *terminus, const char *name)
+bool amqp_has_symbol(pn_data_t *symbols, const char *name)
 {
-    pn_data_t *capabilities = pn_terminus_capabilities(terminus);
     bool found = false;
-    pn_data_rewind(capabilities);
-    if (!pn_data_next(capabilities))
+    pn_data_rewind(symbols);
+    if (!pn_data_next(symbols))
         return false;
-    bool array = pn_data_type(capabilities) == PN_ARRAY;
+    bool array = pn_data_type(symbols) == PN_ARRAY;
     if (array) {
-        pn_data_enter(capabilities);
-        if (!pn_data_next(capabilities))
+        pn_data_enter(symbols);
+        if (!pn_data_next(symbols))
             return false;
     }
     do {
-        if (pn_data_type(capabilities) == PN_SYMBOL) {
-            pn_bytes_t symbol = pn_data_get_symbol(capabilities);
+        if (pn_data_type(symbols) == PN_SYMBOL) {
+            pn_bytes_t symbol = pn_data_get_symbol(symbols);
             found |= span_is(span_of(symbol.start, symbol.size), name);
         }
-    } while (array && pn_data_next(capabilities));
-    pn_data_rewind(capabilities);
+    } while (array && pn_data_next(symbols));
+    pn_data_rewind(symbols);
     return found;
+}
+
+bool amqp_is_capable(pn_terminus_t *terminus, const char *name)
+{
+    return amqp_has_symbol(pn_terminus_capabilities(terminus), name);
+}
+
+bool amqp_is_lasting(pn_terminus_t *terminus)
+{
+    pn_expiry_policy_t policy = pn_terminus_get_expiry_policy(terminus);
+    return pn_terminus_get_durability(terminus) != PN_NONDURABLE ||
+           policy == PN_EXPIRE_WITH_CONNECTION || policy == PN_EXPIRE_NEVER ||
+           pn_terminus_get_timeout(terminus) > 0;
 }
 
 static struct amqp_link *link_new(struct amqp_connection *connection, pn_link_t *pn)

@@ -40,14 +40,6 @@ static void stolen(struct amqp_link *link)
 
 /* ------------------------------------------------ attach */
 
-static bool lasts(pn_terminus_t *terminus)
-{
-    pn_expiry_policy_t policy = pn_terminus_get_expiry_policy(terminus);
-    return pn_terminus_get_durability(terminus) != PN_NONDURABLE ||
-           policy == PN_EXPIRE_WITH_CONNECTION || policy == PN_EXPIRE_NEVER ||
-           pn_terminus_get_timeout(terminus) > 0;
-}
-
 static void again(struct loop_timer *timer)
 {
     struct amqp_resumption *resumption = container_of(timer, struct amqp_resumption, again);
@@ -62,8 +54,9 @@ void amqp_resumption_read(struct amqp_link *link, struct span attach)
     pn_link_t *pn = link->pn;
     struct amqp_unsettled_map map = amqp_unsettled_read(attach);
     link->settles_second = pn_link_remote_rcv_settle_mode(pn) == PN_RCV_SECOND;
-    bool asked = map.is_there || link->settles_second || lasts(pn_link_remote_source(pn)) ||
-                 lasts(pn_link_remote_target(pn));
+    bool asked = map.is_there || link->settles_second ||
+                 amqp_is_lasting(pn_link_remote_source(pn)) ||
+                 amqp_is_lasting(pn_link_remote_target(pn));
     if (!asked || link->connection->client.id.size == 0)
         return;
     struct amqp_resumption *resumption = heap_new(sizeof *resumption);

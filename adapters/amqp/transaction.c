@@ -316,7 +316,10 @@ void amqp_coordinate(struct amqp_link *link, pn_delivery_t *delivery, struct spa
         if (list.count > 1)
             amqp_value_read(&at, &fail);
     }
-    if (wanted == DECLARE) {
+    if (wanted == DECLARE && id.type != AMQP_NULL) {
+        amqp_count_refusal(STATUS_UNSUPPORTED);
+        answer(link, delivery, "amqp:not-implemented", "a global-id: transactions are local");
+    } else if (wanted == DECLARE) {
         declare(link, delivery);
     } else if (wanted == DISCHARGE && id.type == AMQP_BINARY) {
         discharge(link, delivery, id.bytes, fail.type == AMQP_BOOLEAN && fail.number != 0);

@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the answer to an attach says is what holds, not what was asked for."""
+from proton import Data, Described as Value, Terminus, symbol
+from proton.reactor import Filter, LinkOption
+from proton.utils import BlockingConnection
+
+from amqpwire import ATTACH, DISPOSITION, TRANSFER, Described, Symbol, Wire, disposition, encode, frame
+from gateway import run
+
+SECONDS = 20
+NONE, CONFIGURATION, UNSETTLED = Terminus.NONDURABLE, Terminus.CONFIGURATION, Terminus.DELIVERIES
+LINK, NEVER = Terminus.EXPIRE_WITH_LINK, Terminus.EXPIRE_NEVER
+
+
+def connect(running):
+    return BlockingConnection(f"amqp://127.0.0.1:{running.amqp_port}", timeout=SECONDS)
+
+
+class Asks(LinkOption):
+    """For an end that lasts, with capabilities and outcomes; for the rest by name."""
+
+    def __init__(self, capabilities=("made-up", "queue"), outcomes=("amqp:accepted:list", "made-up"), lasts=True, **more):
+        self.capabilities, self.outcomes, self.lasts, self.more = capabilities, outcomes, lasts, more
+
+    def apply(self, link):
+        end = link.source if link.is_receiver else link.target
+        put(end.capabilities, self.capabilities)
+        if link.is_receiver:
+            put(end.outcomes, self.outcomes)
+        if self.lasts:
+            end.durability, end.expiry_policy, end.timeout = UNSETTLED, NEVER, 70
+        for name, value in self.more.items():
+            setattr(end, name, value)
+
+
+class First(Filter):
+    def __init__(self):
+        super().__init__({symbol("p"): Value(symbol("rabbitmq:stream-offset-spec"), "first")})
+
+
+def put(data, symbols):
+    data.put_array(False, Data.SYMBOL)
+    data.enter()
+    for text in symbols:
+        data.put_symbol(text)
+    data.exit()
+
+
+def symbols_of(data):
+    data.rewind()
+    if not data.next():
+        return []
+    assert data.type() == Data.ARRAY, data.type()
+    return [str(text) for text in data.get_py_array().elements]
+
+
+def said(end):
+    return symbols_of(end.capabilities), end.durability, end.expiry_policy, end.timeout
+
+
+def of_source(connection, address, *options):
+    receiver = connection.create_receiver(address, options=list(options), dynamic=address is None)
+    end = receiver.link.remote_source
+    answer = (*said(end), end.distribution_mode, symbols_of(end.outcomes))
+    receiver.close()
+    return answer
+
+
+def of_target(connection, address, *options):
+    sender = connection.create_sender(address, options=list(options))
+    answer = said(sender.link.remote_target)
+    sender.close()
+    return answer
+
+
+def sources_say_what_they_are(running):
+    for name, kind in (("q", "standard"), ("st", "stream")):
+        assert running.call("POST", "/v1/default/queues", {"name": name, "type": kind})[0] == 201
+    connection = connect(running)
+    copy, move = Terminus.DIST_MODE_COPY, Terminus.DIST_MODE_MOVE
+    accepted = ["amqp:accepted:list"]
+    # A group is there for good, of its links nothing is kept.
+    for address in ("q", "/queues/q/groups/g", "/queues/q/groups/g/deadletters"):
+        assert of_source(connection, address, Asks(distribution_mode=move)) == (["queue"], CONFIGURATION, NEVER, 0, move, accepted), address
+    assert of_source(connection, "q", Asks(lasts=False))[1:4] == (NONE, Terminus.EXPIRE_WITH_SESSION, 0)
+    assert of_source(connection, "q", Asks((), ()))[0::5] == ([], [])
+    # Who reads along may do so again, from a place that it says itself.
+    assert of_source(connection, "q", Asks(distribution_mode=copy)) == (["queue"], NONE, LINK, 0, copy, accepted)
+    assert of_source(connection, "st", Asks(distribution_mode=move)) == (["queue"], NONE, LINK, 0, copy, accepted)
+    assert of_source(connection, "/topics/t", First(), Asks(("shared", "topic")))[:4] == (["topic"], NONE, LINK, 0)
+    assert of_source(connection, "/topics/t", Asks())[:4] == ([], UNSETTLED, NEVER, 0)
+    assert of_source(connection, "/topics/t", Asks(("global", "shared", "made-up")))[:4] == (["shared", "global"], UNSETTLED, NEVER, 0)
+    assert of_source(connection, "/topics/t", Asks(("global",), lasts=False))[0] == []
+    assert of_source(connection, "$management", Asks())[:4] == ([], NONE, LINK, 0)
+    connection.close()
+
+
+def targets_say_what_they_are(running):
+    assert running.call("POST", "/v1/default/queues", {"name": "q"})[0] == 201
+    connection = connect(running)
+    assert of_target(connection, "q", Asks(lasts=False))[0] == ["queue"]
+    assert of_target(connection, "/topics/t", Asks(lasts=False))[0] == []
+    assert of_target(connection, "t", Asks(("topic", "made-up"), lasts=False))[0] == ["topic"]
+    assert of_target(connection, "$management", Asks()) == ([], NONE, LINK, 0)
+    assert of_target(connection, "q", Asks()) == (["queue"], UNSETTLED, NEVER, 0)
+    connection.close()
+    with Wire(running.amqp_port, SECONDS) as wire:  # without a name nothing is kept
+        wire.open("")
+        target = Described(0x29, ["q", 2, Symbol("never"), 70])
+        wire.send(frame(ATTACH, ["s", 0, False, None, None, Described(0x28, [None]), target, None, None, 0]))
+        answer = wire.expect(ATTACH)
+        assert b"never" not in answer and b"link-detach" in answer, answer
+
+
+def transactions_are_local(running):
+    with Wire(running.amqp_port, SECONDS) as wire:
+        wire.open()
+        for handle, asked in enumerate((None, Symbol("amqp:distributed-transactions"))):
+            source, coordinator = Described(0x28, [None]), Described(0x30, [asked])
+            wire.send(frame(ATTACH, [f"c{handle}", handle, False, None, None, source, coordinator, None, None, 0]))
+            answer = wire.expect(ATTACH)
+            for name in (b"local-transactions", b"multi-txns-per-ssn", b"multi-ssns-per-txn"):
+                assert b"amqp:" + name in answer, answer
+            assert b"distributed" not in answer, answer
+        for number, global_id, outcome in ((0, b"one", 0x25), (1, None, 0x33)):
+            wire.send(frame(TRANSFER, [0, number, b"%d" % number, 0], b"\x00\x53\x77" + encode(Described(0x31, [global_id]))))
+            answer = wire.expect(DISPOSITION)
+            assert disposition(answer)[2] == outcome and (b"amqp:not-implemented" in answer) == (outcome == 0x25), answer
+
+
+if __name__ == "__main__":
+    run(sources_say_what_they_are, targets_say_what_they_are, transactions_are_local)

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Sources that read along: browsers, streams, topics from a position on. Nothing is leased, and
- * what the receiver makes of a delivery changes nothing. */
+/* Sources that read along: browsers, also of dead letters, streams, topics from a position on.
+ * Nothing is leased, and what the receiver makes of a delivery changes nothing. */
 #include "adapters/amqp/connection.h"
 #include "core/base/clock.h"
 #include "core/base/pack.h"
@@ -77,31 +77,20 @@ void amqp_browse_flow(struct amqp_link *link, uint32_t credit, bool drain)
         drained(link);
 }
 
-/* A browser sees what its group has not done yet. */
-static uint64_t undone(const struct amqp_link *link, const struct queue *queue)
-{
-    const struct catalog *catalog = broker_catalog(link->connection->client.worker);
-    const struct group_spec *group =
-        catalog_group_by_text(catalog, queue->id, span_from_text(link->group));
-    return group == NULL || group->stat->partition_count == 0
-               ? 0
-               : atomic_load_explicit(&group->stat->undone[0], memory_order_relaxed);
-}
-
+/* Without a position a browser sees what its group has not done yet. */
 static void begin_at(const struct amqp_link *link, const struct queue *queue,
-                     struct follow_options *options)
+                     const struct group_spec *group, struct follow_options *options)
 {
     const struct amqp_filter *filter = &link->filter;
-    bool single = queue != NULL && queue->partition_count == 1;
+    bool single = queue != NULL && queue->partition_count == 1 && options->dead_of == NULL;
     if (filter->has_position) {
         options->from = filter->from;
         options->offset = filter->offset;
         options->time_ms = filter->time_ms;
-    } else if (queue != NULL && queue->type == QUEUE_STREAM) {
+    } else if (queue != NULL && queue->type == QUEUE_STREAM && !link->dead) {
         options->from = SEEK_LATEST;
-    } else if (single) {
-        options->from = SEEK_OFFSET;
-        options->offset = undone(link, queue);
+    } else {
+        options->undone_by = group;
     }
     uint64_t end = single ? atomic_load(&queue->stat->partitions[0].end) : 0;
     if (filter->last && end > 0) {
@@ -110,7 +99,8 @@ static void begin_at(const struct amqp_link *link, const struct queue *queue,
     }
 }
 
-void amqp_browse_open(struct amqp_link *link, const struct queue *queue, struct span filter)
+void amqp_browse_open(struct amqp_link *link, const struct queue *queue,
+                      const struct group_spec *group, struct span filter)
 {
     struct follow_options options = {
         .queue = queue,
@@ -118,8 +108,9 @@ void amqp_browse_open(struct amqp_link *link, const struct queue *queue, struct 
         .partition = FOLLOW_ALL_PARTITIONS,
         .from = SEEK_EARLIEST,
         .selector = link->filter.selector,
+        .dead_of = link->dead ? group : NULL,
     };
-    begin_at(link, queue, &options);
+    begin_at(link, queue, group, &options);
     enum status status =
         follower_open(&link->connection->client, &follow_ops, link, &options, &link->follower);
     if (status != STATUS_OK) {

@@ -353,7 +353,10 @@ struct blob *amqp_message_frame(const struct record *record, const struct amqp_s
 enum status amqp_manage(struct amqp_link *link, struct span bytes, struct err *err);
 
 /* browse.c */
-void amqp_browse_open(struct amqp_link *link, const struct queue *queue, struct span filter);
+/* A queue, or with NULL the topics that match filter; group: that of the source, NULL: there is
+ * none (yet), which for dead letters cannot be. */
+void amqp_browse_open(struct amqp_link *link, const struct queue *queue,
+                      const struct group_spec *group, struct span filter);
 void amqp_browse_flow(struct amqp_link *link, uint32_t credit, bool drain);
 
 /* A delivery of a topic that its receiver has settled. */

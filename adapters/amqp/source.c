@@ -300,12 +300,12 @@ static void group_make(struct amqp_link *link)
     broker_administer(&grouping->admin);
 }
 
-/* Nothing is taken from the log: to browse, from a position, or since a stream is read so. */
+/* Nothing is taken: to browse, from a position, or since a stream is read so. */
 static bool reads_along(struct amqp_link *link, const struct queue *queue)
 {
     pn_terminus_t *source = pn_link_remote_source(link->pn);
     bool copies = pn_terminus_get_distribution_mode(source) == PN_DIST_MODE_COPY;
-    return !link->dead && (copies || link->filter.has_position || queue->type == QUEUE_STREAM);
+    return copies || link->filter.has_position || (queue->type == QUEUE_STREAM && !link->dead);
 }
 
 void amqp_source_from(struct amqp_link *link, const struct queue *queue)
@@ -317,14 +317,12 @@ void amqp_source_from(struct amqp_link *link, const struct queue *queue)
         return;
     }
     link->queue = queue->id;
-    if (reads_along(link, queue)) {
-        amqp_browse_open(link, queue, span_of(NULL, 0));
-        return;
-    }
     const struct group_spec *group = catalog_group_by_text(broker_catalog(client->worker),
                                                            queue->id, span_from_text(link->group));
     if (group == NULL && link->dead)
         amqp_link_refuse_status(link, STATUS_NOT_FOUND);
+    else if (reads_along(link, queue))
+        amqp_browse_open(link, queue, group, span_of(NULL, 0));
     else if (group == NULL)
         group_make(link);
     else
@@ -356,7 +354,7 @@ void amqp_source_open(struct amqp_link *link, const struct amqp_address *address
         return;
     }
     if (address->at == AMQP_AT_TOPIC && link->filter.has_position) {
-        amqp_browse_open(link, NULL, address->topic);
+        amqp_browse_open(link, NULL, NULL, address->topic);
         return;
     }
     if (address->at == AMQP_AT_TOPIC) {

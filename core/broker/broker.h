@@ -531,6 +531,9 @@ void broker_redrive(struct client *client, const struct group_spec *group,
                     struct group_redrive *redrive);
 void broker_explain(struct client *client, const struct group_spec *group,
                     struct group_explain *explain);
+/* The same for ACTION_CONSUME. */
+void broker_survey(struct client *client, const struct group_spec *group,
+                   struct group_survey *survey);
 /* Records of one partition from offset or time on, checked for ACTION_CONSUME on the queue. */
 void broker_read(struct client *client, const struct queue *queue, struct log_read *read);
 

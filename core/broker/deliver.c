@@ -386,18 +386,6 @@ void deliver_live(struct broker_worker *worker, struct batch *batch)
     batch_unref(batch);
 }
 
-/* Dead letters are nobody's but their group's. */
-static void deliver_dead(struct broker_worker *worker, uint64_t partition, struct batch *batch)
-{
-    struct broker_worker *home = broker_home(worker->broker, dead_partition_group(partition));
-    if (home == worker) {
-        groups_notice(worker, 0, partition, batch);
-        return;
-    }
-    notice_for(worker, home->index, batch, true)->for_groups = true;
-    post_notices(worker);
-}
-
 static void deliver_followers(struct broker_worker *worker, uint64_t partition, struct batch *batch)
 {
     uint64_t workers = follow_workers(worker, partition), own = 1ULL << worker->index;
@@ -405,6 +393,18 @@ static void deliver_followers(struct broker_worker *worker, uint64_t partition, 
         notice_for(worker, (unsigned)__builtin_ctzll(others), batch, true)->for_followers = true;
     if ((workers & own) != 0)
         follow_notice(worker, partition, batch);
+}
+
+/* Dead letters are nobody's but their group's, and of those who look at them. */
+static void deliver_dead(struct broker_worker *worker, uint64_t partition, struct batch *batch)
+{
+    struct broker_worker *home = broker_home(worker->broker, dead_partition_group(partition));
+    deliver_followers(worker, partition, batch);
+    if (home == worker)
+        groups_notice(worker, 0, partition, batch);
+    else
+        notice_for(worker, home->index, batch, true)->for_groups = true;
+    post_notices(worker);
 }
 
 void deliver_committed(void *context, uint64_t partition, struct batch *batch)

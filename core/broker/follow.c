@@ -11,9 +11,11 @@ enum {
     FRAMES = 4
 };
 
-/* A read under way; outlives the follower. */
+/* A read under way, and before it a look at what the group has done; outlives the follower. */
 struct follow_read {
     struct log_read read;
+    struct group_survey survey;
+    bool surveyed;
     struct broker_worker *worker;
     struct follower *follower; /* NULL once it has gone */
 };
@@ -69,6 +71,8 @@ static bool is_wanted(const struct follower *follower, const struct record *reco
     }
     return record->append_time_ms >= follower->time_ms &&
            label_matches(&follower->labels, record) &&
+           (follower->group_selector == NULL ||
+            selector_matches(follower->group_selector, record)) &&
            (follower->selector == NULL || selector_matches(follower->selector, record));
 }
 
@@ -134,28 +138,41 @@ void follow_notice(struct broker_worker *worker, uint64_t partition, struct batc
 
 /* ------------------------------------------------ behind */
 
-/* False: no room for what comes next. */
-static bool take_in(struct lane *lane, struct log_read *read)
+/* False: no room for what comes next, or it is not known whether it is done. */
+static bool take_in_batch(struct lane *lane, const struct follow_read *read, struct batch *batch)
 {
+    uint64_t end = read->surveyed ? read->survey.from + SURVEY_OFFSETS : UINT64_MAX;
+    bool skipped = !label_footer_may_match(&lane->follower->labels, batch);
+    for (uint32_t k = batch_find(batch, lane->next); !skipped && k < batch->record_count; k++) {
+        struct record record;
+        struct follow_frames frames = {0};
+        batch_record(batch, k, &record);
+        if (record.offset >= end)
+            break;
+        if (read->surveyed && survey_is_done(&read->survey, record.offset))
+            continue;
+        bool fits = show(lane, &record, &frames);
+        frames_clear(&frames);
+        if (!fits)
+            return false;
+    }
+    uint64_t known = batch_end(batch) < end ? batch_end(batch) : end;
+    if (known > lane->next)
+        lane->next = known;
+    return known < end;
+}
+
+static void take_in(struct lane *lane, const struct follow_read *from)
+{
+    const struct log_read *read = &from->read;
     for (uint32_t i = 0; i < read->count; i++) {
         struct batch *batch = read->batches[i];
         if (lane->by_time)
             lane->next = batch->base_offset > read->start ? batch->base_offset : read->start;
         lane->by_time = false;
-        bool skipped = !label_footer_may_match(&lane->follower->labels, batch);
-        for (uint32_t k = batch_find(batch, lane->next); !skipped && k < batch->record_count; k++) {
-            struct record record;
-            struct follow_frames frames = {0};
-            batch_record(batch, k, &record);
-            bool fits = show(lane, &record, &frames);
-            frames_clear(&frames);
-            if (!fits)
-                return false;
-        }
-        if (batch_end(batch) > lane->next)
-            lane->next = batch_end(batch);
+        if (!take_in_batch(lane, from, batch))
+            return;
     }
-    return true;
 }
 
 static void lane_goes_live(struct lane *lane, uint64_t end)
@@ -186,20 +203,10 @@ static void try_later(struct follower *follower, uint64_t in_ms)
         loop_timer_start(follower->worker->loop, &follower->look, in_ms);
 }
 
-/* What a read brought, or why it did not. */
-static void lane_read(struct lane *lane, struct log_read *read, enum status status)
+static void lane_failed(struct lane *lane, enum status status)
 {
     struct follower *follower = lane->follower;
-    if (status == STATUS_OK && read->count == 0) {
-        lane_goes_live(lane, read->end);
-    } else if (status == STATUS_OK) {
-        follower->worker->delivering = true;
-        take_in(lane, read);
-        follower->worker->delivering = false;
-    } else if ((status == STATUS_OUT_OF_RANGE || status == STATUS_CORRUPT) &&
-               read->start > lane->next) {
-        lane_lost(lane, read->start);
-    } else if (status == STATUS_NOT_FOUND || status == STATUS_SHUTTING_DOWN) {
+    if (status == STATUS_NOT_FOUND || status == STATUS_DENIED || status == STATUS_SHUTTING_DOWN) {
         follower_end(follower, status);
     } else {
         follower->failed = true;
@@ -207,26 +214,71 @@ static void lane_read(struct lane *lane, struct log_read *read, enum status stat
     }
 }
 
-static void read_done(struct request *request, enum status status)
+/* What a read brought, or why it did not. */
+static void lane_read(struct lane *lane, const struct follow_read *from, enum status status)
 {
-    struct follow_read *read = container_of(request, struct follow_read, read.request);
+    const struct log_read *read = &from->read;
+    struct follower *follower = lane->follower;
+    if (status == STATUS_OK && read->count == 0) {
+        lane_goes_live(lane, read->end);
+    } else if (status == STATUS_OK) {
+        follower->worker->delivering = true;
+        take_in(lane, from);
+        follower->worker->delivering = false;
+    } else if ((status == STATUS_OUT_OF_RANGE || status == STATUS_CORRUPT) &&
+               read->start > lane->next) {
+        lane_lost(lane, read->start);
+    } else {
+        lane_failed(lane, status);
+    }
+}
+
+/* NULL: it has gone, or its follower. */
+static struct lane *lane_of(const struct follow_read *read)
+{
+    const struct follower *follower = read->follower;
+    for (uint32_t i = 0; follower != NULL && i < follower->lane_count; i++)
+        if (follower->lanes[i]->partition == read->read.partition)
+            return follower->lanes[i];
+    return NULL;
+}
+
+static void read_free(struct follow_read *read)
+{
     struct broker_worker *worker = read->worker;
-    struct follower *follower = read->follower;
     worker->reads--;
-    if (follower != NULL) {
-        follower->read = NULL;
-        for (uint32_t i = 0; i < follower->lane_count; i++) {
-            if (follower->lanes[i]->partition == read->read.partition) {
-                lane_read(follower->lanes[i], &read->read, status);
-                break;
-            }
-        }
-        follower_wake(follower);
+    if (read->follower != NULL) {
+        read->follower->read = NULL;
+        follower_wake(read->follower);
     }
     for (uint32_t i = 0; i < read->read.count; i++)
         batch_unref(read->read.batches[i]);
     heap_free(read);
     figures_flush(worker);
+}
+
+static void read_done(struct request *request, enum status status)
+{
+    struct follow_read *read = container_of(request, struct follow_read, read.request);
+    struct lane *lane = lane_of(read);
+    if (lane != NULL)
+        lane_read(lane, read, status);
+    read_free(read);
+}
+
+static void surveyed(struct request *request, enum status status)
+{
+    struct follow_read *read = container_of(request, struct follow_read, survey.request);
+    struct lane *lane = lane_of(read);
+    if (lane == NULL || status != STATUS_OK) {
+        if (lane != NULL)
+            lane_failed(lane, status);
+        read_free(read);
+        return;
+    }
+    lane->next = read->read.offset = read->survey.from;
+    read->surveyed = true;
+    log_read(read->worker->log, &read->read);
 }
 
 static void lane_go_on(struct lane *lane)
@@ -243,7 +295,14 @@ static void lane_go_on(struct lane *lane)
     read->read.max_bytes = FOLLOW_READ_BYTES;
     follower->read = read;
     follower->worker->reads++;
-    log_read(follower->worker->log, &read->read);
+    if (follower->undone_by == NULL || lane->by_time) {
+        log_read(follower->worker->log, &read->read);
+        return;
+    }
+    request_init(&read->survey.request, follower->worker->loop, surveyed);
+    read->survey.partition = lane->partition;
+    read->survey.from = lane->next;
+    broker_survey(follower->client, follower->undone_by, &read->survey);
 }
 
 /* The next lane in turn that is behind; NULL: none may read now. */
@@ -337,9 +396,11 @@ static enum status lanes_begin(struct follower *follower, const struct follow_op
                          .time_ms = options->time_ms,
                          .next = options->from == SEEK_OFFSET ? options->offset : 0};
     const struct queue *queue = options->queue;
-    bool fits;
+    bool fits = true;
     if (queue == NULL)
         fits = lanes_add_homes(follower, &model);
+    else if (follower->dead_of != NULL)
+        lane_add_dead(follower, queue, &model);
     else if (options->partition == FOLLOW_ALL_PARTITIONS)
         fits = lanes_add(follower, queue, 0, queue->partition_count, &model);
     else
@@ -349,7 +410,7 @@ static enum status lanes_begin(struct follower *follower, const struct follow_op
     bool resumes = follow_position_is_valid(options->position);
     for (uint32_t i = 0; i < follower->lane_count; i++) {
         struct lane *lane = follower->lanes[i];
-        const struct partition_stat *stat = &lane->queue->stat->partitions[lane->number];
+        const struct partition_stat *stat = lane->bounds;
         if (resumes) {
             lane->by_time = false;
             if (!follow_position_find(options->position, lane->partition, &lane->next))
@@ -382,6 +443,8 @@ enum status follower_open(struct client *client, const struct follow_ops *ops, v
          (queue == NULL || options->partition < 0 ||
           (uint32_t)options->partition >= queue->partition_count)))
         return STATUS_INVALID;
+    if (options->dead_of != NULL && options->dead_of->dead_partition == 0)
+        return STATUS_UNSUPPORTED;
     enum status status =
         queue == NULL ? broker_check(client, ACTION_CONSUME, true, options->filter)
                       : broker_check(client, ACTION_CONSUME, false, span_from_text(queue->name));
@@ -403,6 +466,11 @@ enum status follower_open(struct client *client, const struct follow_ops *ops, v
             span_of(heap_text((const char *)options->filter.data, options->filter.size),
                     options->filter.size);
     labels_copy(follower, &options->labels);
+    if (options->dead_of != NULL)
+        follower->dead_of = group_spec_ref(options->dead_of);
+    if (options->undone_by != NULL && options->undone_by->mode != GROUP_BROADCAST)
+        follower->undone_by = group_spec_ref(options->undone_by);
+    follower_choose(follower);
     list_push(&client->followers, &follower->of_client);
     list_push(&worker->followers, &follower->of_worker);
     client->follower_count++;
@@ -429,6 +497,9 @@ void follower_close(struct follower *follower)
     link_remove(&follower->of_worker);
     follower->client->follower_count--;
     selector_unref(follower->selector);
+    selector_unref(follower->group_selector);
+    group_spec_unref(follower->dead_of);
+    group_spec_unref(follower->undone_by);
     heap_free((void *)(uintptr_t)follower->filter.data);
     heap_free(follower->label_text);
     heap_free(follower->lanes);

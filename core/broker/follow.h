@@ -35,9 +35,8 @@ struct follow_ops {
     /* So many records were removed, or cannot be read, before they could be shown. Closes nothing
      * either. May be NULL. */
     void (*lost)(struct follower *follower, const struct follow_place *place, uint64_t records);
-    /* Nothing will come any more: NOT_FOUND (the queue has gone), DENIED, OVER_QUOTA (too
-     * many homes), SHUTTING_DOWN.
-     * follower_close() remains to be called. */
+    /* Nothing will come any more: NOT_FOUND (the queue or the group has gone), DENIED, OVER_QUOTA
+     * (too many homes), SHUTTING_DOWN. follower_close() remains to be called. */
     void (*ended)(struct follower *follower, enum status why);
 };
 
@@ -56,11 +55,16 @@ struct follow_options {
     struct span position;
     struct label_filter labels;
     struct selector *selector; /* a reference is taken; NULL: all */
+    /* With a queue, a group of it. dead_of: the group's dead letters instead of the records of the
+     * queue. undone_by: only what the group wants and had not done when it was looked at; of a
+     * broadcast group, whose consumers are groups of their own, all. */
+    const struct group_spec *dead_of, *undone_by;
 };
 
 /* INVALID (a filter or partition that cannot be), DENIED, OVER_QUOTA (LIMIT_FOLLOW_PARTITIONS,
  * LIMIT_FOLLOWERS),
- * SHUTTING_DOWN; else OK and *follower, without credit. context is the caller's. */
+ * UNSUPPORTED (a group without dead letters), SHUTTING_DOWN; else OK and *follower, without credit.
+ * context is the caller's. */
 enum status follower_open(struct client *client, const struct follow_ops *ops, void *context,
                           const struct follow_options *options, struct follower **follower);
 /* No callbacks after it. NULL is fine. client_close() closes those that are left. */

@@ -26,28 +26,44 @@ void lane_remove(struct follower *follower, uint32_t index)
     follower->lanes[index] = follower->lanes[--follower->lane_count];
 }
 
+static void lane_add(struct follower *follower, const struct lane *model)
+{
+    struct lane *lane = heap_new(sizeof *lane);
+    *lane = *model;
+    lane->follower = follower;
+    follower->lanes =
+        heap_resize(follower->lanes, (follower->lane_count + 1) * sizeof *follower->lanes);
+    follower->lanes[follower->lane_count++] = lane;
+    follower->behind++;
+    lane->watch = watch_of(follower->worker, lane->partition);
+    list_push(&lane->watch->lanes, &lane->of_watch);
+    watch_go_on(lane->watch);
+    follower_wake(follower);
+}
+
 bool lanes_add(struct follower *follower, const struct queue *queue, uint32_t first, uint32_t count,
                const struct lane *model)
 {
     if (follower->lane_count + count > LIMIT_FOLLOW_PARTITIONS)
         return false;
-    follower->lanes =
-        heap_resize(follower->lanes, (follower->lane_count + count) * sizeof *follower->lanes);
     for (uint32_t i = first; i < first + count; i++) {
-        struct lane *lane = heap_new(sizeof *lane);
-        *lane = *model;
-        lane->follower = follower;
-        lane->queue = queue_ref(queue);
-        lane->number = i;
-        lane->partition = queue->first_partition + i;
-        follower->lanes[follower->lane_count++] = lane;
-        follower->behind++;
-        lane->watch = watch_of(follower->worker, lane->partition);
-        list_push(&lane->watch->lanes, &lane->of_watch);
-        watch_go_on(lane->watch);
+        struct lane lane = *model;
+        lane.queue = queue_ref(queue);
+        lane.number = i;
+        lane.bounds = &queue->stat->partitions[i];
+        lane.partition = queue->first_partition + i;
+        lane_add(follower, &lane);
     }
-    follower_wake(follower);
     return true;
+}
+
+void lane_add_dead(struct follower *follower, const struct queue *queue, const struct lane *model)
+{
+    struct lane lane = *model;
+    lane.queue = queue_ref(queue);
+    lane.bounds = &follower->dead_of->stat->dead_letters;
+    lane.partition = follower->dead_of->dead_partition;
+    lane_add(follower, &lane);
 }
 
 static bool follows(const struct follower *follower, const struct queue *queue)
@@ -106,6 +122,24 @@ bool lanes_add_homes(struct follower *follower, const struct lane *model)
     return fits;
 }
 
+/* ------------------------------------------------ groups, likewise */
+
+void follower_choose(struct follower *follower)
+{
+    const struct catalog *catalog = follower->worker->catalog;
+    const struct group_spec *group = follower->undone_by == NULL || follower->dead_of != NULL
+                                         ? NULL
+                                         : catalog_group(catalog, follower->undone_by->id);
+    struct selector *selector = group == NULL ? NULL : catalog_group_selector(catalog, group);
+    selector_unref(follower->group_selector);
+    follower->group_selector = selector == NULL ? NULL : selector_ref(selector);
+}
+
+static bool has_group(const struct follower *follower, const struct group_spec *group)
+{
+    return group == NULL || catalog_group(follower->worker->catalog, group->id) != NULL;
+}
+
 void follow_recheck(struct broker_worker *worker)
 {
     list_each(link, &worker->followers)
@@ -115,8 +149,12 @@ void follow_recheck(struct broker_worker *worker)
         struct lane model = {.by_time = true, .time_ms = follower->opened_ms};
         if (follower->over != STATUS_OK)
             continue;
+        follower_choose(follower);
         if (check(follower) != STATUS_OK)
             follower_end(follower, STATUS_DENIED);
+        else if (!has_group(follower, follower->dead_of) ||
+                 !has_group(follower, follower->undone_by))
+            follower_end(follower, STATUS_NOT_FOUND);
         else if (follower->by_topic && !lanes_add_homes(follower, &model))
             follower_end(follower, STATUS_OVER_QUOTA);
     }

@@ -31,6 +31,7 @@ struct lane {
     struct follower *follower;
     struct queue *queue; /* a reference */
     uint32_t number;
+    const struct partition_stat *bounds;
     uint64_t partition, next;
     bool by_time; /* next is not known yet: the first record appended at or after time_ms */
     int64_t time_ms;
@@ -56,6 +57,8 @@ struct follower {
     struct selector *selector;
     struct label_filter labels;
     uint8_t *label_text;
+    struct group_spec *dead_of, *undone_by; /* references */
+    struct selector *group_selector;        /* of undone_by, as it is now */
 
     struct lane **lanes;
     uint32_t lane_count, turn, behind; /* behind: lanes that are not live */
@@ -90,6 +93,10 @@ void watch_go_on(struct watch *watch); /* after its lanes have changed */
 /* Lanes of queue: count partitions from first on, each like model. False: too many. */
 bool lanes_add(struct follower *follower, const struct queue *queue, uint32_t first, uint32_t count,
                const struct lane *model);
+/* The lane of the dead letters of follower->dead_of. */
+void lane_add_dead(struct follower *follower, const struct queue *queue, const struct lane *model);
+/* What the group that it looks at wants now; dead letters were wanted once. */
+void follower_choose(struct follower *follower);
 /* Lanes of every queue in which matching topics may lie and that is not followed yet. */
 bool lanes_add_homes(struct follower *follower, const struct lane *model);
 void lane_remove(struct follower *follower, uint32_t index);

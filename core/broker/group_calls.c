@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The way of rare calls to a group's home worker and back: seek, redrive, explain. The request's
- * own mail carries it there; the answer comes by the request itself. */
+/* The way of rare calls to a group's home worker and back: seek, redrive, explain, survey. The
+ * request's own mail carries it there; the answer comes by the request itself. */
 #include "core/broker/worker.h"
 
 #include "core/base/heap.h"
@@ -140,4 +140,28 @@ void broker_explain(struct client *client, const struct group_spec *group,
     explain->request.done = explain_done;
     explain->request.mail.deliver = explain_arrive;
     call_go(explain->carrier, &explain->request);
+}
+
+static void survey_done(struct request *request, enum status status)
+{
+    call_end(container_of(request, struct group_survey, request)->carrier, request, status);
+}
+
+static void survey_arrive(struct mail *mail)
+{
+    struct group_survey *survey = container_of(mail, struct group_survey, request.mail);
+    struct group *group = call_group(survey->carrier, &survey->request);
+    if (group != NULL)
+        group_survey(group, survey);
+}
+
+void broker_survey(struct client *client, const struct group_spec *group,
+                   struct group_survey *survey)
+{
+    survey->carrier = call_new(client, group, ACTION_CONSUME, &survey->request);
+    if (survey->carrier == NULL)
+        return;
+    survey->request.done = survey_done;
+    survey->request.mail.deliver = survey_arrive;
+    call_go(survey->carrier, &survey->request);
 }

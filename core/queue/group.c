@@ -33,6 +33,7 @@ struct group *group_open(struct log *log, struct log_worker *worker, struct loop
     list_init(&group->units);
     list_init(&group->early_redrives);
     list_init(&group->early_explains);
+    list_init(&group->early_surveys);
     list_init(&group->settled);
     list_init(&group->answering);
     for (uint32_t i = 0; i < parts; i++) {
@@ -113,6 +114,8 @@ static void refuse_all(struct group *group, enum status status)
         request_complete(&container_of(link, struct group_redrive, link)->request, status);
     while ((link = list_pop(&group->early_explains)) != NULL)
         request_complete(&container_of(link, struct group_explain, link)->request, status);
+    while ((link = list_pop(&group->early_surveys)) != NULL)
+        request_complete(&container_of(link, struct group_survey, link)->request, status);
 }
 
 static void refuse_settled(struct group *group, enum status status)
@@ -426,6 +429,8 @@ void group_opened(struct group *group)
         redrive_apply(group, container_of(link, struct group_redrive, link));
     while ((link = list_pop(&group->early_explains)) != NULL)
         explain_apply(group, container_of(link, struct group_explain, link));
+    while ((link = list_pop(&group->early_surveys)) != NULL)
+        survey_apply(group, container_of(link, struct group_survey, link));
     group_wake(group);
 }
 

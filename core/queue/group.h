@@ -219,4 +219,24 @@ struct group_explain {
 };
 void group_explain(struct group *group, struct group_explain *explain);
 
+/* Which records lie behind a group, for whoever reads along: those of a partition of the queue, or
+ * of its dead letters, from the first one at or after from that is not done. What it does not know
+ * of yet is not done. */
+enum { SURVEY_OFFSETS = 4096 };
+struct group_survey {
+    struct request request;
+    uint64_t partition;
+    uint64_t from;                      /* out: that first one */
+    uint64_t done[SURVEY_OFFSETS / 64]; /* out: a bit for each offset from there on, lowest first */
+    struct link link;                   /* the group's */
+    void *carrier;                      /* the broker's */
+};
+void group_survey(struct group *group, struct group_survey *survey);
+static inline bool survey_is_done(const struct group_survey *survey, uint64_t offset)
+{
+    uint64_t at = offset - survey->from;
+    return offset < survey->from ||
+           (at < SURVEY_OFFSETS && (survey->done[at / 64] >> at % 64 & 1) != 0);
+}
+
 #endif

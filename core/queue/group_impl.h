@@ -156,6 +156,7 @@ struct group {
     struct list early;          /* settlements */
     struct list early_redrives; /* begun after them */
     struct list early_explains; /* answered last */
+    struct list early_surveys;  /* likewise */
     struct list settled;        /* applied, to be answered after the next write */
     struct list units;          /* under way, in order of their numbers */
     uint64_t unit_next;         /* number of the next */
@@ -218,9 +219,10 @@ bool takes_wait(const struct group *group);
 /* All that wait end with status, by mail. */
 void takes_refuse(struct group *group, enum status status);
 
-/* group_redrive.c, group_explain.c: of a group that serves. */
+/* group_redrive.c, group_explain.c, group_survey.c: of a group that serves. */
 void redrive_apply(struct group *group, struct group_redrive *redrive);
 void explain_apply(struct group *group, struct group_explain *explain);
+void survey_apply(struct group *group, struct group_survey *survey);
 
 struct find;
 

@@ -59,6 +59,76 @@ def a_browser_takes_nothing(running):
     connection.close()
 
 
+def all_of(connection, address, *options):
+    """What there is now, accepted: until a drain says that this was all."""
+    receiver = connection.create_receiver(address, options=list(options))
+    got = []
+    while True:
+        receiver.link.drain(1000)
+        connection.wait(lambda: receiver.fetcher.has_message or not receiver.link.credit)
+        if not receiver.fetcher.has_message:
+            receiver.close()
+            return got
+        while receiver.fetcher.has_message:
+            got.append(receiver.receive(timeout=SECONDS).body)
+            receiver.accept()
+
+
+def settle(connection, address, *bodies, reject=False):
+    """Takes what there is, and accepts (or rejects) these; the others go back."""
+    receiver = connection.create_receiver(address, credit=50)
+    for _ in range(len(bodies)):
+        while receiver.receive(timeout=SECONDS).body not in bodies:
+            receiver.release(delivered=False)
+        receiver.reject() if reject else receiver.accept()
+    receiver.close()
+
+
+def dead_letters_are_looked_at(running):
+    queue(running, "sick", redrive_policy="enable", max_consume_count=3)
+    dead = "/queues/sick/groups/amqp/deadletters"
+    connection = connect(running)
+    send(connection, "sick", *range(4))
+    settle(connection, "sick", 0, 1, 2, reject=True)
+    assert until(lambda: sorted(all_of(connection, dead, Copy())) == [0, 1, 2])
+    assert sorted(all_of(connection, dead, Copy())) == [0, 1, 2]  # accepted above, and still there
+    receiver = connection.create_receiver(dead, credit=9, options=From("next"))
+    settle(connection, "sick", 3, reject=True)
+    assert receiver.receive(timeout=SECONDS).body == 3
+    receiver.close()
+    gone = take(connection, dead, 2)  # not by a browser: these are done
+    assert until(lambda: sorted(gone + all_of(connection, dead, Copy())) == [0, 1, 2, 3])
+    assert sorted(all_of(connection, dead, From("first"))) == [0, 1, 2, 3]  # from a position, all there were
+    assert len(take(connection, dead, 2)) == 2
+    connection.close()
+
+
+def a_browser_sees_what_its_group_has_not_done(running):
+    queue(running, "halves", partitions=2)
+    connection = connect(running)
+    assert running.call("POST", "/v1/default/queues/halves/groups",
+                        {"groups": [{"name": "large", "selector": "size > 2"}]})[0] in (200, 201)
+    sender = connection.create_sender("halves")
+    for body in range(6):
+        sender.send(Message(body=body, properties={"size": body}))
+    assert sorted(all_of(connection, "halves", Copy())) == list(range(6))
+    settle(connection, "halves", 1, 3, 4)
+    assert until(lambda: sorted(all_of(connection, "halves", Copy())) == [0, 2, 5])
+    assert sorted(all_of(connection, "/queues/halves/groups/large", Copy())) == [3, 4, 5]
+    receiver = connection.create_receiver("/queues/halves/groups/large", credit=9, options=Copy())
+    assert sorted(receiver.receive(timeout=SECONDS).body for _ in range(3)) == [3, 4, 5]
+    sender.send(Message(body=1, properties={"size": 1}))
+    sender.send(Message(body=6, properties={"size": 6}))
+    assert receiver.receive(timeout=SECONDS).body == 6
+    assert running.call("DELETE", "/v1/default/queues/halves/groups/large")[0] in (200, 204)
+    try:
+        receiver.receive(timeout=SECONDS)
+        raise AssertionError("the group has gone")
+    except LinkDetached as error:
+        assert error.condition == "amqp:resource-deleted", error
+    connection.close()
+
+
 def positions_of_a_queue(running):
     queue(running, "kept")
     connection = connect(running)
@@ -105,4 +175,5 @@ def a_topic_and_its_past(running):
 
 
 if __name__ == "__main__":
-    run(a_browser_takes_nothing, positions_of_a_queue, a_stream_is_read_from_its_end_on, a_topic_and_its_past)
+    run(a_browser_takes_nothing, dead_letters_are_looked_at, a_browser_sees_what_its_group_has_not_done,
+        positions_of_a_queue, a_stream_is_read_from_its_end_on, a_topic_and_its_past)

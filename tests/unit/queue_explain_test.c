@@ -217,12 +217,58 @@ static void test_behind_retention(void **state)
     rig_close();
 }
 
+static struct group_survey survey(uint64_t partition, uint64_t from)
+{
+    struct group_survey survey = {.partition = partition, .from = from};
+    request_init(&survey.request, rig.loop, explain_done);
+    explained = false;
+    group_survey(rig.group, &survey);
+    while (!explained)
+        loop_run(rig.loop);
+    return survey;
+}
+
+/* For who reads along: what lies behind the group, also before it has been opened. */
+static void test_survey(void **state)
+{
+    (void)state;
+    static struct take take;
+    enum { COUNT = SURVEY_OFFSETS + 100 };
+    rig_open(1);
+    open_group();
+    struct group_survey early = survey(100, 7);
+    assert_int_equal(early.from, 7); /* not there yet, and not done */
+    assert_false(survey_is_done(&early, 7));
+    publish(0, 0, COUNT, NULL);
+    for (uint32_t taken = 0; taken < COUNT;) {
+        taken += take_some(&take, GROUP_TAKE_MAX, 1000, LEASE_MS);
+        assert_true(take.take.count > 0);
+        for (uint32_t i = 0; i < take.take.count; i++) {
+            uint64_t offset = take.items[i].receipt.offset;
+            if (offset < 10 || (offset % 2 == 0 && offset > 20) || offset >= SURVEY_OFFSETS)
+                assert_int_equal(settle_one(&take.items[i].receipt, SETTLE_DONE), STATUS_OK);
+        }
+        take_drop(&take);
+    }
+    struct group_survey found = survey(100, 0);
+    assert_int_equal(found.from, 10);
+    for (uint64_t offset = 0; offset < 10 + SURVEY_OFFSETS; offset++) {
+        bool done = offset < 10 || (offset % 2 == 0 && offset > 20) || offset >= SURVEY_OFFSETS;
+        assert_int_equal(survey_is_done(&found, offset), done);
+    }
+    assert_false(survey_is_done(&found, 10 + SURVEY_OFFSETS)); /* not looked at */
+    assert_int_equal(survey(100, SURVEY_OFFSETS).from, COUNT);
+    assert_int_equal(survey(100, COUNT + 5).from, COUNT + 5);
+    rig_close();
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_standard), cmocka_unit_test(test_expired),
         cmocka_unit_test(test_filtered), cmocka_unit_test(test_blocked),
         cmocka_unit_test(test_too_far),  cmocka_unit_test(test_behind_retention),
+        cmocka_unit_test(test_survey),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -346,12 +346,12 @@ static enum status read_application(struct reading *reading, const struct amqp_m
         struct amqp_value key, value;
         amqp_value_read(&at, &key);
         amqp_value_read(&at, &value);
-        if (begins(key.bytes, "pl-"))
-            return err_set(reading->err, STATUS_INVALID,
-                           "names that begin with pl- are the gateway's own");
-        if (is_field(key.bytes) && occurrence_of(reading, key.bytes) == 0)
-            add_header(reading, key.bytes, span_of(NULL, 0));
-        add_value(reading, key.bytes, AMQP_STRING, &value);
+        struct span name = header_stored_name(key.bytes, reading->arena);
+        if (key.bytes.size > 0 && name.data == NULL)
+            return err_set(reading->err, STATUS_TOO_LARGE, "the message has too long properties");
+        if (is_field(name) && occurrence_of(reading, name) == 0)
+            add_header(reading, name, span_of(NULL, 0));
+        add_value(reading, name, AMQP_STRING, &value);
     }
     return STATUS_OK;
 }

@@ -28,6 +28,7 @@ enum {
     ANNOTATIONS,
     NAMES,
     USER = NAMES,
+    HIDDEN, /* the gateway's own, for other protocols */
     SIZE_MAX_OF_NAMES = 32
 };
 
@@ -48,7 +49,7 @@ static unsigned name_of(struct span name)
     for (unsigned i = 0; i < NAMES; i++)
         if (name.data[0] == (uint8_t)names[i][0] && span_is(name, names[i]))
             return i;
-    return USER;
+    return header_given_name(name).data == NULL ? HIDDEN : USER;
 }
 
 static bool is_number(struct span text, uint64_t high)
@@ -99,12 +100,12 @@ static void showing_init(struct showing *showing, const struct header *headers, 
     for (uint32_t i = 0; i < count; i++) {
         unsigned name = headers[i].name.size == 0 ? USER : name_of(headers[i].name);
         bool null = headers[i].value.data == NULL;
-        if (name != USER && !showing->seen[name] && (null || fits(name, headers[i].value))) {
+        if (name < NAMES && !showing->seen[name] && (null || fits(name, headers[i].value))) {
             showing->seen[name] = true;
             showing->first[name] = null ? NULL : &headers[i];
-        } else {
-            name = USER;
-            showing->has_users = true;
+        } else if (name != HIDDEN) {
+            name = header_given_name(headers[i].name).data == NULL ? HIDDEN : USER;
+            showing->has_users |= name == USER;
         }
         showing->kinds[i] = (uint8_t)name;
     }
@@ -390,7 +391,7 @@ static void write_application(struct amqp_writer *writer, const struct showing *
         const struct header *header = &showing->headers[i];
         if (showing->kinds[i] != USER || !has_shown_name(header) || is_repeated(showing, i, true))
             continue;
-        amqp_write_bytes(writer, AMQP_STRING, header->name);
+        amqp_write_bytes(writer, AMQP_STRING, header_given_name(header->name));
         write_header(writer, showing, header, AMQP_STRING, ANY_TYPE);
         count += 2;
     }
@@ -522,7 +523,7 @@ static uint32_t write_duplicates(struct amqp_writer *writer, const struct showin
         const struct header *header = &showing->headers[i];
         if (showing->kinds[i] != USER || !has_shown_name(header) || !is_repeated(showing, i, false))
             continue;
-        amqp_write_bytes(writer, AMQP_STRING, header->name);
+        amqp_write_bytes(writer, AMQP_STRING, header_given_name(header->name));
         write_header(writer, showing, header, AMQP_STRING, ANY_TYPE);
         count += 2;
     }

@@ -177,15 +177,17 @@ static void to_broker(struct mqtt_session *session, const struct mqtt_publish *p
         .token = token_of(packet),
         .number = packet->qos == 2 ? packet->packet_id : 0,
     };
-    enum mqtt_reason reason = mqtt_publish_fill(&packet->properties, &publish, headers, text);
-    if (reason != MQTT_REASON_SUCCESS) {
+    struct arena names;
+    arena_init(&names, LIMIT_RECORD_BYTES);
+    enum mqtt_reason reason =
+        mqtt_publish_fill(&packet->properties, &publish, headers, text, &names);
+    if (reason != MQTT_REASON_SUCCESS)
         mqtt_end(session, reason);
-        return;
-    }
-    if (publish.topic.size > 0 && publish.topic.data[0] == '$')
+    else if (publish.topic.size > 0 && publish.topic.data[0] == '$')
         to_address(session, &publish);
     else
         broker_publish(&session->client, &publish);
+    arena_deinit(&names);
 }
 
 bool mqtt_handle_publish(struct mqtt_session *session, uint8_t header, struct span body)

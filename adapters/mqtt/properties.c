@@ -116,7 +116,7 @@ static bool read_property(struct reader *reader, struct mqtt_property *property)
     return !reader->failed;
 }
 
-static bool is_plain_topic(struct span topic)
+bool mqtt_is_plain_topic(struct span topic)
 {
     return topic.size != 0 && memchr(topic.data, '+', topic.size) == NULL &&
            memchr(topic.data, '#', topic.size) == NULL;
@@ -132,7 +132,7 @@ static bool in_range(const struct mqtt_property *property)
     case VARINT:
         return property->number != 0;
     case TOPIC:
-        return is_plain_topic(property->value);
+        return mqtt_is_plain_topic(property->value);
     case NONE:
     case U16:
     case U32:

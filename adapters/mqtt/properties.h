@@ -103,6 +103,9 @@ extern const struct mqtt_properties mqtt_properties_none; /* nothing present */
 enum mqtt_reason mqtt_properties_decode(struct span list, unsigned where,
                                         struct mqtt_properties *out);
 
+/* What a Response Topic may be: not empty, without wildcards. */
+bool mqtt_is_plain_topic(struct span topic);
+
 /* The decoded form of one element. */
 struct mqtt_property {
     enum mqtt_property_id id;

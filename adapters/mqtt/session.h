@@ -254,9 +254,9 @@ enum {
     MQTT_FILL_TEXT = MQTT_EXPIRY_TEXT + LABELS_MAX * (LABEL_SIZE_MAX + 1)
 };
 /* Fills the headers (at most LIMIT_HEADERS, in room for that many), expiry and delay of publish
- * from the properties. text holds numbers made into text. */
+ * from the properties. text holds numbers made into text, names those that are stored as others. */
 enum mqtt_reason mqtt_publish_fill(const struct mqtt_properties *properties,
                                    struct publish *publish, struct header *headers,
-                                   char text[MQTT_FILL_TEXT]);
+                                   char text[MQTT_FILL_TEXT], struct arena *names);
 
 #endif

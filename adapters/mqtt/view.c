@@ -8,12 +8,14 @@
 #include "core/base/limits.h"
 #include "core/base/utf8.h"
 
-/* A payload that its publisher declared to be UTF-8 text. */
+/* The Payload Format Indicator: 1 for UTF-8 text, 0. */
 #define HEADER_PAYLOAD_TEXT "pl-text"
-#define PROPERTY_LABEL      "label"
-#define PROPERTY_KEY        "key"
-#define PROPERTY_DELAY      "delay" /* ms */
-#define PROPERTY_DEDUP      "dedup-id"
+/* Where among the user properties the key was; nothing after it: it was the last. */
+#define HEADER_KEY_PLACE "pl-key"
+#define PROPERTY_LABEL   "label"
+#define PROPERTY_KEY     "key"
+#define PROPERTY_DELAY   "delay" /* ms */
+#define PROPERTY_DEDUP   "dedup-id"
 
 /* ------------------------------------------------ record to PUBLISH */
 
@@ -71,9 +73,9 @@ static bool is_text(struct span value)
  * absence; what follows under that name is the publisher's own user property. */
 static const char *const standard_names[] = {
     HEADER_CONTENT_TYPE, HEADER_CORRELATION_ID, HEADER_REPLY_TO,
-    HEADER_EXPIRES_AT,   HEADER_PAYLOAD_TEXT,
+    HEADER_EXPIRES_AT,   HEADER_PAYLOAD_TEXT,   HEADER_LABELS,
 };
-enum { CONTENT_TYPE, CORRELATION_ID, REPLY_TO, EXPIRES_AT, PAYLOAD_TEXT, STANDARD_NAMES };
+enum { CONTENT_TYPE, CORRELATION_ID, REPLY_TO, EXPIRES_AT, PAYLOAD_TEXT, LABELS, STANDARD_NAMES };
 
 static unsigned standard_of(struct span name)
 {
@@ -100,7 +102,7 @@ static bool show_standard(unsigned standard, struct span value, struct mqtt_prop
         properties->present |= MQTT_HAS(CORRELATION);
         return true;
     case REPLY_TO:
-        if (!mqtt_topic_valid(value))
+        if (!is_text(value) || !mqtt_is_plain_topic(value))
             return false;
         properties->response_topic = value;
         properties->present |= MQTT_HAS(RESPONSE_TOPIC);
@@ -110,71 +112,90 @@ static bool show_standard(unsigned standard, struct span value, struct mqtt_prop
         properties->present |= MQTT_HAS(MESSAGE_EXPIRY);
         return true;
     default:
-        properties->payload_format = 1;
+        properties->payload_format = !span_is(value, "0");
         properties->present |= MQTT_HAS(PAYLOAD_FORMAT);
         return true;
     }
 }
 
-static bool is_gateways(struct span name)
+/* A record on its way into a PUBLISH. */
+struct showing {
+    const struct record *record;
+    struct mqtt_properties *properties;
+    struct mqtt_pair *users;
+    unsigned seen; /* standard names */
+    bool topic_seen, publisher_seen, key_shown;
+};
+
+static void show_user(struct showing *showing, struct span name, struct span value)
 {
-    return name.size >= 3 && memcmp(name.data, "pl-", 3) == 0;
+    if (showing->properties->user_count < LIMIT_HEADERS && is_text(name) && is_text(value))
+        showing->users[showing->properties->user_count++] = (struct mqtt_pair){name, value};
+}
+
+static bool is_given_as_user(const struct record *record, struct span label)
+{
+    struct reader at = reader_of(record->headers);
+    struct header header;
+    while (record_next_header(&at, &header))
+        if (span_equal(header.value, label) && span_is(header.name, PROPERTY_LABEL))
+            return true;
+    return false;
 }
 
 /* Each is a user property; those that a client of ours has given are there already. */
-static void show_labels(const struct record *record, struct span labels,
-                        struct mqtt_properties *properties, struct mqtt_pair *users)
+static void show_labels(struct showing *showing, struct span labels)
 {
-    struct span given;
-    if (record_find(record, PROPERTY_LABEL, &given))
-        return;
-    while (labels.size > 0 && properties->user_count < LIMIT_HEADERS) {
-        const uint8_t *comma = memchr(labels.data, ',', labels.size);
-        size_t size = comma == NULL ? labels.size : (size_t)(comma - labels.data);
-        if (size > 0 && is_text(span_of(labels.data, size)))
-            users[properties->user_count++] =
-                (struct mqtt_pair){span_from_text(PROPERTY_LABEL), span_of(labels.data, size)};
-        labels = span_from(labels, size + 1);
-    }
+    struct span label;
+    while (label_next(&labels, &label))
+        if (!is_given_as_user(showing->record, label))
+            show_user(showing, span_from_text(PROPERTY_LABEL), label);
 }
 
-static void show_header(const struct header *header, unsigned *seen,
-                        struct mqtt_properties *properties, struct mqtt_pair *users)
+static void show_key(struct showing *showing)
+{
+    if (showing->key_shown || showing->record->key.data == NULL)
+        return;
+    showing->key_shown = true;
+    show_user(showing, span_from_text(PROPERTY_KEY), showing->record->key);
+}
+
+static void show_header(struct showing *showing, const struct header *header)
 {
     unsigned standard = standard_of(header->name);
-    if (standard < STANDARD_NAMES && !(*seen >> standard & 1)) {
-        *seen |= 1u << standard;
-        if (header->value.data == NULL || show_standard(standard, header->value, properties))
+    if (standard < STANDARD_NAMES && !(showing->seen >> standard & 1)) {
+        showing->seen |= 1u << standard;
+        if (header->value.data == NULL)
+            return;
+        if (standard == LABELS) {
+            show_labels(showing, header->value);
+            return;
+        }
+        if (show_standard(standard, header->value, showing->properties))
             return;
     }
-    if (is_gateways(header->name)) /* how other protocols write the same record */
-        return;
-    if (properties->user_count < LIMIT_HEADERS && is_text(header->name) && is_text(header->value))
-        users[properties->user_count++] = (struct mqtt_pair){header->name, header->value};
+    struct span name = header_given_name(header->name);
+    if (name.data != NULL)
+        show_user(showing, name, header->value);
+    else if (span_is(header->name, HEADER_KEY_PLACE))
+        show_key(showing);
 }
 
 void mqtt_show_headers(const struct record *record, struct mqtt_properties *properties,
                        struct mqtt_pair *users)
 {
+    struct showing showing = {.record = record, .properties = properties, .users = users};
     struct reader at = reader_of(record->headers);
     struct header header;
-    bool topic_seen = false, publisher_seen = false, labels_seen = false;
-    unsigned seen = 0;
     while (record_next_header(&at, &header)) {
-        if (!labels_seen && span_is(header.name, HEADER_LABELS)) {
-            labels_seen = true;
-            show_labels(record, header.value, properties, users);
-        } else if (!topic_seen && span_is(header.name, HEADER_TOPIC)) {
-            topic_seen = true; /* the first is the gateway's own */
-        } else if (!publisher_seen && span_is(header.name, HEADER_PUBLISHER)) {
-            publisher_seen = true;
-        } else {
-            show_header(&header, &seen, properties, users);
-        }
+        if (!showing.topic_seen && span_is(header.name, HEADER_TOPIC))
+            showing.topic_seen = true; /* the first is the gateway's own */
+        else if (!showing.publisher_seen && span_is(header.name, HEADER_PUBLISHER))
+            showing.publisher_seen = true;
+        else
+            show_header(&showing, &header);
     }
-    if (record->key.data != NULL && properties->user_count < LIMIT_HEADERS && is_text(record->key))
-        users[properties->user_count++] =
-            (struct mqtt_pair){span_from_text(PROPERTY_KEY), record->key};
+    show_key(&showing);
     properties->users = users;
 }
 
@@ -214,6 +235,7 @@ struct filling {
     struct publish *publish;
     struct header *headers;
     unsigned seen; /* standard names */
+    uint32_t labels_at;
 };
 
 static void put(struct filling *filling, unsigned standard, struct span value)
@@ -232,8 +254,8 @@ static void put_properties(struct filling *filling, const struct mqtt_properties
         put(filling, REPLY_TO, properties->response_topic);
     if (properties->present & MQTT_HAS(CORRELATION))
         put(filling, CORRELATION_ID, properties->correlation);
-    if (properties->payload_format == 1)
-        put(filling, PAYLOAD_TEXT, span_from_text("1"));
+    if (properties->present & MQTT_HAS(PAYLOAD_FORMAT))
+        put(filling, PAYLOAD_TEXT, span_from_text(properties->payload_format ? "1" : "0"));
     if (properties->present & MQTT_HAS(MESSAGE_EXPIRY)) {
         filling->publish->expires_at_ms =
             clock_wall_ms() + (int64_t)properties->message_expiry * 1000;
@@ -270,9 +292,35 @@ static void take_label(struct labels *labels, const struct mqtt_pair *pair)
     labels->size += pair->value.size;
 }
 
+/* Those that a property of its own would bear the name of come after it, or after its absence. */
+static bool put_user(struct filling *filling, const struct mqtt_pair *pair, struct arena *names)
+{
+    struct span name = header_stored_name(pair->name, names);
+    unsigned standard = standard_of(name);
+    if (name.data == NULL)
+        return false;
+    if (standard < STANDARD_NAMES && !(filling->seen >> standard & 1)) {
+        if (standard == LABELS)
+            filling->labels_at = filling->publish->header_count;
+        put(filling, standard, span_of(NULL, 0));
+    }
+    filling->headers[filling->publish->header_count++] = (struct header){name, pair->value};
+    return true;
+}
+
+static void put_labels(struct filling *filling, struct span labels)
+{
+    if (labels.size == 0)
+        return;
+    if (filling->seen >> LABELS & 1)
+        filling->headers[filling->labels_at].value = labels;
+    else
+        put(filling, LABELS, labels);
+}
+
 enum mqtt_reason mqtt_publish_fill(const struct mqtt_properties *properties,
                                    struct publish *publish, struct header *headers,
-                                   char text[MQTT_FILL_TEXT])
+                                   char text[MQTT_FILL_TEXT], struct arena *names)
 {
     struct labels labels = {.text = text + MQTT_EXPIRY_TEXT};
     struct filling filling = {.publish = publish, .headers = headers};
@@ -282,23 +330,25 @@ enum mqtt_reason mqtt_publish_fill(const struct mqtt_properties *properties,
     put_properties(&filling, properties, text);
     struct span list = properties->list;
     struct mqtt_pair pair;
+    uint32_t key_end = 0; /* where the headers before and with the key end */
     while (mqtt_user_next(&list, &pair)) {
-        if (publish->key.data == NULL && span_is(pair.name, PROPERTY_KEY)) {
-            publish->key = pair.value;
-            continue;
-        }
         /* The core adds two headers of its own, and labels may come. */
         if (publish->header_count > LIMIT_HEADERS - 5)
             return MQTT_REASON_QUOTA_EXCEEDED;
-        unsigned standard = standard_of(pair.name);
-        if (standard < STANDARD_NAMES && !(filling.seen >> standard & 1))
-            put(&filling, standard, span_of(NULL, 0));
+        if (publish->key.data == NULL && span_is(pair.name, PROPERTY_KEY)) {
+            publish->key = pair.value;
+            headers[publish->header_count++] =
+                (struct header){span_from_text(HEADER_KEY_PLACE), span_of(NULL, 0)};
+            key_end = publish->header_count;
+            continue;
+        }
         ask(publish, &pair);
         take_label(&labels, &pair);
-        headers[publish->header_count++] = (struct header){pair.name, pair.value};
+        if (!put_user(&filling, &pair, names))
+            return MQTT_REASON_QUOTA_EXCEEDED;
     }
-    if (labels.count > 0)
-        headers[publish->header_count++] =
-            (struct header){span_from_text(HEADER_LABELS), span_of(labels.text, labels.size)};
+    if (key_end > 0 && key_end == publish->header_count)
+        publish->header_count--;
+    put_labels(&filling, span_of(labels.text, labels.size));
     return MQTT_REASON_SUCCESS;
 }

@@ -10,6 +10,7 @@ struct mqtt_kept_will {
     struct broker_will given;
     struct header headers[LIMIT_HEADERS];
     char text[MQTT_FILL_TEXT];
+    struct arena names;
     uint8_t bytes[];
 };
 
@@ -27,6 +28,7 @@ void mqtt_will_keep(struct mqtt_session *session, const struct mqtt_will *will)
     size_t size = will->topic.size + will->payload.size + will->properties.list.size;
     struct mqtt_kept_will *kept = session->will = heap_new(sizeof *kept + size);
     uint8_t *at = kept->bytes;
+    arena_init(&kept->names, LIMIT_RECORD_BYTES);
     kept->will = *will;
     kept->will.topic = keep(&at, will->topic);
     kept->will.payload = keep(&at, will->payload);
@@ -81,14 +83,17 @@ const struct broker_will *mqtt_will_of(struct mqtt_session *session)
         kept->given.expiry_ms = properties.message_expiry * 1000ULL;
     properties.present &= ~MQTT_HAS(MESSAGE_EXPIRY);
     /* NULL: it cannot be a record. */
-    return mqtt_publish_fill(&properties, &kept->given.publish, kept->headers, kept->text) ==
-                   MQTT_REASON_SUCCESS
+    arena_reset(&kept->names);
+    return mqtt_publish_fill(&properties, &kept->given.publish, kept->headers, kept->text,
+                             &kept->names) == MQTT_REASON_SUCCESS
                ? &kept->given
                : NULL;
 }
 
 void mqtt_will_free(struct mqtt_session *session)
 {
+    if (session->will != NULL)
+        arena_deinit(&session->will->names);
     heap_free(session->will);
     session->will = NULL;
 }

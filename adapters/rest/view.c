@@ -132,11 +132,6 @@ static unsigned add_value(struct reading *reading, struct span name, const json_
     return add_header(reading, name, bytes);
 }
 
-static bool is_reserved(struct span name)
-{
-    return (name.size >= 3 && memcmp(name.data, "pl-", 3) == 0) || span_is(name, HEADER_PUBLISHER);
-}
-
 static unsigned add_number(struct reading *reading, const char *name, uint64_t number)
 {
     char text[24];
@@ -164,7 +159,7 @@ static unsigned read_attribute(struct reading *reading, struct span name, const 
     if (name.size == 0 || name.size > ATTRIBUTE_NAME_MAX ||
         memchr(name.data, '\n', name.size) != NULL)
         return fail(reading, "The name of an attribute is empty, too long, or has a line break.");
-    if (is_reserved(name))
+    if (span_is(name, HEADER_PUBLISHER))
         return fail(reading, "An attribute has a name that the gateway uses itself.");
     if (span_is(name, KEY) && json_is_string(value)) {
         reading->publish->key = json_span(value);
@@ -173,6 +168,9 @@ static unsigned read_attribute(struct reading *reading, struct span name, const 
     }
     if (span_is(name, HEADER_EXPIRES_AT))
         return read_expiry(reading, value, false);
+    name = header_stored_name(name, reading->arena);
+    if (name.data == NULL)
+        return fail(reading, "The attributes are too large.");
     if (!json_is_array(value))
         return add_value(reading, name, value);
     unsigned code = 0;
@@ -482,16 +480,16 @@ static void collect(const struct record *record, struct shown *shown)
 {
     struct reader at = reader_of(record->headers);
     struct header header;
-    bool publisher = false;
+    bool publisher = false, labelled = false;
     while (shown->count < LIMIT_HEADERS && record_next_header(&at, &header)) {
         if (span_is(header.name, HEADER_PUBLISHER) && !publisher)
             publisher = true;
         else if (span_is(header.name, HEADER_TYPES))
             shown->types = header.value;
-        else if (span_is(header.name, HEADER_LABELS) && shown->labels.data == NULL &&
-                 utf8_is_valid(header.value))
+        else if (span_is(header.name, HEADER_LABELS) && !labelled && utf8_is_valid(header.value)) {
+            labelled = true;
             shown->labels = header.value;
-        else if (header.name.size >= 3 && memcmp(header.name.data, "pl-", 3) == 0)
+        } else if (header_given_name(header.name).data == NULL)
             ;
         else if (span_is(header.name, HEADER_TOPIC) && header.value.data == NULL)
             ;
@@ -506,7 +504,7 @@ static void write_attribute(const struct shown *shown, uint32_t index, struct bu
     uint32_t more = 0;
     for (uint32_t i = index + 1; i < shown->count; i++)
         more += span_equal(shown->headers[i].name, name);
-    json_put_text(to, name);
+    json_put_text(to, header_given_name(name));
     json_put(to, more > 0 ? ":[" : ":");
     uint32_t occurrence = 0;
     for (uint32_t i = index; i < shown->count && occurrence <= more; i++) {

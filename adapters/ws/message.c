@@ -203,8 +203,7 @@ static bool read_labels(struct reading *reading, const json_t *frame)
 
 static bool is_reserved(struct span name)
 {
-    return (name.size >= 3 && memcmp(name.data, "pl-", 3) == 0) ||
-           span_is(name, HEADER_PUBLISHER) || span_is(name, HEADER_TOPIC) ||
+    return span_is(name, HEADER_PUBLISHER) || span_is(name, HEADER_TOPIC) ||
            span_is(name, HEADER_EXPIRES_AT) || span_is(name, HEADER_LABELS);
 }
 
@@ -225,6 +224,9 @@ static bool add_property(struct reading *reading, struct span name, const json_t
     struct span text = {0};
     if (name.size == 0 || name.size > NAME_MAX_BYTES || is_reserved(name))
         return fail(reading, "a property has no name, a long one, or one with another meaning");
+    name = header_stored_name(name, reading->arena);
+    if (name.data == NULL)
+        return fail(reading, "too many properties");
     if (json_is_string(value))
         return add(reading, name, json_span(value));
     if (json_is_null(value))

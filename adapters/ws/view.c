@@ -108,11 +108,6 @@ static void put_value(struct buf *to, const struct header *header, unsigned type
         put_bytes(to, header->value);
 }
 
-static bool is_reserved(struct span name)
-{
-    return name.size >= 3 && memcmp(name.data, "pl-", 3) == 0;
-}
-
 static uint32_t occurrence_of(const struct record *record, struct span name, uint32_t position)
 {
     struct reader at = reader_of(record->headers);
@@ -133,11 +128,12 @@ static void put_properties(const struct record *record, uint64_t others, struct 
     for (uint32_t i = 0; record_next_header(&at, &header); i++) {
         if (i < 64 && (others & 1ULL << i) == 0)
             continue;
-        if (is_reserved(header.name) || !utf8_is_valid(header.name))
+        struct span name = header_given_name(header.name);
+        if (name.data == NULL || !utf8_is_valid(name))
             continue;
         json_put(to, first ? "\"properties\":[[" : ",[");
         first = false;
-        json_put_text(to, header.name);
+        json_put_text(to, name);
         json_put(to, ",");
         unsigned type = types.size == 0
                             ? 0
@@ -216,7 +212,8 @@ void ws_view_write(const struct record *record, const struct ws_view_place *plac
     for (uint32_t i = 0; record_next_header(&at, &header); i++) {
         if (!labelled && span_is(header.name, HEADER_LABELS)) {
             labelled = true;
-            put_labels(to, header.value);
+            if (header.value.data != NULL)
+                put_labels(to, header.value);
             continue;
         }
         const struct field *field = field_of(header.name, &seen);
@@ -224,6 +221,8 @@ void ws_view_write(const struct record *record, const struct ws_view_place *plac
             others |= i < 64 ? 1ULL << i : 0;
             continue;
         }
+        if (header.value.data == NULL) /* it has none: a property has the name */
+            continue;
         if (field->header == fields[1].header)
             type = header.value;
         put_member(to, field->member);

@@ -12,8 +12,16 @@ enum {
     FLAG_GUARANTEE = 3,
     FLAG_RETAIN = 4,
     FLAG_QUEUE = 8,
-    FLAGS = 15
+    FLAG_OPTIONAL = 16, /* key, dedup id and values of headers may be absent; before: empty then */
+    FLAGS = 31
 };
+
+/* Absent, or its size and one, and it. */
+static void pack_optional(struct pack *pack, struct span bytes)
+{
+    pack_uvarint(pack, bytes.data == NULL ? 0 : bytes.size + 1);
+    pack_bytes(pack, bytes);
+}
 
 struct blob *will_encode(struct span user, const struct broker_will *will)
 {
@@ -22,7 +30,7 @@ struct blob *will_encode(struct span user, const struct broker_will *will)
     struct pack pack = pack_into(&bytes);
     const struct publish *publish = &will->publish;
     unsigned flags = (unsigned)publish->guarantee | (publish->retain ? FLAG_RETAIN : 0u) |
-                     (will->queue.size > 0 ? FLAG_QUEUE : 0u);
+                     (will->queue.size > 0 ? FLAG_QUEUE : 0u) | FLAG_OPTIONAL;
     pack_u8(&pack, WILL_VERSION);
     pack_u8(&pack, (uint8_t)flags);
     pack_u32(&pack, will->delay_s);
@@ -30,13 +38,13 @@ struct blob *will_encode(struct span user, const struct broker_will *will)
     pack_u64(&pack, publish->delay_ms);
     pack_block(&pack, user);
     pack_block(&pack, will->queue.size > 0 ? will->queue : publish->topic);
-    pack_block(&pack, publish->key);
-    pack_block(&pack, publish->dedup_id);
+    pack_optional(&pack, publish->key);
+    pack_optional(&pack, publish->dedup_id);
     pack_block(&pack, publish->body);
     pack_uvarint(&pack, publish->header_count);
     for (uint32_t i = 0; i < publish->header_count; i++) {
         pack_block(&pack, publish->headers[i].name);
-        pack_block(&pack, publish->headers[i].value);
+        pack_optional(&pack, publish->headers[i].value);
     }
     struct blob *row = pack.status == STATUS_OK ? blob_copy(buf_span(&bytes)) : NULL;
     buf_deinit(&bytes);
@@ -67,10 +75,12 @@ bool will_delay(struct span row, uint32_t *delay_s)
 }
 
 /* Absent ones have no data. */
-static struct span read_optional(struct reader *reader)
+static struct span read_optional(struct reader *reader, unsigned flags)
 {
-    struct span bytes = reader_block(reader);
-    return bytes.size == 0 ? (struct span){0} : bytes;
+    if (!(flags & FLAG_OPTIONAL))
+        return reader_block(reader);
+    uint64_t size = reader_uvarint(reader);
+    return size == 0 ? (struct span){0} : reader_bytes(reader, size - 1);
 }
 
 bool will_decode(struct span row, struct stored_will *stored)
@@ -87,8 +97,12 @@ bool will_decode(struct span row, struct stored_will *stored)
         stored->will.queue = address;
     else
         publish->topic = address;
-    publish->key = read_optional(&reader);
-    publish->dedup_id = read_optional(&reader);
+    publish->key = read_optional(&reader, flags);
+    publish->dedup_id = read_optional(&reader, flags);
+    if (!(flags & FLAG_OPTIONAL) && publish->key.size == 0)
+        publish->key = (struct span){0};
+    if (!(flags & FLAG_OPTIONAL) && publish->dedup_id.size == 0)
+        publish->dedup_id = (struct span){0};
     publish->body = reader_block(&reader);
     publish->headers = stored->headers;
     uint64_t count = reader_uvarint(&reader);
@@ -96,7 +110,7 @@ bool will_decode(struct span row, struct stored_will *stored)
         return false;
     for (; publish->header_count < count; publish->header_count++) {
         stored->headers[publish->header_count].name = reader_block(&reader);
-        stored->headers[publish->header_count].value = reader_block(&reader);
+        stored->headers[publish->header_count].value = read_optional(&reader, flags);
     }
     return !reader.failed;
 }

@@ -27,6 +27,18 @@ bool record_next_header(struct reader *at, struct header *header)
     return false;
 }
 
+struct span header_stored_name(struct span given, struct arena *arena)
+{
+    if (!header_begins_as_own(given))
+        return given;
+    uint8_t *stored = arena_alloc(arena, HEADER_OWN_PREFIX_SIZE + given.size);
+    if (stored == NULL)
+        return (struct span){0};
+    memcpy(stored, HEADER_OWN_PREFIX, HEADER_OWN_PREFIX_SIZE);
+    memcpy(stored + HEADER_OWN_PREFIX_SIZE, given.data, given.size);
+    return span_of(stored, HEADER_OWN_PREFIX_SIZE + given.size);
+}
+
 bool record_find(const struct record *record, const char *name, struct span *value)
 {
     struct span wanted = span_from_text(name);

@@ -4,6 +4,7 @@
 #ifndef CORE_LOG_RECORD_H
 #define CORE_LOG_RECORD_H
 
+#include "core/base/arena.h"
 #include "core/base/reader.h"
 #include "core/base/status.h"
 
@@ -70,5 +71,30 @@ bool record_find(const struct record *record, const char *name, struct span *val
 #define HEADER_LABELS           "labels"     /* separated by commas */
 #define HEADER_TYPES            "pl-types"   /* see core/log/types.h */
 #define HEADER_BODY             "pl-body"
+
+/* Names that begin with "pl-" are the gateway's own. A publisher's name that does is stored with
+ * "pl-" once more before it, so that it never passes for one of these. */
+#define HEADER_OWN_PREFIX "pl-"
+enum { HEADER_OWN_PREFIX_SIZE = sizeof HEADER_OWN_PREFIX - 1 };
+
+static inline bool header_begins_as_own(struct span name)
+{
+    return name.size >= HEADER_OWN_PREFIX_SIZE &&
+           memcmp(name.data, HEADER_OWN_PREFIX, HEADER_OWN_PREFIX_SIZE) == 0;
+}
+
+/* The publisher's name of a stored header; data NULL: the header is the gateway's own, and shown to
+ * nobody. */
+static inline struct span header_given_name(struct span stored)
+{
+    if (!header_begins_as_own(stored))
+        return stored;
+    struct span given =
+        span_of(stored.data + HEADER_OWN_PREFIX_SIZE, stored.size - HEADER_OWN_PREFIX_SIZE);
+    return header_begins_as_own(given) ? given : (struct span){0};
+}
+
+/* How a publisher's name is stored; in arena only where that is another. data NULL: no memory. */
+struct span header_stored_name(struct span given, struct arena *arena);
 
 #endif

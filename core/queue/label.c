@@ -49,6 +49,8 @@ bool label_matches(const struct label_filter *filter, const struct record *recor
         if (header.name.size != sizeof HEADER_LABELS - 1 ||
             memcmp(header.name.data, HEADER_LABELS, sizeof HEADER_LABELS - 1) != 0)
             continue;
+        if (header.value.data == NULL) /* it has none: what follows is the publisher's own */
+            return false;
         found |= find_in_text(filter, header.value);
         if (is_enough(filter, found))
             return true;

@@ -97,7 +97,7 @@ struct selector {
     struct slot *slots;
     uint8_t buckets[BUCKETS]; /* slots that headers fill, by slot_bucket(); number + 1 */
     size_t text_size;
-    uint8_t memory[]; /* the text, then unescaped strings, names and patterns */
+    uint8_t memory[]; /* the text, then unescaped strings and patterns, names as they are stored */
 };
 
 static inline unsigned slot_bucket(struct span name)

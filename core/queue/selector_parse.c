@@ -149,12 +149,26 @@ static bool slot_of_name(struct span name, bool is_quoted, struct slot *slot)
     return !begins_with(name, "JMS") || begins_with(name, "JMSX") || begins_with(name, "JMS_");
 }
 
+/* As record.h has it. There is room for that: what stands between two names makes up for the
+ * prefix. */
+static struct span stored_name(struct scanner *scanner, struct span name)
+{
+    if (!header_begins_as_own(name))
+        return name;
+    uint8_t *stored = scanner->memory;
+    memcpy(stored, HEADER_OWN_PREFIX, HEADER_OWN_PREFIX_SIZE);
+    memcpy(stored + HEADER_OWN_PREFIX_SIZE, name.data, name.size);
+    scanner->memory = stored + HEADER_OWN_PREFIX_SIZE + name.size;
+    return span_of(stored, HEADER_OWN_PREFIX_SIZE + name.size);
+}
+
 static enum status push_name(struct parser *parser)
 {
     struct slot slot;
     bool is_quoted = parser->scanner.text.data[parser->token.position - 1] == '"';
     if (!slot_of_name(parser->token.text, is_quoted, &slot))
         return fail(parser, parser->token.position, "no field that can be selected by");
+    slot.name = stored_name(&parser->scanner, slot.name);
     unsigned at = 0;
     while (at < parser->slot_count && (parser->slots[at].field != slot.field ||
                                        !span_equal(parser->slots[at].name, slot.name)))
@@ -676,7 +690,7 @@ enum status selector_compile(struct span text, struct selector **compiled, struc
                        LIMIT_SELECTOR_BYTES);
     if (!utf8_is_valid_no_nul(text))
         return err_set(err, STATUS_INVALID, "at 1: not UTF-8");
-    struct selector *selector = heap_new(sizeof *selector + 2 * text.size);
+    struct selector *selector = heap_new(sizeof *selector + 3 * text.size + HEADER_OWN_PREFIX_SIZE);
     atomic_init(&selector->refs, 1);
     selector->text_size = text.size;
     if (text.size > 0)

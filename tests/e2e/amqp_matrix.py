@@ -39,6 +39,7 @@ FIELDS = [
     ("group sequence", "group-sequence", 5),
     ("user properties", "users", [("x", "1"), ("y", "ä")]),
     ("user properties, repeated", "users", [("x", "1"), ("x", "2")]),
+    ("user properties, names of the gateway", "users", [("pl-types", "1"), ("pl-x", "2"), ("pl-pl-text", "3")]),
     ("trace", "users", [("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")]),
 ]
 # Names under which fields travel where a protocol has no place of its own for them.

@@ -76,7 +76,8 @@ def every_type_keeps_its_value(running):
         properties={"text": "ä", "true": True, "int": int32(-5), "long": 2 ** 40, "uint": uint(70000), "null": None,
                     "ulong": ulong(1), "ubyte": ubyte(3), "double": 2.5, "float": float32(0.5), "bytes": b"text",
                     "raw": b"\xff", "uuid": uuid.UUID(int=9), "time": timestamp(123), "symbol": symbol("s"),
-                    "subject": "mine", "topic": "mine too", "decimal": decimal64(77)},
+                    "subject": "mine", "topic": "mine too", "decimal": decimal64(77), "labels": "mine, too",
+                    "pl-types": "mine", "pl-x": uint(5), "pl-pl-": None},
         body={"list": [1, 2.5, None, "x"], "described": Described(symbol("d"), [True])})
     send(connection, "types", sent)
     got, = receive(connection, "types", 1)

@@ -112,6 +112,51 @@ def test_properties_across(gateway):
         assert got.properties == [(USER, ("content-type", "a")), (USER, ("expires-at", "1"))], got.properties
 
 
+UNALTERED = [
+    [("key", "k"), ("a", "1")], [("a", "1"), ("key", "k")], [("a", "1"), ("key", "k"), ("key", "l"), ("a", "2")], [("key", "")],
+    [("labels", "x,y"), ("a", "1")], [("label", "l1"), ("labels", "m")], [("labels", "m"), ("label", "l1"), ("labels", "n")],
+    [("label", "no label"), ("label", "a"), ("label", "a"), ("label", "b"), ("label", "c"), ("label", "d")],
+    [("pl-x", "1"), ("a", "1"), ("pl-x", "1"), ("pl-", ""), ("pl-pl-x", "2"), ("pl-pl-", "3")],
+    [(name, "x") for name in ("pl-types", "pl-body", "pl-amqp", "pl-annotations", "pl-text", "pl-key", "key", "a", "pl-key")],
+    [(name, "1") for name in ("topic", "publisher", "correlation-id", "reply-to", "to", "user-id", "delay-ms", "priority", "receipt",
+                              "message-id", "group-id", "group-sequence", "traceparent", "retain", "offset", "dedup")],
+]
+
+
+def test_properties_unaltered(gateway):
+    """3.3.2-4, -15, -17, -18: whatever their names are, live, retained, as a will, and from a queue."""
+    long_topic = "/".join("a" * 200).encode()
+    users = [(pairs, [(USER, pair) for pair in pairs]) for pairs in UNALTERED]
+    lists = [props for _, props in users] + [[], [(PAYLOAD_FORMAT, 0)], [(PAYLOAD_FORMAT, 1)], [(RESPONSE_TOPIC, long_topic)],
+                                             [(PAYLOAD_FORMAT, 0), (RESPONSE_TOPIC, b"$a/ b"), (USER, ("pl-text", "1"))]]
+    gateway.call("POST", "/v1/default/queues", {"name": "unaltered"})
+    with Client(gateway.mqtt_port, 5).connect("reader") as reader, Client(gateway.mqtt_port, 5).connect("late") as late, \
+            Client(gateway.mqtt_port, 5).connect("writer") as writer:
+        reader.subscribe(("un/#", 1), ("$queue/unaltered", 1))
+        for props in lists:
+            writer.publish("un/altered", "x", 1, retain=True, props=props)
+            assert reader.delivery().properties == props
+            late.subscribe(("un/altered", 1))
+            got = late.delivery().properties
+            assert got == props, (got, props)
+            late.unsubscribe("un/altered")
+            writer.publish("$queue/unaltered", "x", 1, props=props)
+            got = reader.delivery().properties
+            assert got == props, (got, props)
+        for pairs, props in users:
+            will = ("un/will", "x", 1, False, props)
+            Client(gateway.mqtt_port, 5).connect("dying", will=will).close()
+            got = reader.delivery()
+            assert got.users() == pairs, (got, pairs)
+        writer.publish("un/altered", "", retain=True)
+        assert reader.delivery().payload == b""
+        for _, props in users:
+            writer.publish("$delayed/1/un/altered", "x", 1, props=props)
+        for pairs, _ in users:
+            got = reader.delivery()
+            assert got.users() == pairs, (got, pairs)
+
+
 @needs_pace
 def test_message_expiry(gateway):
     with Client(gateway.mqtt_port, 5).connect("reader", props=[(RECEIVE_MAXIMUM, 1)]) as reader, \

@@ -213,7 +213,7 @@ def message_refusals(gateway):
     refused(one("text"), 400, 10540001)
     refused(one({"body": "x", "attributes": []}), 400, 10540001)
     refused(one({"body": "x", "attributes": {"": "x"}}), 400, 10540001)
-    refused(one({"body": "x", "attributes": {"pl-types": "x"}}), 400, 10540001)
+    refused(one({"body": "x", "attributes": {"publisher": "x"}}), 400, 10540001)
     refused(one({"body": "x", "attributes": {"publisher": "x"}}), 400, 10540001)
     refused(one({"body": "x", "attributes": {"expires-at": "soon"}}), 400, 10540001)
     refused(one({"body": "x", "attributes": {str(i): "x" for i in range(300)}}), 400, 10540001)

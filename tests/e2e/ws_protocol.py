@@ -413,7 +413,7 @@ def refusals(gateway):
         link.fails("invalid", "publish", topic="a/#", body="x")
         link.fails("not_found", "publish", queue="nowhere", body="x")
         for field, value in (("priority", 10), ("priority", "1"), ("labels", ["a b"]), ("labels", ["a"] * 4), ("properties", [["a"]]),
-                             ("properties", {"a": 1}), ("properties", [["topic", "x"]]), ("properties", [["pl-x", "x"]]), ("key", 1),
+                             ("properties", {"a": 1}), ("properties", [["topic", "x"]]), ("properties", [["publisher", "x"]]), ("key", 1),
                              ("body_encoding", "hex"), ("content_type", 5), ("delay_ms", -1), ("expires_at", "soon")):
             link.fails("invalid", "publish", topic="a", body="x", **{field: value})
         link.fails("invalid", "publish", topic="a", body="!", body_encoding="base64")

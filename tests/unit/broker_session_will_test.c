@@ -253,6 +253,40 @@ static void a_will_of_little_weight_has_an_id(void **state)
     late_rig_close();
 }
 
+/* A null header is no empty one: it says that the field of its name is absent. Rows of before,
+ * which knew no difference, are read as they were. */
+static void nulls_of_a_will_stay(void **state)
+{
+    (void)state;
+    struct header headers[] = {{span_from_text("content-type"), {0}},
+                               {span_from_text("content-type"), span_from_text("")},
+                               {span_from_text("a"), span_from_text("1")}};
+    struct broker_will will = will_after(0);
+    will.publish.key = span_from_text("");
+    will.publish.headers = headers;
+    will.publish.header_count = 3;
+    struct stored_will stored;
+    struct blob *row = will_encode((struct span){0}, &will);
+    assert_true(will_decode(blob_span(row), &stored));
+    assert_non_null(stored.will.publish.key.data);
+    assert_null(stored.will.publish.dedup_id.data);
+    for (unsigned i = 0; i < 3; i++) {
+        struct span value = stored.headers[i].value;
+        assert_true((value.data == NULL) == (i == 0));
+        assert_true(span_equal(value, headers[i].value));
+    }
+    blob_unref(row);
+    static const uint8_t before[] =
+        "\1\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\1u\1t\0\0\1x\2\1a\0\1b\0011";
+    assert_true(will_decode(span_of(before, sizeof before - 1), &stored));
+    assert_true(span_is(stored.user, "u") && span_is(stored.will.publish.topic, "t"));
+    assert_null(stored.will.publish.key.data);
+    assert_null(stored.will.publish.dedup_id.data);
+    assert_int_equal(stored.will.publish.header_count, 2);
+    assert_non_null(stored.headers[0].value.data);
+    assert_true(span_is(stored.headers[1].value, "1"));
+}
+
 /* Who comes back publishes it, and is gone before that is done. */
 static void a_late_will_is_said_once(void **state)
 {
@@ -423,6 +457,7 @@ int main(void)
         cmocka_unit_test(wills_of_a_full_store_wait_ever_longer),
         cmocka_unit_test(a_lost_will_is_counted_once),
         cmocka_unit_test(a_will_of_little_weight_has_an_id),
+        cmocka_unit_test(nulls_of_a_will_stay),
         cmocka_unit_test(a_late_will_is_said_once),
         cmocka_unit_test(a_late_will_without_space_is_dropped),
         cmocka_unit_test(a_gateway_that_stops_says_wills),

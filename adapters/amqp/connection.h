@@ -150,7 +150,8 @@ struct amqp_subscriber {
     struct broker_recall recall;
     bool recalling;           /* the first of them is being read */
     struct amqp_claim *claim; /* while it is made, or looked at; else NULL */
-    struct amqp_taken *taken; /* by number less one: deliveries whose receiver waits (durable.c) */
+    struct amqp_taken *taken; /* deliveries whose receiver waits (durable.c): by number less one, of
+                                 what is shared by lease */
     uint32_t taken_capacity;
     bool released; /* some of them are over */
 };
@@ -413,6 +414,8 @@ enum status amqp_kept_read(struct amqp_subscriber *subscriber, pn_terminus_t *lo
 /* Its receiver waits for what we say to an outcome that ends the delivery: it comes when a crash
  * could not bring the delivery back, with amqp_subscribers_released(). */
 void amqp_kept_take(struct amqp_subscriber *subscriber, pn_delivery_t *delivery, uint32_t number);
+/* Of a shared one. False: nothing of it is kept, and it is over now. */
+bool amqp_shared_take(struct amqp_subscriber *subscriber, pn_delivery_t *delivery, uint32_t lease);
 void amqp_kept_release(struct client *client, uint32_t number); /* of client_ops */
 void amqp_subscribers_released(struct amqp_connection *connection);
 /* Finds what is kept under the name, or begins it; then amqp_subscriber_ready() or the refusal. */

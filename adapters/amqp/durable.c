@@ -317,11 +317,20 @@ void amqp_kept_take(struct amqp_subscriber *subscriber, pn_delivery_t *delivery,
     broker_taken(&subscriber->client, number);
 }
 
+bool amqp_shared_take(struct amqp_subscriber *subscriber, pn_delivery_t *delivery, uint32_t lease)
+{
+    bool waits = broker_share_taken(subscriber->shared, lease);
+    if (waits)
+        taken_of(subscriber, lease + 1)->delivery = delivery;
+    return waits;
+}
+
 /* The broker is amid its deliveries: they end later in the turn. */
 void amqp_kept_release(struct client *client, uint32_t number)
 {
     struct amqp_subscriber *subscriber = (struct amqp_subscriber *)client;
-    taken_of(subscriber, number)->over = true;
+    bool is_lease = subscriber->shared != NULL;
+    taken_of(subscriber, number + is_lease)->over = true;
     subscriber->released = subscriber->connection->released = true;
     amqp_wake(subscriber->connection);
 }
@@ -329,10 +338,12 @@ void amqp_kept_release(struct client *client, uint32_t number)
 static void release(struct amqp_subscriber *subscriber, uint32_t number)
 {
     struct amqp_taken taken = subscriber->taken[number - 1];
-    struct amqp_topic_delivery topic = {.number = number};
+    bool is_lease = subscriber->shared != NULL;
+    struct amqp_topic_delivery topic = {.number = number - is_lease};
     subscriber->taken[number - 1] = (struct amqp_taken){0};
     if (subscriber->link == NULL || taken.delivery == NULL) {
-        broker_settled(&subscriber->client, number);
+        if (!is_lease) /* else its client has gone with the link */
+            broker_settled(&subscriber->client, number);
         return;
     }
     pn_delivery_update(taken.delivery, pn_delivery_remote_state(taken.delivery));

@@ -299,6 +299,17 @@ static void settled_within(struct amqp_link *link, pn_delivery_t *delivery,
     amqp_transaction_settle_topic(link, delivery, topic);
 }
 
+/* Its receiver is told when the end of it is durable. False: it is not kept. */
+static bool waits(struct amqp_subscriber *subscriber, pn_delivery_t *delivery,
+                  const struct amqp_topic_delivery *topic)
+{
+    if (subscriber->shared != NULL)
+        return amqp_shared_take(subscriber, delivery, topic->number);
+    if (topic->number != 0)
+        amqp_kept_take(subscriber, delivery, topic->number);
+    return topic->number != 0;
+}
+
 void amqp_topic_settled(struct amqp_link *link, pn_delivery_t *delivery)
 {
     uintptr_t context = (uintptr_t)pn_delivery_get_context(delivery);
@@ -318,11 +329,8 @@ void amqp_topic_settled(struct amqp_link *link, pn_delivery_t *delivery)
         amqp_topic_outcome(&topic, state, pn_disposition_is_failed(remote),
                            pn_disposition_is_undeliverable(remote));
     pn_delivery_set_context(delivery, NULL);
-    bool one_keeps = topic.number != 0 && link->subscriber->shared == NULL;
-    if (one_keeps && !topic.again && !pn_delivery_settled(delivery)) {
-        amqp_kept_take(link->subscriber, delivery, topic.number);
+    if (!topic.again && !pn_delivery_settled(delivery) && waits(link->subscriber, delivery, &topic))
         return;
-    }
     pn_delivery_update(delivery, state);
     pn_delivery_settle(delivery);
     amqp_topic_over(link, &topic, false);

@@ -49,6 +49,7 @@ static void worker_init(struct broker_worker *worker, struct broker *broker, uns
     wills_init(worker);
     catch_up_init(worker);
     share_init(worker);
+    share_taken_init(worker);
     worker->trie = topic_trie_new(sizeof(struct interest));
     worker->log = log_worker_new(broker->log, index, worker->loop, deliver_committed, worker);
     filter_index_init(worker);
@@ -68,6 +69,7 @@ static void worker_deinit(struct broker_worker *worker)
     follow_deinit(worker);
     filter_index_deinit(worker);
     share_deinit(worker);
+    share_taken_deinit(worker);
     map_deinit(&worker->groups);
     topic_trie_free(worker->trie);
     for (unsigned i = 0; worker->credentials != NULL && i < CREDENTIALS; i++)

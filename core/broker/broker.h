@@ -114,8 +114,9 @@ struct client_ops {
      * is too large for the client. */
     bool (*deliver_kept)(struct client *client, struct blob *frame,
                          const struct kept_delivery *kept);
-    /* An exactly-once delivery that broker_taken() was called for may be forgotten by the client;
-     * also when it is not known what the client knows. Settled by broker_settled(). */
+    /* A delivery that broker_taken() was called for may be forgotten by the client; also when it is
+     * not known what the client knows. Settled by broker_settled(). Or one that
+     * broker_share_taken() was called for. */
     void (*release)(struct client *client, uint32_t number);
     void (*forgotten)(struct client *client, uint32_t number); /* after broker_forget() */
     size_t (*queued)(struct client *client);                   /* bytes that wait in its stream */
@@ -296,7 +297,7 @@ void broker_settled(struct client *client, uint32_t number);
 /* The client wants it once more, soon: it is sent again, in the order of sending, and takes credit
  * again; failed: that was a failure, which its next delivery counts. Not of exactly once. */
 void broker_again(struct client *client, uint32_t number, bool failed);
-/* The client has taken an exactly-once delivery: ops->release follows when that is durable. */
+/* The client has taken a delivery, and waits: ops->release follows when that is durable. */
 void broker_taken(struct client *client, uint32_t number);
 /* For publish.number: ops->forgotten follows when that is durable. */
 void broker_forget(struct client *client, uint32_t number);
@@ -472,6 +473,11 @@ enum status broker_unsubscribe_shared(struct client *client, struct span share, 
  * What is not settled when the client closes goes to another member, unless it was exactly once.
  * Its credit comes back with client_settled(), as always, which must follow. */
 void broker_share_settled(struct subscription *subscription, uint32_t lease);
+/* The client has taken it, and waits until it is certain that nobody gets it again, also after a
+ * crash: then comes ops->release() with the lease, which broker_share_settled() ends as always; if
+ * the store fails, never. False: nothing is kept of this one, and nothing follows. Once for each
+ * lease; not of a client that has a session, nor of exactly once. */
+bool broker_share_taken(struct subscription *subscription, uint32_t lease);
 /* Likewise, but it goes to a member again, before anything else, and counts a failure if that was
  * one. Not of exactly once. */
 void broker_share_again(struct subscription *subscription, uint32_t lease, bool failed);

@@ -265,6 +265,9 @@ bool share_lease_enter(struct share_seat *seat, uint32_t lease);
 /* The unit has ended: the lease is over, or the client's again, or of a client that has gone
  * another member's. STORAGE_FAILED: it has ended, and nobody is given it. */
 void share_lease_leave(struct share_seat *seat, uint32_t lease, enum status status);
+/* Likewise when it is over by a row, and its client waits for that: ops->release, and then
+ * broker_share_settled() ends it. False: the client has gone. */
+bool share_lease_release(struct share_seat *seat, uint32_t lease);
 struct share_ref share_lease_ref(const struct share_seat *seat, uint32_t lease);
 void share_seat_stopped(struct share_seat *seat);
 void share_seat_answered(struct share_seat *seat, uint32_t ask);
@@ -295,6 +298,12 @@ void share_unit_write(struct share_unit *unit, struct broker_worker *worker); /*
 /* What was held is over, or as it was; STORAGE_FAILED: those leases have ended. Last call with it.
  */
 void share_unit_end(struct share_unit *unit, enum status status);
+/* Likewise, where clients wait for it. */
+void share_unit_release(struct share_unit *unit, enum status status);
+
+/* share_taken.c, on the client's worker: what clients wait for. */
+void share_taken_init(struct broker_worker *worker);
+void share_taken_deinit(struct broker_worker *worker);
 
 /* share_mail.c: between the two. What stays on one worker is called at once. */
 void share_join_send(struct share_join *join);

@@ -13,6 +13,7 @@ struct share_lease {
     bool exactly_once; /* nobody else may get it */
     bool kept;         /* the client's session answers for it */
     bool in_unit;      /* over, if the unit is stored: nothing else becomes of it till then */
+    bool stored;       /* over, a row says so, and its client has been told */
     bool returned;     /* this and the next two: as in struct share_ref */
     uint16_t failures;
     uint32_t number;
@@ -359,8 +360,8 @@ void share_lease_return(struct share_seat *seat, uint32_t index)
 bool share_lease_enter(struct share_seat *seat, uint32_t index)
 {
     CHECK(index < seat->lease_count && seat->leases[index].used && !seat->leases[index].kept);
-    bool enters = !seat->leases[index].in_unit;
-    seat->leases[index].in_unit = true;
+    bool enters = !seat->leases[index].in_unit && !seat->leases[index].stored;
+    seat->leases[index].in_unit |= enters;
     return enters;
 }
 
@@ -376,6 +377,18 @@ void share_lease_leave(struct share_seat *seat, uint32_t index, enum status stat
         share_lease_end(seat, index, false);
     else if (seat->subscription.client == NULL)
         share_lease_return(seat, index);
+}
+
+bool share_lease_release(struct share_seat *seat, uint32_t index)
+{
+    struct client *client = seat->subscription.client;
+    if (client == NULL)
+        return false;
+    CHECK(seat->leases[index].in_unit);
+    seat->leases[index].in_unit = false;
+    seat->leases[index].stored = true;
+    client->ops->release(client, index);
+    return true;
 }
 
 struct share_ref share_lease_ref(const struct share_seat *seat, uint32_t index)
@@ -477,7 +490,7 @@ void broker_share_settled(struct subscription *subscription, uint32_t lease)
 {
     struct share_seat *seat = share_seat_of(subscription);
     CHECK(loop_is_home(seat->worker->loop));
-    share_lease_end(seat, lease, false);
+    share_lease_end(seat, lease, seat->leases[lease].stored);
 }
 
 void broker_share_again(struct subscription *subscription, uint32_t lease, bool failed)
@@ -529,8 +542,8 @@ static void seat_close(struct share_seat *seat)
         const struct share_lease *lease = &seat->leases[i];
         if (!lease->used || lease->kept || lease->in_unit)
             continue;
-        if (lease->exactly_once) {
-            lease_end(seat, i, false);
+        if (lease->exactly_once || lease->stored) {
+            lease_end(seat, i, lease->stored);
             continue;
         }
         refs[slip.ref_count++] = share_lease_ref(seat, i);

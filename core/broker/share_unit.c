@@ -76,11 +76,26 @@ void share_unit_write(struct share_unit *unit, struct broker_worker *worker)
     log_rows_write(worker->broker->log, &unit->write);
 }
 
+static void forget(struct share_unit *unit)
+{
+    heap_free(unit->leases);
+    unit->leases = NULL;
+    unit->count = unit->capacity = 0;
+}
+
 void share_unit_end(struct share_unit *unit, enum status status)
 {
     for (uint32_t i = 0; i < unit->count; i++)
         share_lease_leave(unit->leases[i].seat, unit->leases[i].lease, status);
-    heap_free(unit->leases);
-    unit->leases = NULL;
-    unit->count = unit->capacity = 0;
+    forget(unit);
+}
+
+void share_unit_release(struct share_unit *unit, enum status status)
+{
+    for (uint32_t i = 0; i < unit->count; i++) {
+        const struct share_unit_lease *over = &unit->leases[i];
+        if (status != STATUS_OK || !share_lease_release(over->seat, over->lease))
+            share_lease_leave(over->seat, over->lease, status);
+    }
+    forget(unit);
 }

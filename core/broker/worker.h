@@ -133,6 +133,7 @@ struct broker_worker {
     struct share_parcel *parcels[LIMIT_WORKERS]; /* records for members there, in this turn */
     struct loop_task parcel_task;
     uint64_t share_members, share_seats; /* that live here */
+    struct share_taken *taken;           /* of shares: share_taken.c */
     struct filter_index filters;
     uint64_t synced;            /* commit sequence of the last sync that this worker has heard of */
     uint64_t handled;           /* up to here every notice for this worker has been processed */

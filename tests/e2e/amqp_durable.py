@@ -9,8 +9,8 @@ from proton.utils import LinkDetached
 
 from amqpwire import ATTACH, CLOSE, DETACH, FLOW, Described as Wired, Symbol, Wire, frame
 from durablelink import (
-    SECONDS, Durable, Nothing, Selector, Shared, bodies, connect, detach, flush, look, nothing_more, refused, send,
-    share, subscribe, take)
+    SECONDS, Durable, Nothing, Second, Selector, Shared, bodies, connect, detach, flush, look, nothing_more, refused,
+    send, settle_second, share, subscribe, take)
 from gateway import run, until
 
 
@@ -182,20 +182,6 @@ def it_survives_the_gateway(running):
     receiver = subscribe(connection, options=[Durable(), Selector("n > 1")])
     assert bodies(take(receiver, 1)) == [7]
     connection.close()
-
-
-class Second(Durable):
-    """Its receiver waits for what we say to an outcome."""
-
-    def apply(self, link):
-        super().apply(link)
-        link.rcv_settle_mode = link.RCV_SECOND
-
-
-def settle_second(receiver, deliveries, state=Delivery.ACCEPTED):
-    for delivery in deliveries:
-        delivery.update(state)
-    receiver.connection.wait(lambda: all(delivery.settled for delivery in deliveries), timeout=SECONDS)
 
 
 def an_outcome_that_was_answered_is_durable(running):

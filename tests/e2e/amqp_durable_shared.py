@@ -9,8 +9,8 @@ from proton.utils import LinkDetached
 
 from amqpwire import ATTACH, BEGIN, DETACH, Described as Wired, Wire, frame
 from durablelink import (
-    SECONDS, Durable, Selector, Shared, bodies, connect, detach, flush, look, nothing_more, refused, send, share,
-    subscribe, take)
+    SECONDS, Durable, Second, Selector, Shared, bodies, connect, detach, flush, look, nothing_more, refused, send,
+    settle_second, share, subscribe, take)
 from gateway import run, until
 
 
@@ -60,6 +60,60 @@ def several_links_share(running):
             seen |= set(sum(gather(pair, 1), []))
     one.close()
     two.close()
+
+
+def arrivals(connections, members):
+    """All that has come is in the fetchers when nothing more does."""
+    def count():
+        for connection in connections:
+            connection.container.process()
+        return sum(len(member.fetcher.incoming) for member in members)
+    return count
+
+
+def an_outcome_that_was_answered_is_durable(running):
+    """To members that settle second, of whatever container: also when the gateway dies at that moment."""
+    for more in (), ("global",):
+        names = [f"sure|global{i}" if more else f"sure|{i}" for i in range(3)]
+        connections = [connect(running, container) for container in ("c", "d" if more else "c")]
+        members = [share(connection, name, more=more, options=[Second()]) for connection, name in zip(connections, names)]
+        send(running, *range(40))
+        count = arrivals(connections, members)
+        assert until(lambda: count() == 40, SECONDS)
+        over = set()
+        for member in members:
+            mine = bodies(take(member, len(member.fetcher.incoming), state=None))
+            assert len(mine) > 3, mine
+            unsettled = list(member.fetcher.unsettled)
+            settle_second(member, unsettled[-2:])
+            settle_second(member, unsettled[:1], Delivery.REJECTED)
+            over |= {*mine[-2:], mine[0]}
+        running.kill9()
+        running.restart()
+        connection = connect(running, "c")
+        member = share(connection, names[2], more=more, options=[Second()])
+        left = sorted(set(range(40)) - over)
+        assert sorted(bodies(take(member, len(left), state=None))) == left
+        settle_second(member, list(member.fetcher.unsettled))
+        send(running, "end")
+        assert bodies(take(member, 1)) == ["end"]
+        connection.close()
+
+
+def what_is_answered_late_is_over(running):
+    """An outcome whose answer is still owed when its link goes comes to no other member."""
+    connection = connect(running)
+    first = share(connection, options=[Second()])
+    send(running, *range(20))
+    take(first, 20, state=None)
+    for delivery in list(first.fetcher.unsettled)[:10]:
+        delivery.update(Delivery.ACCEPTED)
+    detach(first)
+    second = share(connection, "work|2", options=[Second()])
+    assert bodies(take(second, 10, state=None)) == list(range(10, 20))
+    settle_second(second, list(second.fetcher.unsettled))
+    nothing_more(running, second)
+    connection.close()
 
 
 def what_a_member_releases_is_anybodys(running):
@@ -263,6 +317,6 @@ def many_links_come_at_once(running):
 
 
 if __name__ == "__main__":
-    run(several_links_share, what_a_member_releases_is_anybodys, a_share_ends_when_it_is_given_up,
+    run(several_links_share, an_outcome_that_was_answered_is_durable, what_is_answered_late_is_over, what_a_member_releases_is_anybodys, a_share_ends_when_it_is_given_up,
         a_look_ends_at_any_moment, what_links_share_ends_after_the_last_of_them, a_share_is_of_one_topic_and_selector,
         one_name_is_of_one_kind, many_links_come_at_once)

@@ -29,6 +29,14 @@ class Shared(Durable):
         link.source.capabilities.put_object(Array(UNDESCRIBED, Data.SYMBOL, *self.names))
 
 
+class Second(Durable):
+    """Its receiver waits for what we say to an outcome."""
+
+    def apply(self, link):
+        super().apply(link)
+        link.rcv_settle_mode = link.RCV_SECOND
+
+
 class Selector(Filter):
     def __init__(self, text):
         super().__init__({symbol("s"): Described(symbol("apache.org:selector-filter:string"), text)})
@@ -83,6 +91,12 @@ def take(receiver, count, state=Delivery.ACCEPTED):
         if state is not None:
             receiver.settle(state)
     return got
+
+
+def settle_second(receiver, deliveries, state=Delivery.ACCEPTED):
+    for delivery in deliveries:
+        delivery.update(state)
+    receiver.connection.wait(lambda: all(delivery.settled for delivery in deliveries), timeout=SECONDS)
 
 
 def bodies(got):

@@ -284,7 +284,10 @@ static void decide(void *context)
         peer->link != NULL && !peer->leaving) {
         bool within = end_within(peer, thinking->delivery, attempt);
         bool over = !within && put_outcome(peer, thinking->delivery);
-        pn_delivery_settle(thinking->delivery);
+        if (peer->shared && over && sim_chance(50)) /* it waits for the answer */
+            pn_delivery_set_context(thinking->delivery, (void *)((uintptr_t)attempt + 1));
+        else
+            pn_delivery_settle(thinking->delivery);
         pn_link_flow(peer->link, 1);
         moment(MOMENT_OUTCOME_SENT);
         if (within) {
@@ -351,6 +354,16 @@ static void arrived(struct link_peer *peer, pn_delivery_t *delivery, uint64_t at
     struct thinking *thinking = heap_new(sizeof *thinking);
     *thinking = (struct thinking){peer, peer->wire.generation, attachment, delivery, message};
     sim_after(sim_below(peer->calm ? 2 : THINK_MS), decide, thinking);
+}
+
+static void answered(pn_delivery_t *delivery)
+{
+    uintptr_t attempt = (uintptr_t)pn_delivery_get_context(delivery);
+    if (attempt == 0 || !pn_delivery_settled(delivery))
+        return;
+    if (pn_delivery_remote_state(delivery) == pn_delivery_local_state(delivery))
+        link_share_answered((uint32_t)(attempt - 1));
+    pn_delivery_settle(delivery);
 }
 
 /* ------------------------------------------------ the end of a link */
@@ -445,6 +458,8 @@ static void event(struct amqp_wire *wire, pn_event_t *event)
     case PN_DELIVERY:
         if (pn_delivery_readable(delivery) && !pn_delivery_partial(delivery))
             arrived(peer, delivery, peer->attachment);
+        else
+            answered(delivery);
         break;
     default:
         break;

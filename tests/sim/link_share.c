@@ -7,7 +7,7 @@
 
 static uint32_t since; /* attempts from here on are its */
 static struct {
-    bool seen, ended;
+    bool seen, ended, answered;
     const struct share_holder *holder; /* NULL: it may go to another */
     uint64_t turn;
     unsigned life;
@@ -44,7 +44,10 @@ static bool holds(const struct share_holder *who, uint64_t turn)
 bool link_share_came(const struct share_holder *who, uint32_t attempt)
 {
     bool again = shares[attempt].seen;
-    if (shares[attempt].life == history_life() && !is_leaving(who) &&
+    if (shares[attempt].answered)
+        history_fail("%s gets attempt %u, whose end was answered", who->name, attempt);
+    /* After a failed sync the gateway ends connections, which their clients hear of later. */
+    if (shares[attempt].life == history_life() && !is_leaving(who) && !sim_disk_has_failed() &&
         holds(shares[attempt].holder, shares[attempt].turn))
         history_fail("%s gets attempt %u, which %s %s", who->name, attempt,
                      shares[attempt].holder->name, shares[attempt].ended ? "has ended" : "holds");
@@ -63,6 +66,11 @@ void link_share_ended(uint32_t attempt, bool over)
     shares[attempt].ended |= over;
     if (!over)
         shares[attempt].holder = NULL;
+}
+
+void link_share_answered(uint32_t attempt)
+{
+    shares[attempt].answered = attempt >= since;
 }
 
 void link_share_taken(uint32_t attempt, uint32_t deal)

@@ -23,6 +23,7 @@ bool link_share_is_there(void);
 bool link_share_came(const struct share_holder *who, uint32_t attempt); /* true: again */
 /* Its holder has said what becomes of it: all is over, or anybody may get it. */
 void link_share_ended(uint32_t attempt, bool over);
+void link_share_answered(uint32_t attempt); /* it comes to nobody any more, also after a crash */
 void link_share_taken(uint32_t attempt, uint32_t deal); /* it is over if that is committed */
 void link_share_check(void);                            /* in the end */
 

@@ -59,6 +59,7 @@ static const struct key keys[] = {
     {"limit.session_records", NUMBER, AT(limit_session_records), "0", RANGE(0, INT32_MAX), .text = "kept for a session while it is away, the oldest go; 0: no limit"},
     {"limit.session_bytes", BYTES, AT(limit_session_bytes), "0", RANGE(0, INT64_MAX), .text = "likewise in bytes; 0: no limit"},
     {"limit.session_expiry", NUMBER, AT(limit_session_expiry), "0", RANGE(0, UINT32_MAX - 1), .text = "seconds that sessions, and AMQP links that outlive theirs, are kept at most; 0: as asked for"},
+    {"limit.transaction_expiry", NUMBER, AT(limit_transaction_expiry), "300", RANGE(1, 24 * 3600), .text = "seconds from the beginning of a transaction to its commit"},
     {"limit.connection_rate", NUMBER, AT(limit_connection_rate), "0", RANGE(0, 1000000), .text = "connections per second, of all protocols; 0: no limit"},
     {"limit.address_rate", NUMBER, AT(limit_address_rate), "0", RANGE(0, 1000000), .text = "connections per second from one address; 0: no limit"},
     {"limit.dedup_ids", NUMBER, AT(limit_dedup_ids), "2097152", RANGE(1, 1 << 26), .text = "ids of messages remembered by one worker, 64 bytes each"},

@@ -21,8 +21,8 @@ struct config {
     int64_t min_free_bytes;
     int64_t retention_hours, retention_bytes;
     int64_t limit_subscriptions, limit_publish_rate, limit_topic_levels, limit_resume_rate,
-        limit_session_records, limit_session_bytes, limit_session_expiry, limit_connection_rate,
-        limit_address_rate;
+        limit_session_records, limit_session_bytes, limit_session_expiry, limit_transaction_expiry,
+        limit_connection_rate, limit_address_rate;
     int64_t limit_dedup_ids, limit_producers;
     char *tls_certificate, *tls_key, *tls_client_ca;
 

@@ -220,6 +220,7 @@ static enum status open_broker(struct gateway *gateway, struct err *err)
         .session_records = (uint32_t)gateway->config.limit_session_records,
         .session_bytes = (uint64_t)gateway->config.limit_session_bytes,
         .session_expiry_s = (uint32_t)gateway->config.limit_session_expiry,
+        .transaction_ms = (uint32_t)gateway->config.limit_transaction_expiry * 1000,
         .reserved_topics = "$SYS/broker/",
         .reserved_except = "$SYS/broker/connection/+/state", /* where Mosquitto's bridges tell */
         .connection_rate = (uint32_t)gateway->config.limit_connection_rate,

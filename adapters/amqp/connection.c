@@ -479,6 +479,8 @@ static void session_close(void *context)
     amqp_exchange_free(connection);
     heap_free(connection->user);
     connection->user = NULL;
+    heap_free(connection->overdue);
+    connection->overdue = NULL;
     connection->stream = NULL;
     metric_add(metrics.connections, -1);
 }

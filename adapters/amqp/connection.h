@@ -165,6 +165,7 @@ struct amqp_waiting {
 struct amqp_resumption; /* resume.c */
 struct amqp_login;      /* sasl.c */
 struct amqp_exchange;
+struct amqp_overdue; /* transaction.c */
 
 struct amqp_connection {
     struct client client; /* first: the broker gives it back */
@@ -194,6 +195,7 @@ struct amqp_connection {
     uint32_t link_count, links_ended; /* likewise */
     uint32_t subscriber_count;
     uint64_t transaction_number;
+    struct amqp_overdue *overdue; /* transactions that took too long; NULL: there were none */
     size_t partial_bytes;         /* of deliveries that have not come whole, all links */
     struct amqp_waiting *waiting; /* a ring */
     uint32_t waiting_capacity, waiting_first, waiting_count;
@@ -374,8 +376,10 @@ struct amqp_topic_delivery {
 enum { AMQP_TRANSACTIONAL = 0x34 };
 void amqp_coordinate(struct amqp_link *link, pn_delivery_t *delivery, struct span bytes);
 void amqp_coordinator_close(struct amqp_link *link);
+/* condition: of a refusal. */
 enum status amqp_transaction_send(struct amqp_link *link, pn_delivery_t *delivery,
-                                  const struct publish *publish, struct err *err);
+                                  const struct publish *publish, const char **condition,
+                                  struct err *err);
 /* A delivery is not taken: if it is within a transaction, that cannot be committed, because a
  * commit without it would be one that nobody has asked for. */
 void amqp_transaction_fail(struct amqp_connection *connection, pn_delivery_t *delivery,

@@ -70,26 +70,37 @@ void amqp_let_go(struct amqp_link *link, pn_delivery_t *delivery)
     amqp_wake(link->connection);
 }
 
-static void settle(struct amqp_link *link, pn_delivery_t *delivery, enum status status,
+/* It has its outcome; with receiver-settle-mode second amqp_target_settled() comes. */
+static void conclude(struct amqp_link *link, pn_delivery_t *delivery)
+{
+    if (link->settles_second && !pn_delivery_settled(delivery))
+        amqp_wake(link->connection);
+    else
+        amqp_let_go(link, delivery);
+}
+
+static void reject(struct amqp_link *link, pn_delivery_t *delivery, const char *condition,
                    const char *text)
 {
     if (!pn_delivery_settled(delivery)) {
-        if (status == STATUS_OK) {
-            pn_delivery_update(delivery, PN_ACCEPTED);
-        } else if (status == STATUS_SHUTTING_DOWN) { /* nothing was done: to be sent again */
-            pn_delivery_update(delivery, PN_RELEASED);
-        } else {
-            pn_condition_t *condition = pn_disposition_condition(pn_delivery_local(delivery));
-            pn_condition_set_name(condition, amqp_condition_of(status));
-            pn_condition_set_description(condition, text);
-            pn_delivery_update(delivery, PN_REJECTED);
-        }
-        if (link->settles_second) { /* amqp_target_settled() comes */
-            amqp_wake(link->connection);
-            return;
-        }
+        pn_condition_t *error = pn_disposition_condition(pn_delivery_local(delivery));
+        pn_condition_set_name(error, condition);
+        pn_condition_set_description(error, text);
+        pn_delivery_update(delivery, PN_REJECTED);
     }
-    amqp_let_go(link, delivery);
+    conclude(link, delivery);
+}
+
+static void settle(struct amqp_link *link, pn_delivery_t *delivery, enum status status,
+                   const char *text)
+{
+    if (status != STATUS_OK && status != STATUS_SHUTTING_DOWN) {
+        reject(link, delivery, amqp_condition_of(status), text);
+        return;
+    }
+    if (!pn_delivery_settled(delivery)) /* released: nothing was done, it is to be sent again */
+        pn_delivery_update(delivery, status == STATUS_OK ? PN_ACCEPTED : PN_RELEASED);
+    conclude(link, delivery);
 }
 
 void amqp_target_settled(struct amqp_link *link, pn_delivery_t *delivery)
@@ -195,18 +206,20 @@ static void publish_within(struct amqp_link *link, pn_delivery_t *delivery, stru
     struct arena arena;
     struct err err = {0};
     struct publish publish = {.guarantee = GUARANTEE_AT_LEAST_ONCE};
+    const char *condition;
     arena_init(&arena, ARENA_MAX);
     enum status status = read_message(link, &arena, bytes, &publish, &err);
     if (status == STATUS_OK) {
-        status = amqp_transaction_send(link, delivery, &publish, &err);
+        status = amqp_transaction_send(link, delivery, &publish, &condition, &err);
     } else {
+        condition = amqp_condition_of(status);
         amqp_count_refusal(status);
         amqp_transaction_fail(link->connection, delivery, status);
     }
     arena_deinit(&arena);
     amqp_resumption_settled(link, delivery); /* it ends with its transaction */
     if (status != STATUS_OK)
-        settle(link, delivery, status, err.text);
+        reject(link, delivery, condition, err.text);
     else
         amqp_let_go(link, delivery);
 }

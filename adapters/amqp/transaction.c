@@ -55,6 +55,35 @@ static struct amqp_transaction *transaction_by_id(struct amqp_connection *connec
     return NULL;
 }
 
+/* The last ones of a connection that came to no discharge in time: whoever still names one is told.
+ */
+struct amqp_overdue {
+    uint64_t ids[LIMIT_TRANSACTIONS];
+    uint32_t next;
+};
+
+static void remember_overdue(struct amqp_connection *connection, uint64_t id)
+{
+    if (connection->overdue == NULL)
+        connection->overdue = heap_new(sizeof *connection->overdue);
+    struct amqp_overdue *overdue = connection->overdue;
+    overdue->ids[overdue->next] = id;
+    overdue->next = (overdue->next + 1) % LIMIT_TRANSACTIONS;
+}
+
+/* Why there is none of that id (part 4, 4.5.8). */
+static const char *condition_without(const struct amqp_connection *connection, struct span id)
+{
+    const struct amqp_overdue *overdue = connection->overdue;
+    for (uint32_t i = 0; overdue != NULL && id.size == sizeof(uint64_t) && i < LIMIT_TRANSACTIONS;
+         i++)
+        if (overdue->ids[i] == load_u64(id.data) && overdue->ids[i] != 0) /* the first one is 1 */
+            return "amqp:transaction:timeout";
+    return "amqp:transaction:unknown-id";
+}
+
+static const char there_is_none[] = "there is no such transaction, or no more";
+
 static void transaction_free(struct amqp_transaction *transaction)
 {
     struct link *at;
@@ -194,6 +223,7 @@ static void done(struct request *request, enum status status)
     struct amqp_transaction *transaction =
         container_of(request, struct amqp_transaction, broker.request);
     if (transaction->discharge == NULL) {
+        remember_overdue(transaction->connection, transaction->id);
         give_back(transaction, true);
     } else if (status == STATUS_OK) {
         answer(transaction->coordinator, transaction->discharge, NULL, NULL);
@@ -263,7 +293,7 @@ static void discharge(struct amqp_link *link, pn_delivery_t *delivery, struct sp
 {
     struct amqp_transaction *transaction = transaction_by_id(link->connection, id);
     if (transaction == NULL) {
-        answer(link, delivery, "amqp:transaction:unknown-id", "there is no such transaction");
+        answer(link, delivery, condition_without(link->connection, id), there_is_none);
     } else if (fail) {
         roll_back(transaction);
         answer(link, delivery, NULL, NULL);
@@ -404,36 +434,40 @@ static struct outcome outcome_unnamed(const struct amqp_default *unnamed)
                             .delay_ms = unnamed->delay_ms};
 }
 
-/* NULL: there is no such transaction. */
+/* NULL: there is no such transaction, of which condition says why. */
 static struct amqp_transaction *transaction_of(struct amqp_connection *connection,
-                                               pn_delivery_t *delivery)
+                                               pn_delivery_t *delivery, const char **condition)
 {
     char state[STATE_BYTES_MAX];
     struct amqp_value id, outcome;
-    return state_read(pn_delivery_remote(delivery), state, &id, &outcome)
-               ? transaction_by_id(connection, id.bytes)
-               : NULL;
+    bool is_named = state_read(pn_delivery_remote(delivery), state, &id, &outcome);
+    *condition = condition_without(connection, is_named ? id.bytes : span_of("", 0));
+    return is_named ? transaction_by_id(connection, id.bytes) : NULL;
 }
 
 void amqp_transaction_fail(struct amqp_connection *connection, pn_delivery_t *delivery,
                            enum status why)
 {
     bool within = pn_delivery_remote_state(delivery) == AMQP_TRANSACTIONAL;
-    struct amqp_transaction *transaction = within ? transaction_of(connection, delivery) : NULL;
+    const char *condition;
+    struct amqp_transaction *transaction =
+        within ? transaction_of(connection, delivery, &condition) : NULL;
     if (transaction != NULL)
         broker_refuse_within(&transaction->broker, why);
 }
 
 /* OK: kept, and the sender is told that it is accepted within the transaction. */
 enum status amqp_transaction_send(struct amqp_link *link, pn_delivery_t *delivery,
-                                  const struct publish *publish, struct err *err)
+                                  const struct publish *publish, const char **condition,
+                                  struct err *err)
 {
-    struct amqp_transaction *transaction = transaction_of(link->connection, delivery);
+    struct amqp_transaction *transaction = transaction_of(link->connection, delivery, condition);
     if (transaction == NULL) {
         amqp_count_refusal(STATUS_NOT_FOUND);
-        return err_set(err, STATUS_NOT_FOUND, "there is no such transaction");
+        return err_set(err, STATUS_NOT_FOUND, there_is_none);
     }
     enum status status = broker_publish_within(&transaction->broker, publish);
+    *condition = amqp_condition_of(status);
     if (status != STATUS_OK)
         return err_set(err, status, "the transaction cannot take it: %s", status_text(status));
     if (pn_delivery_settled(delivery))
@@ -462,7 +496,7 @@ static struct amqp_transaction *settled_in(struct amqp_link *link, pn_delivery_t
                                            struct outcome *outcome)
 {
     char state[STATE_BYTES_MAX];
-    struct amqp_value id, value;
+    struct amqp_value id = {.type = AMQP_NULL}, value;
     struct amqp_transaction *transaction = NULL;
     if (state_read(pn_delivery_remote(delivery), state, &id, &value)) {
         transaction = transaction_by_id(link->connection, id.bytes);
@@ -472,7 +506,7 @@ static struct amqp_transaction *settled_in(struct amqp_link *link, pn_delivery_t
     }
     if (transaction == NULL) {
         amqp_count_refusal(STATUS_NOT_FOUND);
-        amqp_link_refuse(link, "amqp:transaction:unknown-id", "there is no such transaction");
+        amqp_link_refuse(link, condition_without(link->connection, id.bytes), there_is_none);
     }
     return transaction;
 }

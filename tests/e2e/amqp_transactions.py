@@ -716,8 +716,36 @@ def a_commit_that_cannot_be_is_refused(running):
     wire.attach("t", 2, "staying")
     wire.send(frame(TRANSFER, [2, 70, b"n", 0, False, False, None, Described(0x34, [b"12345678", None])],
                     b"\x00\x53\x75\xa0\x01x"))
-    assert b"amqp:not-found" in wire.expect(DISPOSITION)
+    assert b"amqp:transaction:unknown-id" in wire.expect(DISPOSITION)
     wire.socket.close()
+
+
+def what_takes_too_long_says_so():
+    """Transfer, settlement and discharge; what was done in it is undone."""
+    running = Gateway(None, "limit.transaction_expiry=1")
+    try:
+        wire, identity = receive_within(running, "in")
+        wire.attach("s", 2, "in")
+        wire.send(frame(TRANSFER, [2, 1, b"m", 0, True, False, None, Described(0x34, [identity, None])], b"\x00\x53\x75\xa0\x01x"))
+        assert until(lambda: bodies(running, "in") == ["in"])
+        wire.send(frame(TRANSFER, [2, 2, b"n", 0, False, False, None, Described(0x34, [identity, None])], b"\x00\x53\x75\xa0\x01x"))
+        assert b"amqp:transaction:timeout" in wire.expect(DISPOSITION)
+        for number in (3, 4):
+            wire.send(discharge(identity, number, False))
+            assert b"amqp:transaction:timeout" in wire.expect(DISPOSITION)
+        wire.send(discharge(b"\0" * 8, 5, False))
+        assert b"amqp:transaction:unknown-id" in wire.expect(DISPOSITION)
+        connection = BlockingConnection(f"amqp://127.0.0.1:{running.amqp_port}", timeout=SECONDS)
+        connection.create_sender("in").send(Message(body="more"))
+        connection.close()
+        wire.send(frame(FLOW, [1, 1000, 5, 1000, 0, 1, 1]))
+        wire.expect(TRANSFER)
+        wire.send(settled_within(identity, 1))
+        assert b"amqp:transaction:timeout" in wire.expect(DETACH)
+        wire.socket.close()
+        assert bodies(running, "in") == ["more"]
+    finally:
+        running.stop()
 
 
 def settled_within(identity, number, settled=True):
@@ -845,5 +873,5 @@ if __name__ == "__main__":
         settlements_of_shared_subscriptions,
         settlements_of_kept_shares, settlements_of_kept_shares_with_one_worker,
         outcomes_keep_what_they_say, an_outcome_for_what_names_none, what_cannot_be_part_of_it_refuses_it,
-        a_lost_connection_rolls_back, a_commit_that_cannot_be_is_refused, a_receiver_may_leave_before_its_transaction, what_is_settled_in_two_steps_is_settled_once,
+        a_lost_connection_rolls_back, a_commit_that_cannot_be_is_refused, what_takes_too_long_says_so, a_receiver_may_leave_before_its_transaction, what_is_settled_in_two_steps_is_settled_once,
         a_coordinator_gives_credit_back_once, another_coordinator_may_discharge_and_leave)

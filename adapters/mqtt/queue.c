@@ -90,8 +90,9 @@ static void deliver(struct consumer *consumer, uint32_t slot, const struct group
         shown.partition = -1;
     size_t size = mqtt_show(session, &record, &shown);
     if (size == 0 || size > session->packet_max) {
-        /* Nobody but the queue's dead letters may want it. */
+        /* Nobody but the queue's dead letters may want it; no answer brings its credit back. */
         consumer_settle(consumer, slot, SETTLE_REJECTED, 0, 0);
+        consumer_credit(consumer, consumer_credit_left(consumer) + 1, false);
     } else if (queue->qos == 0) {
         mqtt_send_shown(session, &shown, size);
         consumer_settle(consumer, slot, SETTLE_DONE, 0, 0);

@@ -273,6 +273,15 @@ static void bad_frame(struct mqtt_session *session, enum mqtt_need need)
              need == MQTT_FRAME_TOO_LARGE ? MQTT_REASON_PACKET_TOO_LARGE : MQTT_REASON_MALFORMED);
 }
 
+static void pass_credit_on(struct client *client)
+{
+    struct mqtt_session *session = mqtt_session_of(client);
+    if (session->state != MQTT_UP)
+        return;
+    mqtt_queues_credit(session);
+    mqtt_replays_credit(session);
+}
+
 static enum status session_input(void *context, struct span bytes, size_t *used)
 {
     struct mqtt_session *session = context;
@@ -306,8 +315,7 @@ static enum status session_input(void *context, struct span bytes, size_t *used)
     *used = session->state == MQTT_DOWN ? bytes.size : at;
     if (session->settled > 0 && session->state == MQTT_UP) {
         client_settled(&session->client, session->settled);
-        mqtt_queues_credit(session);
-        mqtt_replays_credit(session);
+        pass_credit_on(&session->client);
     }
     return STATUS_OK;
 }
@@ -404,6 +412,7 @@ const struct client_ops mqtt_client_ops = {
     .forgotten = mqtt_forgotten,
     .queued = client_queued,
     .resume = client_resume,
+    .refunded = pass_credit_on,
     .end = client_end,
 };
 

@@ -121,6 +121,9 @@ struct client_ops {
     void (*forgotten)(struct client *client, uint32_t number); /* after broker_forget() */
     size_t (*queued)(struct client *client);                   /* bytes that wait in its stream */
     void (*resume)(struct client *client); /* broker_may_publish() is true again */
+    /* Kept deliveries that were too large have given their credit back, a while after they took it:
+     * what the adapter itself makes of credit goes on. May be NULL. */
+    void (*refunded)(struct client *client);
     /* client_is_behind() was true and is no more, or client_drain() was called. Calls nothing about
      * the client but client_allow(), with no credit. May be NULL. */
     void (*caught_up)(struct client *client);

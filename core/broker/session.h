@@ -127,6 +127,7 @@ struct session {
     bool writing, dirty, urgent;
     uint32_t holding; /* flights that are HELD */
     uint32_t unpaid;  /* of them; nothing else is shown until there is credit for these */
+    bool refunded;    /* credit came back from inside: session_refund() is to follow */
     uint32_t settled; /* since the last write */
     struct loop_task write_task;
     struct loop_timer save_timer;
@@ -207,6 +208,9 @@ void session_touch(struct session *session); /* position or flights changed: sto
 void session_write_now(struct session *session);  /* at the end of the turn */
 void session_write_unit(struct session *session); /* its unit's part; no write is under way */
 void session_pay(struct session *session); /* what is held only for want of credit goes out */
+/* Whatever waits for credit goes on when the session gave some back, not only the session: no
+ * answer of the client's may follow that says so. True: it did. */
+bool session_refund(struct session *session);
 /* Encodes position and flights. */
 void session_encode(struct session *session, struct buf *to);
 void session_free_frames(struct session *session);

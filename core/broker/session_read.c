@@ -600,7 +600,7 @@ void session_go_on(struct session *session)
         catch_up(session);
     worker->delivering = false;
     figures_flush(worker);
-    if (took || !session_takes(session))
+    if (session_refund(session) || took || !session_takes(session))
         return;
     share_seats_go_on(session->client); /* what it shares waited for that, and what is retained */
     retained_go_on(session->client);

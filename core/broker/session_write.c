@@ -40,7 +40,20 @@ static void send_held(struct session *session, struct flight *flight)
     if (!sent) { /* too large for this client: as if it had it */
         session_flight_end(session, flight);
         client->credit++;
+        session->refunded = true;
     }
+}
+
+bool session_refund(struct session *session)
+{
+    struct client *client = session->client;
+    if (!session->refunded)
+        return false;
+    session->refunded = false;
+    client_drained(client);
+    if (client->ops->refunded != NULL)
+        client->ops->refunded(client);
+    return true;
 }
 
 void session_pay(struct session *session)
@@ -85,7 +98,8 @@ static void covered(struct session *session)
             send_held(session, flight);
         }
     }
-    session_go_on(session);
+    if (!session_refund(session))
+        session_go_on(session);
 }
 
 /* Of a store that has failed for good: what waits for it would wait for ever. A share's own reader

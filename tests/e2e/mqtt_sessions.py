@@ -7,6 +7,7 @@ import contextlib
 import time
 
 from gateway import run
+from rest import make
 from standstill import needs_pace
 from wire import *  # noqa: F403 - the names of the protocol
 
@@ -275,6 +276,51 @@ def test_less_than_before(gateway):
         client.expect_silence(0.2)
 
 
+def test_too_large_holds_nothing_up(gateway):
+    """What is larger than the client takes gives its room back: whatever waits for that goes on, of whichever kind."""
+    narrow = KEEP + [(MAXIMUM_PACKET, 500), (RECEIVE_MAXIMUM, 1)]
+    make(gateway, "q", None)
+
+    def burst(writer, topic, count=10, **options):
+        for i in range(count):
+            payload = (b"%d" % i).ljust(1 if i % 2 else 2000)
+            writer.send(publish(5, topic.replace("+", str(i)), payload, 2, i + 1, **options))
+        taken = [writer.expect(PUBREC).id for _ in range(count)]
+        for number in taken:
+            writer.ack(PUBREL, number)
+        for _ in taken:
+            writer.expect(PUBCOMP)
+
+    with Client(gateway.mqtt_port).connect("writer") as writer:
+        with resume(gateway, "share", props=narrow) as client:
+            assert client.subscribe(("$share/g/s", 2)) == [2]
+            burst(writer, "s")
+            assert drain(client, 5) == ["1", "3", "5", "7", "9"]
+        burst(writer, "r/+", retain=True)
+        with resume(gateway, "retained", props=narrow) as client:
+            assert client.subscribe(("r/#", 2)) == [2]
+            assert sorted(drain(client, 5)) == ["1", "3", "5", "7", "9"]
+        for name, qos in (("$queue/q", 1), ("$queue/q", 0), ("$replay/earliest/w", 1), ("w", 1)):
+            with resume(gateway, "both", props=narrow) as client, \
+                    Client(gateway.mqtt_port).connect("large") as large:
+                assert client.subscribe(("l", 2), (name, qos)) == [2, qos]
+                small = name[name.rindex("/") + 1:] if "replay" in name else name
+                for i in range(20):
+                    large.send(publish(5, "l", bytes(2000), 2, i + 1))
+                    writer.send(publish(5, small, bytes(2000) if i % 2 else b"%d" % i, 1, i + 1))
+                assert drain(client, 10) == [str(i) for i in range(0, 20, 2)], (name, qos)
+                for _ in range(20):
+                    writer.expect(PUBACK)
+                client.unsubscribe("l", name)
+                leave(client)
+    with resume(gateway, "many", props=narrow) as client, Client(gateway.mqtt_port).connect("writer") as writer:
+        assert client.subscribe(("$queue/q", 0)) == [0]
+        for i in range(150):  # more than a consumer of QoS 0 has room for
+            writer.send(publish(5, "$queue/q", bytes(2000), 1, i + 1))
+        writer.send(publish(5, "$queue/q", b"small", 1, 1000))
+        assert drain(client, 1) == ["small"]
+
+
 def test_expiry_over_restart(gateway):
     """The time that the gateway is away counts; a DISCONNECT may ask for more than CONNECT did."""
     for name, expiry in (("short", 1), ("long", 100)):
@@ -500,6 +546,6 @@ def test_retention_is_faster(gateway):
 
 if __name__ == "__main__":
     run(test_session_present, test_expiry, test_missed, test_missed_and_live, test_unacknowledged, test_exactly_once_in,
-        test_less_than_before, test_expiry_over_restart, test_takeover, test_unsubscribe_and_rights, test_restart, test_killed_between, test_overlapping_and_options,
+        test_less_than_before, test_too_large_holds_nothing_up, test_expiry_over_restart, test_takeover, test_unsubscribe_and_rights, test_restart, test_killed_between, test_overlapping_and_options,
         test_overlapping_without_room, test_queue_goes, test_retention_is_faster, test_server_maximum,
         test_many_filters)

@@ -10,7 +10,7 @@
 #include "core/base/heap.h"
 #include "tests/sim/history.h"
 
-enum { TICK_MS = 20000, AWAY_MS = 300, MESSAGE_MAX = 512 };
+enum { TICK_MS = 20000, AWAY_MS = 300, MESSAGE_MAX = 1024 };
 
 /* A gateway whose disk has failed says so, and ends no connection without a reason otherwise. */
 static void check_goodbye(const struct amqp_wire *wire)

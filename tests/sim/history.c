@@ -153,14 +153,21 @@ uint32_t history_attempts(void)
     return attempt_count;
 }
 
-void history_format(struct message message, char text[64])
+bool history_is_large(uint32_t attempt)
 {
-    snprintf(text, 64, "%u %u %u", message.topic, message.number, message.attempt);
+    return attempt % 4 == 3;
+}
+
+void history_format(struct message message, char text[HISTORY_TEXT])
+{
+    int padding = history_is_large(message.attempt) ? PACKET_SMALL : 0;
+    snprintf(text, HISTORY_TEXT, "%u %u %u%*s", message.topic, message.number, message.attempt,
+             padding, "");
 }
 
 bool history_parse(struct span payload, struct message *message)
 {
-    char text[64];
+    char text[HISTORY_TEXT];
     if (payload.size >= sizeof text)
         return false;
     memcpy(text, payload.data, payload.size);

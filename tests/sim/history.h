@@ -29,7 +29,10 @@ bool history_is_acknowledged(uint32_t attempt);
 unsigned history_topic(uint32_t attempt);
 unsigned history_qos(uint32_t attempt);
 uint32_t history_attempts(void); /* so far */
-void history_format(struct message message, char text[64]);
+/* Some are too large for clients that take packets of PACKET_SMALL bytes, as some do. */
+enum { HISTORY_TEXT = 320, PACKET_SMALL = 200 };
+bool history_is_large(uint32_t attempt);
+void history_format(struct message message, char text[HISTORY_TEXT]);
 bool history_parse(struct span payload, struct message *message);
 void history_fate(struct message message, enum fate fate);
 

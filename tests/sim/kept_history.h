@@ -31,7 +31,8 @@ struct stay {
 };
 
 void kept_begin(void);
-struct kept_session *kept_session_new(const char *who); /* borrowed */
+/* small: it takes nothing large. who is borrowed. */
+struct kept_session *kept_session_new(const char *who, bool small);
 /* Its end is certain: nothing of its stays may come any more. */
 void kept_session_ended(struct kept_session *session);
 /* It may have ended, or not, and its client forgets what it had. */

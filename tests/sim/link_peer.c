@@ -17,7 +17,7 @@ enum {
     CREDIT = 20,
     THINK_MS = 30,
     PAUSE_MS = 500,
-    ATTACH_MS = 3000, /* in which one that shares gets in */
+    ATTACH_MS = 6000, /* in which one that shares gets in; its pauses add up to 4 s */
     AWAY_MS = 1500,
     TWICE_MS = 16, /* in which an attach is perhaps not answered */
     DEAL_PAUSE_MS = 30,
@@ -555,7 +555,7 @@ struct link_peer *link_peer_new(enum link_kind kind, void (*dial)(struct sim_pee
     if (!peer->shared)
         peer->had = heap_array(ATTEMPTS_MAX, sizeof *peer->had);
     if (peer->kept)
-        peer->session = kept_session_new(peer->wire.container);
+        peer->session = kept_session_new(peer->wire.container, false);
     return peer;
 }
 

@@ -46,7 +46,7 @@ static void publisher_moment(const struct publisher *publisher, const struct sen
 
 static void publisher_send(struct publisher *publisher, struct sending *sending)
 {
-    char topic[32], text[64];
+    char topic[32], text[HISTORY_TEXT];
     snprintf(topic, sizeof topic, "t/%u", publisher->topic);
     history_format(sending->message, text);
     struct mqtt_packet packet = {.type = MQTT_PUBLISH};

@@ -60,6 +60,9 @@ void mqtt_peer_dialed(struct sim_peer *sim_peer)
     packet.connect.properties.present = MQTT_HAS(RECEIVE_MAXIMUM) | MQTT_HAS(SESSION_EXPIRY);
     packet.connect.properties.receive_maximum = peer->receive_maximum;
     packet.connect.properties.session_expiry = peer->expiry_s;
+    if (peer->packet_max > 0)
+        packet.connect.properties.present |= MQTT_HAS(MAXIMUM_PACKET);
+    packet.connect.properties.maximum_packet = peer->packet_max;
     mqtt_peer_send(peer, &packet);
 }
 
@@ -91,6 +94,9 @@ static void peer_received(struct sim_peer *sim_peer, struct span bytes)
         if (need == MQTT_FRAME_MORE)
             return;
         struct mqtt_packet packet;
+        if (need == MQTT_FRAME_READY && peer->version == MQTT_5 && peer->packet_max > 0 &&
+            size > peer->packet_max)
+            history_fail("%s is sent %zu bytes, and takes %u", peer->id, size, peer->packet_max);
         if (need != MQTT_FRAME_READY || mqtt_decode(peer->version, MQTT_FROM_SERVER, header, body,
                                                     &packet) != MQTT_REASON_SUCCESS)
             history_fail("the gateway sent what is not MQTT");

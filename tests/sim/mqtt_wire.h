@@ -26,6 +26,7 @@ struct mqtt_peer {
     bool clean;
     uint32_t expiry_s;
     uint16_t receive_maximum;
+    uint32_t packet_max; /* with MQTT 5; 0: any */
     bool has_will;
     struct mqtt_will will;
     void (*before)(struct mqtt_peer *peer); /* NULL: nothing to change */

@@ -356,10 +356,10 @@ static void session_up(struct mqtt_peer *mqtt_peer)
     if (!mqtt_peer->present) {
         if (peer->session != NULL)
             kept_session_ended(peer->session);
-        peer->session = kept_session_new(mqtt_peer->id);
+        peer->session = kept_session_new(mqtt_peer->id, mqtt_peer->packet_max > 0);
         forget_deliveries(peer);
     } else if (peer->session == NULL) { /* its CONNACK was lost */
-        peer->session = kept_session_new(mqtt_peer->id);
+        peer->session = kept_session_new(mqtt_peer->id, mqtt_peer->packet_max > 0);
     } else {
         kept_session_heard(peer->session, peer->said_all && peer->said_life == history_life());
     }
@@ -446,6 +446,7 @@ struct session_peer *session_peer_new(peer_dial *dial)
     struct session_peer *peer = heap_new(sizeof *peer);
     mqtt_peer_init(&peer->peer, dial, "kept", peers);
     peer->peer.only_5 = peers++ > 0;
+    peer->peer.packet_max = peers % 2 == 0 ? PACKET_SMALL : 0;
     peer->peer.away_ms = AWAY_MS;
     peer->peer.before = session_before;
     peer->peer.up = session_up;

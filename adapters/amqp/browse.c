@@ -25,6 +25,10 @@ static void deliver(struct follower *follower, struct blob *frame, const struct 
     uint8_t tag[8];
     (void)place;
     (void)record;
+    if (amqp_is_too_large(link, frame->size)) { /* passed over */
+        follower_credit(follower, follower_credit_left(follower) + 1);
+        return;
+    }
     store_u64(tag, link->tag++);
     pn_delivery_t *delivery = pn_delivery(link->pn, pn_dtag((const char *)tag, sizeof tag));
     pn_link_send(link->pn, (const char *)frame->bytes, frame->size);

@@ -54,9 +54,17 @@ static size_t tag_write(const struct group_item *item, uint8_t tag[20])
     return item->failures > 0 ? 20 : 16;
 }
 
-static void give_back(struct consumer *consumer, uint32_t slot, enum settle_outcome outcome)
+/* It was not sent, so the link has the credit that it took. */
+static void not_sent(struct amqp_link *link)
 {
-    consumer_settle(consumer, slot, outcome, 0, 0);
+    int credit = pn_link_credit(link->pn);
+    consumer_credit(link->consumer, credit > 0 ? (uint32_t)credit : 0, pn_link_get_drain(link->pn));
+}
+
+bool amqp_is_too_large(const struct amqp_link *link, size_t size)
+{
+    uint64_t most = pn_link_remote_max_message_size(link->pn);
+    return most != 0 && size > most;
 }
 
 static void deliver(struct consumer *consumer, uint32_t slot, const struct group_item *item)
@@ -66,24 +74,31 @@ static void deliver(struct consumer *consumer, uint32_t slot, const struct group
     batch_record(item->batch, item->index, &record);
     struct amqp_shown shown = {
         .failures = item->failures,
-        .first_acquirer = item->failures == 0,
+        .first_acquirer = !item->again,
         .positions = true,
         .partition = item->receipt.partition,
         .now_ms = clock_wall_ms(),
     };
     uint8_t *message = amqp_scratch(amqp_view_bound(&record));
     if (message == NULL) {
-        give_back(consumer, slot, SETTLE_RELEASED);
+        consumer_settle(consumer, slot, SETTLE_RELEASED, 0, 0);
+        not_sent(link);
+        return;
+    }
+    size_t size = amqp_view_write(&record, &shown, message);
+    if (amqp_is_too_large(link, size)) {
+        amqp_scratch_release(message);
+        consumer_send_away(consumer, slot, SETTLE_RELEASED, 0, 0);
+        not_sent(link);
         return;
     }
     uint8_t tag[20];
     size_t tag_size = tag_write(item, tag);
-    size_t size = amqp_view_write(&record, &shown, message);
     pn_delivery_t *delivery = pn_delivery(link->pn, pn_dtag((const char *)tag, tag_size));
     pn_link_send(link->pn, (const char *)message, size);
     amqp_scratch_release(message);
     if (link->settles) {
-        give_back(consumer, slot, SETTLE_DONE);
+        consumer_settle(consumer, slot, SETTLE_DONE, 0, 0);
         pn_delivery_settle(delivery);
     } else {
         amqp_slot_set(delivery, slot);
@@ -146,57 +161,66 @@ static uint32_t delay_of(pn_disposition_t *disposition)
     return amqp_value_read(&at, &annotations) ? amqp_delay_read(&annotations) : 0;
 }
 
+/* What the receiver's state means for the record. */
+struct outcome {
+    enum settle_outcome outcome;
+    bool away; /* this link does not get it again */
+    uint32_t delay_ms;
+};
+
+static struct outcome modified(bool failed, bool undeliverable, uint32_t delay_ms)
+{
+    return (struct outcome){.outcome = failed ? SETTLE_FAILED : SETTLE_RELEASED,
+                            .away = undeliverable,
+                            .delay_ms = delay_ms};
+}
+
 /* Settled without a word, and without one for that at the attach: as if it had never come. */
-static enum settle_outcome unnamed_outcome(const struct amqp_default *unnamed)
+static struct outcome unnamed_outcome(const struct amqp_default *unnamed)
 {
     switch (unnamed->outcome) {
     case AMQP_OUTCOME_ACCEPTED:
-        return SETTLE_DONE;
+        return (struct outcome){.outcome = SETTLE_DONE};
     case AMQP_OUTCOME_REJECTED:
-        return SETTLE_REJECTED;
+        return (struct outcome){.outcome = SETTLE_REJECTED};
     case AMQP_OUTCOME_MODIFIED:
-        return unnamed->failed || unnamed->undeliverable ? SETTLE_FAILED : SETTLE_RELEASED;
+        return modified(unnamed->failed, unnamed->undeliverable, unnamed->delay_ms);
     case AMQP_OUTCOME_RELEASED:
     case AMQP_OUTCOME_NONE:
         break;
     }
-    return SETTLE_RELEASED;
+    return (struct outcome){.outcome = SETTLE_RELEASED};
 }
 
-/* What the receiver's state means for the record. Not deliverable here counts as a failure: the
- * same consumer would get it again and again otherwise. False: no outcome yet. */
+/* False: no outcome yet. */
 static bool outcome_of(const struct amqp_link *link, pn_delivery_t *delivery,
-                       enum settle_outcome *outcome, uint32_t *delay_ms)
+                       struct outcome *outcome)
 {
     pn_disposition_t *remote = pn_delivery_remote(delivery);
-    *delay_ms = 0;
     switch (pn_delivery_remote_state(delivery)) {
     case PN_ACCEPTED:
-        *outcome = SETTLE_DONE;
+        *outcome = (struct outcome){.outcome = SETTLE_DONE};
         return true;
     case PN_REJECTED:
-        *outcome = SETTLE_REJECTED;
+        *outcome = (struct outcome){.outcome = SETTLE_REJECTED};
         return true;
     case PN_RELEASED:
-        *outcome = SETTLE_RELEASED;
+        *outcome = (struct outcome){.outcome = SETTLE_RELEASED};
         return true;
     case PN_MODIFIED:
-        *outcome = pn_disposition_is_failed(remote) || pn_disposition_is_undeliverable(remote)
-                       ? SETTLE_FAILED
-                       : SETTLE_RELEASED;
-        *delay_ms = delay_of(remote);
+        *outcome = modified(pn_disposition_is_failed(remote),
+                            pn_disposition_is_undeliverable(remote), delay_of(remote));
         return true;
     default:
         *outcome = unnamed_outcome(&link->unnamed);
-        *delay_ms = link->unnamed.delay_ms;
         return pn_delivery_settled(delivery);
     }
 }
 
 static void group_updated(struct amqp_link *link, pn_delivery_t *delivery)
 {
-    enum settle_outcome outcome;
-    uint32_t delay_ms, slot;
+    struct outcome outcome;
+    uint32_t slot;
     if (pn_delivery_remote_state(delivery) == AMQP_TRANSACTIONAL) {
         if (slot_get(delivery, &slot)) {
             pn_delivery_set_context(delivery, NULL);
@@ -204,12 +228,15 @@ static void group_updated(struct amqp_link *link, pn_delivery_t *delivery)
         }
         return;
     }
-    if (!outcome_of(link, delivery, &outcome, &delay_ms) || !slot_get(delivery, &slot))
+    if (!outcome_of(link, delivery, &outcome) || !slot_get(delivery, &slot))
         return;
     pn_delivery_set_context(delivery, NULL);
     bool answered = !pn_delivery_settled(delivery);
-    consumer_settle(link->consumer, slot, outcome, delay_ms,
-                    answered ? (uint64_t)(uintptr_t)delivery : 0);
+    uint64_t token = answered ? (uint64_t)(uintptr_t)delivery : 0;
+    if (outcome.away)
+        consumer_send_away(link->consumer, slot, outcome.outcome, outcome.delay_ms, token);
+    else
+        consumer_settle(link->consumer, slot, outcome.outcome, outcome.delay_ms, token);
     if (!answered)
         pn_delivery_settle(delivery);
 }

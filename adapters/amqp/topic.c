@@ -93,6 +93,13 @@ static void topic_deliver(struct client *client, struct subscription *subscripti
         return;
     if (subscriber->kept && !settled) /* by nobody: another link took it while this one came */
         return;
+    if (amqp_is_too_large(link, frame->size)) { /* it is over for this subscription */
+        if (!settled && subscription->shared)
+            broker_share_settled(subscription, subscription->lease);
+        if (!settled)
+            client_settled(client, 1);
+        return;
+    }
     if (settled)
         client_spend(client); /* the broker took none, but the link's is one less */
     if (subscription->shared)
@@ -108,6 +115,8 @@ static bool topic_deliver_kept(struct client *client, struct blob *frame,
     uint8_t tag[16];
     if (subscriber->link == NULL)
         return true; /* it stays in flight for the next link */
+    if (amqp_is_too_large(subscriber->link, frame->size))
+        return false;
     store_u64(tag, kept->offset);
     store_u64(tag + 8, kept->partition);
     bool settles = subscriber->link->settles;

@@ -484,7 +484,10 @@ static enum settle_outcome settled_as(const struct outcome *outcome)
     case PN_REJECTED:
         return SETTLE_REJECTED;
     case PN_MODIFIED:
-        return outcome->failed || outcome->undeliverable ? SETTLE_FAILED : SETTLE_RELEASED;
+        /* What is not for this link is for nobody: no bar goes up with a commit. */
+        return outcome->undeliverable ? SETTLE_REJECTED
+               : outcome->failed      ? SETTLE_FAILED
+                                      : SETTLE_RELEASED;
     default:
         return SETTLE_RELEASED;
     }

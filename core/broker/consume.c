@@ -43,6 +43,7 @@ struct consumer {
     struct loop_timer look; /* output may fall below the budget without a drained() */
     uint32_t look_ms;
 
+    struct taker *taker;
     struct group_take take;
     bool taking;
     uint32_t item_capacity, batch, batch_size; /* batch: asked for now, at most batch_size */
@@ -81,7 +82,9 @@ struct consumer *consumer_open(struct client *client, const struct consumer_ops 
     consumer->work.run = consumer_work;
     consumer->look.fired = look_fired;
     consumer->selector = options->selector == NULL ? NULL : selector_ref(options->selector);
+    consumer->taker = taker_new();
     consumer->take = (struct group_take){
+        .taker = consumer->taker,
         .max_bytes = TAKE_BYTES,
         .lease_ms = options->lease_ms,
         .dead = options->dead,
@@ -140,6 +143,7 @@ static void consumer_leave(struct consumer *consumer)
     loop_timer_stop(consumer->worker->loop, &consumer->look);
     group_spec_unref(consumer->group);
     selector_unref(consumer->selector);
+    taker_unref(consumer->taker);
     heap_free(consumer->take.items);
     heap_free(consumer->name);
     heap_free(consumer->label_text);
@@ -223,8 +227,9 @@ static void settle_receipt(struct consumer *consumer, const struct receipt *rece
                            const struct group_settle *how, uint64_t token)
 {
     struct piece *piece = consumer->open[how->outcome];
-    if (piece != NULL && (piece->settle.count == PIECE || piece->settle.delay_ms != how->delay_ms ||
-                          piece->settle.lease_ms != how->lease_ms)) {
+    if (piece != NULL &&
+        (piece->settle.count == PIECE || piece->settle.delay_ms != how->delay_ms ||
+         piece->settle.lease_ms != how->lease_ms || piece->settle.not_for != how->not_for)) {
         piece_send(consumer, how->outcome);
         piece = NULL;
     }
@@ -243,15 +248,29 @@ static void settle_receipt(struct consumer *consumer, const struct receipt *rece
     piece->receipts[piece->settle.count++] = *receipt;
 }
 
+static void settle_slot(struct consumer *consumer, uint32_t slot, const struct group_settle *how,
+                        uint64_t token)
+{
+    CHECK(!consumer->closed && how->outcome != SETTLE_RENEWED);
+    const struct receipt *receipt = consumer_lease(consumer, slot);
+    CHECK(receipt != NULL);
+    settle_receipt(consumer, receipt, how, token);
+    lease_remove(consumer, slot);
+}
+
 void consumer_settle(struct consumer *consumer, uint32_t slot, enum settle_outcome outcome,
                      uint32_t delay_ms, uint64_t token)
 {
-    CHECK(!consumer->closed && outcome != SETTLE_RENEWED);
-    const struct receipt *receipt = consumer_lease(consumer, slot);
-    CHECK(receipt != NULL);
     struct group_settle how = {.outcome = outcome, .delay_ms = delay_ms};
-    settle_receipt(consumer, receipt, &how, token);
-    lease_remove(consumer, slot);
+    settle_slot(consumer, slot, &how, token);
+}
+
+void consumer_send_away(struct consumer *consumer, uint32_t slot, enum settle_outcome outcome,
+                        uint32_t delay_ms, uint64_t token)
+{
+    struct group_settle how = {
+        .outcome = outcome, .delay_ms = delay_ms, .not_for = consumer->taker};
+    settle_slot(consumer, slot, &how, token);
 }
 
 void consumer_renew(struct consumer *consumer, uint32_t slot, uint32_t lease_ms, uint64_t token)
@@ -443,6 +462,7 @@ void consumer_close(struct consumer *consumer, bool release)
     if (consumer->taking)
         broker_take_cancel(consumer->client, consumer->group, &consumer->take);
     loop_timer_stop(consumer->worker->loop, &consumer->look);
+    atomic_store_explicit(&consumer->taker->gone, true, memory_order_relaxed);
     consumer->closed = true;
     link_remove(&consumer->of_client);
     pieces_send(consumer);

@@ -56,11 +56,16 @@ uint32_t consumer_credit_left(const struct consumer *consumer);
  * is over budget, until client_drained(). */
 void consumer_pause(struct consumer *consumer, bool paused);
 
-/* Ends the lease in slot (RENEWED: it begins anew, for lease_ms). delay_ms as in group_settle.
+/* Ends the lease in slot. delay_ms as in group_settle.
  * token other than 0: settled() will tell; what is DONE without one is written a little later. The
  * slot may be given to another lease afterwards. */
 void consumer_settle(struct consumer *consumer, uint32_t slot, enum settle_outcome outcome,
                      uint32_t delay_ms, uint64_t token);
+/* Likewise, FAILED or RELEASED, and this consumer does not get it again (not_for of
+ * group_settle). */
+void consumer_send_away(struct consumer *consumer, uint32_t slot, enum settle_outcome outcome,
+                        uint32_t delay_ms, uint64_t token);
+/* The lease begins anew, for lease_ms from now. */
 void consumer_renew(struct consumer *consumer, uint32_t slot, uint32_t lease_ms, uint64_t token);
 /* The lease in slot has been settled otherwise: by a transaction. */
 void consumer_forget(struct consumer *consumer, uint32_t slot);

@@ -283,6 +283,7 @@ void broker_take(struct client *client, const struct group_spec *group, struct g
     carried->take.selector = take->selector;
     carried->take.labels = take->labels;
     carried->take.consumer = take->consumer;
+    carried->take.taker = take->taker;
     carried->take.items = take->items;
     request_init(&carried->take.request, carried->home->loop, take_done);
     carried->mail.deliver = take_arrive;

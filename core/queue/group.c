@@ -64,6 +64,7 @@ static void group_free(struct group *group)
 {
     loop_task_cancel(group->loop, &group->work);
     loop_timer_stop(group->loop, &group->timer);
+    bars_deinit(group);
     filter_deinit(group);
     for (uint32_t i = 0; i < group->part_count; i++) {
         feed_drop(&group->parts[i]);
@@ -180,8 +181,20 @@ static enum status settle_one(struct group *group, const struct receipt *receipt
     if (settle->outcome == SETTLE_RENEWED)
         return window_renew(part->window, receipt->offset, receipt->delivery,
                             loop_now_ms(group->loop), settle->lease_ms);
-    return group_settle_lease(part, receipt, group_outcome(part, settle->outcome),
-                              settle->delay_ms == 0 ? 0 : clock_wall_ms() + settle->delay_ms);
+    enum window_outcome outcome = group_outcome(part, settle->outcome);
+    uint32_t delay_ms = settle->delay_ms;
+    bool away = settle->not_for != NULL && outcome != WINDOW_DONE && outcome != WINDOW_REJECTED;
+    if (away && !bar_put_up(part, receipt->offset, settle->not_for)) {
+        if (group_outcome(part, SETTLE_REJECTED) == WINDOW_REJECTED)
+            outcome = WINDOW_REJECTED;
+        else if (delay_ms < GROUP_BARRED_MS)
+            delay_ms = GROUP_BARRED_MS;
+    }
+    enum status status =
+        group_settle_lease(part, receipt, outcome, delay_ms == 0 ? 0 : clock_wall_ms() + delay_ms);
+    if (away && status != STATUS_OK)
+        bar_take_down(part, receipt->offset, settle->not_for);
+    return status;
 }
 
 /* Leases are not stored, and that nothing has happened needs no row. */

@@ -51,11 +51,22 @@ void group_look(struct group *group);
  * order per partition. */
 void group_notice(struct group *group, uint64_t partition, struct batch *batch);
 
+/* Who takes, where the group has to know it again: what it gave back as not for itself is for
+ * others. Any thread. */
+struct taker {
+    atomic_uint refs;
+    atomic_bool gone; /* takes nothing any more: what is remembered of it may be forgotten */
+};
+struct taker *taker_new(void);
+struct taker *taker_ref(struct taker *taker);
+void taker_unref(struct taker *taker); /* NULL is fine */
+
 struct group_item {
     struct batch *batch; /* a reference for the caller */
     uint32_t index;      /* which record of it */
     struct receipt receipt;
     uint32_t failures;
+    bool again; /* somebody has had it before */
 };
 struct group_take {
     struct request request;
@@ -70,6 +81,7 @@ struct group_take {
     /* The group's choice of labels (empty: none): what does not match is settled as done for the
      * group. Once given it must be the same at every take: INVALID otherwise. */
     struct label_filter labels;
+    struct taker *taker;  /* borrowed until done(); NULL: never gives back as not for itself */
     struct span consumer; /* of a broadcast group: who asks (broker_take); borrowed until done() */
     struct group_item *items; /* caller's array of max_records */
     uint32_t count;           /* out */
@@ -104,9 +116,14 @@ struct group_settle {
     enum settle_outcome outcome;
     uint32_t delay_ms; /* FAILED, RELEASED: not offered again before; survives a restart */
     uint32_t lease_ms; /* RENEWED */
-    bool ordered;      /* the first stale receipt ends it: those behind it are STALE, untouched */
-    bool patient;      /* DONE, and nobody is told when it is durable: answered as soon as it is
-                          applied, durable at most GROUP_PATIENCE_MS and a write later */
+    /* FAILED, RELEASED: this one does not get them again, others do. NULL: it may. Borrowed until
+     * done(). GROUP_BARS takers and GROUP_BARRED records of each are remembered, in memory; one
+     * more is a dead letter or, where the queue keeps none, waits GROUP_BARRED_MS and may come to
+     * anybody. */
+    struct taker *not_for;
+    bool ordered; /* the first stale receipt ends it: those behind it are STALE, untouched */
+    bool patient; /* DONE, and nobody is told when it is durable: answered as soon as it is
+                     applied, durable at most GROUP_PATIENCE_MS and a write later */
     uint32_t count;
     enum status *results; /* caller's array of count: OK or STALE */
     struct link link;     /* the group's */
@@ -115,7 +132,7 @@ struct group_settle {
     uint64_t group_id;
     void (*done)(struct request *request, enum status status);
 };
-enum { GROUP_PATIENCE_MS = 5 };
+enum { GROUP_PATIENCE_MS = 5, GROUP_BARS = 16, GROUP_BARRED = 1000, GROUP_BARRED_MS = 1000 };
 /* Answers after the settlement is durable, unless it is patient. Takes part in a common write with
  * others of the same turn. */
 void group_settle(struct group *group, struct group_settle *settle);

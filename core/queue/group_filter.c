@@ -138,50 +138,71 @@ static void choice_free(struct group *group, uint32_t index)
     heap_free(lane);
 }
 
-/* Makes room by forgetting the one that was not used for longest. False: all are in use. */
-static bool forget_one(struct group *group)
+/* Makes room for one more lane by forgetting the one that was not used for longest. False: all are
+ * in use. */
+static bool make_room(struct group *group)
 {
-    uint32_t oldest = CHOICES_MAX;
+    uint32_t oldest = UINT32_MAX, shared = 0;
     for (uint32_t i = 0; i < group->choice_count; i++) {
         const struct lane *lane = group->choices[i];
-        if (lane != group->serving && is_idle(lane) &&
-            (oldest == CHOICES_MAX || lane->used < group->choices[oldest]->used))
+        shared += !lane->own;
+        if (!lane->own && lane != group->serving && is_idle(lane) &&
+            (oldest == UINT32_MAX || lane->used < group->choices[oldest]->used))
             oldest = i;
     }
-    if (oldest == CHOICES_MAX)
+    if (shared < CHOICES_MAX)
+        return true;
+    if (oldest == UINT32_MAX)
         return false;
     choice_free(group, oldest);
     return true;
 }
 
+void lanes_forget(struct group *group)
+{
+    for (uint32_t i = group->choice_count; i-- > 0;) {
+        const struct lane *lane = group->choices[i];
+        if (lane->own && lane->bar == NULL && lane != group->serving && is_idle(lane))
+            choice_free(group, i);
+    }
+}
+
 struct lane *lane_for(struct group *group, const struct group_take *take)
 {
     struct lane *common = &group->lanes[take->dead ? LANE_DEAD : LANE_RECORDS];
-    if (take->selector == NULL)
+    struct bar *bar = bar_of(group, take->taker);
+    if (take->selector == NULL && bar == NULL)
         return common;
     group->used++;
     for (uint32_t i = 0; i < group->choice_count; i++) {
         struct lane *lane = group->choices[i];
-        if (lane->parts == common->parts && selector_equal(lane->selector, take->selector)) {
+        if (lane->parts == common->parts && lane->bar == bar && lane->own == (bar != NULL) &&
+            selector_equal(lane->selector, take->selector)) {
             lane->used = group->used;
             return lane;
         }
     }
-    if (group->choice_count == CHOICES_MAX && !forget_one(group))
+    bool room = bar == NULL ? make_room(group) : group->choice_count < CHOICES_MAX + GROUP_BARS;
+    if (!room)
         return NULL;
     struct lane *lane = heap_new(sizeof *lane);
     list_init(&lane->takes);
     lane->parts = common->parts;
     lane->part_count = common->part_count;
-    lane->selector = selector_ref((struct selector *)(uintptr_t)take->selector);
+    if (take->selector != NULL)
+        lane->selector = selector_ref((struct selector *)(uintptr_t)take->selector);
+    lane->own = bar != NULL;
+    lane->bar = bar;
     lane->used = group->used;
     lane_join(lane);
     group->choices[group->choice_count++] = lane;
     return lane;
 }
 
-bool lane_wants(const struct lane *lane, const struct record *record)
+bool lane_wants(const struct lane *lane, const struct part *part, const struct record *record)
 {
+    if (lane->bar != NULL && bar_holds(lane->bar, part, record->offset))
+        return false;
     return lane->selector == NULL || selector_matches(lane->selector, record);
 }
 

@@ -12,6 +12,7 @@
 
 #include "core/queue/fifo.h"
 #include "core/queue/group.h"
+#include "core/queue/offset_map.h"
 #include "core/queue/window.h"
 
 enum group_state { GROUP_OPENING, GROUP_SERVING, GROUP_CLOSING };
@@ -106,8 +107,18 @@ struct lane {
     uint32_t part_count;
     struct place *places;      /* one per partition; NULL: it takes what the window shows */
     struct selector *selector; /* NULL: every record */
+    bool own;                  /* of one taker, for which a bar is up */
+    struct bar *bar;           /* NULL: it is own, and the taker has gone */
     uint64_t used;             /* grows from take to take of the group */
 };
+
+/* What one taker has given back as not for itself: group_bar.c. */
+struct bar {
+    struct taker *taker;        /* a reference */
+    struct offset_map *offsets; /* by the group's partitions */
+    uint32_t count;             /* of all of them; some may be done */
+};
+
 /* Of a consumer that may be forgotten: group_expiry.c. */
 struct expiry {
     uint64_t idle_ms;        /* 0: it may not */
@@ -141,8 +152,11 @@ struct group {
 
     struct expiry expiry;
 
-    struct lane *choices[CHOICES_MAX]; /* lanes with a selector */
+    struct lane *choices[CHOICES_MAX + GROUP_BARS]; /* lanes with a selector, or of one taker */
     uint32_t choice_count;
+    struct bar *bars[GROUP_BARS];
+    uint32_t bar_count;
+    bool bars_changed;    /* takes may wait in a lane that is not for them */
     struct list waiting;  /* lanes, in turn */
     struct lane *serving; /* the one that is being served */
     uint64_t used;
@@ -219,6 +233,18 @@ bool takes_wait(const struct group *group);
 /* All that wait end with status, by mail. */
 void takes_refuse(struct group *group, enum status status);
 
+/* Gives those that wait the lane they belong to by now. */
+void takes_sort(struct group *group);
+
+/* group_bar.c */
+/* The record is not for the taker any more. False: too much is remembered already. */
+bool bar_put_up(struct part *part, uint64_t offset, struct taker *taker);
+void bar_take_down(struct part *part, uint64_t offset, const struct taker *taker);
+struct bar *bar_of(const struct group *group, const struct taker *taker); /* NULL: none */
+bool bar_holds(const struct bar *bar, const struct part *part, uint64_t offset);
+void bars_sweep(struct group *group); /* those of takers that have gone */
+void bars_deinit(struct group *group);
+
 /* group_redrive.c, group_explain.c, group_survey.c: of a group that serves. */
 void redrive_apply(struct group *group, struct group_redrive *redrive);
 void explain_apply(struct group *group, struct group_explain *explain);
@@ -237,7 +263,9 @@ void order_evaluated(struct group *group); /* a selector does not want a record 
 /* group_filter.c */
 /* The lane that a take belongs to; NULL: too many selectors are in use. */
 struct lane *lane_for(struct group *group, const struct group_take *take);
-bool lane_wants(const struct lane *lane, const struct record *record);
+bool lane_wants(const struct lane *lane, const struct part *part, const struct record *record);
+/* Lanes of takers that have gone, and of which nothing is under way. */
+void lanes_forget(struct group *group);
 /* False: the take asks for other labels than the group has chosen. */
 bool filter_agrees(struct group *group, const struct group_take *take);
 bool filter_wants(const struct group *group, const struct record *record);

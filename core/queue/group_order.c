@@ -167,7 +167,7 @@ static enum feed fifo_next(struct lane *lane, struct part *part, int64_t wall_ms
         if (!window_may_take(part->window, find->offset, true))
             return FEED_NOTHING;
         found = feed_load(part, &part->again, false, wall_ms, find);
-        if (found == FEED_RECORD && !lane_wants(lane, &find->record)) {
+        if (found == FEED_RECORD && !lane_wants(lane, part, &find->record)) {
             reader->place++;
             order_evaluated(group);
         } else if (found != FEED_SKIPPED) {
@@ -195,13 +195,14 @@ static enum feed choice_next(struct lane *lane, struct part *part, int64_t wall_
             if (find->offset >= window_end(part->window))
                 return FEED_NOTHING;
         }
-        if (!window_may_take(part->window, find->offset, false))
+        /* What a bar keeps from its taker must not end what it gets. */
+        if (!window_may_take(part->window, find->offset, lane->own && lane->selector == NULL))
             return FEED_NOTHING;
         enum feed found =
             feed_load(part, offered ? &part->again : &place->shelf, false, wall_ms, find);
         if (found == FEED_SKIPPED)
             continue;
-        if (found != FEED_RECORD || lane_wants(lane, &find->record))
+        if (found != FEED_RECORD || lane_wants(lane, part, &find->record))
             return found;
         if (offered)
             place->reader.place++;

@@ -55,6 +55,47 @@ static void take_timed_out(struct loop_timer *timer)
     take_answer(take->group, take, STATUS_OK);
 }
 
+/* False: there are too many lanes. */
+static bool take_join(struct group *group, struct group_take *take)
+{
+    struct lane *lane = take->lane = lane_for(group, take);
+    if (lane == NULL)
+        return false;
+    list_push(&lane->takes, &take->link);
+    if (lane != group->serving && !link_is_linked(&lane->waiting))
+        list_push(&group->waiting, &lane->waiting);
+    lane->impatient += take->wait_ms == 0;
+    return true;
+}
+
+static void lane_sort(struct group *group, struct lane *lane)
+{
+    list_each_safe(link, following, &lane->takes)
+    {
+        struct group_take *take = container_of(link, struct group_take, link);
+        if (lane->own || bar_of(group, take->taker) == NULL)
+            continue;
+        link_remove(&take->link);
+        lane->impatient -= take->wait_ms == 0;
+        if (!take_join(group, take)) {
+            loop_timer_stop(group->loop, &take->timer);
+            expiry_taken(group);
+            request_complete(&take->request, take->count > 0 ? STATUS_OK : STATUS_BUSY);
+        }
+    }
+    if (list_is_empty(&lane->takes))
+        link_remove(&lane->waiting);
+}
+
+void takes_sort(struct group *group)
+{
+    group->bars_changed = false;
+    for (uint32_t i = 0; i < LANES; i++)
+        lane_sort(group, &group->lanes[i]);
+    for (uint32_t i = 0, count = group->choice_count; i < count; i++)
+        lane_sort(group, group->choices[i]);
+}
+
 void group_take(struct group *group, struct group_take *take)
 {
     CHECK(loop_is_home(group->loop));
@@ -64,17 +105,11 @@ void group_take(struct group *group, struct group_take *take)
     take->bytes = 0;
     take->group = group;
     take->timer = (struct loop_timer){.fired = take_timed_out};
-    struct lane *lane = take->lane = lane_for(group, take);
-    if (lane == NULL) {
+    if (!take_join(group, take)) {
         request_complete(&take->request, STATUS_BUSY);
         return;
     }
-    list_push(&lane->takes, &take->link);
-    if (lane != group->serving && !link_is_linked(&lane->waiting))
-        list_push(&group->waiting, &lane->waiting);
-    if (take->wait_ms == 0)
-        lane->impatient++;
-    else
+    if (take->wait_ms != 0)
         loop_timer_start(group->loop, &take->timer, take->wait_ms);
     group->taken_ms = loop_now_ms(group->loop);
     expiry_taken(group);
@@ -101,6 +136,7 @@ static void hand_out(struct part *part, struct group_take *take, const struct fi
                     .partition = part->id,
                     .offset = find->offset,
                     .epoch = group->epoch},
+        .again = window_was_taken(part->window, find->offset),
     };
     window_take(part->window, find->offset, loop_now_ms(group->loop), take->lease_ms,
                 &item->receipt.delivery, &item->failures);
@@ -244,6 +280,10 @@ void takes_serve(struct group *group)
     int64_t wall_ms = clock_wall_ms();
     for (uint32_t i = 0; i < group->part_count; i++)
         feed_skip_lost(&group->parts[i]);
+    if (group->bar_count > 0)
+        bars_sweep(group);
+    if (group->bars_changed)
+        takes_sort(group);
     group->unfinished = false;
     group->evaluations = 0;
     uint32_t rounds = LANES + group->choice_count;

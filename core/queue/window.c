@@ -22,6 +22,7 @@ struct window *window_new(uint64_t base, uint32_t in_flight_max)
     window->lease_free = LEASE_NONE;
     offset_map_init(&window->leased);
     offset_map_init(&window->failures);
+    offset_map_init(&window->released);
     offset_map_init(&window->aside);
     due_heap_init(&window->delays);
     return window;
@@ -32,6 +33,7 @@ static void window_deinit(struct window *window)
     state_ring_deinit(&window->states);
     offset_map_deinit(&window->leased);
     offset_map_deinit(&window->failures);
+    offset_map_deinit(&window->released);
     offset_map_deinit(&window->aside);
     due_heap_deinit(&window->delays);
     heap_free(window->leases);
@@ -398,6 +400,7 @@ enum status window_settle(struct window *window, uint64_t offset, uint32_t deliv
         park(window, offset);
         break;
     case WINDOW_RELEASED:
+        offset_map_put(&window->released, offset, 1);
         come_back(window, offset);
         break;
     case WINDOW_REJECTED:
@@ -418,6 +421,8 @@ enum status window_delay(struct window *window, uint64_t offset, uint32_t delive
     lease_end(window, offset, index);
     if (outcome == WINDOW_FAILED)
         fail(window, offset);
+    else
+        offset_map_put(&window->released, offset, 1);
     if (!window_is_spent(window, offset))
         due_heap_put(&window->delays, (struct due){.due_ms = due_ms, .offset = offset});
     park(window, offset);
@@ -522,6 +527,12 @@ uint32_t window_failures(const struct window *window, uint64_t offset, bool *rej
     if (rejected != NULL)
         *rejected = failures != NULL && (*failures & REJECTED) != 0;
     return failures == NULL ? 0 : *failures & ~REJECTED;
+}
+
+bool window_was_taken(const struct window *window, uint64_t offset)
+{
+    return offset_map_get(&window->failures, offset) != NULL ||
+           offset_map_get(&window->released, offset) != NULL;
 }
 
 uint32_t window_failures_stored(const struct window *window, uint64_t offset,

@@ -59,6 +59,7 @@ static void tell_resolved(const struct window *window, uint64_t from, uint64_t t
 static void forget(struct window *window, uint64_t offset)
 {
     offset_map_remove(&window->failures, offset);
+    offset_map_remove(&window->released, offset);
     due_heap_remove(&window->delays, offset);
 }
 
@@ -66,7 +67,7 @@ void window_set_done(struct window *window, uint64_t from, uint64_t to)
 {
     state_ring_fill(&window->states, from, to, OFFSET_DONE);
     window->done_above += to - from;
-    if (window->failures.count > 0 || window->delays.count > 0)
+    if (window->failures.count + window->released.count > 0 || window->delays.count > 0)
         for (uint64_t offset = from; offset < to; offset++)
             forget(window, offset);
     tell_resolved(window, from, to);

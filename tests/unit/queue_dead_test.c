@@ -412,9 +412,164 @@ static void test_one_stuck_record(void **state)
     rig_close();
 }
 
+/* What is not for its taker */
+
+static void take_as_start(struct take *take, struct taker *taker, uint32_t max, uint32_t wait_ms)
+{
+    *take = (struct take){0};
+    request_init(&take->take.request, rig.loop, take_done);
+    take->take.max_records = max;
+    take->take.max_bytes = UINT32_MAX;
+    take->take.wait_ms = wait_ms;
+    take->take.lease_ms = 30000;
+    take->take.items = take->items;
+    take->take.taker = taker;
+    group_take(rig.group, &take->take);
+}
+
+static uint32_t take_as(struct take *take, struct taker *taker, uint32_t max)
+{
+    take_as_start(take, taker, max, 0);
+    take_wait(take);
+    return take->take.count;
+}
+
+static void send_away(const struct take *take, struct taker *taker)
+{
+    struct settle settle = {0};
+    enum status results[ITEMS_MAX];
+    struct receipt receipts[ITEMS_MAX];
+    for (uint32_t i = 0; i < take->take.count; i++)
+        receipts[i] = take->items[i].receipt;
+    request_init(&settle.settle.request, rig.loop, settle_done);
+    settle.settle.receipts = receipts;
+    settle.settle.count = take->take.count;
+    settle.settle.outcome = SETTLE_RELEASED;
+    settle.settle.not_for = taker;
+    settle.settle.results = results;
+    group_settle(rig.group, &settle.settle);
+    while (!settle.done)
+        loop_run(rig.loop);
+    for (uint32_t i = 0; i < take->take.count; i++)
+        assert_int_equal(results[i], STATUS_OK);
+}
+
+static void leave(struct taker *taker)
+{
+    atomic_store(&taker->gone, true);
+    taker_unref(taker);
+}
+
+/* A take that waits belongs elsewhere as soon as its taker has a bar. */
+static void test_barred_while_waiting(void **state)
+{
+    (void)state;
+    static struct take take, waiting, other;
+    struct taker *taker = taker_new();
+    rig_open(1);
+    open_group();
+    publish(0, 0, 1, NULL);
+    assert_int_equal(take_as(&take, taker, 1), 1);
+    take_as_start(&waiting, taker, 5, 60000);
+    run_ms(1);
+    send_away(&take, taker);
+    run_ms(20);
+    assert_false(waiting.done);
+    assert_int_equal(take_some(&other, 5, 0, 30000), 1);
+    assert_true(other.items[0].again);
+    assert_int_equal(other.items[0].failures, 0);
+    publish(0, 1, 1, NULL);
+    take_wait(&waiting);
+    assert_taken(&waiting, 1, 1);
+    assert_false(waiting.items[0].again);
+    leave(taker);
+    take_drop(&take);
+    take_drop(&waiting);
+    take_drop(&other);
+    rig_close();
+}
+
+static void away_from_all(struct taker **takers, uint32_t count)
+{
+    static struct take take;
+    for (uint32_t i = 0; i < count; i++) {
+        takers[i] = taker_new();
+        assert_int_equal(take_as(&take, takers[i], 1), 1);
+        assert_int_equal(number_of(&take.items[0]), 0);
+        send_away(&take, takers[i]);
+        take_drop(&take);
+    }
+    run_ms(20);
+}
+
+static void test_bars_are_limited(void **state)
+{
+    (void)state;
+    static struct take take;
+    static struct taker *takers[GROUP_BARS + 2];
+    rig_redrive(1, 5);
+    open_group();
+    publish(0, 0, 1, NULL);
+    away_from_all(takers, GROUP_BARS);
+    assert_int_equal(stat_of(&rig.spec->stat->dead), 0);
+    away_from_all(takers + GROUP_BARS, 1); /* one too many */
+    assert_int_equal(stat_of(&rig.spec->stat->dead), 1);
+    /* Who leaves makes room; of one taker so many. */
+    for (uint32_t i = 0; i <= GROUP_BARS; i++)
+        leave(takers[i]);
+    publish(0, 1, GROUP_BARRED + 1, NULL);
+    struct taker *taker = taker_new();
+    for (uint32_t left = GROUP_BARRED + 1; left > 0;) {
+        uint32_t got = take_as(&take, taker, GROUP_TAKE_MAX);
+        assert_true(got > 0 && got <= left);
+        send_away(&take, taker);
+        take_drop(&take);
+        left -= got;
+    }
+    run_ms(20);
+    assert_int_equal(stat_of(&rig.spec->stat->dead), 2);
+    /* What is done needs none. */
+    assert_int_equal(take_some(&take, GROUP_TAKE_MAX, 0, 30000), GROUP_BARRED);
+    settle_all(&take, SETTLE_DONE);
+    take_drop(&take);
+    publish(0, 2000, 1, NULL);
+    assert_int_equal(take_as(&take, taker, 1), 1);
+    send_away(&take, taker);
+    take_drop(&take);
+    run_ms(20);
+    assert_int_equal(stat_of(&rig.spec->stat->dead), 2);
+    assert_int_equal(take_as(&take, taker, 1), 0);
+    leave(taker);
+    rig_close();
+}
+
+/* Where the queue keeps no dead letters nothing is lost, and nobody runs in circles. */
+static void test_bars_without_dead_letters(void **state)
+{
+    (void)state;
+    static struct take take;
+    static struct taker *takers[GROUP_BARS + 1];
+    rig_open(1);
+    open_group();
+    publish(0, 0, 1, NULL);
+    away_from_all(takers, GROUP_BARS + 1);
+    assert_int_equal(take_as(&take, takers[GROUP_BARS], 1), 0); /* it waits */
+    assert_int_equal(stat_of(&rig.spec->stat->backlog), 1);
+    take_start(&take, 1, 10 * GROUP_BARRED_MS, 30000);
+    take_wait(&take);
+    assert_taken(&take, 0, 1);
+    take_drop(&take);
+    for (uint32_t i = 0; i <= GROUP_BARS; i++)
+        leave(takers[i]);
+    rig_close();
+}
+
 int main(void)
 {
     static const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_barred_while_waiting),
+        cmocka_unit_test(test_bars_are_limited),
+        cmocka_unit_test(test_bars_without_dead_letters),
         cmocka_unit_test(test_dead_after_failures),
         cmocka_unit_test(test_dead_after_expiry),
         cmocka_unit_test(test_dead_when_rejected),

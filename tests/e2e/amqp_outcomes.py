@@ -1,0 +1,164 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What receivers make of a record of a queue, and what comes of it: to whom it comes again, and how."""
+from proton import Delivery, Message, Timeout
+from proton.utils import BlockingConnection
+
+from amqp_queues import queue, receive, send
+from amqpwire import ATTACH, FLOW, TRANSFER, Described as Performative, Symbol, Ulong, Wire, frame
+from gateway import run
+
+SECONDS = 20
+QUIET = 0.5
+
+
+def connect(running):
+    return BlockingConnection(f"amqp://127.0.0.1:{running.amqp_port}", timeout=SECONDS)
+
+
+def nothing_comes(receiver):
+    try:
+        return receiver.receive(timeout=QUIET).body
+    except Timeout:
+        return None
+
+
+def modify(receiver, failed=False, undeliverable=False, annotations=None):
+    local = receiver.fetcher.unsettled[-1].local
+    local.failed, local.undeliverable = failed, undeliverable
+    if annotations is not None:
+        local.annotations = annotations
+    receiver.settle(Delivery.MODIFIED)
+
+
+def what_is_undeliverable_here_is_for_others(running):
+    queue(running, "here", redrive_policy="enable", max_consume_count=9)
+    connection, other = connect(running), connect(running)
+    send(connection, "here", Message(body="x"), Message(body="y"))
+    receiver = connection.create_receiver("here", credit=10)
+    first = receiver.receive(timeout=SECONDS)
+    receiver.receive(timeout=SECONDS)
+    assert (first.body, first.delivery_count) == ("x", 0)
+    local = receiver.fetcher.unsettled[0].local
+    local.undeliverable = True
+    receiver.fetcher.unsettled[0].update(Delivery.MODIFIED)
+    receiver.fetcher.unsettled.popleft().settle()
+    assert nothing_comes(receiver) is None
+    receiver.release(delivered=False)  # this one is not barred
+    assert receiver.receive(timeout=SECONDS).body == "y"
+    receiver.accept()
+    second = other.create_receiver("here", credit=1)
+    again = second.receive(timeout=SECONDS)
+    assert (again.body, again.delivery_count) == ("x", 0)  # delivery-failed was false
+    modify(second, failed=True, undeliverable=True)
+    third = other.create_receiver("here", credit=1, name="third")
+    again = third.receive(timeout=SECONDS)
+    assert (again.body, again.delivery_count) == ("x", 1)
+    third.release(delivered=False)
+    third.close()
+    assert nothing_comes(receiver) is None and nothing_comes(second) is None
+    # It is the link that does not get it: a new one of the same client does.
+    receiver.close()
+    assert receive(connection, "here", 1)[0].body == "x"
+    connection.close()
+    other.close()
+
+
+def what_is_undeliverable_here_in_order(running):
+    """A fifo queue: what waits behind it in its message group waits for another link; other groups go on."""
+    queue(running, "fifo", type="fifo")
+    connection, other = connect(running), connect(running)
+    send(connection, "fifo", *[Message(body=i, group_id=f"g{i % 2}") for i in range(4)])
+    receiver = connection.create_receiver("fifo", credit=1)
+    assert receiver.receive(timeout=SECONDS).body == 0
+    modify(receiver, undeliverable=True)
+    got = []
+    for _ in range(2):
+        receiver.flow(1)
+        got.append(receiver.receive(timeout=SECONDS).body)
+        receiver.accept()
+    assert got == [1, 3], got
+    receiver.flow(1)
+    assert nothing_comes(receiver) is None
+    assert receive(other, "fifo", 1)[0].body == 0
+    assert receiver.receive(timeout=SECONDS).body == 2
+    connection.close()
+    other.close()
+
+
+def who_had_it_first_is_known(running):
+    queue(running, "acquired")
+    connection, other = connect(running), connect(running)
+    send(connection, "acquired", Message(body="x"))
+    receiver = connection.create_receiver("acquired", credit=1)
+    assert receiver.receive(timeout=SECONDS).first_acquirer
+    receiver.release(delivered=False)
+    receiver.close()
+    send(connection, "acquired", Message(body="y"))
+    x, y = receive(other, "acquired", 2)
+    assert (x.body, x.first_acquirer, x.delivery_count) == ("x", False, 0)
+    assert (y.body, y.first_acquirer) == ("y", True)
+    send(connection, "acquired", Message(body="z"))
+    receiver = connection.create_receiver("acquired", credit=1)
+    receiver.receive(timeout=SECONDS)
+    receiver.close()  # unsettled
+    z, = receive(other, "acquired", 1)
+    assert (z.body, z.first_acquirer) == ("z", False)
+    connection.close()
+    other.close()
+
+
+def attach_small(wire, address, most=1000, credit=9, source=()):
+    wire.send(frame(ATTACH, ["r", 0, True, None, None, Performative(0x28, [address, *source]), Performative(0x29, [None]),
+                             None, None, None, Ulong(most)]))
+    wire.expect(ATTACH)
+    wire.send(frame(FLOW, [0, 100, 0, 100, 0, 0, credit]))
+
+
+def what_comes(wire):
+    got = []
+    wire.socket.settimeout(QUIET)
+    try:
+        while True:
+            got.append(wire.expect(TRANSFER))
+    except TimeoutError:
+        return got
+
+
+def a_receiver_gets_no_more_than_it_takes(running):
+    queue(running, "sizes")
+    connection = connect(running)
+    send(connection, "sizes", Message(body="x" * 5000), Message(body="small"), Message(body="y" * 5000), Message(body="2"))
+    with Wire(running.amqp_port) as wire:
+        wire.open()
+        attach_small(wire, "sizes", credit=2)
+        got = what_comes(wire)
+        assert len(got) == 2 and b"small" in got[0] and all(len(one) < 1000 for one in got), got
+        wire.send(frame(FLOW, [2, 100, 0, 100, 0, 2, 5, None, True]))
+        wire.socket.settimeout(SECONDS)
+        wire.expect(FLOW)  # drained: what is too large is nothing for this link
+    # It is there for who takes it.
+    assert {m.body[:5] for m in receive(connection, "sizes", 4)} == {"xxxxx", "small", "yyyyy", "2"}
+    connection.close()
+
+
+def readers_get_no_more_than_they_take(running):
+    """Topics, kept or not, shared or not; browsers."""
+    queue(running, "browsed")
+    connection = connect(running)
+    send(connection, "browsed", Message(body="x" * 5000), Message(body="small"))
+    sources = {"browsed": [None] * 5 + [Symbol("copy")], "/topics/sizes": [],
+               "/topics/kept": [2, Symbol("never")]}
+    for address, source in sources.items():
+        with Wire(running.amqp_port) as wire:
+            wire.open()
+            attach_small(wire, address, credit=1, source=source)
+            if address != "browsed":
+                send(connection, address, Message(body="x" * 5000), Message(body="small"))
+            got = what_comes(wire)
+            assert len(got) == 1 and b"small" in got[0], (address, got)
+    connection.close()
+
+
+if __name__ == "__main__":
+    run(what_is_undeliverable_here_is_for_others, what_is_undeliverable_here_in_order, who_had_it_first_is_known,
+        a_receiver_gets_no_more_than_it_takes, readers_get_no_more_than_they_take)

@@ -229,17 +229,18 @@ static const uint64_t states[] = {
     [WORK_RELEASED] = PN_RELEASED,
 };
 
-/* Modified is a failure when one of its flags says so, else as released. */
+/* Modified is a failure when delivery-failed says so, else as released; with undeliverable-here
+ * others have it. */
 static void put_outcome(struct held *held)
 {
     pn_disposition_t *local = pn_delivery_local(held->delivery);
     uint64_t state = states[held->end];
     if (held->end == WORK_FAILED) {
-        unsigned flags = 1 + (unsigned)sim_below(3);
-        pn_disposition_set_failed(local, (flags & 1) != 0);
-        pn_disposition_set_undeliverable(local, (flags & 2) != 0);
+        pn_disposition_set_failed(local, true);
+        pn_disposition_set_undeliverable(local, sim_chance(30));
     } else if (held->end == WORK_RELEASED && sim_chance(50)) {
         state = PN_MODIFIED;
+        pn_disposition_set_undeliverable(local, sim_chance(50));
     }
     pn_delivery_update(held->delivery, state);
 }

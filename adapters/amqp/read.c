@@ -42,8 +42,9 @@ struct reading {
     uint32_t count, capacity;
     struct buf types; /* the value of pl-types */
     struct err *err;
-    bool full;  /* of memory, or of headers */
-    bool dedup; /* the message-id names the message */
+    bool full;      /* of memory, or of headers */
+    bool dedup;     /* the message-id names the message */
+    unsigned flags; /* of enum amqp_kept: annotations that are kept as they are */
 };
 
 static struct span copy(struct reading *reading, const void *bytes, size_t size)
@@ -275,34 +276,50 @@ static enum status read_labels(struct reading *reading, const struct amqp_value 
     return status;
 }
 
+/* Would be written as it came. */
+static bool is_plain_list(const struct amqp_value *labels)
+{
+    bool plain = labels->type == AMQP_LIST && labels->count > 0;
+    struct reader at = reader_of(labels->bytes);
+    struct amqp_value label;
+    for (uint32_t i = 0; i < labels->count && plain; i++)
+        plain = amqp_value_read(&at, &label) && label.type == AMQP_STRING;
+    return plain;
+}
+
+/* What it asks for. is_written: the record says it all, so that the annotation need not be kept. */
 static enum status read_annotation(struct reading *reading, struct span key,
-                                   const struct amqp_value *value, bool *is_ours)
+                                   const struct amqp_value *value, bool *is_written)
 {
     struct publish *publish = reading->publish;
-    *is_ours = true;
+    *is_written = false;
     if (span_is(key, "x-opt-partition-key") &&
         (amqp_is_text(value) || value->type == AMQP_BINARY)) {
         publish->key = value->bytes;
+        *is_written = value->type == (utf8_is_valid(value->bytes) ? AMQP_STRING : AMQP_BINARY);
+        reading->flags |= *is_written ? 0u : AMQP_KEEPS_KEY;
     } else if (span_is(key, "x-opt-delivery-delay")) {
         publish->delay_ms = amqp_value_ms(value);
     } else if (span_is(key, "x-opt-delivery-time")) {
         uint64_t at = amqp_value_ms(value), now = (uint64_t)clock_wall_ms();
         publish->delay_ms = at == UINT64_MAX ? at : at > now ? at - now : 0;
     } else if (span_is(key, "x-opt-labels")) {
+        *is_written = is_plain_list(value);
+        reading->flags |= *is_written ? 0u : AMQP_KEEPS_LABELS;
         return read_labels(reading, value);
     } else if (span_is(key, "x-opt-dedup") && value->type == AMQP_BOOLEAN) {
         reading->dedup = value->number != 0;
     } else if (span_is(key, "x-opt-retain") && value->type == AMQP_BOOLEAN) {
-        publish->retain = value->number != 0;
-    } else if (!span_is(key, "x-opt-offset") && !span_is(key, "x-opt-partition") &&
-               !span_is(key, "x-opt-topic") &&
-               !span_is(key, "x-opt-enqueued-time")) { /* positions are those of another queue */
-        *is_ours = false;
+        *is_written = publish->retain = value->number != 0;
+    } else {
+        /* These are the gateway's to say: positions are those of another queue. */
+        *is_written = span_is(key, "x-opt-offset") || span_is(key, "x-opt-partition") ||
+                      span_is(key, "x-opt-topic") || span_is(key, "x-opt-enqueued-time");
     }
     return STATUS_OK;
 }
 
-/* What nobody here understands is kept as it is. */
+/* What the record does not say otherwise is kept as it is. */
 static enum status read_annotations(struct reading *reading, const struct amqp_message *message)
 {
     struct reader at = reader_of(message->annotations.bytes);
@@ -312,12 +329,12 @@ static enum status read_annotations(struct reading *reading, const struct amqp_m
     for (uint32_t i = 0; i < message->annotations.count && status == STATUS_OK; i += 2) {
         struct amqp_value key, value;
         const uint8_t *from = at.at;
-        bool is_ours = false;
+        bool is_written = false;
         amqp_value_read(&at, &key);
         amqp_value_read(&at, &value);
         if (key.type == AMQP_SYMBOL)
-            status = read_annotation(reading, key.bytes, &value, &is_ours);
-        if (status == STATUS_OK && !is_ours)
+            status = read_annotation(reading, key.bytes, &value, &is_written);
+        if (status == STATUS_OK && !is_written)
             status = buf_append(&kept, from, (size_t)(at.at - from));
     }
     if (status == STATUS_OK && kept.size > 0)
@@ -456,7 +473,7 @@ static bool writes_the_same(struct reading *reading, const struct amqp_message *
 
 static enum status keep(struct reading *reading, const struct amqp_message *message)
 {
-    unsigned flags = AMQP_EXACT;
+    unsigned flags = AMQP_EXACT | reading->flags;
     flags |= message->properties[AMQP_ABSOLUTE_EXPIRY].type == AMQP_NULL ? 0u : AMQP_ABSOLUTE;
     flags |= message->durable ? 0u : AMQP_NOT_DURABLE;
     flags |= message->wide_properties ? AMQP_WIDE_PROPERTIES : 0u;

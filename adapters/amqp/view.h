@@ -11,15 +11,15 @@
 
 #define AMQP_HEADER_AMQP "pl-amqp"
 #define AMQP_HEADER_ANNOTATIONS                                                                    \
-    "pl-annotations" /* items of the map that nobody here understands                              \
+    "pl-annotations" /* items of the map that cannot be written from the rest of the record        \
                       */
 #define AMQP_HEADER_TO          "to"
 #define AMQP_HEADER_USER_ID     "user-id"
 #define AMQP_HEADER_CREATED     "creation-time"
 #define AMQP_HEADER_REPLY_GROUP "reply-to-group-id"
 
-/* What "pl-amqp" holds: flags (uvarint), then a block each for what the flags from KEEPS_BARE on
- * name. */
+/* What "pl-amqp" holds: flags (uvarint), then a block each for what the flags from KEEPS_BARE to
+ * KEEPS_FOOTER name. */
 enum amqp_kept {
     AMQP_NOT_DURABLE = 1,
     AMQP_EXACT = 2, /* came by AMQP: nothing is added to the bare message */
@@ -29,6 +29,9 @@ enum amqp_kept {
     AMQP_KEEPS_DELIVERY = 32, /* delivery annotations, items with their count */
     AMQP_KEEPS_FOOTER = 64,
     AMQP_ABSOLUTE = 128, /* had an absolute-expiry-time */
+    /* The annotation is among those kept: of another type than the gateway would write. */
+    AMQP_KEEPS_KEY = 256,
+    AMQP_KEEPS_LABELS = 512,
 };
 
 /* Fills publish (body, key, headers, delay, expiry, retain) from a message; texts that were not in

@@ -579,13 +579,14 @@ static void write_annotations(struct amqp_writer *writer, const struct record *r
     struct amqp_writer before = *writer;
     amqp_write_section(writer, AMQP_SECTION_ANNOTATIONS);
     uint8_t *began = amqp_open(writer);
-    if (record->key.data != NULL) {
+    if (record->key.data != NULL && !(flags & AMQP_KEEPS_KEY)) {
         write_key(writer, "x-opt-partition-key");
         amqp_write_bytes(writer, utf8_is_valid(record->key) ? AMQP_STRING : AMQP_BINARY,
                          record->key);
         count += 2;
     }
-    if (showing->first[LABELS] != NULL && utf8_is_valid(showing->first[LABELS]->value))
+    if (showing->first[LABELS] != NULL && !(flags & AMQP_KEEPS_LABELS) &&
+        utf8_is_valid(showing->first[LABELS]->value))
         count += write_labels(writer, showing->first[LABELS]->value);
     if (record->attributes & RECORD_RETAIN) {
         write_key(writer, "x-opt-retain");

@@ -97,6 +97,34 @@ def every_type_keeps_its_value(running):
     connection.close()
 
 
+def annotations_are_what_they_were(running):
+    """Of whatever type they came, and those that asked something of the gateway too. Where a record lies is the gateway's to say."""
+    queue(running, "notes")
+    running.call("POST", "/v1/default/queues/notes/groups", {"groups": [{"name": "g"}]})
+    connection = connect(running)
+    own = {symbol("x-opt-offset"): "mine", symbol("x-opt-enqueued-time"): "mine", symbol("x-opt-partition"): "mine"}
+    taken = {symbol("x-opt-partition-key"): symbol("k"), symbol("x-opt-labels"): [symbol("a"), "b"], symbol("x-opt-dedup"): True,
+             symbol("x-opt-delivery-delay"): uint(1), symbol("x-opt-retain"): False}
+    lists = [taken, {symbol("x-opt-labels"): "a,b"}, {symbol("x-opt-labels"): symbol("a")}, {symbol("x-opt-labels"): []},
+             {symbol("x-opt-labels"): ["a", "b"]}, {symbol("x-opt-partition-key"): "k"}, {symbol("x-opt-partition-key"): b"k"},
+             {symbol("x-opt-partition-key"): b"\xff"}, {symbol("x-opt-partition-key"): symbol("k"), symbol("x-own"): 1},
+             {symbol("x-opt-delivery-time"): timestamp(1)}, {symbol("x-opt-retain"): True}, {symbol("x-opt-dedup"): False}]
+    send(connection, "notes", *[Message(id=str(i), body=i, annotations={**given, **own}) for i, given in enumerate(lists)])
+    got = {m.body: m.annotations for m in receive(connection, "notes", len(lists))}
+    for i, given in enumerate(lists):
+        shown = {name: value for name, value in got[i].items() if name not in own}
+        assert shown == given and got[i][symbol("x-opt-offset")] != "mine", (shown, given)
+        for name, value in given.items():
+            assert type(shown[name]) is type(value), (name, shown[name])
+            if isinstance(value, list):
+                assert list(map(type, shown[name])) == list(map(type, value)), shown[name]
+    # They are taken for what they say all the same.
+    items = running.call("GET", "/v1/default/queues/notes/groups/g/messages?max_msgs=20")[1]
+    first, = [item["message"] for item in items if item["message"]["body"] == "0"]
+    assert first["labels"] == ["a", "b"] and first["attributes"]["key"] == "k", first
+    connection.close()
+
+
 def bodies_are_what_they_were(running):
     queue(running, "bodies")
     connection = connect(running)
@@ -548,7 +576,7 @@ def a_client_outlives_its_session(running):
 
 
 if __name__ == "__main__":
-    run(a_client_outlives_its_session, an_outcome_for_what_is_settled_without_one, an_outcome_of_each_link_when_all_come_at_once, what_is_sent_is_received_in_order, every_type_keeps_its_value, bodies_are_what_they_were, outcomes_decide,
+    run(a_client_outlives_its_session, an_outcome_for_what_is_settled_without_one, an_outcome_of_each_link_when_all_come_at_once, what_is_sent_is_received_in_order, every_type_keeps_its_value, annotations_are_what_they_were, bodies_are_what_they_were, outcomes_decide,
         what_was_not_settled_is_offered_again, a_lease_lasts_as_long_as_asked, settled_both_ways, a_drain_ends_with_what_there_is,
         a_large_message_in_many_transfers, addresses_that_lead_nowhere, queues_are_made_on_demand, selectors_choose,
         delays_and_expiry, a_message_that_comes_twice_is_stored_once, the_relay_sends_anywhere, clients_of_the_jms_kind_learn_what_an_address_is, a_queue_that_goes_ends_its_links, users_log_in, an_end_says_so,

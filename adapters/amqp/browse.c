@@ -34,6 +34,8 @@ static void deliver(struct follower *follower, struct blob *frame, const struct 
     pn_link_send(link->pn, (const char *)frame->bytes, frame->size);
     if (link->settles)
         pn_delivery_settle(delivery);
+    else
+        amqp_slot_set(delivery, 0);
     pn_link_advance(link->pn);
     if (follower_credit_left(follower) == 0)
         link->draining = false;
@@ -81,6 +83,16 @@ void amqp_browse_flow(struct amqp_link *link, uint32_t credit, bool drain)
         drained(link);
 }
 
+/* Whatever was made of it. */
+void amqp_browse_settled(struct amqp_link *link, pn_delivery_t *delivery)
+{
+    bool counts = pn_delivery_get_context(delivery) != NULL;
+    pn_delivery_set_context(delivery, NULL);
+    pn_delivery_settle(delivery);
+    if (counts && link->follower != NULL)
+        follower_settled(link->follower);
+}
+
 /* Without a position a browser sees what its group has not done yet. */
 static void begin_at(const struct amqp_link *link, const struct queue *queue,
                      const struct group_spec *group, struct follow_options *options)
@@ -114,6 +126,8 @@ void amqp_browse_open(struct amqp_link *link, const struct queue *queue,
         .selector = link->filter.selector,
         .dead_of = link->dead ? group : NULL,
     };
+    link->settles = pn_link_remote_snd_settle_mode(link->pn) == PN_SND_SETTLED;
+    options.settled_later = !link->settles;
     begin_at(link, queue, group, &options);
     enum status status =
         follower_open(&link->connection->client, &follow_ops, link, &options, &link->follower);
@@ -122,7 +136,6 @@ void amqp_browse_open(struct amqp_link *link, const struct queue *queue,
         return;
     }
     link->kind = AMQP_FROM_LOG;
-    link->settles = pn_link_remote_snd_settle_mode(link->pn) == PN_SND_SETTLED;
     amqp_link_accept(link);
     amqp_source_flow(link);
 }

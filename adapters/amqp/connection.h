@@ -363,6 +363,7 @@ enum status amqp_manage(struct amqp_link *link, struct span bytes, struct err *e
 void amqp_browse_open(struct amqp_link *link, const struct queue *queue,
                       const struct group_spec *group, struct span filter);
 void amqp_browse_flow(struct amqp_link *link, uint32_t credit, bool drain);
+void amqp_browse_settled(struct amqp_link *link, pn_delivery_t *delivery);
 
 /* A delivery of a topic that its receiver has settled. */
 struct amqp_topic_delivery {

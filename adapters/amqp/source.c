@@ -245,7 +245,7 @@ void amqp_source_updated(struct amqp_link *link, pn_delivery_t *delivery)
 {
     pn_delivery_clear(delivery);
     if (link->kind == AMQP_FROM_LOG)
-        pn_delivery_settle(delivery); /* whatever was made of it */
+        amqp_browse_settled(link, delivery);
     else if (link->kind == AMQP_FROM_TOPIC)
         amqp_topic_settled(link, delivery);
     else if (link->consumer != NULL)

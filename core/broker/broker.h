@@ -170,6 +170,7 @@ struct client {
     size_t transaction_bytes; /* of what is kept for them */
     struct list followers;    /* readers without leases: follow.h */
     uint32_t follower_count;
+    uint32_t follow_unsettled; /* shown to those whose client settles */
     struct catch_up *catch_up; /* read in flight */
     bool open;
     bool gone;       /* its user or its token is no more: it ends, and may do nothing */

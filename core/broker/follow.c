@@ -22,10 +22,17 @@ struct follow_read {
 
 /* ------------------------------------------------ one record */
 
+/* As far as its client says itself. */
+static bool is_allowed(const struct follower *follower)
+{
+    return follower->credit > 0 && !(follower->settled_later &&
+                                     follower->client->follow_unsettled >= LIMIT_FOLLOW_UNSETTLED);
+}
+
 static bool has_room(const struct follower *follower)
 {
     struct client *client = follower->client;
-    return follower->credit > 0 &&
+    return is_allowed(follower) &&
            (client->ops->queued == NULL || client->ops->queued(client) < LIMIT_CLIENT_OUT_BYTES);
 }
 
@@ -89,6 +96,10 @@ static bool show(struct lane *lane, const struct record *record, struct follow_f
         if (frame == NULL)
             return true;
         follower->credit--;
+        if (follower->settled_later) {
+            follower->unsettled++;
+            follower->client->follow_unsettled++;
+        }
         follower->client->figures->delivered_now++;
         follower->ops->deliver(follower, frame, &place, record);
     }
@@ -343,7 +354,7 @@ static void follower_work(struct loop_task *task)
             return;
         }
     }
-    if (follower->read != NULL || follower->behind == 0 || follower->credit == 0 ||
+    if (follower->read != NULL || follower->behind == 0 || !is_allowed(follower) ||
         follower->worker->ending)
         return;
     if (!has_room(follower)) {
@@ -370,6 +381,15 @@ void followers_go_on(struct client *client)
         if (follower->behind > 0)
             follower_wake(follower);
     }
+}
+
+void follower_settled(struct follower *follower)
+{
+    struct client *client = follower->client;
+    CHECK(follower->unsettled > 0);
+    follower->unsettled--;
+    if (client->follow_unsettled-- == LIMIT_FOLLOW_UNSETTLED)
+        followers_go_on(client);
 }
 
 /* ------------------------------------------------ begin and end */
@@ -458,6 +478,7 @@ enum status follower_open(struct client *client, const struct follow_ops *ops, v
     follower->work.run = follower_work;
     follower->look.fired = look_fired;
     follower->by_topic = queue == NULL;
+    follower->settled_later = options->settled_later;
     follower->opened_ms = worker_wall_ms(worker);
     follower->time_ms = options->from == SEEK_TIME ? options->time_ms : 0;
     follower->selector = options->selector == NULL ? NULL : selector_ref(options->selector);
@@ -496,6 +517,10 @@ void follower_close(struct follower *follower)
     link_remove(&follower->of_client);
     link_remove(&follower->of_worker);
     follower->client->follower_count--;
+    if (follower->unsettled > 0) {
+        follower->client->follow_unsettled -= follower->unsettled;
+        followers_go_on(follower->client);
+    }
     selector_unref(follower->selector);
     selector_unref(follower->group_selector);
     group_spec_unref(follower->dead_of);

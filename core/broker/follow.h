@@ -59,6 +59,9 @@ struct follow_options {
      * queue. undone_by: only what the group wants and had not done when it was looked at; of a
      * broadcast group, whose consumers are groups of their own, all. */
     const struct group_spec *dead_of, *undone_by;
+    /* What is shown counts until follower_settled(): who reads along and never settles must not
+     * make the protocol remember without end. */
+    bool settled_later;
 };
 
 /* INVALID (a filter or partition that cannot be), DENIED, OVER_QUOTA (LIMIT_FOLLOW_PARTITIONS,
@@ -75,6 +78,8 @@ struct client *follower_client(const struct follower *follower);
 /* So many records may be shown from now on, whatever was allowed before. By itself a follower also
  * stops where its client's output is over budget, until client_drained(). */
 void follower_credit(struct follower *follower, uint32_t credit);
+/* The same holds where LIMIT_FOLLOW_UNSETTLED of the client's are unsettled, until one is. */
+void follower_settled(struct follower *follower); /* one of a follower that is settled_later */
 uint32_t follower_credit_left(const struct follower *follower);
 /* There is something that it has not shown yet, or may be: caught_up() will come. */
 bool follower_is_behind(const struct follower *follower);

@@ -62,7 +62,8 @@ struct follower {
 
     struct lane **lanes;
     uint32_t lane_count, turn, behind; /* behind: lanes that are not live */
-    uint32_t credit;
+    uint32_t credit, unsettled;
+    bool settled_later;
     struct follow_read *read;
     enum status over; /* OK: it goes on */
     bool told_over, told_caught_up;

@@ -6,9 +6,12 @@ from proton import Described, Message, symbol, timestamp, ulong
 from proton.reactor import Copy, Filter
 from proton.utils import BlockingConnection, LinkDetached
 
+import amqpwire
+from amqpwire import ATTACH, DETACH, DISPOSITION, FLOW, TRANSFER, Described as Wired, Wire, Symbol, frame
 from gateway import run, until
 
 SECONDS = 20
+UNSETTLED_MAX = 16384  # LIMIT_FOLLOW_UNSETTLED
 
 
 class From(Filter):
@@ -174,6 +177,51 @@ def a_topic_and_its_past(running):
     connection.close()
 
 
+def transfers(wire, count):
+    """So many come, and no more for now; per handle."""
+    got = {}
+    for _ in range(count):
+        handle = amqpwire.decode(b"\x00\x53\x14" + wire.expect(TRANSFER))[0].value[0]
+        got[handle] = got.get(handle, 0) + 1
+    wire.socket.settimeout(0.3)
+    try:
+        raise AssertionError(("one more", got, wire.expect(TRANSFER)))
+    except TimeoutError:
+        pass
+    wire.socket.settimeout(SECONDS)
+    return got
+
+
+def what_nobody_settles_has_a_limit(running):
+    count = 9000
+    queue(running, "much")
+    with Wire(running.amqp_port, SECONDS) as wire:
+        wire.open().attach("s", 0, "much")
+        for first in range(0, count, 500):
+            wire.send(b"".join(frame(TRANSFER, [0, at, b"%d" % at, 0, True], b"\x00\x53\x75\xa0\x01x")
+                               for at in range(first, first + 500)))
+        connection = connect(running)
+        assert until(lambda: len(all_of(connection, "much", Copy())) == count)
+    # Who settles has no limit.
+    assert len(all_of(connection, "much", Copy())) + len(all_of(connection, "much", Copy())) > UNSETTLED_MAX
+    connection.close()
+    with Wire(running.amqp_port, SECONDS) as wire:
+        wire.open()
+        for handle in (0, 1):
+            source = Wired(0x28, ["much", None, None, None, None, None, Symbol("copy")])
+            wire.send(frame(ATTACH, [f"r{handle}", handle, True, None, None, source, Wired(0x29, [None])]))
+            wire.expect(ATTACH)
+        for handle in (0, 1):
+            wire.send(frame(FLOW, [0, 10 ** 8, 0, 10 ** 8, handle, 0, 10 ** 6]))
+        got = transfers(wire, UNSETTLED_MAX)
+        wire.send(frame(DISPOSITION, [True, 0, 99, True, Wired(amqpwire.ACCEPTED, [])]))
+        for handle, more in transfers(wire, 100).items():
+            got[handle] += more
+        fuller = max(got, key=got.get)
+        wire.send(frame(DETACH, [fuller, True]))  # what it held counts no more
+        assert list(transfers(wire, count - got[1 - fuller])) == [1 - fuller]
+
+
 if __name__ == "__main__":
-    run(a_browser_takes_nothing, dead_letters_are_looked_at, a_browser_sees_what_its_group_has_not_done,
+    run(what_nobody_settles_has_a_limit, a_browser_takes_nothing, dead_letters_are_looked_at, a_browser_sees_what_its_group_has_not_done,
         positions_of_a_queue, a_stream_is_read_from_its_end_on, a_topic_and_its_past)

@@ -99,6 +99,7 @@ struct amqp_link {
     struct buf partial;  /* a delivery that has not come whole */
     uint32_t owed;       /* credit that the sender may have back */
     bool settles_second; /* when the sender has: a delivery is unsettled until then */
+    uint32_t unsettled;  /* of those: answered, and not settled by the sender */
     bool resumed;        /* the delivery that comes is one of a link before */
     bool makes;          /* the relay's: the queue that the current delivery names */
     enum status unmade;  /* why that queue cannot be made; OK: it has not been tried */
@@ -199,7 +200,8 @@ struct amqp_connection {
     size_t partial_bytes;         /* of deliveries that have not come whole, all links */
     struct amqp_waiting *waiting; /* a ring */
     uint32_t waiting_capacity, waiting_first, waiting_count;
-    uint64_t answered; /* token of the first that waits */
+    uint32_t unsettled; /* of all links, as a link's */
+    uint64_t answered;  /* token of the first that waits */
 };
 
 static inline struct amqp_connection *amqp_connection_of(struct client *client)

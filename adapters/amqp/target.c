@@ -70,11 +70,22 @@ void amqp_let_go(struct amqp_link *link, pn_delivery_t *delivery)
     amqp_wake(link->connection);
 }
 
+/* Proton keeps such a delivery, and each link may have its whole credit of them. */
+static void unsettled_more(struct amqp_link *link)
+{
+    struct amqp_connection *connection = link->connection;
+    link->unsettled++;
+    if (++connection->unsettled > LIMIT_SENDER_UNSETTLED)
+        amqp_end(connection, "amqp:resource-limit-exceeded",
+                 "too many deliveries are answered, and not settled by their sender");
+    amqp_wake(connection);
+}
+
 /* It has its outcome; with receiver-settle-mode second amqp_target_settled() comes. */
 static void conclude(struct amqp_link *link, pn_delivery_t *delivery)
 {
     if (link->settles_second && !pn_delivery_settled(delivery))
-        amqp_wake(link->connection);
+        unsettled_more(link);
     else
         amqp_let_go(link, delivery);
 }
@@ -107,6 +118,10 @@ void amqp_target_settled(struct amqp_link *link, pn_delivery_t *delivery)
 {
     if (pn_delivery_local_state(delivery) == 0)
         return; /* it waits for its answer, or has not been looked at */
+    if (link->settles_second && pn_delivery_get_context(delivery) == NULL) {
+        link->unsettled--;
+        link->connection->unsettled--;
+    }
     amqp_resumption_settled(link, delivery);
     amqp_let_go(link, delivery);
 }
@@ -531,6 +546,8 @@ static void pass_over(struct amqp_link *link)
 void amqp_target_close(struct amqp_link *link)
 {
     pass_over(link);
+    link->connection->unsettled -= link->unsettled;
+    link->unsettled = 0;
     amqp_resumption_leave(link);
     if (link->kind == AMQP_TO_COORDINATOR)
         amqp_coordinator_close(link);

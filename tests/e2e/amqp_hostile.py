@@ -385,6 +385,46 @@ def topics_have_a_limit_of_what_is_unsettled(running):
     serves(running)
 
 
+def what_senders_leave_unsettled_has_a_limit(running):
+    """With receiver-settle-mode second a delivery is there until its sender settles it, however many links it has."""
+    def fill(wire, links):
+        for handle in range(links):
+            wire.send(frame(ATTACH, [f"l{handle}", handle, False, None, ubyte(1), Described(0x28, ["s"]), Described(0x29, ["/topics/t"]),
+                                     None, None, 0]))
+            wire.expect(FLOW)
+            for i in range(1000):
+                number = handle * 1000 + i
+                wire.send(frame(TRANSFER, [handle, number, struct.pack(">I", number), 0], b"\x00\x53\x75\xa0\x01x"))
+            while disposition(wire.expect(DISPOSITION))[1] < handle * 1000 + 999:
+                pass
+    before = all_counted(running)
+    with Wire(running.amqp_port, 30) as wire:  # those of links that go are none any more
+        wire.open()
+        for _ in range(2):
+            fill(wire, 9)
+            for handle in range(9):
+                wire.send(frame(DETACH, [handle, True]))
+                wire.expect(DETACH)
+            wire.send(frame(END, []))
+            wire.expect(END)
+            wire.send(frame(BEGIN, [None, 0, 10000, 10000]))
+            wire.expect(BEGIN)
+        fill(wire, 16)
+        wire.send(frame(DISPOSITION, [False, 0, 999, True]))
+        wire.send(frame(ATTACH, ["more", 20, False, None, ubyte(1), Described(0x28, ["s"]), Described(0x29, ["/topics/t"]), None, None, 0]))
+        wire.expect(FLOW)
+        for number in range(16000, 16384 + 1000):
+            handle = 20 if number < 17000 else 0
+            wire.send(frame(TRANSFER, [handle, number, struct.pack(">I", number), 0], b"\x00\x53\x75\xa0\x01x"))
+        nothing = disposition(wire.expect(DISPOSITION))
+        while nothing[1] < 16384 + 999:
+            nothing = disposition(wire.expect(DISPOSITION))
+        assert refused(running, before, None)
+        wire.send(frame(TRANSFER, [0, 17384, b"last", 0], b"\x00\x53\x75\xa0\x01x"))
+        assert b"amqp:resource-limit-exceeded" in wire.expect(CLOSE)
+    serves(running)
+
+
 def ends_with(running, condition, *frames, reason="malformed"):
     """Both ways of link are there as s (0) and r (1), and a delivery is on its way to r; then the frames, and a close."""
     before = all_counted(running)
@@ -770,7 +810,7 @@ if __name__ == "__main__":
         sasl_that_is_none_ends_the_connection, sessions_have_a_limit, who_has_one_channel_may_use_it_again, a_message_that_is_none_is_rejected,
         a_message_without_end_is_cut_off, a_message_a_little_too_large_ends_the_link, messages_that_never_end_have_a_limit_together, links_have_a_limit,
         links_of_ended_sessions_count, who_reads_no_answers_is_ended, credit_beyond_measure,
-        topics_have_a_limit_of_what_is_unsettled, what_names_nothing_ends_its_session, credit_is_held_to,
+        topics_have_a_limit_of_what_is_unsettled, what_senders_leave_unsettled_has_a_limit, what_names_nothing_ends_its_session, credit_is_held_to,
         what_comes_behind_a_refused_transfer, what_is_unsettled_stays_so_when_its_session_is_ended, ranges_and_handles_beyond_measure,
         a_transfer_to_who_sends_moves_no_message, values_within_values, links_that_come_and_go,
         deliveries_that_are_given_up, who_does_not_read_the_end_is_cut_off)

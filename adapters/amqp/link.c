@@ -294,7 +294,10 @@ static void attach(struct amqp_link *link)
         name_dynamic(local);
     const char *text = pn_terminus_get_address(local);
     struct span name = text == NULL ? span_of("", 0) : span_from_text(text);
-    if (target && pn_terminus_get_type(remote) == PN_COORDINATOR) {
+    if (target && pn_terminus_get_type(remote) == PN_UNSPECIFIED) {
+        amqp_count_refusal(STATUS_INVALID);
+        amqp_link_refuse(link, amqp_condition_of(STATUS_INVALID), "there is no target");
+    } else if (target && pn_terminus_get_type(remote) == PN_COORDINATOR) {
         link->kind = AMQP_TO_COORDINATOR;
         amqp_link_accept(link);
     } else if (!target && pn_terminus_get_type(remote) == PN_UNSPECIFIED) {
@@ -318,6 +321,23 @@ static bool is_closing(struct amqp_connection *connection, const pn_link_t *pn)
             return true;
     }
     return false;
+}
+
+/* The container's link of that name and direction is the newer one, of whatever session (part 2,
+ * 2.6.1); what the older one kept the newer one finds. */
+static void steal(struct amqp_link *link)
+{
+    struct amqp_connection *connection = link->connection;
+    amqp_links_hold(connection);
+    list_each(at, &connection->links)
+    {
+        struct amqp_link *other = container_of(at, struct amqp_link, of_connection);
+        if (other != link && other->pn != NULL &&
+            pn_link_is_receiver(other->pn) == pn_link_is_receiver(link->pn) &&
+            strcmp(pn_link_name(other->pn), pn_link_name(link->pn)) == 0)
+            amqp_link_refuse(other, "amqp:link:stolen", "another session has a link of its name");
+    }
+    amqp_links_release(connection);
 }
 
 void amqp_link_opened(struct amqp_connection *connection, pn_link_t *pn)
@@ -345,10 +365,12 @@ void amqp_link_opened(struct amqp_connection *connection, pn_link_t *pn)
     copy_ends(pn);
     if (pn_link_is_receiver(pn))
         amqp_resumption_read(link, buf_span(&connection->frames.attach));
-    if (connection->link_count > LINKS_MAX)
+    if (connection->link_count > LINKS_MAX) {
         amqp_link_refuse_status(link, STATUS_OVER_QUOTA);
-    else
-        attach(link);
+        return;
+    }
+    steal(link);
+    attach(link);
 }
 
 static void answer_end(struct amqp_connection *connection, pn_link_t *pn, bool for_good)

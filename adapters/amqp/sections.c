@@ -120,8 +120,8 @@ static bool read_map(const struct amqp_value *map, bool is_application)
         if (!amqp_value_read(&at, &key) || (from = at.at, !amqp_value_read(&at, &value)))
             return false;
         if (is_application) {
-            if (key.type != AMQP_STRING || !utf8_is_valid(key.bytes) || key.bytes.size == 0 ||
-                value.type == AMQP_LIST || value.type == AMQP_MAP || value.type == AMQP_ARRAY ||
+            if (key.type != AMQP_STRING || !utf8_is_valid(key.bytes) || value.type == AMQP_LIST ||
+                value.type == AMQP_MAP || value.type == AMQP_ARRAY ||
                 value.type == AMQP_DESCRIBED ||
                 (amqp_is_text(&value) && !utf8_is_valid(value.bytes)))
                 return false;

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the answer to an attach says is what holds, not what was asked for."""
-from proton import Data, Described as Value, Terminus, symbol
+from proton import Data, Described as Value, Message, Terminus, symbol
 from proton.reactor import Filter, LinkOption
 from proton.utils import BlockingConnection
 
-from amqpwire import ATTACH, DISPOSITION, TRANSFER, Described, Symbol, Wire, disposition, encode, frame
+from amqpwire import (ATTACH, BEGIN, DETACH, DISPOSITION, FLOW, TRANSFER, Described, Symbol, Wire, decode, disposition, encode,
+                      frame)
 from gateway import run
 
 SECONDS = 20
@@ -128,5 +129,46 @@ def transactions_are_local(running):
             assert disposition(answer)[2] == outcome and (b"amqp:not-implemented" in answer) == (outcome == 0x25), answer
 
 
+def a_link_without_a_target_is_refused(running):
+    """Its attach is answered without one, and then it is detached."""
+    with Wire(running.amqp_port, SECONDS) as wire:
+        wire.open()
+        wire.send(frame(ATTACH, ["s", 0, False, None, None, Described(0x28, [None]), None, None, None, 0]))
+        answer, _ = decode(b"\x00\x53\x12" + wire.expect(ATTACH))
+        assert answer.value[6] is None, answer.value
+        assert b"amqp:invalid-field" in wire.expect(DETACH)
+        wire.send(frame(DETACH, [0, True]))
+        wire.attach("s", 0, "/topics/t")  # the name and the handle are free again
+
+
+def a_link_takes_the_name_from_one_of_another_session(running):
+    """Of its direction; what is kept under the name comes to the newer one."""
+    assert running.call("POST", "/v1/default/queues", {"name": "q"})[0] == 201
+    kept = Described(0x28, ["/topics/kept", 2, Symbol("never")])
+    for source in (Described(0x28, ["q"]), kept):
+        connection = connect(running)
+        with Wire(running.amqp_port, SECONDS) as wire:
+            wire.open("c" + str(source.value[0]))
+            wire.send(frame(BEGIN, [None, 0, 1000, 1000], channel=1))
+            wire.expect(BEGIN)
+            wire.attach("same", 1, "q")
+            receives = ["same", 0, True, None, None, source, Described(0x29, [None])]
+            wire.send(frame(ATTACH, receives))
+            wire.expect(ATTACH)
+            connection.create_sender(source.value[0]).send(Message(body="x"))
+            wire.send(frame(FLOW, [0, 100, 0, 100, 0, 0, 1]))
+            wire.expect(TRANSFER)
+            wire.send(frame(ATTACH, receives, channel=1))
+            assert b"amqp:link:stolen" in wire.expect(DETACH)
+            wire.send(frame(DETACH, [0, True]))
+            wire.send(frame(FLOW, [0, 100, 0, 100, 0, 0, 1], channel=1))
+            assert b"x" in wire.expect(TRANSFER)
+            wire.send(frame(DISPOSITION, [True, 0, 0, True, Described(0x24, [])], channel=1))
+            wire.send(frame(TRANSFER, [1, 0, b"d", 0], b"\x00\x53\x75\xa0\x01y"))  # the sender has its own
+            assert disposition(wire.expect(DISPOSITION)) == (0, 0, 0x24)
+        connection.close()
+
+
 if __name__ == "__main__":
-    run(sources_say_what_they_are, targets_say_what_they_are, transactions_are_local)
+    run(sources_say_what_they_are, targets_say_what_they_are, transactions_are_local, a_link_without_a_target_is_refused,
+        a_link_takes_the_name_from_one_of_another_session)

@@ -460,7 +460,7 @@ def ends_session(running, condition, *frames):
         wire.open()
         wire.attach("s", 0, "q")
         wire.attach("r", 1, "q", receiver=True)
-        wire.send(frame(BEGIN, [None, 0, 9, 9], channel=5) + frame(ATTACH, ["s", 0, False, None, None] + TO, channel=5))
+        wire.send(frame(BEGIN, [None, 0, 9, 9], channel=5) + frame(ATTACH, ["o", 0, False, None, None] + TO, channel=5))
         wire.expect(ATTACH)
         wire.send(b"".join(frames))
         said, = [value for value, _ in [decode(b"\x00\x53\x17" + wire.expect(END))]]

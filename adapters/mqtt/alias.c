@@ -83,13 +83,15 @@ bool mqtt_send_aliased(struct mqtt_session *session, struct blob *frame, uint16_
     struct parts parts = take_apart(blob_span(frame), id != 0);
     bool known;
     uint16_t alias = alias_for(session->out_aliases, parts.topic, &known);
-    /* The first one is a little longer than without an alias. */
-    if (alias == 0 || (!known && frame->size + ALIAS_BYTES + 2 > session->packet_max))
+    if (alias == 0)
         return false;
     struct span topic = known ? span_of(NULL, 0) : parts.topic;
     uint32_t properties = parts.properties_size + ALIAS_BYTES;
     size_t remaining = 2 + topic.size + (id != 0 ? 2u : 0u) + mqtt_varint_size(properties) +
                        ALIAS_BYTES + parts.rest.size;
+    /* The first one, and one of a short topic, is a little longer than without an alias. */
+    if (1 + mqtt_varint_size((uint32_t)remaining) + remaining > session->packet_max)
+        return false;
     uint8_t head[HEAD_MAX], *at = head;
     *at++ = (uint8_t)(frame->bytes[0] | flag);
     at = put_varint(at, (uint32_t)remaining);

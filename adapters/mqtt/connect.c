@@ -76,6 +76,22 @@ void mqtt_refuse(struct mqtt_session *session, enum mqtt_reason reason)
     stream_close(session->stream);
 }
 
+/* A client that takes small packets only is told less: first what absence says as well, or what it
+ * can do without, then what few clients come near. */
+static bool send_acceptance(struct mqtt_session *session, bool present,
+                            const struct mqtt_properties *properties)
+{
+    static const uint64_t optional[] = {MQTT_HAS(SHARED_AVAILABLE), MQTT_HAS(RESPONSE_INFO),
+                                        MQTT_HAS(TOPIC_ALIAS_MAXIMUM), MQTT_HAS(MAXIMUM_PACKET)};
+    struct mqtt_properties told = *properties;
+    bool sent = send_connack(session, MQTT_REASON_SUCCESS, present, &told);
+    for (unsigned i = 0; !sent && i < sizeof optional / sizeof optional[0]; i++) {
+        told.present &= ~optional[i];
+        sent = send_connack(session, MQTT_REASON_SUCCESS, present, &told);
+    }
+    return sent;
+}
+
 static void accept_client(struct mqtt_session *session, const struct mqtt_login *login)
 {
     struct mqtt_properties properties = mqtt_properties_none;
@@ -108,7 +124,7 @@ static void accept_client(struct mqtt_session *session, const struct mqtt_login 
             properties.server_keep_alive = session->keep_alive;
         }
     }
-    if (!send_connack(session, MQTT_REASON_SUCCESS, login->attach.present, &properties)) {
+    if (!send_acceptance(session, login->attach.present, &properties)) {
         mqtt_refuse(session, MQTT_REASON_PACKET_TOO_LARGE);
         return;
     }
@@ -311,8 +327,11 @@ void mqtt_handle_connect(struct mqtt_session *session, uint8_t header, struct sp
         mqtt_refuse(session, MQTT_REASON_CLIENT_ID_INVALID);
         return;
     }
-    if (connect.has_will && !mqtt_will_is_possible(&connect.will)) {
-        mqtt_refuse(session, MQTT_REASON_TOPIC_INVALID);
+    if (connect.has_will)
+        mqtt_will_keep(session, &connect.will);
+    enum status will = mqtt_will_status(session);
+    if (will != STATUS_OK) {
+        mqtt_refuse(session, mqtt_reason_on(will, MQTT_ON_CONNACK));
         return;
     }
     client_set_credit(&session->client, credit);
@@ -320,8 +339,6 @@ void mqtt_handle_connect(struct mqtt_session *session, uint8_t header, struct sp
     if (mqtt_settings.keep_alive_max > 0 && connect.version == MQTT_5 &&
         (connect.keep_alive == 0 || connect.keep_alive > mqtt_settings.keep_alive_max))
         session->keep_alive = mqtt_settings.keep_alive_max;
-    if (connect.has_will)
-        mqtt_will_keep(session, &connect.will);
     struct mqtt_login *login = login_new(session, &connect);
     if (properties->present & MQTT_HAS(AUTH_METHOD))
         begin_auth(login, properties);

@@ -48,7 +48,14 @@ void mqtt_incoming_known(struct mqtt_session *session, const uint32_t *ids, uint
 {
     for (uint32_t i = 0; i < count; i++)
         received_set(session, (uint16_t)ids[i], RECEIVED_STORED);
-    session->unanswered = (uint16_t)count;
+}
+
+/* The client may send one more: it counts from the connection on, and what ends then
+ * may have begun before; it never may send more than at first (4.9). */
+static void count_answer(struct mqtt_session *session)
+{
+    if (session->unanswered > 0)
+        session->unanswered--;
 }
 
 /* ------------------------------------------------ answers of the broker */
@@ -90,12 +97,12 @@ void mqtt_answered(struct client *client, uint64_t token, enum status status, ui
         return;
     }
     if (!exactly_once) {
-        session->unanswered--;
+        count_answer(session);
         mqtt_send_ack(session, MQTT_PUBACK, id, mqtt_reason_on(status, MQTT_ON_PUBACK));
         return;
     }
     if (status != STATUS_OK)
-        session->unanswered--; /* a refusal ends the exchange (4.3.3) */
+        count_answer(session); /* a refusal ends the exchange (4.3.3) */
     received_set(session, id, status == STATUS_OK ? RECEIVED_STORED : RECEIVED_NOT);
     mqtt_send_ack(session, MQTT_PUBREC, id, mqtt_reason_on(status, MQTT_ON_PUBREC));
 }
@@ -179,13 +186,13 @@ static void to_broker(struct mqtt_session *session, const struct mqtt_publish *p
     };
     struct arena names;
     arena_init(&names, LIMIT_RECORD_BYTES);
-    enum mqtt_reason reason =
-        mqtt_publish_fill(&packet->properties, &publish, headers, text, &names);
-    if (reason != MQTT_REASON_SUCCESS)
-        mqtt_end(session, reason);
-    else if (publish.topic.size > 0 && publish.topic.data[0] == '$')
+    bool fits = mqtt_publish_fill(&packet->properties, &publish, headers, text, &names) ==
+                MQTT_REASON_SUCCESS;
+    if (!fits && publish.answer)
+        broker_refuse(&session->client, publish.token, STATUS_OVER_QUOTA);
+    else if (fits && publish.topic.size > 0 && publish.topic.data[0] == '$')
         to_address(session, &publish);
-    else
+    else if (fits)
         broker_publish(&session->client, &publish);
     arena_deinit(&names);
 }
@@ -251,6 +258,6 @@ void mqtt_forgotten(struct client *client, uint32_t number)
     if (session->state != MQTT_UP)
         return;
     received_set(session, (uint16_t)number, RECEIVED_NOT);
-    session->unanswered--;
+    count_answer(session);
     mqtt_send_ack(session, MQTT_PUBCOMP, (uint16_t)number, MQTT_REASON_SUCCESS);
 }

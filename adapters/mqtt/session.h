@@ -116,7 +116,9 @@ void mqtt_will_keep(struct mqtt_session *session, const struct mqtt_will *will);
 /* For the broker, which copies it; NULL: there is none. */
 const struct broker_will *mqtt_will_of(struct mqtt_session *session);
 void mqtt_will_free(struct mqtt_session *session);
-bool mqtt_will_is_possible(const struct mqtt_will *will); /* something can be published there */
+/* OK, also without one; INVALID, DENIED: nothing can be published there, or with such a delay;
+ * OVER_QUOTA: it has too many user properties. */
+enum status mqtt_will_status(struct mqtt_session *session);
 
 /* auth.c. CONNECT named a method: BUSY when the client has to say more, OK when somebody has proven
  * who it is, UNSUPPORTED for a method that is not there. */

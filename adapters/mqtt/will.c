@@ -52,13 +52,6 @@ static void find_will(struct span topic, struct mqtt_address *address)
         *address = (struct mqtt_address){.kind = MQTT_ADDRESS_TOPIC, .topic = topic};
 }
 
-bool mqtt_will_is_possible(const struct mqtt_will *will)
-{
-    struct mqtt_address address;
-    find_will(will->topic, &address);
-    return may_be_will(&address);
-}
-
 const struct broker_will *mqtt_will_of(struct mqtt_session *session)
 {
     struct mqtt_kept_will *kept = session->will;
@@ -88,6 +81,22 @@ const struct broker_will *mqtt_will_of(struct mqtt_session *session)
                              &kept->names) == MQTT_REASON_SUCCESS
                ? &kept->given
                : NULL;
+}
+
+enum status mqtt_will_status(struct mqtt_session *session)
+{
+    struct mqtt_address address;
+    const struct broker_will *will = mqtt_will_of(session);
+    if (session->will == NULL)
+        return STATUS_OK;
+    if (will == NULL)
+        return STATUS_OVER_QUOTA;
+    find_will(session->will->will.topic, &address);
+    if (!may_be_will(&address) || will->publish.delay_ms > LIMIT_DELAY_MS)
+        return STATUS_INVALID;
+    return address.kind == MQTT_ADDRESS_QUEUE
+               ? STATUS_OK
+               : broker_topic_status(session->client.worker, address.topic);
 }
 
 void mqtt_will_free(struct mqtt_session *session)

@@ -241,6 +241,9 @@ void broker_login(struct broker_login *login);
  * none; DENIED: it came with a token itself; UNSUPPORTED: there are no users. */
 enum status broker_make_token(const struct client *client, uint64_t seconds, char token[TOKEN_TEXT],
                               int64_t *expires_ms);
+/* Whether there is anybody who may publish there: INVALID when it is no topic, or has too many
+ * levels, DENIED when it is the gateway's own. */
+enum status broker_topic_status(const struct broker_worker *worker, struct span topic);
 /* Is this allowed? For calls that name an address themselves (REST). Cached rights are the broker's
  * business. */
 enum status broker_check(const struct client *client, enum action action, bool is_topic,

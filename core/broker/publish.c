@@ -59,21 +59,23 @@ static bool is_reserved(const struct broker_options *options, struct span topic)
             !topic_matches(span_from_text(options->reserved_except), topic));
 }
 
+enum status broker_topic_status(const struct broker_worker *worker, struct span topic)
+{
+    const struct broker *broker = worker->broker;
+    if (!topic_name_is_valid(topic) || topic_levels(topic) > broker_topic_levels(broker))
+        return STATUS_INVALID;
+    return is_reserved(&broker->options, topic) ? STATUS_DENIED : STATUS_OK;
+}
+
 static void address_resolve(struct client *client, struct span topic, struct address *address)
 {
     struct broker_worker *worker = client->worker;
     address->outbox = NULL;
     address->home = NULL;
     address->unstored = false;
-    if (!topic_name_is_valid(topic) || topic_levels(topic) > broker_topic_levels(worker->broker)) {
-        address->status = STATUS_INVALID;
-        return;
-    }
-    if (is_reserved(&worker->broker->options, topic)) {
-        address->status = STATUS_DENIED;
-        return;
-    }
-    address->status = broker_check(client, ACTION_PUBLISH, true, topic);
+    address->status = broker_topic_status(worker, topic);
+    if (address->status == STATUS_OK)
+        address->status = broker_check(client, ACTION_PUBLISH, true, topic);
     if (address->status != STATUS_OK)
         return;
     const struct queue *queue = catalog_home(worker->catalog, client->tenant, topic);

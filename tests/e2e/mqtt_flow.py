@@ -266,6 +266,35 @@ def test_receive_maximum_of_the_server():
             assert writer.expect(PUBCOMP).id == i + 1
         for i in range(500):
             assert writer.publish("q", "x", 1, packet_id=i + 1) == 0
+    # It counts from the connection on: PUBREL of an earlier one takes nothing, PUBCOMP gives no more than there was (4.9).
+    for _ in range(2):
+        with Client(gateway.mqtt_port, 5).connect("kept", clean=False, props=[(SESSION_EXPIRY, 100)]) as writer:
+            for i in range(5):
+                writer.send(publish(5, "q", b"x", 2, i + 1))
+            for i in range(5):
+                assert writer.expect(PUBREC).id == i + 1
+        with Client(gateway.mqtt_port, 5).connect("kept", clean=False, props=[(SESSION_EXPIRY, 100)]) as writer:
+            for i in range(5):
+                writer.send(publish(5, "q", b"x", 2, i + 11))
+            for i in range(5):
+                writer.ack(PUBREL, i + 1)
+            found = [(packet.type, packet.id) for packet in (writer.receive() for _ in range(10))]
+            assert sorted(found) == [(PUBREC, i + 11) for i in range(5)] + [(PUBCOMP, i + 1) for i in range(5)], found
+            for i in range(5):
+                writer.send(publish(5, "q", b"x", 1, i + 21))
+            for i in range(5):
+                assert writer.expect(PUBACK).id == i + 21
+            for i in range(5):
+                writer.ack(PUBREL, i + 11)
+                assert writer.expect(PUBCOMP).id == i + 11
+            for i in range(5):
+                writer.send(publish(5, "q", b"x", 2, i + 1))
+            for i in range(5):
+                assert writer.expect(PUBREC).id == i + 1
+            writer.send(publish(5, "q", b"x", 1, 6))
+            assert writer.expect_end() == 0x93
+        with Client(gateway.mqtt_port, 5).connect("kept") as writer:
+            writer.ping()
     assert gateway.stop() == 0
 
 
@@ -287,6 +316,15 @@ def test_maximum_packet(gateway):
         assert writer.publish("big", bytes(10 * 1024 * 1024 + 1), 1) == 0x97
         writer.send(b"\x32" + varint(allowed) + b"\0\3big\0\1\0")
         assert writer.expect_end() == 0x95
+    # A CONNACK leaves out what a client can do without; what it must be told is there, or there is none.
+    with Client(gateway.mqtt_port, 5).connect("") as client:
+        assigned = client.connack.get(ASSIGNED_ID)
+    for size in range(20, 70):
+        with Client(gateway.mqtt_port, 5) as client:
+            client.connect("", props=[(MAXIMUM_PACKET, size), (REQUEST_RESPONSE, 1)], accept=False)
+            found = client.expect(CONNACK)
+            assert found.reason == (0 if found.get(ASSIGNED_ID) else 0x95), (size, found)
+            assert found.reason == 0 or size < 8 + len(assigned), (size, found)
     with Client(gateway.mqtt_port, 4).connect("old") as old:
         old.send(b"\x32\xff\xff\xff\x7f")
         assert old.expect_end() is None
@@ -371,6 +409,21 @@ def test_topic_aliases_to_the_client(gateway):
         for client in (reader, one, none):
             assert [client.delivery().payload for _ in range(3)] == [b""] * 3
             client.ping()
+    with Client(gateway.mqtt_port, 5).connect("small", props=[(ALIAS_MAXIMUM, 10), (MAXIMUM_PACKET, 200)]) as small, \
+            Client(gateway.mqtt_port, 5).connect("writer") as writer:
+        small.subscribe(("+", 1))
+        fit = []
+        for topic, qos in (("s", 0), ("s", 1), ("longer", 0), ("longer", 1)):  # an alias makes a short topic longer
+            for size in [5, *range(180, 200)]:
+                whole = len(publish(5, topic, bytes(size), qos))
+                fit += [(topic, size)] if whole <= 200 else []
+                writer.publish(topic, bytes(size), qos)
+        known = {}
+        for topic, size in fit:
+            got = small.delivery()
+            known[got.get(ALIAS)] = got.topic = got.topic or known[got.get(ALIAS)]
+            assert (got.topic, len(got.payload)) == (topic, size), got
+        small.ping()
 
 
 def test_reasons_in_words(gateway):

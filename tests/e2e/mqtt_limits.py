@@ -197,6 +197,20 @@ def test_topic_levels():
     assert gateway.stop() == 0
 
 
+def test_user_properties(gateway):
+    """One too many refuses the message and not its client."""
+    many = [(USER, ("n", str(i))) for i in range(253)]
+    with Client(gateway.mqtt_port, 5).connect("reader") as reader, \
+            Client(gateway.mqtt_port, 5).connect("writer") as writer:
+        reader.subscribe(("t", 2))
+        for qos in (0, 1, 2):
+            assert writer.publish("t", "many", qos, props=many) == (0x97 if qos else 0)
+            assert writer.publish("t", "full", qos, props=many[1:]) == 0
+            got = reader.delivery()
+            assert (got.payload, got.properties) == (b"full", many[1:]), got
+        writer.ping()
+
+
 def test_coming_back():
     """What a session missed comes evenly and is not more than allowed, the newest; what it is told once it is there
     comes as it is published."""
@@ -356,7 +370,7 @@ def test_a_full_queue_keeps_nobody_out(gateway):
 
 
 if __name__ == "__main__":
-    run(test_subscriptions, test_topic_levels, test_coming_back, test_bytes_of_a_session,
+    run(test_subscriptions, test_topic_levels, test_user_properties, test_coming_back, test_bytes_of_a_session,
         test_a_share_comes_back, test_what_is_gone_is_not_dropped, test_a_full_queue_keeps_nobody_out,
         test_publish_rate, test_connection_rate,
         test_connection_rate_of_an_address, test_in_flight, test_slow_reader_of_qos_0)

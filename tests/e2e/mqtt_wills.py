@@ -234,9 +234,16 @@ def test_addresses(gateway):
         got = watch.delivery()
         assert (got.topic, got.payload) == ("will/later", b"later") and time.monotonic() - began >= 1, got
         Client(gateway.mqtt_port, 5).connect("x", will=("$queue/none", "gone", 1, False)).close()
-        for address in ("$queue/alerts/$nack", "$queue/alerts/$extend", "$delayed/x/y"):
-            with Client(gateway.mqtt_port, 5).connect("x", will=(address, "x", 1, False), accept=False) as refused:
-                assert refused.expect(CONNACK).reason == 0x90, address
+        many = [(USER, ("n", str(i))) for i in range(253)]
+        for address, props, reason in (
+                ("$queue/alerts/$nack", [], 0x90), ("$queue/alerts/$extend", [], 0x90), ("$delayed/x/y", [], 0x90),
+                ("a/" * 127 + "a", [], 0), ("a/" * 128 + "a", [], 0x90), ("will/x", [(USER, ("delay", "soon"))], 0x90),
+                ("$SYS/broker/x", [], 0x87), ("will/x", many[1:], 0), ("will/x", many, 0x97)):
+            with Client(gateway.mqtt_port, 5).connect("y", will=(address, "x", 1, False, props), accept=False) as client:
+                assert client.expect(CONNACK).reason == reason, (address, props)
+                if reason == 0:
+                    client.disconnect()
+                    assert client.receive() is None
         watch.expect_silence(0.1)
         assert 'polylog_dropped_total{reason="will"} 1\n' in gateway.call("GET", "/metrics")[1]
 

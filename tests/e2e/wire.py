@@ -193,6 +193,7 @@ class Client:
         self.input = bytearray()
         self.aside = []  # packets that came before the one that was waited for
         self.connack = None
+        self.packet_max = 1 << 32  # what it has said it takes
 
     def __enter__(self):
         return self
@@ -237,6 +238,7 @@ class Client:
         if at >= len(self.input):
             return None
         size, at = take_varint(self.input, 1)
+        assert at + size <= self.packet_max, "a packet of %d bytes" % (at + size)
         if len(self.input) < at + size:
             return None
         header, body = self.input[0], bytes(self.input[at:at + size])
@@ -276,6 +278,7 @@ class Client:
     def connect(self, client_id="", clean=True, keep_alive=60, props=(), user=None, password=None,
                 will=None, accept=True):
         """will: topic, payload, qos, retain[, properties]."""
+        self.packet_max = dict(props).get(MAXIMUM_PACKET, self.packet_max)
         flags = (2 if clean else 0) | (0x80 if user is not None else 0)
         flags |= 0x40 if password is not None else 0
         body = text(client_id)

@@ -98,20 +98,15 @@ static void begin_at(const struct amqp_link *link, const struct queue *queue,
                      const struct group_spec *group, struct follow_options *options)
 {
     const struct amqp_filter *filter = &link->filter;
-    bool single = queue != NULL && queue->partition_count == 1 && options->dead_of == NULL;
     if (filter->has_position) {
         options->from = filter->from;
+        options->last = filter->last;
         options->offset = filter->offset;
         options->time_ms = filter->time_ms;
     } else if (queue != NULL && queue->type == QUEUE_STREAM && !link->dead) {
         options->from = SEEK_LATEST;
     } else {
         options->undone_by = group;
-    }
-    uint64_t end = single ? atomic_load(&queue->stat->partitions[0].end) : 0;
-    if (filter->last && end > 0) {
-        options->from = SEEK_OFFSET;
-        options->offset = end - 1;
     }
 }
 

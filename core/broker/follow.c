@@ -64,7 +64,7 @@ static struct blob *frame_for(struct follow_frames *frames, struct follower *fol
     return frames->frames[frames->count++] = follower->ops->encode(variant, place, record);
 }
 
-static bool is_wanted(const struct follower *follower, const struct record *record)
+bool follower_wants(const struct follower *follower, const struct record *record)
 {
     struct span topic;
     if (follower->over != STATUS_OK)
@@ -87,7 +87,7 @@ static bool is_wanted(const struct follower *follower, const struct record *reco
 static bool show(struct lane *lane, const struct record *record, struct follow_frames *frames)
 {
     struct follower *follower = lane->follower;
-    if (is_wanted(follower, record)) {
+    if (follower_wants(follower, record)) {
         if (!has_room(follower))
             return false;
         struct follow_place place = {.queue = lane->queue, .partition = lane->number};
@@ -230,7 +230,9 @@ static void lane_read(struct lane *lane, const struct follow_read *from, enum st
 {
     const struct log_read *read = &from->read;
     struct follower *follower = lane->follower;
-    if (status == STATUS_OK && read->count == 0) {
+    if (status == STATUS_OK && lane->looks_back) {
+        lane_took_back(lane, read);
+    } else if (status == STATUS_OK && read->count == 0) {
         lane_goes_live(lane, read->end);
     } else if (status == STATUS_OK) {
         follower->worker->delivering = true;
@@ -238,7 +240,10 @@ static void lane_read(struct lane *lane, const struct follow_read *from, enum st
         follower->worker->delivering = false;
     } else if ((status == STATUS_OUT_OF_RANGE || status == STATUS_CORRUPT) &&
                read->start > lane->next) {
-        lane_lost(lane, read->start);
+        if (lane->looks_back)
+            lane_skipped_back(lane, read->start);
+        else
+            lane_lost(lane, read->start);
     } else {
         lane_failed(lane, status);
     }
@@ -306,7 +311,7 @@ static void lane_go_on(struct lane *lane)
     read->read.max_bytes = FOLLOW_READ_BYTES;
     follower->read = read;
     follower->worker->reads++;
-    if (follower->undone_by == NULL || lane->by_time) {
+    if (follower->undone_by == NULL || lane->by_time || lane->looks_back) {
         log_read(follower->worker->log, &read->read);
         return;
     }
@@ -437,6 +442,8 @@ static enum status lanes_begin(struct follower *follower, const struct follow_op
                 lane->next = atomic_load(&stat->start);
         } else if (options->from == SEEK_LATEST) {
             lane->next = atomic_load(&stat->end);
+            if (options->last)
+                lane_look_back(lane, lane->next);
         } else if (options->from == SEEK_EARLIEST) {
             lane->next = atomic_load(&stat->start);
         }

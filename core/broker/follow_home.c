@@ -180,8 +180,8 @@ enum status follower_position(const struct follower *follower, struct buf *to)
     enum status status = STATUS_OK;
     for (uint32_t i = 0; status == STATUS_OK && i < follower->lane_count; i++) {
         const struct lane *lane = follower->lanes[i];
-        /* Where time alone says where a lane begins, it has shown nothing: it is left out. */
-        if (!lane->by_time)
+        /* Where it is not known yet where a lane begins, it has shown nothing: it is left out. */
+        if (!lane->by_time && !lane->looks_back)
             status =
                 buf_printf(to, "%s%llx.%llx", i == 0 ? "" : "_",
                            (unsigned long long)lane->partition, (unsigned long long)lane->next);

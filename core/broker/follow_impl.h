@@ -35,6 +35,10 @@ struct lane {
     uint64_t partition, next;
     bool by_time; /* next is not known yet: the first record appended at or after time_ms */
     int64_t time_ms;
+    /* Looks through [next, back_to) for the last record that is wanted; last: that of those looked
+     * at, else the end as it was when it began. */
+    bool looks_back;
+    uint64_t back_from, back_to, back_width, last;
     bool live;
     struct watch *watch;
     struct link of_watch;
@@ -85,6 +89,15 @@ static inline struct span key_of(const uint64_t *partition)
 {
     return span_of(partition, sizeof *partition);
 }
+
+/* follow.c */
+bool follower_wants(const struct follower *follower, const struct record *record);
+
+/* follow_back.c */
+void lane_look_back(struct lane *lane, uint64_t end);
+/* While it does: what was read from next on, or that there is nothing before start. */
+void lane_took_back(struct lane *lane, const struct log_read *read);
+void lane_skipped_back(struct lane *lane, uint64_t start);
 
 /* follow_watch.c */
 struct watch *watch_of(struct broker_worker *worker, uint64_t partition);

@@ -3,7 +3,7 @@
 import time
 
 from proton import Described, Message, symbol, timestamp, ulong
-from proton.reactor import Copy, Filter
+from proton.reactor import Copy, Filter, Selector
 from proton.utils import BlockingConnection, LinkDetached
 
 import amqpwire
@@ -102,6 +102,7 @@ def dead_letters_are_looked_at(running):
     gone = take(connection, dead, 2)  # not by a browser: these are done
     assert until(lambda: sorted(gone + all_of(connection, dead, Copy())) == [0, 1, 2, 3])
     assert sorted(all_of(connection, dead, From("first"))) == [0, 1, 2, 3]  # from a position, all there were
+    assert all_of(connection, dead, From("last")) == [3]
     assert len(take(connection, dead, 2)) == 2
     connection.close()
 
@@ -113,7 +114,7 @@ def a_browser_sees_what_its_group_has_not_done(running):
                         {"groups": [{"name": "large", "selector": "size > 2"}]})[0] in (200, 201)
     sender = connection.create_sender("halves")
     for body in range(6):
-        sender.send(Message(body=body, properties={"size": body}))
+        sender.send(keyed(body, size=body))
     assert sorted(all_of(connection, "halves", Copy())) == list(range(6))
     settle(connection, "halves", 1, 3, 4)
     assert until(lambda: sorted(all_of(connection, "halves", Copy())) == [0, 2, 5])
@@ -152,6 +153,41 @@ def positions_of_a_queue(running):
         raise AssertionError("a position that is none")
     except LinkDetached as error:
         assert error.condition == "amqp:invalid-field", error
+    connection.close()
+
+
+def keyed(body, **properties):
+    """With keys, records go to all partitions."""
+    return Message(body=body, properties=properties, annotations={symbol("x-opt-partition-key"): str(body)})
+
+
+class All(Filter):
+    def __init__(self, *filters):
+        super().__init__({name: value for one in filters for name, value in one.filter_set.items()})
+
+
+def the_last_record_of_each_partition(running):
+    queue(running, "pair", partitions=2)
+    connection = connect(running)
+    sender, topics = connection.create_sender("pair"), connection.create_sender("/topics/last/1")
+    for body in range(300):
+        sender.send(keyed(body, first=body == 0))
+        topics.send(Message(body=body))
+    send(connection, "/topics/last/2", "other")
+    send(connection, "/topics/noise", *range(100))
+    both = take(connection, "pair", 2, From("last"))
+    assert 299 in both and min(both) > 250, both
+    receiver = connection.create_receiver("/topics/last/1", credit=9, options=From("last"))
+    assert receiver.receive(timeout=SECONDS).body == 299
+    topics.send(Message(body="next"))
+    assert receiver.receive(timeout=SECONDS).body == "next"
+    receiver.close()
+    assert set(take(connection, "/topics/last/+", 1, From("last"))) <= {"other", "next"}
+    receiver = connection.create_receiver("pair", credit=9, options=All(Selector("first"), From("last")))
+    assert receiver.receive(timeout=SECONDS).body == 0  # far back, and in one of them only
+    sender.send(keyed("new", first=True))
+    assert receiver.receive(timeout=SECONDS).body == "new"
+    receiver.close()
     connection.close()
 
 
@@ -224,4 +260,4 @@ def what_nobody_settles_has_a_limit(running):
 
 if __name__ == "__main__":
     run(what_nobody_settles_has_a_limit, a_browser_takes_nothing, dead_letters_are_looked_at, a_browser_sees_what_its_group_has_not_done,
-        positions_of_a_queue, a_stream_is_read_from_its_end_on, a_topic_and_its_past)
+        positions_of_a_queue, the_last_record_of_each_partition, a_stream_is_read_from_its_end_on, a_topic_and_its_past)

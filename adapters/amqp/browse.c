@@ -119,6 +119,7 @@ void amqp_browse_open(struct amqp_link *link, const struct queue *queue,
         .partition = FOLLOW_ALL_PARTITIONS,
         .from = SEEK_EARLIEST,
         .selector = link->filter.selector,
+        .no_local = link->filter.no_local,
         .dead_of = link->dead ? group : NULL,
     };
     link->settles = pn_link_remote_snd_settle_mode(link->pn) == PN_SND_SETTLED;

@@ -77,6 +77,7 @@ struct amqp_address {
 /* What a source's filter set asks for. */
 struct amqp_filter {
     struct selector *selector; /* a reference; NULL: all */
+    bool of_group;             /* in: whose consumers are not asked who they are */
     bool no_local;
     bool has_position; /* where to begin reading along */
     enum seek_to from;
@@ -279,8 +280,8 @@ void amqp_answer_truly(struct amqp_link *link);
 /* address.c: is_topic: what the peer's capabilities say about an address without a prefix. */
 bool amqp_address_parse(struct span text, bool is_topic, struct amqp_address *address);
 
-/* filter.c: OK; INVALID with err for a filter that is none. What is not known is left out of the
- * answer. */
+/* filter.c: OK; INVALID with err for a filter that is none. What is not known, or does not apply,
+ * is left out of the answer. */
 enum status amqp_filter_read(pn_terminus_t *remote, pn_terminus_t *local,
                              struct amqp_filter *filter, struct err *err);
 /* The same of a set as bytes; echo has room for them and AMQP_HEAD_MAX more. */

@@ -110,7 +110,7 @@ static enum status apply_set(const struct amqp_value *set, struct amqp_filter *f
         if (!amqp_value_read(&inside, &descriptor) || !amqp_value_read(&inside, &value))
             continue;
         enum filter_kind kind = kind_of(&descriptor);
-        if (kind == FILTER_UNKNOWN)
+        if (kind == FILTER_UNKNOWN || (kind == FILTER_NO_LOCAL && filter->of_group))
             continue;
         status = apply(kind, &value, filter, expression, err);
         amqp_write_raw(echo, span_of(from, (size_t)(at.at - from)));

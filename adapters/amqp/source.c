@@ -269,8 +269,24 @@ void amqp_source_flow(struct amqp_link *link)
 
 /* ------------------------------------------------ attach */
 
+/* What one consumer does not want stays for others, who would have to be asked who they are: no
+ * filter of a group's, and so it is not in the answer (3.5.1). */
+static enum status answer_without_no_local(struct amqp_link *link)
+{
+    struct err err = {0};
+    amqp_filter_deinit(&link->filter);
+    link->filter = (struct amqp_filter){.of_group = true};
+    return amqp_filter_read(pn_link_remote_source(link->pn), pn_link_source(link->pn),
+                            &link->filter, &err);
+}
+
 static void consume(struct amqp_link *link, const struct group_spec *group)
 {
+    enum status status = link->filter.no_local ? answer_without_no_local(link) : STATUS_OK;
+    if (status != STATUS_OK) {
+        amqp_link_refuse_status(link, status);
+        return;
+    }
     struct amqp_connection *connection = link->connection;
     const char *name = pn_link_name(link->pn);
     struct consumer_options options = {

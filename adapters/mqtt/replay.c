@@ -14,7 +14,7 @@ struct mqtt_replay {
     struct link of_session;
     struct follower *follower;
     uint8_t qos;
-    bool no_local, retain_as_published;
+    bool retain_as_published;
     uint32_t identifier;
     bool is_queue, tells_offset;
     struct span filter; /* bytes below */
@@ -53,13 +53,6 @@ static void replay_free(struct mqtt_replay *replay)
 }
 
 /* ------------------------------------------------ records */
-
-static bool is_own(const struct client *client, const struct record *record)
-{
-    struct span publisher;
-    return record_find(record, HEADER_PUBLISHER, &publisher) &&
-           span_equal(publisher, span_of(client->publisher, client->publisher_size));
-}
 
 /* The topic under which a record matches the filter that was subscribed to. text has room. */
 static bool topic_of(const struct mqtt_replay *replay, const struct record *record, uint8_t *text,
@@ -133,8 +126,7 @@ static void deliver(struct follower *follower, struct blob *frame, const struct 
         return;
     }
     size_t size = 0;
-    if (topic_of(replay, record, text, &shown.topic) &&
-        !(replay->no_local && is_own(&session->client, record)))
+    if (topic_of(replay, record, text, &shown.topic))
         size = mqtt_show(session, record, &shown);
     if (size == 0 || size > session->packet_max || shown.qos == 0) {
         if (size > 0 && size <= session->packet_max)
@@ -208,6 +200,7 @@ uint8_t mqtt_replay_subscribe(struct mqtt_session *session, const struct mqtt_fi
     struct follow_options options = {
         .filter = address->topic,
         .partition = FOLLOW_ALL_PARTITIONS,
+        .no_local = filter->no_local,
         .from = from->by_time ? SEEK_TIME : SEEK_OFFSET,
         .offset = from->by_time ? 0 : from->value,
         .time_ms = from->by_time ? (int64_t)from->value : 0,
@@ -233,7 +226,6 @@ uint8_t mqtt_replay_subscribe(struct mqtt_session *session, const struct mqtt_fi
     }
     replay->session = session;
     replay->qos = filter->qos;
-    replay->no_local = filter->no_local;
     replay->retain_as_published = filter->retain_as_published;
     replay->identifier = identifier;
     replay->is_queue = is_queue;

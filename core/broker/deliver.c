@@ -94,7 +94,7 @@ bool deliver_has_expired(const struct record *record, int64_t now_ms)
     return deliver_expiry(record) <= now_ms;
 }
 
-static bool is_own(const struct client *client, const struct record *record)
+bool deliver_is_own(const struct client *client, const struct record *record)
 {
     struct span publisher;
     return record_find(record, HEADER_PUBLISHER, &publisher) &&
@@ -103,7 +103,7 @@ static bool is_own(const struct client *client, const struct record *record)
 
 bool deliver_is_wanted(const struct subscription *subscription, const struct record *record)
 {
-    return !(subscription->no_local && is_own(subscription->client, record)) &&
+    return !(subscription->no_local && deliver_is_own(subscription->client, record)) &&
            (subscription->selector == NULL || selector_matches(subscription->selector, record));
 }
 

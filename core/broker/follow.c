@@ -78,6 +78,7 @@ bool follower_wants(const struct follower *follower, const struct record *record
     }
     return record->append_time_ms >= follower->time_ms &&
            label_matches(&follower->labels, record) &&
+           !(follower->no_local && deliver_is_own(follower->client, record)) &&
            (follower->group_selector == NULL ||
             selector_matches(follower->group_selector, record)) &&
            (follower->selector == NULL || selector_matches(follower->selector, record));
@@ -486,6 +487,7 @@ enum status follower_open(struct client *client, const struct follow_ops *ops, v
     follower->look.fired = look_fired;
     follower->by_topic = queue == NULL;
     follower->settled_later = options->settled_later;
+    follower->no_local = options->no_local;
     follower->opened_ms = worker_wall_ms(worker);
     follower->time_ms = options->from == SEEK_TIME ? options->time_ms : 0;
     follower->selector = options->selector == NULL ? NULL : selector_ref(options->selector);

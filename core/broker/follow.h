@@ -48,6 +48,7 @@ struct follow_options {
     struct span filter;        /* with a queue: empty, or only records of such topics */
     int32_t partition;         /* of queue; or FOLLOW_ALL_PARTITIONS */
     enum seek_to from;         /* OFFSET: of that partition, or of each */
+    bool no_local;             /* not what this client published itself */
     bool last; /* LATEST, and before that of each partition the last record that is wanted */
     uint64_t offset;
     int64_t time_ms; /* the first record appended at or after it */

@@ -61,6 +61,7 @@ struct follower {
     struct selector *selector;
     struct label_filter labels;
     uint8_t *label_text;
+    bool no_local;
     struct group_spec *dead_of, *undone_by; /* references */
     struct selector *group_selector;        /* of undone_by, as it is now */
 

@@ -300,6 +300,8 @@ void frame_cache_clear(struct frame_cache *cache);
 /* The frame for a variant, borrowed from the cache; NULL: the record cannot be shown. */
 struct blob *deliver_frame(struct frame_cache *cache, const struct client_ops *ops,
                            uint32_t variant, const struct record *record);
+/* The client has published it. */
+bool deliver_is_own(const struct client *client, const struct record *record);
 /* Of a record whose topic matches: not by no_local or the selector. */
 bool deliver_is_wanted(const struct subscription *subscription, const struct record *record);
 /* FULL: credit or budget is used up; the caller decides what becomes of the record. */

@@ -177,11 +177,18 @@ def the_last_record_of_each_partition(running):
     send(connection, "/topics/noise", *range(100))
     both = take(connection, "pair", 2, From("last"))
     assert 299 in both and min(both) > 250, both
+    assert sorted(all_of(connection, "pair", From(ulong(0)))) == list(range(300))
+    assert len(all_of(connection, "pair", From(ulong(100)))) == 100  # from there on in each
+    assert len(all_of(connection, "/topics/last/1", From(ulong(100)))) == 200
+    time.sleep(0.01)
+    now = timestamp(int(time.time() * 1000))
+    assert all_of(connection, "/topics/last/+", From(now)) == []
     receiver = connection.create_receiver("/topics/last/1", credit=9, options=From("last"))
     assert receiver.receive(timeout=SECONDS).body == 299
     topics.send(Message(body="next"))
     assert receiver.receive(timeout=SECONDS).body == "next"
     receiver.close()
+    assert all_of(connection, "/topics/last/+", From(now)) == ["next"]
     assert set(take(connection, "/topics/last/+", 1, From("last"))) <= {"other", "next"}
     receiver = connection.create_receiver("pair", credit=9, options=All(Selector("first"), From("last")))
     assert receiver.receive(timeout=SECONDS).body == 0  # far back, and in one of them only
@@ -201,6 +208,43 @@ def a_stream_is_read_from_its_end_on(running):
     receiver.close()
     assert take(connection, "events", 2, From("first"))[0] in ("before", "after")
     connection.close()
+
+
+class NoLocal(Filter):
+    def __init__(self):
+        name = symbol("apache.org:no-local-filter:list")
+        super().__init__({symbol("no-local"): Described(name, [])})
+
+
+def filters_of(receiver):
+    answered = receiver.link.remote_source.filter
+    answered.rewind()
+    return {str(name) for name in answered.get_dict()} if answered.next() else set()
+
+
+def what_one_has_sent_oneself(running):
+    queue(running, "talk")
+    mine, other = connect(running), connect(running)
+    for connection, body in ((mine, "mine"), (other, "other")):
+        send(connection, "talk", body)
+        send(connection, "/topics/talk", body)
+    for address, options in (("talk", (Copy(), NoLocal())), ("talk", (All(From("first"), NoLocal()),)),
+                             ("/topics/talk", (All(From("first"), NoLocal()),))):
+        receiver = mine.create_receiver(address, credit=9, options=list(options))
+        assert "no-local" in filters_of(receiver), address
+        send(other, address, "end")
+        assert receiver.receive(timeout=SECONDS).body == "other", address
+        assert receiver.receive(timeout=SECONDS).body == "end", address
+        receiver.close()
+        if address == "talk":
+            settle(other, address, "end")
+    # A group does not know: the answer says so, and what else was asked for holds.
+    receiver = mine.create_receiver("talk", credit=9, options=All(NoLocal(), Selector("1 = 1")))
+    assert filters_of(receiver) == {"selector"}
+    assert receiver.receive(timeout=SECONDS).body == "mine"
+    receiver.close()
+    mine.close()
+    other.close()
 
 
 def a_topic_and_its_past(running):
@@ -260,4 +304,4 @@ def what_nobody_settles_has_a_limit(running):
 
 if __name__ == "__main__":
     run(what_nobody_settles_has_a_limit, a_browser_takes_nothing, dead_letters_are_looked_at, a_browser_sees_what_its_group_has_not_done,
-        positions_of_a_queue, the_last_record_of_each_partition, a_stream_is_read_from_its_end_on, a_topic_and_its_past)
+        positions_of_a_queue, the_last_record_of_each_partition, what_one_has_sent_oneself, a_stream_is_read_from_its_end_on, a_topic_and_its_past)

@@ -3,6 +3,9 @@
 import random
 import socket
 import struct
+import time
+
+from proton.utils import BlockingConnection
 
 from amqpwire import (AMQP, ATTACH, BEGIN, CLOSE, DETACH, DISPOSITION, END, FLOW, INIT, MECHANISMS, OPEN, OUTCOME, SASL,
                       TRANSFER, Described, Raw, Symbol, Wire, decode, disposition, frame, ubyte)
@@ -736,6 +739,53 @@ def values_within_values(running):
     serves(running)
 
 
+def what_is_aborted_leaves_nothing(running):
+    """Of a delivery in many frames, whatever had come of it, unsettled or settled; its credit comes back."""
+    queue(running, "a")
+    large = b"\x00\x53\x75\xb0" + struct.pack(">I", 40000)
+    with Wire(running.amqp_port) as wire:
+        wire.open()
+        wire.attach("s", 0, "a")
+        wire.attach("t", 1, "a")
+        number = 0
+        for settled in (False, True):
+            pieces = [frame(TRANSFER, [0, number, b"a%d" % number, 0, settled, True], large)]
+            pieces += [frame(TRANSFER, [0, None, None, None, settled, True], b"x" * 15000) for _ in range(2)]
+            pieces.append(frame(TRANSFER, [1, number + 1, b"t%d" % number, 0, True], ONE))  # amid it another link's
+            pieces.append(frame(TRANSFER, [0, number, None, None, settled, False, None, None, None, True]))
+            pieces.append(frame(TRANSFER, [0, number + 2, b"a%d" % number, 0, False, True], large))  # its tag is free
+            pieces += [frame(TRANSFER, [0, None, None, None, None, more], b"y" * 10000) for more in (True, True, True, False)]
+            wire.send(b"".join(pieces))
+            assert disposition(wire.expect(DISPOSITION)) == (number + 2, number + 2, 0x24)
+            number += 3
+        for _ in range(3):
+            both = [frame(TRANSFER, [0, number + i, b"%d" % i, 0, False, True], ONE)
+                    + frame(TRANSFER, [0, number + i, None, None, None, False, None, None, None, True]) for i in range(700)]
+            wire.send(b"".join(both))
+            number += 700
+            wire.expect(FLOW)
+        sends(wire, 0, number, 0)
+    connection = BlockingConnection(f"amqp://127.0.0.1:{running.amqp_port}", timeout=20)
+    receiver = connection.create_receiver("a", credit=10)
+    bodies = [receiver.receive(timeout=20).body for _ in range(5)]
+    assert bodies == [b"x", b"y" * 40000, b"x", b"y" * 40000, b"x"], [body[:9] for body in bodies]
+    connection.close()
+
+
+def silence_is_filled(running):
+    """As often as the peer wants to hear from us; what we want is said in our OPEN (half of what we wait for)."""
+    with Wire(running.amqp_port) as wire:
+        wire.header()
+        wire.send(frame(OPEN, ["idle", None, None, None, 300]))
+        said, _ = decode(b"\x00\x53\x10" + wire.expect(OPEN))
+        assert said.value[4] == 30000, said.value
+        began, empty = time.monotonic(), 0
+        while empty < 6:
+            assert wire.next_frame() == b""
+            empty += 1
+        assert 0.5 < time.monotonic() - began < 4, time.monotonic() - began
+
+
 def links_that_come_and_go(running):
     """More on one connection, one after the other, than there may be at once, also of topics and of what is kept."""
     queue(running, "q")
@@ -812,5 +862,6 @@ if __name__ == "__main__":
         links_of_ended_sessions_count, who_reads_no_answers_is_ended, credit_beyond_measure,
         topics_have_a_limit_of_what_is_unsettled, what_senders_leave_unsettled_has_a_limit, what_names_nothing_ends_its_session, credit_is_held_to,
         what_comes_behind_a_refused_transfer, what_is_unsettled_stays_so_when_its_session_is_ended, ranges_and_handles_beyond_measure,
-        a_transfer_to_who_sends_moves_no_message, values_within_values, links_that_come_and_go,
+        a_transfer_to_who_sends_moves_no_message, values_within_values, what_is_aborted_leaves_nothing, silence_is_filled,
+        links_that_come_and_go,
         deliveries_that_are_given_up, who_does_not_read_the_end_is_cut_off)

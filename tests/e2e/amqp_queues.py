@@ -4,7 +4,7 @@ import socket
 import threading
 import uuid
 
-from proton import (Delivery, Described, Message, SSLDomain, byte, decimal64, float32, int32, symbol, timestamp, ubyte, uint,
+from proton import (Delivery, Described, Message, SSLDomain, Timeout, byte, decimal64, float32, int32, symbol, timestamp, ubyte, uint,
                     ulong, Endpoint)
 from proton.handlers import MessagingHandler
 from proton.reactor import AtLeastOnce, AtMostOnce, Container, Filter, LinkOption, Selector
@@ -13,8 +13,9 @@ from proton.utils import BlockingConnection, ConnectionClosed, LinkDetached
 import gateway
 from amqp_hostile import group
 from amqpwire import (AMQP, ATTACH, BEGIN, CLOSE, DISPOSITION, FLOW, OPEN, TRANSFER, Described as Performative, Wire,
-                      frame)
+                      disposition, frame)
 from gateway import run, until
+from websocket import BINARY, Socket
 
 SECONDS = 20
 
@@ -357,6 +358,64 @@ def a_message_that_comes_twice_is_stored_once(running):
     connection.close()
 
 
+def a_group_of_messages_has_one_receiver(running):
+    """In a fifo queue, by group-id: what is behind an unsettled one of its group waits, other groups go on."""
+    queue(running, "fifo", type="fifo")
+    connection = connect(running)
+    send(connection, "fifo", *[Message(body=i, group_id=f"g{i % 2}") for i in range(8)])
+    with Wire(running.amqp_port, SECONDS) as wire:
+        wire.open()
+        wire.attach("r", 0, "fifo", receiver=True)
+        wire.send(frame(FLOW, [0, 100, 0, 100, 0, 0, 1]))
+        wire.expect(TRANSFER)
+        receiver = connection.create_receiver("fifo", credit=10)
+        assert [receiver.receive(timeout=SECONDS).body for _ in range(4)] == [1, 3, 5, 7]
+        try:
+            raise AssertionError(receiver.receive(timeout=0.3))
+        except Timeout:
+            pass
+        wire.send(frame(DISPOSITION, [True, 0, 0, True, Performative(0x24, [])]))
+        got = [receiver.receive(timeout=SECONDS) for _ in range(3)]
+        assert [(message.body, message.group_id) for message in got] == [(2, "g0"), (4, "g0"), (6, "g0")], got
+    connection.close()
+
+
+class Framed:
+    """A WebSocket as a socket, for Wire: each write is a binary message, and what comes is one stream."""
+
+    def __init__(self, websocket):
+        self.websocket = websocket
+
+    def sendall(self, data):
+        self.websocket.send_frame(BINARY, data)
+
+    def recv(self, _):
+        kind, payload = self.websocket.receive_message()
+        assert kind == BINARY, kind
+        return payload
+
+
+def over_websocket(running):
+    """The same as over TCP, wherever its messages begin and end."""
+    queue(running, "web")
+    with Socket(running.http_port, "/amqp", protocols="amqp") as websocket:
+        assert websocket.protocol == "amqp"
+        wire = Wire.__new__(Wire)
+        wire.socket, wire.received = Framed(websocket), b""
+        wire.open("web")
+        wire.attach("s", 0, "web")
+        sent = frame(TRANSFER, [0, 0, b"d", 0], b"\x00\x53\x75\xa0\x05hello")
+        for at in range(0, len(sent), 7):
+            wire.send(sent[at:at + 7])
+        assert disposition(wire.expect(DISPOSITION)) == (0, 0, 0x24)
+        wire.attach("r", 1, "web", receiver=True)
+        wire.send(frame(FLOW, [0, 100, 1, 100, 1, 0, 1]) + frame(FLOW, [0, 100, 1, 100]))
+        assert b"hello" in wire.expect(TRANSFER)
+        wire.send(frame(DISPOSITION, [True, 0, 0, True, Performative(0x24, [])]) + frame(CLOSE, []))
+        wire.expect(CLOSE)
+        websocket.expect_close(1000)
+
+
 def the_relay_sends_anywhere(running):
     queue(running, "one")
     queue(running, "two")
@@ -576,7 +635,7 @@ def a_client_outlives_its_session(running):
 
 
 if __name__ == "__main__":
-    run(a_client_outlives_its_session, an_outcome_for_what_is_settled_without_one, an_outcome_of_each_link_when_all_come_at_once, what_is_sent_is_received_in_order, every_type_keeps_its_value, annotations_are_what_they_were, bodies_are_what_they_were, outcomes_decide,
+    run(a_group_of_messages_has_one_receiver, over_websocket, a_client_outlives_its_session, an_outcome_for_what_is_settled_without_one, an_outcome_of_each_link_when_all_come_at_once, what_is_sent_is_received_in_order, every_type_keeps_its_value, annotations_are_what_they_were, bodies_are_what_they_were, outcomes_decide,
         what_was_not_settled_is_offered_again, a_lease_lasts_as_long_as_asked, settled_both_ways, a_drain_ends_with_what_there_is,
         a_large_message_in_many_transfers, addresses_that_lead_nowhere, queues_are_made_on_demand, selectors_choose,
         delays_and_expiry, a_message_that_comes_twice_is_stored_once, the_relay_sends_anywhere, clients_of_the_jms_kind_learn_what_an_address_is, a_queue_that_goes_ends_its_links, users_log_in, an_end_says_so,

@@ -28,11 +28,7 @@ public final class Auth {
 
     private final String host;
     private final int port;
-    private int failed;
-
-    private interface Body {
-        void run() throws Exception;
-    }
+    private final Tried tried = new Tried();
 
     private Auth(String host, int port) {
         this.host = host;
@@ -120,16 +116,8 @@ public final class Auth {
         public void onReAuthError(Mqtt5ClientConfig config, Throwable cause) {}
     }
 
-    private void check(String what, Body body) {
-        long began = System.nanoTime();
-        try {
-            body.run();
-            System.out.printf("ok      hivemq-mqtt-client v5: %s (%.2f s)%n", what, (System.nanoTime() - began) / 1e9);
-        } catch (Exception | AssertionError error) {
-            failed++;
-            error.printStackTrace();
-            System.out.printf("failed  hivemq-mqtt-client v5: %s: %.200s%n", what, error);
-        }
+    private void check(String what, Tried.Body body) {
+        tried.check("hivemq-mqtt-client v5: " + what, body);
     }
 
     private static void same(Object got, Object want) {
@@ -197,7 +185,7 @@ public final class Auth {
         check("SCRAM-SHA-256: a wrong password", () -> same(refusal(new Mechanism(Scram.METHOD, "wrong")), 0x86));
         check("an unknown method", () -> same(refusal(new Mechanism("SCRAM-SHA-1", PASSWORD)), 0x8C));
         check("SCRAM-SHA-256 again, twice, while messages flow; then with a wrong password", this::again);
-        return failed;
+        return tried.failed();
     }
 
     public static void main(String[] arguments) {

@@ -30,11 +30,7 @@ public final class Check {
     private final Connection publisher;
     private final Supplier<Connection> overTls;
     private final Supplier<Connection> kept;
-    private int failed;
-
-    private interface Body {
-        void run() throws Exception;
-    }
+    private final Tried tried = new Tried();
 
     private interface Library {
         Connection connection(Connection.Endpoint endpoint, String id);
@@ -51,16 +47,8 @@ public final class Check {
         this.overTls = () -> client.connection(tls, library + "-" + label + "-tls");
     }
 
-    private void check(String what, Body body) {
-        long began = System.nanoTime();
-        try {
-            body.run();
-            System.out.printf("ok      %s: %s (%.2f s)%n", name, what, (System.nanoTime() - began) / 1e9);
-        } catch (Exception | AssertionError error) {
-            failed++;
-            error.printStackTrace();
-            System.out.printf("failed  %s: %s: %.200s%n", name, what, error);
-        }
+    private void check(String what, Tried.Body body) {
+        tried.check(name + ": " + what, body);
     }
 
     private static void same(Object got, Object want) {
@@ -249,8 +237,8 @@ public final class Check {
             subscriber.connect();
             publisher.connect();
         });
-        if (failed > 0) {
-            return failed;
+        if (tried.failed() > 0) {
+            return tried.failed();
         }
         check("subscribe with + and #", this::subscribeWithWildcards);
         for (int each = 0; each <= 2; each++) {
@@ -278,7 +266,7 @@ public final class Check {
             publisher.disconnect();
         });
         check("TLS: 1 MiB there and back", this::tls);
-        return failed;
+        return tried.failed();
     }
 
     private static TrustManagerFactory trust(String file) throws Exception {

@@ -26,7 +26,7 @@ public final class Five {
     private final String host;
     private final int port;
     private final Function<Options, Client> library;
-    private int failed;
+    private final Tried tried = new Tried();
 
     /** id: empty for one that the gateway makes. receiveMax, aliasMax: 0 for the library's own. */
     record Options(String host, int port, String id, int receiveMax, int aliasMax, long sessionSeconds, Will will) {}
@@ -66,10 +66,6 @@ public final class Five {
         abstract void disconnect() throws Exception;
     }
 
-    private interface Body {
-        void run() throws Exception;
-    }
-
     private Five(String name, String host, int port, Function<Options, Client> library) {
         this.name = name;
         this.host = host;
@@ -77,16 +73,8 @@ public final class Five {
         this.library = library;
     }
 
-    private void check(String what, Body body) {
-        long began = System.nanoTime();
-        try {
-            body.run();
-            System.out.printf("ok      %s: %s (%.2f s)%n", name, what, (System.nanoTime() - began) / 1e9);
-        } catch (Exception | AssertionError error) {
-            failed++;
-            error.printStackTrace();
-            System.out.printf("failed  %s: %s: %.200s%n", name, what, error);
-        }
+    private void check(String what, Tried.Body body) {
+        tried.check(name + ": " + what, body);
     }
 
     private static void same(Object got, Object want) {
@@ -268,7 +256,7 @@ public final class Five {
         if (client("unused").setsReasons()) {
             check("$queue: given back for a while by PUBACK", this::settled);
         }
-        return failed;
+        return tried.failed();
     }
 
     public static void main(String[] arguments) {

@@ -20,6 +20,10 @@ final class Tried {
         }
     }
 
+    int failed() {
+        return failed;
+    }
+
     /** Ends the program. */
     void exit() {
         System.exit(failed == 0 ? 0 : 1);

@@ -351,6 +351,41 @@ static void from_offset_time_and_position(void **state)
     rig_close();
 }
 
+static void from_the_last_of_each_partition(void **state)
+{
+    (void)state;
+    rig_open(2);
+    struct peer *source = peer_new(0, "source"), *reader = peer_new(1, "reader");
+    make_queue(source, "q", 1, NULL);
+    make_queue(source, "empty", 2, NULL);
+    publish_to_queue(source, "q", 0, 400);
+    await_answers(source, 400);
+    struct follow_options options = {
+        .partition = FOLLOW_ALL_PARTITIONS, .from = SEEK_LATEST, .last = true};
+    struct watcher *last = watch_with(reader, "q", options, 1000);
+    struct watcher *nothing = watch_with(reader, "empty", options, 1000);
+    await(look_at(nothing).caught_up > 0);
+    await_seen(last, 1);
+    /* None of it is wanted: it looks back to the beginning, and shows what comes of others. */
+    options.no_local = true;
+    struct watcher *others = watch_with(source, "q", options, 1000);
+    await(look_at(others).caught_up > 0);
+    publish_to_queue(reader, "q", 400, 10);
+    publish_to_queue(reader, "empty", 0, 10);
+    await_seen(last, 11);
+    assert_all(last, 399, 11);
+    await_seen(others, 10);
+    assert_all(others, 400, 10);
+    await_seen(nothing, 10);
+    assert_all(nothing, 0, 10);
+    unwatch(last);
+    unwatch(nothing);
+    unwatch(others);
+    peer_close(reader);
+    peer_close(source);
+    rig_close();
+}
+
 static void filters(void **state)
 {
     (void)state;
@@ -542,6 +577,7 @@ int main(void)
         cmocka_unit_test(one_frame_for_all),
         cmocka_unit_test(credit_and_room),
         cmocka_unit_test(from_offset_time_and_position),
+        cmocka_unit_test(from_the_last_of_each_partition),
         cmocka_unit_test(filters),
         cmocka_unit_test(queues_and_routes_come_and_go),
         cmocka_unit_test(what_cannot_be_followed),

@@ -93,9 +93,10 @@ struct amqp_link {
     uint32_t refs;         /* being attached, requests and answers under way */
     enum amqp_kind kind;
     struct link of_connection;
-    uint64_t queue; /* id */
-    char *topic;    /* TO_TOPIC, FROM_TOPIC: name, filter */
-    bool settles;   /* deliveries leave settled */
+    uint64_t queue;     /* id */
+    uint64_t temporary; /* likewise, of the one that was made for this link; 0: none was */
+    char *topic;        /* TO_TOPIC, FROM_TOPIC: name, filter */
+    bool settles;       /* deliveries leave settled */
     /* Targets */
     struct buf partial;  /* a delivery that has not come whole */
     uint32_t owed;       /* credit that the sender may have back */
@@ -268,6 +269,8 @@ static inline struct amqp_link *amqp_link_of(pn_link_t *pn)
     return pn_link_get_context(pn);
 }
 
+/* Of what the source or target names by now. */
+void amqp_attach(struct amqp_link *link);
 /* What clients of the JMS kind say about an end: topic, shared, global. */
 bool amqp_is_capable(pn_terminus_t *terminus, const char *name);
 bool amqp_has_symbol(pn_data_t *symbols, const char *name); /* is it, or is among them */
@@ -279,6 +282,12 @@ void amqp_answer_truly(struct amqp_link *link);
 
 /* address.c: is_topic: what the peer's capabilities say about an address without a prefix. */
 bool amqp_address_parse(struct span text, bool is_topic, struct amqp_address *address);
+
+/* dynamic.c */
+/* Makes the node, then goes on with the attach. */
+void amqp_dynamic_attach(struct amqp_link *link);
+void amqp_queue_join(struct amqp_link *link, uint64_t queue); /* the link is one of that queue's */
+void amqp_dynamic_leave(struct amqp_link *link);              /* it goes */
 
 /* filter.c: OK; INVALID with err for a filter that is none. What is not known, or does not apply,
  * is left out of the answer. */
@@ -297,6 +306,8 @@ void amqp_target_readable(struct amqp_link *link);
 void amqp_target_close(struct amqp_link *link);
 /* A delivery from a sender is over: settled, and its credit comes back, once. */
 void amqp_let_go(struct amqp_link *link, pn_delivery_t *delivery);
+/* Would a queue of that name be made for whoever names it (auto_create)? */
+bool amqp_makes_queue(struct span name);
 /* Makes a standard queue, then goes on with the attach, or with what the relay had to do. */
 void amqp_queue_make(struct amqp_link *link, struct span name);
 void amqp_answered(struct client *client, uint64_t token, enum status status, uint64_t partition,

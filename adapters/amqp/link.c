@@ -1,9 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Sessions and links: what an attach asks for, its answer, and the end. */
-#include <stdio.h>
-
 #include "adapters/amqp/connection.h"
-#include "core/base/rng.h"
 
 enum { LINKS_MAX = 1024, LINKS_REFUSED_MAX = AMQP_HANDLES_MAX };
 
@@ -34,6 +31,7 @@ static void link_leave(struct amqp_link *link)
         amqp_target_close(link);
     else
         amqp_source_close(link);
+    amqp_dynamic_leave(link);
     link->pn = NULL;
     link->kind = AMQP_LINK_NONE;
     amqp_link_unref(link);
@@ -274,24 +272,13 @@ static struct amqp_link *link_new(struct amqp_connection *connection, pn_link_t 
     return link;
 }
 
-/* A node of the client's own: a topic that nobody else can guess. */
-static void name_dynamic(pn_terminus_t *terminus)
-{
-    char address[64];
-    snprintf(address, sizeof address, "/topics/$reply/%016llx%016llx",
-             (unsigned long long)rng_u64(), (unsigned long long)rng_u64());
-    pn_terminus_set_address(terminus, address);
-}
-
-static void attach(struct amqp_link *link)
+void amqp_attach(struct amqp_link *link)
 {
     pn_link_t *pn = link->pn;
     bool target = pn_link_is_receiver(pn);
     pn_terminus_t *remote = target ? pn_link_remote_target(pn) : pn_link_remote_source(pn);
     pn_terminus_t *local = target ? pn_link_target(pn) : pn_link_source(pn);
     struct amqp_address address;
-    if (pn_terminus_is_dynamic(remote))
-        name_dynamic(local);
     const char *text = pn_terminus_get_address(local);
     struct span name = text == NULL ? span_of("", 0) : span_from_text(text);
     if (target && pn_terminus_get_type(remote) == PN_UNSPECIFIED) {
@@ -370,7 +357,11 @@ void amqp_link_opened(struct amqp_connection *connection, pn_link_t *pn)
         return;
     }
     steal(link);
-    attach(link);
+    if (pn_terminus_is_dynamic(pn_link_is_receiver(pn) ? pn_link_remote_target(pn)
+                                                       : pn_link_remote_source(pn)))
+        amqp_dynamic_attach(link);
+    else
+        amqp_attach(link);
 }
 
 static void answer_end(struct amqp_connection *connection, pn_link_t *pn, bool for_good)

@@ -359,7 +359,7 @@ void amqp_source_from(struct amqp_link *link, const struct queue *queue)
         amqp_link_refuse_status(link, status);
         return;
     }
-    link->queue = queue->id;
+    amqp_queue_join(link, queue->id);
     const struct group_spec *group = catalog_group_by_text(broker_catalog(client->worker),
                                                            queue->id, span_from_text(link->group));
     if (group == NULL && link->dead)
@@ -412,7 +412,7 @@ void amqp_source_open(struct amqp_link *link, const struct amqp_address *address
         catalog_queue_by_text(broker_catalog(client->worker), client->tenant, address->queue);
     if (queue != NULL)
         amqp_source_from(link, queue);
-    else if (amqp_settings.auto_create && !address->dead)
+    else if (amqp_makes_queue(address->queue) && !address->dead)
         amqp_queue_make(link, address->queue);
     else
         amqp_link_refuse_status(link, STATUS_NOT_FOUND);

@@ -181,6 +181,12 @@ static enum status find_destination(const struct amqp_link *link, struct span to
     return link->unmade == STATUS_OK ? STATUS_NOT_FOUND : link->unmade;
 }
 
+/* A temporary one that has gone does not come back. */
+bool amqp_makes_queue(struct span name)
+{
+    return amqp_settings.auto_create && !queue_name_is_temporary(name);
+}
+
 /* The relay's message names a queue that there is not, and that is made then. */
 static bool makes_queue(struct amqp_link *link, struct span bytes)
 {
@@ -190,7 +196,7 @@ static bool makes_queue(struct amqp_link *link, struct span bytes)
     if (link->kind != AMQP_TO_ANYWHERE || !amqp_settings.auto_create || link->unmade != STATUS_OK ||
         amqp_message_read(bytes, &message) != STATUS_OK ||
         !amqp_address_parse(message.properties[AMQP_TO].bytes, false, &address) ||
-        address.at != AMQP_AT_QUEUE || address.group.size > 0 ||
+        address.at != AMQP_AT_QUEUE || address.group.size > 0 || !amqp_makes_queue(address.queue) ||
         catalog_queue_by_text(broker_catalog(client->worker), client->tenant, address.queue) !=
             NULL)
         return false;
@@ -434,7 +440,7 @@ static void queue_target(struct amqp_link *link, const struct queue *queue)
         return;
     }
     link->kind = AMQP_TO_QUEUE;
-    link->queue = queue->id;
+    amqp_queue_join(link, queue->id);
     amqp_link_accept(link);
 }
 
@@ -516,7 +522,7 @@ void amqp_target_open(struct amqp_link *link, const struct amqp_address *address
             amqp_link_refuse(link, "amqp:not-allowed", "a group is a source only");
         else if (queue != NULL)
             queue_target(link, queue);
-        else if (amqp_settings.auto_create)
+        else if (amqp_makes_queue(address->queue))
             amqp_queue_make(link, address->queue);
         else
             amqp_link_refuse_status(link, STATUS_NOT_FOUND);

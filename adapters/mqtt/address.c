@@ -56,14 +56,21 @@ static bool is_name(struct span text)
     return true;
 }
 
+/* Also one that a client has made for itself, to be answered there. */
+static bool is_queue(struct span text)
+{
+    take_prefix(&text, "$reply.");
+    return is_name(text);
+}
+
 /* Behind "$queue/". */
 static enum mqtt_address_kind read_queue(struct span rest, struct mqtt_address *address)
 {
     if (!take_level(&rest, &address->queue)) {
         address->queue = rest;
-        return is_name(rest) ? MQTT_ADDRESS_QUEUE : MQTT_ADDRESS_BAD;
+        return is_queue(rest) ? MQTT_ADDRESS_QUEUE : MQTT_ADDRESS_BAD;
     }
-    if (!is_name(address->queue))
+    if (!is_queue(address->queue))
         return MQTT_ADDRESS_BAD;
     if (span_is(rest, "$nack"))
         return MQTT_ADDRESS_NACK;

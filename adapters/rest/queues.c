@@ -172,7 +172,8 @@ static void run_quota(struct call *call)
     const struct catalog *catalog = call_catalog(call);
     int64_t used = 0;
     for (size_t i = 0; i < catalog_queue_count(catalog); i++)
-        used += !catalog_queue_at(catalog, i)->built_in;
+        used += !catalog_queue_at(catalog, i)->built_in &&
+                !queue_name_is_temporary(span_from_text(catalog_queue_at(catalog, i)->name));
     struct buf *to = call_out(call);
     json_put(to, "{\"quotas\":{\"resources\":[{\"type\":\"queue\"");
     put_field(to, "quota", broker_queue_limit(call->rest->broker));

@@ -9,9 +9,9 @@
 #include "adapters/ws/view.h"
 #include "core/base/heap.h"
 #include "core/base/limits.h"
-#include "core/base/rng.h"
+#include "core/broker/temporary.h"
 
-enum { ARENA_MAX = 2 * LIMIT_WEBSOCKET_MESSAGE, REPLY_TOPIC_MAX = 48, REPLY_MS = 30000 };
+enum { ARENA_MAX = 2 * LIMIT_WEBSOCKET_MESSAGE, REPLY_MS = 30000 };
 #define TOKEN_REQUEST (UINT64_C(1) << 63) /* the rest is the request's number */
 
 struct ws_request {
@@ -27,7 +27,7 @@ struct ws_replies {
     struct client client;
     bool ready;
     struct list waiting; /* requests that came before it was */
-    char topic[REPLY_TOPIC_MAX];
+    char topic[TEMPORARY_NAME];
 };
 
 /* A request that waits for the reply address. */
@@ -251,8 +251,7 @@ static void replies_open(struct ws_session *session)
     struct loop *loop = broker_loop(session->client.worker);
     replies->session = session;
     list_init(&replies->waiting);
-    snprintf(replies->topic, sizeof replies->topic, "$reply/%016llx%016llx",
-             (unsigned long long)rng_u64(), (unsigned long long)rng_u64());
+    broker_temporary_topic(&session->client, replies->topic);
     client_fork(&replies->client, &reply_ops, &session->client, UINT32_MAX);
     replies->item = (struct subscribe_item){.filter = span_from_text(replies->topic),
                                             .guarantee = GUARANTEE_AT_LEAST_ONCE};

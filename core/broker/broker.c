@@ -4,6 +4,7 @@
 #include "core/broker/retained_sweep.h"
 #include "core/broker/session.h"
 #include "core/broker/share.h"
+#include "core/broker/temporary.h"
 #include "core/broker/will_wait.h"
 
 #include "core/base/hash.h"
@@ -200,6 +201,7 @@ static void ready_check(struct broker_worker *worker)
         session_sweep_start(worker);
         will_sweep_start(worker);
         retained_sweep_start(worker);
+        temporary_sweep(worker);
     }
     ready_answer(worker);
 }
@@ -354,6 +356,12 @@ uint64_t broker_stored(const struct broker_worker *worker, uint64_t *bytes)
     return records;
 }
 
+/* Names that come and go would be series without an end. */
+static bool has_figures(const struct queue *queue)
+{
+    return !queue_name_is_temporary(span_from_text(queue->name));
+}
+
 static void write_queues(const struct catalog *catalog, struct buf *to)
 {
     buf_append_text(to, "# HELP polylog_queue_records Records kept in a queue\n"
@@ -361,6 +369,8 @@ static void write_queues(const struct catalog *catalog, struct buf *to)
     for (size_t i = 0; i < catalog_queue_count(catalog); i++) {
         const struct queue *queue = catalog_queue_at(catalog, i);
         uint64_t records = 0;
+        if (!has_figures(queue))
+            continue;
         for (uint32_t k = 0; k < queue->partition_count; k++)
             records += atomic_load(&queue->stat->partitions[k].end) -
                        atomic_load(&queue->stat->partitions[k].start);
@@ -370,6 +380,8 @@ static void write_queues(const struct catalog *catalog, struct buf *to)
                         "# TYPE polylog_queue_delayed gauge\n");
     for (size_t i = 0; i < catalog_queue_count(catalog); i++) {
         const struct queue *queue = catalog_queue_at(catalog, i);
+        if (!has_figures(queue))
+            continue;
         write_queue(to, "queue_delayed", span_from_text(queue->name),
                     (double)atomic_load(&queue->stat->delayed));
     }
@@ -378,6 +390,8 @@ static void write_queues(const struct catalog *catalog, struct buf *to)
     for (size_t i = 0; i < catalog_queue_count(catalog); i++) {
         const struct queue *queue = catalog_queue_at(catalog, i);
         uint64_t bytes = 0;
+        if (!has_figures(queue))
+            continue;
         for (uint32_t k = 0; k < queue->partition_count; k++)
             bytes += atomic_load(&queue->stat->partitions[k].bytes);
         write_queue(to, "queue_bytes", span_from_text(queue->name), (double)bytes);
@@ -418,7 +432,7 @@ static void write_groups(const struct catalog *catalog, struct buf *to, const ch
     buf_printf(to, "# HELP polylog_%s %s\n# TYPE polylog_%s %s\n", name, help, name, type);
     for (size_t i = 0; i < catalog_queue_count(catalog); i++) {
         const struct queue *queue = catalog_queue_at(catalog, i);
-        for (size_t k = 0; k < catalog_group_count(catalog, queue->id); k++) {
+        for (size_t k = 0; has_figures(queue) && k < catalog_group_count(catalog, queue->id); k++) {
             const struct group_spec *group = catalog_group_at(catalog, queue->id, k);
             buf_printf(to, "polylog_%s{queue=\"%s\",group=\"%s\"} %.0f\n", name, queue->name,
                        group->name, value(group->stat));

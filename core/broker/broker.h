@@ -167,8 +167,9 @@ struct client {
     struct client_pass *pass;   /* it came with a token; NULL: it did not */
     struct list transactions;   /* not over */
     uint32_t transaction_count;
-    size_t transaction_bytes; /* of what is kept for them */
-    struct list followers;    /* readers without leases: follow.h */
+    size_t transaction_bytes;    /* of what is kept for them */
+    struct temporary *temporary; /* nodes of its own: temporary.h; NULL: none */
+    struct list followers;       /* readers without leases: follow.h */
     uint32_t follower_count;
     uint32_t follow_unsettled; /* shown to those whose client settles */
     struct catch_up *catch_up; /* read in flight */
@@ -664,6 +665,7 @@ struct broker_admin {
     bool redrive;
     uint32_t max_consume_count;
     enum overflow overflow;
+    bool temporary; /* the broker's: name is that of a client's own queue */
     uint64_t max_records, protect_bytes, dedup_ms; /* dedup_ms: 0 means DEDUP_WINDOW_MS */
     /* ADMIN_GROUP_CREATE */
     enum group_start start;

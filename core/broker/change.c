@@ -111,19 +111,36 @@ static struct queue *queue_make(struct broker *broker, struct span name)
     return queue;
 }
 
+/* Temporary ones are counted apart, as they need no right; the built-in one is not. */
+static enum status queue_fits(struct broker *broker, struct broker_admin *admin,
+                              const struct catalog *next)
+{
+    uint32_t count = 0;
+    uint32_t limit = broker_queue_limit(broker);
+    for (size_t i = 0; i < catalog_queue_count(next); i++) {
+        const struct queue *queue = catalog_queue_at(next, i);
+        bool is_temporary = queue_name_is_temporary(span_from_text(queue->name));
+        count += !queue->built_in && is_temporary == admin->temporary;
+    }
+    if (count < limit)
+        return STATUS_OK;
+    return err_set(&admin->err, STATUS_OVER_QUOTA,
+                   "there are %u queues already, as many as allowed", limit);
+}
+
 static enum status queue_create(struct broker *broker, struct broker_admin *admin,
                                 struct catalog *next)
 {
-    if (!queue_name_is_valid(admin->name, LIMIT_QUEUE_NAME))
+    if (admin->temporary ? !queue_name_is_temporary(admin->name)
+                         : !queue_name_is_valid(admin->name, LIMIT_QUEUE_NAME))
         return err_set(&admin->err, STATUS_INVALID,
                        "a queue's name is 1 to %u of A-Z a-z 0-9 - _ .", LIMIT_QUEUE_NAME);
     if (catalog_queue_by_text(next, TENANT_DEFAULT, admin->name) != NULL)
         return err_set(&admin->err, STATUS_EXISTS, "queue %.*s exists already",
                        (int)admin->name.size, (const char *)admin->name.data);
-    uint32_t limit = broker_queue_limit(broker);
-    if (catalog_queue_count(next) > limit) /* the built-in one does not count */
-        return err_set(&admin->err, STATUS_OVER_QUOTA,
-                       "there are %u queues already, as many as allowed", limit);
+    enum status fits = queue_fits(broker, admin, next);
+    if (fits != STATUS_OK)
+        return fits;
     if (admin->partitions > LIMIT_PARTITIONS)
         return err_set(&admin->err, STATUS_INVALID, "partitions: at most %u", LIMIT_PARTITIONS);
     if (admin->dedup_ms > LIMIT_DEDUP_MS)
@@ -432,8 +449,11 @@ static enum status route_set(struct broker *broker, struct broker_admin *admin,
 {
     if (!topic_filter_is_valid(admin->name))
         return err_set(&admin->err, STATUS_INVALID, "not a topic filter");
-    if (catalog_queue(next, admin->id) == NULL)
+    const struct queue *queue = catalog_queue(next, admin->id);
+    if (queue == NULL)
         return STATUS_NOT_FOUND;
+    if (queue_name_is_temporary(span_from_text(queue->name)))
+        return err_set(&admin->err, STATUS_INVALID, "a route to a temporary queue would keep it");
     const struct route *old = catalog_route_by_filter(next, TENANT_DEFAULT, admin->name);
     if (old == NULL && catalog_route_count(next) >= LIMIT_ROUTES)
         return err_set(&admin->err, STATUS_OVER_QUOTA, "there are %u routes already", LIMIT_ROUTES);

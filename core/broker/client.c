@@ -7,6 +7,7 @@
 #include "core/base/heap.h"
 #include "core/broker/consume.h"
 #include "core/broker/follow.h"
+#include "core/broker/temporary.h"
 #include "core/broker/transaction.h"
 
 enum { CREDENTIAL_MS = 5 * 60 * 1000, PASS_LOOK_MS = 60 * 1000 };
@@ -64,6 +65,7 @@ void client_close(struct client *client)
     subscribe_close(client);
     share_seats_close(client);
     publish_close(client);
+    temporary_close(client);
     principal_unref(client->principal);
     client->principal = NULL;
     if (client->pass != NULL)
@@ -203,6 +205,7 @@ void client_fork(struct client *client, const struct client_ops *ops, const stru
     client_init(client, of->worker, ops);
     client->tenant = of->tenant;
     log_in(client, of->principal == NULL ? NULL : principal_ref(of->principal), of->id);
+    temporary_fork(client, of);
     client->credit_max = UINT32_MAX / 2;
     client->credit = credit < client->credit_max ? credit : client->credit_max;
 }
@@ -370,6 +373,11 @@ enum status broker_check(const struct client *client, enum action action, bool i
         return STATUS_OK; /* its members are checked */
     if (client->gone)
         return STATUS_UNAUTHENTICATED;
+    enum temporary_right right = temporary_right(client, is_topic, address);
+    if (right == TEMPORARY_OWN)
+        return STATUS_OK;
+    if (right == TEMPORARY_OTHERS && action == ACTION_CONSUME)
+        return STATUS_DENIED;
     if (client->principal == NULL)
         return catalog_is_protected(client->worker->catalog) ? STATUS_OK : STATUS_UNAUTHENTICATED;
     return principal_may(client->principal, action, is_topic, address, client->id) ? STATUS_OK

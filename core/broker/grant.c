@@ -49,7 +49,7 @@ static bool placeholder_at(struct span pattern, size_t at)
            (pattern.data[at + 1] == 'u' || pattern.data[at + 1] == 'c');
 }
 
-/* The characters of queue names, '*', and the placeholders. */
+/* The characters of queue names, also of temporary ones, '*', and the placeholders. */
 static bool queue_pattern_is_valid(struct span pattern)
 {
     if (pattern.size == 0 || pattern.size > QUEUE_PATTERN_BYTES)
@@ -57,7 +57,8 @@ static bool queue_pattern_is_valid(struct span pattern)
     for (size_t i = 0; i < pattern.size; i++) {
         uint8_t c = pattern.data[i];
         bool letter = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9');
-        if (!letter && c != '-' && c != '_' && c != '.' && c != '*' && !placeholder_at(pattern, i))
+        if (!letter && c != '-' && c != '_' && c != '.' && c != '*' && c != '$' &&
+            !placeholder_at(pattern, i))
             return false;
     }
     return true;

@@ -223,7 +223,8 @@ enum status queue_decode(struct span row, struct queue **decoded)
         durability > DURABLE_INTERVAL || class >= STORAGE_CLASSES || partitions == 0 ||
         partitions > LIMIT_PARTITIONS || max_consume_count > UINT32_MAX ||
         overflow > OVERFLOW_REFUSE ||
-        !queue_name_is_valid(span_from_text(queue->name), LIMIT_QUEUE_NAME)) {
+        (!queue_name_is_valid(span_from_text(queue->name), LIMIT_QUEUE_NAME) &&
+         !queue_name_is_temporary(span_from_text(queue->name)))) {
         queue_unref(queue);
         return STATUS_MALFORMED;
     }
@@ -310,6 +311,13 @@ bool queue_name_is_valid(struct span name, size_t limit)
             return false;
     }
     return true;
+}
+
+bool queue_name_is_temporary(struct span name)
+{
+    size_t prefix = sizeof QUEUE_TEMPORARY - 1;
+    return name.size > prefix && memcmp(name.data, QUEUE_TEMPORARY, prefix) == 0 &&
+           queue_name_is_valid(span_from(name, prefix), LIMIT_QUEUE_NAME - prefix);
 }
 
 uint32_t queue_failures_max(const struct queue *queue, const struct group_spec *group)

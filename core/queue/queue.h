@@ -127,6 +127,10 @@ enum status group_spec_decode(struct span row, struct group_spec **group);
 const char *queue_type_name(enum queue_type type); /* "standard" "fifo" "stream" */
 /* 1-64 (limit) of A-Z a-z 0-9 - _ . */
 bool queue_name_is_valid(struct span name, size_t limit);
+/* Of a queue that a client has made for itself (core/broker/temporary.h), and only of such: this,
+ * then as above. */
+#define QUEUE_TEMPORARY "$reply."
+bool queue_name_is_temporary(struct span name);
 /* That many failures make a dead letter of a record of the group; 0: the queue keeps none. */
 uint32_t queue_failures_max(const struct queue *queue, const struct group_spec *group);
 /* Of a queue with OVERFLOW_REFUSE: lets one record of about so many bytes in, on its way to

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Through the whole broker, on one worker and on three: queues, groups and routes are made and
  * changed. */
+#include "core/broker/temporary.h"
 #include "tests/unit/admin_rig.h"
 
 /* ------------------------------------------------ queues, groups, routes */
@@ -55,6 +56,129 @@ static void test_queue_limit(void **state)
     assert_int_equal(queue_make(peer, "d", NULL), STATUS_OVER_QUOTA);
     assert_int_equal(by_id(peer, ADMIN_QUEUE_DELETE, first), STATUS_OK);
     assert_int_equal(queue_make(peer, "d", NULL), STATUS_OK);
+    peer_close(peer);
+    rig_close();
+}
+
+/* ------------------------------------------------ temporary queues */
+
+struct temporary_call {
+    struct broker_temporary make;
+    struct waiter waiter; /* only its outcome */
+};
+
+static void temporary_done(struct request *request, enum status status)
+{
+    struct broker_temporary *make = container_of(request, struct broker_temporary, request);
+    waiter_done(&container_of(make, struct temporary_call, make)->waiter.request, status);
+}
+
+static void temporary_run(void *context)
+{
+    struct temporary_call *call = context;
+    struct client *client = call->make.client;
+    request_init(&call->make.request, broker_loop(client->worker), temporary_done);
+    broker_make_temporary(&call->make);
+}
+
+static void temporary_begin(struct peer *peer, struct temporary_call *call)
+{
+    *call = (struct temporary_call){.make.client = &peer->client};
+    on(peer->worker, temporary_run, call);
+}
+
+/* id of what was made; NULL: not wanted. */
+static enum status temporary_await(struct temporary_call *call, uint64_t *id)
+{
+    rig_await(&call->waiter.done);
+    assert_true((call->waiter.status == STATUS_OK) == (call->make.queue != NULL));
+    if (id != NULL)
+        *id = call->make.queue->id;
+    queue_unref(call->make.queue);
+    return call->waiter.status;
+}
+
+static enum status temporary_make(struct peer *peer, uint64_t *id)
+{
+    struct temporary_call call;
+    temporary_begin(peer, &call);
+    return temporary_await(&call, id);
+}
+
+static void count_queues(void *context)
+{
+    struct find_call *call = context;
+    call->partitions = (uint32_t)catalog_queue_count(broker_catalog(call->peer->client.worker));
+}
+
+/* As many as it says, soon. */
+static void await_queues(struct peer *peer, uint32_t count)
+{
+    struct find_call call = {.peer = peer};
+    for (unsigned i = 0; i < RIG_WAIT_MS && call.partitions != count; i++) {
+        on(peer->worker, count_queues, &call);
+        usleep(1000);
+    }
+    assert_int_equal(call.partitions, count);
+}
+
+/* They have a limit of their own, of the same number as queues have, and end with their client. */
+static void test_temporary_queues_end(void **state)
+{
+    rig_open(*(unsigned *)*state);
+    broker_fall();
+    broker_bury();
+    rig.options.queue_limit = 3;
+    broker_rise(*(unsigned *)*state);
+    struct peer *peer = peer_new(1, "p"), *other = peer_new(0, "o");
+    uint64_t id = 0;
+    assert_int_equal(queue_make(other, "$reply.0", NULL), STATUS_INVALID);
+    assert_int_equal(temporary_make(peer, &id), STATUS_OK);
+    assert_int_equal(temporary_make(peer, NULL), STATUS_OK);
+    assert_int_equal(temporary_make(other, NULL), STATUS_OK);
+    assert_int_equal(temporary_make(peer, NULL), STATUS_OVER_QUOTA);
+    assert_int_equal(queue_make(other, "a", NULL), STATUS_OK);
+    assert_int_equal(route_set(other, "o/#", id), STATUS_INVALID);
+    await_queues(other, 5);
+    peer_close(peer);
+    await_queues(other, 3);
+    assert_int_equal(temporary_make(other, &id), STATUS_OK);
+    assert_int_equal(by_id(other, ADMIN_QUEUE_DELETE, id), STATUS_OK);
+
+    /* What is being made when its client goes. */
+    struct temporary_call call;
+    peer = peer_new(1, "p");
+    struct standstill standstill;
+    stand_still(&standstill, 0);
+    if (peer->worker != 0) {
+        temporary_begin(peer, &call);
+        peer_close(peer);
+        move_on(&standstill);
+        assert_int_equal(temporary_await(&call, NULL), STATUS_CANCELED);
+    } else {
+        move_on(&standstill);
+        peer_close(peer);
+    }
+    await_queues(other, 3);
+    rig_close();
+}
+
+/* What the end of the broker, or of its process, has left. */
+static void test_temporary_queues_are_not_kept(void **state)
+{
+    rig_open(*(unsigned *)*state);
+    struct peer *peer = peer_new(1, "p");
+    uint64_t id = 0;
+    assert_int_equal(temporary_make(peer, &id), STATUS_OK);
+    assert_int_equal(queue_make(peer, "kept", NULL), STATUS_OK);
+    broker_fall();
+    peer_free(peer);
+    broker_bury();
+    broker_rise(*(unsigned *)*state);
+    peer = peer_new(0, "p");
+    await_queues(peer, 2);
+    assert_int_equal(by_id(peer, ADMIN_QUEUE_DELETE, id), STATUS_NOT_FOUND);
+    assert_int_not_equal(find(peer, "kept").id, 0);
     peer_close(peer);
     rig_close();
 }
@@ -208,6 +332,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         BOTH(test_queues_and_groups),
         BOTH(test_queue_limit),
+        BOTH(test_temporary_queues_end),
+        BOTH(test_temporary_queues_are_not_kept),
         BOTH(test_route_moves_topics),
         BOTH(test_route_change_keeps_order),
         cmocka_unit_test(test_route_change_is_a_barrier),

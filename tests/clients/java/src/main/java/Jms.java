@@ -506,6 +506,48 @@ public final class Jms {
         session.close();
     }
 
+    /** A temporary queue is a queue: it keeps, it shares, it is its connection's own, and it ends. */
+    private void temporaryQueues(String url) throws Exception {
+        Session session = session(Session.AUTO_ACKNOWLEDGE);
+        TemporaryQueue queue = session.createTemporaryQueue();
+        MessageProducer producer = session.createProducer(queue);
+        producer.send(session.createTextMessage("before its consumer"));
+        MessageConsumer first = session.createConsumer(queue);
+        same(text(first), "before its consumer");
+        MessageConsumer second = session.createConsumer(queue);
+        producer.send(session.createTextMessage("once"));
+        Message one = first.receive(QUIET_MS);
+        Message other = second.receive(QUIET_MS);
+        same(one == null, other != null);
+        try (Connection another = connect(url, null)) {
+            Session elsewhere = another.createSession();
+            Queue same = elsewhere.createQueue(queue.getQueueName());
+            MessageProducer answer = elsewhere.createProducer(null);
+            answer.send(same, elsewhere.createTextMessage("an answer"));
+            Message got = first.receive(QUIET_MS);
+            got = got == null ? second.receive(QUIET_MS) : got;
+            same(((TextMessage) got).getText(), "an answer");
+            refused(() -> elsewhere.createConsumer(same));
+            MessageProducer late = elsewhere.createProducer(same);
+            first.close();
+            second.close();
+            queue.delete();
+            refused(() -> answer.send(same, elsewhere.createTextMessage("too late")));
+            refused(() -> late.send(elsewhere.createTextMessage("too late")));
+            refused(() -> elsewhere.createProducer(same));
+        }
+        session.close();
+    }
+
+    private static void refused(Body body) throws Exception {
+        try {
+            body.run();
+        } catch (JMSException expected) {
+            return;
+        }
+        throw new AssertionError("not refused");
+    }
+
     /** A temporary topic: everybody who knows it may publish, its connection reads. */
     private void temporaryTopics(String url) throws Exception {
         Session session = session(Session.AUTO_ACKNOWLEDGE);
@@ -606,6 +648,7 @@ public final class Jms {
         jms.check("shared durable subscriptions, and their end", () -> jms.sharedDurable(url));
         jms.check("shared durable subscriptions in transactions", () -> jms.sharedTransacted(url));
         jms.check("a request and its reply through a temporary queue", jms::requests);
+        jms.check("temporary queues keep, share, are one's own and end", () -> jms.temporaryQueues(url));
         jms.check("a request and its reply through a temporary topic", () -> jms.temporaryTopics(url));
         jms.check("a producer of no destination: queues, topics, replies", jms::anonymous);
         jms.check("no local: plain and durable", () -> jms.noLocal(url));

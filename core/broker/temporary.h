@@ -1,0 +1,60 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Nodes that a client makes for itself, to be answered there: topics "$reply/$ID" and queues
+ * "$reply.ID", whose IDs nobody can guess. Only the client and what was forked from it later may
+ * consume from them, whatever rights anybody has, and it needs none itself; others publish to them
+ * with the right to. They end with the client at the latest; what a crash leaves of them goes at
+ * the next start. All calls on the client's loop. */
+#ifndef CORE_BROKER_TEMPORARY_H
+#define CORE_BROKER_TEMPORARY_H
+
+#include "core/base/limits.h"
+#include "core/broker/broker.h"
+
+enum { TEMPORARY_NAME = LIMIT_QUEUE_NAME + 1 };
+
+/* A topic, which is nothing that would have to be made. The client has logged in. */
+void broker_temporary_topic(struct client *client, char name[TEMPORARY_NAME]);
+
+/* When a queue ends; all but the first, once the link that it was made for has gone. What it holds
+ * is looked at every second. */
+enum temporary_life {
+    TEMPORARY_CLIENT, /* with the client */
+    TEMPORARY_MAKER,  /* with that link */
+    TEMPORARY_NO_LINKS,
+    TEMPORARY_NO_MESSAGES,
+    TEMPORARY_NO_LINKS_OR_MESSAGES, /* neither links nor messages */
+};
+
+/* A queue with one partition, whose records need not outlive the process. OVER_QUOTA: the client
+ * has LIMIT_CLIENT_TEMPORARY, or there are as many as there may be queues, which count apart;
+ * CANCELED: the client was closed. */
+struct broker_temporary {
+    struct request request; /* home: the client's loop */
+    struct client *client;
+    enum temporary_life life;
+    struct queue *queue; /* out: a reference for the caller */
+    /* Below: the broker's. */
+    struct broker_admin admin;
+    struct temporary_queue *made;
+    char name[TEMPORARY_NAME];
+};
+void broker_make_temporary(struct broker_temporary *make);
+
+/* A link of the client's own, from or to that queue, by its id, comes and goes; maker: the one that
+ * it was made for. Nothing happens with a queue that is not a temporary one of this client. leave:
+ * true: it ends now, and gone, if given, completes when it has ended. */
+void broker_temporary_join(struct client *client, uint64_t queue);
+bool broker_temporary_leave(struct client *client, uint64_t queue, bool maker,
+                            struct request *gone);
+
+/* The broker's. */
+enum temporary_right { TEMPORARY_NONE, TEMPORARY_OWN, TEMPORARY_OTHERS };
+/* Is a topic, a filter or a queue's name one of these, and the client's? A filter that leads to
+ * those of several clients is another's. */
+enum temporary_right temporary_right(const struct client *client, bool is_topic,
+                                     struct span address);
+void temporary_fork(struct client *client, const struct client *of);
+void temporary_close(struct client *client);        /* the client's end */
+void temporary_sweep(struct broker_worker *worker); /* worker 0 begins: what is left goes */
+
+#endif

@@ -447,6 +447,8 @@ static enum status lanes_begin(struct follower *follower, const struct follow_op
                 lane_look_back(lane, lane->next);
         } else if (options->from == SEEK_EARLIEST) {
             lane->next = atomic_load(&stat->start);
+        } else if (options->from == SEEK_OFFSET && lane->next > atomic_load(&stat->end)) {
+            lane->next = atomic_load(&stat->end); /* what comes is not to be missed */
         }
     }
     if (resumes)

@@ -47,7 +47,7 @@ struct follow_options {
     const struct queue *queue; /* NULL: all homes of topics that match filter, also later ones */
     struct span filter;        /* with a queue: empty, or only records of such topics */
     int32_t partition;         /* of queue; or FOLLOW_ALL_PARTITIONS */
-    enum seek_to from;         /* OFFSET: of that partition, or of each */
+    enum seek_to from;         /* OFFSET: of that partition, or of each; beyond its end: the end */
     bool no_local;             /* not what this client published itself */
     bool last; /* LATEST, and before that of each partition the last record that is wanted */
     uint64_t offset;

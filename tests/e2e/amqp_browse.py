@@ -148,6 +148,10 @@ def positions_of_a_queue(running):
     assert [receiver.receive(timeout=SECONDS).body for _ in range(2)] == [5, 6]
     receiver.close()
     assert take(connection, "kept", 2, From(now)) == [5, 6]
+    receiver = connection.create_receiver("kept", credit=10, options=From(ulong(1000)))
+    send(connection, "kept", 7)
+    assert receiver.receive(timeout=SECONDS).body == 7  # there is no such offset: from the end on
+    receiver.close()
     try:
         connection.create_receiver("kept", options=From("somewhere"))
         raise AssertionError("a position that is none")

@@ -334,6 +334,11 @@ static void from_offset_time_and_position(void **state)
         assert_int_equal(look_at(watcher).count, 0);
         unwatch(watcher);
     }
+    /* An offset to come: whatever comes. */
+    options = (struct follow_options){
+        .partition = FOLLOW_ALL_PARTITIONS, .from = SEEK_OFFSET, .offset = 1000};
+    struct watcher *beyond = watch_with(reader, "q", options, 1000);
+    await(look_at(beyond).caught_up > 0);
     /* A time to come: nothing before it, nor what is older and comes now. */
     options = (struct follow_options){.partition = FOLLOW_ALL_PARTITIONS,
                                       .from = SEEK_TIME,
@@ -344,7 +349,10 @@ static void from_offset_time_and_position(void **state)
     await_answers(source, 110);
     rig_calm();
     assert_int_equal(look_at(watcher).count, 0);
+    await_seen(beyond, 10);
+    assert_all(beyond, 100, 10);
     unwatch(watcher);
+    unwatch(beyond);
     buf_deinit(&position);
     peer_close(reader);
     peer_close(source);

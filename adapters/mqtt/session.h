@@ -116,8 +116,8 @@ void mqtt_will_keep(struct mqtt_session *session, const struct mqtt_will *will);
 /* For the broker, which copies it; NULL: there is none. */
 const struct broker_will *mqtt_will_of(struct mqtt_session *session);
 void mqtt_will_free(struct mqtt_session *session);
-/* OK, also without one; INVALID, DENIED: nothing can be published there, or with such a delay;
- * OVER_QUOTA: it has too many user properties. */
+/* OK, also without one; INVALID, DENIED: nothing can be published there, or with such a delay or
+ * dedup-id; OVER_QUOTA: that is too long, or there are too many user properties. */
 enum status mqtt_will_status(struct mqtt_session *session);
 
 /* auth.c. CONNECT named a method: BUSY when the client has to say more, OK when somebody has proven

@@ -94,6 +94,9 @@ enum status mqtt_will_status(struct mqtt_session *session)
     find_will(session->will->will.topic, &address);
     if (!may_be_will(&address) || will->publish.delay_ms > LIMIT_DELAY_MS)
         return STATUS_INVALID;
+    enum status id = broker_check_id(&will->publish, NULL);
+    if (id != STATUS_OK) /* the packet is not too large, but what is in it */
+        return id == STATUS_TOO_LARGE ? STATUS_OVER_QUOTA : id;
     return address.kind == MQTT_ADDRESS_QUEUE
                ? STATUS_OK
                : broker_topic_status(session->client.worker, address.topic);

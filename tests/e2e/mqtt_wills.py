@@ -238,6 +238,7 @@ def test_addresses(gateway):
         for address, props, reason in (
                 ("$queue/alerts/$nack", [], 0x90), ("$queue/alerts/$extend", [], 0x90), ("$delayed/x/y", [], 0x90),
                 ("a/" * 127 + "a", [], 0), ("a/" * 128 + "a", [], 0x90), ("will/x", [(USER, ("delay", "soon"))], 0x90),
+                ("will/x", [(USER, ("dedup-id", ""))], 0x90), ("will/x", [(USER, ("dedup-id", "x" * 5000))], 0x97),
                 ("$SYS/broker/x", [], 0x87), ("will/x", many[1:], 0), ("will/x", many, 0x97)):
             with Client(gateway.mqtt_port, 5).connect("y", will=(address, "x", 1, False, props), accept=False) as client:
                 assert client.expect(CONNACK).reason == reason, (address, props)

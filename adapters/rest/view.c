@@ -491,13 +491,12 @@ static void collect(const struct record *record, struct shown *shown)
             shown->labels = header.value;
         } else if (header_given_name(header.name).data == NULL)
             ;
-        else if (span_is(header.name, HEADER_TOPIC) && header.value.data == NULL)
-            ;
         else if (utf8_is_valid_no_nul(header.name))
             shown->headers[shown->count++] = header;
     }
 }
 
+/* All of one name. A null one that others follow says that there is no field of the name. */
 static void write_attribute(const struct shown *shown, uint32_t index, struct buf *to)
 {
     struct span name = shown->headers[index].name;
@@ -505,18 +504,22 @@ static void write_attribute(const struct shown *shown, uint32_t index, struct bu
     for (uint32_t i = index + 1; i < shown->count; i++)
         more += span_equal(shown->headers[i].name, name);
     json_put_text(to, header_given_name(name));
-    json_put(to, more > 0 ? ":[" : ":");
+    bool absent = more > 0 && shown->headers[index].value.data == NULL &&
+                  type_of(shown->types, name, 0) != TYPE_NULL;
+    uint32_t values = absent ? more : more + 1;
+    json_put(to, values > 1 ? ":[" : ":");
     uint32_t occurrence = 0;
     for (uint32_t i = index; i < shown->count && occurrence <= more; i++) {
         if (i != index && !span_equal(shown->headers[i].name, name))
             continue;
-        if (occurrence > 0)
-            json_put(to, ",");
         unsigned type = shown->types.size == 0 ? 0 : type_of(shown->types, name, occurrence);
-        write_value(to, shown->headers[i].value, type);
+        if (occurrence > absent)
+            json_put(to, ",");
+        if (occurrence > 0 || !absent)
+            write_value(to, shown->headers[i].value, type);
         occurrence++;
     }
-    if (more > 0)
+    if (values > 1)
         json_put(to, "]");
 }
 

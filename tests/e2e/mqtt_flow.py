@@ -112,6 +112,18 @@ def test_properties_across(gateway):
         assert got.properties == [(USER, ("content-type", "a")), (USER, ("expires-at", "1"))], got.properties
 
 
+def test_names_of_fields_elsewhere(gateway):
+    """For other protocols, too, such a property is no field: REST shows its value alone."""
+    users = [("content-type", "mine"), ("topic", "t"), ("labels", "x"), ("expires-at", "1"), ("expires-at", "2")]
+    gateway.call("POST", "/v1/default/queues", {"name": "names"})
+    gateway.call("POST", "/v1/default/queues/names/groups", {"groups": [{"name": "g"}]})
+    with Client(gateway.mqtt_port, 5).connect("writer") as writer:
+        writer.publish("$queue/names", "x", 1, props=[(USER, user) for user in users])
+    item, = gateway.call("GET", "/v1/default/queues/names/groups/g/messages?time_wait=1")[1]
+    assert item["message"]["attributes"] == {"content-type": "mine", "topic": "t", "labels": "x", "expires-at": ["1", "2"]}, item
+    assert "labels" not in item["message"], item
+
+
 UNALTERED = [
     [("key", "k"), ("a", "1")], [("a", "1"), ("key", "k")], [("a", "1"), ("key", "k"), ("key", "l"), ("a", "2")], [("key", "")],
     [("labels", "x,y"), ("a", "1")], [("label", "l1"), ("labels", "m")], [("labels", "m"), ("label", "l1"), ("labels", "n")],

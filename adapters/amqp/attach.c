@@ -7,6 +7,7 @@
 enum {
     SOURCE = 0x28,
     ATTACH = 0x12,
+    ATTACH_HANDLE = 1,
     ATTACH_SOURCE = 5, /* fields of attach, of source and of modified */
     ATTACH_UNSETTLED = 7,
     ATTACH_INCOMPLETE = 8,
@@ -56,6 +57,16 @@ static bool attach_of(struct span bytes, struct reader *items)
     uint64_t descriptor;
     return amqp_value_read(&at, &value) && list_of(&value, &descriptor, items) &&
            descriptor == ATTACH;
+}
+
+bool amqp_attach_handle(struct span attach, uint32_t *handle)
+{
+    struct reader items;
+    if (!attach_of(attach, &items))
+        return false;
+    struct amqp_value value = item_of(&items, ATTACH_HANDLE);
+    *handle = (uint32_t)value.number;
+    return value.type == AMQP_UINT;
 }
 
 uint32_t amqp_delay_read(const struct amqp_value *annotations)

@@ -32,6 +32,9 @@ struct amqp_default amqp_default_read(struct span attach);
 enum { AMQP_DEFAULT_MAX = 64 };
 void amqp_default_write(struct amqp_writer *writer, const struct amqp_default *said);
 
+/* Its handle; false: it has none. */
+bool amqp_attach_handle(struct span attach, uint32_t *handle);
+
 /* The map of what is unsettled; spans borrow from the ATTACH. */
 struct amqp_unsettled_map {
     bool is_there;   /* null says that nothing is unsettled, and that the link begins anew */

@@ -83,12 +83,20 @@ struct amqp_channels {
     uint32_t slots, handle_count;
 };
 
+/* A FLOW that asks for one (2.7.4), and what it says itself. */
+struct amqp_echo {
+    bool is_asked, has_link;
+    uint32_t transfers; /* its next-outgoing-id */
+    uint32_t handle, delivery_count, credit;
+};
+
 /* What a frame names. */
 struct amqp_named {
     enum amqp_performative performative;
     enum amqp_fate fate;
     uint16_t channel;
     bool resumes; /* a transfer of a delivery that is resumed */
+    struct amqp_echo echo;
     /* For amqp_channels_take() */
     struct amqp_handle *at;
     uint32_t handle, delivery, last;

@@ -152,6 +152,7 @@ static void say_all(struct amqp_connection *connection)
             break;
         }
         stream_write(connection->stream, span_of(bytes.start, bytes.size));
+        amqp_said_pass(&connection->told, span_of(bytes.start, bytes.size));
         connection->said = true;
         pn_connection_driver_write_done(&connection->driver, bytes.size);
         amqp_handle_events(connection);
@@ -288,6 +289,8 @@ static enum status connection_input(void *context, struct span bytes, size_t *us
         connection->passed -= size;
         pn_connection_driver_read_done(&connection->driver, size);
         amqp_handle_events(connection);
+        if (connection->passed == 0 && connection->frames.echo.is_asked)
+            amqp_echo(connection);
     }
     amqp_wake(connection);
     return STATUS_OK;
@@ -476,6 +479,7 @@ static void session_close(void *context)
     }
     pn_connection_driver_destroy(&connection->driver);
     amqp_frames_deinit(&connection->frames);
+    amqp_said_deinit(&connection->told);
     amqp_exchange_free(connection);
     heap_free(connection->user);
     connection->user = NULL;

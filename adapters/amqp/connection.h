@@ -22,6 +22,7 @@
 #include "adapters/amqp/amqp.h"
 #include "adapters/amqp/attach.h"
 #include "adapters/amqp/frames.h"
+#include "adapters/amqp/said.h"
 #include "adapters/amqp/view.h"
 #include "core/base/check.h"
 #include "core/base/heap.h"
@@ -92,6 +93,10 @@ struct amqp_link {
     pn_session_t *session; /* Proton's, to be compared only */
     uint32_t refs;         /* being attached, requests and answers under way */
     enum amqp_kind kind;
+    uint32_t peer_handle; /* by which it names the link */
+    bool is_answered;     /* then we name it so: */
+    uint32_t handle;
+    uint16_t channel;
     struct link of_connection;
     uint64_t queue;     /* id */
     uint64_t temporary; /* likewise, of the one that was made for this link; 0: none was */
@@ -175,6 +180,7 @@ struct amqp_connection {
     struct stream *stream;
     pn_connection_driver_t driver;
     struct amqp_frames frames; /* what has come */
+    struct amqp_said told;     /* what has gone */
     size_t passed;             /* bytes of it that Proton may have next */
     enum amqp_state state;
     bool logged_in;
@@ -237,6 +243,9 @@ void amqp_count_refusal(enum status why);
 void amqp_handle_events(struct amqp_connection *connection);
 /* After a login, of whatever kind: events go on, or the connection ends. */
 void amqp_logged_in(struct amqp_connection *connection, enum status status);
+
+/* echo.c: a FLOW that asks for one has come. */
+void amqp_echo(struct amqp_connection *connection);
 
 /* sasl.c */
 void amqp_sasl_init(struct amqp_connection *connection);

@@ -190,7 +190,10 @@ static bool may_begin(struct amqp_frames *frames, struct span bytes, bool is_fir
     frames->is_resumed = named.resumes && !dropped;
     frames->is_dropped = dropped;
     frames->fate = fate == AMQP_DISCARDED ? AMQP_PASSES : fate;
-    if (fate != AMQP_DISCARDED && (dropped || named.performative == AMQP_BEGIN))
+    bool asks = !dropped && named.echo.is_asked;
+    if (asks)
+        frames->echo = named.echo;
+    if (fate != AMQP_DISCARDED && (dropped || asks || named.performative == AMQP_BEGIN))
         frames->channel = named.channel;
     if (!dropped && named.performative == AMQP_ATTACH) {
         /* What is before the descriptor says nothing. Without memory it says less. */
@@ -198,7 +201,7 @@ static bool may_begin(struct amqp_frames *frames, struct span bytes, bool is_fir
         size_t offset = 4 * (size_t)bytes.data[4];
         buf_append(&frames->attach, bytes.data + offset, bytes.size - offset);
     }
-    frames->is_alone = dropped || named.resumes || named.performative == AMQP_BEGIN ||
+    frames->is_alone = dropped || asks || named.resumes || named.performative == AMQP_BEGIN ||
                        named.performative == AMQP_ATTACH;
     return true;
 }
@@ -211,6 +214,7 @@ size_t amqp_frames_pass(struct amqp_frames *frames, struct span bytes)
     if (frames->left == 0) {
         frames->is_resumed = false;
         frames->is_dropped = false;
+        frames->echo.is_asked = false;
     }
     while (at < bytes.size && frames->verdict == AMQP_GOOD) {
         struct span next = span_from(bytes, at);

@@ -32,11 +32,12 @@ struct amqp_frames {
     uint32_t left; /* bytes of a frame that have not come */
     bool is_alone; /* it is dealt with before what follows */
     /* Of what was passed on last: */
-    bool is_resumed;     /* a transfer of a delivery that is resumed */
-    bool is_dropped;     /* not for Proton: it is of a session that has ended, or ends with it */
-    enum amqp_fate fate; /* why; PASSES when the caller has ended the session */
-    uint16_t channel;    /* of the last BEGIN, and of a frame that ends its session */
-    struct buf attach;   /* the last ATTACH, from its descriptor on */
+    bool is_resumed;       /* a transfer of a delivery that is resumed */
+    bool is_dropped;       /* not for Proton: it is of a session that has ended, or ends with it */
+    enum amqp_fate fate;   /* why; PASSES when the caller has ended the session */
+    uint16_t channel;      /* of the last BEGIN, and of a frame that ends its session or asks */
+    struct amqp_echo echo; /* of the last frame, where it asks for an answer */
+    struct buf attach;     /* the last ATTACH, from its descriptor on */
     struct amqp_channels channels;
 };
 

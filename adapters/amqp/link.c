@@ -349,6 +349,7 @@ void amqp_link_opened(struct amqp_connection *connection, pn_link_t *pn)
     struct amqp_link *link = link_new(connection, pn);
     /* What comes behind an attach is looked at when the attach has been dealt with. */
     link->unnamed = amqp_default_read(buf_span(&connection->frames.attach));
+    amqp_attach_handle(buf_span(&connection->frames.attach), &link->peer_handle);
     copy_ends(pn);
     if (pn_link_is_receiver(pn))
         amqp_resumption_read(link, buf_span(&connection->frames.attach));

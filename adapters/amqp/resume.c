@@ -215,6 +215,7 @@ static void say(struct amqp_connection *connection, struct buf *to)
             stream_write(connection->stream, span_of(bytes.start, bytes.size));
         else
             CHECK(buf_append(to, bytes.start, bytes.size) == STATUS_OK);
+        amqp_said_pass(&connection->told, span_of(bytes.start, bytes.size));
         connection->said = true;
         pn_connection_driver_write_done(&connection->driver, bytes.size);
     }
@@ -249,6 +250,17 @@ static bool map_write(struct amqp_link *link, size_t room, struct buf *map)
     return amqp_attachment_map(attachment, amqp_condition_of, room, map);
 }
 
+/* How the answer, the first of the frames, names the link. */
+static void read_name(struct amqp_link *link, struct span frames)
+{
+    size_t offset = frames.size < FRAME_HEADER ? 0 : 4 * (size_t)frames.data[4];
+    if (offset < FRAME_HEADER || offset > frames.size ||
+        !amqp_attach_handle(span_from(frames, offset), &link->handle))
+        return;
+    link->channel = load_u16(frames.data + 6);
+    link->is_answered = true;
+}
+
 void amqp_attach_answer(struct amqp_link *link)
 {
     struct amqp_connection *connection = link->connection;
@@ -257,7 +269,8 @@ void amqp_attach_answer(struct amqp_link *link)
     struct amqp_writer writer = {.at = outcome};
     struct buf map, frames;
     bool resumes = link->resumption != NULL && link->resumption->map.is_there;
-    if ((!resumes && link->unnamed.outcome == AMQP_OUTCOME_NONE) || !is_read(connection)) {
+    bool says_more = resumes || link->unnamed.outcome != AMQP_OUTCOME_NONE;
+    if (!is_read(connection)) {
         pn_link_open(link->pn);
         return;
     }
@@ -269,6 +282,7 @@ void amqp_attach_answer(struct amqp_link *link)
     say(connection, NULL);
     pn_link_open(link->pn);
     say(connection, &frames);
+    read_name(link, buf_span(&frames));
     if (link->unnamed.outcome != AMQP_OUTCOME_NONE) {
         amqp_default_write(&writer, &link->unnamed);
         more.default_outcome = span_of(outcome, (size_t)(writer.at - outcome));
@@ -278,8 +292,10 @@ void amqp_attach_answer(struct amqp_link *link)
         more.incomplete = !map_write(link, max > taken ? max - taken : 0, &map);
         more.unsettled = buf_span(&map);
     }
-    if (frames.size >= FRAME_HEADER && say_with(connection, buf_span(&frames), max, &more) &&
-        resumes)
+    if (!says_more)
+        stream_write(connection->stream, buf_span(&frames));
+    else if (frames.size >= FRAME_HEADER && say_with(connection, buf_span(&frames), max, &more) &&
+             resumes)
         link->resumption->incomplete = more.incomplete;
     if (resumes) { /* the client's has been read */
         link->resumption->map.items = span_of("", 0);

@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the answer to an attach says is what holds, not what was asked for."""
+"""What the answer to an attach says is what holds, not what was asked for; and so does a flow that is asked for."""
+import struct
+
 from proton import Data, Described as Value, Message, Terminus, symbol
 from proton.reactor import Filter, LinkOption
 from proton.utils import BlockingConnection
 
-from amqpwire import (ATTACH, BEGIN, DETACH, DISPOSITION, FLOW, TRANSFER, Described, Symbol, Wire, decode, disposition, encode,
+from amqpwire import (ATTACH, BEGIN, DETACH, DISPOSITION, FLOW, OPEN, TRANSFER, Described, Symbol, Wire, decode, disposition, encode,
                       frame)
 from gateway import run
 
@@ -169,6 +171,59 @@ def a_link_takes_the_name_from_one_of_another_session(running):
         connection.close()
 
 
+def flow_of(wire):
+    return decode(b"\x00\x53\x13" + wire.expect(FLOW))[0].value
+
+
+def a_flow_that_asks_is_answered(running):
+    """With what holds of the session and the link, as Proton says it when it has a reason to; also amid messages of many frames."""
+    assert running.call("POST", "/v1/default/queues", {"name": "q"})[0] == 201
+    with Wire(running.amqp_port, SECONDS) as wire:
+        wire.header()
+        wire.send(frame(OPEN, ["c", None, 1000]) + frame(BEGIN, [None, 7, 1000, 1000]) + frame(BEGIN, [None, 0, 9, 9], channel=3))
+        wire.expect(BEGIN)
+        wire.expect(BEGIN)
+        wire.attach("other", 4, "q", receiver=True)
+        wire.attach("s", 1, "q")
+        credit = flow_of(wire)
+        for number in range(5):
+            body = b"\x00\x53\x75\xb0" + struct.pack(">I", 3000) + bytes(3000)
+            for at in range(0, len(body), 600):
+                piece = [1, number, b"%d" % number, 0, False, at + 600 < len(body)] if at == 0 else [1, None, None, None, None, at + 600 < len(body)]
+                wire.send(frame(TRANSFER, piece, body[at:at + 600]))
+            wire.expect(DISPOSITION)
+        # Our side receives: five deliveries in six frames each, from 7 on.
+        wire.send(frame(FLOW, [0, 1000, 37, 1000, 1, 5, None, None, None, True]))
+        assert flow_of(wire) == [37, credit[1], 0, credit[3], credit[4], 5, credit[6] - 5, None, False]
+        # It sends, and the peer has not seen all of it.
+        wire.attach("r", 0, "q", receiver=True)
+        wire.send(frame(FLOW, [0, 1000, 37, 1000, 0, 0, 3]))
+        sent = 0
+        for _ in range(3):
+            more = True
+            while more:
+                fields = decode(b"\x00\x53\x14" + wire.expect(TRANSFER))[0].value
+                more, sent = len(fields) > 5 and fields[5], sent + 1
+        assert sent > 9, sent
+        handle = decode(b"\x00\x53\x12" + wire.attach("r2", 9, "q", receiver=True))[0].value[1] - 1
+        for count, more, left in ((0, 3, 0), (1, 2, 0)):
+            wire.send(frame(FLOW, [0, 1000, 37, 1000, 0, count, more, None, None, True]))
+            assert flow_of(wire) == [37, credit[1], sent, credit[3], handle, 3, left, None, False]
+        wire.send(frame(FLOW, [0, 1000, 37, 1000, None, None, None, None, None, True]))
+        assert flow_of(wire)[:4] == [37, credit[1], sent, credit[3]]
+        # Proton's own, at a drain when two more have gone, and what is said behind it.
+        wire.send(frame(FLOW, [0, 1000, 37, 1000, 0, 3, 10, None, True]))
+        said = flow_of(wire)
+        assert said[2] > sent and said[4:7] == [handle, 13, 0], said
+        wire.send(frame(FLOW, [0, 1000, 37, 1000, 0, 13, 4, None, False, True]))
+        assert flow_of(wire) == [37, credit[1], said[2], credit[3], handle, 13, 4, None, False]
+        # Of another session, whose link has taken nothing.
+        wire.send(frame(ATTACH, ["t", 0, True, None, None, Described(0x28, ["/topics/t"]), Described(0x29, [None])], channel=3))
+        wire.expect(ATTACH)
+        wire.send(frame(FLOW, [0, 9, 0, 9, 0, 0, 4, None, None, True], channel=3))
+        assert flow_of(wire)[2:7] == [0, credit[3], 0, 0, 4]
+
+
 if __name__ == "__main__":
     run(sources_say_what_they_are, targets_say_what_they_are, transactions_are_local, a_link_without_a_target_is_refused,
-        a_link_takes_the_name_from_one_of_another_session)
+        a_link_takes_the_name_from_one_of_another_session, a_flow_that_asks_is_answered)

@@ -8,6 +8,7 @@
 #include <cmocka.h>
 
 #include "adapters/amqp/frames.h"
+#include "adapters/amqp/said.h"
 
 #define BYTES(...)  span_of(((const uint8_t[]){__VA_ARGS__}), sizeof((const uint8_t[]){__VA_ARGS__}))
 #define HEADER      'A', 'M', 'Q', 'P', 0, 1, 0, 0
@@ -375,6 +376,52 @@ static void test_many_handles(void **state)
     amqp_channels_deinit(&channels);
 }
 
+/* Ours, on their way out, in pieces of any size. */
+static void test_what_has_been_sent(void **state)
+{
+    const struct span bytes =
+        BYTES(SASL_HEADER, 0, 0, 0, 12, 2, 1, 0, 0, 0, 0x53, 0x14, 0x45, HEADER, FRAME(0x10),
+              BEGIN(0), BEGIN(3), TRANSFER(0, 0, true), EMPTY_FRAME, NEXT(0, false),
+              LIST_ON(3, 0x14, 10, 6, 0x52, 0, 0x52, 0, 0xa0, 1, 't', 0x43, 0x40, 0x42), FLOW(0),
+              TRANSFER(0, 1, false), LIST_ON(3, 0x17, 1, 1, 0x40), BEGIN(3));
+    (void)state;
+    for (size_t piece = 1; piece <= bytes.size; piece++) {
+        struct amqp_said said = {.transfers = NULL};
+        for (size_t at = 0; at < bytes.size; at += piece)
+            amqp_said_pass(
+                &said, span_of(bytes.data + at, bytes.size - at < piece ? bytes.size - at : piece));
+        assert_int_equal(amqp_said_transfers(&said, 0), 3);
+        assert_int_equal(amqp_said_transfers(&said, 3), 0); /* its session is another one */
+        assert_int_equal(amqp_said_transfers(&said, 4), 0);
+        amqp_said_deinit(&said);
+    }
+}
+
+/* A FLOW says what it asks for, once. */
+static void test_echo(void **state)
+{
+    struct amqp_frames frames;
+    static const uint8_t asks[] = {
+        LIST(0x13, 13, 10, 0x43, 0x43, 0x52, 7, 0x43, 0x52, 0, 0x52, 5, 0x43, 0x40, 0x40, 0x41)};
+    (void)state;
+    amqp_frames_init(&frames, FRAME_MAX);
+    struct span before = BYTES(OPENED, ATTACH(0, 'a', true), FLOW(0));
+    assert_int_equal(pass(&frames, before, before.size), before.size);
+    assert_false(frames.echo.is_asked);
+    uint8_t both[2 * sizeof asks];
+    memcpy(both, asks, sizeof asks);
+    memcpy(both + sizeof asks, asks, sizeof asks);
+    assert_int_equal(amqp_frames_pass(&frames, span_of(both, sizeof both)), sizeof asks);
+    assert_true(frames.echo.is_asked && frames.echo.has_link);
+    assert_int_equal(frames.echo.transfers, 7);
+    assert_int_equal(frames.echo.delivery_count, 5);
+    assert_int_equal(frames.echo.credit, 0);
+    struct span after = BYTES(FLOW(0));
+    assert_int_equal(amqp_frames_pass(&frames, after), after.size);
+    assert_false(frames.echo.is_asked);
+    amqp_frames_deinit(&frames);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -391,6 +438,8 @@ int main(void)
         cmocka_unit_test(test_fields_that_are_none),
         cmocka_unit_test(test_begins),
         cmocka_unit_test(test_many_handles),
+        cmocka_unit_test(test_what_has_been_sent),
+        cmocka_unit_test(test_echo),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,0 +1,73 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A FLOW that asks for our state is answered with one (part 2, 2.7.4): Proton sends none without a
+ * change, and so it is written here, from what Proton and the peer's frame say. */
+#include "adapters/amqp/connection.h"
+#include "core/base/pack.h"
+
+enum { FLOW = 0x13, FRAME_MAX = 128, FRAME_HEADER = 8 };
+static const uint32_t window = INT32_MAX; /* of all sessions, as Proton has it */
+
+static void write_uint_if(struct amqp_writer *writer, bool is_said, uint32_t number)
+{
+    if (is_said)
+        amqp_write_uint(writer, number);
+    else
+        amqp_write_null(writer);
+}
+
+/* link: NULL: of the session only, whose channel is ours. */
+static void write_flow(struct amqp_connection *connection, const struct amqp_link *link,
+                       uint16_t channel, const struct amqp_echo *echo)
+{
+    uint8_t bytes[FRAME_MAX];
+    struct amqp_writer writer = {.at = bytes + FRAME_HEADER};
+    uint32_t count = 0, credit = 0;
+    bool is_receiver = link != NULL && pn_link_is_receiver(link->pn);
+    if (link != NULL) {
+        int difference = pn_link_queued(link->pn); /* what Proton has said, or been told, of it */
+        credit = (uint32_t)(pn_link_credit(link->pn) + (is_receiver ? -difference : difference));
+        /* A sender says how much it has sent; of a receiver the frame has said how far we may go.
+         */
+        count = is_receiver ? echo->delivery_count : echo->delivery_count + echo->credit - credit;
+    }
+    amqp_write_section(&writer, (enum amqp_section)FLOW);
+    uint8_t *list = amqp_open(&writer);
+    amqp_write_uint(&writer, echo->transfers);
+    amqp_write_uint(&writer, window);
+    amqp_write_uint(&writer, amqp_said_transfers(&connection->told, channel));
+    amqp_write_uint(&writer, window);
+    write_uint_if(&writer, link != NULL, link == NULL ? 0 : link->handle);
+    write_uint_if(&writer, link != NULL, count);
+    write_uint_if(&writer, link != NULL, credit);
+    amqp_write_null(&writer); /* how much there is */
+    amqp_write_boolean(&writer, link != NULL && !is_receiver && pn_link_get_drain(link->pn));
+    amqp_close(&writer, list, AMQP_LIST, 9, false);
+    store_u32(bytes, (uint32_t)(writer.at - bytes));
+    bytes[4] = 2;
+    bytes[5] = 0;
+    store_u16(bytes + 6, channel);
+    stream_write(connection->stream, span_of(bytes, (size_t)(writer.at - bytes)));
+}
+
+/* A link that has been answered is known by its handle; another one of the session has its channel,
+ * too. */
+void amqp_echo(struct amqp_connection *connection)
+{
+    const struct amqp_echo *echo = &connection->frames.echo;
+    const struct amqp_channel *channel =
+        amqp_channels_at(&connection->frames.channels, connection->frames.channel);
+    const struct amqp_link *named = NULL, *any = NULL;
+    if (connection->state != AMQP_UP || channel == NULL || channel->session == NULL)
+        return;
+    list_each(at, &connection->links)
+    {
+        const struct amqp_link *link = container_of(at, struct amqp_link, of_connection);
+        if (link->pn == NULL || link->session != channel->session || !link->is_answered)
+            continue;
+        any = link;
+        if (echo->has_link && link->peer_handle == echo->handle)
+            named = link;
+    }
+    if (any != NULL && amqp_say_now(connection))
+        write_flow(connection, named, any->channel, echo);
+}

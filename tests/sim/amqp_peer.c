@@ -497,6 +497,7 @@ void amqp_peer_start(struct amqp_peer *peer)
 void amqp_peer_calm(struct amqp_peer *peer)
 {
     peer->calm = true;
+    sim_disconnect(&peer->wire.peer); /* so that each record can come to some link again */
 }
 
 void amqp_peer_stop(struct amqp_peer *peer)

@@ -100,6 +100,8 @@ struct amqp_link {
     struct link of_connection;
     uint64_t queue;     /* id */
     uint64_t temporary; /* likewise, of the one that was made for this link; 0: none was */
+    bool joined;        /* the queue counts it */
+    bool attached;      /* its peer has been told what it is attached to */
     char *topic;        /* TO_TOPIC, FROM_TOPIC: name, filter */
     bool settles;       /* deliveries leave settled */
     /* Targets */
@@ -295,8 +297,9 @@ bool amqp_address_parse(struct span text, bool is_topic, struct amqp_address *ad
 /* dynamic.c */
 /* Makes the node, then goes on with the attach. */
 void amqp_dynamic_attach(struct amqp_link *link);
-void amqp_queue_join(struct amqp_link *link, uint64_t queue); /* the link is one of that queue's */
-void amqp_dynamic_leave(struct amqp_link *link);              /* it goes */
+/* The link is one of that queue's. */
+void amqp_queue_join(struct amqp_link *link, const struct queue *queue);
+void amqp_dynamic_leave(struct amqp_link *link); /* it goes */
 
 /* filter.c: OK; INVALID with err for a filter that is none. What is not known, or does not apply,
  * is left out of the answer. */

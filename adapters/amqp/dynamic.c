@@ -79,7 +79,7 @@ static void made(struct request *request, enum status status)
     char address[sizeof "/queues/" + TEMPORARY_NAME];
     if (status == STATUS_OK) {
         link->temporary = make->queue->id;
-        broker_temporary_join(client, link->temporary);
+        link->joined = broker_temporary_join(client, make->queue);
         snprintf(address, sizeof address, "/queues/%s", make->queue->name);
     }
     if (link->pn == NULL) { /* it has gone meanwhile */
@@ -130,11 +130,11 @@ void amqp_dynamic_attach(struct amqp_link *link)
 
 /* ------------------------------------------------ links of a queue, and their end */
 
-void amqp_queue_join(struct amqp_link *link, uint64_t queue)
+void amqp_queue_join(struct amqp_link *link, const struct queue *queue)
 {
-    link->queue = queue;
-    if (link->temporary == 0)
-        broker_temporary_join(&link->connection->client, queue);
+    link->queue = queue->id;
+    if (!link->joined)
+        link->joined = broker_temporary_join(&link->connection->client, queue);
 }
 
 struct ending {
@@ -156,12 +156,16 @@ void amqp_dynamic_leave(struct amqp_link *link)
 {
     struct client *client = &link->connection->client;
     uint64_t queue = link->temporary != 0 ? link->temporary : link->queue;
-    if (queue == 0)
+    enum temporary_leaver leaver = link->temporary == 0 ? TEMPORARY_LINK
+                                   : link->attached     ? TEMPORARY_FIRST
+                                                        : TEMPORARY_UNHEARD;
+    if (!link->joined)
         return;
+    link->joined = false;
     struct ending *ending = heap_new(sizeof *ending);
     ending->link = link;
     request_init(&ending->request, amqp_loop(link->connection), ended);
-    bool ends = broker_temporary_leave(client, queue, link->temporary != 0, &ending->request);
+    bool ends = broker_temporary_leave(client, queue, leaver, &ending->request);
     if (ends) {
         link->closes_later = link->pn != NULL && link->leaving == AMQP_LEAVES_FOR_GOOD;
         link->refs++;

@@ -185,6 +185,7 @@ void amqp_link_accept(struct amqp_link *link)
 {
     if (!amqp_resumption_is_ready(link))
         return;
+    link->attached = true;
     amqp_answer_truly(link);
     amqp_attach_answer(link);
     if (pn_link_is_receiver(link->pn))

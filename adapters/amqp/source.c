@@ -359,7 +359,7 @@ void amqp_source_from(struct amqp_link *link, const struct queue *queue)
         amqp_link_refuse_status(link, status);
         return;
     }
-    amqp_queue_join(link, queue->id);
+    amqp_queue_join(link, queue);
     const struct group_spec *group = catalog_group_by_text(broker_catalog(client->worker),
                                                            queue->id, span_from_text(link->group));
     if (group == NULL && link->dead)

@@ -440,7 +440,7 @@ static void queue_target(struct amqp_link *link, const struct queue *queue)
         return;
     }
     link->kind = AMQP_TO_QUEUE;
-    amqp_queue_join(link, queue->id);
+    amqp_queue_join(link, queue);
     amqp_link_accept(link);
 }
 

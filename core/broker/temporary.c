@@ -28,7 +28,9 @@ struct temporary {
 struct temporary_queue {
     struct link link;
     struct temporary *of;
-    uint64_t id; /* 0: it is being made */
+    char name[TEMPORARY_NAME];
+    uint64_t id; /* 0: not known yet */
+    bool is_made;
     enum temporary_life life;
     uint32_t links;
     bool left; /* the link that it was made for has gone */
@@ -203,22 +205,33 @@ static struct temporary_queue *find(const struct client *client, uint64_t id)
     return NULL;
 }
 
-void broker_temporary_join(struct client *client, uint64_t id)
+/* One that is being made may be in the catalog already. */
+bool broker_temporary_join(struct client *client, const struct queue *joined)
 {
-    struct temporary_queue *queue = find(client, id);
-    if (queue != NULL)
+    if (client->temporary == NULL || !queue_name_is_temporary(span_from_text(joined->name)))
+        return false;
+    list_each(at, &client->temporary->queues)
+    {
+        struct temporary_queue *queue = container_of(at, struct temporary_queue, link);
+        if (strcmp(queue->name, joined->name) != 0)
+            continue;
+        queue->id = joined->id;
         queue->links++;
+        return true;
+    }
+    return false;
 }
 
-bool broker_temporary_leave(struct client *client, uint64_t id, bool maker, struct request *gone)
+bool broker_temporary_leave(struct client *client, uint64_t id, enum temporary_leaver leaver,
+                            struct request *gone)
 {
     struct temporary_queue *queue = find(client, id);
     if (queue == NULL)
         return false;
     CHECK(queue->links > 0);
     queue->links--;
-    queue->left |= maker && queue->life != TEMPORARY_CLIENT;
-    if (is_over(queue)) {
+    queue->left |= leaver != TEMPORARY_LINK && queue->life != TEMPORARY_CLIENT;
+    if (leaver == TEMPORARY_UNHEARD || is_over(queue)) {
         end(queue, gone);
         return true;
     }
@@ -235,8 +248,10 @@ static void made(struct request *request, enum status status)
     struct broker_temporary *make = container_of(admin, struct broker_temporary, admin);
     struct temporary *own = make->made->of;
     make->queue = admin->queue;
-    if (status == STATUS_OK)
+    if (status == STATUS_OK) {
         make->made->id = admin->queue->id;
+        make->made->is_made = true;
+    }
     if (status != STATUS_OK) {
         drop(make->made);
     } else if (own->client == NULL) {
@@ -249,11 +264,25 @@ static void made(struct request *request, enum status status)
     make->request.done(&make->request, status);
 }
 
+/* What somebody else has deleted counts no more. */
+static void forget_deleted(struct temporary *own)
+{
+    if (own->count < LIMIT_CLIENT_TEMPORARY)
+        return;
+    list_each_safe(at, following, &own->queues)
+    {
+        struct temporary_queue *queue = container_of(at, struct temporary_queue, link);
+        if (queue->is_made && catalog_queue(own->worker->catalog, queue->id) == NULL)
+            drop(queue);
+    }
+}
+
 void broker_make_temporary(struct broker_temporary *make)
 {
     struct client *client = make->client;
     struct broker_worker *worker = client->worker;
     struct temporary *own = temporary_of(client);
+    forget_deleted(own);
     enum status status = worker->ending                         ? STATUS_SHUTTING_DOWN
                          : own->count >= LIMIT_CLIENT_TEMPORARY ? STATUS_OVER_QUOTA
                                                                 : STATUS_OK;
@@ -262,16 +291,16 @@ void broker_make_temporary(struct broker_temporary *make)
         request_complete(&make->request, status);
         return;
     }
-    snprintf(make->name, sizeof make->name, "%s%s-%016llx", QUEUE_TEMPORARY, own->id,
-             (unsigned long long)rng_u64());
     make->made = heap_new(sizeof *make->made);
     *make->made = (struct temporary_queue){.of = own, .life = make->life};
+    snprintf(make->made->name, sizeof make->made->name, "%s%s-%016llx", QUEUE_TEMPORARY, own->id,
+             (unsigned long long)rng_u64());
     list_push(&own->queues, &make->made->link);
     own->count++;
     own->refs++;
     make->admin = (struct broker_admin){
         .action = ADMIN_QUEUE_CREATE,
-        .name = span_from_text(make->name),
+        .name = span_from_text(make->made->name),
         .durability = DURABLE_INTERVAL,
         .temporary = true,
     };
@@ -293,7 +322,7 @@ void temporary_close(struct client *client)
         list_each_safe(at, following, &own->queues)
         {
             struct temporary_queue *queue = container_of(at, struct temporary_queue, link);
-            if (queue->id != 0)
+            if (queue->is_made)
                 end(queue, NULL);
         }
     }

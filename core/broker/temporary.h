@@ -36,15 +36,21 @@ struct broker_temporary {
     /* Below: the broker's. */
     struct broker_admin admin;
     struct temporary_queue *made;
-    char name[TEMPORARY_NAME];
 };
 void broker_make_temporary(struct broker_temporary *make);
 
-/* A link of the client's own, from or to that queue, by its id, comes and goes; maker: the one that
- * it was made for. Nothing happens with a queue that is not a temporary one of this client. leave:
- * true: it ends now, and gone, if given, completes when it has ended. */
-void broker_temporary_join(struct client *client, uint64_t queue);
-bool broker_temporary_leave(struct client *client, uint64_t queue, bool maker,
+/* A link of the client's own, from or to that queue, comes. False: it is not a temporary one of
+ * this client, and there is nothing to leave. */
+bool broker_temporary_join(struct client *client, const struct queue *queue);
+
+enum temporary_leaver {
+    TEMPORARY_LINK,
+    TEMPORARY_FIRST,   /* the link that it was made for */
+    TEMPORARY_UNHEARD, /* the same, whose peer was never told of it: it ends at once */
+};
+/* A link that has joined goes, the queue by its id. True: the queue ends now, and gone completes
+ * when it has. */
+bool broker_temporary_leave(struct client *client, uint64_t queue, enum temporary_leaver leaver,
                             struct request *gone);
 
 /* The broker's. */

@@ -3,7 +3,7 @@
 import base64
 
 from proton import Described, Message, symbol, ulong
-from proton.reactor import Filter, LinkOption
+from proton.reactor import Filter, LinkOption, Selector
 from proton.utils import BlockingConnection, LinkDetached, SendException
 
 import gateway
@@ -138,6 +138,23 @@ def it_lives_as_long_as_asked(running):
     connection.close()
 
 
+def what_nobody_has_heard_of_ends_at_once(running):
+    """Its attach was refused after it had been made, or its link went before that was answered."""
+    connection = connect(running)
+    for policy in (None, NO_LINKS, NO_MESSAGES):
+        refused(lambda: connection.create_receiver(None, options=[Temporary(policy), Selector("a =")]), "amqp:invalid-field")
+    session = connection.conn.session()
+    session.open()
+    for end in ("close", "detach"):
+        sender = session.sender(end)
+        Temporary().apply(sender)
+        sender.open()
+        getattr(sender, end)()
+    _, address = make(connection)
+    assert until(lambda: queues(running) == {address[len("/queues/"):]}, 3), queues(running)
+    connection.close()
+
+
 def none_outlives_the_gateway(running):
     """Neither killed nor ended in order, nor what of a connection was being made when that went."""
     for stop in (running.kill9, running.stop):
@@ -210,5 +227,6 @@ def nobody_listens_to_what_others_are_answered(running):
 
 
 if __name__ == "__main__":
-    run(a_temporary_queue_is_a_queue, a_device_answers_to_a_temporary_queue, it_lives_as_long_as_asked, none_outlives_the_gateway,
+    run(a_temporary_queue_is_a_queue, a_device_answers_to_a_temporary_queue, it_lives_as_long_as_asked,
+        what_nobody_has_heard_of_ends_at_once, none_outlives_the_gateway,
         there_are_so_many_of_a_connection, its_owner_needs_no_right_and_others_get_none, nobody_listens_to_what_others_are_answered)

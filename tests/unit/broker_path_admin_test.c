@@ -83,7 +83,7 @@ static void temporary_run(void *context)
 
 static void temporary_begin(struct peer *peer, struct temporary_call *call)
 {
-    *call = (struct temporary_call){.make.client = &peer->client};
+    call->make.client = &peer->client;
     on(peer->worker, temporary_run, call);
 }
 
@@ -100,7 +100,7 @@ static enum status temporary_await(struct temporary_call *call, uint64_t *id)
 
 static enum status temporary_make(struct peer *peer, uint64_t *id)
 {
-    struct temporary_call call;
+    struct temporary_call call = {0};
     temporary_begin(peer, &call);
     return temporary_await(&call, id);
 }
@@ -146,7 +146,7 @@ static void test_temporary_queues_end(void **state)
     assert_int_equal(by_id(other, ADMIN_QUEUE_DELETE, id), STATUS_OK);
 
     /* What is being made when its client goes. */
-    struct temporary_call call;
+    struct temporary_call call = {0};
     peer = peer_new(1, "p");
     struct standstill standstill;
     stand_still(&standstill, 0);
@@ -160,6 +160,85 @@ static void test_temporary_queues_end(void **state)
         peer_close(peer);
     }
     await_queues(other, 3);
+    rig_close();
+}
+
+struct join_call {
+    struct peer *peer;
+    uint64_t queue;
+    bool joins, ends;
+};
+
+/* The newest queue of the catalog. */
+static void join_run(void *context)
+{
+    struct join_call *call = context;
+    struct client *client = &call->peer->client;
+    const struct catalog *catalog = broker_catalog(client->worker);
+    const struct queue *queue = catalog_queue_at(catalog, catalog_queue_count(catalog) - 1);
+    call->queue = queue->id;
+    call->joins = broker_temporary_join(client, queue);
+}
+
+static void leave_run(void *context)
+{
+    struct join_call *call = context;
+    call->ends = broker_temporary_leave(&call->peer->client, call->queue, TEMPORARY_LINK, NULL);
+}
+
+static void leave_first_run(void *context)
+{
+    struct join_call *call = context;
+    call->ends = broker_temporary_leave(&call->peer->client, call->queue, TEMPORARY_FIRST, NULL);
+}
+
+/* What its worker knows of before the client has been told of it has links, too. */
+static void test_temporary_queue_is_joined_early(void **state)
+{
+    (void)state;
+    rig_open(3);
+    struct peer *peer = peer_new(1, "p"), *other = peer_new(1, "o");
+    struct temporary_call call = {.make.life = TEMPORARY_NO_LINKS};
+    struct standstill standstill;
+    stand_still(&standstill, 2);
+    temporary_begin(peer, &call);
+    await_queues(peer, 2);
+    assert_false(call.waiter.done);
+    struct join_call join = {.peer = peer}, first = {.peer = peer}, others = {.peer = other};
+    on(1, join_run, &join);
+    on(1, join_run, &others);
+    assert_true(join.joins);
+    assert_false(others.joins);
+    move_on(&standstill);
+    uint64_t id = 0;
+    assert_int_equal(temporary_await(&call, &id), STATUS_OK);
+    assert_int_equal(id, join.queue);
+    on(1, join_run, &first);
+    on(1, leave_first_run, &first);
+    assert_false(first.ends);
+    on(1, leave_run, &join);
+    assert_true(join.ends);
+    await_queues(peer, 1);
+    peer_close(peer);
+    peer_close(other);
+    rig_close();
+}
+
+/* Only while the catalog has them do they count. */
+static void test_temporary_queues_deleted_by_others(void **state)
+{
+    rig_open(*(unsigned *)*state);
+    struct peer *peer = peer_new(1, "p"), *other = peer_new(0, "o");
+    uint64_t id = 0;
+    for (unsigned i = 0; i < LIMIT_CLIENT_TEMPORARY; i++)
+        assert_int_equal(temporary_make(peer, &id), STATUS_OK);
+    assert_int_equal(temporary_make(peer, NULL), STATUS_OVER_QUOTA);
+    assert_int_equal(by_id(other, ADMIN_QUEUE_DELETE, id), STATUS_OK);
+    await_queues(peer, LIMIT_CLIENT_TEMPORARY);
+    assert_int_equal(temporary_make(peer, NULL), STATUS_OK);
+    assert_int_equal(temporary_make(peer, NULL), STATUS_OVER_QUOTA);
+    peer_close(peer);
+    peer_close(other);
     rig_close();
 }
 
@@ -333,6 +412,8 @@ int main(void)
         BOTH(test_queues_and_groups),
         BOTH(test_queue_limit),
         BOTH(test_temporary_queues_end),
+        cmocka_unit_test(test_temporary_queue_is_joined_early),
+        BOTH(test_temporary_queues_deleted_by_others),
         BOTH(test_temporary_queues_are_not_kept),
         BOTH(test_route_moves_topics),
         BOTH(test_route_change_keeps_order),

@@ -35,8 +35,7 @@
 enum {
     AMQP_FRAME_MAX = 16 * 1024,
     AMQP_SCRATCH = 64 * 1024,
-    AMQP_CREDIT = 1000,    /* what a sender may have under way on one link */
-    AMQP_LEASE_MS = 30000, /* of sources that do not name another */
+    AMQP_CREDIT = 1000, /* what a sender may have under way on one link */
     AMQP_LEASE_MIN_MS = 1000,
     AMQP_LEASE_MAX_MS = 12 * 3600 * 1000,
     AMQP_ADDRESS_MAX = 1024
@@ -120,7 +119,7 @@ struct amqp_link {
     char *group; /* its name */
     struct amqp_filter filter;
     struct amqp_default unnamed; /* what settled without an outcome means */
-    uint32_t lease_ms;
+    uint32_t lease_ms;           /* 0: as the queue says */
     bool dead;
     struct amqp_subscriber *subscriber;
     enum amqp_leaving leaving; /* why it goes */

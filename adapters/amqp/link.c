@@ -265,7 +265,6 @@ static struct amqp_link *link_new(struct amqp_connection *connection, pn_link_t 
     link->pn = pn;
     link->session = pn_link_session(pn);
     link->refs = 1;
-    link->lease_ms = AMQP_LEASE_MS;
     buf_init(&link->partial, LIMIT_RECORD_BYTES);
     list_push(&connection->links, &link->of_connection);
     connection_hold(connection);

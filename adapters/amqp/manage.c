@@ -246,6 +246,9 @@ static enum status take_attribute(struct broker_admin *admin, struct span key,
         admin->redrive = value->number > 0;
         admin->max_consume_count = (uint32_t)value->number;
         admin->fields |= QUEUE_FIELD_REDRIVE;
+    } else if (span_is(key, "lease_ms")) {
+        admin->lease_ms = value->number;
+        admin->fields |= QUEUE_FIELD_LEASE_MS;
     } else {
         return STATUS_INVALID;
     }

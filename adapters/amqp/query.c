@@ -22,6 +22,7 @@ static const char *const attribute_names[ATTRIBUTES] = {
     [ATTRIBUTE_RETENTION_BYTES] = "retention_bytes",
     [ATTRIBUTE_MAX_RECORDS] = "max_records",
     [ATTRIBUTE_MAX_CONSUME_COUNT] = "max_consume_count",
+    [ATTRIBUTE_LEASE_MS] = "lease_ms",
     [ATTRIBUTE_RECORDS] = "records",
     [ATTRIBUTE_QUEUE] = "queue",
     [ATTRIBUTE_BACKLOG] = "backlog",
@@ -33,7 +34,8 @@ static const char *const attribute_names[ATTRIBUTES] = {
 
 #define HAS(attribute) (1u << ATTRIBUTE_##attribute)
 enum {
-    CHANGES = HAS(RETENTION_MS) | HAS(RETENTION_BYTES) | HAS(MAX_RECORDS) | HAS(MAX_CONSUME_COUNT)
+    CHANGES = HAS(RETENTION_MS) | HAS(RETENTION_BYTES) | HAS(MAX_RECORDS) | HAS(MAX_CONSUME_COUNT) |
+              HAS(LEASE_MS)
 };
 /* Each attribute a bit. */
 static const struct type {
@@ -80,6 +82,7 @@ void amqp_show_queue(const struct queue *queue, struct shown shown[ATTRIBUTES])
     shown[ATTRIBUTE_RETENTION_BYTES] = number(queue->retention_bytes);
     shown[ATTRIBUTE_MAX_RECORDS] = number(queue->max_records);
     shown[ATTRIBUTE_MAX_CONSUME_COUNT] = number(queue->redrive ? queue->max_consume_count : 0);
+    shown[ATTRIBUTE_LEASE_MS] = number(queue_lease_ms(queue, 0));
     shown[ATTRIBUTE_RECORDS] = number(records);
 }
 

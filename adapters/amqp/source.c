@@ -31,10 +31,11 @@ struct blob *amqp_message_frame(const struct record *record, const struct amqp_s
 
 /* ------------------------------------------------ deliveries */
 
-/* In its context, plus one: none is NULL. */
+/* In its context, plus one: none is NULL. The lease knows the delivery, too. */
 void amqp_slot_set(pn_delivery_t *delivery, uint32_t slot)
 {
     pn_delivery_set_context(delivery, (void *)((uintptr_t)slot + 1));
+    consumer_bind(amqp_link_of(pn_delivery_link(delivery))->consumer, slot, delivery);
 }
 
 static bool slot_get(pn_delivery_t *delivery, uint32_t *slot)
@@ -126,6 +127,21 @@ static void settled(struct consumer *consumer, uint64_t token, enum status statu
     amqp_wake(link->connection);
 }
 
+/* Nobody waits for what is made of it any more: it is settled as released, as when the outcome
+ * comes too late. */
+static bool expired(struct consumer *consumer, uint32_t slot)
+{
+    struct amqp_link *link = consumer_context(consumer);
+    pn_delivery_t *delivery = consumer_bound(consumer, slot);
+    if (delivery == NULL)
+        return false;
+    pn_delivery_set_context(delivery, NULL);
+    pn_delivery_update(delivery, PN_RELEASED);
+    pn_delivery_settle(delivery);
+    amqp_wake(link->connection);
+    return true;
+}
+
 static void ended(struct consumer *consumer, enum status why)
 {
     struct amqp_link *link = consumer_context(consumer);
@@ -141,6 +157,7 @@ static const struct consumer_ops consumer_ops = {
     .deliver = deliver,
     .drained = drained,
     .settled = settled,
+    .expired = expired,
     .ended = ended,
 };
 
@@ -224,6 +241,7 @@ static void group_updated(struct amqp_link *link, pn_delivery_t *delivery)
     if (pn_delivery_remote_state(delivery) == AMQP_TRANSACTIONAL) {
         if (slot_get(delivery, &slot)) {
             pn_delivery_set_context(delivery, NULL);
+            consumer_bind(link->consumer, slot, NULL);
             amqp_transaction_settle(link, delivery, slot);
         }
         return;

@@ -55,10 +55,9 @@ struct mqtt_settlement {
 bool mqtt_settlement_parse(struct span payload, struct mqtt_settlement *settlement);
 
 /* What a SUBSCRIBE asks for in user properties, for all its filters. */
-enum { MQTT_LEASE_MS = 30000 }; /* unless asked otherwise */
 struct mqtt_asked {
     bool receipt, offset; /* show=receipt, show=offset */
-    uint32_t lease_ms;    /* lease */
+    uint32_t lease_ms;    /* lease; 0: as the queue says */
     bool replayed;        /* replay */
     struct mqtt_position from;
 };

@@ -67,9 +67,7 @@ static enum status by_receipt(struct mqtt_session *session, enum mqtt_address_ki
         .results = &settling->result,
         .outcome = nack ? SETTLE_FAILED : SETTLE_RENEWED,
         .delay_ms = nack ? asked->ms : 0,
-        .lease_ms = nack            ? 0
-                    : asked->has_ms ? asked->ms
-                                    : MQTT_LEASE_MS,
+        .lease_ms = nack || !asked->has_ms ? 0 : asked->ms,
     };
     request_init(&settling->settle.request, broker_loop(session->client.worker), settled);
     broker_settle(&session->client, group, &settling->settle);

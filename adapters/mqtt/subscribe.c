@@ -162,7 +162,7 @@ static bool read_asked(const struct mqtt_properties *properties, struct mqtt_ask
 {
     struct span list = properties->list;
     struct mqtt_pair pair;
-    *asked = (struct mqtt_asked){.lease_ms = MQTT_LEASE_MS};
+    *asked = (struct mqtt_asked){0};
     while (mqtt_user_next(&list, &pair)) {
         uint64_t number;
         if (span_is(pair.name, "show") && span_is(pair.value, "receipt")) {

@@ -137,7 +137,7 @@ static void take(struct call *call, bool dead)
     if (group == NULL ||
         !call_query_number(call, "max_msgs", 1, high, DMS_TAKE_MAX, 10240014, &max) ||
         !call_query_number(call, "time_wait", consume->ours ? 0 : 1, 60, 3, 10240021, &wait_s) ||
-        !call_query_number(call, "ack_wait", 15, 300, 30, 10542206, &lease_s) ||
+        !call_query_number(call, "ack_wait", 15, 300, 0, 10542206, &lease_s) ||
         !read_wanted(consume))
         return;
     consume->group = group_spec_ref(group);

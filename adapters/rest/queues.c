@@ -83,6 +83,7 @@ static void write_own_fields(const struct queue *queue, const struct totals *tot
     put_field(to, "max_records", (int64_t)queue->max_records);
     put_field(to, "protect_bytes", (int64_t)queue->protect_bytes);
     put_field(to, "dedup_ms", (int64_t)(queue->dedup_ms == 0 ? DEDUP_WINDOW_MS : queue->dedup_ms));
+    put_field(to, "lease_ms", queue_lease_ms(queue, 0));
     put_field(to, "delayed", (int64_t)atomic_load(&queue->stat->delayed));
     put_field(to, "records", (int64_t)totals->records);
     put_field(to, "bytes", (int64_t)totals->bytes);
@@ -373,7 +374,8 @@ static bool read_own_limits(struct change *change)
            (read_overflow(change) &&
             read_number(change, "max_records", INT64_MAX / 2, 10240009, &admin->max_records) &&
             read_number(change, "protect_bytes", INT64_MAX / 2, 10240009, &admin->protect_bytes) &&
-            read_number(change, "dedup_ms", LIMIT_DEDUP_MS, 10240009, &admin->dedup_ms));
+            read_number(change, "dedup_ms", LIMIT_DEDUP_MS, 10240009, &admin->dedup_ms) &&
+            read_number(change, "lease_ms", LIMIT_LEASE_MS, 10240009, &admin->lease_ms));
 }
 
 static void created(struct change *change)
@@ -419,6 +421,7 @@ static const struct {
     {"redrive_policy", QUEUE_FIELD_REDRIVE},      {"max_consume_count", QUEUE_FIELD_REDRIVE},
     {"overflow", QUEUE_FIELD_OVERFLOW},           {"max_records", QUEUE_FIELD_MAX_RECORDS},
     {"protect_bytes", QUEUE_FIELD_PROTECT_BYTES}, {"dedup_ms", QUEUE_FIELD_DEDUP_MS},
+    {"lease_ms", QUEUE_FIELD_LEASE_MS},
 };
 
 /* Which fields the body names; refuses what is none or cannot change. */

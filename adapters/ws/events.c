@@ -11,7 +11,7 @@
 #include "core/broker/follow.h"
 #include "core/broker/metrics.h"
 
-enum { LEASE_MS = 30000, CREDIT = 1000000, TEXTS_MAX = 16 * 1024 };
+enum { CREDIT = 1000000, TEXTS_MAX = 16 * 1024 };
 
 /* From the request to the end of its connection. */
 struct events {
@@ -269,8 +269,7 @@ static enum status open_source(struct events *events, const struct queue *queue)
             catalog_group_by_text(broker_catalog(client->worker), queue->id, events->group);
         if (group == NULL)
             return STATUS_NOT_FOUND;
-        struct consumer_options options = {
-            .group = group, .lease_ms = LEASE_MS, .name = client->id};
+        struct consumer_options options = {.group = group, .name = client->id};
         events->consumer = consumer_open(client, &group_ops, events, &options);
         return STATUS_OK;
     }

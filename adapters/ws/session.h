@@ -78,9 +78,6 @@ void ws_credit(struct ws_session *session, json_t *frame, uint64_t id);
 void ws_subs_drained(struct ws_session *session);
 void ws_subs_close(struct ws_session *session);
 struct consumer *ws_consumer_of(struct ws_session *session, uint64_t number);
-/* The member has settled, or renewed, the lease. */
-void ws_lease_over(struct consumer *consumer, uint32_t slot);
-void ws_lease_renewed(struct consumer *consumer, uint32_t slot, uint32_t lease_ms);
 /* labels and selector of a frame. INVALID with err; *selector: a reference, or NULL. */
 enum status ws_filters(const json_t *frame, struct label_filter *labels, struct selector **selector,
                        struct err *err);

@@ -133,9 +133,7 @@ static bool settle_one(struct ws_session *session, const json_t *text, enum ws_s
             settled_one(settlement, STATUS_STALE);
     } else if (how == WS_EXTEND) {
         consumer_renew(consumer, slot, argument_ms, token);
-        ws_lease_renewed(consumer, slot, argument_ms);
     } else {
-        ws_lease_over(consumer, slot);
         consumer_settle(consumer, slot, outcomes[how], argument_ms, token);
     }
     return true;

@@ -2,7 +2,6 @@
 /* Subscriptions of three kinds. Topics without "from": live, with a client of its own each, so that
  * each has its own credit. Topics or queues with "from", and queues without a group: followed.
  * Queues with a group: leases. */
-#include "adapters/ws/lease_clock.h"
 #include "adapters/ws/session.h"
 #include "adapters/ws/view.h"
 #include "core/base/heap.h"
@@ -11,10 +10,8 @@
 enum {
     SUB_NAME_MAX = 64,
     SHARED_MIN = 512, /* bodies from here on are compressed once for all who take it */
-    LEASE_DEFAULT_S = 30,
     LEASE_MAX_S = 300,
-    CREDIT_MAX = 1000000,
-    LATE_MS = 100 /* the group's own clock comes first */
+    CREDIT_MAX = 1000000
 };
 enum { VARIANT_BINARY = 1, VARIANT_DEFLATED = 2 };
 
@@ -33,8 +30,6 @@ struct sub {
     uint64_t id; /* of the frame that is not answered yet */
     struct follower *follower;
     struct consumer *consumer;
-    struct lease_clock leases;
-    struct loop_timer timer; /* for the first of them */
     struct broker_subscribe subscribe;
     struct subscribe_item item;
     struct broker_join join;
@@ -49,7 +44,6 @@ struct sub {
 static void sub_free(struct sub *sub)
 {
     selector_unref(sub->options.selector);
-    lease_clock_deinit(&sub->leases);
     heap_free(sub->label_text);
     heap_free(sub->address);
     heap_free(sub);
@@ -66,7 +60,6 @@ static void sub_close(struct sub *sub)
     session->sub_count--;
     if (sub->consumer != NULL)
         ws_settlements_close(session, sub->consumer);
-    loop_timer_stop(broker_loop(session->client.worker), &sub->timer);
     consumer_close(sub->consumer, true);
     follower_close(sub->follower);
     if (sub->kind == KIND_LIVE)
@@ -110,8 +103,6 @@ static void sub_ended(struct sub *sub, enum status why)
     buf_deinit(&text);
     sub_close(sub);
 }
-
-static void leases_look(struct loop_timer *timer);
 
 /* ---------------------------------------------------------------- frames */
 
@@ -320,10 +311,11 @@ static void follow_begin(struct sub *sub, struct follow_options *options)
 /* ---------------------------------------------------------------- groups */
 
 /* The member is told of leases that are over: what it settles of them now is stale. */
-static void lease_expired(struct sub *sub, uint32_t slot)
+static bool group_expired(struct consumer *consumer, uint32_t slot)
 {
+    struct sub *sub = consumer_context(consumer);
     static const char op[] = "{\"op\":\"deliver\"";
-    const struct receipt *receipt = consumer_lease(sub->consumer, slot);
+    const struct receipt *receipt = consumer_lease(consumer, slot);
     struct buf text;
     buf_init(&text, 4096);
     json_put(&text, "{\"op\":\"expired\"");
@@ -334,48 +326,7 @@ static void lease_expired(struct sub *sub, uint32_t slot)
     if (sub->session->state == WS_UP)
         websocket_send(sub->session->stream, FRAME_TEXT, buf_span(&text), NULL);
     buf_deinit(&text);
-    /* If the group has not noticed yet, this is what it would do. */
-    consumer_settle(sub->consumer, slot, SETTLE_FAILED, 0, 0);
-}
-
-static void leases_look(struct loop_timer *timer)
-{
-    struct sub *sub = container_of(timer, struct sub, timer);
-    struct loop *loop = broker_loop(sub->session->client.worker);
-    uint64_t now_ms = loop_now_ms(loop), deadline_ms;
-    uint32_t slot;
-    while ((slot = lease_clock_first(&sub->leases, &deadline_ms)) != LEASE_CLOCK_NONE) {
-        if (deadline_ms > now_ms) {
-            loop_timer_start(loop, timer, deadline_ms - now_ms);
-            return;
-        }
-        lease_clock_remove(&sub->leases, slot);
-        lease_expired(sub, slot);
-    }
-}
-
-static void lease_runs(struct sub *sub, uint32_t slot, uint32_t lease_ms)
-{
-    struct loop *loop = broker_loop(sub->session->client.worker);
-    lease_clock_set(&sub->leases, slot, loop_now_ms(loop) + lease_ms + LATE_MS);
-    if (!loop_timer_is_running(&sub->timer))
-        loop_timer_start(loop, &sub->timer, lease_ms + LATE_MS);
-}
-
-void ws_lease_renewed(struct consumer *consumer, uint32_t slot, uint32_t lease_ms)
-{
-    struct sub *sub = consumer_context(consumer);
-    struct loop *loop = broker_loop(sub->session->client.worker);
-    uint64_t first_ms;
-    lease_runs(sub, slot, lease_ms);
-    if (lease_clock_first(&sub->leases, &first_ms) == slot) /* it may be sooner than the others */
-        loop_timer_start(loop, &sub->timer, lease_ms + LATE_MS);
-}
-
-void ws_lease_over(struct consumer *consumer, uint32_t slot)
-{
-    struct sub *sub = consumer_context(consumer);
-    lease_clock_remove(&sub->leases, slot);
+    return true;
 }
 
 static void group_deliver(struct consumer *consumer, uint32_t slot, const struct group_item *item)
@@ -402,7 +353,6 @@ static void group_deliver(struct consumer *consumer, uint32_t slot, const struct
     json_put(&text, ",");
     ws_view_write(&record, &place, sub->binary, &text);
     json_put(&text, "}");
-    lease_runs(sub, slot, sub->options.lease_ms);
     if (sub->session->state == WS_UP) {
         websocket_send(sub->session->stream, FRAME_TEXT, buf_span(&text), NULL);
         if (sub->binary)
@@ -421,6 +371,7 @@ static void group_ended(struct consumer *consumer, enum status why)
 static const struct consumer_ops group_ops = {
     .deliver = group_deliver,
     .settled = ws_settled,
+    .expired = group_expired,
     .ended = group_ended,
 };
 
@@ -546,8 +497,6 @@ static struct sub *sub_new(struct ws_session *session, struct span name, struct 
     sub->session = session;
     sub->id = id;
     sub->number = ++session->next_sub;
-    sub->timer.fired = leases_look;
-    lease_clock_init(&sub->leases);
     sub->address = heap_text((const char *)address.data, address.size);
     list_push(&session->subs, &sub->link);
     session->sub_count++;
@@ -567,7 +516,7 @@ static enum status read_wanted(struct ws_session *session, const json_t *frame,
                                struct wanted *wanted, struct err *err)
 {
     struct span queue;
-    *wanted = (struct wanted){.lease_s = LEASE_DEFAULT_S};
+    *wanted = (struct wanted){0};
     wanted->options.partition = FOLLOW_ALL_PARTITIONS;
     bool topic = ws_text(frame, "topic", &wanted->topic),
          of_queue = ws_text(frame, "queue", &queue);
@@ -587,7 +536,7 @@ static enum status read_wanted(struct ws_session *session, const json_t *frame,
                        "from is earliest, latest, {offset}, {time} or {position}");
     wanted->unlimited = json_object_get(frame, "credit") == NULL;
     if ((!wanted->unlimited && !ws_number(frame, "credit", CREDIT_MAX, &wanted->credit)) ||
-        (json_object_get(frame, "lease_seconds") != NULL &&
+        (json_object_get(frame, "lease_seconds") != NULL && /* missing: as the queue says */
          (!ws_number(frame, "lease_seconds", LEASE_MAX_S, &wanted->lease_s) ||
           wanted->lease_s == 0)))
         return err_set(err, STATUS_INVALID, "credit is 0 to 1000000, lease_seconds 1 to 300");

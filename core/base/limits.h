@@ -16,6 +16,7 @@
 #define LIMIT_SHARES           100u                      /* shared subscriptions of one client */
 #define LIMIT_NOTE_BYTES       (LIMIT_TOPIC_BYTES + 512) /* key and value that go with a session */
 #define LIMIT_LEASE_MS         43200000u                 /* 12 hours */
+#define LIMIT_LEASE_MIN_MS     1000u                     /* of a queue's own */
 #define LIMIT_SHARE_MEMBERS    10000u                    /* of one shared subscription */
 #define LIMIT_SHARE_NAME       256u                      /* bytes */
 #define LIMIT_PUBLISH_PENDING  65535u                    /* unanswered publishes per client */

@@ -641,6 +641,7 @@ enum queue_field {
     QUEUE_FIELD_MAX_RECORDS = 32,
     QUEUE_FIELD_PROTECT_BYTES = 64,
     QUEUE_FIELD_DEDUP_MS = 128,
+    QUEUE_FIELD_LEASE_MS = 256,
 };
 /* Likewise of a group's. */
 enum group_field { GROUP_FIELD_SELECTOR = 1, GROUP_FIELD_CONSUMER_IDLE = 2 };
@@ -667,6 +668,7 @@ struct broker_admin {
     enum overflow overflow;
     bool temporary; /* the broker's: name is that of a client's own queue */
     uint64_t max_records, protect_bytes, dedup_ms; /* dedup_ms: 0 means DEDUP_WINDOW_MS */
+    uint64_t lease_ms; /* 0 means QUEUE_LEASE_MS; INVALID out of LIMIT_LEASE_MIN_MS.. */
     /* ADMIN_GROUP_CREATE */
     enum group_start start;
     enum group_mode mode;

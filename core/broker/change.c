@@ -128,6 +128,15 @@ static enum status queue_fits(struct broker *broker, struct broker_admin *admin,
                    "there are %u queues already, as many as allowed", limit);
 }
 
+static bool lease_is_valid(struct broker_admin *admin)
+{
+    if (admin->lease_ms == 0 ||
+        (admin->lease_ms >= LIMIT_LEASE_MIN_MS && admin->lease_ms <= LIMIT_LEASE_MS))
+        return true;
+    err_set(&admin->err, STATUS_INVALID, "lease_ms: %u to %u", LIMIT_LEASE_MIN_MS, LIMIT_LEASE_MS);
+    return false;
+}
+
 static enum status queue_create(struct broker *broker, struct broker_admin *admin,
                                 struct catalog *next)
 {
@@ -145,6 +154,8 @@ static enum status queue_create(struct broker *broker, struct broker_admin *admi
         return err_set(&admin->err, STATUS_INVALID, "partitions: at most %u", LIMIT_PARTITIONS);
     if (admin->dedup_ms > LIMIT_DEDUP_MS)
         return err_set(&admin->err, STATUS_INVALID, "dedup_ms: at most %u", LIMIT_DEDUP_MS);
+    if (!lease_is_valid(admin))
+        return STATUS_INVALID;
     if (admin->type == QUEUE_FIFO && admin->partitions > 1)
         return err_set(&admin->err, STATUS_INVALID, "a fifo queue has one partition");
     struct queue *queue = queue_make(broker, admin->name);
@@ -166,6 +177,7 @@ static enum status queue_create(struct broker *broker, struct broker_admin *admi
     queue->max_records = admin->max_records;
     queue->protect_bytes = admin->protect_bytes;
     queue->dedup_ms = admin->dedup_ms;
+    queue->lease_ms = (uint32_t)admin->lease_ms;
     queue->first_partition = broker->next_partition;
     broker->next_partition += queue->partition_count;
     queue->stat = queue_stat_new(queue->partition_count);
@@ -206,6 +218,8 @@ static void change_fields(struct queue *queue, const struct broker_admin *admin)
         queue->protect_bytes = admin->protect_bytes;
     if (admin->fields & QUEUE_FIELD_DEDUP_MS)
         queue->dedup_ms = admin->dedup_ms;
+    if (admin->fields & QUEUE_FIELD_LEASE_MS)
+        queue->lease_ms = (uint32_t)admin->lease_ms;
 }
 
 /* Its class stays: which files its batches lie in says nothing of how long they do. */
@@ -218,6 +232,8 @@ static enum status queue_change(struct broker *broker, struct broker_admin *admi
         return STATUS_NOT_FOUND;
     if ((admin->fields & QUEUE_FIELD_DEDUP_MS) && admin->dedup_ms > LIMIT_DEDUP_MS)
         return err_set(&admin->err, STATUS_INVALID, "dedup_ms: at most %u", LIMIT_DEDUP_MS);
+    if ((admin->fields & QUEUE_FIELD_LEASE_MS) && !lease_is_valid(admin))
+        return STATUS_INVALID;
     struct queue *queue = queue_copy(old);
     change_fields(queue, admin);
     struct buf row;

@@ -5,6 +5,7 @@
 #include "core/broker/consume.h"
 
 #include "core/base/heap.h"
+#include "core/broker/lease_clock.h"
 #include "core/broker/worker.h"
 
 enum {
@@ -14,6 +15,8 @@ enum {
     PIECE = 64,       /* settlements of one piece */
     SLOTS_FIRST = 16, /* slots of a new table */
     LOOK_MS = 64,     /* looks for room at least so often */
+    LATE_MS = 100,    /* the group's own clock comes first */
+    HELD_MS = 1000,   /* a lease that has run out in a transaction is asked for again then */
     OUTCOMES = SETTLE_RENEWED + 1,
     NO_SLOT = UINT32_MAX
 };
@@ -21,6 +24,7 @@ enum {
 /* A lease, or a place for one: then group is 0 and offset is the next free place. */
 struct slot {
     struct receipt receipt;
+    void *bound;
 };
 
 /* Settlements with the same outcome, on their way to the group. */
@@ -57,12 +61,15 @@ struct consumer {
     uint64_t checked;        /* generation of the catalog for which the right was looked up, + 1 */
     struct slot *slots;
     uint32_t slot_capacity, slot_free, lease_count;
+    struct lease_clock clock;     /* of those of a protocol that wants to know their end */
+    struct loop_timer end;        /* of the first of them */
     struct piece *open[OUTCOMES]; /* being filled in this turn */
     uint32_t pieces;              /* on their way */
 };
 
 static void consumer_work(struct loop_task *task);
 static void look_fired(struct loop_timer *timer);
+static void leases_look(struct loop_timer *timer);
 static void take_back(struct request *request, enum status status);
 
 struct consumer *consumer_open(struct client *client, const struct consumer_ops *ops, void *context,
@@ -81,6 +88,8 @@ struct consumer *consumer_open(struct client *client, const struct consumer_ops 
     consumer->slot_free = NO_SLOT;
     consumer->work.run = consumer_work;
     consumer->look.fired = look_fired;
+    consumer->end.fired = leases_look;
+    lease_clock_init(&consumer->clock);
     consumer->selector = options->selector == NULL ? NULL : selector_ref(options->selector);
     consumer->taker = taker_new();
     consumer->take = (struct group_take){
@@ -141,6 +150,7 @@ static void consumer_leave(struct consumer *consumer)
         return;
     loop_task_cancel(consumer->worker->loop, &consumer->work);
     loop_timer_stop(consumer->worker->loop, &consumer->look);
+    lease_clock_deinit(&consumer->clock);
     group_spec_unref(consumer->group);
     selector_unref(consumer->selector);
     taker_unref(consumer->taker);
@@ -167,13 +177,14 @@ static uint32_t lease_add(struct consumer *consumer, const struct receipt *recei
     }
     uint32_t slot = consumer->slot_free;
     consumer->slot_free = (uint32_t)consumer->slots[slot].receipt.offset;
-    consumer->slots[slot].receipt = *receipt;
+    consumer->slots[slot] = (struct slot){.receipt = *receipt};
     consumer->lease_count++;
     return slot;
 }
 
 static void lease_remove(struct consumer *consumer, uint32_t slot)
 {
+    lease_clock_remove(&consumer->clock, slot);
     consumer->slots[slot].receipt = (struct receipt){.offset = consumer->slot_free};
     consumer->slot_free = slot;
     consumer->lease_count--;
@@ -184,6 +195,60 @@ const struct receipt *consumer_lease(const struct consumer *consumer, uint32_t s
     return slot < consumer->slot_capacity && consumer->slots[slot].receipt.group != 0
                ? &consumer->slots[slot].receipt
                : NULL;
+}
+
+void consumer_bind(struct consumer *consumer, uint32_t slot, void *what)
+{
+    CHECK(consumer_lease(consumer, slot) != NULL);
+    consumer->slots[slot].bound = what;
+}
+
+void *consumer_bound(const struct consumer *consumer, uint32_t slot)
+{
+    CHECK(consumer_lease(consumer, slot) != NULL);
+    return consumer->slots[slot].bound;
+}
+
+static void lease_runs(struct consumer *consumer, uint32_t slot, uint32_t lease_ms)
+{
+    struct loop *loop = consumer->worker->loop;
+    uint64_t first_ms;
+    if (consumer->ops->expired == NULL)
+        return;
+    lease_clock_set(&consumer->clock, slot, loop_now_ms(loop) + lease_ms + LATE_MS);
+    if (lease_clock_first(&consumer->clock, &first_ms) == slot)
+        loop_timer_start(loop, &consumer->end, lease_ms + LATE_MS);
+}
+
+static void lease_expired(struct consumer *consumer, uint32_t slot)
+{
+    bool over = consumer->ops->expired(consumer, slot);
+    if (consumer->closed)
+        return;
+    if (over) /* if the group has not noticed yet, this is what it would do */
+        consumer_settle(consumer, slot, SETTLE_FAILED, 0, 0);
+    else
+        lease_clock_set(&consumer->clock, slot, loop_now_ms(consumer->worker->loop) + HELD_MS);
+}
+
+static void leases_look(struct loop_timer *timer)
+{
+    struct consumer *consumer = container_of(timer, struct consumer, end);
+    struct loop *loop = consumer->worker->loop;
+    uint64_t now_ms = loop_now_ms(loop), deadline_ms;
+    uint32_t slot;
+    consumer->delivering = true;
+    while (!consumer->closed &&
+           (slot = lease_clock_first(&consumer->clock, &deadline_ms)) != LEASE_CLOCK_NONE) {
+        if (deadline_ms > now_ms) {
+            loop_timer_start(loop, timer, deadline_ms - now_ms);
+            break;
+        }
+        lease_clock_remove(&consumer->clock, slot);
+        lease_expired(consumer, slot);
+    }
+    consumer->delivering = false;
+    consumer_leave(consumer);
 }
 
 /* ------------------------------------------------ settlements */
@@ -280,6 +345,7 @@ void consumer_renew(struct consumer *consumer, uint32_t slot, uint32_t lease_ms,
     CHECK(receipt != NULL);
     struct group_settle how = {.outcome = SETTLE_RENEWED, .lease_ms = lease_ms};
     settle_receipt(consumer, receipt, &how, token);
+    lease_runs(consumer, slot, lease_ms);
 }
 
 void consumer_forget(struct consumer *consumer, uint32_t slot)
@@ -398,7 +464,9 @@ static void hand_over(struct consumer *consumer, bool wanted)
         } else {
             consumer->credit--;
             consumer->client->figures->delivered_now++;
-            consumer->ops->deliver(consumer, lease_add(consumer, &item->receipt), item);
+            uint32_t slot = lease_add(consumer, &item->receipt);
+            lease_runs(consumer, slot, item->lease_ms);
+            consumer->ops->deliver(consumer, slot, item);
         }
         batch_unref(item->batch);
     }
@@ -462,6 +530,7 @@ void consumer_close(struct consumer *consumer, bool release)
     if (consumer->taking)
         broker_take_cancel(consumer->client, consumer->group, &consumer->take);
     loop_timer_stop(consumer->worker->loop, &consumer->look);
+    loop_timer_stop(consumer->worker->loop, &consumer->end);
     atomic_store_explicit(&consumer->taker->gone, true, memory_order_relaxed);
     consumer->closed = true;
     link_remove(&consumer->of_client);

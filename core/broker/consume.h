@@ -21,6 +21,10 @@ struct consumer_ops {
     /* The settlement that was given token: OK (durable), STALE (the lease had run out), or why it
      * could not be made. NULL: no token is ever given. */
     void (*settled)(struct consumer *consumer, uint64_t token, enum status status);
+    /* The lease in slot has run out: what the group does with that is its, and the slot is free
+     * behind this. False: it takes part in a transaction, so the slot stays, and is asked for again
+     * a second later. NULL: nobody wants to know. */
+    bool (*expired)(struct consumer *consumer, uint32_t slot);
     /* No record will come any more: NOT_FOUND (the group has gone), DENIED, INVALID (labels other
      * than the group's), BUSY (too many selectors), SHUTTING_DOWN, ... What is unsettled may still
      * be settled. consumer_close() remains to be called. */
@@ -31,10 +35,10 @@ struct consumer_options {
     const struct group_spec *group; /* borrowed for the call */
     struct selector *selector;      /* likewise (a reference is taken); NULL: all */
     struct label_filter labels;     /* likewise (copied) */
-    uint32_t lease_ms;
-    bool dead;           /* the group's dead letters instead of the queue */
-    struct span name;    /* broadcast groups: who asks; copied */
-    uint32_t batch_size; /* records asked for at once, 1 to CONSUMER_BATCH_MAX; 0: 128 */
+    uint32_t lease_ms;              /* 0: as the queue says */
+    bool dead;                      /* the group's dead letters instead of the queue */
+    struct span name;               /* broadcast groups: who asks; copied */
+    uint32_t batch_size;            /* records asked for at once, 1 to CONSUMER_BATCH_MAX; 0: 128 */
 };
 enum { CONSUMER_BATCH_MAX = 1000 };
 
@@ -71,6 +75,9 @@ void consumer_renew(struct consumer *consumer, uint32_t slot, uint32_t lease_ms,
 void consumer_forget(struct consumer *consumer, uint32_t slot);
 /* The lease in slot, for protocols whose peers name leases themselves; NULL: there is none. */
 const struct receipt *consumer_lease(const struct consumer *consumer, uint32_t slot);
+/* What belongs to the lease in slot for its protocol; NULL until it is set. */
+void consumer_bind(struct consumer *consumer, uint32_t slot, void *what);
+void *consumer_bound(const struct consumer *consumer, uint32_t slot);
 uint32_t consumer_lease_count(const struct consumer *consumer);
 
 /* The broker's. */

@@ -180,7 +180,8 @@ static enum status settle_one(struct group *group, const struct receipt *receipt
         return STATUS_STALE;
     if (settle->outcome == SETTLE_RENEWED)
         return window_renew(part->window, receipt->offset, receipt->delivery,
-                            loop_now_ms(group->loop), settle->lease_ms);
+                            loop_now_ms(group->loop),
+                            queue_lease_ms(group->queue, settle->lease_ms));
     enum window_outcome outcome = group_outcome(part, settle->outcome);
     uint32_t delay_ms = settle->delay_ms;
     bool away = settle->not_for != NULL && outcome != WINDOW_DONE && outcome != WINDOW_REJECTED;

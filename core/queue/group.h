@@ -66,15 +66,16 @@ struct group_item {
     uint32_t index;      /* which record of it */
     struct receipt receipt;
     uint32_t failures;
-    bool again; /* somebody has had it before */
+    uint32_t lease_ms; /* what is asked for, or what goes without saying */
+    bool again;        /* somebody has had it before */
 };
 struct group_take {
     struct request request;
     uint32_t max_records; /* 1..GROUP_TAKE_MAX */
     uint32_t max_bytes;   /* at least one record is given when there is one */
     uint32_t wait_ms;     /* long poll: only when nothing is available now */
-    uint32_t lease_ms;
-    bool dead; /* from the group's dead letters instead of the queue */
+    uint32_t lease_ms;    /* 0: as the queue says */
+    bool dead;            /* from the group's dead letters instead of the queue */
     /* What this consumer wants; what does not match stays for others. Borrowed until done(); NULL:
      * all. */
     const struct selector *selector;
@@ -115,7 +116,7 @@ struct group_settle {
     const struct receipt *receipts; /* borrowed until done() */
     enum settle_outcome outcome;
     uint32_t delay_ms; /* FAILED, RELEASED: not offered again before; survives a restart */
-    uint32_t lease_ms; /* RENEWED */
+    uint32_t lease_ms; /* RENEWED; 0: as the queue says */
     /* FAILED, RELEASED: this one does not get them again, others do. NULL: it may. Borrowed until
      * done(). GROUP_BARS takers and GROUP_BARRED records of each are remembered, in memory; one
      * more is a dead letter or, where the queue keeps none, waits GROUP_BARRED_MS and may come to

@@ -136,9 +136,10 @@ static void hand_out(struct part *part, struct group_take *take, const struct fi
                     .partition = part->id,
                     .offset = find->offset,
                     .epoch = group->epoch},
+        .lease_ms = queue_lease_ms(group->queue, take->lease_ms),
         .again = window_was_taken(part->window, find->offset),
     };
-    window_take(part->window, find->offset, loop_now_ms(group->loop), take->lease_ms,
+    window_take(part->window, find->offset, loop_now_ms(group->loop), item->lease_ms,
                 &item->receipt.delivery, &item->failures);
     if (part->fifo != NULL)
         fifo_take(part->fifo, find->offset, group->fills);

@@ -12,7 +12,7 @@
 
 /* Of queues 1 ended before overflow; of groups 1 before the mode, 2 before the parent, 3
  * before the selector, 4 before how long consumers may stay away. */
-enum { QUEUE_VERSION = 2, GROUP_VERSION = 5 };
+enum { QUEUE_VERSION = 3, GROUP_VERSION = 5 };
 enum { QUEUE_BUILT_IN = 1, QUEUE_DESCRIBED = 2, QUEUE_REDRIVE = 4 }; /* flags of a queue's row */
 enum { GROUP_COUNTS = 1 };
 
@@ -149,6 +149,7 @@ enum status queue_encode(const struct queue *queue, struct buf *to)
     pack_uvarint(&pack, queue->max_records);
     pack_uvarint(&pack, queue->protect_bytes);
     pack_uvarint(&pack, queue->dedup_ms);
+    pack_uvarint(&pack, queue->lease_ms);
     return pack.status;
 }
 
@@ -219,10 +220,12 @@ enum status queue_decode(struct span row, struct queue **decoded)
         queue->protect_bytes = reader_uvarint(&reader);
         queue->dedup_ms = reader_uvarint(&reader);
     }
+    uint64_t lease_ms = version > 2 ? reader_uvarint(&reader) : 0;
+    queue->lease_ms = (uint32_t)lease_ms;
     if (reader.failed || reader_left(&reader) != 0 || type > QUEUE_STREAM ||
         durability > DURABLE_INTERVAL || class >= STORAGE_CLASSES || partitions == 0 ||
         partitions > LIMIT_PARTITIONS || max_consume_count > UINT32_MAX ||
-        overflow > OVERFLOW_REFUSE ||
+        overflow > OVERFLOW_REFUSE || lease_ms > LIMIT_LEASE_MS ||
         (!queue_name_is_valid(span_from_text(queue->name), LIMIT_QUEUE_NAME) &&
          !queue_name_is_temporary(span_from_text(queue->name)))) {
         queue_unref(queue);
@@ -325,6 +328,11 @@ uint32_t queue_failures_max(const struct queue *queue, const struct group_spec *
     if (!queue->redrive || group->dead_partition == 0)
         return 0;
     return queue->max_consume_count == 0 ? UINT32_MAX >> 1 : queue->max_consume_count;
+}
+
+uint32_t queue_lease_ms(const struct queue *queue, uint32_t asked_ms)
+{
+    return asked_ms != 0 ? asked_ms : queue->lease_ms != 0 ? queue->lease_ms : QUEUE_LEASE_MS;
 }
 
 uint64_t queue_partition_of_key(const struct queue *queue, struct span key)

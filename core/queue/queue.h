@@ -46,8 +46,10 @@ struct queue {
     uint64_t protect_bytes; /* retention spares what a group has not done, up to this much; 0: it
                                does not */
     uint64_t dedup_ms;      /* window of keyed dedup; 0: DEDUP_WINDOW_MS (dedup.h) */
+    uint32_t lease_ms;      /* of those that ask for none; 0: QUEUE_LEASE_MS */
     struct queue_stat *stat;
 };
+enum { QUEUE_LEASE_MS = 30000 };
 
 /* The partition of a group's dead letters follows from the group's id, which is never used again.
  */
@@ -131,6 +133,8 @@ bool queue_name_is_valid(struct span name, size_t limit);
  * then as above. */
 #define QUEUE_TEMPORARY "$reply."
 bool queue_name_is_temporary(struct span name);
+/* How long a lease of its records lasts; asked_ms 0: as the queue says. */
+uint32_t queue_lease_ms(const struct queue *queue, uint32_t asked_ms);
 /* That many failures make a dead letter of a record of the group; 0: the queue keeps none. */
 uint32_t queue_failures_max(const struct queue *queue, const struct group_spec *group);
 /* Of a queue with OVERFLOW_REFUSE: lets one record of about so many bytes in, on its way to

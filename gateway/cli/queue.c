@@ -68,6 +68,12 @@ static enum outcome add_fields(const struct cli *cli, json_t *body, json_int_t l
         return outcome;
     if (window_ms >= 0)
         json_object_set_new(body, "dedup_ms", json_integer(window_ms));
+    json_int_t lease_ms = -1;
+    outcome = cli_duration(cli, "lease", LIMIT_LEASE_MS, &lease_ms);
+    if (outcome != OUTCOME_OK)
+        return outcome;
+    if (lease_ms >= 0)
+        json_object_set_new(body, "lease_ms", json_integer(lease_ms));
     /* A number of failures alone says that there are dead letters. */
     if (cli_option(cli, "max-failures", 0) != NULL && cli_option(cli, "deadletters", 0) == NULL)
         json_object_set_new(body, "redrive_policy", json_string("enable"));
@@ -248,6 +254,7 @@ static enum outcome route_delete(struct cli *cli)
         {"protect-bytes", "N", "so much is kept for groups that have not done it"},                \
         {"max-failures", "N", "so many failures make a dead letter"},                              \
         {"dedup", "DURATION", "how long a message's id is remembered (10m)"},                      \
+        {"lease", "DURATION", "how long a consumer may keep what it has not settled (30s)"},       \
     {                                                                                              \
         "deadletters", "HOW", "enable or disable"                                                  \
     }

@@ -73,6 +73,9 @@ def lives(manager):
     assert manager.ask("READ", "group", "made/groups/g")[1]["queue"] == "made"
     code, body = manager.ask("UPDATE", "queue", "made", {"max_records": 7})
     assert code == 200 and body["max_records"] == 7, (code, body)
+    code, body = manager.ask("UPDATE", "queue", "made", {"lease_ms": 1800000})
+    assert code == 200 and body["lease_ms"] == 1800000, (code, body)
+    assert manager.ask("UPDATE", "queue", "made", {"lease_ms": 5})[0] == 400
     assert manager.ask("UPDATE", "queue", "made", {"partitions": 7})[0] == 400
     code, body = manager.ask("QUERY", entityType="queue")
     at = body["attributeNames"].index("name")
@@ -115,7 +118,7 @@ def answers_come_to_a_node_of_ones_own(running):
 
 
 NAMES = {"queue": ["name", "identity", "type", "kind", "durability", "partitions", "retention_ms", "retention_bytes", "max_records",
-                   "max_consume_count", "records"],
+                   "max_consume_count", "lease_ms", "records"],
          "group": ["name", "identity", "type", "queue", "backlog", "in_flight", "acknowledged", "dead", "selector"]}
 
 
@@ -159,7 +162,7 @@ def the_node_itself_is_asked(running):
     assert manager.ask("GET-ATTRIBUTES", **node, entityType="group") == (200, {"group": NAMES["group"]})
     assert manager.ask("GET-ATTRIBUTES", **node, entityType="table")[0] == 400
     code, body = manager.ask("GET-OPERATIONS", **node)
-    changes = ["retention_ms", "retention_bytes", "max_records", "max_consume_count"]
+    changes = ["retention_ms", "retention_bytes", "max_records", "max_consume_count", "lease_ms"]
     assert code == 200 and body["group"] == {"CREATE": ["selector"], "READ": [], "UPDATE": ["selector"], "DELETE": []}, body
     assert body["queue"] == {"CREATE": ["kind", "durability", "partitions"] + changes, "READ": [], "UPDATE": changes, "DELETE": []}, body
     manager.connection.close()

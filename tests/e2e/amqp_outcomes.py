@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """What receivers make of a record of a queue, and what comes of it: to whom it comes again, and how."""
+import time
+
 from proton import Delivery, Message, Timeout
 from proton.utils import BlockingConnection
 
 from amqp_queues import queue, receive, send
-from amqpwire import ATTACH, FLOW, TRANSFER, Described as Performative, Symbol, Ulong, Wire, frame
+from amqpwire import (ATTACH, DISPOSITION, FLOW, RELEASED, TRANSFER, Described as Performative, Symbol, Ulong, Wire, decode,
+                      disposition, frame)
 from gateway import run
 
 SECONDS = 20
@@ -159,6 +162,54 @@ def readers_get_no_more_than_they_take(running):
     connection.close()
 
 
+def a_lease_that_runs_out_says_so(running):
+    """Credit and state agree: the broker settles what it will offer again, and a late outcome changes nothing."""
+    queue(running, "leased", redrive_policy="enable", max_consume_count=9)
+    connection = connect(running)
+    send(connection, "leased", Message(body="x"), Message(body="y"))
+    with Wire(running.amqp_port) as wire:
+        wire.open()
+        wire.send(frame(ATTACH, ["r", 0, True, None, None, Performative(0x28, ["leased"]), Performative(0x29, [None]), None, None,
+                                 None, None, None, None, {Symbol("x-opt-lease"): 1000}]))
+        wire.expect(ATTACH)
+        wire.send(frame(FLOW, [0, 100, 0, 100, 0, 0, 2]))
+        for number in range(2):
+            wire.expect(TRANSFER)
+        wire.send(frame(DISPOSITION, [True, 1, 1, True, Performative(0x24, [])]))  # y is done in time
+        said = wire.expect(DISPOSITION)
+        assert disposition(said) == (0, 0, RELEASED), said
+        assert decode(b"\0\x53\x15" + said)[0].value[3] is True  # settled
+        wire.send(frame(DISPOSITION, [True, 0, 0, True, Performative(0x24, [])]))
+        wire.send(frame(FLOW, [2, 100, 0, 100, 0, 2, 1]))
+        assert b"x" in wire.expect(TRANSFER)
+    message, = receive(connection, "leased", 1)
+    assert (message.body, message.delivery_count) == ("x", 1)
+    connection.close()
+
+
+def a_queue_says_how_long_leases_last(running):
+    """Whoever asks for no time of its own, as JMS clients do, has the queue's."""
+    for path, fields in (("POST", {"name": "slow", "lease_ms": 1000}), ("PATCH", {"lease_ms": 60000})):
+        address = "/v1/default/queues" if path == "POST" else "/v1/default/queues/slow"
+        status, answer = running.call(path, address, fields)
+        assert status in (200, 201) and answer["lease_ms"] == fields["lease_ms"], answer
+        connection, other = connect(running), connect(running)
+        send(connection, "slow", Message(body="x"))
+        holder = connection.create_receiver("slow", credit=1)
+        assert holder.receive(timeout=SECONDS).delivery_count == 0
+        waiting = other.create_receiver("slow", credit=1, name=path)
+        if path == "POST":
+            assert waiting.receive(timeout=SECONDS).delivery_count >= 1  # the holder may get it again before
+            waiting.accept()
+        else:
+            time.sleep(1.2)
+            assert nothing_comes(waiting) is None
+            holder.accept()
+        connection.close()
+        other.close()
+
+
 if __name__ == "__main__":
     run(what_is_undeliverable_here_is_for_others, what_is_undeliverable_here_in_order, who_had_it_first_is_known,
-        a_receiver_gets_no_more_than_it_takes, readers_get_no_more_than_they_take)
+        a_receiver_gets_no_more_than_it_takes, readers_get_no_more_than_they_take,
+        a_lease_that_runs_out_says_so, a_queue_says_how_long_leases_last)

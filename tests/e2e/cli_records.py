@@ -160,9 +160,9 @@ def positions(running):
 
 def queues_change(running):
     call(running, "queue", "create", "q", "--max-failures", "3", "--overflow", "refuse", "--max-records", "5")
-    call(running, "queue", "set", "q", "--description", "changed", "--retention-hours", "5", "--max-records", "0")
+    call(running, "queue", "set", "q", "--description", "changed", "--retention-hours", "5", "--max-records", "0", "--lease", "30m")
     shown = json.loads(call(running, "--json", "queue", "show", "q"))
-    assert (shown["description"], shown["retention_ms"], shown["max_records"]) == ("changed", 18000000, 0), shown
+    assert (shown["description"], shown["retention_ms"], shown["max_records"], shown["lease_ms"]) == ("changed", 18000000, 0, 1800000), shown
     assert (shown["redrive_policy"], shown["max_consume_count"], shown["overflow"]) == ("enable", 3, "refuse"), shown
     call(running, "queue", "set", "q", "--deadletters", "disable")
     assert json.loads(call(running, "--json", "queue", "show", "q"))["redrive_policy"] == "disable"

@@ -17,9 +17,10 @@ def change(gateway, **fields):
 
 def changed(gateway):
     made = make(gateway)
-    assert (made["overflow"], made["max_records"], made["protect_bytes"]) == ("drop_oldest", 0, 0), made
+    assert (made["overflow"], made["max_records"], made["protect_bytes"], made["lease_ms"]) == ("drop_oldest", 0, 0, 30000), made
     wanted = {"description": "new", "retention_ms": 3600000, "retention_bytes": 5000000, "redrive_policy": "enable",
-              "max_consume_count": 3, "overflow": "refuse", "max_records": 1000, "protect_bytes": 7}
+              "max_consume_count": 3, "overflow": "refuse", "max_records": 1000, "protect_bytes": 7,
+              "lease_ms": 1800000}
     assert wanted.items() <= change(gateway, **wanted).items()
     assert wanted.items() <= good(gateway.call("GET", f"{V1}/queues/q")).items()
     gateway.kill9()
@@ -27,13 +28,14 @@ def changed(gateway):
     shown = good(gateway.call("GET", f"{V1}/queues/q"))
     assert wanted.items() <= shown.items() and shown["id"] == made["id"] and shown["created"] == made["created"], shown
     assert change(gateway, max_consume_count=5)["max_consume_count"] == 5
+    assert change(gateway, lease_ms=0)["lease_ms"] == 30000
     assert change(gateway, retention_hours=2)["retention_ms"] == 7200000
     shown = change(gateway, max_records=0, protect_bytes=None, description="")
     assert (shown["max_records"], shown["protect_bytes"], shown["description"], shown["max_consume_count"]) == (0, 0, None, 5), shown
     assert change(gateway, redrive_policy="disable")["redrive_policy"] == "disable"
     path = f"{V1}/queues/q"
     for fields, code in (({}, 10240009), ({"name": "x"}, 10240009), ({"type": "fifo"}, 10240009), ({"partitions": 2}, 10240009),
-                         ({"durability": "sync"}, 10240009), ({"description": "<"}, 10240010), ({"overflow": "maybe"}, 10240009),
+                         ({"durability": "sync"}, 10240009), ({"description": "<"}, 10240010), ({"overflow": "maybe"}, 10240009), ({"lease_ms": 999}, 10240007), ({"lease_ms": 43200001}, 10240009),
                          ({"max_records": -1}, 10240009), ({"max_records": "5"}, 10240009), ({"retention_ms": 1.5}, 10240027),
                          ({"redrive_policy": "enable", "max_consume_count": 0}, 10240022), ({"max_consume_count": 101,
                           "redrive_policy": "enable"}, 10240022)):

@@ -34,6 +34,7 @@ static struct queue *some_queue(const char *description)
         .max_records = 1000000,
         .protect_bytes = 1ULL << 33,
         .dedup_ms = 600000,
+        .lease_ms = 1800000,
         .stat = queue_stat_new(4),
     };
     atomic_init(&queue->refs, 1);
@@ -69,26 +70,34 @@ static void check_queue(const char *description)
     assert_int_equal(copy->max_records, 1000000);
     assert_int_equal(copy->protect_bytes, 1ULL << 33);
     assert_int_equal(copy->dedup_ms, 600000);
+    assert_int_equal(copy->lease_ms, 1800000);
     assert_int_equal(queue_encode(copy, &again), STATUS_OK);
     assert_true(span_equal(buf_span(&row), buf_span(&again)));
 
     /* No prefix and no longer row decodes; a newer version is told apart. */
     for (size_t size = 0; size < row.size; size++)
         assert_int_equal(queue_decode(span_of(row.data, size), &copy), STATUS_MALFORMED);
-    /* Version 1 ended before what is 1 + 3 + 5 + 3 bytes here. */
+    /* Version 1 ended before what is 1 + 3 + 5 + 3 bytes here, and 3 of version 3. */
     struct queue *older;
     row.data[0] = 1;
     assert_int_equal(queue_decode(buf_span(&row), &older), STATUS_MALFORMED);
-    assert_int_equal(queue_decode(span_of(row.data, row.size - 12), &older), STATUS_OK);
+    assert_int_equal(queue_decode(span_of(row.data, row.size - 15), &older), STATUS_OK);
     assert_int_equal(older->max_consume_count, 3);
     assert_int_equal(older->overflow, OVERFLOW_DROP_OLDEST);
     assert_int_equal(older->dedup_ms, 0);
+    assert_int_equal(older->lease_ms, 0);
     queue_unref(older);
     row.data[0] = 2;
+    assert_int_equal(queue_decode(buf_span(&row), &older), STATUS_MALFORMED);
+    assert_int_equal(queue_decode(span_of(row.data, row.size - 3), &older), STATUS_OK);
+    assert_int_equal(older->dedup_ms, 600000);
+    assert_int_equal(older->lease_ms, 0);
+    queue_unref(older);
+    row.data[0] = 3;
     assert_int_equal(buf_append(&row, "", 1), STATUS_OK);
     struct queue *none;
     assert_int_equal(queue_decode(buf_span(&row), &none), STATUS_MALFORMED);
-    row.data[0] = 3;
+    row.data[0] = 4;
     assert_int_equal(queue_decode(buf_span(&row), &none), STATUS_UNSUPPORTED);
     queue_unref(copy);
     struct queue *second = queue_ref(queue);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* When leases that were handed to a peer are over, by the consumer's slots: a list in the order of
  * deadlines that lies in an array, so that a lease costs no allocation and leaves in one step. */
-#ifndef ADAPTERS_WS_LEASE_CLOCK_H
-#define ADAPTERS_WS_LEASE_CLOCK_H
+#ifndef CORE_BROKER_LEASE_CLOCK_H
+#define CORE_BROKER_LEASE_CLOCK_H
 
 #include <stdbool.h>
 #include <stdint.h>

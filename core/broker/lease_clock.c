@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "adapters/ws/lease_clock.h"
+#include "core/broker/lease_clock.h"
 
 #include "core/base/heap.h"
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* links: adapter_ws base */
+/* links: broker base */
 /* The clock of leases against a table that is searched from end to end. */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <cmocka.h>
 
-#include "adapters/ws/lease_clock.h"
+#include "core/broker/lease_clock.h"
 
 enum { SLOTS = 40, STEPS = 20000 };
 

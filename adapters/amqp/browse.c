@@ -27,6 +27,8 @@ static void deliver(struct follower *follower, struct blob *frame, const struct 
     (void)record;
     if (amqp_is_too_large(link, frame->size)) { /* passed over */
         follower_credit(follower, follower_credit_left(follower) + 1);
+        if (!link->settles)
+            follower_settled(follower);
         return;
     }
     store_u64(tag, link->tag++);

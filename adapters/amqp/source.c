@@ -31,11 +31,13 @@ struct blob *amqp_message_frame(const struct record *record, const struct amqp_s
 
 /* ------------------------------------------------ deliveries */
 
-/* In its context, plus one: none is NULL. The lease knows the delivery, too. */
+/* In its context, plus one: none is NULL. A lease knows the delivery, too. */
 void amqp_slot_set(pn_delivery_t *delivery, uint32_t slot)
 {
     pn_delivery_set_context(delivery, (void *)((uintptr_t)slot + 1));
-    consumer_bind(amqp_link_of(pn_delivery_link(delivery))->consumer, slot, delivery);
+    struct consumer *consumer = amqp_link_of(pn_delivery_link(delivery))->consumer;
+    if (consumer != NULL)
+        consumer_bind(consumer, slot, delivery);
 }
 
 static bool slot_get(pn_delivery_t *delivery, uint32_t *slot)

@@ -28,7 +28,7 @@ static const struct {
     {"content-type", HEADER_CONTENT_TYPE, FORM_TEXT},
     {"content-encoding", HEADER_CONTENT_ENCODING, FORM_TEXT},
     {"absolute-expiry-time", HEADER_EXPIRES_AT, FORM_TIME},
-    {"creation-time", AMQP_HEADER_CREATED, FORM_TIME},
+    {"creation-time", HEADER_CREATION_TIME, FORM_TIME},
     {"group-id", HEADER_GROUP_ID, FORM_TEXT},
     {"group-sequence", HEADER_GROUP_SEQUENCE, FORM_NUMBER},
     {"reply-to-group-id", AMQP_HEADER_REPLY_GROUP, FORM_TEXT},

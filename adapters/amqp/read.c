@@ -23,7 +23,7 @@ static const struct {
     {HEADER_CONTENT_TYPE, AMQP_CONTENT_TYPE},
     {HEADER_CONTENT_ENCODING, AMQP_CONTENT_ENCODING},
     {HEADER_EXPIRES_AT, AMQP_ABSOLUTE_EXPIRY},
-    {AMQP_HEADER_CREATED, AMQP_CREATION_TIME},
+    {HEADER_CREATION_TIME, AMQP_CREATION_TIME},
     {HEADER_GROUP_ID, AMQP_GROUP_ID},
     {HEADER_GROUP_SEQUENCE, AMQP_GROUP_SEQUENCE},
     {AMQP_HEADER_REPLY_GROUP, AMQP_REPLY_TO_GROUP_ID},
@@ -534,6 +534,7 @@ enum status amqp_view_read(struct arena *arena, struct span bytes, struct publis
     buf_deinit(&reading.types);
     if (reading.dedup && message.properties[AMQP_MESSAGE_ID].type != AMQP_NULL)
         publish->dedup_id = text_of(&reading, &message.properties[AMQP_MESSAGE_ID]);
+    publish->not_durable = !message.durable;
     publish->headers = reading.headers;
     publish->header_count = reading.count;
     return status == STATUS_OK && reading.full

@@ -82,7 +82,9 @@ static void deliver(struct consumer *consumer, uint32_t slot, const struct group
         .partition = item->receipt.partition,
         .now_ms = clock_wall_ms(),
     };
-    uint8_t *message = amqp_scratch(amqp_view_bound(&record));
+    if (item->note != NULL)
+        shown.note = blob_span(item->note);
+    uint8_t *message = amqp_scratch(amqp_view_bound(&record) + AMQP_NOTE_GROWS * shown.note.size);
     if (message == NULL) {
         consumer_settle(consumer, slot, SETTLE_RELEASED, 0, 0);
         not_sent(link);
@@ -91,7 +93,8 @@ static void deliver(struct consumer *consumer, uint32_t slot, const struct group
     size_t size = amqp_view_write(&record, &shown, message);
     if (amqp_is_too_large(link, size)) {
         amqp_scratch_release(message);
-        consumer_send_away(consumer, slot, SETTLE_RELEASED, 0, 0);
+        struct consumer_outcome away = {.outcome = SETTLE_RELEASED, .away = true};
+        consumer_settle_as(consumer, slot, &away, 0);
         not_sent(link);
         return;
     }
@@ -165,8 +168,9 @@ static const struct consumer_ops consumer_ops = {
 
 /* ------------------------------------------------ outcomes */
 
-/* x-opt-delivery-delay among the annotations of a modified outcome. */
-static uint32_t delay_of(pn_disposition_t *disposition)
+/* What the annotations of a modified outcome say: x-opt-delivery-delay, and what the record is to
+ * be shown with. */
+static uint32_t annotations_read(pn_disposition_t *disposition, struct buf *note)
 {
     char bytes[2 * AMQP_FRAME_MAX]; /* it came in one frame, and may be written a little longer */
     pn_data_t *data = pn_disposition_annotations(disposition);
@@ -177,58 +181,56 @@ static uint32_t delay_of(pn_disposition_t *disposition)
     if (size <= 0)
         return 0;
     struct reader at = reader_of(span_of(bytes, (size_t)size));
-    return amqp_value_read(&at, &annotations) ? amqp_delay_read(&annotations) : 0;
+    if (!amqp_value_read(&at, &annotations))
+        return 0;
+    amqp_note_read(&annotations, note);
+    return amqp_delay_read(&annotations);
 }
 
-/* What the receiver's state means for the record. */
-struct outcome {
-    enum settle_outcome outcome;
-    bool away; /* this link does not get it again */
-    uint32_t delay_ms;
-};
-
-static struct outcome modified(bool failed, bool undeliverable, uint32_t delay_ms)
+static struct consumer_outcome modified(bool failed, bool undeliverable, uint32_t delay_ms)
 {
-    return (struct outcome){.outcome = failed ? SETTLE_FAILED : SETTLE_RELEASED,
-                            .away = undeliverable,
-                            .delay_ms = delay_ms};
+    return (struct consumer_outcome){.outcome = failed ? SETTLE_FAILED : SETTLE_RELEASED,
+                                     .away = undeliverable,
+                                     .delay_ms = delay_ms};
 }
 
 /* Settled without a word, and without one for that at the attach: as if it had never come. */
-static struct outcome unnamed_outcome(const struct amqp_default *unnamed)
+static struct consumer_outcome unnamed_outcome(const struct amqp_default *unnamed)
 {
     switch (unnamed->outcome) {
     case AMQP_OUTCOME_ACCEPTED:
-        return (struct outcome){.outcome = SETTLE_DONE};
+        return (struct consumer_outcome){.outcome = SETTLE_DONE};
     case AMQP_OUTCOME_REJECTED:
-        return (struct outcome){.outcome = SETTLE_REJECTED};
+        return (struct consumer_outcome){.outcome = SETTLE_REJECTED};
     case AMQP_OUTCOME_MODIFIED:
         return modified(unnamed->failed, unnamed->undeliverable, unnamed->delay_ms);
     case AMQP_OUTCOME_RELEASED:
     case AMQP_OUTCOME_NONE:
         break;
     }
-    return (struct outcome){.outcome = SETTLE_RELEASED};
+    return (struct consumer_outcome){.outcome = SETTLE_RELEASED};
 }
 
-/* False: no outcome yet. */
+/* False: no outcome yet. note: empty, its bytes are the outcome's. */
 static bool outcome_of(const struct amqp_link *link, pn_delivery_t *delivery,
-                       struct outcome *outcome)
+                       struct consumer_outcome *outcome, struct buf *note)
 {
     pn_disposition_t *remote = pn_delivery_remote(delivery);
     switch (pn_delivery_remote_state(delivery)) {
     case PN_ACCEPTED:
-        *outcome = (struct outcome){.outcome = SETTLE_DONE};
+        *outcome = (struct consumer_outcome){.outcome = SETTLE_DONE};
         return true;
     case PN_REJECTED:
-        *outcome = (struct outcome){.outcome = SETTLE_REJECTED};
+        *outcome = (struct consumer_outcome){.outcome = SETTLE_REJECTED};
         return true;
     case PN_RELEASED:
-        *outcome = (struct outcome){.outcome = SETTLE_RELEASED};
+        *outcome = (struct consumer_outcome){.outcome = SETTLE_RELEASED};
         return true;
     case PN_MODIFIED:
-        *outcome = modified(pn_disposition_is_failed(remote),
-                            pn_disposition_is_undeliverable(remote), delay_of(remote));
+        *outcome =
+            modified(pn_disposition_is_failed(remote), pn_disposition_is_undeliverable(remote),
+                     annotations_read(remote, note));
+        outcome->note = buf_span(note);
         return true;
     default:
         *outcome = unnamed_outcome(&link->unnamed);
@@ -238,7 +240,7 @@ static bool outcome_of(const struct amqp_link *link, pn_delivery_t *delivery,
 
 static void group_updated(struct amqp_link *link, pn_delivery_t *delivery)
 {
-    struct outcome outcome;
+    struct consumer_outcome outcome;
     uint32_t slot;
     if (pn_delivery_remote_state(delivery) == AMQP_TRANSACTIONAL) {
         if (slot_get(delivery, &slot)) {
@@ -248,15 +250,15 @@ static void group_updated(struct amqp_link *link, pn_delivery_t *delivery)
         }
         return;
     }
-    if (!outcome_of(link, delivery, &outcome) || !slot_get(delivery, &slot))
+    struct buf note;
+    buf_init(&note, GROUP_NOTE_BYTES);
+    if (!slot_get(delivery, &slot) || !outcome_of(link, delivery, &outcome, &note))
         return;
     pn_delivery_set_context(delivery, NULL);
     bool answered = !pn_delivery_settled(delivery);
     uint64_t token = answered ? (uint64_t)(uintptr_t)delivery : 0;
-    if (outcome.away)
-        consumer_send_away(link->consumer, slot, outcome.outcome, outcome.delay_ms, token);
-    else
-        consumer_settle(link->consumer, slot, outcome.outcome, outcome.delay_ms, token);
+    consumer_settle_as(link->consumer, slot, &outcome, token);
+    buf_deinit(&note);
     if (!answered)
         pn_delivery_settle(delivery);
 }

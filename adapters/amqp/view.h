@@ -15,7 +15,6 @@
                       */
 #define AMQP_HEADER_TO          "to"
 #define AMQP_HEADER_USER_ID     "user-id"
-#define AMQP_HEADER_CREATED     "creation-time"
 #define AMQP_HEADER_REPLY_GROUP "reply-to-group-id"
 
 /* What "pl-amqp" holds: flags (uvarint), then a block each for what the flags from KEEPS_BARE to
@@ -47,8 +46,10 @@ struct amqp_shown {
     bool positions; /* annotations x-opt-offset, -partition, -enqueued-time */
     uint64_t partition;
     int64_t now_ms;
+    struct span note; /* what amqp_note_read() gave, of those who had it before */
 };
-/* At most so many bytes. */
+/* At most so many bytes, and AMQP_NOTE_GROWS for each of a note's. */
+enum { AMQP_NOTE_GROWS = 8 };
 size_t amqp_view_bound(const struct record *record);
 /* Properties and application properties as they would be written; to has amqp_bare_bound() bytes.
  */
@@ -56,6 +57,12 @@ size_t amqp_bare_bound(const struct header *headers, uint32_t count);
 size_t amqp_view_bare(const struct header *headers, uint32_t count, unsigned flags, uint8_t *to);
 /* Writes the message to `to`, which has room for that many; returns its size. */
 size_t amqp_view_write(const struct record *record, const struct amqp_shown *shown, uint8_t *to);
+
+/* note.c: annotations of a modified outcome, as a note of the group's (group.h). */
+/* Empty: there are none, or too many. */
+void amqp_note_read(const struct amqp_value *annotations, struct buf *note);
+/* These annotations, and the note's in place of those of the same name: how many values. */
+uint32_t amqp_note_write(struct amqp_writer *writer, struct span items, struct span note);
 
 /* Addresses: what MQTT calls $queue/q is q (or /queues/q) here, and a topic t is /topics/t. The
  * neutral form is MQTT's. */

@@ -12,7 +12,7 @@
 static const char *const names[] = {
     HEADER_MESSAGE_ID,       AMQP_HEADER_USER_ID,   AMQP_HEADER_TO,      HEADER_SUBJECT,
     HEADER_REPLY_TO,         HEADER_CORRELATION_ID, HEADER_CONTENT_TYPE, HEADER_CONTENT_ENCODING,
-    HEADER_EXPIRES_AT,       AMQP_HEADER_CREATED,   HEADER_GROUP_ID,     HEADER_GROUP_SEQUENCE,
+    HEADER_EXPIRES_AT,       HEADER_CREATION_TIME,  HEADER_GROUP_ID,     HEADER_GROUP_SEQUENCE,
     AMQP_HEADER_REPLY_GROUP, HEADER_PRIORITY,       HEADER_LABELS,       HEADER_TOPIC,
     HEADER_PUBLISHER,        HEADER_TYPES,          HEADER_BODY,         AMQP_HEADER_AMQP,
     AMQP_HEADER_ANNOTATIONS,
@@ -615,9 +615,13 @@ static void write_annotations(struct amqp_writer *writer, const struct record *r
         uint32_t items = items_of(showing->first[ANNOTATIONS]->value);
         if (items > 0)
             foreign = showing->first[ANNOTATIONS]->value;
-        count += items;
+        if (shown->note.size == 0)
+            count += items;
     }
-    amqp_write_raw(writer, foreign);
+    if (shown->note.size > 0)
+        count += amqp_note_write(writer, foreign, shown->note);
+    else
+        amqp_write_raw(writer, foreign);
     count += write_reply_type(writer, showing, foreign);
     if (count == 0)
         *writer = before;

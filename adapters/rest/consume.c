@@ -107,8 +107,10 @@ static void take_done(struct request *request, enum status status)
         answer(consume);
     else if (take->count > 0)
         give_back(consume);
-    for (uint32_t i = 0; i < take->count; i++)
+    for (uint32_t i = 0; i < take->count; i++) {
         batch_unref(take->items[i].batch);
+        blob_unref(take->items[i].note);
+    }
     call_release(&consume->call);
 }
 

@@ -345,6 +345,7 @@ struct publish {
     uint32_t header_count;
     enum guarantee guarantee;
     bool retain;
+    bool not_durable; /* kept with the record (JMS: NON_PERSISTENT); it is stored as any other */
     int64_t expires_at_ms; /* 0: never; adapters also put the header expires-at */
     uint64_t delay_ms; /* 0: none; up to LIMIT_DELAY_MS. Not on stream queues (INVALID). Stored, and
                         * answered, at once; OK means that it waits */

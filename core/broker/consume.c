@@ -31,6 +31,7 @@ struct slot {
 struct piece {
     struct group_settle settle;
     struct consumer *consumer;
+    char *note; /* of its one settlement */
     uint64_t tokens[PIECE];
     struct receipt receipts[PIECE];
     enum status results[PIECE];
@@ -266,6 +267,7 @@ static void piece_done(struct request *request, enum status status)
                                    status != STATUS_OK ? status : piece->results[i]);
     }
     consumer->delivering = nested;
+    heap_free(piece->note);
     heap_free(piece);
     if (!consumer->closed)
         consumer_wake(consumer); /* there may be room for more leases */
@@ -294,7 +296,8 @@ static void settle_receipt(struct consumer *consumer, const struct receipt *rece
     struct piece *piece = consumer->open[how->outcome];
     if (piece != NULL &&
         (piece->settle.count == PIECE || piece->settle.delay_ms != how->delay_ms ||
-         piece->settle.lease_ms != how->lease_ms || piece->settle.not_for != how->not_for)) {
+         piece->settle.lease_ms != how->lease_ms || piece->settle.not_for != how->not_for ||
+         piece->settle.note.size + how->note.size > 0)) {
         piece_send(consumer, how->outcome);
         piece = NULL;
     }
@@ -302,6 +305,10 @@ static void settle_receipt(struct consumer *consumer, const struct receipt *rece
         piece = consumer->open[how->outcome] = heap_new(sizeof *piece);
         piece->consumer = consumer;
         piece->settle = *how;
+        if (how->note.size > 0) {
+            piece->note = heap_text((const char *)how->note.data, how->note.size);
+            piece->settle.note.data = (const uint8_t *)piece->note;
+        }
         piece->settle.receipts = piece->receipts;
         piece->settle.results = piece->results;
         piece->settle.patient = how->outcome == SETTLE_DONE;
@@ -330,11 +337,13 @@ void consumer_settle(struct consumer *consumer, uint32_t slot, enum settle_outco
     settle_slot(consumer, slot, &how, token);
 }
 
-void consumer_send_away(struct consumer *consumer, uint32_t slot, enum settle_outcome outcome,
-                        uint32_t delay_ms, uint64_t token)
+void consumer_settle_as(struct consumer *consumer, uint32_t slot,
+                        const struct consumer_outcome *outcome, uint64_t token)
 {
-    struct group_settle how = {
-        .outcome = outcome, .delay_ms = delay_ms, .not_for = consumer->taker};
+    struct group_settle how = {.outcome = outcome->outcome,
+                               .delay_ms = outcome->delay_ms,
+                               .not_for = outcome->away ? consumer->taker : NULL,
+                               .note = outcome->note};
     settle_slot(consumer, slot, &how, token);
 }
 
@@ -469,6 +478,7 @@ static void hand_over(struct consumer *consumer, bool wanted)
             consumer->ops->deliver(consumer, slot, item);
         }
         batch_unref(item->batch);
+        blob_unref(item->note);
     }
 }
 

@@ -65,10 +65,15 @@ void consumer_pause(struct consumer *consumer, bool paused);
  * slot may be given to another lease afterwards. */
 void consumer_settle(struct consumer *consumer, uint32_t slot, enum settle_outcome outcome,
                      uint32_t delay_ms, uint64_t token);
-/* Likewise, FAILED or RELEASED, and this consumer does not get it again (not_for of
- * group_settle). */
-void consumer_send_away(struct consumer *consumer, uint32_t slot, enum settle_outcome outcome,
-                        uint32_t delay_ms, uint64_t token);
+/* Likewise; for FAILED and RELEASED there is more to say. */
+struct consumer_outcome {
+    enum settle_outcome outcome;
+    uint32_t delay_ms;
+    bool away;        /* this consumer does not get it again: not_for of group_settle */
+    struct span note; /* as in group_settle; copied */
+};
+void consumer_settle_as(struct consumer *consumer, uint32_t slot,
+                        const struct consumer_outcome *outcome, uint64_t token);
 /* The lease begins anew, for lease_ms from now. */
 void consumer_renew(struct consumer *consumer, uint32_t slot, uint32_t lease_ms, uint64_t token);
 /* The lease in slot has been settled otherwise: by a transaction. */

@@ -188,6 +188,7 @@ static void give_back(struct carried_take *carried, const struct group_spec *gro
     for (uint32_t i = 0; i < carried->take.count; i++) {
         back->receipts[i] = carried->take.items[i].receipt;
         batch_unref(carried->take.items[i].batch);
+        blob_unref(carried->take.items[i].note);
     }
     carried->take.count = 0;
     request_init(&back->settle.request, carried->caller->loop, gone_back);

@@ -468,7 +468,8 @@ static struct record_input record_of(const struct client *client, const struct p
     return (struct record_input){
         .timestamp_ms = worker_wall_ms(client->worker),
         .attributes =
-            (uint8_t)((unsigned)publish->guarantee | (publish->retain ? RECORD_RETAIN : 0u)),
+            (uint8_t)((unsigned)publish->guarantee | (publish->retain ? RECORD_RETAIN : 0u) |
+                      (publish->not_durable ? RECORD_NOT_DURABLE : 0u)),
         .key = publish->key,
         .value = publish->body,
         .headers = standard,

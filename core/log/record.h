@@ -17,8 +17,9 @@ enum guarantee {
 };
 enum {
     RECORD_GUARANTEE_MASK = 3,
-    RECORD_RETAIN = 4,   /* published with the retain flag */
-    RECORD_RECALLED = 8, /* never stored: it is shown as the retained record of its topic */
+    RECORD_RETAIN = 4,       /* published with the retain flag */
+    RECORD_RECALLED = 8,     /* never stored: it is shown as the retained record of its topic */
+    RECORD_NOT_DURABLE = 16, /* its publisher said that it need not outlast a failure */
 };
 
 struct header {
@@ -64,7 +65,8 @@ bool record_find(const struct record *record, const char *name, struct span *val
 #define HEADER_CORRELATION_ID   "correlation-id"
 #define HEADER_REPLY_TO         "reply-to"
 #define HEADER_SUBJECT          "subject"
-#define HEADER_PRIORITY         "priority" /* 0 to 9 */
+#define HEADER_PRIORITY         "priority"      /* 0 to 9 */
+#define HEADER_CREATION_TIME    "creation-time" /* decimal ms since 1970, by the publisher */
 #define HEADER_GROUP_ID         "group-id"
 #define HEADER_GROUP_SEQUENCE   "group-sequence"
 #define HEADER_EXPIRES_AT       "expires-at" /* decimal ms since 1970 */

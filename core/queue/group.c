@@ -41,6 +41,7 @@ struct group *group_open(struct log *log, struct log_worker *worker, struct loop
         part->group = group;
         part->dead = i == queue->partition_count;
         part->id = part->dead ? spec->dead_partition : queue->first_partition + i;
+        offset_map_init(&part->notes);
         part->bounds = part->dead ? &spec->stat->dead_letters : &queue->stat->partitions[i];
         part->window = window_new(0, LIMIT_IN_FLIGHT);
         /* What is published from now on, while the group still opens, is new to it. */
@@ -65,6 +66,7 @@ static void group_free(struct group *group)
     loop_task_cancel(group->loop, &group->work);
     loop_timer_stop(group->loop, &group->timer);
     bars_deinit(group);
+    notes_deinit(group);
     filter_deinit(group);
     for (uint32_t i = 0; i < group->part_count; i++) {
         feed_drop(&group->parts[i]);
@@ -195,6 +197,9 @@ static enum status settle_one(struct group *group, const struct receipt *receipt
         group_settle_lease(part, receipt, outcome, delay_ms == 0 ? 0 : clock_wall_ms() + delay_ms);
     if (away && status != STATUS_OK)
         bar_take_down(part, receipt->offset, settle->not_for);
+    bool back = outcome == WINDOW_FAILED || outcome == WINDOW_RELEASED;
+    if (back && status == STATUS_OK && settle->note.size > 0)
+        note_put(part, receipt->offset, settle->note);
     return status;
 }
 

@@ -68,6 +68,7 @@ struct group_item {
     uint32_t failures;
     uint32_t lease_ms; /* what is asked for, or what goes without saying */
     bool again;        /* somebody has had it before */
+    struct blob *note; /* what they left on it: a reference for the caller; NULL: nothing */
 };
 struct group_take {
     struct request request;
@@ -122,6 +123,11 @@ struct group_settle {
      * more is a dead letter or, where the queue keeps none, waits GROUP_BARRED_MS and may come to
      * anybody. */
     struct taker *not_for;
+    /* FAILED, RELEASED: goes with the record when it is handed out again: names and values, a block
+     * (pack_block) each; a name that is there already gets the new value. Borrowed until done().
+     * Remembered in memory, for GROUP_NOTES records of a group, GROUP_NOTE_BYTES each: more is not.
+     */
+    struct span note;
     bool ordered; /* the first stale receipt ends it: those behind it are STALE, untouched */
     bool patient; /* DONE, and nobody is told when it is durable: answered as soon as it is
                      applied, durable at most GROUP_PATIENCE_MS and a write later */
@@ -133,7 +139,14 @@ struct group_settle {
     uint64_t group_id;
     void (*done)(struct request *request, enum status status);
 };
-enum { GROUP_PATIENCE_MS = 5, GROUP_BARS = 16, GROUP_BARRED = 1000, GROUP_BARRED_MS = 1000 };
+enum {
+    GROUP_PATIENCE_MS = 5,
+    GROUP_BARS = 16,
+    GROUP_BARRED = 1000,
+    GROUP_BARRED_MS = 1000,
+    GROUP_NOTES = 1000,
+    GROUP_NOTE_BYTES = 1024
+};
 /* Answers after the settlement is durable, unless it is patient. Takes part in a common write with
  * others of the same turn. */
 void group_settle(struct group *group, struct group_settle *settle);

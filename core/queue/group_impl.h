@@ -77,6 +77,8 @@ struct part {
     struct fifo *fifo;    /* NULL: records may overtake each other */
     uint64_t met;         /* fifo: all that is not done below was met */
 
+    struct offset_map notes; /* offset -> index in the group's */
+
     struct move *move;      /* under way from here; NULL: none */
     uint64_t move_retry_ms; /* one has failed: not again before */
 
@@ -154,6 +156,8 @@ struct group {
 
     struct lane *choices[CHOICES_MAX + GROUP_BARS]; /* lanes with a selector, or of one taker */
     uint32_t choice_count;
+    struct note *notes; /* GROUP_NOTES; NULL: there were none yet */
+    uint32_t note_count;
     struct bar *bars[GROUP_BARS];
     uint32_t bar_count;
     bool bars_changed;    /* takes may wait in a lane that is not for them */
@@ -244,6 +248,11 @@ struct bar *bar_of(const struct group *group, const struct taker *taker); /* NUL
 bool bar_holds(const struct bar *bar, const struct part *part, uint64_t offset);
 void bars_sweep(struct group *group); /* those of takers that have gone */
 void bars_deinit(struct group *group);
+
+/* group_note.c */
+void note_put(struct part *part, uint64_t offset, struct span note);
+struct blob *note_of(const struct part *part, uint64_t offset); /* a reference; NULL: none */
+void notes_deinit(struct group *group);
 
 /* group_redrive.c, group_explain.c, group_survey.c: of a group that serves. */
 void redrive_apply(struct group *group, struct group_redrive *redrive);

@@ -138,6 +138,7 @@ static void hand_out(struct part *part, struct group_take *take, const struct fi
                     .epoch = group->epoch},
         .lease_ms = queue_lease_ms(group->queue, take->lease_ms),
         .again = window_was_taken(part->window, find->offset),
+        .note = note_of(part, find->offset),
     };
     window_take(part->window, find->offset, loop_now_ms(group->loop), item->lease_ms,
                 &item->receipt.delivery, &item->failures);

@@ -5,8 +5,9 @@
  * Names. A property is the first header of that name; names that are no identifier go in double
  * quotes ("content-type", a double quote inside doubled); in quotes a name is a property's whatever
  * it is. `key` is the record's key. JMSMessageID, JMSCorrelationID, JMSType (subject), JMSXGroupID:
- * text. JMSPriority (4 when none is set), JMSTimestamp (publish time, ms), JMSXGroupSeq: numbers.
- * JMSDeliveryMode: 'PERSISTENT', or 'NON_PERSISTENT' when published at most once. Other JMS fields
+ * text. JMSPriority (4 when none is set), JMSTimestamp (creation-time, else the publish time, ms),
+ * JMSXGroupSeq: numbers. JMSDeliveryMode: 'PERSISTENT', or 'NON_PERSISTENT' when published at most
+ * once or as not durable. Other JMS fields
  * are refused, JMSX and JMS_ names are properties. What is missing is NULL.
  *
  * Types. A header that "pl-types" names has that type. Any other is text, and since most protocols

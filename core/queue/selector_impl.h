@@ -36,11 +36,11 @@ struct value value_as_number(const struct value *value);
 
 enum field {
     FIELD_PROPERTY,
-    FIELD_STRING,   /* a header that is text whatever its type */
-    FIELD_NUMBER,   /* a header that is a number or NULL */
-    FIELD_PRIORITY, /* the same, with a default */
-    FIELD_KEY,      /* from here on: not in the headers */
-    FIELD_TIMESTAMP,
+    FIELD_STRING,    /* a header that is text whatever its type */
+    FIELD_NUMBER,    /* a header that is a number or NULL */
+    FIELD_PRIORITY,  /* the same, with a default */
+    FIELD_TIMESTAMP, /* likewise */
+    FIELD_KEY,       /* from here on: not in the headers */
     FIELD_DELIVERY_MODE,
 };
 

@@ -208,12 +208,16 @@ static void value_finish(enum field field, const struct record *record, struct v
         *value = value_of_header(record->key);
         break;
     case FIELD_TIMESTAMP:
-        *value = (struct value){.kind = VALUE_INTEGER, .integer = record->timestamp_ms};
+        *value = value_as_number(value);
+        if (value->kind != VALUE_INTEGER)
+            *value = (struct value){.kind = VALUE_INTEGER, .integer = record->timestamp_ms};
         break;
     case FIELD_DELIVERY_MODE:
         value->kind = VALUE_STRING;
-        value->text = span_from_text(
-            record_guarantee(record) == GUARANTEE_AT_MOST_ONCE ? "NON_PERSISTENT" : "PERSISTENT");
+        value->text = span_from_text(record_guarantee(record) == GUARANTEE_AT_MOST_ONCE ||
+                                             (record->attributes & RECORD_NOT_DURABLE) != 0
+                                         ? "NON_PERSISTENT"
+                                         : "PERSISTENT");
         break;
     }
 }

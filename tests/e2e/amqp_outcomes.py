@@ -2,7 +2,8 @@
 """What receivers make of a record of a queue, and what comes of it: to whom it comes again, and how."""
 import time
 
-from proton import Delivery, Message, Timeout
+from proton import Delivery, Message, Timeout, symbol
+from proton.reactor import Selector
 from proton.utils import BlockingConnection
 
 from amqp_queues import queue, receive, send
@@ -209,7 +210,54 @@ def a_queue_says_how_long_leases_last(running):
         other.close()
 
 
+def selectors_know_what_jms_says(running):
+    queue(running, "jms")
+    connection = connect(running)
+    send(connection, "jms", Message(body="n", durable=False, creation_time=5), Message(body="p", durable=True, creation_time=6.5),
+         Message(body="none", durable=True))
+    for i, (selector, wanted) in enumerate((("JMSDeliveryMode = 'NON_PERSISTENT'", ["n"]),
+                                            ("JMSDeliveryMode = 'PERSISTENT'", ["p", "none"]),
+                                            ("JMSTimestamp = 5000", ["n"]), ("JMSTimestamp = 6500", ["p"]),
+                                            ("JMSTimestamp > 1700000000000", ["none"]))):
+        receiver = connection.create_receiver(f"/queues/jms/groups/g{i}", credit=5, options=Selector(selector))
+        got = [receiver.receive(timeout=SECONDS).body for _ in wanted]
+        assert got == wanted and nothing_comes(receiver) is None, (selector, got)
+        receiver.close()
+    connection.close()
+
+
+def what_a_receiver_notes_is_shown_to_the_next(running):
+    queue(running, "noted", redrive_policy="enable", max_consume_count=9)
+    connection, other = connect(running), connect(running)
+    send(connection, "noted", Message(body="x", annotations={symbol("x-a"): 1, symbol("x-b"): "kept"}))
+    receiver = connection.create_receiver("noted", credit=1)
+    receiver.receive(timeout=SECONDS)
+    modify(receiver, failed=True, annotations={symbol("x-why"): "broken", symbol("x-a"): [2, {"deep": True}],
+                                               symbol("x-opt-offset"): 77})
+    receiver.close()
+    receiver = connection.create_receiver("noted", credit=1, name="second")
+    again = receiver.receive(timeout=SECONDS)
+    noted = {str(key): value for key, value in again.annotations.items()}
+    assert (noted["x-a"], noted["x-b"], noted["x-why"]) == ([2, {"deep": True}], "kept", "broken"), noted
+    assert noted["x-opt-offset"] == 0 and again.body == "x" and again.delivery_count == 1, noted
+    modify(receiver, annotations={symbol("x-why"): None, symbol("x-more"): 5})
+    receiver.close()
+    noted = {str(key): value for key, value in receive(other, "noted", 1)[0].annotations.items()}
+    assert (noted["x-a"], noted["x-b"], noted["x-why"], noted["x-more"]) == ([2, {"deep": True}], "kept", None, 5), noted
+    # More than is remembered is not, and nothing else changes.
+    send(connection, "noted", Message(body="y", annotations={symbol("x-a"): 1}))
+    receiver = connection.create_receiver("noted", credit=1, name="third")
+    receiver.receive(timeout=SECONDS)
+    modify(receiver, failed=True, annotations={symbol("x-much"): "m" * 1100, symbol("x-a"): 3})
+    receiver.close()
+    y, = receive(other, "noted", 1)
+    assert (y.body, y.delivery_count, y.annotations[symbol("x-a")]) == ("y", 1, 1) and symbol("x-much") not in y.annotations, y
+    connection.close()
+    other.close()
+
+
 if __name__ == "__main__":
     run(what_is_undeliverable_here_is_for_others, what_is_undeliverable_here_in_order, who_had_it_first_is_known,
         a_receiver_gets_no_more_than_it_takes, readers_get_no_more_than_they_take,
-        a_lease_that_runs_out_says_so, a_queue_says_how_long_leases_last)
+        a_lease_that_runs_out_says_so, a_queue_says_how_long_leases_last,
+        what_a_receiver_notes_is_shown_to_the_next, selectors_know_what_jms_says)

@@ -1,0 +1,80 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Annotations that a modified outcome gives a record: from the outcome to the group's note, and
+ * from there into the message (3.4.5). */
+#include "adapters/amqp/view.h"
+#include "core/base/pack.h"
+
+/* What we say ourselves of a record, or do with it. */
+static bool is_ours(struct span name)
+{
+    static const char *const ours[] = {
+        "x-opt-partition-key", "x-opt-labels",   "x-opt-retain",       "x-opt-topic",
+        "x-opt-duplicates",    "x-opt-offset",   "x-opt-partition",    "x-opt-enqueued-time",
+        "x-opt-delivery-time", "x-opt-jms-dest", "x-opt-jms-reply-to", "x-opt-delivery-delay",
+        "x-opt-dedup",
+    };
+    for (size_t i = 0; i < sizeof ours / sizeof *ours; i++)
+        if (span_is(name, ours[i]))
+            return true;
+    return false;
+}
+
+static bool names(struct span note, const struct amqp_value *key)
+{
+    struct reader at = reader_of(note);
+    while (key->type == AMQP_SYMBOL && reader_left(&at) > 0) {
+        struct span name = reader_block(&at);
+        reader_block(&at);
+        if (!at.failed && span_equal(name, key->bytes))
+            return true;
+    }
+    return false;
+}
+
+void amqp_note_read(const struct amqp_value *annotations, struct buf *note)
+{
+    struct reader at = reader_of(annotations->bytes);
+    struct pack pack = pack_into(note);
+    struct amqp_value key, value;
+    for (uint32_t i = 0; annotations->type == AMQP_MAP && i + 1 < annotations->count; i += 2) {
+        if (!amqp_value_read(&at, &key))
+            break;
+        const uint8_t *from = at.at;
+        if (!amqp_value_read(&at, &value))
+            break;
+        struct span raw = span_of(from, (size_t)(at.at - from));
+        if (key.type != AMQP_SYMBOL || is_ours(key.bytes) || names(buf_span(note), &key) ||
+            !amqp_values_valid(raw, 1))
+            continue;
+        pack_block(&pack, key.bytes);
+        pack_block(&pack, raw);
+    }
+    if (pack.status != STATUS_OK)
+        note->size = 0;
+}
+
+uint32_t amqp_note_write(struct amqp_writer *writer, struct span items, struct span note)
+{
+    uint32_t count = 0;
+    struct reader at = reader_of(items);
+    struct amqp_value key, value;
+    while (reader_left(&at) > 0) {
+        const uint8_t *from = at.at;
+        if (!amqp_value_read(&at, &key) || !amqp_value_read(&at, &value))
+            break;
+        if (names(note, &key))
+            continue;
+        amqp_write_raw(writer, span_of(from, (size_t)(at.at - from)));
+        count += 2;
+    }
+    at = reader_of(note);
+    while (reader_left(&at) > 0) {
+        struct span name = reader_block(&at), raw = reader_block(&at);
+        if (at.failed)
+            break;
+        amqp_write_bytes(writer, AMQP_SYMBOL, name);
+        amqp_write_raw(writer, raw);
+        count += 2;
+    }
+    return count;
+}

@@ -1,0 +1,109 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What consumers left on records that come again, until these are done. In memory only: failures
+ * are what a restart must know. */
+#include "core/queue/group_impl.h"
+
+#include "core/base/blob.h"
+#include "core/base/heap.h"
+#include "core/base/pack.h"
+#include "core/base/reader.h"
+
+struct note {
+    struct part *part;
+    uint64_t offset;
+    struct blob *bytes;
+};
+
+static void drop(struct group *group, uint32_t index)
+{
+    struct note *note = &group->notes[index];
+    blob_unref(note->bytes);
+    offset_map_remove(&note->part->notes, note->offset);
+    if (index != --group->note_count) {
+        *note = group->notes[group->note_count];
+        offset_map_put(&note->part->notes, note->offset, index);
+    }
+}
+
+static void tidy(struct group *group)
+{
+    uint64_t until_ms;
+    for (uint32_t i = group->note_count; i-- > 0;)
+        if (window_look_at(group->notes[i].part->window, group->notes[i].offset, &until_ms) ==
+            WINDOW_IS_DONE)
+            drop(group, i);
+}
+
+void notes_deinit(struct group *group)
+{
+    while (group->note_count > 0)
+        drop(group, group->note_count - 1);
+    for (uint32_t i = 0; i < group->part_count; i++)
+        offset_map_deinit(&group->parts[i].notes);
+    heap_free(group->notes);
+}
+
+struct blob *note_of(const struct part *part, uint64_t offset)
+{
+    if (part->notes.count == 0)
+        return NULL;
+    const uint32_t *index = offset_map_get(&part->notes, offset);
+    return index == NULL ? NULL : blob_ref(part->group->notes[*index].bytes);
+}
+
+static bool names(struct span note, struct span name)
+{
+    struct reader at = reader_of(note);
+    while (reader_left(&at) > 0) {
+        struct span known = reader_block(&at);
+        reader_block(&at);
+        if (!at.failed && span_equal(known, name))
+            return true;
+    }
+    return false;
+}
+
+/* All of the new one, and of the old what it does not name. NULL: that is too much. */
+static struct blob *merge(struct span old, struct span note)
+{
+    struct buf buf;
+    buf_init(&buf, GROUP_NOTE_BYTES);
+    struct pack pack = pack_into(&buf);
+    struct reader at = reader_of(old);
+    while (reader_left(&at) > 0) {
+        struct span name = reader_block(&at), value = reader_block(&at);
+        if (at.failed || names(note, name))
+            continue;
+        pack_block(&pack, name);
+        pack_block(&pack, value);
+    }
+    pack_bytes(&pack, note);
+    struct blob *merged = pack.status == STATUS_OK ? blob_copy(buf_span(&buf)) : NULL;
+    buf_deinit(&buf);
+    return merged;
+}
+
+void note_put(struct part *part, uint64_t offset, struct span note)
+{
+    struct group *group = part->group;
+    uint32_t *known = offset_map_get(&part->notes, offset);
+    struct blob *bytes =
+        merge(known == NULL ? span_of(NULL, 0) : blob_span(group->notes[*known].bytes), note);
+    if (bytes == NULL)
+        return;
+    if (known != NULL) {
+        blob_unref(group->notes[*known].bytes);
+        group->notes[*known].bytes = bytes;
+        return;
+    }
+    if (group->notes == NULL)
+        group->notes = heap_array(GROUP_NOTES, sizeof *group->notes);
+    if (group->note_count == GROUP_NOTES)
+        tidy(group);
+    if (group->note_count == GROUP_NOTES) {
+        blob_unref(bytes);
+        return;
+    }
+    group->notes[group->note_count] = (struct note){.part = part, .offset = offset, .bytes = bytes};
+    offset_map_put(&part->notes, offset, group->note_count++);
+}

@@ -160,6 +160,7 @@ static void test_temporary_queues_end(void **state)
         peer_close(peer);
     }
     await_queues(other, 3);
+    peer_close(other);
     rig_close();
 }
 

@@ -26,6 +26,8 @@ static void deliver(struct follower *follower, struct blob *frame, const struct 
     (void)place;
     (void)record;
     if (amqp_is_too_large(link, frame->size)) { /* passed over */
+        if (!link->settles)
+            follower_settled(follower);
         follower_credit(follower, follower_credit_left(follower) + 1);
         if (!link->settles)
             follower_settled(follower);

@@ -347,22 +347,46 @@ static size_t client_queued(struct client *client)
     return connection->stream == NULL ? 0 : amqp_queued(connection);
 }
 
-static void client_resume(struct client *client)
+void amqp_pause(struct amqp_connection *connection)
 {
-    struct amqp_connection *connection = amqp_connection_of(client);
-    connection->paused = false;
-    if (connection->state == AMQP_DOWN)
-        return;
-    amqp_links_hold(connection);
+    connection->paused = true;
+    stream_pause(connection->stream);
+}
+
+static void read_on(struct amqp_connection *connection, bool coordinators)
+{
     list_each(at, &connection->links)
     {
         struct amqp_link *link = container_of(at, struct amqp_link, of_connection);
-        if (!connection->paused && link->pn != NULL && pn_link_is_receiver(link->pn))
+        if (link->pn != NULL && pn_link_is_receiver(link->pn) &&
+            (link->kind == AMQP_TO_COORDINATOR) == coordinators)
             amqp_target_readable(link);
     }
+}
+
+/* What ends a transaction comes behind all that is part of it. */
+void amqp_go_on(struct amqp_connection *connection)
+{
+    bool makes = false;
+    list_each(at, &connection->links)
+    {
+        makes |= container_of(at, struct amqp_link, of_connection)->makes;
+    }
+    if (connection->state == AMQP_DOWN || makes)
+        return;
+    connection->paused = false;
+    amqp_links_hold(connection);
+    read_on(connection, false);
+    read_on(connection, true);
     amqp_links_release(connection);
     if (!connection->paused)
         stream_resume(connection->stream);
+    amqp_wake(connection);
+}
+
+static void client_resume(struct client *client)
+{
+    amqp_go_on(amqp_connection_of(client));
 }
 
 static void put_info(pn_data_t *info, const char *key, const char *text, size_t size)

@@ -188,7 +188,7 @@ struct amqp_connection {
     bool turned_away; /* SASL has ended so */
     bool excess;      /* one connection too many: SASL or open is answered so */
     bool waits;       /* a login is under way: no event is looked at before it is done */
-    bool paused;      /* the broker takes no more at the moment */
+    bool paused;      /* no deliveries are taken: the broker has no room, or a queue is made */
     bool said;        /* something has been sent */
     bool stolen;      /* subscribers are, and are to be told */
     bool released;    /* subscribers have deliveries that are over */
@@ -226,6 +226,10 @@ extern struct amqp_options amqp_settings;
 
 /* connection.c */
 void amqp_wake(struct amqp_connection *connection); /* events and output at the end of this turn */
+/* No delivery is taken, of any link, and nothing more is read, until amqp_go_on(), which looks
+ * whether all that it waited for is over. */
+void amqp_pause(struct amqp_connection *connection);
+void amqp_go_on(struct amqp_connection *connection);
 /* Closes with the condition, once. */
 void amqp_end(struct amqp_connection *connection, const char *condition, const char *text);
 /* Says the condition at once, and reads no more: nothing can be made of what comes, or too much

@@ -375,6 +375,7 @@ static void take_whole(struct amqp_link *link, pn_delivery_t *delivery)
     }
     if (makes_queue(link, bytes)) { /* it is looked at again then */
         link->makes = true;
+        amqp_pause(link->connection);
         if (link->partial.size == 0)
             keep_piece(link, bytes);
         return;
@@ -389,7 +390,8 @@ static void take_all(struct amqp_link *link)
 {
     struct amqp_connection *connection = link->connection;
     pn_delivery_t *delivery;
-    while (link->pn != NULL && !link->makes && (delivery = pn_link_current(link->pn)) != NULL) {
+    while (link->pn != NULL && !connection->paused &&
+           (delivery = pn_link_current(link->pn)) != NULL) {
         if (pn_delivery_aborted(delivery)) {
             partial_drop(link);
             link->resumed = false;
@@ -406,8 +408,7 @@ static void take_all(struct amqp_link *link)
             return;
         }
         if (!broker_may_publish(&connection->client)) {
-            connection->paused = true;
-            stream_pause(connection->stream);
+            amqp_pause(connection);
             return;
         }
         take_whole(link, delivery);
@@ -444,15 +445,6 @@ static void queue_target(struct amqp_link *link, const struct queue *queue)
     amqp_link_accept(link);
 }
 
-/* With the delivery that waited. */
-static void relay_on(struct amqp_link *link, enum status status)
-{
-    link->makes = false;
-    link->unmade = status;
-    amqp_target_readable(link);
-    amqp_wake(link->connection);
-}
-
 static void made(struct request *request, enum status status)
 {
     struct making *making = container_of(request, struct making, admin.request);
@@ -464,14 +456,17 @@ static void made(struct request *request, enum status status)
                                   link->connection->client.tenant, span_from_text(making->name));
     if (queue == NULL && status == STATUS_OK)
         status = STATUS_INTERNAL;
-    if (link->pn != NULL && link->makes)
-        relay_on(link, queue != NULL ? STATUS_OK : status);
-    else if (link->pn != NULL && queue == NULL)
+    if (link->makes) { /* with the delivery that waited */
+        link->makes = false;
+        link->unmade = queue != NULL ? STATUS_OK : status;
+        amqp_go_on(link->connection);
+    } else if (link->pn != NULL && queue == NULL) {
         amqp_link_refuse_status(link, status);
-    else if (link->pn != NULL && pn_link_is_receiver(link->pn))
+    } else if (link->pn != NULL && pn_link_is_receiver(link->pn)) {
         queue_target(link, queue);
-    else if (link->pn != NULL)
+    } else if (link->pn != NULL) {
         amqp_source_from(link, queue);
+    }
     queue_unref(making->admin.queue);
     heap_free(making->name);
     heap_free(making);

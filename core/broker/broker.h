@@ -484,8 +484,8 @@ enum status broker_unsubscribe_shared(struct client *client, struct span share, 
 void broker_share_settled(struct subscription *subscription, uint32_t lease);
 /* The client has taken it, and waits until it is certain that nobody gets it again, also after a
  * crash: then comes ops->release() with the lease, which broker_share_settled() ends as always; if
- * the store fails, never. False: nothing is kept of this one, and nothing follows. Once for each
- * lease; not of a client that has a session, nor of exactly once. */
+ * the store fails for good, never. False: nothing is kept of this one, and nothing follows. Once
+ * for each lease; not of a client that has a session, nor of exactly once. */
 bool broker_share_taken(struct subscription *subscription, uint32_t lease);
 /* Likewise, but it goes to a member again, before anything else, and counts a failure if that was
  * one. Not of exactly once. */

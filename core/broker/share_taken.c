@@ -5,18 +5,33 @@
 #include "core/base/heap.h"
 #include "core/broker/share.h"
 
+enum { AGAIN_MS = 1000 };
+
 struct share_taken {
     struct broker_worker *worker;
     struct loop_task task;
+    struct loop_timer again;
     struct share_unit next, writing;
     bool is_writing;
 };
 
 static void write_next(struct share_taken *taken);
 
+static void write_again(struct loop_timer *timer)
+{
+    struct share_taken *taken = container_of(timer, struct share_taken, again);
+    taken->worker->calls--;
+    share_unit_write(&taken->writing, taken->worker);
+}
+
 static void written(struct request *request, enum status status)
 {
     struct share_taken *taken = container_of(request, struct share_taken, writing.request);
+    if (status == STATUS_NO_SPACE && !taken->worker->ending) { /* there may be some later */
+        taken->worker->calls++;
+        loop_timer_start(taken->worker->loop, &taken->again, AGAIN_MS);
+        return;
+    }
     share_unit_release(&taken->writing, status);
     taken->is_writing = false;
     write_next(taken);
@@ -55,10 +70,13 @@ void share_taken_init(struct broker_worker *worker)
     worker->taken = heap_new(sizeof *worker->taken);
     worker->taken->worker = worker;
     worker->taken->task.run = run;
+    worker->taken->again.fired = write_again;
 }
 
 void share_taken_deinit(struct broker_worker *worker)
 {
-    CHECK(!worker->taken->is_writing && worker->taken->next.count == 0);
+    CHECK(!worker->taken->is_writing); /* that is a call */
+    loop_task_cancel(worker->loop, &worker->taken->task);
+    heap_free(worker->taken->next.leases);
     heap_free(worker->taken);
 }

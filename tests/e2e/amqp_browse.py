@@ -302,6 +302,17 @@ def what_nobody_settles_has_a_limit(running):
         fuller = max(got, key=got.get)
         wire.send(frame(DETACH, [fuller, True]))  # what it held counts no more
         assert list(transfers(wire, count - got[1 - fuller])) == [1 - fuller]
+    with Wire(running.amqp_port, SECONDS) as wire:  # what is passed over for its size is nobody's to settle
+        wire.open()
+        for handle, most in enumerate((10, 10, 0)):
+            wire.send(frame(ATTACH, [f"r{handle}", handle, True, None, None, source, Wired(0x29, [None]), None, None, None,
+                                     amqpwire.Ulong(most)]))
+            wire.expect(ATTACH)
+        for handle in (0, 1):
+            wire.send(frame(FLOW, [0, 10 ** 8, 0, 10 ** 8, handle, 0, 10 ** 6, None, True]))
+            wire.expect(FLOW)
+        wire.send(frame(FLOW, [0, 10 ** 8, 0, 10 ** 8, 2, 0, 5]))
+        transfers(wire, 5)
 
 
 if __name__ == "__main__":

@@ -851,6 +851,30 @@ def another_coordinator_may_discharge_and_leave(running):
     assert until(lambda: running.call("GET", "/v1/default/queues/out/records?partition=0&offset=0")[1]["end"] == 4)
 
 
+def a_new_queue_is_made_before_its_transaction_ends():
+    """A message of the relay that waits for its queue is part of the commit that comes behind it."""
+    running = Gateway(None, "amqp.auto_create=true")
+    try:
+        for number, settled in enumerate((False, True)):
+            with Wire(running.amqp_port) as wire:
+                wire.open()
+                coordinate(wire)
+                wire.send(frame(ATTACH, ["relay", 2, False, None, None, Described(0x28, [None]), Described(0x29, [None]), None, None, 0]))
+                wire.expect(FLOW)
+                identity = declare(wire, 0)
+                names = [f"fresh-{number}-{i}" for i in range(3)]
+                wire.send(b"".join(
+                    frame(TRANSFER, [2, 1 + i, b"%d" % i, 0, settled, False, None, Described(0x34, [identity, None])],
+                          encode(Described(0x73, [None, None, name])) + b"\x00\x53\x77\xa1\x01x")
+                    for i, name in enumerate(names)) + discharge(identity, 4, False))
+                while disposition(answer := wire.expect(DISPOSITION))[1] < 4:
+                    assert b"amqp:" not in answer, answer
+                assert disposition(answer)[2] == 0x24, answer
+            assert [bodies(running, name) for name in names] == 3 * [["x"]]
+    finally:
+        running.stop()
+
+
 def coordinate(wire):
     wire.send(frame(0x12, ["tx", 1, False, None, None, Described(0x28, [None]), Described(0x30, []), None, None, 0]))
     wire.expect(0x12)
@@ -874,4 +898,4 @@ if __name__ == "__main__":
         settlements_of_kept_shares, settlements_of_kept_shares_with_one_worker,
         outcomes_keep_what_they_say, an_outcome_for_what_names_none, what_cannot_be_part_of_it_refuses_it,
         a_lost_connection_rolls_back, a_commit_that_cannot_be_is_refused, what_takes_too_long_says_so, a_receiver_may_leave_before_its_transaction, what_is_settled_in_two_steps_is_settled_once,
-        a_coordinator_gives_credit_back_once, another_coordinator_may_discharge_and_leave)
+        a_coordinator_gives_credit_back_once, a_new_queue_is_made_before_its_transaction_ends, another_coordinator_may_discharge_and_leave)

@@ -209,7 +209,7 @@ struct peer {
     uint32_t record_count;
     struct seen_answer *answers;
     uint32_t answer_count;
-    uint32_t resumed, forgotten;
+    uint32_t resumed, forgotten, released;
     size_t queued, queued_max; /* grows with deliveries while it is stalled */
     bool stalled, settles;
     bool ended, closes_at_end, closes_at_answer, oversized;
@@ -345,6 +345,12 @@ static inline void peer_end(struct client *client, enum status why)
     }
 }
 
+static inline void peer_release(struct client *client, uint32_t number)
+{
+    (void)number;
+    peer_of(client)->released++;
+}
+
 static const struct client_ops peer_ops = {
     .protocol = "peer",
     .answered = peer_answered,
@@ -352,6 +358,7 @@ static const struct client_ops peer_ops = {
     .encode = peer_encode,
     .deliver = peer_deliver,
     .deliver_kept = peer_deliver_kept,
+    .release = peer_release,
     .forgotten = peer_forgotten,
     .queued = peer_queued,
     .resume = peer_resume,
@@ -619,7 +626,7 @@ static inline int number_of(const char *text)
 
 struct look {
     struct peer *peer;
-    uint32_t records, answers, resumed;
+    uint32_t records, answers, resumed, released;
     size_t queued_max;
     bool ended;
     enum status why;
@@ -632,6 +639,7 @@ static inline void look_run(void *context)
     look->records = peer->record_count;
     look->answers = peer->answer_count;
     look->resumed = peer->resumed;
+    look->released = peer->released;
     look->queued_max = peer->queued_max;
     look->ended = peer->ended;
     look->why = peer->why;

@@ -510,6 +510,52 @@ static void failed_with_a_unit(void **state)
     kept_rig_close();
 }
 
+/* ------------------------------------------------ whose end somebody waits for */
+
+static bool says_gone(const struct storage_append *append)
+{
+    return append->unit == 0 && has_row(append, STORAGE_PUT, TABLE_SHARE, SHARE_KIND_GONE);
+}
+
+static void take_oldest(void *context)
+{
+    struct peer *peer = context;
+    const struct seen_lease *lease = &peer->leases[peer->lease_first];
+    assert_true(broker_share_taken(lease->subscription, lease->lease));
+}
+
+/* The member hears of it when the row is there, also when there was no space for it at first, and
+ * not when it has gone meanwhile; either way nobody else gets the record. */
+static void taken_and_stored(void **state)
+{
+    kept_rig_open(*(unsigned *)*state, 0);
+    struct peer *writer = peer_new(0, "w");
+    peer_close(member(0, "k"));
+    struct peer *a = link_peer(1, "a");
+    publish_many(writer, "t", GUARANTEE_AT_LEAST_ONCE, 0, 3);
+    await_records(a, 3);
+    store_set(says_gone, NULL, 0);
+    on(a->worker, take_oldest, a);
+    await(count_of(&store.refused_count) == 1);
+    rig_calm();
+    assert_int_equal(peer_look(a).released, 0);
+    store_set(NULL, NULL, 0);
+    await(peer_look(a).released == 1);
+    peer_settle(a, 1);
+    store_set(NULL, says_gone, 0);
+    on(a->worker, take_oldest, a);
+    await(count_of(&store.append_count) == 1);
+    peer_close(a);
+    store_goes_on();
+    struct peer *b = link_peer(2, "b");
+    await_records(b, 1);
+    assert_string_equal(b->records[0].value, "2");
+    assert_rest(writer, b, 1, 3);
+    peer_close(b);
+    peer_close(writer);
+    kept_rig_close();
+}
+
 int main(void)
 {
     static unsigned none = 0, one = 1, three = 3;
@@ -531,6 +577,7 @@ int main(void)
         BOTH(as_it_was_after_a_unit),
         BOTH(its_client_goes_meanwhile),
         BOTH(failed_with_a_unit),
+        BOTH(taken_and_stored),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -29,8 +29,6 @@ static void deliver(struct follower *follower, struct blob *frame, const struct 
         if (!link->settles)
             follower_settled(follower);
         follower_credit(follower, follower_credit_left(follower) + 1);
-        if (!link->settles)
-            follower_settled(follower);
         return;
     }
     store_u64(tag, link->tag++);

@@ -33,7 +33,8 @@
 #define LIMIT_PAGE_BYTES       (16u * 1024 * 1024) /* read from storage last, of one worker */
 #define LIMIT_READ_BYTES       (1024u * 1024)      /* one storage read */
 #define LIMIT_QUEUES           10000u
-#define LIMIT_CLIENT_TEMPORARY 256u /* queues that a client has made for itself */
+#define LIMIT_TEMPORARY        4000u /* queues that clients have made for themselves; half of one user */
+#define LIMIT_CLIENT_TEMPORARY 256u /* of these of one client */
 #define LIMIT_QUEUE_NAME       64u
 #define LIMIT_GROUP_NAME       64u
 #define LIMIT_GROUPS_PER_QUEUE 1000u

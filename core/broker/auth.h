@@ -65,5 +65,7 @@ void grant_deinit(struct grant *grant);
  * that a grant must cover whole. client_id may be empty. */
 bool principal_may(const struct principal *principal, enum action action, bool is_topic,
                    struct span address, struct span client_id);
+/* Is there anything that it may publish to or consume from? */
+bool principal_has_use(const struct principal *principal);
 
 #endif

@@ -667,7 +667,8 @@ struct broker_admin {
     bool redrive;
     uint32_t max_consume_count;
     enum overflow overflow;
-    bool temporary; /* the broker's: name is that of a client's own queue */
+    bool temporary; /* the broker's: name is that of a client's own queue, */
+    uint64_t owner; /* and this its principal; 0: there are none */
     uint64_t max_records, protect_bytes, dedup_ms; /* dedup_ms: 0 means DEDUP_WINDOW_MS */
     uint64_t lease_ms; /* 0 means QUEUE_LEASE_MS; INVALID out of LIMIT_LEASE_MIN_MS.. */
     /* ADMIN_GROUP_CREATE */

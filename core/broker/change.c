@@ -111,21 +111,27 @@ static struct queue *queue_make(struct broker *broker, struct span name)
     return queue;
 }
 
-/* Temporary ones are counted apart, as they need no right; the built-in one is not. */
+/* Temporary ones are counted apart, as clients need no right to manage for them: one user does not
+ * take them all, where there are users. The built-in one is not counted. */
 static enum status queue_fits(struct broker *broker, struct broker_admin *admin,
                               const struct catalog *next)
 {
-    uint32_t count = 0;
+    uint32_t count = 0, owned = 0;
     uint32_t limit = broker_queue_limit(broker);
+    if (admin->temporary && limit > LIMIT_TEMPORARY)
+        limit = LIMIT_TEMPORARY;
+    uint32_t owned_limit = admin->owner == 0 ? limit : (limit + 1) / 2;
     for (size_t i = 0; i < catalog_queue_count(next); i++) {
         const struct queue *queue = catalog_queue_at(next, i);
         bool is_temporary = queue_name_is_temporary(span_from_text(queue->name));
         count += !queue->built_in && is_temporary == admin->temporary;
+        owned += is_temporary && queue->owner == admin->owner;
     }
-    if (count < limit)
+    if (count < limit && (!admin->temporary || owned < owned_limit))
         return STATUS_OK;
     return err_set(&admin->err, STATUS_OVER_QUOTA,
-                   "there are %u queues already, as many as allowed", limit);
+                   "there are %u queues already, as many as allowed",
+                   count < limit ? owned : count);
 }
 
 static bool lease_is_valid(struct broker_admin *admin)
@@ -161,6 +167,7 @@ static enum status queue_create(struct broker *broker, struct broker_admin *admi
     struct queue *queue = queue_make(broker, admin->name);
     queue->type = admin->type;
     queue->durability = admin->durability;
+    queue->owner = admin->owner;
     if (admin->description != NULL)
         queue->description = heap_text(admin->description, strlen(admin->description));
     queue->partition_count = admin->partitions != 0        ? admin->partitions

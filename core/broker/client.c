@@ -374,12 +374,12 @@ enum status broker_check(const struct client *client, enum action action, bool i
     if (client->gone)
         return STATUS_UNAUTHENTICATED;
     enum temporary_right right = temporary_right(client, is_topic, address);
-    if (right == TEMPORARY_OWN)
-        return STATUS_OK;
     if (right == TEMPORARY_OTHERS && action == ACTION_CONSUME)
         return STATUS_DENIED;
     if (client->principal == NULL)
         return catalog_is_protected(client->worker->catalog) ? STATUS_OK : STATUS_UNAUTHENTICATED;
-    return principal_may(client->principal, action, is_topic, address, client->id) ? STATUS_OK
-                                                                                   : STATUS_DENIED;
+    bool allowed = right == TEMPORARY_OWN
+                       ? principal_has_use(client->principal)
+                       : principal_may(client->principal, action, is_topic, address, client->id);
+    return allowed ? STATUS_OK : STATUS_DENIED;
 }

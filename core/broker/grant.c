@@ -189,3 +189,11 @@ bool principal_may(const struct principal *principal, enum action action, bool i
     }
     return allowed;
 }
+
+bool principal_has_use(const struct principal *principal)
+{
+    bool uses = false;
+    for (uint32_t i = 0; i < principal->grant_count; i++)
+        uses |= (principal->grants[i].actions & (ACTION_PUBLISH | ACTION_CONSUME)) != 0;
+    return uses;
+}

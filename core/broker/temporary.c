@@ -283,24 +283,29 @@ void broker_make_temporary(struct broker_temporary *make)
     struct broker_worker *worker = client->worker;
     struct temporary *own = temporary_of(client);
     forget_deleted(own);
-    enum status status = worker->ending                         ? STATUS_SHUTTING_DOWN
-                         : own->count >= LIMIT_CLIENT_TEMPORARY ? STATUS_OVER_QUOTA
-                                                                : STATUS_OK;
+    struct temporary_queue *queue = heap_new(sizeof *queue);
+    *queue = (struct temporary_queue){.of = own, .life = make->life};
+    snprintf(queue->name, sizeof queue->name, "%s%s-%016llx", QUEUE_TEMPORARY, own->id,
+             (unsigned long long)rng_u64());
+    struct span name = span_from_text(queue->name);
+    enum status status = worker->ending ? STATUS_SHUTTING_DOWN
+                         : own->count >= LIMIT_CLIENT_TEMPORARY
+                             ? STATUS_OVER_QUOTA
+                             : broker_check(client, ACTION_CONSUME, false, name);
     make->queue = NULL;
     if (status != STATUS_OK) {
+        heap_free(queue);
         request_complete(&make->request, status);
         return;
     }
-    make->made = heap_new(sizeof *make->made);
-    *make->made = (struct temporary_queue){.of = own, .life = make->life};
-    snprintf(make->made->name, sizeof make->made->name, "%s%s-%016llx", QUEUE_TEMPORARY, own->id,
-             (unsigned long long)rng_u64());
+    make->made = queue;
     list_push(&own->queues, &make->made->link);
     own->count++;
     own->refs++;
     make->admin = (struct broker_admin){
         .action = ADMIN_QUEUE_CREATE,
-        .name = span_from_text(make->made->name),
+        .name = name,
+        .owner = client->principal == NULL ? 0 : client->principal->id,
         .durability = DURABLE_INTERVAL,
         .temporary = true,
     };

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Nodes that a client makes for itself, to be answered there: topics "$reply/$ID" and queues
  * "$reply.ID", whose IDs nobody can guess. Only the client and what was forked from it later may
- * consume from them, whatever rights anybody has, and it needs none itself; others publish to them
- * with the right to. They end with the client at the latest; what a crash leaves of them goes at
- * the next start. All calls on the client's loop. */
+ * consume from them, whatever rights anybody has; it may itself if it may publish or consume at
+ * all, whatever that is. Others publish to them with the right to. They end with the client at the
+ * latest; what a crash leaves of them goes at the next start. All calls on the client's loop. */
 #ifndef CORE_BROKER_TEMPORARY_H
 #define CORE_BROKER_TEMPORARY_H
 
@@ -26,8 +26,8 @@ enum temporary_life {
 };
 
 /* A queue with one partition, whose records need not outlive the process. OVER_QUOTA: the client
- * has LIMIT_CLIENT_TEMPORARY, or there are as many as there may be queues, which count apart;
- * CANCELED: the client was closed. */
+ * has LIMIT_CLIENT_TEMPORARY, its user half of LIMIT_TEMPORARY, or all together have that, or as
+ * many as there may be other queues; DENIED: it may do nothing else; CANCELED: it was closed. */
 struct broker_temporary {
     struct request request; /* home: the client's loop */
     struct client *client;

@@ -28,6 +28,7 @@ struct queue {
     char uuid[37];
     char *name;
     char *description; /* NULL: none */
+    uint64_t owner;    /* of a temporary one: whose it is; 0: nobody's. Not stored. */
     enum queue_type type;
     enum durability durability;
     enum storage_class class;

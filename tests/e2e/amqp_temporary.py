@@ -189,17 +189,19 @@ def there_are_so_many_of_a_connection(running):
     assert until(lambda: queues(running) == set(), 5)
 
 
-def its_owner_needs_no_right_and_others_get_none():
+def its_owner_needs_no_right_for_it_and_others_get_none():
+    """But who may do nothing at all may not do this."""
     running = gateway.Gateway(None)
     boss = {"Authorization": "Basic " + base64.b64encode(b"root:secret").decode()}
     assert running.call("PUT", "/v1/default/users/root", {"password": "secret"})[0] == 201
-    for name, grants in (("asker", []), ("spy", ["consume topic:$reply/#", "consume queue:*", "publish queue:other"]),
+    for name, grants in (("idle", ["manage queue:x"]), ("asker", ["publish topic:questions"]), ("spy", ["consume topic:$reply/#", "consume queue:*", "publish queue:other"]),
                          ("service", ["publish topic:$reply/#", "publish queue:$reply.*"])):
         assert running.call("PUT", f"/v1/default/users/{name}", {"password": "secret"}, boss)[0] == 201
         assert running.call("PUT", f"/v1/default/users/{name}/grants", {"grants": grants}, boss)[0] == 200
-    asker, spy, service = (connect(running, user=name, password="secret", allowed_mechs="PLAIN")
-                           for name in ("asker", "spy", "service"))
+    idle, asker, spy, service = (connect(running, user=name, password="secret", allowed_mechs="PLAIN")
+                           for name in ("idle", "asker", "spy", "service"))
     for options in (Temporary(), Temporary(capability="temporary-topic")):
+        refused(lambda: idle.create_receiver(None, options=options), "amqp:unauthorized-access")
         answers = asker.create_receiver(None, credit=1, options=options)
         address = answers.link.remote_source.address
         for listened in {address, "/topics/$reply/+", "/topics/$reply/#"}:
@@ -229,4 +231,4 @@ def nobody_listens_to_what_others_are_answered(running):
 if __name__ == "__main__":
     run(a_temporary_queue_is_a_queue, a_device_answers_to_a_temporary_queue, it_lives_as_long_as_asked,
         what_nobody_has_heard_of_ends_at_once, none_outlives_the_gateway,
-        there_are_so_many_of_a_connection, its_owner_needs_no_right_and_others_get_none, nobody_listens_to_what_others_are_answered)
+        there_are_so_many_of_a_connection, its_owner_needs_no_right_for_it_and_others_get_none, nobody_listens_to_what_others_are_answered)

@@ -225,6 +225,52 @@ static void test_temporary_queue_is_joined_early(void **state)
     rig_close();
 }
 
+static struct peer *user(unsigned worker, const char *name)
+{
+    struct peer *peer = peer_connect(worker);
+    assert_int_equal(peer_login(peer, name, "secret", name), STATUS_OK);
+    return peer;
+}
+
+/* Who may do nothing has none, and a user half of them, over all connections. */
+static void test_temporary_queues_of_users(void **state)
+{
+    rig_open(*(unsigned *)*state);
+    broker_fall();
+    broker_bury();
+    rig.options.queue_limit = 4;
+    broker_rise(*(unsigned *)*state);
+    struct peer *maker = peer_new(0, "maker");
+    assert_int_equal(user_make(maker, "root", "secret"), STATUS_OK);
+    await(peer_look(maker).ended);
+    peer_free(maker);
+    struct peer *root = user(0, "root");
+    assert_int_equal(user_make(root, "ann", "secret"), STATUS_OK);
+    assert_int_equal(user_make(root, "bob", "secret"), STATUS_OK);
+    struct peer *first = user(0, "ann"), *second = user(1, "ann"), *bob = user(2, "bob");
+    uint64_t id = 0;
+    assert_int_equal(grants_set(root, "ann", "manage", "queue:*"), STATUS_OK);
+    assert_int_equal(temporary_make(first, NULL), STATUS_DENIED);
+    assert_int_equal(grants_set(root, "ann", "consume", "queue:x"), STATUS_OK);
+    assert_int_equal(grants_set(root, "bob", "publish", "topic:x"), STATUS_OK);
+    assert_int_equal(temporary_make(first, NULL), STATUS_OK);
+    assert_int_equal(temporary_make(second, NULL), STATUS_OK);
+    assert_int_equal(temporary_make(first, NULL), STATUS_OVER_QUOTA);
+    assert_int_equal(temporary_make(bob, &id), STATUS_OK);
+    assert_int_equal(temporary_make(bob, NULL), STATUS_OK);
+    assert_int_equal(temporary_make(root, NULL), STATUS_OVER_QUOTA);
+    assert_int_equal(queue_make(root, "a", NULL), STATUS_OK);
+    assert_int_equal(by_id(root, ADMIN_QUEUE_DELETE, id), STATUS_OK);
+    assert_int_equal(temporary_make(second, NULL), STATUS_OVER_QUOTA);
+    peer_close(first);
+    await_queues(root, 4);
+    assert_int_equal(temporary_make(second, NULL), STATUS_OK);
+    peer_close(second);
+    peer_close(bob);
+    peer_close(root);
+    rig_close();
+}
+
 /* Only while the catalog has them do they count. */
 static void test_temporary_queues_deleted_by_others(void **state)
 {
@@ -414,6 +460,7 @@ int main(void)
         BOTH(test_queue_limit),
         BOTH(test_temporary_queues_end),
         cmocka_unit_test(test_temporary_queue_is_joined_early),
+        BOTH(test_temporary_queues_of_users),
         BOTH(test_temporary_queues_deleted_by_others),
         BOTH(test_temporary_queues_are_not_kept),
         BOTH(test_route_moves_topics),

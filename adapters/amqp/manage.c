@@ -117,12 +117,23 @@ static bool is_too_large(const struct amqp_link *link, size_t size)
     return size_max > 0 && size > size_max;
 }
 
+static bool is_full(struct amqp_connection *connection, const struct amqp_link *link)
+{
+    struct client *client = &connection->client;
+    return pn_link_queued(link->pn) >= WAITING_MAX ||
+           client->ops->queued(client) >= LIMIT_CLIENT_IN_BYTES;
+}
+
+/* Its receiver takes no answers; what has credit only waits for the end of this turn. */
+static bool has_no_room(struct amqp_connection *connection, const struct amqp_link *link)
+{
+    return is_full(connection, link) && (!amqp_say_now(connection) || is_full(connection, link));
+}
+
 static void send_answer(struct amqp_connection *connection, struct amqp_link *link,
                         struct span bytes)
 {
-    struct client *client = &connection->client;
-    if (pn_link_queued(link->pn) >= WAITING_MAX ||
-        client->ops->queued(client) >= LIMIT_CLIENT_IN_BYTES) { /* asks, and takes no answers */
+    if (is_full(connection, link)) { /* since the request came */
         amqp_count_refusal(STATUS_OVER_QUOTA);
         return;
     }
@@ -186,8 +197,9 @@ static void refuse(struct managing *managing, enum status status, const char *te
 bool amqp_manage_may_see(const struct client *client, const struct queue *queue)
 {
     struct span name = span_from_text(queue->name);
-    return broker_check(client, ACTION_CONSUME, false, name) == STATUS_OK ||
-           broker_check(client, ACTION_MANAGE, false, name) == STATUS_OK;
+    return queue->tenant == client->tenant &&
+           (broker_check(client, ACTION_CONSUME, false, name) == STATUS_OK ||
+            broker_check(client, ACTION_MANAGE, false, name) == STATUS_OK);
 }
 
 /* ------------------------------------------------ what is asked for */
@@ -442,6 +454,11 @@ enum status amqp_manage(struct amqp_link *link, struct span bytes, struct err *e
     managing->correlation = message.properties[AMQP_CORRELATION_ID].type != AMQP_NULL
                                 ? message.properties[AMQP_CORRELATION_ID]
                                 : message.properties[AMQP_MESSAGE_ID];
+    const struct amqp_link *to = answer_link(link->connection, managing->reply_to);
+    if (to != NULL && has_no_room(link->connection, to)) {
+        managing_free(managing);
+        return err_set(err, STATUS_OVER_QUOTA, "too many answers wait for their receiver");
+    }
     struct span operation = text_property(&message, "operation");
     struct span type = text_property(&message, "type");
     if (amqp_manage_look(managing, operation, &message))

@@ -8,7 +8,11 @@ enum {
     NAMES_MAX = 64, /* that a query may ask for */
     NAME_BYTES_MAX = 256,
     ROW_MAX = AMQP_MANAGE_ENTITY_MAX + NAMES_MAX,
-    ROWS_MAX = 1 << 20 /* bytes; whoever asks for more is told to take it in pieces */
+    ROWS_MAX = 1 << 20, /* bytes; whoever asks for more is told to take it in pieces */
+    /* A connection's queries are begun until those of its turn have looked at so many entities,
+     * rights and pieces of rows: others wait meanwhile. */
+    LOOKED_MAX = 32 * 1024,
+    PIECE = 256
 };
 
 static const char *const attribute_names[ATTRIBUTES] = {
@@ -243,16 +247,23 @@ static void ask_for_all(struct asked *asked)
 struct rows {
     struct buf *to;
     const struct asked *asked;
-    uint64_t passed, count;
+    uint64_t skipped, count, looked;
     bool is_too_large;
 };
+
+/* Of the next count entities so many are before the first that is wanted. */
+static size_t skip(struct rows *rows, size_t count)
+{
+    uint64_t before = rows->asked->offset - rows->skipped;
+    size_t skipped = before < count ? (size_t)before : count;
+    rows->skipped += skipped;
+    return skipped;
+}
 
 /* False: no more of them are wanted. */
 static bool add_row(struct rows *rows, const struct shown shown[ATTRIBUTES])
 {
     const struct asked *asked = rows->asked;
-    if (rows->passed++ < asked->offset)
-        return true;
     if (rows->count == asked->count)
         return false;
     rows->is_too_large = buf_reserve(rows->to, ROW_MAX) != STATUS_OK;
@@ -271,6 +282,12 @@ static bool add_row(struct rows *rows, const struct shown shown[ATTRIBUTES])
     return true;
 }
 
+static bool may_see(struct rows *rows, const struct client *client, const struct queue *queue)
+{
+    rows->looked += 1 + (client->principal == NULL ? 0 : client->principal->grant_count);
+    return amqp_manage_may_see(client, queue);
+}
+
 /* By number of their making: queues, then groups. */
 static void add_rows(struct rows *rows, const struct client *client)
 {
@@ -281,7 +298,7 @@ static void add_rows(struct rows *rows, const struct client *client)
     for (size_t i = 0; type != &types[TYPE_GROUP] && more && i < catalog_queue_count(catalog);
          i++) {
         const struct queue *queue = catalog_queue_at(catalog, i);
-        if (!amqp_manage_may_see(client, queue))
+        if (!may_see(rows, client, queue) || skip(rows, 1) == 1)
             continue;
         amqp_show_queue(queue, shown);
         more = add_row(rows, shown);
@@ -289,9 +306,8 @@ static void add_rows(struct rows *rows, const struct client *client)
     for (size_t i = 0; type != &types[TYPE_QUEUE] && more && i < catalog_queue_count(catalog);
          i++) {
         const struct queue *queue = catalog_queue_at(catalog, i);
-        size_t groups =
-            amqp_manage_may_see(client, queue) ? catalog_group_count(catalog, queue->id) : 0;
-        for (size_t k = 0; more && k < groups; k++) {
+        size_t groups = may_see(rows, client, queue) ? catalog_group_count(catalog, queue->id) : 0;
+        for (size_t k = skip(rows, groups); more && k < groups; k++) {
             amqp_show_group(catalog, catalog_group_at(catalog, queue->id, k), shown);
             more = add_row(rows, shown);
         }
@@ -321,9 +337,19 @@ static void answer_rows(struct managing *managing, const struct asked *asked,
     heap_free(bytes);
 }
 
+static bool has_looked_enough(struct amqp_connection *connection)
+{
+    uint64_t now_ms = loop_now_ms(amqp_loop(connection));
+    if (connection->looked_ms != now_ms)
+        connection->looked = 0;
+    connection->looked_ms = now_ms;
+    return connection->looked >= LOOKED_MAX;
+}
+
 static void query(struct managing *managing, const struct type *type,
                   const struct amqp_message *message)
 {
+    struct amqp_connection *connection = managing->link->connection;
     struct asked asked = {.type = type, .count = UINT64_MAX};
     if (!read_number(message, "offset", &asked.offset) ||
         !read_number(message, "count", &asked.count)) {
@@ -334,12 +360,17 @@ static void query(struct managing *managing, const struct type *type,
         amqp_manage_refuse(managing, 400, "attributeNames is a list of 64 different names at most");
         return;
     }
+    if (has_looked_enough(connection)) {
+        amqp_manage_refuse(managing, 429, "too many rows at once: ask again");
+        return;
+    }
     if (asked.all)
         ask_for_all(&asked);
     struct buf bytes;
     buf_init(&bytes, ROWS_MAX);
     struct rows rows = {.to = &bytes, .asked = &asked};
-    add_rows(&rows, &managing->link->connection->client);
+    add_rows(&rows, &connection->client);
+    connection->looked += rows.looked + rows.count + bytes.size / PIECE;
     if (rows.is_too_large)
         amqp_manage_refuse(managing, AMQP_MANAGE_TOO_LARGE,
                            "the answer is too large: ask for parts, by offset and count");

@@ -4,7 +4,7 @@ import base64
 
 from proton import Message, Terminus, Timeout
 from proton.reactor import Container, LinkOption
-from proton.utils import BlockingConnection, LinkDetached
+from proton.utils import BlockingConnection, LinkDetached, SendException
 
 from amqpwire import FLOW, TRANSFER, Wire, decode, frame, ubyte
 from gateway import run
@@ -31,10 +31,10 @@ class Takes(Target):
 
 
 class Manager:
-    def __init__(self, running, reply_to=None, connection=None, options=None):
+    def __init__(self, running, reply_to=None, connection=None, options=None, credit=10):
         self.connection = connection or BlockingConnection(f"amqp://127.0.0.1:{running.amqp_port}", timeout=SECONDS)
         if reply_to is None:
-            self.answers = self.connection.create_receiver("$management", credit=10, options=options or Target())
+            self.answers = self.connection.create_receiver("$management", credit=credit, options=options or Target())
             self.reply_to = "answers-here"
         else:
             self.answers = self.connection.create_receiver(None, credit=10, dynamic=True)
@@ -56,6 +56,14 @@ class Manager:
             self.answers.accept()
         assert answer.correlation_id == self.number, answer
         return answer.properties["statusCode"], answer.body
+
+
+    def burst(self, count, operation, **more):
+        """The codes of so many that come together."""
+        self.answers.link.flow(count)
+        for _ in range(count):
+            self.sender.link.send(Message(reply_to=self.reply_to, properties={"operation": operation, **more}))
+        return [self.answers.receive(timeout=SECONDS).properties["statusCode"] for _ in range(count)]
 
 
 def lives(manager):
@@ -138,6 +146,11 @@ def the_node_itself_is_asked(running):
         return body["attributeNames"], body["results"]
 
     only_name = {"attributeNames": ["name"]}
+    assert manager.ask("CREATE", "group", "q4/groups/h")[0] == 201
+    for offset, seen in enumerate(([["g"], ["h"]], [["h"]], [])):
+        assert rows(only_name, entityType="group", offset=offset)[1] == seen
+    assert rows(only_name, offset=2**62)[1] == []
+    assert manager.ask("DELETE", "group", "q4/groups/h")[0] == 204
     assert rows(only_name, entityType="queue") == (["name"], [["mqtt"]] + [[f"q{i}"] for i in range(5)])
     assert rows(only_name, entityType="queue", offset=2, count=2)[1] == [["q1"], ["q2"]]
     assert rows(only_name, entityType="queue", offset=5)[1] == [["q4"]]
@@ -183,11 +196,35 @@ def what_is_too_large_is_said(running):
         seen += [row[0] for row in body["results"]]
     assert seen == [f"g{i}" for i in range(262)], seen
     assert len(manager.ask("QUERY", body={"attributeNames": ["name"]}, entityType="group")[1]["results"]) == 262
+    codes = manager.burst(60, "QUERY", entityType="group")
+    assert set(codes) == {413, 429} and codes.count(413) < 50, codes  # so much at once, and no more
+    assert manager.ask("QUERY", entityType="group")[0] == 413
+    codes = manager.burst(300, "READ", type="queue", name="q")
+    assert codes == [200] * 300, codes
     manager.connection.close()
     small = Manager(running, options=[Target(), Takes(1000)])
     assert small.ask("QUERY", entityType="group", count=1)[0] == 413
     assert small.ask("READ", "queue", "q")[0] == 200
     small.connection.close()
+
+
+def who_takes_no_answers_is_not_asked_for_more(running):
+    manager = Manager(running, credit=0)
+    request = Message(reply_to=manager.reply_to, properties={"operation": "CREATE", "type": "queue", "name": "made"})
+    read = Message(reply_to=manager.reply_to, properties={"operation": "READ", "type": "queue", "name": "mqtt"})
+    for _ in range(100):
+        manager.sender.send(read)
+    for message in (read, request):
+        try:
+            manager.sender.send(message)
+            raise AssertionError("it was taken")
+        except SendException:
+            pass
+    manager.answers.link.flow(100)
+    for _ in range(100):
+        assert manager.answers.receive(timeout=SECONDS).properties["statusCode"] == 200
+    assert manager.ask("READ", "queue", "made")[0] == 404
+    manager.connection.close()
 
 
 def its_answers_come_as_was_said(running):
@@ -293,4 +330,4 @@ def users_do_not_meet(running):
 
 if __name__ == "__main__":
     run(answers_come_to_a_link_of_the_node, answers_come_to_a_node_of_ones_own, the_node_itself_is_asked, what_is_too_large_is_said,
-        its_answers_come_as_was_said, users_do_not_meet)
+        who_takes_no_answers_is_not_asked_for_more, its_answers_come_as_was_said, users_do_not_meet)

@@ -174,8 +174,15 @@ enum status group_settle_lease(struct part *part, const struct receipt *receipt,
     return window_settle(part->window, receipt->offset, receipt->delivery, outcome);
 }
 
+/* Leases are not stored, and that nothing has happened needs no row. */
+static bool is_durable(enum window_outcome outcome, uint32_t delay_ms)
+{
+    return outcome != WINDOW_RELEASED || delay_ms != 0;
+}
+
+/* durable becomes true when the answer has to wait for a write. */
 static enum status settle_one(struct group *group, const struct receipt *receipt,
-                              const struct group_settle *settle)
+                              const struct group_settle *settle, bool *durable)
 {
     struct part *part = group_part_of(group, receipt);
     if (part == NULL)
@@ -187,7 +194,9 @@ static enum status settle_one(struct group *group, const struct receipt *receipt
     enum window_outcome outcome = group_outcome(part, settle->outcome);
     uint32_t delay_ms = settle->delay_ms;
     bool away = settle->not_for != NULL && outcome != WINDOW_DONE && outcome != WINDOW_REJECTED;
-    if (away && !bar_put_up(part, receipt->offset, settle->not_for)) {
+    bool barred = away && bar_put_up(part, receipt->offset, settle->not_for);
+    bool unbarred = away && !barred;
+    if (unbarred && !settle->unharmed) {
         if (group_outcome(part, SETTLE_REJECTED) == WINDOW_REJECTED)
             outcome = WINDOW_REJECTED;
         else if (delay_ms < GROUP_BARRED_MS)
@@ -195,34 +204,31 @@ static enum status settle_one(struct group *group, const struct receipt *receipt
     }
     enum status status =
         group_settle_lease(part, receipt, outcome, delay_ms == 0 ? 0 : clock_wall_ms() + delay_ms);
-    if (away && status != STATUS_OK)
+    if (barred && status != STATUS_OK)
         bar_take_down(part, receipt->offset, settle->not_for);
+    if (status != STATUS_OK)
+        return status;
     bool back = outcome == WINDOW_FAILED || outcome == WINDOW_RELEASED;
-    if (back && status == STATUS_OK && settle->note.size > 0)
+    if (back && settle->note.size > 0)
         note_put(part, receipt->offset, settle->note);
-    return status;
-}
-
-/* Leases are not stored, and that nothing has happened needs no row. */
-static bool is_durable(const struct group_settle *settle)
-{
-    return settle->outcome != SETTLE_RENEWED &&
-           (settle->outcome != SETTLE_RELEASED || settle->delay_ms != 0);
+    *durable |= is_durable(outcome, delay_ms);
+    return unbarred && settle->unharmed ? STATUS_OVER_QUOTA : STATUS_OK;
 }
 
 /* Applied at once; answered when what it changed is stored, at once when it changed nothing
  * durable or nobody waits for that. */
 static void settle_apply(struct group *group, struct group_settle *settle)
 {
-    bool some = false, ended = false;
+    bool some = false, ended = false, durable = false;
     for (uint32_t i = 0; i < settle->count; i++) {
-        settle->results[i] = ended ? STATUS_STALE : settle_one(group, &settle->receipts[i], settle);
-        some |= settle->results[i] == STATUS_OK;
+        settle->results[i] =
+            ended ? STATUS_STALE : settle_one(group, &settle->receipts[i], settle, &durable);
+        some |= settle->results[i] != STATUS_STALE;
         ended = settle->ordered && settle->results[i] != STATUS_OK;
     }
     if (some && settle->patient && group->patient_ms == 0)
         group->patient_ms = loop_now_ms(group->loop) + GROUP_PATIENCE_MS;
-    if (some && is_durable(settle) && !settle->patient)
+    if (durable && !settle->patient)
         list_push(&group->settled, &settle->link);
     else /* it is its caller's again, on whose loop it may be gone by now */
         request_complete(&settle->request, STATUS_OK);
@@ -423,6 +429,7 @@ static void group_work(struct loop_task *task)
         return;
     }
     group->steps_left = STEPS_MAX;
+    group->turns++;
     if (group->state == GROUP_SERVING) {
         seek_step(group);
         takes_serve(group);

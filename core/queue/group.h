@@ -123,6 +123,8 @@ struct group_settle {
      * more is a dead letter or, where the queue keeps none, waits GROUP_BARRED_MS and may come to
      * anybody. */
     struct taker *not_for;
+    bool unharmed; /* RELEASED: one more than are remembered is given back to anybody at once, and
+                      its result is OVER_QUOTA */
     /* FAILED, RELEASED: goes with the record when it is handed out again: names and values, a block
      * (pack_block) each; a name that is there already gets the new value. Borrowed until done().
      * Remembered in memory, for GROUP_NOTES records of a group, GROUP_NOTE_BYTES each: more is not.
@@ -132,7 +134,7 @@ struct group_settle {
     bool patient; /* DONE, and nobody is told when it is durable: answered as soon as it is
                      applied, durable at most GROUP_PATIENCE_MS and a write later */
     uint32_t count;
-    enum status *results; /* caller's array of count: OK or STALE */
+    enum status *results; /* caller's array of count: OK, STALE or, unharmed, OVER_QUOTA */
     struct link link;     /* the group's */
     /* The broker's, for the way to the home worker. */
     void *carrier;

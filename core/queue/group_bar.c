@@ -70,9 +70,12 @@ bool bar_holds(const struct bar *bar, const struct part *part, uint64_t offset)
     return offset_map_get(offsets_of(bar, part), offset) != NULL;
 }
 
-/* What is done needs no bar. */
+/* What is done needs no bar. It costs a look at all of them: once per turn. */
 static void tidy(const struct group *group, struct bar *bar)
 {
+    if (bar->tidied == group->turns)
+        return;
+    bar->tidied = group->turns;
     for (uint32_t i = 0; i < group->part_count; i++) {
         struct offset_map kept, *offsets = &bar->offsets[i];
         uint64_t until_ms;

@@ -138,8 +138,8 @@ static void choice_free(struct group *group, uint32_t index)
     heap_free(lane);
 }
 
-/* Makes room for one more lane by forgetting the one that was not used for longest. False: all are
- * in use. */
+/* Makes room for one more lane that is shared, by forgetting the one that was not used for longest.
+ * False: all are in use. */
 static bool make_room(struct group *group)
 {
     uint32_t oldest = UINT32_MAX, shared = 0;
@@ -150,7 +150,7 @@ static bool make_room(struct group *group)
             (oldest == UINT32_MAX || lane->used < group->choices[oldest]->used))
             oldest = i;
     }
-    if (shared < CHOICES_MAX)
+    if (shared < CHOICES_MAX && group->choice_count < LANES_MAX)
         return true;
     if (oldest == UINT32_MAX)
         return false;
@@ -182,8 +182,8 @@ struct lane *lane_for(struct group *group, const struct group_take *take)
             return lane;
         }
     }
-    bool room = bar == NULL ? make_room(group) : group->choice_count < CHOICES_MAX + GROUP_BARS;
-    if (!room)
+    /* One of its own takes nobody else's: takes are being sorted. */
+    if (bar == NULL ? !make_room(group) : group->choice_count == LANES_MAX)
         return NULL;
     struct lane *lane = heap_new(sizeof *lane);
     list_init(&lane->takes);

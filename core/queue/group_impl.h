@@ -119,6 +119,7 @@ struct bar {
     struct taker *taker;        /* a reference */
     struct offset_map *offsets; /* by the group's partitions */
     uint32_t count;             /* of all of them; some may be done */
+    uint64_t tidied;            /* the turn when those went last */
 };
 
 /* Of a consumer that may be forgotten: group_expiry.c. */
@@ -132,7 +133,7 @@ struct expiry {
     bool stored_overtaken;
 };
 
-enum { LANE_RECORDS, LANE_DEAD, LANES, CHOICES_MAX = 32 };
+enum { LANE_RECORDS, LANE_DEAD, LANES, CHOICES_MAX = 32, LANES_MAX = CHOICES_MAX + GROUP_BARS };
 
 struct group {
     struct log *log;
@@ -154,7 +155,7 @@ struct group {
 
     struct expiry expiry;
 
-    struct lane *choices[CHOICES_MAX + GROUP_BARS]; /* lanes with a selector, or of one taker */
+    struct lane *choices[LANES_MAX]; /* lanes with a selector (CHOICES_MAX), or of one taker */
     uint32_t choice_count;
     struct note *notes; /* GROUP_NOTES; NULL: there were none yet */
     uint32_t note_count;
@@ -164,6 +165,7 @@ struct group {
     struct list waiting;  /* lanes, in turn */
     struct lane *serving; /* the one that is being served */
     uint64_t used;
+    uint64_t turns;       /* of work */
     uint64_t fills;       /* attempts to fill a take */
     bool unfinished;      /* a lane would go on */
     uint32_t evaluations; /* of selectors in this turn, in vain */

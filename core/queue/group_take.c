@@ -282,8 +282,7 @@ void takes_serve(struct group *group)
     int64_t wall_ms = clock_wall_ms();
     for (uint32_t i = 0; i < group->part_count; i++)
         feed_skip_lost(&group->parts[i]);
-    if (group->bar_count > 0)
-        bars_sweep(group);
+    bars_sweep(group);
     if (group->bars_changed)
         takes_sort(group);
     group->unfinished = false;

@@ -434,24 +434,42 @@ static uint32_t take_as(struct take *take, struct taker *taker, uint32_t max)
     return take->take.count;
 }
 
-static void send_away(const struct take *take, struct taker *taker)
-{
-    struct settle settle = {0};
+struct away {
+    struct settle settle;
     enum status results[ITEMS_MAX];
     struct receipt receipts[ITEMS_MAX];
+};
+
+static void away_start(struct away *away, const struct take *take, struct taker *taker,
+                       bool unharmed)
+{
+    struct group_settle *settle = &away->settle.settle;
+    *away = (struct away){0};
     for (uint32_t i = 0; i < take->take.count; i++)
-        receipts[i] = take->items[i].receipt;
-    request_init(&settle.settle.request, rig.loop, settle_done);
-    settle.settle.receipts = receipts;
-    settle.settle.count = take->take.count;
-    settle.settle.outcome = SETTLE_RELEASED;
-    settle.settle.not_for = taker;
-    settle.settle.results = results;
-    group_settle(rig.group, &settle.settle);
-    while (!settle.done)
+        away->receipts[i] = take->items[i].receipt;
+    request_init(&settle->request, rig.loop, settle_done);
+    settle->receipts = away->receipts;
+    settle->count = take->take.count;
+    settle->outcome = SETTLE_RELEASED;
+    settle->not_for = taker;
+    settle->unharmed = unharmed;
+    settle->results = away->results;
+    group_settle(rig.group, settle);
+}
+
+static void away_wait(const struct away *away, enum status expected)
+{
+    while (!away->settle.done)
         loop_run(rig.loop);
-    for (uint32_t i = 0; i < take->take.count; i++)
-        assert_int_equal(results[i], STATUS_OK);
+    for (uint32_t i = 0; i < away->settle.settle.count; i++)
+        assert_int_equal(away->results[i], expected);
+}
+
+static void send_away(const struct take *take, struct taker *taker)
+{
+    static struct away away;
+    away_start(&away, take, taker, false);
+    away_wait(&away, STATUS_OK);
 }
 
 static void leave(struct taker *taker)
@@ -543,6 +561,110 @@ static void test_bars_are_limited(void **state)
     rig_close();
 }
 
+/* Whether some of a full bar are done is looked at once per turn. */
+static void test_full_bar_costs_little(void **state)
+{
+    (void)state;
+    static struct take many, rest[2], other;
+    static struct away away, second;
+    struct taker *taker = taker_new();
+    struct settle done;
+    enum status result;
+    rig_open(1);
+    open_group();
+    publish(0, 0, GROUP_BARRED + 2, NULL);
+    assert_int_equal(take_as(&many, taker, GROUP_BARRED), GROUP_BARRED);
+    assert_int_equal(take_as(&rest[0], taker, 1), 1);
+    assert_int_equal(take_as(&rest[1], taker, 1), 1);
+    send_away(&many, taker);
+    take_drop(&many);
+    assert_int_equal(take_some(&other, 1, 0, 30000), 1);
+    assert_int_equal(number_of(&other.items[0]), 0);
+    away_start(&away, &rest[0], taker, true);
+    assert_int_equal(away.results[0], STATUS_OVER_QUOTA);
+    settle_start(&done, &other.items[0].receipt, 1, SETTLE_DONE, &result);
+    away_start(&second, &rest[1], taker, true);
+    away_wait(&away, STATUS_OVER_QUOTA);
+    away_wait(&second, STATUS_OVER_QUOTA);
+    while (!done.done)
+        loop_run(rig.loop);
+    /* They were given back, and there is room for one by now. */
+    assert_int_equal(take_as(&many, taker, 1), 1);
+    send_away(&many, taker);
+    take_drop(&many);
+    assert_int_equal(take_as(&many, taker, 2), 1);
+    take_drop(&many);
+    take_drop(&rest[0]);
+    take_drop(&rest[1]);
+    take_drop(&other);
+    leave(taker);
+    rig_close();
+}
+
+/* What becomes a dead letter instead is that as soon as the answer comes, also after a crash; a
+ * release is nothing that is stored. */
+static void test_bars_are_answered_when_stored(void **state)
+{
+    (void)state;
+    static struct take take;
+    static struct away away;
+    static struct taker *takers[GROUP_BARS + 1];
+    rig_redrive(1, 5);
+    open_group();
+    publish(0, 0, 1, NULL);
+    away_from_all(takers, GROUP_BARS - 1);
+    for (uint32_t i = GROUP_BARS - 1; i <= GROUP_BARS; i++) {
+        takers[i] = taker_new();
+        assert_int_equal(take_as(&take, takers[i], 1), 1);
+        door.hold = true;
+        away_start(&away, &take, takers[i], false);
+        run_ms(20);
+        assert_int_equal(away.settle.done, i < GROUP_BARS);
+        door_open();
+        away_wait(&away, STATUS_OK);
+        take_drop(&take);
+    }
+    run_ms(20);
+    assert_int_equal(stat_of(&rig.spec->stat->dead), 1);
+    for (uint32_t i = 0; i <= GROUP_BARS; i++)
+        leave(takers[i]);
+    rig_close();
+}
+
+/* Who cannot have it is told; the record is as it was. */
+static void test_bars_give_back_unharmed(void **state)
+{
+    (void)state;
+    static struct take take;
+    static struct away away;
+    static struct taker *takers[GROUP_BARS];
+    rig_redrive(1, 1);
+    open_group();
+    publish(0, 0, 1, NULL);
+    away_from_all(takers, GROUP_BARS);
+    struct taker *taker = taker_new();
+    for (int i = 0; i < 3; i++) {
+        assert_int_equal(take_as(&take, taker, 1), 1);
+        assert_int_equal(take.items[0].failures, 0);
+        away_start(&away, &take, taker, true);
+        away_wait(&away, STATUS_OVER_QUOTA);
+        take_drop(&take);
+    }
+    leave(takers[0]); /* room for one more */
+    assert_int_equal(take_as(&take, taker, 1), 1);
+    away_start(&away, &take, taker, true);
+    away_wait(&away, STATUS_OK);
+    take_drop(&take);
+    assert_int_equal(take_as(&take, taker, 1), 0);
+    run_ms(20);
+    assert_int_equal(stat_of(&rig.spec->stat->dead), 0);
+    assert_int_equal(stat_of(&rig.spec->stat->backlog), 1);
+    leave(taker);
+    for (uint32_t i = 1; i < GROUP_BARS; i++)
+        leave(takers[i]);
+    rig_close();
+}
+
 /* Where the queue keeps no dead letters nothing is lost, and nobody runs in circles. */
 static void test_bars_without_dead_letters(void **state)
 {
@@ -569,6 +691,9 @@ int main(void)
     static const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_barred_while_waiting),
         cmocka_unit_test(test_bars_are_limited),
+        cmocka_unit_test(test_full_bar_costs_little),
+        cmocka_unit_test(test_bars_are_answered_when_stored),
+        cmocka_unit_test(test_bars_give_back_unharmed),
         cmocka_unit_test(test_bars_without_dead_letters),
         cmocka_unit_test(test_dead_after_failures),
         cmocka_unit_test(test_dead_after_expiry),

@@ -288,6 +288,110 @@ static void test_selectors_are_limited(void **state)
     rig_close();
 }
 
+static uint32_t choose_as(struct take *take, struct taker *taker, uint32_t wait_ms,
+                          const struct selector *selector)
+{
+    *take = (struct take){0};
+    request_init(&take->take.request, rig.loop, take_done);
+    take->take.max_records = 1;
+    take->take.max_bytes = UINT32_MAX;
+    take->take.wait_ms = wait_ms;
+    take->take.lease_ms = LEASE_MS;
+    take->take.items = take->items;
+    take->take.selector = selector;
+    take->take.taker = taker;
+    group_take(rig.group, &take->take);
+    if (wait_ms == 0)
+        take_wait(take);
+    return take->take.count;
+}
+
+static void bar(const struct take *take, struct taker *taker)
+{
+    struct settle settle = {0};
+    enum status result = STATUS_INTERNAL;
+    request_init(&settle.settle.request, rig.loop, settle_done);
+    settle.settle.receipts = &take->items[0].receipt;
+    settle.settle.count = 1;
+    settle.settle.outcome = SETTLE_RELEASED;
+    settle.settle.not_for = taker;
+    settle.settle.results = &result;
+    group_settle(rig.group, &settle.settle);
+    while (!settle.done)
+        loop_run(rig.loop);
+    assert_int_equal(result, STATUS_OK);
+}
+
+/* Shared or of one taker: there are no more of them together. */
+static void test_lanes_are_limited(void **state)
+{
+    (void)state;
+    static struct take waiting[LANES_MAX], one;
+    struct selector *selectors[LANES_MAX + 1];
+    struct taker *taker = taker_new();
+    rig_open(1);
+    open_group();
+    publish_color(0, "red");
+    assert_int_equal(choose_as(&one, taker, 0, NULL), 1);
+    bar(&one, taker);
+    take_drop(&one);
+    for (uint32_t i = 0; i <= LANES_MAX; i++) {
+        char text[40];
+        snprintf(text, sizeof text, "color = 'c%u'", i);
+        selectors[i] = compile(text);
+    }
+    for (uint32_t i = 0; i < LANES_MAX; i++)
+        choose_as(&waiting[i], taker, 60000, selectors[i]);
+    assert_int_equal(rig.group->choice_count, LANES_MAX);
+    choose_as(&one, taker, 0, selectors[LANES_MAX]);
+    assert_int_equal(one.status, STATUS_BUSY);
+    choose_as(&one, NULL, 0, selectors[0]);
+    assert_int_equal(one.status, STATUS_BUSY);
+    assert_int_equal(rig.group->choice_count, LANES_MAX);
+    publish_color(1, "c5");
+    take_wait(&waiting[5]);
+    assert_taken(&waiting[5], 1, 1);
+    take_drop(&waiting[5]);
+    close_group(false);
+    for (uint32_t i = 0; i <= LANES_MAX; i++)
+        selector_unref(selectors[i]);
+    atomic_store(&taker->gone, true);
+    taker_unref(taker);
+    rig_close();
+}
+
+/* A lane whose read was under way when its taker left goes when that has come back. */
+static void test_lane_goes_after_its_read(void **state)
+{
+    (void)state;
+    static struct take take;
+    struct taker *taker = taker_new();
+    rig_open(1);
+    open_group();
+    publish_color(0, "red");
+    assert_int_equal(choose_as(&take, taker, 0, NULL), 1);
+    bar(&take, taker);
+    take_drop(&take);
+    choose_as(&take, taker, 60000, NULL);
+    run_ms(5);
+    struct part *part = &rig.group->parts[0];
+    assert_false(take.done || part->reading);
+    part->reading = true; /* as if storage were slow */
+    part->read_into = &take.take.lane->places[0].shelf;
+    group_take_cancel(rig.group, &take.take);
+    atomic_store(&taker->gone, true);
+    taker_unref(taker);
+    group_wake(rig.group);
+    run_ms(5);
+    assert_int_equal(rig.group->bar_count, 0);
+    assert_int_equal(rig.group->choice_count, 1);
+    part->reading = false;
+    group_wake(rig.group);
+    run_ms(5);
+    assert_int_equal(rig.group->choice_count, 0);
+    rig_close();
+}
+
 /* In a fifo queue nobody overtakes a record that somebody else must take first. */
 static void test_selector_on_fifo(void **state)
 {
@@ -665,6 +769,8 @@ int main(void)
         cmocka_unit_test(test_selector_waiters),
         cmocka_unit_test(test_selector_remembers_its_place),
         cmocka_unit_test(test_selectors_are_limited),
+        cmocka_unit_test(test_lanes_are_limited),
+        cmocka_unit_test(test_lane_goes_after_its_read),
         cmocka_unit_test(test_selector_on_fifo),
         cmocka_unit_test(test_group_selector_settles_the_rest),
         cmocka_unit_test(test_group_selector_changes),

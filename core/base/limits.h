@@ -44,9 +44,10 @@
 #define LIMIT_GRANTS           256u /* per principal */
 #define LIMIT_USER_NAME        128u
 #define LIMIT_PASSWORD         1024u
-#define LIMIT_IN_FLIGHT        100000u               /* leases of one group and partition */
-#define LIMIT_WINDOW           (1u << 20)            /* offsets a group's window may span */
-#define LIMIT_ASIDE            (1u << 17)            /* offsets left behind a window, one by one */
+#define LIMIT_IN_FLIGHT        100000u    /* leases of one group and partition */
+#define LIMIT_WINDOW           (1u << 20) /* offsets a group's window may span */
+#define LIMIT_ASIDE            (1u << 17) /* offsets left behind a window, one by one */
+#define LIMIT_RELEASED         (1u << 17) /* of one group and partition: known as given back */
 #define LIMIT_CONSUMER_IDLE_MS INT64_C(315360000000) /* of a broadcast group: ten years */
 #define LIMIT_SELECTOR_BYTES   4096u
 #define LIMIT_SELECTOR_DEPTH   64u

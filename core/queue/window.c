@@ -379,6 +379,12 @@ static void reject(struct window *window, uint64_t offset)
         *failures |= REJECTED;
 }
 
+static void note_released(struct window *window, uint64_t offset)
+{
+    if (window->released.count < LIMIT_RELEASED)
+        offset_map_put(&window->released, offset, 1);
+}
+
 enum status window_settle(struct window *window, uint64_t offset, uint32_t delivery,
                           enum window_outcome outcome)
 {
@@ -400,7 +406,7 @@ enum status window_settle(struct window *window, uint64_t offset, uint32_t deliv
         park(window, offset);
         break;
     case WINDOW_RELEASED:
-        offset_map_put(&window->released, offset, 1);
+        note_released(window, offset);
         come_back(window, offset);
         break;
     case WINDOW_REJECTED:
@@ -422,7 +428,7 @@ enum status window_delay(struct window *window, uint64_t offset, uint32_t delive
     if (outcome == WINDOW_FAILED)
         fail(window, offset);
     else
-        offset_map_put(&window->released, offset, 1);
+        note_released(window, offset);
     if (!window_is_spent(window, offset))
         due_heap_put(&window->delays, (struct due){.due_ms = due_ms, .offset = offset});
     park(window, offset);

@@ -51,7 +51,8 @@ uint64_t window_acknowledged(const struct window *window);
 /* Failures of an offset that is not done; rejected (may be NULL): it was rejected. */
 uint32_t window_failures(const struct window *window, uint64_t offset, bool *rejected);
 /* Whether an offset that is not done was handed out before, since the window was made or restored;
- * a failure that is stored says so too. */
+ * a failure that is stored says so too. Of those given back without one LIMIT_RELEASED are known;
+ * of more it may say that they were not. */
 bool window_was_taken(const struct window *window, uint64_t offset);
 enum window_state { WINDOW_IS_AVAILABLE, WINDOW_IS_LEASED, WINDOW_IS_DONE, WINDOW_IS_PARKED };
 /* until_ms: LEASED: as now_ms of window_take; PARKED: the wall clock where it waits for that, else

@@ -780,9 +780,33 @@ static void test_window_held(void **state)
     window_free(window);
 }
 
+/* What was given back and waits is known only up to a limit, and what is done makes room. */
+static void test_released_is_limited(void **state)
+{
+    (void)state;
+    struct window *window = window_new(0, 1);
+    window_extend(window, LIMIT_RELEASED + 2);
+    uint32_t delivery, failures;
+    for (uint64_t offset = 0; offset <= LIMIT_RELEASED; offset++) {
+        window_take(window, offset, 0, 1000, &delivery, &failures);
+        assert_int_equal(window_settle(window, offset, delivery, WINDOW_RELEASED), STATUS_OK);
+    }
+    assert_true(window_was_taken(window, 0));
+    assert_true(window_was_taken(window, LIMIT_RELEASED - 1));
+    assert_false(window_was_taken(window, LIMIT_RELEASED));
+    window_take(window, 0, 0, 1000, &delivery, &failures);
+    assert_int_equal(window_settle(window, 0, delivery, WINDOW_DONE), STATUS_OK);
+    window_take(window, LIMIT_RELEASED, 0, 1000, &delivery, &failures);
+    assert_int_equal(window_delay(window, LIMIT_RELEASED, delivery, WINDOW_RELEASED, INT64_MAX / 2),
+                     STATUS_OK);
+    assert_true(window_was_taken(window, LIMIT_RELEASED));
+    window_free(window);
+}
+
 int main(void)
 {
     static const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_released_is_limited),
         cmocka_unit_test(test_window_like_model),
         cmocka_unit_test(test_window_stuck_records),
         cmocka_unit_test(test_window_span_limit),

@@ -6,6 +6,9 @@
 
 static const char DEFAULT_GROUP[] = "amqp";
 
+/* The token of what was too large to become a delivery, which no delivery lies at. */
+enum { TOKEN_TOO_LARGE = 1 };
+
 static _Thread_local uint8_t scratch_memory[AMQP_SCRATCH];
 
 uint8_t *amqp_scratch(size_t size)
@@ -93,8 +96,8 @@ static void deliver(struct consumer *consumer, uint32_t slot, const struct group
     size_t size = amqp_view_write(&record, &shown, message);
     if (amqp_is_too_large(link, size)) {
         amqp_scratch_release(message);
-        struct consumer_outcome away = {.outcome = SETTLE_RELEASED, .away = true};
-        consumer_settle_as(consumer, slot, &away, 0);
+        struct consumer_outcome away = {.outcome = SETTLE_RELEASED, .away = true, .unharmed = true};
+        consumer_settle_as(consumer, slot, &away, TOKEN_TOO_LARGE);
         not_sent(link);
         return;
     }
@@ -120,10 +123,26 @@ static void drained(struct consumer *consumer)
     amqp_wake(link->connection);
 }
 
+/* Others have it, or there is too much of the kind: then the link would get the same one again and
+ * again. */
+static void passed_over(struct amqp_link *link, enum status status)
+{
+    if (status != STATUS_OVER_QUOTA)
+        return;
+    amqp_count_refusal(STATUS_TOO_LARGE);
+    amqp_link_refuse(link, "amqp:link:message-size-exceeded",
+                     "too many messages here are larger than the link's max-message-size: attach "
+                     "with a larger one, or with none");
+}
+
 /* The receiver waits for the sender to settle, and the token is the delivery. */
 static void settled(struct consumer *consumer, uint64_t token, enum status status)
 {
     struct amqp_link *link = consumer_context(consumer);
+    if (token == TOKEN_TOO_LARGE) {
+        passed_over(link, status);
+        return;
+    }
     pn_delivery_t *delivery = (pn_delivery_t *)(uintptr_t)token;
     /* What came too late was not done. */
     pn_delivery_update(delivery, status == STATUS_OK ? pn_delivery_remote_state(delivery)

@@ -94,6 +94,7 @@ static void topic_deliver(struct client *client, struct subscription *subscripti
     if (subscriber->kept && !settled) /* by nobody: another link took it while this one came */
         return;
     if (amqp_is_too_large(link, frame->size)) { /* it is over for this subscription */
+        amqp_count_too_large();
         if (!settled && subscription->shared)
             broker_share_settled(subscription, subscription->lease);
         if (!settled)

@@ -111,6 +111,8 @@ struct broker *broker_open(const struct broker_options *options, struct err *err
         .dropped_bytes =
             metric_counter("dropped_total", "Records not delivered", "reason=\"session_bytes\""),
         .dropped_will = metric_counter("dropped_total", "Records not delivered", "reason=\"will\""),
+        .dropped_too_large =
+            metric_counter("dropped_total", "Records not delivered", "reason=\"too_large\""),
         .subscriptions = metric_gauge("subscriptions", "Subscriptions to topic filters", ""),
         .live_records =
             metric_counter("live_records_total", "Records passed on without being stored", ""),

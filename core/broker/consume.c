@@ -297,7 +297,7 @@ static void settle_receipt(struct consumer *consumer, const struct receipt *rece
     if (piece != NULL &&
         (piece->settle.count == PIECE || piece->settle.delay_ms != how->delay_ms ||
          piece->settle.lease_ms != how->lease_ms || piece->settle.not_for != how->not_for ||
-         piece->settle.note.size + how->note.size > 0)) {
+         piece->settle.unharmed != how->unharmed || piece->settle.note.size + how->note.size > 0)) {
         piece_send(consumer, how->outcome);
         piece = NULL;
     }
@@ -343,6 +343,7 @@ void consumer_settle_as(struct consumer *consumer, uint32_t slot,
     struct group_settle how = {.outcome = outcome->outcome,
                                .delay_ms = outcome->delay_ms,
                                .not_for = outcome->away ? consumer->taker : NULL,
+                               .unharmed = outcome->unharmed,
                                .note = outcome->note};
     settle_slot(consumer, slot, &how, token);
 }

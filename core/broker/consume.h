@@ -70,6 +70,7 @@ struct consumer_outcome {
     enum settle_outcome outcome;
     uint32_t delay_ms;
     bool away;        /* this consumer does not get it again: not_for of group_settle */
+    bool unharmed;    /* as in group_settle; settled() may say OVER_QUOTA */
     struct span note; /* as in group_settle; copied */
 };
 void consumer_settle_as(struct consumer *consumer, uint32_t slot,

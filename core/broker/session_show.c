@@ -70,7 +70,10 @@ bool session_deliver(struct session *session, const struct flight *flight, struc
         .partition = flight->at.partition,
         .offset = flight->at.offset,
     };
-    return session->client->ops->deliver_kept(session->client, frame, &kept);
+    bool sent = session->client->ops->deliver_kept(session->client, frame, &kept);
+    if (!sent)
+        metric_add(session->worker->broker->metrics.dropped_too_large, 1);
+    return sent;
 }
 
 enum status session_flights_load(struct session *session, struct session_position *position)

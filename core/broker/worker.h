@@ -63,8 +63,8 @@ struct notice;
 
 struct broker_metrics {
     struct metric *dropped_slow, *dropped_retention, *dropped_encode, *dropped_storage,
-        *dropped_denied, *dropped_session, *dropped_bytes, *dropped_will, *subscriptions,
-        *live_records, *stored_records, *duplicates, *retained_expired;
+        *dropped_denied, *dropped_session, *dropped_bytes, *dropped_will, *dropped_too_large,
+        *subscriptions, *live_records, *stored_records, *duplicates, *retained_expired;
     struct metric_histogram *batch_records, *delay_lateness;
 };
 

@@ -7,7 +7,7 @@ from proton.reactor import Selector
 from proton.utils import BlockingConnection
 
 from amqp_queues import queue, receive, send
-from amqpwire import (ATTACH, DISPOSITION, FLOW, RELEASED, TRANSFER, Described as Performative, Symbol, Ulong, Wire, decode,
+from amqpwire import (ATTACH, DETACH, DISPOSITION, FLOW, RELEASED, TRANSFER, Described as Performative, Symbol, Ulong, Wire, decode,
                       disposition, frame)
 from gateway import run
 
@@ -145,6 +145,30 @@ def a_receiver_gets_no_more_than_it_takes(running):
     connection.close()
 
 
+def more_than_can_be_kept_from_it_ends_the_link(running):
+    """Too much of it is too large: nothing is lost, nothing counted, and the link is told."""
+    queue(running, "large", redrive_policy="enable", max_consume_count=1)
+    connection = connect(running)
+    sender = connection.create_sender("large")
+    for i in range(1001):
+        sender.send(Message(body=f"{i:04}" + "x" * 900))
+    with Wire(running.amqp_port) as wire:
+        wire.open()
+        attach_small(wire, "large", most=500)
+        wire.socket.settimeout(SECONDS)
+        end = wire.expect(DETACH)
+        assert b"amqp:link:message-size-exceeded" in end and b"attach with a larger one" in end, end
+    receiver = connection.create_receiver("large", credit=1001)
+    got = [receiver.receive(timeout=SECONDS) for _ in range(1001)]
+    assert {m.body[:4] for m in got} == {f"{i:04}" for i in range(1001)}
+    assert all(m.delivery_count == 0 for m in got)
+    connection.close()
+
+
+def dropped(running):
+    return int(running.call("GET", "/metrics")[1].split('dropped_total{reason="too_large"} ')[1].split()[0])
+
+
 def readers_get_no_more_than_they_take(running):
     """Topics, kept or not, shared or not; browsers."""
     queue(running, "browsed")
@@ -153,6 +177,7 @@ def readers_get_no_more_than_they_take(running):
     sources = {"browsed": [None] * 5 + [Symbol("copy")], "/topics/sizes": [],
                "/topics/kept": [2, Symbol("never")]}
     for address, source in sources.items():
+        before = dropped(running)
         with Wire(running.amqp_port) as wire:
             wire.open()
             attach_small(wire, address, credit=1, source=source)
@@ -160,6 +185,7 @@ def readers_get_no_more_than_they_take(running):
                 send(connection, address, Message(body="x" * 5000), Message(body="small"))
             got = what_comes(wire)
             assert len(got) == 1 and b"small" in got[0], (address, got)
+            assert dropped(running) == before + (address != "browsed"), address
     connection.close()
 
 
@@ -258,6 +284,6 @@ def what_a_receiver_notes_is_shown_to_the_next(running):
 
 if __name__ == "__main__":
     run(what_is_undeliverable_here_is_for_others, what_is_undeliverable_here_in_order, who_had_it_first_is_known,
-        a_receiver_gets_no_more_than_it_takes, readers_get_no_more_than_they_take,
+        a_receiver_gets_no_more_than_it_takes, more_than_can_be_kept_from_it_ends_the_link, readers_get_no_more_than_they_take,
         a_lease_that_runs_out_says_so, a_queue_says_how_long_leases_last,
         what_a_receiver_notes_is_shown_to_the_next, selectors_know_what_jms_says)

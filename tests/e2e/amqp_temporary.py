@@ -4,9 +4,10 @@ import base64
 
 from proton import Described, Message, symbol, ulong
 from proton.reactor import Filter, LinkOption, Selector
-from proton.utils import BlockingConnection, LinkDetached, SendException
+from proton.utils import BlockingConnection, SendException
 
 import gateway
+from amqp_queues import refused
 from gateway import run, until
 from wire import Client
 
@@ -46,15 +47,6 @@ def queues(running):
     status, answer = running.call("GET", "/v1/default/queues")
     assert status == 200, answer
     return {q["name"] for q in answer["queues"] if q["name"].startswith("$reply.")}
-
-
-def refused(call, condition):
-    try:
-        call()
-    except LinkDetached as error:
-        assert error.condition == condition, error
-        return
-    raise AssertionError(f"not refused with {condition}")
 
 
 def rejected(sender, message):

@@ -5,8 +5,8 @@
 #include "core/broker/consume.h"
 
 #include "core/base/heap.h"
-#include "core/broker/lease_clock.h"
 #include "core/broker/worker.h"
+#include "core/queue/due_heap.h"
 
 enum {
     BATCH_DEFAULT = 128,
@@ -62,8 +62,8 @@ struct consumer {
     uint64_t checked;        /* generation of the catalog for which the right was looked up, + 1 */
     struct slot *slots;
     uint32_t slot_capacity, slot_free, lease_count;
-    struct lease_clock clock;     /* of those of a protocol that wants to know their end */
-    struct loop_timer end;        /* of the first of them */
+    struct due_heap ends;  /* by slot, on the loop's clock; of a protocol that wants to know them */
+    struct loop_timer end; /* of the first of them */
     struct piece *open[OUTCOMES]; /* being filled in this turn */
     uint32_t pieces;              /* on their way */
 };
@@ -90,7 +90,7 @@ struct consumer *consumer_open(struct client *client, const struct consumer_ops 
     consumer->work.run = consumer_work;
     consumer->look.fired = look_fired;
     consumer->end.fired = leases_look;
-    lease_clock_init(&consumer->clock);
+    due_heap_init(&consumer->ends);
     consumer->selector = options->selector == NULL ? NULL : selector_ref(options->selector);
     consumer->taker = taker_new();
     consumer->take = (struct group_take){
@@ -151,7 +151,7 @@ static void consumer_leave(struct consumer *consumer)
         return;
     loop_task_cancel(consumer->worker->loop, &consumer->work);
     loop_timer_stop(consumer->worker->loop, &consumer->look);
-    lease_clock_deinit(&consumer->clock);
+    due_heap_deinit(&consumer->ends);
     group_spec_unref(consumer->group);
     selector_unref(consumer->selector);
     taker_unref(consumer->taker);
@@ -185,7 +185,7 @@ static uint32_t lease_add(struct consumer *consumer, const struct receipt *recei
 
 static void lease_remove(struct consumer *consumer, uint32_t slot)
 {
-    lease_clock_remove(&consumer->clock, slot);
+    due_heap_remove(&consumer->ends, slot);
     consumer->slots[slot].receipt = (struct receipt){.offset = consumer->slot_free};
     consumer->slot_free = slot;
     consumer->lease_count--;
@@ -210,15 +210,20 @@ void *consumer_bound(const struct consumer *consumer, uint32_t slot)
     return consumer->slots[slot].bound;
 }
 
+static void lease_ends_in(struct consumer *consumer, uint32_t slot, uint32_t ms)
+{
+    due_heap_put(
+        &consumer->ends,
+        (struct due){.due_ms = (int64_t)loop_now_ms(consumer->worker->loop) + ms, .offset = slot});
+}
+
 static void lease_runs(struct consumer *consumer, uint32_t slot, uint32_t lease_ms)
 {
-    struct loop *loop = consumer->worker->loop;
-    uint64_t first_ms;
     if (consumer->ops->expired == NULL)
         return;
-    lease_clock_set(&consumer->clock, slot, loop_now_ms(loop) + lease_ms + LATE_MS);
-    if (lease_clock_first(&consumer->clock, &first_ms) == slot)
-        loop_timer_start(loop, &consumer->end, lease_ms + LATE_MS);
+    lease_ends_in(consumer, slot, lease_ms + LATE_MS);
+    if (consumer->ends.entries[0].offset == slot)
+        loop_timer_start(consumer->worker->loop, &consumer->end, lease_ms + LATE_MS);
 }
 
 static void lease_expired(struct consumer *consumer, uint32_t slot)
@@ -229,24 +234,23 @@ static void lease_expired(struct consumer *consumer, uint32_t slot)
     if (over) /* if the group has not noticed yet, this is what it would do */
         consumer_settle(consumer, slot, SETTLE_FAILED, 0, 0);
     else
-        lease_clock_set(&consumer->clock, slot, loop_now_ms(consumer->worker->loop) + HELD_MS);
+        lease_ends_in(consumer, slot, HELD_MS);
 }
 
 static void leases_look(struct loop_timer *timer)
 {
     struct consumer *consumer = container_of(timer, struct consumer, end);
     struct loop *loop = consumer->worker->loop;
-    uint64_t now_ms = loop_now_ms(loop), deadline_ms;
-    uint32_t slot;
+    int64_t now_ms = (int64_t)loop_now_ms(loop);
     consumer->delivering = true;
-    while (!consumer->closed &&
-           (slot = lease_clock_first(&consumer->clock, &deadline_ms)) != LEASE_CLOCK_NONE) {
-        if (deadline_ms > now_ms) {
-            loop_timer_start(loop, timer, deadline_ms - now_ms);
+    while (!consumer->closed && consumer->ends.count > 0) {
+        struct due first = consumer->ends.entries[0];
+        if (first.due_ms > now_ms) {
+            loop_timer_start(loop, timer, (uint64_t)(first.due_ms - now_ms));
             break;
         }
-        lease_clock_remove(&consumer->clock, slot);
-        lease_expired(consumer, slot);
+        due_heap_remove(&consumer->ends, first.offset);
+        lease_expired(consumer, (uint32_t)first.offset);
     }
     consumer->delivering = false;
     consumer_leave(consumer);

@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Offsets that wait for their time: a heap by due time, and a table to find one in it. O(log n). */
+/* Offsets (or other numbers) that wait for their time: a heap by due time, and a table to find one
+ * in it. O(log n). */
 #ifndef CORE_QUEUE_DUE_HEAP_H
 #define CORE_QUEUE_DUE_HEAP_H
 
 #include "core/queue/offset_map.h"
 
 struct due {
-    int64_t due_ms; /* wall clock */
+    int64_t due_ms; /* on the clock of whoever puts it in */
     uint64_t offset;
     bool written; /* a row that says so is stored */
 };

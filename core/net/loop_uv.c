@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The loop over libuv. A uv turn is: timers, idle, prepare, poll, check. Deferred tasks run in
- * check, behind what the poll brought, and in prepare, behind what the timers brought. */
+ * check, behind what the poll brought, and in prepare, behind what the timers brought. Mails of the
+ * loop's own thread are delivered in check, too: they need no wake-up. */
 #include <pthread.h>
 #include <stdatomic.h>
 #include <uv.h>
@@ -17,6 +18,10 @@
 /* Tasks that keep deferring tasks must not keep the sockets waiting: after so many rounds the rest
  * runs in the next turn, which then does not sleep. */
 enum { ROUNDS_MAX = 16, CLOSE_TURNS_MAX = 100 };
+
+/* A question of the loop to itself, the answer, and what that asks are of one turn; longer chains,
+ * such as walks that go on by mail to let the sockets have their turn, take several. */
+enum { MAIL_ROUNDS_MAX = 3 };
 
 /* Ends are spread over turns, but their descriptors must not pile up: a turn sees to so many, and
  * to a share of what waits, so that however many come in each turn, a multiple of them waits. */
@@ -45,6 +50,7 @@ struct loop {
     struct task_list deferred[LOOP_PHASES];
     struct task_list running; /* taken from deferred, not yet run */
     struct mailbox mailbox;
+    bool own_mail;         /* the first in the mailbox is the loop's own, and nobody will wake it */
     atomic_uintptr_t home; /* the thread in loop_run; 0: none */
     atomic_bool stopping;
     struct list leaving;      /* of struct loop_leaving */
@@ -105,6 +111,12 @@ static void run_deferred(struct loop *loop)
     }
 }
 
+static void take_mail(struct loop *loop)
+{
+    loop->own_mail = false;
+    mailbox_deliver(mailbox_take(&loop->mailbox));
+}
+
 static void fire_timers(struct loop *loop)
 {
     uint64_t now_ms = uv_now(&loop->uv);
@@ -149,7 +161,7 @@ static void on_prepare(uv_prepare_t *handle)
 {
     struct loop *loop = handle->data;
     run_deferred(loop);
-    if (has_deferred(loop) || loop->ending.count + loop->over.count > 0)
+    if (has_deferred(loop) || loop->own_mail || loop->ending.count + loop->over.count > 0)
         uv_idle_start(&loop->busy, on_idle);
     else
         uv_idle_stop(&loop->busy);
@@ -179,6 +191,10 @@ static void on_check(uv_check_t *handle)
     struct loop *loop = handle->data;
     finish_some(&loop->ending);
     run_deferred(loop);
+    for (int round = 0; round < MAIL_ROUNDS_MAX && loop->own_mail; round++) {
+        take_mail(loop);
+        run_deferred(loop);
+    }
     finish_some(&loop->over);
 }
 
@@ -187,7 +203,7 @@ static void on_wake(uv_async_t *handle)
     struct loop *loop = handle->data;
     if (atomic_load(&loop->stopping))
         uv_stop(&loop->uv);
-    mailbox_deliver(mailbox_take(&loop->mailbox));
+    take_mail(loop);
 }
 
 struct loop *loop_new(void)
@@ -336,7 +352,11 @@ void loop_timer_stop(struct loop *loop, struct loop_timer *timer)
 
 void mailbox_post(struct loop *to, struct mail *mail)
 {
-    if (mailbox_push(&to->mailbox, mail))
+    if (!mailbox_push(&to->mailbox, mail))
+        return;
+    if (atomic_load_explicit(&to->home, memory_order_relaxed) == (uintptr_t)pthread_self())
+        to->own_mail = true;
+    else
         uv_async_send(&to->wake);
 }
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* How threads talk: mails posted to a loop are delivered there in the order of each sender, many
  * per wake-up. Lock-free for senders; the mail lies inside what it carries, so posting never
- * allocates. */
+ * allocates. What a loop posts to itself comes at the end of the turn, a few rounds in each. */
 #ifndef CORE_NET_MAILBOX_H
 #define CORE_NET_MAILBOX_H
 

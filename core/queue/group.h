@@ -142,7 +142,7 @@ struct group_settle {
     void (*done)(struct request *request, enum status status);
 };
 enum {
-    GROUP_PATIENCE_MS = 5,
+    GROUP_PATIENCE_MS = 25,
     GROUP_BARS = 16,
     GROUP_BARRED = 1000,
     GROUP_BARRED_MS = 1000,

@@ -295,6 +295,59 @@ static void mail_keeps_the_order_of_each_sender(void **state)
     diary_end("");
 }
 
+/* Mails of a loop to itself, each of which posts the next one. */
+enum { CHAIN = 1000, CHAIN_IN_A_TURN = 3 };
+static struct chain {
+    struct mail mail;
+    struct loop *loop;
+    struct loop_timer timer;
+    int turns, delivered, first_turn, third_turn;
+} chain;
+
+static void chain_goes_on(struct mail *mail)
+{
+    chain.delivered++;
+    if (chain.delivered == 1)
+        chain.first_turn = chain.turns;
+    if (chain.delivered == CHAIN_IN_A_TURN)
+        chain.third_turn = chain.turns;
+    if (chain.delivered < CHAIN)
+        mailbox_post(chain.loop, mail);
+    else
+        loop_stop(chain.loop);
+}
+
+static void chain_begins(struct loop_timer *timer)
+{
+    if (chain.turns++ == 0)
+        mailbox_post(chain.loop, &chain.mail);
+    loop_timer_start(chain.loop, timer, 0);
+}
+
+static void a_chain_of_own_mails_is_short_in_a_turn(void **state)
+{
+    (void)state;
+    chain = (struct chain){.loop = loop_new(), .mail.deliver = chain_goes_on};
+    chain.timer.fired = chain_begins;
+    loop_timer_start(chain.loop, &chain.timer, 0);
+    loop_run(chain.loop);
+    loop_free(chain.loop);
+    assert_int_equal(chain.delivered, CHAIN);
+    assert_int_equal(chain.third_turn, chain.first_turn);
+    assert_in_range(chain.turns, CHAIN / CHAIN_IN_A_TURN, CHAIN);
+}
+
+/* Nobody wakes the loop for them: it must not sleep while one is there. */
+static void own_mails_are_delivered_in_a_loop_that_has_nothing_else(void **state)
+{
+    (void)state;
+    chain = (struct chain){.loop = loop_new(), .mail.deliver = chain_goes_on};
+    mailbox_post(chain.loop, &chain.mail);
+    loop_run(chain.loop);
+    loop_free(chain.loop);
+    assert_int_equal(chain.delivered, CHAIN);
+}
+
 /* A question that crosses to another worker's loop and comes back as a completed request. */
 struct question {
     struct request request;
@@ -463,6 +516,8 @@ int main(void)
         cmocka_unit_test(a_task_may_cancel_those_behind_it),
         cmocka_unit_test(a_task_that_defers_itself_does_not_starve_timers),
         cmocka_unit_test(mail_keeps_the_order_of_each_sender),
+        cmocka_unit_test(a_chain_of_own_mails_is_short_in_a_turn),
+        cmocka_unit_test(own_mails_are_delivered_in_a_loop_that_has_nothing_else),
         cmocka_unit_test(requests_complete_at_home),
         cmocka_unit_test(a_worker_may_stop_before_it_has_begun),
         cmocka_unit_test(offload_is_bounded),

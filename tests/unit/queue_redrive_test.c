@@ -50,6 +50,14 @@ static void answer_done(struct request *request, enum status status)
     loop_stop(rig.loop);
 }
 
+static enum status first_answer;
+
+static void first_done(struct request *request, enum status status)
+{
+    (void)request;
+    first_answer = status;
+}
+
 static enum status redrive(bool all, const uint64_t *offsets, uint32_t count, const char *label)
 {
     struct group_redrive redrive = {
@@ -204,8 +212,12 @@ static void test_redrive_all(void **state)
     make_dead(1, 700, 5);
     assert_int_equal(stat_of(&rig.spec->stat->dead), 705);
     assert_int_equal(take_dead(&dead, 3, 0, 30000), 3); /* stay with who has them */
-    assert_int_equal(redrive(true, NULL, 0, ""), STATUS_OK);
+    struct group_redrive first = {.all = true, .label = span_from_text("")};
+    first_answer = STATUS_COUNT;
+    request_init(&first.request, rig.loop, first_done);
+    group_redrive(rig.group, &first);
     assert_int_equal(redrive(true, NULL, 0, ""), STATUS_BUSY);
+    assert_int_equal(first_answer, STATUS_OK);
     struct redrive_progress progress = wait_for_redrive();
     assert_int_equal(progress.total, 702);
     assert_int_equal(progress.moved, 702);

@@ -250,10 +250,23 @@ static void recall(struct amqp_subscriber *subscriber)
     broker_recall(&subscriber->recall);
 }
 
-void amqp_topic_return(struct amqp_link *link, const struct amqp_topic_delivery *topic, bool failed)
+/* Where the delivery's record is, if nobody keeps that, and how often it has failed. */
+static void read_place(const struct amqp_subscriber *subscriber, pn_delivery_t *delivery,
+                       struct amqp_topic_delivery *topic)
 {
-    struct amqp_subscriber *subscriber = link->subscriber;
-    subscriber->unsettled--;
+    pn_delivery_tag_t tag = pn_delivery_tag(delivery);
+    if (subscriber->shared != NULL || topic->number != 0 || tag.size < TAG_PLACED)
+        return;
+    const uint8_t *place = (const uint8_t *)tag.start + TAG_COUNTED;
+    topic->placed = true;
+    topic->partition = load_u64(place);
+    topic->offset = load_u64(place + 8);
+    topic->failures = tag.size == TAG_FAILED ? load_u32(place + 16) : 0;
+}
+
+static void give_back(struct amqp_subscriber *subscriber, const struct amqp_topic_delivery *topic,
+                      bool failed)
+{
     if (subscriber->shared != NULL) {
         broker_share_again(subscriber->shared, topic->number, failed);
     } else if (topic->number != 0) {
@@ -265,7 +278,13 @@ void amqp_topic_return(struct amqp_link *link, const struct amqp_topic_delivery 
         again->failures = topic->failures + failed;
         list_push(&subscriber->again, &again->link);
     }
-    allow(subscriber);
+}
+
+void amqp_topic_return(struct amqp_link *link, const struct amqp_topic_delivery *topic, bool failed)
+{
+    link->subscriber->unsettled--;
+    give_back(link->subscriber, topic, failed);
+    allow(link->subscriber);
 }
 
 /* ------------------------------------------------ outcomes */
@@ -283,30 +302,13 @@ void amqp_topic_over(struct amqp_link *link, const struct amqp_topic_delivery *t
 {
     struct amqp_subscriber *subscriber = link->subscriber;
     subscriber->unsettled--;
-    if (subscriber->shared != NULL && topic->again)
-        broker_share_again(subscriber->shared, topic->number, topic->failed);
+    if (topic->again)
+        give_back(subscriber, topic, topic->failed);
     else if (subscriber->shared != NULL && !with_commit)
         broker_share_settled(subscriber->shared, topic->number);
-    else if (topic->number != 0 && topic->again)
-        broker_again(&subscriber->client, topic->number, topic->failed);
     else if (topic->number != 0 && !with_commit)
         broker_settled(&subscriber->client, topic->number);
     allow(subscriber);
-}
-
-static void settled_within(struct amqp_link *link, pn_delivery_t *delivery,
-                           struct amqp_topic_delivery *topic)
-{
-    pn_delivery_tag_t tag = pn_delivery_tag(delivery);
-    if (link->subscriber->shared == NULL && topic->number == 0 && tag.size >= TAG_PLACED) {
-        const uint8_t *place = (const uint8_t *)tag.start + TAG_COUNTED;
-        topic->placed = true;
-        topic->partition = load_u64(place);
-        topic->offset = load_u64(place + 8);
-        topic->failures = tag.size == TAG_FAILED ? load_u32(place + 16) : 0;
-    }
-    pn_delivery_set_context(delivery, NULL);
-    amqp_transaction_settle_topic(link, delivery, topic);
 }
 
 /* Its receiver is told when the end of it is durable. False: it is not kept. */
@@ -327,8 +329,10 @@ void amqp_topic_settled(struct amqp_link *link, pn_delivery_t *delivery)
     if (context == 0 || state == PN_RECEIVED || (state == 0 && !pn_delivery_settled(delivery)))
         return;
     struct amqp_topic_delivery topic = {.number = (uint32_t)(context - 1)};
+    read_place(link->subscriber, delivery, &topic);
     if (state == AMQP_TRANSACTIONAL) {
-        settled_within(link, delivery, &topic);
+        pn_delivery_set_context(delivery, NULL);
+        amqp_transaction_settle_topic(link, delivery, &topic);
         return;
     }
     pn_disposition_t *remote = pn_delivery_remote(delivery);

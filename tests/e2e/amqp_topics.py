@@ -14,6 +14,8 @@ from proton.reactor import AtMostOnce, DynamicNodeProperties, Filter, LinkOption
 from proton.utils import BlockingConnection, LinkDetached
 
 import gateway
+from amqpwire import DISPOSITION, FLOW, MODIFIED, REJECTED, RELEASED, TRANSFER, Wire, frame
+from amqpwire import Described as WireDescribed
 from gateway import run, until
 from wire import PUBLISH, RECEIVE_MAXIMUM, SESSION_EXPIRY, Client
 
@@ -330,6 +332,46 @@ def filters_that_are_none(running):
     connection.close()
 
 
+def what_is_given_back_comes_again(running):
+    """Of a subscription that keeps nothing, too: before what is new, in the order in which it was given back, and with
+    its failures counted."""
+    def settle(first, code, *fields, last=None, settled=True):
+        wire.send(frame(DISPOSITION, [True, first, first if last is None else last, settled, WireDescribed(code, list(fields))]))
+
+    def expect(body, failures=0):
+        got = wire.expect(TRANSFER)
+        message = Message()
+        message.decode(got[got.index(b"\x00\x53\x70"):])
+        assert (message.body, message.delivery_count, message.first_acquirer) == (body, failures, failures == 0), message
+
+    wire, connection = Wire(running.amqp_port).open(), connect(running)
+    wire.attach("r", 0, "/topics/back", receiver=True)
+    wire.send(frame(FLOW, [0, 1000, 0, 1000, 0, 0, 4]))
+    send(connection, "/topics/back", Message(body="a"), Message(body="b"))
+    expect("a")
+    expect("b")
+    settle(0, RELEASED)
+    expect("a")  # delivery 2
+    settle(2, MODIFIED, True)
+    expect("a", 1)  # 3, and no credit is left
+    settle(3, RELEASED, settled=False)
+    wire.expect(DISPOSITION)
+    settle(1, MODIFIED, True)
+    send(connection, "/topics/back", Message(body="c"))
+    wire.send(frame(FLOW, [0, 1000, 0, 1000, 0, 4, 5]))
+    expect("a", 1)  # 4
+    expect("b", 1)
+    expect("c")  # 6
+    settle(4, MODIFIED, True, True)  # not to this link, which is the only one
+    settle(5, REJECTED)
+    settle(6, MODIFIED)
+    expect("c")
+    wire.send(frame(FLOW, [0, 1000, 0, 1000, 0, 8, 5, None, True]))
+    wire.expect(FLOW)  # drained
+    wire.socket.close()
+    connection.close()
+
+
 def a_drain_ends_with_what_there_is(running):
     connection = connect(running)
     receiver = connection.create_receiver("/topics/drained", credit=2)
@@ -502,5 +544,5 @@ if __name__ == "__main__":
     run(filters_match_topics, credit_is_kept, settled_subscriptions, no_local_spares_ones_own,
         capabilities_say_what_an_address_is, mqtt_and_amqp_meet, a_request_gets_its_reply,
         requests_and_replies_between_protocols, filters_of_topics, filters_of_queues, addresses_are_filtered_as_they_are_shown, filters_that_are_none,
-        a_drain_ends_with_what_there_is, shared_by_several, links_and_clients_take_turns,
+        what_is_given_back_comes_again, a_drain_ends_with_what_there_is, shared_by_several, links_and_clients_take_turns,
         what_one_leaves_goes_to_the_other_protocol, a_drain_looks_into_the_share, a_drained_member_gets_nothing)

@@ -357,6 +357,14 @@ def settlements_of_topics_belong_to_it(running):
     reader.take(b"third", failures=1)
     reader.take(b"fourth")
     reader.wire.expect(FLOW)  # drained
+    # Given back within it, which is part of the commit.
+    reader.wire.send(frame(FLOW, [8, 1000, reader.sent, 1000, 0, 8, 5]))
+    reader.begin()
+    for number, outcome in ((6, Described(0x26, [])), (7, Described(0x27, [True]))):
+        reader.wire.send(frame(DISPOSITION, [True, number, number, True, Described(0x34, [reader.identity, outcome])]))
+    reader.end()
+    reader.take(b"third", answers=1, failures=1)
+    reader.take(b"fourth", failures=1)
     reader.wire.socket.close()
 
 

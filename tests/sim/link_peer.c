@@ -41,7 +41,7 @@ struct had {
     bool wanted_again; /* ever */
     bool owed;         /* and has not come since */
     bool within;       /* settled within a transaction, and has not come since */
-    bool over;         /* ended by a commit: never again */
+    bool over;         /* ended, by a commit if it is kept: never again */
     bool first;        /* rolled back on this link: comes before what is new */
     uint8_t tag[TAG_MAX];
 };
@@ -294,10 +294,10 @@ static void decide(void *context)
             /* as the transaction ends */
         } else if (peer->shared) {
             link_share_ended(attempt, over);
-        } else if (!peer->kept) {
-            peer->had[attempt].over = true; /* whatever it is */
-        } else if (over) {
+        } else if (over && peer->kept) {
             kept_acknowledged(peer->stay, thinking->message);
+        } else if (over) {
+            peer->had[attempt].over = true;
         } else {
             peer->had[attempt].wanted_again = peer->had[attempt].owed = true;
         }
@@ -316,7 +316,7 @@ static void own_came(struct link_peer *peer, pn_delivery_t *delivery, struct mes
         (tag.size != TAG_MAX || (had->came && memcmp(had->tag, tag.start, TAG_MAX) != 0)))
         history_fail("%s gets attempt %u under another tag", peer->wire.container, message.attempt);
     if (had->over)
-        history_fail("%s gets attempt %u, which a commit has ended", peer->wire.container,
+        history_fail("%s gets attempt %u, which it has ended", peer->wire.container,
                      message.attempt);
     if (!had->came && peer->first_count > 0)
         history_fail("%s gets attempt %u before what was rolled back", peer->wire.container,

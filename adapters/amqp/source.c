@@ -135,12 +135,17 @@ static void passed_over(struct amqp_link *link, enum status status)
                      "with a larger one, or with none");
 }
 
-/* The receiver waits for the sender to settle, and the token is the delivery. */
+/* The receiver waits for the sender to settle, and the token is the delivery. After a failed sync
+ * nobody knows whether the next start will find it done: its connection ends without an answer. */
 static void settled(struct consumer *consumer, uint64_t token, enum status status)
 {
     struct amqp_link *link = consumer_context(consumer);
     if (token == TOKEN_TOO_LARGE) {
         passed_over(link, status);
+        return;
+    }
+    if (status == STATUS_STORAGE_FAILED) {
+        amqp_end(link->connection, amqp_condition_of(status), status_text(status));
         return;
     }
     pn_delivery_t *delivery = (pn_delivery_t *)(uintptr_t)token;

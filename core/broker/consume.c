@@ -433,7 +433,8 @@ static void go_on(struct consumer *consumer)
         return;
     } else if (consumer->credit == 0 && consumer->drain) {
         drained(consumer);
-    } else if (consumer->credit > 0 && consumer->lease_count < LIMIT_CONSUMER_LEASES) {
+    } else if (consumer->credit > 0 && consumer->lease_count < LIMIT_CONSUMER_LEASES &&
+               consumer->pieces < LIMIT_CONSUMER_PIECES) {
         if (output_is_full(consumer))
             look_again(consumer);
         else

@@ -121,10 +121,10 @@ static void refuse_all(struct group *group, enum status status)
         request_complete(&container_of(link, struct group_survey, link)->request, status);
 }
 
-static void refuse_settled(struct group *group, enum status status)
+static void refuse_settled(struct list *settled, enum status status)
 {
     struct link *link;
-    while ((link = list_pop(&group->settled)) != NULL)
+    while ((link = list_pop(settled)) != NULL)
         request_complete(&container_of(link, struct group_settle, link)->request, status);
 }
 
@@ -412,7 +412,7 @@ static void close_step(struct group *group)
         store_flush(group);
     if (group->writing || group->reads > 0 || group->scanning || group->jobs > 0)
         return;
-    refuse_settled(group, STATUS_SHUTTING_DOWN);
+    refuse_settled(&group->settled, STATUS_SHUTTING_DOWN);
     group_free(group);
 }
 
@@ -425,7 +425,7 @@ static void group_work(struct loop_task *task)
     }
     if (group->broken != STATUS_OK) {
         refuse_all(group, group->broken);
-        refuse_settled(group, group->broken);
+        refuse_settled(&group->settled, group->broken);
         return;
     }
     group->steps_left = STEPS_MAX;
@@ -474,11 +474,12 @@ void group_close(struct group *group, bool remove, struct request *closed)
     loop_timer_stop(group->loop, &group->timer);
     refuse_all(group, status);
     if (remove || group->broken != STATUS_OK)
-        refuse_settled(group, status);
+        refuse_settled(&group->settled, status);
     if (group->rewrite_ms != 0) {
         group->broken = status; /* storage was given its chance */
         group->writing = false;
-        refuse_settled(group, status);
+        refuse_settled(&group->answering, status);
+        refuse_settled(&group->settled, status);
     }
     group_wake(group);
 }

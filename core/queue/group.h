@@ -150,7 +150,9 @@ enum {
     GROUP_NOTE_BYTES = 1024
 };
 /* Answers after the settlement is durable, unless it is patient. Takes part in a common write with
- * others of the same turn. */
+ * others of the same turn. While the store has no room for it the answer waits, as what it says has
+ * taken effect: it comes with the room, or with the end of the group. STORAGE_FAILED: nobody knows
+ * what the next start will find. */
 void group_settle(struct group *group, struct group_settle *settle);
 
 /* Settlements that take effect in a unit (storage.h) with what others do, or not at all. When this

@@ -203,7 +203,7 @@ struct group {
     struct request *closed; /* waits until the group is freed; NULL: none */
     uint64_t patient_ms;    /* what is to be written may wait until then; 0: it may not */
     uint64_t rewrite_ms;    /* the last write has failed or could not be made: again then; 0: no */
-    struct list answering;  /* settlements in the write under way */
+    struct list answering;  /* settlements in the write under way, or that is tried again */
     struct storage_row *rows;
     struct log_rows write;
     uint8_t epoch_key[9], epoch_row[14], remove_keys[12][9], unit_keys[2][17];
@@ -377,6 +377,8 @@ void dead_step(struct group *group);  /* moves what is spent */
 void seek_step(struct group *group);
 void seek_flushed(struct group *group); /* all that has changed is in the write that begins */
 void seek_written(struct group *group, enum status status);
+/* A write has failed, and is tried again: one that only waits for it has nothing to wait for. */
+void seek_delayed(struct group *group, enum status status);
 void seek_refuse(struct group *group, enum status status); /* by mail */
 
 /* group_redrive.c */

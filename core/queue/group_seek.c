@@ -172,9 +172,13 @@ void seek_flushed(struct group *group)
 
 void seek_written(struct group *group, enum status status)
 {
-    /* One that waits behind a write that fails would wait as long as that does. */
-    bool waits = group->seek != NULL && group->seek->phase == FOUND && status != STATUS_OK;
-    if (waits || (group->seek != NULL && group->seek->phase == WRITING))
+    if (group->seek != NULL && group->seek->phase == WRITING)
+        job_end(group, status, false);
+}
+
+void seek_delayed(struct group *group, enum status status)
+{
+    if (group->seek != NULL && group->seek->phase == FOUND)
         job_end(group, status, false);
 }
 

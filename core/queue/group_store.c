@@ -410,19 +410,22 @@ void store_probed(struct part *part)
         write_opening(part->group);
 }
 
+/* What is to be written once more has taken effect already: who waits to hear of it waits on, as
+ * for a slow store. */
 static void write_failed(struct group *group, enum status status)
 {
-    bool retry = status_is_retriable(status) && status != STATUS_SHUTTING_DOWN &&
-                 group->state != GROUP_CLOSING;
-    if (retry) {
+    group->writing = status_is_retriable(status) && status != STATUS_SHUTTING_DOWN &&
+                     group->state != GROUP_CLOSING;
+    if (group->writing) {
         rewrite_later(group); /* the same rows: what they hold is no longer a change in memory */
-    } else if (group->removed) {
+        seek_delayed(group, status);
+        return;
+    }
+    if (group->removed)
         trace(TRACE_WARN, "rows of the removed group %s stay in storage: %s", group->spec->name,
               status_text(status));
-    } else {
+    else
         group_break(group, status);
-    }
-    group->writing = retry;
     group_answer_all(group, &group->answering, status);
     group_answer_all(group, &group->settled, status);
     seek_written(group, status);

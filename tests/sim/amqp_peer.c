@@ -371,8 +371,9 @@ static void arrived(struct amqp_peer *peer, pn_delivery_t *delivery)
     sim_after(sim_below(THINK_MS), decide, thinking);
 }
 
-/* The gateway says that the outcome is durable, or, where it mirrors another one, was not done. */
-static void settled(pn_delivery_t *delivery)
+/* The gateway says that the outcome is durable, or, where it mirrors another one, was not done:
+ * which of a live lease it cannot know, also when its store has failed. */
+static void settled(const struct amqp_peer *peer, pn_delivery_t *delivery)
 {
     struct held *held = pn_delivery_get_context(delivery);
     if (held == NULL || held->delivery != delivery)
@@ -386,6 +387,9 @@ static void settled(pn_delivery_t *delivery)
         else
             work_ended(held->work, held->end, held->arrival);
     }
+    if (!is_done && !held->in_deal && sim_now_ms() < held->until_ms)
+        history_fail("%s: its outcome %d is answered with state %u", peer->wire.container,
+                     (int)held->end, (unsigned)state);
     moment(MOMENT_OUTCOME_CONFIRMED);
     let_go(held);
 }
@@ -416,7 +420,7 @@ static void event(struct amqp_wire *wire, pn_event_t *event)
     else if (pn_delivery_readable(delivery) && !pn_delivery_partial(delivery))
         arrived(peer, delivery);
     else if (pn_delivery_updated(delivery) && pn_delivery_settled(delivery))
-        settled(delivery);
+        settled(peer, delivery);
 }
 
 /* ------------------------------------------------ coming and going */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Push consumers: credit, drain, pause, settlements, what a closed one leaves, and how they end. */
 #include "core/broker/consume.h"
-#include "tests/unit/broker_rig.h"
+#include "tests/unit/late_rig.h"
 
 enum { HELD_MAX = 4096 };
 
@@ -14,7 +14,7 @@ struct eater {
     uint32_t values[HELD_MAX], slots[HELD_MAX], failures[HELD_MAX];
     uint32_t count, settled, stale, drained, ended, first_unsettled;
     enum status why;
-    bool settles, closes_at_delivery, pauses_at_delivery;
+    bool settles, settles_apart, closes_at_delivery, pauses_at_delivery;
 };
 
 static void eater_deliver(struct consumer *consumer, uint32_t slot, const struct group_item *item)
@@ -31,6 +31,8 @@ static void eater_deliver(struct consumer *consumer, uint32_t slot, const struct
     eater->failures[eater->count++] = item->failures;
     if (eater->settles)
         consumer_settle(consumer, slot, SETTLE_DONE, 0, eater->count);
+    if (eater->settles_apart)
+        consumer_settle(consumer, slot, SETTLE_FAILED, 600000 + eater->count, eater->count);
     if (eater->pauses_at_delivery)
         consumer_pause(consumer, true);
     if (eater->closes_at_delivery) {
@@ -549,15 +551,51 @@ static void test_shutdown(void **state)
     heap_free(eater);
 }
 
+/* A store without room answers no settlement: then a consumer that goes on is given no more than
+ * its limit, until there is room. */
+static void test_settlements_without_room(void **state)
+{
+    enum { RECORDS = 3000 };
+    (void)state;
+    late_rig_open(1);
+    maker = peer_new(0, "m");
+    assert_int_equal(queue_make(maker, "orders", &queue_id), STATUS_OK);
+    assert_int_equal(group_make(maker, queue_id, "g", false, &group_id), STATUS_OK);
+    struct peer *peer = peer_new(0, "c");
+    struct eater *eater = eater_new(peer, group_id);
+    publish(0, RECORDS);
+    eater->settles_apart = true;
+    refuse_rows(STATUS_NO_SPACE);
+    credit(eater, HELD_MAX, false);
+    await(look(eater).count >= LIMIT_CONSUMER_PIECES);
+    rig_calm();
+    assert_in_range(look(eater).count, LIMIT_CONSUMER_PIECES, LIMIT_CONSUMER_PIECES + 127);
+    assert_int_equal(look(eater).settled, 0);
+    refuse_rows(STATUS_OK);
+    await(look(eater).settled == RECORDS);
+    peer_close(peer);
+    heap_free(eater);
+    peer_close(maker);
+    late_rig_close();
+}
+
 int main(void)
 {
     static unsigned one = 1, three = 3;
 #define TEST(name) cmocka_unit_test_prestate(name, &one), cmocka_unit_test_prestate(name, &three)
     const struct CMUnitTest tests[] = {
-        TEST(test_credit),           TEST(test_drain),       TEST(test_pause),
-        TEST(test_outcomes),         TEST(test_leases),      TEST(test_close),
-        TEST(test_coming_and_going), TEST(test_full_output), TEST(test_ends),
-        TEST(test_rights_go),        TEST(test_shutdown),
+        TEST(test_credit),
+        TEST(test_drain),
+        TEST(test_pause),
+        TEST(test_outcomes),
+        TEST(test_leases),
+        TEST(test_close),
+        TEST(test_coming_and_going),
+        TEST(test_full_output),
+        TEST(test_ends),
+        TEST(test_rights_go),
+        TEST(test_shutdown),
+        cmocka_unit_test(test_settlements_without_room),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -377,16 +377,31 @@ static void test_group_full_storage(void **state)
     struct take take, again;
     rig_open(1);
     open_group();
-    publish(0, 0, 2, NULL);
-    take_some(&take, 2, 0, 30000);
+    publish(0, 0, 3, NULL);
+    take_some(&take, 3, 0, 30000);
+    /* Without room nobody is told that it was not done: it will be. */
+    struct settle done, failed, meanwhile;
+    enum status results[3];
+    unsigned writes = door.row_writes;
     door.refuse = STATUS_NO_SPACE;
-    assert_int_equal(settle_one(&take.items[0].receipt, SETTLE_DONE), STATUS_NO_SPACE);
-    assert_int_equal(settle_one(&take.items[1].receipt, SETTLE_FAILED), STATUS_NO_SPACE);
+    settle_start(&done, &take.items[0].receipt, 1, SETTLE_DONE, &results[0]);
+    settle_start(&failed, &take.items[1].receipt, 1, SETTLE_FAILED, &results[1]);
+    run_ms(5);
+    settle_start(&meanwhile, &take.items[2].receipt, 1, SETTLE_DONE, &results[2]);
+    while (door.row_writes < writes + 2) /* tried once more, in vain */
+        run_turn();
+    run_ms(5);
+    assert_false(done.done || failed.done || meanwhile.done);
     door.refuse = STATUS_OK;
     /* Space is back: what was settled is stored after all, and the failed one can go out. */
     assert_int_equal(take_some(&again, 2, 5000, 30000), 1);
     assert_int_equal(again.items[0].failures, 1);
     take_drop(&again);
+    while (!meanwhile.done)
+        loop_run(rig.loop);
+    assert_true(done.done && failed.done);
+    assert_int_equal(done.status | failed.status | meanwhile.status, STATUS_OK);
+    assert_int_equal(results[0] | results[1] | results[2], STATUS_OK);
     close_group(false);
     open_group();
     assert_int_equal(take_some(&again, 2, 0, 30000), 1);
@@ -403,6 +418,38 @@ static void test_group_full_storage(void **state)
     take_wait(&take);
     assert_int_equal(take.status, STATUS_STORAGE_FAILED);
     rig_close();
+}
+
+/* The group ends before there is room: none of it is stored, and all are told. */
+static void test_group_close_without_room(void **state)
+{
+    (void)state;
+    for (int remove = 0; remove < 2; remove++) {
+        struct take take;
+        struct settle settle[2];
+        enum status results[2];
+        rig_open(1);
+        open_group();
+        publish(0, 0, 2, NULL);
+        take_some(&take, 2, 0, 30000);
+        door.refuse = STATUS_NO_SPACE;
+        for (int i = 0; i < 2; i++) { /* in the write, and behind it */
+            settle_start(&settle[i], &take.items[i].receipt, 1, SETTLE_DONE, &results[i]);
+            run_ms(5);
+        }
+        door.refuse = STATUS_OK;
+        close_group(remove == 1);
+        for (int i = 0; i < 2; i++) {
+            assert_true(settle[i].done);
+            assert_int_equal(settle[i].status,
+                             remove == 1 ? STATUS_NOT_FOUND : STATUS_SHUTTING_DOWN);
+        }
+        take_drop(&take);
+        open_group();
+        assert_int_equal(take_some(&take, 2, 0, 30000), 2);
+        take_drop(&take);
+        rig_close();
+    }
 }
 
 static void test_group_close_answers(void **state)
@@ -733,6 +780,7 @@ int main(void)
         cmocka_unit_test(test_group_latest_begins_at_the_end),
         cmocka_unit_test(test_group_waits_for_its_rows),
         cmocka_unit_test(test_group_full_storage),
+        cmocka_unit_test(test_group_close_without_room),
         cmocka_unit_test(test_group_close_answers),
         cmocka_unit_test(test_group_expired_records),
         cmocka_unit_test(test_group_retention),

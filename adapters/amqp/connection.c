@@ -382,10 +382,12 @@ void amqp_go_on(struct amqp_connection *connection)
     if (connection->state == AMQP_DOWN || makes)
         return;
     connection->paused = false;
-    amqp_links_hold(connection);
-    read_on(connection, false);
-    read_on(connection, true);
-    amqp_links_release(connection);
+    if (connection->state == AMQP_UP) { /* else nobody would hear what becomes of them */
+        amqp_links_hold(connection);
+        read_on(connection, false);
+        read_on(connection, true);
+        amqp_links_release(connection);
+    }
     if (!connection->paused)
         stream_resume(connection->stream);
     amqp_wake(connection);

@@ -150,6 +150,14 @@ static bool glance(const struct amqp_frames *frames, struct span bytes, struct b
     return plain && beginning->size >= PLAIN_BYTES && beginning->size <= frames->size_max;
 }
 
+/* It may be the end of links (ATTACH of another one of its name), of which TRANSFERs before it may
+ * have to wait (amqp_pause()). */
+static bool may_end_links(enum amqp_performative performative)
+{
+    return performative == AMQP_ATTACH || performative == AMQP_DETACH || performative == AMQP_END ||
+           performative == AMQP_CLOSE;
+}
+
 /* What it names is there, or why it is not passed on; false: not now, as too little of it has come
  * or it is not the first, or never. */
 static bool may_begin(struct amqp_frames *frames, struct span bytes, bool is_first,
@@ -184,7 +192,7 @@ static bool may_begin(struct amqp_frames *frames, struct span bytes, bool is_fir
         break;
     }
     bool dropped = fate != AMQP_PASSES;
-    if ((dropped || named.resumes) && !is_first)
+    if ((dropped || named.resumes || may_end_links(named.performative)) && !is_first)
         return false;
     amqp_channels_take(&frames->channels, &named);
     frames->is_resumed = named.resumes && !dropped;

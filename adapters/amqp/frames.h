@@ -47,9 +47,10 @@ void amqp_frames_deinit(struct amqp_frames *frames);
 
 /* How many bytes may be passed on or, is_dropped, taken for read: up to the end of what has to be
  * dealt with before the next frame (BEGIN, ATTACH, all of SASL), to where a frame begins that is
- * none (verdict), that has to be dealt with by itself (a TRANSFER that is resumed, what is
- * dropped), or of which too little has come to say (header and descriptor, a performative's list,
- * of ATTACH all): what is behind is to be shown again with more. */
+ * none (verdict), before which all others have to be dealt with (a TRANSFER that is resumed, what
+ * is dropped, ATTACH, DETACH, END, CLOSE), or of which too little has come to say (header and
+ * descriptor, a performative's list, of ATTACH all): what is behind is to be shown again with
+ * more. */
 size_t amqp_frames_pass(struct amqp_frames *frames, struct span bytes);
 
 #endif

@@ -12,7 +12,7 @@ from proton.utils import BlockingConnection, ConnectionClosed, LinkDetached
 
 import gateway
 from amqp_hostile import group
-from amqpwire import (AMQP, ATTACH, BEGIN, CLOSE, DISPOSITION, FLOW, OPEN, TRANSFER, Described as Performative, Wire,
+from amqpwire import (AMQP, ATTACH, BEGIN, CLOSE, DETACH, DISPOSITION, END, FLOW, OPEN, TRANSFER, Described as Performative, Wire,
                       disposition, frame)
 from gateway import run, until
 from websocket import BINARY, Socket
@@ -299,8 +299,32 @@ def queues_are_made_on_demand():
     assert deliveries[3].remote.condition.name == "amqp:invalid-field", deliveries[3].remote.condition
     assert [m.body for m in receive(connection, "by-relay", 3)] == ["1", large, "2"]
     assert receive(connection, "by-relay-too", 1)[0].body == large
+    what_ends_a_link_waits_for_what_came_before(running, connection)
     connection.close()
     assert running.stop() == 0
+
+
+def what_ends_a_link_waits_for_what_came_before(running, connection):
+    """In one write a message to a queue that is made for it and the end of its link, session or connection, or another link that
+    takes its name: the message is there."""
+    def relay(channel):
+        return frame(ATTACH, ["relay", 0, False, None, None, Performative(0x28, [None]), Performative(0x29, [None]), None, None, 0],
+                     channel=channel)
+
+    ends = {
+        "detach": frame(DETACH, [0, False]), "close": frame(DETACH, [0, True]), "end": frame(END, []), "closed": frame(CLOSE, []),
+        "fails": frame(DETACH, [9, True]), "stolen": relay(1),
+    }
+    for name, end in ends.items():
+        with Wire(running.amqp_port) as wire:
+            wire.open()
+            wire.send(frame(BEGIN, [None, 0, 9, 9], channel=1) + relay(0))
+            wire.expect(FLOW)
+            to = f"before-{name}".encode()
+            message = b"\x00\x53\x73\xc0" + bytes([5 + len(to), 3]) + b"\x40\x40\xa1" + bytes([len(to)]) + to + b"\x00\x53\x75\xa0\x01x"
+            wire.send(frame(TRANSFER, [0, 0, b"1", 0, True], message) + end)
+            wire.expect({"end": END, "closed": CLOSE, "fails": END}.get(name, DETACH))
+        assert receive(connection, f"before-{name}", 1)[0].body == b"x", name
 
 
 def clients_of_the_jms_kind_learn_what_an_address_is(running):

@@ -162,6 +162,31 @@ static void test_attach_is_kept(void **state)
     amqp_frames_deinit(&frames);
 }
 
+/* So that what was sent before it can wait. */
+static void test_ends_are_shown_by_themselves(void **state)
+{
+    (void)state;
+#define WITH_LINK OPENED, ATTACH(0, 'l', false)
+#define SENT      WITH_LINK, TRANSFER(0, 1, false), TRANSFER(0, 2, false)
+    struct span attached = BYTES(WITH_LINK), before = BYTES(SENT);
+    const struct span bytes[] = {
+        BYTES(SENT, ATTACH(1, 'm', false)),
+        BYTES(SENT, DETACH(0)),
+        BYTES(SENT, FRAME(0x17)),
+        BYTES(SENT, FRAME(0x18)),
+    };
+    for (size_t i = 0; i < sizeof bytes / sizeof *bytes; i++) {
+        struct amqp_frames frames;
+        amqp_frames_init(&frames, FRAME_MAX);
+        assert_int_equal(pass(&frames, attached, attached.size), attached.size);
+        assert_int_equal(amqp_frames_pass(&frames, span_from(bytes[i], attached.size)),
+                         before.size - attached.size);
+        assert_int_equal(amqp_frames_pass(&frames, span_from(bytes[i], before.size)),
+                         bytes[i].size - before.size);
+        amqp_frames_deinit(&frames);
+    }
+}
+
 /* Alone, and marked as long as it is what was passed on last. */
 static void test_a_resumed_transfer_is_shown_by_itself(void **state)
 {
@@ -432,6 +457,7 @@ int main(void)
         cmocka_unit_test(test_performatives_that_there_are_not),
         cmocka_unit_test(test_sasl),
         cmocka_unit_test(test_attach_is_kept),
+        cmocka_unit_test(test_ends_are_shown_by_themselves),
         cmocka_unit_test(test_a_resumed_transfer_is_shown_by_itself),
         cmocka_unit_test(test_what_ends_its_session),
         cmocka_unit_test(test_deliveries_follow_each_other),

@@ -1,23 +1,34 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Changes of the catalog. Worker 0 takes one at a time: checks it against the newest snapshot,
- * stores its rows, hands the next snapshot to every worker, and answers when all of them have taken
- * it in. */
+/* Changes of the catalog. Worker 0 takes those that wait, some at a time: checks each against the
+ * snapshot that those before it have made, stores the rows of all, hands that snapshot to every
+ * worker, and answers when all of them have taken it in. */
 #include "core/broker/worker.h"
 
 #include "core/base/heap.h"
 
-/* ------------------------------------------------ one change from beginning to end, on worker 0 */
+enum { TOGETHER = 512 };
 
-static void change_next(struct broker *broker);
+/* ------------------------------------------------ from beginning to end, on worker 0 */
 
-static void change_finish(struct broker *broker, struct broker_admin *admin, enum status status)
+/* Changes that go together: stored in one write, all or none, and handed out as one snapshot, so
+ * that who asks for many keeps nobody waiting for long. */
+struct changes {
+    struct broker *broker;
+    struct list admins;
+    uint32_t count;
+    struct log_rows write;
+    struct catalog *next;
+    unsigned confirms;
+};
+
+static void changes_begin(struct broker *broker);
+
+static void admin_end(struct broker_admin *admin, enum status status)
 {
     for (unsigned i = 0; i < 4; i++)
         buf_deinit(&admin->buffers[i]);
     heap_free(admin->many);
     admin->many = NULL;
-    catalog_unref(admin->next);
-    admin->next = NULL;
     principal_unref(admin->principal);
     admin->principal = NULL;
     if (status != STATUS_OK) {
@@ -27,27 +38,46 @@ static void change_finish(struct broker *broker, struct broker_admin *admin, enu
         admin->group = NULL;
     }
     request_complete(&admin->request, status);
+}
+
+static void changes_free(struct changes *changes)
+{
+    catalog_unref(changes->next);
+    heap_free(changes->write.rows);
+    heap_free(changes);
+}
+
+/* What was refused may have been because of one before it, so it shares what becomes of that. */
+static void changes_end(struct changes *changes, enum status status)
+{
+    struct broker *broker = changes->broker;
+    struct link *link;
+    while ((link = list_pop(&changes->admins)) != NULL) {
+        struct broker_admin *admin = container_of(link, struct broker_admin, link);
+        if (status != STATUS_OK)
+            err_set(&admin->err, status, "the change could not be stored: %s", status_text(status));
+        admin_end(admin, status != STATUS_OK ? status : admin->outcome);
+    }
+    changes_free(changes);
     broker->changing = false;
+    changes_begin(broker);
 }
 
 /* A snapshot on its way to one worker and back. */
 struct handout {
     struct mail mail;
     struct broker_worker *to;
-    struct broker_admin *admin;
+    struct changes *changes;
     struct catalog *catalog;
 };
 
 static void handout_confirm(struct mail *mail)
 {
     struct handout *handout = container_of(mail, struct handout, mail);
-    struct broker_admin *admin = handout->admin;
-    struct broker *broker = handout->to->broker;
+    struct changes *changes = handout->changes;
     heap_free(handout);
-    if (--admin->confirms > 0)
-        return;
-    change_finish(broker, admin, STATUS_OK);
-    change_next(broker);
+    if (--changes->confirms == 0)
+        changes_end(changes, STATUS_OK);
 }
 
 static void handout_deliver(struct mail *mail)
@@ -58,45 +88,73 @@ static void handout_deliver(struct mail *mail)
     mailbox_post(handout->to->broker->workers[0].loop, &handout->mail);
 }
 
-static void change_stored(struct request *request, enum status status)
+static void changes_stored(struct request *request, enum status status)
 {
-    struct broker_admin *admin = container_of(request, struct broker_admin, rows.request);
-    struct broker *broker = admin->worker->broker;
+    struct changes *changes = container_of(request, struct changes, write.request);
+    struct broker *broker = changes->broker;
     if (status != STATUS_OK) {
-        err_set(&admin->err, status, "the change could not be stored: %s", status_text(status));
-        change_finish(broker, admin, status);
-        change_next(broker);
+        changes_end(changes, status);
         return;
     }
-    admin->confirms = broker->worker_count;
+    changes->confirms = broker->worker_count;
     for (unsigned i = 0; i < broker->worker_count; i++) {
         struct handout *handout = heap_new(sizeof *handout);
         handout->to = &broker->workers[i];
-        handout->admin = admin;
-        handout->catalog = catalog_ref(admin->next);
+        handout->changes = changes;
+        handout->catalog = catalog_ref(changes->next);
         handout->mail.deliver = handout_deliver;
         mailbox_post(handout->to->loop, &handout->mail);
     }
 }
 
-/* Refused ones end at once; the first that can be made is on its way to storage on return. */
-static void change_next(struct broker *broker)
+/* One that is refused before anything was changed ends at once. */
+static void changes_take(struct changes *changes, struct broker_admin *admin)
 {
-    struct link *link;
-    while (!broker->changing && (link = list_pop(&broker->changes)) != NULL) {
-        struct broker_admin *admin = container_of(link, struct broker_admin, link);
-        broker->changing = true;
-        admin->next = catalog_next(broker->workers[0].catalog);
-        enum status status = change_make(broker, admin, admin->next);
-        if (status != STATUS_OK) {
-            change_finish(broker, admin, status);
-            continue;
-        }
-        request_init(&admin->rows.request, broker->workers[0].loop, change_stored);
-        admin->rows.rows = admin->many != NULL ? admin->many : admin->row;
-        admin->rows.append.durability = DURABLE_SYNC;
-        log_rows_write(broker->log, &admin->rows);
+    admin->outcome = change_make(changes->broker, admin, changes->next);
+    if (admin->outcome != STATUS_OK && changes->count == 0) {
+        admin_end(admin, admin->outcome);
+        return;
     }
+    list_push(&changes->admins, &admin->link);
+    changes->count++;
+    changes->write.row_count += admin->outcome == STATUS_OK ? admin->row_count : 0;
+}
+
+static void changes_store(struct changes *changes)
+{
+    struct broker *broker = changes->broker;
+    struct log_rows *write = &changes->write;
+    write->rows = heap_array(write->row_count, sizeof *write->rows);
+    uint32_t count = 0;
+    list_each(link, &changes->admins)
+    {
+        const struct broker_admin *admin = container_of(link, struct broker_admin, link);
+        const struct storage_row *rows = admin->many != NULL ? admin->many : admin->row;
+        for (uint32_t i = 0; admin->outcome == STATUS_OK && i < admin->row_count; i++)
+            write->rows[count++] = rows[i];
+    }
+    request_init(&write->request, broker->workers[0].loop, changes_stored);
+    write->append.durability = DURABLE_SYNC;
+    log_rows_write(broker->log, write);
+}
+
+/* What can be made of what waits is on its way to storage on return. */
+static void changes_begin(struct broker *broker)
+{
+    if (broker->changing || list_is_empty(&broker->changes))
+        return;
+    struct changes *changes = heap_new(sizeof *changes);
+    changes->broker = broker;
+    changes->next = catalog_next(broker->workers[0].catalog);
+    list_init(&changes->admins);
+    struct link *link;
+    while (changes->count < TOGETHER && (link = list_pop(&broker->changes)) != NULL)
+        changes_take(changes, container_of(link, struct broker_admin, link));
+    broker->changing = changes->count > 0;
+    if (broker->changing)
+        changes_store(changes);
+    else
+        changes_free(changes);
 }
 
 static void admin_arrive(struct mail *mail)
@@ -104,7 +162,7 @@ static void admin_arrive(struct mail *mail)
     struct broker_admin *admin = container_of(mail, struct broker_admin, request.mail);
     struct broker *broker = admin->worker->broker;
     list_push(&broker->changes, &admin->link);
-    change_next(broker);
+    changes_begin(broker);
 }
 
 /* ------------------------------------------------ the call, on the client's worker */
@@ -208,7 +266,6 @@ static void admin_init(struct broker_admin *admin)
     for (unsigned i = 0; i < 4; i++)
         buf_init(&admin->buffers[i], 0);
     admin->many = NULL;
-    admin->next = NULL;
     admin->principal = NULL;
     admin->queue = NULL;
     admin->group = NULL;
@@ -322,42 +379,40 @@ static void close_partitions(struct broker_worker *worker, const struct queue *q
             log_partition_close(worker->log, queue->first_partition + i, true);
 }
 
+static void forget_queue(struct broker_worker *worker, const struct queue *queue)
+{
+    close_partitions(worker, queue);
+    publish_forget(worker, queue);
+    delayed_forget(worker, queue);
+    deduped_forget(worker, queue);
+    deliver_forget(worker, queue);
+    follow_forget(worker, queue);
+}
+
+/* Groups go before their queues, and come after them. */
 static void apply_queues(struct broker_worker *worker, const struct catalog *old,
                          const struct catalog *new)
 {
-    for (size_t i = 0; old != NULL && i < catalog_queue_count(old); i++) {
-        const struct queue *queue = catalog_queue_at(old, i);
-        bool removed = catalog_queue(new, queue->id) == NULL;
-        for (size_t k = 0; k < catalog_group_count(old, queue->id); k++) {
-            const struct group_spec *group = catalog_group_at(old, queue->id, k);
-            if (removed || catalog_group(new, group->id) == NULL)
-                close_group(worker, group);
-        }
-        if (removed) {
-            close_partitions(worker, queue);
-            publish_forget(worker, queue);
-            delayed_forget(worker, queue);
-            deduped_forget(worker, queue);
-            deliver_forget(worker, queue);
-            follow_forget(worker, queue);
-        }
-    }
-    for (size_t i = 0; i < catalog_queue_count(new); i++) {
-        const struct queue *queue = catalog_queue_at(new, i);
-        const struct queue *before = old == NULL ? NULL : catalog_queue(old, queue->id);
-        if (before == NULL)
+    const struct group_spec *group, *group_before;
+    const struct queue *queue, *queue_before;
+    for (struct section_step at = {0};
+         catalog_group_difference(old, new, &at, &group_before, &group);)
+        if (group == NULL)
+            close_group(worker, group_before);
+    for (struct section_step at = {0};
+         catalog_queue_difference(old, new, &at, &queue_before, &queue);)
+        if (queue == NULL)
+            forget_queue(worker, queue_before);
+        else if (queue_before == NULL)
             open_partitions(worker, queue);
-        else if (before != queue)
+        else
             change_queue(worker, queue);
-        for (size_t k = 0; k < catalog_group_count(new, queue->id); k++) {
-            const struct group_spec *group = catalog_group_at(new, queue->id, k);
-            const struct group_spec *was = old == NULL ? NULL : catalog_group(old, group->id);
-            if (was == NULL)
-                open_group(worker, queue, group);
-            else if (was != group)
-                groups_describe(worker, group);
-        }
-    }
+    for (struct section_step at = {0};
+         catalog_group_difference(old, new, &at, &group_before, &group);)
+        if (group_before == NULL)
+            open_group(worker, catalog_queue(new, group->queue), group);
+        else if (group != NULL)
+            groups_describe(worker, group);
 }
 
 static void apply_principal(struct client *client, const struct catalog *old,
@@ -397,31 +452,19 @@ static void apply_principals(struct broker_worker *worker, const struct catalog 
     }
 }
 
-static bool routes_differ(const struct catalog *old, const struct catalog *new)
-{
-    size_t count = catalog_route_count(old);
-    if (count != catalog_route_count(new))
-        return true;
-    for (size_t i = 0; i < count; i++)
-        if (catalog_route_at(old, i) != catalog_route_at(new, i))
-            return true;
-    return false;
-}
-
 void administer_apply(struct broker_worker *worker, struct catalog *catalog)
 {
     CHECK(loop_is_home(worker->loop));
     struct catalog *old = worker->catalog;
-    if (old != NULL && routes_differ(old, catalog))
+    bool principals = catalog_principals_differ(old, catalog);
+    bool routes = catalog_routes_differ(old, catalog);
+    if (routes)
         publish_reroute(worker);
     worker->catalog = catalog;
     apply_queues(worker, old, catalog);
-    if (old != NULL) {
+    if (principals)
         apply_principals(worker, old, catalog);
-        follow_recheck(worker);
-    } else {
-        delayed_open(worker);
-        deduped_open(worker);
-    }
+    if (principals || routes || catalog_groups_differ(old, catalog))
+        follow_recheck(worker, routes);
     catalog_unref(old);
 }

@@ -38,6 +38,7 @@ static void worker_init(struct broker_worker *worker, struct broker *broker, uns
     worker->broker = broker;
     worker->index = index;
     worker->loop = broker->options.loops[index];
+    worker->catalog = catalog_new();
     list_init(&worker->clients);
     list_init(&worker->home_groups);
     map_init(&worker->seen);

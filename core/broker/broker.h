@@ -647,8 +647,9 @@ enum queue_field {
 /* Likewise of a group's. */
 enum group_field { GROUP_FIELD_SELECTOR = 1, GROUP_FIELD_CONSUMER_IDLE = 2 };
 /* One change of the catalog: checked (rights, limits, names), stored durably, confirmed by all
- * workers, then done(), also when the client has gone. request.home must be the client's loop.
- * Spans and pointers are borrowed until done(). */
+ * workers, then done(), also when the client has gone. What is asked for at the same time goes
+ * together, in the order of asking: at done() a later one may hold already. request.home must be
+ * the client's loop. Spans and pointers are borrowed until done(). */
 struct broker_admin {
     struct request request;
     struct client *client;
@@ -698,13 +699,12 @@ struct broker_admin {
     struct broker_worker *worker; /* the client may go before the change is done */
     void (*done)(struct request *request, enum status status);
     struct offload offload;
-    struct log_rows rows;
     struct storage_row row[4];
     struct buf buffers[4];
     struct storage_row *many; /* instead of row; NULL: none */
-    struct catalog *next;
+    uint32_t row_count;
     struct principal *principal;
-    uint32_t confirms;
+    enum status outcome; /* of the change itself, before it is stored */
     struct link link;
 };
 void broker_administer(struct broker_admin *admin);

@@ -7,13 +7,13 @@
 #include "core/base/pack.h"
 #include "core/base/reader.h"
 #include "core/broker/route_table.h"
-#include "core/broker/section.h"
 #include "core/broker/topic.h"
 
 struct catalog {
     atomic_uint refs;
     uint64_t generation;
     struct section *queues;          /* placed by first partition */
+    struct section *temporary;       /* those of them that are, placed by owner and id */
     struct section *groups;          /* placed by queue and id */
     struct section *routes;          /* placed by queue and id */
     struct section *principals;      /* placed by id */
@@ -59,6 +59,7 @@ struct catalog *catalog_new(void)
     struct catalog *catalog = heap_new(sizeof *catalog);
     atomic_init(&catalog->refs, 1);
     catalog->queues = section_new(unref_queue);
+    catalog->temporary = section_new(unref_queue);
     catalog->groups = section_new(unref_group);
     catalog->routes = section_new(unref_route);
     catalog->principals = section_new(unref_principal);
@@ -79,6 +80,7 @@ void catalog_unref(struct catalog *catalog)
     /* Before the routes it borrows. */
     route_table_unref(catalog->route_table);
     section_unref(catalog->queues);
+    section_unref(catalog->temporary);
     section_unref(catalog->groups);
     section_unref(catalog->routes);
     section_unref(catalog->principals);
@@ -96,6 +98,7 @@ struct catalog *catalog_next(const struct catalog *catalog)
     atomic_init(&next->refs, 1);
     next->generation = catalog->generation + 1;
     next->queues = section_ref(catalog->queues);
+    next->temporary = section_ref(catalog->temporary);
     next->groups = section_ref(catalog->groups);
     next->routes = section_ref(catalog->routes);
     next->principals = section_ref(catalog->principals);
@@ -115,6 +118,11 @@ void catalog_put_queue(struct catalog *catalog, struct queue *queue)
     struct section_place place = {.major = queue->first_partition};
     section_own(&catalog->queues);
     section_put(catalog->queues, queue->id, queue, place, texts, queue->built_in ? 3 : 2);
+    if (!queue_name_is_temporary(span_from_text(queue->name)))
+        return;
+    section_own(&catalog->temporary);
+    section_put(catalog->temporary, queue->id, queue_ref(queue),
+                (struct section_place){.major = queue->owner, .minor = queue->id}, NULL, 0);
 }
 
 void catalog_put_group(struct catalog *catalog, struct group_spec *group)
@@ -178,6 +186,10 @@ void catalog_remove_queue(struct catalog *catalog, uint64_t id)
         catalog_remove_route(catalog, route->id);
     section_own(&catalog->queues);
     section_remove(catalog->queues, id);
+    if (section_get(catalog->temporary, id) == NULL)
+        return;
+    section_own(&catalog->temporary);
+    section_remove(catalog->temporary, id);
 }
 
 void catalog_remove_group(struct catalog *catalog, uint64_t id)
@@ -303,11 +315,32 @@ const struct queue *catalog_queue_at(const struct catalog *catalog, size_t index
     return section_at(catalog->queues, index);
 }
 
+size_t catalog_temporary_count(const struct catalog *catalog)
+{
+    return section_count(catalog->temporary);
+}
+
+const struct queue *catalog_temporary_at(const struct catalog *catalog, size_t index)
+{
+    return section_at(catalog->temporary, index);
+}
+
+/* How many have this major place. */
+static size_t count_of(const struct section *section, uint64_t major)
+{
+    struct section_place first = {.major = major};
+    struct section_place last = {.major = major, .minor = UINT64_MAX};
+    return section_before(section, last) - section_before(section, first);
+}
+
+size_t catalog_temporary_count_of(const struct catalog *catalog, uint64_t owner)
+{
+    return count_of(catalog->temporary, owner);
+}
+
 size_t catalog_group_count(const struct catalog *catalog, uint64_t queue)
 {
-    struct section_place first = {.major = queue};
-    struct section_place last = {.major = queue, .minor = UINT64_MAX};
-    return section_before(catalog->groups, last) - section_before(catalog->groups, first);
+    return count_of(catalog->groups, queue);
 }
 
 const struct group_spec *catalog_group_at(const struct catalog *catalog, uint64_t queue,
@@ -337,6 +370,45 @@ size_t catalog_principal_count(const struct catalog *catalog)
 const struct principal *catalog_principal_at(const struct catalog *catalog, size_t index)
 {
     return section_at(catalog->principals, index);
+}
+
+/* ---------------------------------------------------------------- differences */
+
+bool catalog_queue_difference(const struct catalog *old, const struct catalog *new,
+                              struct section_step *step, const struct queue **before,
+                              const struct queue **after)
+{
+    void *was, *is;
+    bool differs = section_difference(old->queues, new->queues, step, &was, &is);
+    *before = differs ? was : NULL;
+    *after = differs ? is : NULL;
+    return differs;
+}
+
+bool catalog_group_difference(const struct catalog *old, const struct catalog *new,
+                              struct section_step *step, const struct group_spec **before,
+                              const struct group_spec **after)
+{
+    void *was, *is;
+    bool differs = section_difference(old->groups, new->groups, step, &was, &is);
+    *before = differs ? was : NULL;
+    *after = differs ? is : NULL;
+    return differs;
+}
+
+bool catalog_groups_differ(const struct catalog *old, const struct catalog *new)
+{
+    return old->groups != new->groups;
+}
+
+bool catalog_routes_differ(const struct catalog *old, const struct catalog *new)
+{
+    return old->routes != new->routes;
+}
+
+bool catalog_principals_differ(const struct catalog *old, const struct catalog *new)
+{
+    return old->principals != new->principals;
 }
 
 /* ---------------------------------------------------------------- routes */

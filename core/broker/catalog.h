@@ -8,6 +8,7 @@
 
 #include "core/base/map.h"
 #include "core/broker/auth.h"
+#include "core/broker/section.h"
 #include "core/queue/queue.h"
 
 enum { TENANT_DEFAULT = 1 }; /* project "default" */
@@ -66,6 +67,10 @@ bool catalog_is_protected(
 /* Listings in order of id (creation): for (size_t i = 0; i < count; i++). */
 size_t catalog_queue_count(const struct catalog *catalog);
 const struct queue *catalog_queue_at(const struct catalog *catalog, size_t index);
+/* Those of them that clients have made for themselves; and how many of one principal. */
+size_t catalog_temporary_count(const struct catalog *catalog);
+const struct queue *catalog_temporary_at(const struct catalog *catalog, size_t index);
+size_t catalog_temporary_count_of(const struct catalog *catalog, uint64_t owner);
 size_t catalog_group_count(const struct catalog *catalog, uint64_t queue);
 const struct group_spec *catalog_group_at(const struct catalog *catalog, uint64_t queue,
                                           size_t index);
@@ -73,6 +78,17 @@ size_t catalog_route_count(const struct catalog *catalog);
 const struct route *catalog_route_at(const struct catalog *catalog, size_t index);
 size_t catalog_principal_count(const struct catalog *catalog);
 const struct principal *catalog_principal_at(const struct catalog *catalog, size_t index);
+
+/* What is not the same in two snapshots, as section_difference() says. */
+bool catalog_queue_difference(const struct catalog *old, const struct catalog *new,
+                              struct section_step *step, const struct queue **before,
+                              const struct queue **after);
+bool catalog_group_difference(const struct catalog *old, const struct catalog *new,
+                              struct section_step *step, const struct group_spec **before,
+                              const struct group_spec **after);
+bool catalog_groups_differ(const struct catalog *old, const struct catalog *new);
+bool catalog_routes_differ(const struct catalog *old, const struct catalog *new);
+bool catalog_principals_differ(const struct catalog *old, const struct catalog *new);
 
 struct route *route_ref(const struct route *route);
 void route_unref(struct route *route);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What each administrative action does to the next snapshot of the catalog, and the rows that store
- * it. Runs on worker 0, one change at a time. */
+ * it. Runs on worker 0. One that refuses leaves the snapshot as it is. */
 #include "core/broker/topic.h"
 #include "core/broker/worker.h"
 
@@ -74,7 +74,7 @@ static enum status store(struct broker_admin *admin, enum table table, const uin
     if (encoded == STATUS_OK) {
         put_row(admin, 0, STORAGE_PUT, table, ids, count, row);
         put_counters(admin, 1);
-        admin->rows.row_count = 2;
+        admin->row_count = 2;
     } else {
         err_set(&admin->err, encoded, "this is more than a stored row holds");
     }
@@ -116,21 +116,17 @@ static struct queue *queue_make(struct broker *broker, struct span name)
 static enum status queue_fits(struct broker *broker, struct broker_admin *admin,
                               const struct catalog *next)
 {
-    uint32_t count = 0, owned = 0;
-    uint32_t limit = broker_queue_limit(broker);
+    size_t limit = broker_queue_limit(broker);
     if (admin->temporary && limit > LIMIT_TEMPORARY)
         limit = LIMIT_TEMPORARY;
-    uint32_t owned_limit = admin->owner == 0 ? limit : (limit + 1) / 2;
-    for (size_t i = 0; i < catalog_queue_count(next); i++) {
-        const struct queue *queue = catalog_queue_at(next, i);
-        bool is_temporary = queue_name_is_temporary(span_from_text(queue->name));
-        count += !queue->built_in && is_temporary == admin->temporary;
-        owned += is_temporary && queue->owner == admin->owner;
-    }
-    if (count < limit && (!admin->temporary || owned < owned_limit))
+    size_t owned_limit = admin->owner == 0 ? limit : (limit + 1) / 2;
+    size_t temporary = catalog_temporary_count(next);
+    size_t count = admin->temporary ? temporary : catalog_queue_count(next) - temporary - 1;
+    size_t owned = admin->temporary ? catalog_temporary_count_of(next, admin->owner) : 0;
+    if (count < limit && owned < owned_limit)
         return STATUS_OK;
     return err_set(&admin->err, STATUS_OVER_QUOTA,
-                   "there are %u queues already, as many as allowed",
+                   "there are %zu queues already, as many as allowed",
                    count < limit ? owned : count);
 }
 
@@ -278,7 +274,7 @@ static enum status queue_delete(struct broker *broker, struct broker_admin *admi
     buf_init(&admin->buffers[2], KEY_LIMIT);
     admin->row[1].value =
         key_of(&admin->buffers[2], TABLE_GROUP, (uint64_t[]){queue->tenant, queue->id + 1}, 2);
-    admin->rows.row_count = 2;
+    admin->row_count = 2;
     catalog_remove_queue(next, queue->id);
     return STATUS_OK;
 }
@@ -431,7 +427,7 @@ static void consumers_delete(struct broker_admin *admin, const struct group_spec
 {
     size_t count = catalog_group_count(next, group->queue);
     admin->many = heap_array(count, sizeof *admin->many);
-    admin->rows.row_count = 0;
+    admin->row_count = 0;
     buf_init(&admin->buffers[1], (count + 1) * KEY_LIMIT);
     CHECK(buf_reserve(&admin->buffers[1], count * KEY_LIMIT) == STATUS_OK);
     for (size_t i = count; i-- > 0;) {
@@ -441,7 +437,7 @@ static void consumers_delete(struct broker_admin *admin, const struct group_spec
         size_t before = admin->buffers[1].size;
         struct span keys = key_of(&admin->buffers[1], TABLE_GROUP,
                                   (uint64_t[]){group->tenant, group->queue, consumer->id}, 3);
-        admin->many[admin->rows.row_count++] = (struct storage_row){
+        admin->many[admin->row_count++] = (struct storage_row){
             .change = STORAGE_DELETE, .key = span_from(keys, before), .offset_at = -1};
         catalog_remove_group(next, consumer->id);
     }
@@ -458,7 +454,7 @@ static enum status group_delete(struct broker *broker, struct broker_admin *admi
         return STATUS_BUSY;
     if (group->mode == GROUP_BROADCAST)
         consumers_delete(admin, group, next);
-    uint32_t count = admin->rows.row_count = admin->many == NULL ? 1 : admin->rows.row_count + 1;
+    uint32_t count = admin->row_count = admin->many == NULL ? 1 : admin->row_count + 1;
     put_row(admin, 0, STORAGE_DELETE, TABLE_GROUP,
             (uint64_t[]){group->tenant, group->queue, group->id}, 3, NULL);
     if (admin->many != NULL)
@@ -502,7 +498,7 @@ static enum status route_delete(struct broker *broker, struct broker_admin *admi
     if (route == NULL)
         return STATUS_NOT_FOUND;
     put_row(admin, 0, STORAGE_DELETE, TABLE_ROUTE, (uint64_t[]){route->tenant, route->id}, 2, NULL);
-    admin->rows.row_count = 1;
+    admin->row_count = 1;
     catalog_remove_route(next, route->id);
     return STATUS_OK;
 }
@@ -572,7 +568,7 @@ static enum status user_delete(struct broker *broker, struct broker_admin *admin
             "the last user cannot be deleted: without users everybody may do everything");
     put_row(admin, 0, STORAGE_DELETE, TABLE_PRINCIPAL,
             (uint64_t[]){principal->tenant, principal->id}, 2, NULL);
-    admin->rows.row_count = 1;
+    admin->row_count = 1;
     catalog_remove_principal(next, principal->id);
     return STATUS_OK;
 }

@@ -140,7 +140,7 @@ static bool has_group(const struct follower *follower, const struct group_spec *
     return group == NULL || catalog_group(follower->worker->catalog, group->id) != NULL;
 }
 
-void follow_recheck(struct broker_worker *worker)
+void follow_recheck(struct broker_worker *worker, bool routes)
 {
     list_each(link, &worker->followers)
     {
@@ -155,7 +155,7 @@ void follow_recheck(struct broker_worker *worker)
         else if (!has_group(follower, follower->dead_of) ||
                  !has_group(follower, follower->undone_by))
             follower_end(follower, STATUS_NOT_FOUND);
-        else if (follower->by_topic && !lanes_add_homes(follower, &model))
+        else if (routes && follower->by_topic && !lanes_add_homes(follower, &model))
             follower_end(follower, STATUS_OVER_QUOTA);
     }
 }

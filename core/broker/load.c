@@ -69,7 +69,11 @@ static enum status load_group(struct broker *broker, struct catalog *catalog, st
     if (status != STATUS_OK)
         return status;
     const struct queue *queue = catalog_queue(catalog, group->queue);
-    group->stat = group_stat_new(queue == NULL ? 0 : queue->partition_count);
+    if (queue == NULL) { /* which is in no write that a queue goes with */
+        group_spec_unref(group);
+        return STATUS_OK;
+    }
+    group->stat = group_stat_new(queue->partition_count);
     catalog_put_group(catalog, group);
     return STATUS_OK;
 }
@@ -160,7 +164,7 @@ static enum status make_first(struct broker *broker, struct catalog *catalog)
     struct load load = {.loop = loop_new()};
     request_init(&load.rows.request, load.loop, rows_done);
     load.rows.rows = admin.row;
-    load.rows.row_count = admin.rows.row_count;
+    load.rows.row_count = admin.row_count;
     load.rows.append.durability = DURABLE_SYNC;
     log_rows_write(broker->log, &load.rows);
     loop_run(load.loop);
@@ -230,8 +234,11 @@ enum status administer_load(struct broker *broker, struct err *err)
     }
     if (status == STATUS_OK && !counters_cover(broker, catalog))
         status = err_set(err, STATUS_CORRUPT, "the stored counters are below ids in use");
-    for (unsigned i = 0; i < broker->worker_count && status == STATUS_OK; i++)
+    for (unsigned i = 0; i < broker->worker_count && status == STATUS_OK; i++) {
         administer_apply(&broker->workers[i], catalog_ref(catalog));
+        delayed_open(&broker->workers[i]);
+        deduped_open(&broker->workers[i]);
+    }
     catalog_unref(catalog);
     return status;
 }

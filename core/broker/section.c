@@ -246,6 +246,34 @@ void *section_at(const struct section *section, size_t index)
     return index < section->ids.count ? section->ids.slots[index].item->thing : NULL;
 }
 
+static const struct item *item_at(const struct section *section, size_t index)
+{
+    return index < section->ids.count ? section->ids.slots[index].item : NULL;
+}
+
+bool section_difference(const struct section *old, const struct section *new,
+                        struct section_step *step, void **before, void **after)
+{
+    const struct item *was = NULL, *is = NULL;
+    while (old != new && (was = item_at(old, step->old)) == (is = item_at(new, step->new)) &&
+           was != NULL) {
+        step->old++;
+        step->new ++;
+    }
+    if (was == NULL && is == NULL)
+        return false;
+    /* Of two ids the lower one is not in the other section: it would have come there by now. */
+    if (is != NULL && (was == NULL || is->id < was->id))
+        was = NULL;
+    else if (is != NULL && was->id < is->id)
+        is = NULL;
+    step->old += was != NULL;
+    step->new += is != NULL;
+    *before = was == NULL ? NULL : was->thing;
+    *after = is == NULL ? NULL : is->thing;
+    return true;
+}
+
 size_t section_before(const struct section *section, struct section_place place)
 {
     return order_before(&section->places, place);

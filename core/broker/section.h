@@ -36,6 +36,13 @@ bool section_remove(struct section *section, uint64_t id); /* false: not there *
 void *section_get(const struct section *section, uint64_t id); /* NULL when missing, as below */
 void *section_get_by_text(const struct section *section, struct section_text text);
 size_t section_count(const struct section *section);
+/* What is not the same in two sections, in order of id, from a step {0} on: before NULL: new; after
+ * NULL: gone. False: nothing more. Two that nobody has changed since they were one take no time. */
+struct section_step {
+    size_t old, new;
+};
+bool section_difference(const struct section *old, const struct section *new,
+                        struct section_step *step, void **before, void **after);
 void *section_at(const struct section *section, size_t index); /* in order of id */
 /* How many things lie before place; section_placed() of that number is the first that does not. */
 size_t section_before(const struct section *section, struct section_place place);

@@ -337,9 +337,6 @@ void temporary_close(struct client *client)
 void temporary_sweep(struct broker_worker *worker)
 {
     const struct catalog *catalog = worker->catalog;
-    for (size_t i = 0; i < catalog_queue_count(catalog); i++) {
-        const struct queue *queue = catalog_queue_at(catalog, i);
-        if (queue_name_is_temporary(span_from_text(queue->name)))
-            part(worker, queue->id, NULL);
-    }
+    for (size_t i = 0; i < catalog_temporary_count(catalog); i++)
+        part(worker, catalog_temporary_at(catalog, i)->id, NULL);
 }

@@ -321,8 +321,8 @@ uint64_t follow_workers(struct broker_worker *owner, uint64_t partition);
 /* A batch of a partition that is followed on this worker. */
 void follow_notice(struct broker_worker *worker, uint64_t partition, struct batch *batch);
 void follow_init(struct broker_worker *worker);
-/* The catalog is another one. */
-void follow_recheck(struct broker_worker *worker);
+/* The catalog is another one, with other users, groups or, if so, routes. */
+void follow_recheck(struct broker_worker *worker, bool routes);
 void follow_forget(struct broker_worker *worker, const struct queue *queue);
 void follow_deinit(struct broker_worker *worker);
 

@@ -77,6 +77,77 @@ static uint64_t home(const struct catalog *catalog, const char *topic)
     return catalog_home(catalog, TENANT_DEFAULT, span_from_text(topic))->id;
 }
 
+/* What two snapshots differ in, as a look at every id says it. */
+static void check_differences(const struct catalog *old, const struct catalog *new, uint64_t ids)
+{
+    struct section_step queues = {0}, groups = {0};
+    const struct queue *queue, *queue_before;
+    const struct group_spec *group, *group_before;
+    for (uint64_t id = 1; id < ids; id++) {
+        if (catalog_queue(old, id) != catalog_queue(new, id)) {
+            assert_true(catalog_queue_difference(old, new, &queues, &queue_before, &queue));
+            assert_ptr_equal(queue_before, catalog_queue(old, id));
+            assert_ptr_equal(queue, catalog_queue(new, id));
+        }
+        if (catalog_group(old, id) != catalog_group(new, id)) {
+            assert_true(catalog_group_difference(old, new, &groups, &group_before, &group));
+            assert_ptr_equal(group_before, catalog_group(old, id));
+            assert_ptr_equal(group, catalog_group(new, id));
+            assert_true(catalog_groups_differ(old, new));
+        }
+    }
+    assert_false(catalog_queue_difference(old, new, &queues, &queue_before, &queue));
+    assert_false(catalog_group_difference(old, new, &groups, &group_before, &group));
+}
+
+static void snapshots_differ(void **state)
+{
+    enum { IDS = 40, ROUNDS = 2000 };
+    (void)state;
+    uint64_t seed = 0;
+    struct catalog *old = catalog_new(), *new;
+    catalog_put_queue(old, queue_make(TENANT_DEFAULT, 1, "one"));
+    for (unsigned round = 0; round < ROUNDS; round++) {
+        new = catalog_next(old);
+        bool users = false, routes = false;
+        for (uint64_t change = hash_u64(++seed) % 8; change > 0; change--) {
+            uint64_t id = 2 + hash_u64(++seed) % (IDS - 2);
+            char name[16];
+            snprintf(name, sizeof name, "n%llu", (unsigned long long)id);
+            switch (hash_u64(++seed) % 6) {
+            case 0:
+                if (catalog_group(new, id) == NULL)
+                    catalog_put_queue(new, queue_make(TENANT_DEFAULT, id, name));
+                break;
+            case 1:
+                catalog_remove_queue(new, id);
+                break;
+            case 2:
+                if (catalog_queue(new, id) == NULL)
+                    catalog_put_group(new, group_make(1, id, name));
+                break;
+            case 3:
+                catalog_remove_group(new, id);
+                break;
+            case 4:
+                catalog_put_route(new, route_make(TENANT_DEFAULT, IDS + id, name, 1));
+                routes = true;
+                break;
+            default:
+                catalog_put_principal(new, principal_make(2 * IDS + id, name, name));
+                users = true;
+            }
+        }
+        check_differences(old, new, IDS);
+        check_differences(new, old, IDS);
+        assert_int_equal(catalog_routes_differ(old, new), routes);
+        assert_int_equal(catalog_principals_differ(old, new), users);
+        catalog_unref(old);
+        old = new;
+    }
+    catalog_unref(old);
+}
+
 /* With a built-in queue 1 and a queue 2. */
 static struct catalog *catalog_small(void)
 {
@@ -396,6 +467,7 @@ int main(void)
         cmocka_unit_test(the_most_specific_route_is_home),
         cmocka_unit_test(principals_are_found),
         cmocka_unit_test(a_snapshot_never_changes),
+        cmocka_unit_test(snapshots_differ),
         cmocka_unit_test(homes_agree_with_a_search),
         cmocka_unit_test(routes_come_back),
         cmocka_unit_test(readers_need_no_lock),

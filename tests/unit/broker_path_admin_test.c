@@ -451,6 +451,89 @@ static void test_changes_of_clients_that_go(void **state)
     rig_close();
 }
 
+/* ------------------------------------------------ changes that go together */
+
+static void generation_run(void *context)
+{
+    struct find_call *call = context;
+    call->id = catalog_generation(broker_catalog(call->peer->client.worker));
+}
+
+static uint64_t generation(struct peer *peer)
+{
+    struct find_call call = {.peer = peer};
+    on(peer->worker, generation_run, &call);
+    return call.id;
+}
+
+/* What a client leaves behind keeps nobody waiting: however many they are, a few snapshots. */
+static void test_many_changes_are_few_snapshots(void **state)
+{
+    enum { EACH = 250 };
+    (void)state;
+    rig_open(3);
+    struct peer *leaving[2] = {peer_new(1, "a"), peer_new(2, "b")}, *peer = peer_new(1, "p");
+    for (unsigned i = 0; i < EACH; i++) {
+        assert_int_equal(temporary_make(leaving[0], NULL), STATUS_OK);
+        assert_int_equal(temporary_make(leaving[1], NULL), STATUS_OK);
+    }
+    uint64_t before = generation(peer);
+    struct standstill standstill;
+    stand_still(&standstill, 0);
+    peer_close(leaving[0]);
+    peer_close(leaving[1]);
+    struct admin_call call = {
+        .admin = {.action = ADMIN_QUEUE_CREATE, .name = span_from_text("orders")}};
+    admin_begin(peer, &call);
+    move_on(&standstill);
+    rig_await(&call.done);
+    assert_int_equal(call.status, STATUS_OK);
+    queue_unref(call.admin.queue);
+    assert_in_range(generation(peer) - before, 1, 3);
+    await_queues(peer, 2);
+    peer_close(peer);
+    rig_close();
+}
+
+/* Each is checked against what those before it make, and is told what becomes of them. */
+static void test_changes_that_meet(void **state)
+{
+    enum { CALLS = 5 };
+    static const char *const names[CALLS] = {"first", "x", "x", "bad name", "y"};
+    static const enum status fine[CALLS] = {STATUS_OK, STATUS_OK, STATUS_EXISTS, STATUS_INVALID,
+                                            STATUS_OK};
+    (void)state;
+    rig_open(3);
+    struct peer *peer = peer_new(1, "p");
+    for (unsigned fails = 0; fails < 2; fails++) {
+        struct admin_call calls[CALLS] = {0};
+        struct standstill standstill;
+        uint64_t before = generation(peer);
+        stand_still(&standstill, 0);
+        for (unsigned i = 0; i < CALLS; i++) {
+            calls[i].admin = (struct broker_admin){.action = ADMIN_QUEUE_CREATE,
+                                                   .name = span_from_text(names[i])};
+            admin_begin(peer, &calls[i]);
+        }
+        atomic_store(&rig.sync_fails, fails == 1);
+        move_on(&standstill);
+        for (unsigned i = 0; i < CALLS; i++) {
+            rig_await(&calls[i].done);
+            assert_int_equal(calls[i].status, fails ? STATUS_STORAGE_FAILED : fine[i]);
+            assert_true((calls[i].admin.queue != NULL) == (calls[i].status == STATUS_OK));
+            if (calls[i].status != STATUS_OK)
+                continue;
+            assert_int_equal(find(peer, names[i]).id, calls[i].admin.queue->id);
+            assert_int_equal(by_id(peer, ADMIN_QUEUE_DELETE, calls[i].admin.queue->id), STATUS_OK);
+            queue_unref(calls[i].admin.queue);
+        }
+        if (fails)
+            assert_int_equal(generation(peer), before);
+    }
+    peer_close(peer);
+    rig_close();
+}
+
 int main(void)
 {
     static unsigned one = 1, three = 3;
@@ -467,6 +550,8 @@ int main(void)
         BOTH(test_route_change_keeps_order),
         cmocka_unit_test(test_route_change_is_a_barrier),
         BOTH(test_changes_of_clients_that_go),
+        cmocka_unit_test(test_many_changes_are_few_snapshots),
+        cmocka_unit_test(test_changes_that_meet),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

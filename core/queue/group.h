@@ -119,9 +119,9 @@ struct group_settle {
     uint32_t delay_ms; /* FAILED, RELEASED: not offered again before; survives a restart */
     uint32_t lease_ms; /* RENEWED; 0: as the queue says */
     /* FAILED, RELEASED: this one does not get them again, others do. NULL: it may. Borrowed until
-     * done(). GROUP_BARS takers and GROUP_BARRED records of each are remembered, in memory; one
-     * more is a dead letter or, where the queue keeps none, waits GROUP_BARRED_MS and may come to
-     * anybody. */
+     * done(). GROUP_BARS takers and GROUP_BARRED records of each that are not done are remembered,
+     * in memory; one more is a dead letter or, where the queue keeps none, waits GROUP_BARRED_MS
+     * and may come to anybody. */
     struct taker *not_for;
     bool unharmed; /* RELEASED: one more than are remembered is given back to anybody at once, and
                       its result is OVER_QUOTA */

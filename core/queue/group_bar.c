@@ -92,11 +92,26 @@ static void tidy(const struct group *group, struct bar *bar)
     }
 }
 
+/* Those that hold nothing any more make room. What waits in their lanes waits with others again. */
+static void make_room(struct group *group)
+{
+    for (uint32_t i = group->bar_count; i-- > 0;) {
+        struct bar *bar = group->bars[i];
+        tidy(group, bar);
+        if (bar->count > 0 || !lanes_may_open(group, bar))
+            continue;
+        bar_free(group, i);
+        group->bars_changed = true;
+    }
+}
+
 bool bar_put_up(struct part *part, uint64_t offset, struct taker *taker)
 {
     struct group *group = part->group;
     bars_sweep(group);
     struct bar *bar = bar_of(group, taker);
+    if (bar == NULL && group->bar_count == GROUP_BARS)
+        make_room(group);
     if (bar == NULL && group->bar_count == GROUP_BARS)
         return false;
     if (bar == NULL) {

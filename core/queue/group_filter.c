@@ -167,6 +167,32 @@ void lanes_forget(struct group *group)
     }
 }
 
+/* bar NULL: a shared one. NULL: there is none. */
+static struct lane *find_lane(struct group *group, const struct part *parts,
+                              const struct selector *selector, const struct bar *bar)
+{
+    for (uint32_t i = 0; i < group->choice_count; i++) {
+        struct lane *lane = group->choices[i];
+        if (lane->parts == parts && lane->bar == bar && lane->own == (bar != NULL) &&
+            selector_equal(lane->selector, selector))
+            return lane;
+    }
+    return NULL;
+}
+
+bool lanes_may_open(struct group *group, const struct bar *bar)
+{
+    for (uint32_t i = group->choice_count; i-- > 0;) {
+        if (i >= group->choice_count)
+            continue;
+        const struct lane *lane = group->choices[i];
+        if (lane->bar == bar && lane->selector != NULL && !list_is_empty(&lane->takes) &&
+            find_lane(group, lane->parts, lane->selector, NULL) == NULL && !make_room(group))
+            return false;
+    }
+    return true;
+}
+
 struct lane *lane_for(struct group *group, const struct group_take *take)
 {
     struct lane *common = &group->lanes[take->dead ? LANE_DEAD : LANE_RECORDS];
@@ -174,18 +200,15 @@ struct lane *lane_for(struct group *group, const struct group_take *take)
     if (take->selector == NULL && bar == NULL)
         return common;
     group->used++;
-    for (uint32_t i = 0; i < group->choice_count; i++) {
-        struct lane *lane = group->choices[i];
-        if (lane->parts == common->parts && lane->bar == bar && lane->own == (bar != NULL) &&
-            selector_equal(lane->selector, take->selector)) {
-            lane->used = group->used;
-            return lane;
-        }
+    struct lane *lane = find_lane(group, common->parts, take->selector, bar);
+    if (lane != NULL) {
+        lane->used = group->used;
+        return lane;
     }
     /* One of its own takes nobody else's: takes are being sorted. */
     if (bar == NULL ? !make_room(group) : group->choice_count == LANES_MAX)
         return NULL;
-    struct lane *lane = heap_new(sizeof *lane);
+    lane = heap_new(sizeof *lane);
     list_init(&lane->takes);
     lane->parts = common->parts;
     lane->part_count = common->part_count;

@@ -110,7 +110,7 @@ struct lane {
     struct place *places;      /* one per partition; NULL: it takes what the window shows */
     struct selector *selector; /* NULL: every record */
     bool own;                  /* of one taker, for which a bar is up */
-    struct bar *bar;           /* NULL: it is own, and the taker has gone */
+    struct bar *bar;           /* NULL: it is own, and the bar has gone */
     uint64_t used;             /* grows from take to take of the group */
 };
 
@@ -133,7 +133,8 @@ struct expiry {
     bool stored_overtaken;
 };
 
-enum { LANE_RECORDS, LANE_DEAD, LANES, CHOICES_MAX = 32, LANES_MAX = CHOICES_MAX + GROUP_BARS };
+/* LANES_MAX: twice the bars, as lanes may stay until their reads are back. */
+enum { LANE_RECORDS, LANE_DEAD, LANES, CHOICES_MAX = 32, LANES_MAX = CHOICES_MAX + 2 * GROUP_BARS };
 
 struct group {
     struct log *log;
@@ -275,8 +276,10 @@ void order_evaluated(struct group *group); /* a selector does not want a record 
 /* The lane that a take belongs to; NULL: too many selectors are in use. */
 struct lane *lane_for(struct group *group, const struct group_take *take);
 bool lane_wants(const struct lane *lane, const struct part *part, const struct record *record);
-/* Lanes of takers that have gone, and of which nothing is under way. */
+/* Lanes whose bar has gone, and of which nothing is under way. */
 void lanes_forget(struct group *group);
+/* Whether what waits in the lanes of a bar would find room in lanes for all. */
+bool lanes_may_open(struct group *group, const struct bar *bar);
 /* False: the take asks for other labels than the group has chosen. */
 bool filter_agrees(struct group *group, const struct group_take *take);
 bool filter_wants(const struct group *group, const struct record *record);

@@ -68,12 +68,20 @@ static bool take_join(struct group *group, struct group_take *take)
     return true;
 }
 
+/* Whether a take waits where it belongs: what has gone is not looked after. */
+static bool is_in_place(struct group *group, const struct lane *lane, const struct group_take *take)
+{
+    if (lane->own)
+        return lane->bar != NULL || atomic_load_explicit(&take->taker->gone, memory_order_relaxed);
+    return bar_of(group, take->taker) == NULL;
+}
+
 static void lane_sort(struct group *group, struct lane *lane)
 {
     list_each_safe(link, following, &lane->takes)
     {
         struct group_take *take = container_of(link, struct group_take, link);
-        if (lane->own || bar_of(group, take->taker) == NULL)
+        if (is_in_place(group, lane, take))
             continue;
         link_remove(&take->link);
         lane->impatient -= take->wait_ms == 0;
@@ -87,9 +95,14 @@ static void lane_sort(struct group *group, struct lane *lane)
         link_remove(&lane->waiting);
 }
 
+/* Lanes whose bar has gone first: they make room for those of new ones. */
 void takes_sort(struct group *group)
 {
     group->bars_changed = false;
+    for (uint32_t i = group->choice_count; i-- > 0;)
+        if (i < group->choice_count && group->choices[i]->own && group->choices[i]->bar == NULL)
+            lane_sort(group, group->choices[i]);
+    lanes_forget(group);
     for (uint32_t i = 0; i < LANES; i++)
         lane_sort(group, &group->lanes[i]);
     for (uint32_t i = 0, count = group->choice_count; i < count; i++)

@@ -360,6 +360,80 @@ static void test_lanes_are_limited(void **state)
     rig_close();
 }
 
+/* Bars of records that others have done by now make room; who waited behind one is served as
+ * before, and may have another. */
+static void test_bars_of_what_is_done_make_room(void **state)
+{
+    (void)state;
+    static struct take taken, waiting[3], more[CHOICES_MAX], other;
+    struct taker *takers[GROUP_BARS + 1];
+    struct selector *selectors[CHOICES_MAX + 1];
+    rig_open(1);
+    rig.queue->redrive = true; /* one bar too many is a dead letter */
+    rig.queue->max_consume_count = 5;
+    open_group();
+    for (uint32_t i = 0; i <= CHOICES_MAX; i++) {
+        char text[40];
+        snprintf(text, sizeof text, "color = 'c%u'", i);
+        selectors[i] = compile(text);
+    }
+    for (uint32_t i = 0; i < GROUP_BARS; i++) {
+        takers[i] = taker_new();
+        publish_color(i, "red");
+        assert_int_equal(choose_as(&taken, takers[i], 0, NULL), 1);
+        bar(&taken, takers[i]);
+        take_drop(&taken);
+        assert_int_equal(choose_as(&taken, NULL, 0, NULL), 1);
+        settle_all(&taken, SETTLE_DONE);
+        take_drop(&taken);
+    }
+    /* 0 waits for what nobody else does while no lane is left for that, 1 for what others do too.
+     */
+    choose_as(&waiting[0], takers[0], 60000, selectors[CHOICES_MAX]);
+    choose_as(&waiting[1], takers[1], 60000, selectors[1]);
+    for (uint32_t i = 0; i < CHOICES_MAX; i++)
+        choose_as(&more[i], NULL, 60000, selectors[i]);
+    publish_color(100, "blue");
+    takers[GROUP_BARS] = taker_new();
+    assert_int_equal(choose_as(&taken, takers[GROUP_BARS], 0, NULL), 1);
+    choose_as(&waiting[2], takers[2], 60000, NULL);
+    run_ms(5);
+    assert_int_equal(rig.group->bar_count, GROUP_BARS);
+    bar(&taken, takers[GROUP_BARS]);
+    assert_int_equal(stat_of(&rig.spec->stat->dead), 0);
+    take_wait(&waiting[2]); /* it is for others */
+    assert_taken(&waiting[2], 100, 1);
+    run_ms(5);
+    assert_int_equal(rig.group->bar_count, 2);
+    assert_false(waiting[0].done || waiting[1].done);
+    assert_int_equal(rig.group->choice_count, CHOICES_MAX + 1);
+    bar(&waiting[2], takers[2]); /* once more */
+    assert_int_equal(choose_as(&other, takers[2], 0, NULL), 0);
+    assert_int_equal(choose_as(&other, takers[GROUP_BARS], 0, NULL), 0);
+    assert_int_equal(choose_as(&other, takers[3], 0, NULL), 1);
+    settle_all(&other, SETTLE_DONE);
+    publish_color(200, "c32");
+    take_wait(&waiting[0]);
+    assert_taken(&waiting[0], 200, 1);
+    publish_color(201, "c1"); /* to who came first, or to both */
+    publish_color(202, "c1");
+    take_wait(&waiting[1]);
+    take_wait(&more[1]);
+    close_group(false);
+    take_drop(&taken);
+    take_drop(&other);
+    take_drop(&more[1]);
+    for (uint32_t i = 0; i < 3; i++)
+        take_drop(&waiting[i]);
+    for (uint32_t i = 0; i <= CHOICES_MAX; i++)
+        selector_unref(selectors[i]);
+    for (uint32_t i = 0; i <= GROUP_BARS; i++) {
+        atomic_store(&takers[i]->gone, true);
+        taker_unref(takers[i]);
+    }
+    rig_close();
+}
+
 /* A lane whose read was under way when its taker left goes when that has come back. */
 static void test_lane_goes_after_its_read(void **state)
 {
@@ -770,6 +844,7 @@ int main(void)
         cmocka_unit_test(test_selector_remembers_its_place),
         cmocka_unit_test(test_selectors_are_limited),
         cmocka_unit_test(test_lanes_are_limited),
+        cmocka_unit_test(test_bars_of_what_is_done_make_room),
         cmocka_unit_test(test_lane_goes_after_its_read),
         cmocka_unit_test(test_selector_on_fifo),
         cmocka_unit_test(test_group_selector_settles_the_rest),

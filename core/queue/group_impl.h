@@ -70,9 +70,9 @@ struct part {
     bool reading;
     struct shelf *read_into;
 
-    /* Where lanes look that do not take whatever the window shows. */
     struct window_watch watch;
     bool watched;
+    /* Where lanes look that do not take whatever the window shows. */
     struct offers offers; /* what came back, or (fifo) may be handed out */
     struct fifo *fifo;    /* NULL: records may overtake each other */
     uint64_t met;         /* fifo: all that is not done below was met */
@@ -255,6 +255,7 @@ void bars_deinit(struct group *group);
 /* group_note.c */
 void note_put(struct part *part, uint64_t offset, struct span note);
 struct blob *note_of(const struct part *part, uint64_t offset); /* a reference; NULL: none */
+void notes_drop(struct part *part, uint64_t from, uint64_t to);
 void notes_deinit(struct group *group);
 
 /* group_redrive.c, group_explain.c, group_survey.c: of a group that serves. */
@@ -266,7 +267,8 @@ struct find;
 
 /* group_order.c: which record is next where it is not simply the window's. */
 void part_order(struct part *part); /* sets up what the queue's type needs */
-void part_watch(struct part *part); /* returns are offered to lanes from now on */
+void part_watch(struct part *part); /* lanes and notes are told what becomes of offsets */
+void order_tidy(struct part *part); /* once per turn */
 void part_order_deinit(struct part *part);
 void lane_join(struct lane *lane); /* places in all its partitions */
 void lane_leave(struct lane *lane);

@@ -25,13 +25,24 @@ static void drop(struct group *group, uint32_t index)
     }
 }
 
-static void tidy(struct group *group)
+void notes_drop(struct part *part, uint64_t from, uint64_t to)
 {
-    uint64_t until_ms;
-    for (uint32_t i = group->note_count; i-- > 0;)
-        if (window_look_at(group->notes[i].part->window, group->notes[i].offset, &until_ms) ==
-            WINDOW_IS_DONE)
-            drop(group, i);
+    struct group *group = part->group;
+    if (part->notes.count == 0)
+        return;
+    if (to - from > group->note_count) {
+        for (uint32_t i = group->note_count; i-- > 0;) {
+            const struct note *note = &group->notes[i];
+            if (note->part == part && note->offset >= from && note->offset < to)
+                drop(group, i);
+        }
+        return;
+    }
+    for (uint64_t offset = from; offset < to; offset++) {
+        const uint32_t *index = offset_map_get(&part->notes, offset);
+        if (index != NULL)
+            drop(group, *index);
+    }
 }
 
 void notes_deinit(struct group *group)
@@ -98,12 +109,11 @@ void note_put(struct part *part, uint64_t offset, struct span note)
     }
     if (group->notes == NULL)
         group->notes = heap_array(GROUP_NOTES, sizeof *group->notes);
-    if (group->note_count == GROUP_NOTES)
-        tidy(group);
     if (group->note_count == GROUP_NOTES) {
         blob_unref(bytes);
         return;
     }
+    part_watch(part);
     group->notes[group->note_count] = (struct note){.part = part, .offset = offset, .bytes = bytes};
     offset_map_put(&part->notes, offset, group->note_count++);
 }

@@ -18,7 +18,7 @@ static void returned(struct window_watch *watch, uint64_t offset)
     struct part *part = container_of(watch, struct part, watch);
     if (part->fifo != NULL)
         fifo_returned(part->fifo, offset);
-    else
+    else if (!list_is_empty(&part->offers.readers)) /* who joins looks at everything anyway */
         offers_push(&part->offers, offset);
 }
 
@@ -27,12 +27,14 @@ static void resolved(struct window_watch *watch, uint64_t from, uint64_t to)
     struct part *part = container_of(watch, struct part, watch);
     if (part->fifo != NULL)
         fifo_resolved(part->fifo, from, to);
+    notes_drop(part, from, to);
 }
 
 static void restarted(struct window_watch *watch)
 {
     struct part *part = container_of(watch, struct part, watch);
     struct group *group = part->group;
+    notes_drop(part, 0, UINT64_MAX);
     offers_clear(&part->offers);
     if (part->fifo != NULL)
         fifo_clear(part->fifo);
@@ -213,9 +215,14 @@ static enum feed choice_next(struct lane *lane, struct part *part, int64_t wall_
     return FEED_LATER;
 }
 
-enum feed order_next(struct lane *lane, struct part *part, int64_t wall_ms, struct find *find)
+/* Also for lanes that nobody waits in: what they are offered must not pile up. */
+void order_tidy(struct part *part)
 {
     offers_tidy(&part->offers, is_offered, part);
+}
+
+enum feed order_next(struct lane *lane, struct part *part, int64_t wall_ms, struct find *find)
+{
     if (part->fifo != NULL)
         return fifo_next(lane, part, wall_ms, find);
     return choice_next(lane, part, wall_ms, find);

@@ -293,8 +293,10 @@ static void lane_serve(struct group *group, struct lane *lane, int64_t wall_ms)
 void takes_serve(struct group *group)
 {
     int64_t wall_ms = clock_wall_ms();
-    for (uint32_t i = 0; i < group->part_count; i++)
+    for (uint32_t i = 0; i < group->part_count; i++) {
         feed_skip_lost(&group->parts[i]);
+        order_tidy(&group->parts[i]);
+    }
     bars_sweep(group);
     if (group->bars_changed)
         takes_sort(group);

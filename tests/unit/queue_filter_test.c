@@ -322,6 +322,28 @@ static void bar(const struct take *take, struct taker *taker)
     assert_int_equal(result, STATUS_OK);
 }
 
+/* What comes back again and again does not pile up for a lane in which nobody waits any more. */
+static void test_what_comes_back_does_not_pile_up(void **state)
+{
+    (void)state;
+    enum { TIMES = 2000 };
+    static struct take take;
+    struct selector *blue = compile("color = 'blue'");
+    rig_open(1);
+    open_group();
+    publish_color(0, "red");
+    assert_int_equal(choose(&take, 1, blue), 0);
+    for (int i = 0; i < TIMES; i++) {
+        assert_int_equal(choose(&take, 1, NULL), 1);
+        settle_all(&take, SETTLE_RELEASED);
+        take_drop(&take);
+    }
+    assert_true(rig.group->parts[0].offers.capacity < TIMES / 4);
+    close_group(false);
+    selector_unref(blue);
+    rig_close();
+}
+
 /* Shared or of one taker: there are no more of them together. */
 static void test_lanes_are_limited(void **state)
 {
@@ -843,6 +865,7 @@ int main(void)
         cmocka_unit_test(test_selector_waiters),
         cmocka_unit_test(test_selector_remembers_its_place),
         cmocka_unit_test(test_selectors_are_limited),
+        cmocka_unit_test(test_what_comes_back_does_not_pile_up),
         cmocka_unit_test(test_lanes_are_limited),
         cmocka_unit_test(test_bars_of_what_is_done_make_room),
         cmocka_unit_test(test_lane_goes_after_its_read),

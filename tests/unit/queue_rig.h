@@ -13,6 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "core/base/blob.h"
 #include "core/base/clock.h"
 #include "core/base/heap.h"
 #include "core/base/limits.h"
@@ -374,8 +375,10 @@ static inline void take_wait(struct take *take)
 
 static inline void take_drop(struct take *take)
 {
-    for (uint32_t i = 0; i < take->take.count; i++)
+    for (uint32_t i = 0; i < take->take.count; i++) {
         batch_unref(take->items[i].batch);
+        blob_unref(take->items[i].note);
+    }
     take->take.count = 0;
 }
 

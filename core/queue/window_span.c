@@ -252,6 +252,21 @@ void window_set_watch(struct window *window, struct window_watch *watch)
 
 /* Gaps and losses */
 
+/* All below but what is aside. */
+static void tell_dropped(const struct window *window, uint64_t from, uint64_t to)
+{
+    for (uint32_t i = find_aside(window, from); i < window->aside_order.count; i++) {
+        uint64_t offset = line_at(&window->aside_order, i);
+        if (offset >= to)
+            break;
+        if (offset_map_get(&window->aside, offset) == NULL)
+            continue;
+        tell_resolved(window, from, offset);
+        from = offset + 1;
+    }
+    tell_resolved(window, from, to);
+}
+
 uint64_t window_drop_below(struct window *window, uint64_t base)
 {
     struct state_ring *states = &window->states;
@@ -277,7 +292,7 @@ uint64_t window_drop_below(struct window *window, uint64_t base)
     state_ring_advance(states, base);
     window_advance(window);
     window_clean_lines(window);
-    tell_resolved(window, before, base);
+    tell_dropped(window, before, base);
     return lost;
 }
 

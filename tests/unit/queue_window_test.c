@@ -641,9 +641,22 @@ static void test_window_many_lease_lengths(void **state)
     window_free(window);
 }
 
+/* Told that they are done. */
+static uint64_t resolved_count;
+static bool resolved_leased;
+
+static void resolved(struct window_watch *watch, uint64_t from, uint64_t to)
+{
+    (void)watch;
+    uint64_t leased = (UINT64_C(1) << 40) - 1;
+    resolved_count += to - from;
+    resolved_leased |= leased >= from && leased < to;
+}
+
 static void test_window_gap_of_any_length(void **state)
 {
     (void)state;
+    struct window_watch watch = {.resolved = resolved};
     struct window *window = window_new(5, 10);
     window_extend(window, UINT64_C(1) << 40);
     window_gap(window, 5, (UINT64_C(1) << 40) - 1);
@@ -654,10 +667,13 @@ static void test_window_gap_of_any_length(void **state)
     assert_true(window_peek(window, &offset));
     window_take(window, offset, 1, 1, &delivery, &failures);
     window_extend(window, UINT64_C(1) << 41);
+    window_set_watch(window, &watch);
     uint64_t gaps = 0;
     for (; window_peek(window, &offset); gaps++)
         window_gap(window, offset, UINT64_C(1) << 41);
     assert_int_equal(gaps, 1); /* what is leased goes aside */
+    assert_int_equal(resolved_count, UINT64_C(1) << 40);
+    assert_false(resolved_leased);
     assert_int_equal(window_aside(window), 1);
     assert_int_equal(window_base(window), UINT64_C(1) << 41);
     window_free(window);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Sources that read along: browsers, also of dead letters, streams, topics from a position on.
  * Nothing is leased, and what the receiver makes of a delivery changes nothing. */
-#include "adapters/amqp/connection.h"
+#include "adapters/amqp/sending.h"
 #include "core/base/clock.h"
 #include "core/base/pack.h"
 
@@ -32,24 +32,19 @@ static void deliver(struct follower *follower, struct blob *frame, const struct 
         return;
     }
     store_u64(tag, link->tag++);
-    pn_delivery_t *delivery = pn_delivery(link->pn, pn_dtag((const char *)tag, sizeof tag));
-    pn_link_send(link->pn, (const char *)frame->bytes, frame->size);
-    if (link->settles)
-        pn_delivery_settle(delivery);
-    else
-        amqp_slot_set(delivery, 0);
-    pn_link_advance(link->pn);
+    amqp_send(link, &(struct amqp_outgoing){.tag = span_of(tag, sizeof tag),
+                                            .message = blob_span(frame),
+                                            .frame = frame,
+                                            .settled = link->settles});
     if (follower_credit_left(follower) == 0)
         link->draining = false;
-    amqp_wake(link->connection);
 }
 
 static void drained(struct amqp_link *link)
 {
     link->draining = false;
     follower_credit(link->follower, 0);
-    pn_link_drained(link->pn);
-    amqp_wake(link->connection);
+    amqp_send_drained(link);
 }
 
 static void caught_up(struct follower *follower)

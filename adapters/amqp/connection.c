@@ -341,7 +341,7 @@ static void timer_fired(struct loop_timer *timer)
 
 size_t amqp_queued(const struct amqp_connection *connection)
 {
-    size_t queued = stream_queued(connection->stream);
+    size_t queued = stream_queued(connection->stream) + connection->sending_bytes;
     pn_session_t *session = pn_session_head(connection->driver.connection, 0);
     for (; session != NULL; session = pn_session_next(session, 0))
         queued += pn_session_outgoing_bytes(session);

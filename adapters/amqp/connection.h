@@ -116,7 +116,11 @@ struct amqp_link {
     struct consumer *consumer;
     struct follower *follower;
     bool draining;
-    char *group; /* its name */
+    struct list sending; /* messages that have not been given to Proton, or not all of them */
+    uint32_t sending_count;
+    bool drains;             /* a drain is answered behind them */
+    uint32_t delivery_count; /* what Proton has of it, as of its last message or flow */
+    char *group;             /* its name */
     struct amqp_filter filter;
     struct amqp_default unnamed; /* what settled without an outcome means */
     uint32_t lease_ms;           /* 0: as the queue says */
@@ -210,8 +214,10 @@ struct amqp_connection {
     size_t partial_bytes;       /* of deliveries that have not come whole, all links */
     struct amqp_waiting *waiting; /* a ring */
     uint32_t waiting_capacity, waiting_first, waiting_count;
-    uint32_t unsettled; /* of all links, as a link's */
-    uint64_t answered;  /* token of the first that waits */
+    uint32_t unsettled;                     /* of all links, as a link's */
+    size_t sending_bytes;                   /* likewise, to be sent */
+    uint32_t delivery_count, delivery_peak; /* of all links; the most that Proton ever had */
+    uint64_t answered;                      /* token of the first that waits */
 };
 
 static inline struct amqp_connection *amqp_connection_of(struct client *client)

@@ -266,6 +266,7 @@ static struct amqp_link *link_new(struct amqp_connection *connection, pn_link_t 
     link->session = pn_link_session(pn);
     link->refs = 1;
     buf_init(&link->partial, LIMIT_RECORD_BYTES);
+    list_init(&link->sending);
     list_push(&connection->links, &link->of_connection);
     connection_hold(connection);
     pn_link_set_context(pn, link);

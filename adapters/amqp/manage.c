@@ -4,6 +4,7 @@
  * $management with that target, or a topic. Entities: queue (name q) and group (name q/groups/g).
  */
 #include "adapters/amqp/manage.h"
+#include "adapters/amqp/sending.h"
 
 enum { WAITING_MAX = 100, PUBLISHED_MAX = 4 << 20 };
 
@@ -120,7 +121,7 @@ static bool is_too_large(const struct amqp_link *link, size_t size)
 static bool is_full(struct amqp_connection *connection, const struct amqp_link *link)
 {
     struct client *client = &connection->client;
-    return pn_link_queued(link->pn) >= WAITING_MAX ||
+    return amqp_sending_count(link) >= WAITING_MAX ||
            client->ops->queued(client) >= LIMIT_CLIENT_IN_BYTES;
 }
 
@@ -138,11 +139,8 @@ static void send_answer(struct amqp_connection *connection, struct amqp_link *li
         return;
     }
     uint64_t tag = link->tag++;
-    pn_delivery_t *delivery = pn_delivery(link->pn, pn_dtag((const char *)&tag, sizeof tag));
-    pn_link_send(link->pn, (const char *)bytes.data, bytes.size);
-    pn_delivery_settle(delivery);
-    pn_link_advance(link->pn);
-    amqp_wake(connection);
+    amqp_send(link, &(struct amqp_outgoing){
+                        .tag = span_of(&tag, sizeof tag), .message = bytes, .settled = true});
 }
 
 void amqp_manage_answer(struct managing *managing, struct span bytes)

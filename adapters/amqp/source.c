@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What clients receive from groups: attach, credit and drain, deliveries and their outcomes. */
-#include "adapters/amqp/connection.h"
+#include "adapters/amqp/sending.h"
 #include "core/base/clock.h"
 #include "core/base/pack.h"
 
@@ -63,8 +63,7 @@ static size_t tag_write(const struct group_item *item, uint8_t tag[20])
 /* It was not sent, so the link has the credit that it took. */
 static void not_sent(struct amqp_link *link)
 {
-    int credit = pn_link_credit(link->pn);
-    consumer_credit(link->consumer, credit > 0 ? (uint32_t)credit : 0, pn_link_get_drain(link->pn));
+    consumer_credit(link->consumer, amqp_send_credit(link), pn_link_get_drain(link->pn));
 }
 
 bool amqp_is_too_large(const struct amqp_link *link, size_t size)
@@ -102,25 +101,18 @@ static void deliver(struct consumer *consumer, uint32_t slot, const struct group
         return;
     }
     uint8_t tag[20];
-    size_t tag_size = tag_write(item, tag);
-    pn_delivery_t *delivery = pn_delivery(link->pn, pn_dtag((const char *)tag, tag_size));
-    pn_link_send(link->pn, (const char *)message, size);
-    amqp_scratch_release(message);
-    if (link->settles) {
+    if (link->settles)
         consumer_settle(consumer, slot, SETTLE_DONE, 0, 0);
-        pn_delivery_settle(delivery);
-    } else {
-        amqp_slot_set(delivery, slot);
-    }
-    pn_link_advance(link->pn);
-    amqp_wake(link->connection);
+    amqp_send(link, &(struct amqp_outgoing){.tag = span_of(tag, tag_write(item, tag)),
+                                            .message = span_of(message, size),
+                                            .slot = slot,
+                                            .settled = link->settles});
+    amqp_scratch_release(message);
 }
 
 static void drained(struct consumer *consumer)
 {
-    struct amqp_link *link = consumer_context(consumer);
-    pn_link_drained(link->pn);
-    amqp_wake(link->connection);
+    amqp_send_drained(consumer_context(consumer));
 }
 
 /* Others have it, or there is too much of the kind: then the link would get the same one again and
@@ -162,10 +154,15 @@ static bool expired(struct consumer *consumer, uint32_t slot)
 {
     struct amqp_link *link = consumer_context(consumer);
     pn_delivery_t *delivery = consumer_bound(consumer, slot);
+    if (delivery == NULL && amqp_send_not(link, slot)) {
+        not_sent(link);
+        return true;
+    }
     if (delivery == NULL)
         return false;
     pn_delivery_set_context(delivery, NULL);
     pn_delivery_update(delivery, PN_RELEASED);
+    amqp_send_no_more(link, delivery, true);
     pn_delivery_settle(delivery);
     amqp_wake(link->connection);
     return true;
@@ -287,9 +284,20 @@ static void group_updated(struct amqp_link *link, pn_delivery_t *delivery)
         pn_delivery_settle(delivery);
 }
 
+/* What becomes of a delivery is said while it is still being sent. */
+static void heard_early(struct amqp_link *link, pn_delivery_t *delivery)
+{
+    uint64_t state = pn_delivery_remote_state(delivery);
+    bool is_over = pn_delivery_settled(delivery);
+    if (is_over || (state != 0 && state != PN_RECEIVED))
+        amqp_send_no_more(link, delivery, is_over);
+}
+
 void amqp_source_updated(struct amqp_link *link, pn_delivery_t *delivery)
 {
     pn_delivery_clear(delivery);
+    if (link->sending_count > 0)
+        heard_early(link, delivery);
     if (link->kind == AMQP_FROM_LOG)
         amqp_browse_settled(link, delivery);
     else if (link->kind == AMQP_FROM_TOPIC)
@@ -300,16 +308,18 @@ void amqp_source_updated(struct amqp_link *link, pn_delivery_t *delivery)
 
 void amqp_source_flow(struct amqp_link *link)
 {
-    int credit = pn_link_credit(link->pn);
     bool drain = pn_link_get_drain(link->pn);
+    link->drains = false; /* who drains is asked again */
+    amqp_send_on(link);
+    uint32_t credit = amqp_send_credit(link);
     if (link->kind == AMQP_FROM_GROUP && link->consumer != NULL)
-        consumer_credit(link->consumer, credit > 0 ? (uint32_t)credit : 0, drain);
+        consumer_credit(link->consumer, credit, drain);
     else if (link->kind == AMQP_FROM_LOG)
-        amqp_browse_flow(link, credit > 0 ? (uint32_t)credit : 0, drain);
+        amqp_browse_flow(link, credit, drain);
     else if (link->kind == AMQP_FROM_TOPIC)
         amqp_topic_flow(link, drain);
     else if (link->kind == AMQP_FROM_MANAGEMENT)
-        pn_link_drained(link->pn); /* where it is to: no answer waits for anything but credit */
+        amqp_send_drained(link); /* where it is to: no answer waits for anything but credit */
     amqp_wake(link->connection);
 }
 
@@ -466,6 +476,7 @@ void amqp_source_open(struct amqp_link *link, const struct amqp_address *address
 
 void amqp_source_close(struct amqp_link *link)
 {
+    amqp_send_end(link);
     if (link->kind == AMQP_FROM_TOPIC)
         amqp_topic_close(link);
     consumer_close(link->consumer, true);

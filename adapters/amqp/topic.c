@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Subscriptions to topics: a client of its own for each link, which has the link's credit. */
-#include "adapters/amqp/connection.h"
+#include "adapters/amqp/sending.h"
 #include "core/base/clock.h"
 #include "core/base/pack.h"
 #include "core/broker/topic.h"
@@ -49,16 +49,13 @@ void amqp_number_set(pn_delivery_t *delivery, uint32_t number)
 static void send(struct amqp_link *link, struct blob *frame, struct span tag, bool settled,
                  uint32_t number)
 {
-    pn_delivery_t *delivery = pn_delivery(link->pn, pn_dtag((const char *)tag.data, tag.size));
-    pn_link_send(link->pn, (const char *)frame->bytes, frame->size);
-    if (settled) {
-        pn_delivery_settle(delivery);
-    } else {
-        amqp_number_set(delivery, number);
+    if (!settled)
         link->subscriber->unsettled++;
-    }
-    pn_link_advance(link->pn);
-    amqp_wake(link->connection);
+    amqp_send(link, &(struct amqp_outgoing){.tag = tag,
+                                            .message = blob_span(frame),
+                                            .frame = frame,
+                                            .slot = number,
+                                            .settled = settled});
 }
 
 /* The tag of what nobody keeps is new each time; it says where the record is, if that is known, and
@@ -139,8 +136,7 @@ static void topic_caught_up(struct client *client)
         return;
     link->draining = false;
     client_allow(client, 0); /* what a drain used up is not the broker's either */
-    pn_link_drained(link->pn);
-    amqp_wake(link->connection);
+    amqp_send_drained(link);
 }
 
 static void topic_end(struct client *client, enum status why)
@@ -181,17 +177,15 @@ static void allow(struct amqp_subscriber *subscriber)
         recall(subscriber);
         return;
     }
-    int credit = pn_link_credit(subscriber->link->pn);
+    uint32_t credit = amqp_send_credit(subscriber->link);
     uint32_t unsettled = subscriber->unsettled;
     uint32_t room = unsettled < UNSETTLED_MAX ? UNSETTLED_MAX - unsettled : 0;
-    if (credit < 0)
-        credit = 0;
-    client_allow(&subscriber->client, (uint32_t)credit < room ? (uint32_t)credit : room);
+    client_allow(&subscriber->client, credit < room ? credit : room);
 }
 
 void amqp_topic_flow(struct amqp_link *link, bool drain)
 {
-    link->draining = drain && pn_link_credit(link->pn) > 0;
+    link->draining = drain && amqp_send_credit(link) > 0;
     allow(link->subscriber);
     if (link->draining && list_is_empty(&link->subscriber->again))
         client_drain(&link->subscriber->client);
@@ -224,7 +218,7 @@ static void recalled(struct request *request, enum status status)
         return;
     }
     bool over = status != STATUS_CANCELED && status != STATUS_SHUTTING_DOWN &&
-                (status != STATUS_OK || pn_link_credit(link->pn) > 0);
+                (status != STATUS_OK || amqp_send_credit(link) > 0);
     if (over) {
         struct again *again = container_of(list_pop(&subscriber->again), struct again, link);
         if (status == STATUS_OK)
@@ -234,13 +228,13 @@ static void recalled(struct request *request, enum status status)
     batch_unref(subscriber->recall.batch);
     if (over) /* else the next flow of the receiver tries again */
         allow(subscriber);
-    if (link->draining && (list_is_empty(&subscriber->again) || pn_link_credit(link->pn) <= 0))
+    if (link->draining && (list_is_empty(&subscriber->again) || amqp_send_credit(link) == 0))
         client_drain(&subscriber->client);
 }
 
 static void recall(struct amqp_subscriber *subscriber)
 {
-    if (subscriber->recalling || pn_link_credit(subscriber->link->pn) <= 0)
+    if (subscriber->recalling || amqp_send_credit(subscriber->link) == 0)
         return;
     const struct again *first = container_of(list_first(&subscriber->again), struct again, link);
     subscriber->recall = (struct broker_recall){

@@ -40,10 +40,10 @@ static void worker_init(struct broker_worker *worker, struct broker *broker, uns
     worker->loop = broker->options.loops[index];
     worker->catalog = catalog_new();
     list_init(&worker->clients);
-    list_init(&worker->home_groups);
     map_init(&worker->seen);
     follow_init(worker);
     map_init(&worker->groups);
+    map_init(&worker->queue_groups);
     publish_init(worker);
     delayed_init(worker);
     deduped_init(worker);
@@ -73,6 +73,7 @@ static void worker_deinit(struct broker_worker *worker)
     share_deinit(worker);
     share_taken_deinit(worker);
     map_deinit(&worker->groups);
+    map_deinit(&worker->queue_groups);
     topic_trie_free(worker->trie);
     for (unsigned i = 0; worker->credentials != NULL && i < CREDENTIALS; i++)
         principal_unref(worker->credentials[i].principal);

@@ -420,7 +420,8 @@ void deliver_committed(void *context, uint64_t partition, struct batch *batch)
     deliver_followers(worker, partition, batch);
     if (queue != NULL) {
         bool here = false;
-        for (size_t i = 0; i < catalog_group_count(worker->catalog, queue->id); i++) {
+        size_t groups = catalog_group_count(worker->catalog, queue->id);
+        for (size_t i = 0; i < groups; i++) {
             struct broker_worker *home =
                 broker_home(worker->broker, catalog_group_at(worker->catalog, queue->id, i)->id);
             if (home == worker) {

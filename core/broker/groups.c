@@ -5,20 +5,32 @@
 
 #include "core/base/heap.h"
 
+static struct queue_groups *groups_of(struct broker_worker *worker, uint64_t queue)
+{
+    return map_get(&worker->queue_groups, span_of(&queue, sizeof queue));
+}
+
 void groups_open(struct broker_worker *worker, const struct queue *queue,
                  const struct group_spec *group)
 {
     if (broker_home(worker->broker, group->id) != worker || group->mode == GROUP_BROADCAST)
         return;
+    struct queue_groups *siblings = groups_of(worker, queue->id);
+    if (siblings == NULL) {
+        siblings = heap_new(sizeof *siblings);
+        siblings->queue = queue->id;
+        list_init(&siblings->homes);
+        map_put(&worker->queue_groups, span_of(&siblings->queue, sizeof siblings->queue), siblings);
+    }
     struct home_group *home = heap_new(sizeof *home);
     home->id = group->id;
-    home->queue = queue->id;
+    home->siblings = siblings;
     home->worker = worker;
     home->group = group_open(worker->broker->log, worker->log, worker->loop, queue, group);
     group_select(home->group, catalog_group_selector(worker->catalog, group));
     broadcast_expire(worker, home, true);
     map_put(&worker->groups, span_of(&home->id, sizeof home->id), home);
-    list_push(&worker->home_groups, &home->link);
+    list_push(&siblings->homes, &home->link);
 }
 
 static void home_group_closed(struct request *request, enum status status)
@@ -31,8 +43,13 @@ static void home_group_closed(struct request *request, enum status status)
 
 static void home_group_close(struct broker_worker *worker, struct home_group *home, bool remove)
 {
+    struct queue_groups *siblings = home->siblings;
     map_remove(&worker->groups, span_of(&home->id, sizeof home->id));
     link_remove(&home->link);
+    if (list_is_empty(&siblings->homes)) {
+        map_remove(&worker->queue_groups, span_of(&siblings->queue, sizeof siblings->queue));
+        heap_free(siblings);
+    }
     worker->closing++;
     request_init(&home->closed, worker->loop, home_group_closed);
     group_close(home->group, remove, &home->closed);
@@ -47,21 +64,22 @@ void groups_close(struct broker_worker *worker, uint64_t id, bool remove)
 
 void groups_change(struct broker_worker *worker, const struct queue *queue)
 {
-    list_each(link, &worker->home_groups)
-    {
-        struct home_group *home = container_of(link, struct home_group, link);
-        if (home->queue == queue->id)
-            group_change(home->group, queue);
-    }
+    struct queue_groups *groups = groups_of(worker, queue->id);
+    if (groups == NULL)
+        return;
+    list_each(link, &groups->homes)
+        group_change(container_of(link, struct home_group, link)->group, queue);
 }
 
 void groups_describe(struct broker_worker *worker, const struct group_spec *group)
 {
-    list_each(link, &worker->home_groups)
+    struct queue_groups *groups = groups_of(worker, group->queue);
+    if (groups == NULL)
+        return;
+    list_each(link, &groups->homes)
     {
         struct home_group *home = container_of(link, struct home_group, link);
-        const struct group_spec *spec =
-            home->queue == group->queue ? catalog_group(worker->catalog, home->id) : NULL;
+        const struct group_spec *spec = catalog_group(worker->catalog, home->id);
         if (spec == NULL || (spec->id != group->id && spec->parent != group->id))
             continue;
         group_select(home->group, catalog_group_selector(worker->catalog, spec));
@@ -71,18 +89,20 @@ void groups_describe(struct broker_worker *worker, const struct group_spec *grou
 
 void groups_look(struct broker_worker *worker, uint64_t queue)
 {
-    list_each(link, &worker->home_groups)
-    {
-        struct home_group *home = container_of(link, struct home_group, link);
-        if (home->queue == queue)
-            group_look(home->group);
-    }
+    struct queue_groups *groups = groups_of(worker, queue);
+    if (groups == NULL)
+        return;
+    list_each(link, &groups->homes) group_look(container_of(link, struct home_group, link)->group);
 }
 
 void groups_close_all(struct broker_worker *worker)
 {
-    list_each_safe(link, following, &worker->home_groups)
-        home_group_close(worker, container_of(link, struct home_group, link), false);
+    struct map all;
+    struct map_slot *slot;
+    map_copy(&all, &worker->groups);
+    for (size_t i = 0; (slot = map_next(&all, &i)) != NULL;)
+        home_group_close(worker, slot->value, false);
+    map_deinit(&all);
 }
 
 void groups_notice(struct broker_worker *worker, uint64_t queue, uint64_t partition,
@@ -95,12 +115,11 @@ void groups_notice(struct broker_worker *worker, uint64_t queue, uint64_t partit
             group_notice(home->group, partition, batch);
         return;
     }
-    list_each(link, &worker->home_groups)
-    {
-        struct home_group *home = container_of(link, struct home_group, link);
-        if (home->queue == queue)
-            group_notice(home->group, partition, batch);
-    }
+    struct queue_groups *groups = groups_of(worker, queue);
+    if (groups == NULL)
+        return;
+    list_each(link, &groups->homes)
+        group_notice(container_of(link, struct home_group, link)->group, partition, batch);
 }
 
 uint64_t groups_undone(void *context, uint64_t partition)

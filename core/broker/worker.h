@@ -50,9 +50,16 @@ struct seen {
     uint64_t end;
 };
 
+/* The groups of one queue that live here; as long as there are any. */
+struct queue_groups {
+    uint64_t queue;
+    struct list homes; /* of struct home_group */
+};
+
 /* A group that lives here. */
 struct home_group {
-    uint64_t id, queue;
+    uint64_t id;
+    struct queue_groups *siblings; /* itself among them */
     struct group *group;
     struct link link;
     struct request closed, expired;
@@ -144,7 +151,8 @@ struct broker_worker {
     struct list followers;
 
     struct map groups; /* id -> struct home_group */
-    struct list home_groups;
+    struct map
+        queue_groups; /* queue -> struct queue_groups: a batch is looked up, not all groups */
 
     struct credential
         *credentials;          /* CREDENTIALS slots, allocated at the first login with a password */

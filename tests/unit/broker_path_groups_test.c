@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Through the whole broker, on one worker and on three: takes and settlements, changes of a queue
  * under its groups, the end and the return. */
+#include "core/broker/worker.h"
 #include "tests/unit/admin_rig.h"
 
 /* ------------------------------------------------ groups */
@@ -318,6 +319,73 @@ static void test_queue_changes(void **state)
     rig_close();
 }
 
+struct groups_here {
+    unsigned worker;
+    uint64_t queue;
+    size_t of_queue, all, queues;
+};
+
+static void groups_here_run(void *context)
+{
+    struct groups_here *here = context;
+    const struct broker_worker *worker = broker_worker(rig.broker, here->worker);
+    const struct queue_groups *groups =
+        map_get(&worker->queue_groups, span_of(&here->queue, sizeof here->queue));
+    here->all = worker->groups.count;
+    here->queues = worker->queue_groups.count;
+    if (groups == NULL)
+        return;
+    list_each(link, &groups->homes)
+    {
+        uint64_t id = container_of(link, struct home_group, link)->id;
+        assert_int_equal(catalog_group(worker->catalog, id)->queue, here->queue);
+        here->of_queue++;
+    }
+}
+
+/* Over all workers. */
+static struct groups_here groups_here(uint64_t queue)
+{
+    struct groups_here sum = {0};
+    for (unsigned i = 0; i < rig.count; i++) {
+        struct groups_here here = {.worker = i, .queue = queue};
+        on(i, groups_here_run, &here);
+        sum.of_queue += here.of_queue;
+        sum.all += here.all;
+        sum.queues += here.queues;
+    }
+    return sum;
+}
+
+/* What a batch looks at is its queue's groups, however many others there are; nothing is kept of a
+ * queue whose groups have gone. */
+static void test_groups_by_queue(void **state)
+{
+    enum { QUEUES = 40 };
+    rig_open(*(unsigned *)*state);
+    struct peer *maker = peer_new(0, "m");
+    uint64_t queues[QUEUES], group = 0;
+    for (unsigned i = 0; i < QUEUES; i++) {
+        char name[16];
+        snprintf(name, sizeof name, "q%u", i);
+        assert_int_equal(queue_make(maker, name, &queues[i]), STATUS_OK);
+        for (unsigned k = 0; k <= i % 3; k++) {
+            snprintf(name, sizeof name, "g%u", k);
+            assert_int_equal(group_make(maker, queues[i], name, false, &group), STATUS_OK);
+        }
+    }
+    for (unsigned i = 0; i < QUEUES; i++)
+        assert_int_equal(groups_here(queues[i]).of_queue, 1 + i % 3);
+    assert_int_equal(by_id(maker, ADMIN_GROUP_DELETE, group), STATUS_OK);
+    assert_int_equal(groups_here(queues[QUEUES - 1]).of_queue, (QUEUES - 1) % 3);
+    for (unsigned i = 0; i < QUEUES; i++)
+        assert_int_equal(by_id(maker, ADMIN_QUEUE_DELETE, queues[i]), STATUS_OK);
+    assert_int_equal(groups_here(queues[0]).all, 0);
+    assert_int_equal(groups_here(queues[0]).queues, 0);
+    peer_close(maker);
+    rig_close();
+}
+
 /* ------------------------------------------------ the end and the return */
 
 /* Appends, takes, settlements, changes and logins under way when the end begins: all are
@@ -424,10 +492,8 @@ int main(void)
     static unsigned one = 1, three = 3;
 #define BOTH(test) cmocka_unit_test_prestate(test, &one), cmocka_unit_test_prestate(test, &three)
     const struct CMUnitTest tests[] = {
-        BOTH(test_take_and_settle),
-        BOTH(test_queue_changes),
-        BOTH(test_end_answers_everything),
-        BOTH(test_return),
+        BOTH(test_take_and_settle),        BOTH(test_queue_changes), BOTH(test_groups_by_queue),
+        BOTH(test_end_answers_everything), BOTH(test_return),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

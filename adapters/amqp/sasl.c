@@ -44,6 +44,7 @@ static void finish(pn_transport_t *transport, enum status status)
         pn_sasl_done(pn_sasl(transport), PN_SASL_TEMP); /* another time */
     else
         pnx_sasl_set_failed(transport);
+    pnx_sasl_set_bytes_out(transport, pn_bytes(0, NULL)); /* else the last challenge once more */
     pnx_sasl_set_desired_state(transport, SASL_POSTED_OUTCOME);
 }
 

@@ -142,7 +142,8 @@ def scram(running, user, password, spoil=b"", in_pairs=False):
         server_key = hmac.digest(salted, b"Server Key", "sha256")
         assert base64.b64encode(hmac.digest(server_key, signed, "sha256")) in code, code
         wire.send(frame(RESPONSE, [b""], kind=1) + (ONWARD if in_pairs else b""))
-        assert outcome(wire.expect(OUTCOME)) == LET_IN
+        said = wire.expect(OUTCOME)
+        assert outcome(said) == LET_IN and b"v=" not in said, said  # Qpid JMS wants no proof twice
         if in_pairs:
             goes_on(wire)
         else:

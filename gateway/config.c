@@ -67,6 +67,7 @@ static const struct key keys[] = {
     {"tls.cert", TEXT, AT(tls_certificate), NULL, .text = "certificate chain, PEM; turns the TLS listeners on"},
     {"tls.key", TEXT, AT(tls_key), NULL, .text = "private key, PEM"},
     {"tls.client_ca", TEXT, AT(tls_client_ca), NULL, .text = "authority of client certificates, PEM"},
+    {"tls.client_required", CHOICE, AT(tls_client_required), "true", .choices = truths, .text = "false: who shows no certificate may come in as others do"},
     {"mqtt.port", PORT, AT(mqtt_port), "1883", .text = "0 picks a free one; off: no listener"},
     {"mqtt.tls_port", PORT, AT(mqtt_tls_port), NULL, .text = "8883 when tls.cert is set, else off"},
     {"mqtt.max_packet", BYTES, AT(mqtt_max_packet), "0", RANGE(0, 268435460), .text = "largest packet; 0: what the largest record needs"},

@@ -25,6 +25,7 @@ struct config {
         limit_connection_rate, limit_address_rate;
     int64_t limit_dedup_ids, limit_producers;
     char *tls_certificate, *tls_key, *tls_client_ca;
+    int64_t tls_client_required;
 
     int64_t mqtt_port, mqtt_tls_port;
     int64_t mqtt_max_packet, mqtt_receive_max, mqtt_topic_alias_max, mqtt_keep_alive_max;

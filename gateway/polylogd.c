@@ -235,8 +235,8 @@ static enum status open_tls(struct gateway *gateway, struct err *err)
     const struct config *config = &gateway->config;
     if (config->tls_certificate == NULL)
         return STATUS_OK;
-    gateway->tls =
-        tls_context_open(config->tls_certificate, config->tls_key, config->tls_client_ca, err);
+    gateway->tls = tls_context_open(config->tls_certificate, config->tls_key, config->tls_client_ca,
+                                    config->tls_client_required != 0, err);
     return gateway->tls == NULL ? STATUS_INVALID : STATUS_OK;
 }
 

@@ -13,6 +13,7 @@ struct tls_context {
     pthread_mutex_t lock;
     SSL_CTX *current; /* under lock; OpenSSL counts who uses it */
     char *certificate, *key, *client_ca;
+    bool required; /* a certificate of client_ca */
 };
 
 static enum status failed(struct err *err, const char *what, const char *file)
@@ -48,7 +49,7 @@ static void set_options(SSL_CTX *ctx)
     SSL_CTX_set_default_passwd_cb(ctx, no_passphrase);
 }
 
-static enum status load_client_ca(SSL_CTX *ctx, const char *file, struct err *err)
+static enum status load_client_ca(SSL_CTX *ctx, const char *file, bool required, struct err *err)
 {
     if (SSL_CTX_load_verify_file(ctx, file) != 1)
         return failed(err, "client authority", file);
@@ -56,7 +57,8 @@ static enum status load_client_ca(SSL_CTX *ctx, const char *file, struct err *er
     if (names == NULL)
         return failed(err, "client authority", file);
     SSL_CTX_set_client_CA_list(ctx, names);
-    SSL_CTX_set_verify(ctx, SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT, NULL);
+    SSL_CTX_set_verify(ctx, SSL_VERIFY_PEER | (required ? SSL_VERIFY_FAIL_IF_NO_PEER_CERT : 0),
+                       NULL);
     return STATUS_OK;
 }
 
@@ -68,7 +70,9 @@ static enum status load_files(const struct tls_context *tls, SSL_CTX *ctx, struc
         return failed(err, "key", tls->key);
     if (SSL_CTX_check_private_key(ctx) != 1)
         return failed(err, "key", tls->key);
-    return tls->client_ca != NULL ? load_client_ca(ctx, tls->client_ca, err) : STATUS_OK;
+    if (tls->client_ca == NULL)
+        return STATUS_OK;
+    return load_client_ca(ctx, tls->client_ca, tls->required, err);
 }
 
 enum status tls_context_reload(struct tls_context *tls, struct err *err)
@@ -91,9 +95,10 @@ enum status tls_context_reload(struct tls_context *tls, struct err *err)
 }
 
 struct tls_context *tls_context_open(const char *certificate, const char *key,
-                                     const char *client_ca, struct err *err)
+                                     const char *client_ca, bool required, struct err *err)
 {
     struct tls_context *tls = heap_new(sizeof *tls);
+    tls->required = required;
     pthread_mutex_init(&tls->lock, NULL);
     tls->certificate = heap_text(certificate, strlen(certificate));
     tls->key = heap_text(key, strlen(key));

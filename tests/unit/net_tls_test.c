@@ -73,14 +73,19 @@ static void client_expect_end(struct client *client)
     assert_int_equal(SSL_get_error(client->ssl, 0), SSL_ERROR_ZERO_RETURN);
 }
 
-static struct tls_context *context_open(bool with_client_ca)
+static struct tls_context *context_of(const char *client_ca, bool required)
 {
     struct err err = {""};
     struct tls_context *tls =
-        tls_context_open(files.server, files.server_key, with_client_ca ? files.ca : NULL, &err);
+        tls_context_open(files.server, files.server_key, client_ca, required, &err);
     assert_string_equal(err.text, "");
     assert_non_null(tls);
     return tls;
+}
+
+static struct tls_context *context_open(bool with_client_ca)
+{
+    return context_of(with_client_ca ? files.ca : NULL, true);
 }
 
 static void echo_with_version(int version)
@@ -444,6 +449,37 @@ static void clients_are_verified(void **state)
     tls_context_free(tls);
 }
 
+static void who_shows_no_certificate_may_be_let_in(void **state)
+{
+    (void)state;
+    struct tls_context *tls = context_of(files.ca, false);
+    struct server server;
+    server_open(&server, ECHO, tls);
+    struct client client = client_prepare(&server, TLS1_3_VERSION, true);
+    assert_int_equal(SSL_connect(client.ssl), 1);
+    client_send(&client, "hello", 5);
+    client_expect(&client, "hello", 5);
+    client_close(&client);
+    await(&server.closed, 1);
+    assert_string_equal(server.subject, "CN=device-7,O=tests");
+    client = client_prepare(&server, TLS1_3_VERSION, false);
+    assert_int_equal(SSL_connect(client.ssl), 1);
+    client_send(&client, "hello", 5);
+    client_expect(&client, "hello", 5);
+    client_close(&client);
+    await(&server.closed, 2);
+    assert_string_equal(server.subject, ""); /* nobody, and not the one before */
+    client = client_prepare(&server, TLS1_2_VERSION, false);
+    SSL_use_certificate_file(client.ssl, files.other_client, SSL_FILETYPE_PEM);
+    SSL_use_PrivateKey_file(client.ssl, files.other_client_key, SSL_FILETYPE_PEM);
+    assert_int_not_equal(SSL_connect(client.ssl), 1);
+    client_close(&client);
+    await(&server.closed, 3);
+    assert_int_equal(server.why, STATUS_UNAUTHENTICATED);
+    server_close(&server);
+    tls_context_free(tls);
+}
+
 static void a_reload_keeps_what_works(void **state)
 {
     (void)state;
@@ -470,10 +506,10 @@ static void a_reload_keeps_what_works(void **state)
     await(&server.closed, 3);
     server_close(&server);
     tls_context_free(tls);
-    assert_null(tls_context_open(files.server, files.client_key, NULL, &err));
+    assert_null(tls_context_open(files.server, files.client_key, NULL, true, &err));
     assert_non_null(strstr(err.text, files.client_key));
-    assert_null(tls_context_open(files.client_key, files.client_key, NULL, &err));
-    assert_null(tls_context_open(files.server, files.server_key, files.client_key, &err));
+    assert_null(tls_context_open(files.client_key, files.client_key, NULL, true, &err));
+    assert_null(tls_context_open(files.server, files.server_key, files.client_key, true, &err));
     assert_non_null(strstr(err.text, "client authority"));
     tls_context_free(NULL);
 }
@@ -517,6 +553,7 @@ int main(void)
         cmocka_unit_test(a_broken_session_ends),
         cmocka_unit_test(a_silent_handshake_times_out),
         cmocka_unit_test(clients_are_verified),
+        cmocka_unit_test(who_shows_no_certificate_may_be_let_in),
         cmocka_unit_test(a_reload_keeps_what_works),
         cmocka_unit_test(streams_may_end_before_they_start),
     };

@@ -483,9 +483,9 @@ enum status broker_unsubscribe_shared(struct client *client, struct span share, 
  * Its credit comes back with client_settled(), as always, which must follow. */
 void broker_share_settled(struct subscription *subscription, uint32_t lease);
 /* The client has taken it, and waits until it is certain that nobody gets it again, also after a
- * crash: then comes ops->release() with the lease, which broker_share_settled() ends as always; if
- * the store fails for good, never. False: nothing is kept of this one, and nothing follows. Once
- * for each lease; not of a client that has a session, nor of exactly once. */
+ * crash: then comes ops->release() with the lease, which broker_share_settled() ends as always, or
+ * ops->end() if the store fails for good. False: nothing is kept of this one, and nothing follows.
+ * Once for each lease; not of a client that has a session, nor of exactly once. */
 bool broker_share_taken(struct subscription *subscription, uint32_t lease);
 /* Likewise, but it goes to a member again, before anything else, and counts a failure if that was
  * one. Not of exactly once. */

@@ -298,7 +298,8 @@ void share_unit_write(struct share_unit *unit, struct broker_worker *worker); /*
 /* What was held is over, or as it was; STORAGE_FAILED: those leases have ended. Last call with it.
  */
 void share_unit_end(struct share_unit *unit, enum status status);
-/* Likewise, where clients wait for it. */
+/* Likewise, where clients wait for it: they hear of it by ops->release, and of STORAGE_FAILED by
+ * ops->end. */
 void share_unit_release(struct share_unit *unit, enum status status);
 
 /* share_taken.c, on the client's worker: what clients wait for. */

@@ -94,8 +94,12 @@ void share_unit_release(struct share_unit *unit, enum status status)
 {
     for (uint32_t i = 0; i < unit->count; i++) {
         const struct share_unit_lease *over = &unit->leases[i];
-        if (status != STATUS_OK || !share_lease_release(over->seat, over->lease))
-            share_lease_leave(over->seat, over->lease, status);
+        struct client *client = over->seat->subscription.client;
+        if (status == STATUS_OK && share_lease_release(over->seat, over->lease))
+            continue;
+        share_lease_leave(over->seat, over->lease, status);
+        if (client != NULL && status == STATUS_STORAGE_FAILED)
+            client->ops->end(client, status);
     }
     forget(unit);
 }

@@ -556,6 +556,40 @@ static void taken_and_stored(void **state)
     kept_rig_close();
 }
 
+static void take_two(void *context)
+{
+    struct peer *peer = context;
+    take_oldest(peer);
+    const struct seen_lease *lease = &peer->leases[peer->lease_first + 1];
+    assert_true(broker_share_taken(lease->subscription, lease->lease));
+}
+
+/* Nobody knows whether it was stored, and nobody ever will: who waits for that is told, once. */
+static void taken_and_failed(void **state)
+{
+    kept_rig_open(*(unsigned *)*state, 0);
+    struct peer *writer = peer_new(0, "w");
+    peer_close(member(0, "k"));
+    struct peer *a = link_peer(1, "a");
+    publish_many(writer, "t", GUARANTEE_AT_LEAST_ONCE, 0, 3);
+    await_records(a, 3);
+    store_set(NULL, says_gone, 0);
+    on(a->worker, take_two, a);
+    await(count_of(&store.append_count) == 1);
+    store_refuses_waiting(STATUS_STORAGE_FAILED);
+    await(peer_look(a).ended); /* and has closed */
+    assert_int_equal(a->why, STATUS_STORAGE_FAILED);
+    assert_int_equal(a->released, 0);
+    peer_free(a);
+    struct peer *b = link_peer(2, "b");
+    await_records(b, 1);
+    assert_string_equal(b->records[0].value, "2");
+    assert_rest(writer, b, 1, 3);
+    peer_close(b);
+    peer_close(writer);
+    kept_rig_close();
+}
+
 int main(void)
 {
     static unsigned none = 0, one = 1, three = 3;
@@ -578,6 +612,7 @@ int main(void)
         BOTH(its_client_goes_meanwhile),
         BOTH(failed_with_a_unit),
         BOTH(taken_and_stored),
+        BOTH(taken_and_failed),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -262,8 +262,6 @@ static void attached(struct request *request, enum status status)
     buf_deinit(&subscriber->attach.notes);
     if (shared) /* the attach has set its own */
         broker_session_expiry(&subscriber->client, UINT32_MAX);
-    if (subscriber->link == NULL && status == STATUS_OK && !subscriber->attach.present)
-        broker_session_expiry(&subscriber->client, 0); /* nobody has been told that there is one */
     if (subscriber->given_up != NULL)
         leave_late(subscriber, status, shared);
     if (subscriber->link == NULL)

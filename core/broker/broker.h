@@ -282,7 +282,8 @@ struct broker_attach {
 };
 void broker_attach(struct broker_attach *attach);
 /* After it is done and the client knows: what waits for the client comes now. Shares in which it
- * does not take part again by now are left. Nothing happens where the name was lost meanwhile. */
+ * does not take part again by now are left. Nothing happens where the name was lost meanwhile. What
+ * was new, and whose client goes before this, leaves nothing behind. */
 void broker_session_begin(struct client *client);
 bool broker_session_is_kept(const struct client *client);             /* it outlives the client */
 void broker_session_expiry(struct client *client, uint32_t expiry_s); /* as attach; if kept */

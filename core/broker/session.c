@@ -249,6 +249,8 @@ static void created(void *context, enum status status, uint64_t commit)
     (void)commit;
     if (status == STATUS_OK)
         atomic_store(&session->worker->broker->sessions_kept, true);
+    else if (!session->present)
+        session->id = 0; /* it has not become this one's name */
     if (status == STATUS_OK)
         share_returned_post(session->worker->broker, attaching->returns, attaching->return_count);
     if (status == STATUS_OK && attaching->will_lost != STATUS_OK) /* its row went with this */

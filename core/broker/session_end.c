@@ -121,7 +121,7 @@ static void ended(void *context, enum status status, uint64_t commit)
     session_let_go(session); /* what could not be stored is as it was stored last */
 }
 
-/* What was never attached is left as it was, but for its time. */
+/* What was there and never attached is left as it was, but for its time. */
 static void write_end(struct session *session)
 {
     struct session_rows *rows = session->last_rows;
@@ -137,7 +137,7 @@ static void write_end(struct session *session)
     }
     if (session->phase == SESSION_ENDING)
         session_share_last(session, rows);
-    if (session->expiry_s == 0 && session->phase == SESSION_ENDING) {
+    if (session->expiry_s == 0 && (session->phase == SESSION_ENDING || !session->present)) {
         session_erase(rows, session->id, session->held, session->held_count);
         session_key(&session->name, name);
         session_rows_add(rows, STORAGE_DELETE, span_of(name, sizeof name), (struct span){0});
@@ -184,6 +184,9 @@ void session_detach(struct client *client)
         return;
     struct broker_worker *worker = session->worker;
     bool was_attached = session->phase != SESSION_ATTACHING;
+    bool has_begun = was_attached && session->phase != SESSION_ATTACHED;
+    if (!has_begun && !session->present && session->share == 0)
+        session->expiry_s = 0; /* nobody has been told that there is one */
     if (was_attached && session->id != 0)
         session_handled(session);
     if (was_attached && session->id != 0) {

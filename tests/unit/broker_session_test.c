@@ -648,6 +648,62 @@ static void a_name_is_lost_before_the_session_begins(void **state)
     late_rig_close();
 }
 
+/* An attach whose first write waits when its client goes. */
+static void go_while_it_is_written(bool clean, enum status status)
+{
+    struct peer *peer = peer_new(0, "one");
+    struct attach_call call = {
+        .attach = {.client = &peer->client, .clean = clean, .expiry_s = UINT32_MAX}};
+    request_init(&call.attach.request, rig.loops[0], attach_call_done);
+    let_rows_wait();
+    on(0, attach_call_run, &call);
+    await(waiting(&late.append_count) == 1);
+    peer_close(peer);
+    rig_await(&call.done);
+    assert_int_equal(call.status, STATUS_CANCELED);
+    buf_deinit(&call.attach.notes);
+    rows_go_on(status);
+    rig_calm();
+}
+
+/* Of a session that was new nothing stays when its client goes before it begins; one that was there
+ * stays, also when it could not be made anew. */
+static void a_session_that_nobody_heard_of_leaves_nothing(void **state)
+{
+    (void)state;
+    bool present;
+    late_rig_open(1);
+    restart(NO_SWEEP_MS);
+    go_while_it_is_written(false, STATUS_OK);
+    await(rows_of(TABLE_SESSION) == 0);
+    struct peer *peer = peer_new(0, "one");
+    struct broker_attach attach = {.expiry_s = UINT32_MAX};
+    assert_int_equal(session_find(peer, attach, &present), STATUS_OK);
+    assert_false(present);
+    assert_int_equal(peer_subscribe(peer, "f", GUARANTEE_AT_LEAST_ONCE, 1), STATUS_OK);
+    peer_close(peer); /* it has not begun */
+    await(rows_of(TABLE_SESSION) == 0);
+    assert_int_equal(rows_of(TABLE_SESSION_STATE), 0);
+    assert_int_equal(rows_of(TABLE_SESSION_DUE), 0);
+    peer = peer_attach(0, "one", UINT32_MAX, NULL, &present);
+    assert_false(present);
+    assert_int_equal(peer_subscribe(peer, "f", GUARANTEE_AT_LEAST_ONCE, 1), STATUS_OK);
+    peer_close(peer);
+    rig_calm();
+    uint32_t stored = rows_of(TABLE_SESSION_STATE);
+    go_while_it_is_written(true, STATUS_NO_SPACE);
+    peer = peer_new(0, "one");
+    assert_int_equal(session_find(peer, attach, &present), STATUS_OK);
+    assert_true(present);
+    peer_close(peer);
+    rig_calm();
+    assert_int_equal(rows_of(TABLE_SESSION), 1);
+    assert_int_equal(rows_of(TABLE_SESSION_STATE), stored);
+    go_while_it_is_written(true, STATUS_OK);
+    await(rows_of(TABLE_SESSION) == 0 && rows_of(TABLE_SESSION_STATE) == 0);
+    late_rig_close();
+}
+
 /* ------------------------------------------------ bursts of one topic */
 
 /* Names of one length that fall into one partition, so that what is said of them in one turn is one
@@ -777,6 +833,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(bursts_go_where_each_record_goes),
         cmocka_unit_test(a_name_is_lost_before_the_session_begins),
+        cmocka_unit_test(a_session_that_nobody_heard_of_leaves_nothing),
         cmocka_unit_test(a_note_is_stored_with_its_record_or_not_at_all),
         cmocka_unit_test(recalls_try_again),
         cmocka_unit_test(a_number_is_forgotten_when_there_is_room),

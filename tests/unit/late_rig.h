@@ -20,7 +20,7 @@ static struct {
     struct storage_scan *scans[WAITING_MAX];
     struct storage_append *appends[WAITING_MAX];
     uint32_t read_count, scan_count, append_count;
-    bool appends_wait;
+    bool appends_wait, rows_wait;          /* of records; of rows alone */
     uint32_t read_refusals, refused_reads; /* to come; so far */
     enum status read_refused;
     enum status refused;      /* OK: they are not */
@@ -66,7 +66,7 @@ static inline void late_append(struct storage *storage, struct storage_append *a
     (void)storage;
     pthread_mutex_lock(&late.lock);
     bool records = append->batch_count > 0;
-    bool waits = records && late.appends_wait;
+    bool waits = records ? late.appends_wait : late.rows_wait;
     enum status refused = records ? late.refused : late.rows_refused;
     if (waits) {
         CHECK(late.append_count < WAITING_MAX);
@@ -93,6 +93,26 @@ static inline void appends_go_on(void)
     late.appends_wait = false;
     for (uint32_t i = 0; i < late.append_count; i++)
         memory_storage_ops.append(late.inner, late.appends[i]);
+    late.append_count = 0;
+    pthread_mutex_unlock(&late.lock);
+}
+
+static inline void let_rows_wait(void)
+{
+    pthread_mutex_lock(&late.lock);
+    late.rows_wait = true;
+    pthread_mutex_unlock(&late.lock);
+}
+
+/* What waits is stored or, unless OK, refused. */
+static inline void rows_go_on(enum status status)
+{
+    pthread_mutex_lock(&late.lock);
+    late.rows_wait = false;
+    for (uint32_t i = 0; i < late.append_count && status == STATUS_OK; i++)
+        memory_storage_ops.append(late.inner, late.appends[i]);
+    for (uint32_t i = 0; i < late.append_count && status != STATUS_OK; i++)
+        request_complete(&late.appends[i]->request, status);
     late.append_count = 0;
     pthread_mutex_unlock(&late.lock);
 }

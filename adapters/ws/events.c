@@ -27,6 +27,7 @@ struct events {
     size_t queued;
     uint32_t keep_ms, stalled_ms; /* keep: of silence, then a comment */
     bool wrote;
+    bool id_is_old; /* of a long position: events have gone out since without one */
 };
 
 static struct events *events_of(struct client *client)
@@ -90,19 +91,26 @@ static void write_event(struct events *events, struct blob *frame)
     stream_write(events->stream, span_of("\n\n", 2));
 }
 
+static void write_id(struct events *events)
+{
+    struct buf id;
+    buf_init(&id, 64 * 1024);
+    json_put(&id, "id: ");
+    follower_position(events->follower, &id);
+    json_put(&id, "\n");
+    stream_write(events->stream, buf_span(&id));
+    buf_deinit(&id);
+}
+
 static void deliver(struct follower *follower, struct blob *frame, const struct follow_place *place,
                     const struct record *record)
 {
     struct events *events = follower_context(follower);
-    struct buf id;
     (void)place;
     (void)record;
-    buf_init(&id, 64 * 1024);
-    json_put(&id, "id: ");
-    follower_position(follower, &id);
-    json_put(&id, "\n");
-    stream_write(events->stream, buf_span(&id));
-    buf_deinit(&id);
+    events->id_is_old = !follower_says_position(follower);
+    if (!events->id_is_old)
+        write_id(events);
     write_event(events, frame);
     if (follower_credit_left(follower) < CREDIT / 2)
         follower_credit(follower, CREDIT);
@@ -189,7 +197,11 @@ static void timer_fired(struct loop_timer *timer)
         stream_abort(events->stream);
         return;
     }
-    if (!events->wrote && queued == 0)
+    if (events->id_is_old && queued == 0) { /* an id alone is no event, and is remembered */
+        events->id_is_old = false;
+        write_id(events);
+        stream_write(events->stream, span_of("\n", 1));
+    } else if (!events->wrote && queued == 0)
         stream_write(events->stream, span_of(":\n\n", 3));
     events->wrote = false;
     loop_timer_start(broker_loop(events->client.worker), timer, events->keep_ms);

@@ -252,7 +252,7 @@ static struct blob *follow_encode(uint32_t variant, const struct follow_place *p
     return tail_of(variant, &where, record);
 }
 
-static void put_position(const struct follower *follower, struct buf *to)
+static void put_position(struct follower *follower, struct buf *to)
 {
     json_put(to, "\"position\":\"");
     follower_position(follower, to);
@@ -265,14 +265,15 @@ static void follow_deliver(struct follower *follower, struct blob *frame,
     struct sub *sub = follower_context(follower);
     struct buf head;
     (void)place;
+    bool position = sub->positions && follower_says_position(follower);
     buf_init(&head, 64 * 1024);
-    if (sub->positions) {
+    if (position) {
         buf_append(&head, sub->head, sub->head_size);
         put_position(follower, &head);
         json_put(&head, ",");
     }
-    send(sub, variant_of(sub, 0),
-         sub->positions ? buf_span(&head) : span_of(sub->head, sub->head_size), frame, record);
+    send(sub, variant_of(sub, 0), position ? buf_span(&head) : span_of(sub->head, sub->head_size),
+         frame, record);
     buf_deinit(&head);
     if (sub->unlimited)
         follower_credit(follower, UINT32_MAX);

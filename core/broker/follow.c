@@ -102,6 +102,7 @@ static bool show(struct lane *lane, const struct record *record, struct follow_f
             follower->client->follow_unsettled++;
         }
         follower->client->figures->delivered_now++;
+        follower->unsaid += frame->size;
         follower->ops->deliver(follower, frame, &place, record);
     }
     lane->next = record->offset + 1;
@@ -418,6 +419,11 @@ static void labels_copy(struct follower *follower, const struct label_filter *la
 
 static enum status lanes_begin(struct follower *follower, const struct follow_options *options)
 {
+    struct follow_position position;
+    enum status read = follow_position_read(options->position, &position);
+    if (read == STATUS_TOO_LARGE)
+        return STATUS_INVALID;
+    bool resumes = read == STATUS_OK;
     struct lane model = {.by_time = options->from == SEEK_TIME,
                          .time_ms = options->time_ms,
                          .next = options->from == SEEK_OFFSET ? options->offset : 0};
@@ -433,13 +439,12 @@ static enum status lanes_begin(struct follower *follower, const struct follow_op
         fits = lanes_add(follower, queue, (uint32_t)options->partition, 1, &model);
     if (!fits)
         return STATUS_OVER_QUOTA;
-    bool resumes = follow_position_is_valid(options->position);
     for (uint32_t i = 0; i < follower->lane_count; i++) {
         struct lane *lane = follower->lanes[i];
         const struct partition_stat *stat = lane->bounds;
         if (resumes) {
             lane->by_time = false;
-            if (!follow_position_find(options->position, lane->partition, &lane->next))
+            if (!follow_position_find(&position, lane->partition, &lane->next))
                 lane->next = atomic_load(&stat->start);
         } else if (options->from == SEEK_LATEST) {
             lane->next = atomic_load(&stat->end);

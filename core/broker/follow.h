@@ -53,7 +53,8 @@ struct follow_options {
     uint64_t offset;
     int64_t time_ms; /* the first record appended at or after it */
     /* What follower_position() said before: goes on behind it, whatever from says. Partitions it
-     * does not name are new and begin at their start. Not valid: from counts. */
+     * does not name are new and begin at their start. Not valid: from counts. With more partitions
+     * than a follower may have it is INVALID. */
     struct span position;
     struct label_filter labels;
     struct selector *selector; /* a reference is taken; NULL: all */
@@ -66,10 +67,9 @@ struct follow_options {
     bool settled_later;
 };
 
-/* INVALID (a filter or partition that cannot be), DENIED, OVER_QUOTA (LIMIT_FOLLOW_PARTITIONS,
- * LIMIT_FOLLOWERS),
- * UNSUPPORTED (a group without dead letters), SHUTTING_DOWN; else OK and *follower, without credit.
- * context is the caller's. */
+/* INVALID (a filter, partition or position that cannot be), DENIED, OVER_QUOTA
+ * (LIMIT_FOLLOW_PARTITIONS, LIMIT_FOLLOWERS), UNSUPPORTED (a group without dead letters),
+ * SHUTTING_DOWN; else OK and *follower, without credit. context is the caller's. */
 enum status follower_open(struct client *client, const struct follow_ops *ops, void *context,
                           const struct follow_options *options, struct follower **follower);
 /* No callbacks after it. NULL is fine. client_close() closes those that are left. */
@@ -87,7 +87,11 @@ uint32_t follower_credit_left(const struct follower *follower);
 bool follower_is_behind(const struct follower *follower);
 /* Appends where it is, as text without blanks, quotes and line ends: of all partitions, behind the
  * last record shown. */
-enum status follower_position(const struct follower *follower, struct buf *to);
+enum status follower_position(struct follower *follower, struct buf *to);
+/* Whether that is to be said with the record that is being shown. Of many partitions the text is
+ * long, and said when as much has been shown since it was said last; who goes on from that one is
+ * shown again what came since. */
+bool follower_says_position(const struct follower *follower);
 
 /* The broker's. */
 void followers_close(struct client *client);

@@ -175,16 +175,26 @@ void follow_forget(struct broker_worker *worker, const struct queue *queue)
 
 /* ------------------------------------------------ positions as text */
 
-enum status follower_position(const struct follower *follower, struct buf *to)
+enum { POSITION_SHORT = 1024 };
+
+bool follower_says_position(const struct follower *follower)
 {
+    return follower->position_size <= POSITION_SHORT || follower->unsaid >= follower->position_size;
+}
+
+enum status follower_position(struct follower *follower, struct buf *to)
+{
+    size_t before = to->size;
     enum status status = STATUS_OK;
     for (uint32_t i = 0; status == STATUS_OK && i < follower->lane_count; i++) {
         const struct lane *lane = follower->lanes[i];
         /* Where it is not known yet where a lane begins, it has shown nothing: it is left out. */
         if (!lane->by_time && !lane->looks_back)
             status =
-                buf_printf(to, "%s%llx.%llx", i == 0 ? "" : "_",
+                buf_printf(to, "%s%llx.%llx", to->size == before ? "" : "_",
                            (unsigned long long)lane->partition, (unsigned long long)lane->next);
     }
+    follower->position_size = to->size - before;
+    follower->unsaid = 0;
     return status;
 }

@@ -69,6 +69,7 @@ struct follower {
     uint32_t lane_count, turn, behind; /* behind: lanes that are not live */
     uint32_t credit, unsettled;
     bool settled_later;
+    size_t unsaid, position_size; /* shown since the last position; that one's length */
     struct follow_read *read;
     enum status over; /* OK: it goes on */
     bool told_over, told_caught_up;

@@ -1,5 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/* Positions from text: the marks are sorted once, so that each lane finds its own in a few steps.
+ */
 #include "core/broker/follow_position.h"
+
+#include <stdlib.h>
 
 static bool take_hex(struct span *text, uint64_t *number)
 {
@@ -33,20 +37,57 @@ static bool take_place(struct span *text, uint64_t *partition, uint64_t *next)
            (text->size == 0 || (take_byte(text, '_') && text->size > 0));
 }
 
-bool follow_position_is_valid(struct span text)
+static int compare(uint64_t a, uint64_t b)
 {
-    uint64_t partition, next;
-    bool valid = text.size > 0;
-    while (valid && text.size > 0)
-        valid = take_place(&text, &partition, &next);
-    return valid;
+    return a < b ? -1 : a > b;
 }
 
-bool follow_position_find(struct span text, uint64_t partition, uint64_t *next)
+/* What is equal keeps the order in which it lies there: qsort() alone would not say so. */
+struct sorted {
+    struct follow_mark mark;
+    uint32_t place;
+};
+
+static int by_partition(const void *a, const void *b)
 {
-    uint64_t named;
-    while (text.size > 0 && take_place(&text, &named, next))
-        if (named == partition)
-            return true;
-    return false;
+    const struct sorted *x = a, *y = b;
+    int order = compare(x->mark.partition, y->mark.partition);
+    return order != 0 ? order : compare(x->place, y->place);
+}
+
+enum status follow_position_read(struct span text, struct follow_position *position)
+{
+    struct sorted sorted[LIMIT_FOLLOW_PARTITIONS];
+    uint32_t count = 0;
+    position->count = 0;
+    do {
+        struct follow_mark mark;
+        if (!take_place(&text, &mark.partition, &mark.next))
+            return STATUS_INVALID;
+        if (count == LIMIT_FOLLOW_PARTITIONS)
+            return STATUS_TOO_LARGE;
+        sorted[count] = (struct sorted){.mark = mark, .place = count};
+        count++;
+    } while (text.size > 0);
+    qsort(sorted, count, sizeof *sorted, by_partition);
+    for (uint32_t i = 0; i < count; i++)
+        if (i == 0 || sorted[i].mark.partition != sorted[i - 1].mark.partition)
+            position->marks[position->count++] = sorted[i].mark;
+    return STATUS_OK;
+}
+
+static int mark_order(const void *key, const void *mark)
+{
+    return compare(*(const uint64_t *)key, ((const struct follow_mark *)mark)->partition);
+}
+
+bool follow_position_find(const struct follow_position *position, uint64_t partition,
+                          uint64_t *next)
+{
+    const struct follow_mark *mark =
+        bsearch(&partition, position->marks, position->count, sizeof *position->marks, mark_order);
+    if (mark == NULL)
+        return false;
+    *next = mark->next;
+    return true;
 }

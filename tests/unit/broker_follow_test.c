@@ -3,6 +3,7 @@
  * room; filters; places to go on from; queues and routes that come and go. */
 #include "core/base/clock.h"
 #include "core/broker/follow.h"
+#include "core/broker/follow_position.h"
 #include "tests/unit/broker_rig.h"
 
 /* What one follower saw; only on its client's loop. */
@@ -21,7 +22,10 @@ struct watcher {
     struct follow_options options;
     const char *queue;
     uint32_t credit;
-    char position[256];
+    bool asks;           /* for its position with each record */
+    struct buf position; /* the last that was said */
+    uint32_t said;
+    size_t said_bytes, shown_bytes;
 };
 
 static atomic_uint encoded;
@@ -47,6 +51,13 @@ static void deliver(struct follower *follower, struct blob *frame, const struct 
     watcher->seen[watcher->count].partition = place->partition;
     watcher->seen[watcher->count].offset = record->offset;
     watcher->seen[watcher->count++].value = number_of(text);
+    watcher->shown_bytes += frame->size;
+    if (watcher->asks && follower_says_position(follower)) {
+        buf_clear(&watcher->position);
+        CHECK(follower_position(follower, &watcher->position) == STATUS_OK);
+        watcher->said++;
+        watcher->said_bytes += watcher->position.size;
+    }
     if (watcher->stalls)
         watcher->peer->queued += LIMIT_CLIENT_OUT_BYTES / 8;
 }
@@ -359,6 +370,100 @@ static void from_offset_time_and_position(void **state)
     rig_close();
 }
 
+/* What positions cost is no more than what is shown, and who goes on from the last one misses
+ * nothing. */
+static void positions_of_many_partitions(void **state)
+{
+    enum { FEW = 4, MANY = 256, RECORDS = 1000 };
+    (void)state;
+    rig_open(2);
+    struct peer *source = peer_new(0, "source"), *reader = peer_new(1, "reader");
+    make_queue(source, "few", FEW, NULL);
+    make_queue(source, "many", MANY, NULL);
+    struct watcher *few = watch(reader, "few", SEEK_EARLIEST, 0),
+                   *many = watch(reader, "many", SEEK_EARLIEST, 0);
+    few->asks = many->asks = true;
+    buf_init(&few->position, 1000);
+    buf_init(&many->position, 100000);
+    give_credit(few, RECORDS);
+    give_credit(many, RECORDS);
+    publish_to_queue(source, "few", 0, RECORDS);
+    publish_to_queue(source, "many", 0, RECORDS);
+    await_seen(few, RECORDS);
+    await_seen(many, RECORDS);
+    assert_int_equal(few->said, RECORDS);
+    assert_in_range(many->said, 2, 5);
+    assert_true(many->said_bytes <= many->shown_bytes + many->position.size);
+
+    /* Of a partition that has not been looked at yet nothing is said, whichever it is. */
+    struct follow_options since = {
+        .partition = FOLLOW_ALL_PARTITIONS, .from = SEEK_TIME, .time_ms = 1};
+    struct watcher *first = watch_with(reader, "few", since, 0);
+    struct follow_position read;
+    first->asks = true;
+    buf_init(&first->position, 1000);
+    give_credit(first, 1);
+    await_seen(first, 1);
+    assert_int_equal(follow_position_read(buf_span(&first->position), &read), STATUS_OK);
+    assert_in_range(read.count, 1, FEW - 1);
+    buf_deinit(&first->position);
+    unwatch(first);
+
+    /* The rest is shown again from the last that was said, in whatever order its marks come. */
+    struct buf turned;
+    buf_init(&turned, 100000);
+    struct span left = buf_span(&many->position);
+    while (left.size > 0) {
+        size_t at = left.size;
+        while (at > 0 && left.data[at - 1] != '_')
+            at--;
+        buf_append(&turned, left.data + at, left.size - at);
+        buf_append_text(&turned, "_");
+        left.size = at == 0 ? 0 : at - 1;
+    }
+    bool shown[RECORDS] = {0};
+    uint32_t again = 0;
+    buf_append(&turned, many->position.data, 1); /* of one partition the first counts */
+    buf_append_text(&turned, ".0");
+    struct follow_options options = {.partition = FOLLOW_ALL_PARTITIONS,
+                                     .position = buf_span(&turned)};
+    struct watcher *watcher = watch_with(reader, "many", options, RECORDS);
+    assert_int_equal(watcher->opened, STATUS_OK);
+    publish_to_queue(source, "many", RECORDS, 1);
+    await(look_at(watcher).caught_up > 0 && look_at(watcher).count > 0 &&
+          watcher->seen[look_at(watcher).count - 1].value == RECORDS);
+    rig_calm();
+    again = look_at(watcher).count - 1;
+    assert_in_range(again, 1, RECORDS - 1);
+    for (uint32_t i = 0; i < again; i++) {
+        assert_false(shown[watcher->seen[i].value]);
+        shown[watcher->seen[i].value] = true;
+    }
+    unwatch(watcher);
+
+    /* No follower says so many. */
+    buf_clear(&turned);
+    for (unsigned i = 0; i < LIMIT_FOLLOW_PARTITIONS; i++)
+        buf_printf(&turned, "%s%x.1", i == 0 ? "" : "_", 0x10000 + i);
+    options.position = buf_span(&turned);
+    watcher = watch_with(reader, "many", options, RECORDS);
+    assert_int_equal(watcher->opened, STATUS_OK);
+    unwatch(watcher);
+    buf_append_text(&turned, "_1.1");
+    options.position = buf_span(&turned);
+    watcher = watch_with(reader, "many", options, RECORDS);
+    assert_int_equal(watcher->opened, STATUS_INVALID);
+    heap_free(watcher);
+    buf_deinit(&turned);
+    buf_deinit(&few->position);
+    buf_deinit(&many->position);
+    unwatch(few);
+    unwatch(many);
+    peer_close(reader);
+    peer_close(source);
+    rig_close();
+}
+
 static void from_the_last_of_each_partition(void **state)
 {
     (void)state;
@@ -585,6 +690,7 @@ int main(void)
         cmocka_unit_test(one_frame_for_all),
         cmocka_unit_test(credit_and_room),
         cmocka_unit_test(from_offset_time_and_position),
+        cmocka_unit_test(positions_of_many_partitions),
         cmocka_unit_test(from_the_last_of_each_partition),
         cmocka_unit_test(filters),
         cmocka_unit_test(queues_and_routes_come_and_go),

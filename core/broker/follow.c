@@ -113,9 +113,9 @@ static bool show(struct lane *lane, const struct record *record, struct follow_f
 
 static void lane_falls_behind(struct lane *lane)
 {
-    if (!lane->live)
-        return;
     lane->live = false;
+    link_remove(&lane->of_watch);
+    list_push(&lane->watch->behind, &lane->of_watch);
     lane->follower->behind++;
     lane->follower->told_caught_up = false;
     follower_wake(lane->follower);
@@ -128,23 +128,23 @@ void follow_notice(struct broker_worker *worker, uint64_t partition, struct batc
         return;
     watch->end = batch_end(batch);
     worker->delivering = true;
-    for (uint32_t i = 0; i < batch->record_count; i++) {
+    for (uint32_t i = 0; i < batch->record_count && !list_is_empty(&watch->live); i++) {
         struct record record;
         struct follow_frames frames = {0};
         batch_record(batch, i, &record);
-        list_each(link, &watch->lanes)
+        list_each_safe(link, following, &watch->live)
         {
             struct lane *lane = container_of(link, struct lane, of_watch);
-            if (lane->live && record.offset >= lane->next && !show(lane, &record, &frames))
+            if (record.offset >= lane->next && !show(lane, &record, &frames))
                 lane_falls_behind(lane);
         }
         frames_clear(&frames);
     }
     worker->delivering = false;
-    list_each(link, &watch->lanes)
+    list_each(link, &watch->live)
     {
         struct lane *lane = container_of(link, struct lane, of_watch);
-        if (lane->live && lane->next < watch->end)
+        if (lane->next < watch->end)
             lane->next = watch->end;
     }
 }
@@ -196,6 +196,8 @@ static void lane_goes_live(struct lane *lane, uint64_t end)
     if (lane->next < lane->watch->end)
         return; /* noticed meanwhile: reads on */
     lane->live = true;
+    link_remove(&lane->of_watch);
+    list_push(&lane->watch->live, &lane->of_watch);
     lane->follower->behind--;
 }
 

@@ -36,7 +36,7 @@ static void lane_add(struct follower *follower, const struct lane *model)
     follower->lanes[follower->lane_count++] = lane;
     follower->behind++;
     lane->watch = watch_of(follower->worker, lane->partition);
-    list_push(&lane->watch->lanes, &lane->of_watch);
+    list_push(&lane->watch->behind, &lane->of_watch);
     watch_go_on(lane->watch);
     follower_wake(follower);
 }

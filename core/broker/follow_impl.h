@@ -19,7 +19,7 @@
 struct watch {
     uint64_t partition;
     struct broker_worker *worker, *owner;
-    struct list lanes;
+    struct list live, behind; /* lanes; a record is shown to those that are live */
     struct mail mail;
     bool travels; /* the mail is on its way */
     bool wanted;  /* what the owner was told last */
@@ -85,6 +85,11 @@ static inline void follower_end(struct follower *follower, enum status why)
     if (follower->over == STATUS_OK)
         follower->over = why;
     follower_wake(follower);
+}
+
+static inline bool watch_has_lanes(const struct watch *watch)
+{
+    return !list_is_empty(&watch->live) || !list_is_empty(&watch->behind);
 }
 
 static inline struct span key_of(const uint64_t *partition)

@@ -56,7 +56,7 @@ static void watch_free(struct watch *watch)
 /* What the owner knows follows what is wanted here, one mail at a time. */
 void watch_go_on(struct watch *watch)
 {
-    bool wanted = !list_is_empty(&watch->lanes);
+    bool wanted = watch_has_lanes(watch);
     if (watch->travels)
         return;
     if (wanted == watch->wanted) {
@@ -82,9 +82,9 @@ static void watch_back(struct mail *mail)
 {
     struct watch *watch = container_of(mail, struct watch, mail);
     watch->travels = false;
-    if (watch->wanted && !list_is_empty(&watch->lanes)) {
+    if (watch->wanted && watch_has_lanes(watch)) {
         watch->confirmed = true;
-        list_each(link, &watch->lanes)
+        list_each(link, &watch->behind)
         {
             follower_wake(container_of(link, struct lane, of_watch)->follower);
         }
@@ -102,7 +102,8 @@ struct watch *watch_of(struct broker_worker *worker, uint64_t partition)
     watch->partition = partition;
     watch->worker = worker;
     watch->owner = &worker->broker->workers[log_owner(worker->broker->log, partition)];
-    list_init(&watch->lanes);
+    list_init(&watch->live);
+    list_init(&watch->behind);
     map_put(&worker->watches, key_of(&watch->partition), watch);
     return watch;
 }

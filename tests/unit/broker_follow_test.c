@@ -3,7 +3,7 @@
  * room; filters; places to go on from; queues and routes that come and go. */
 #include "core/base/clock.h"
 #include "core/broker/follow.h"
-#include "core/broker/follow_position.h"
+#include "core/broker/follow_impl.h"
 #include "tests/unit/broker_rig.h"
 
 /* What one follower saw; only on its client's loop. */
@@ -299,6 +299,72 @@ static void credit_and_room(void **state)
     await_seen(watcher, 700);
     assert_all(watcher, 0, 700);
     unwatch(watcher);
+    peer_close(reader);
+    peer_close(source);
+    rig_close();
+}
+
+struct lanes_look {
+    struct peer *peer;
+    uint64_t partition;
+    uint32_t live, behind;
+};
+
+static void lanes_run(void *context)
+{
+    struct lanes_look *look = context;
+    struct broker_worker *worker = look->peer->client.worker;
+    const struct watch *watch = map_get(&worker->watches, key_of(&look->partition));
+    list_each(link, &watch->live)
+    {
+        look->live += container_of(link, struct lane, of_watch)->live;
+    }
+    list_each(link, &watch->behind)
+    {
+        look->behind += !container_of(link, struct lane, of_watch)->live;
+    }
+}
+
+static struct lanes_look lanes_of(const struct watcher *watcher)
+{
+    struct lanes_look look = {.peer = watcher->peer,
+                              .partition = watcher->options.queue->first_partition};
+    on(watcher->peer->worker, lanes_run, &look);
+    return look;
+}
+
+/* A record costs those that it is shown to: who has no credit is not in the list that is walked. */
+static void who_waits_costs_nothing(void **state)
+{
+    enum { WAITING = 50 };
+    (void)state;
+    rig_open(2);
+    struct peer *source = peer_new(0, "source"), *reader = peer_new(1, "reader");
+    struct watcher *waiting[WAITING];
+    make_queue(source, "q", 1, NULL);
+    for (unsigned i = 0; i < WAITING; i++) {
+        waiting[i] = watch(reader, "q", SEEK_LATEST, 1);
+        await(look_at(waiting[i]).caught_up > 0);
+    }
+    struct watcher *live = watch(reader, "q", SEEK_LATEST, 1000);
+    await(look_at(live).caught_up > 0);
+    assert_int_equal(lanes_of(live).live, WAITING + 1);
+    publish_to_queue(source, "q", 0, 2); /* the second finds no credit */
+    await_seen(live, 2);
+    assert_int_equal(lanes_of(live).live, 1);
+    assert_int_equal(lanes_of(live).behind, WAITING);
+    publish_to_queue(source, "q", 2, 100);
+    await_seen(live, 102);
+    for (unsigned i = 0; i < WAITING; i++) {
+        await_seen(waiting[i], 1);
+        give_credit(waiting[i], 1000);
+        await_seen(waiting[i], 102);
+        assert_all(waiting[i], 0, 102);
+    }
+    await(lanes_of(live).live == WAITING + 1);
+    unwatch(live);
+    for (unsigned i = 0; i < WAITING; i++)
+        unwatch(waiting[i]);
     peer_close(reader);
     peer_close(source);
     rig_close();
@@ -689,6 +755,7 @@ int main(void)
         cmocka_unit_test(what_is_there_and_what_comes),
         cmocka_unit_test(one_frame_for_all),
         cmocka_unit_test(credit_and_room),
+        cmocka_unit_test(who_waits_costs_nothing),
         cmocka_unit_test(from_offset_time_and_position),
         cmocka_unit_test(positions_of_many_partitions),
         cmocka_unit_test(from_the_last_of_each_partition),

@@ -345,7 +345,7 @@ struct publish {
     const struct header *headers; /* standard and user headers, without topic and publisher */
     uint32_t header_count;
     enum guarantee guarantee;
-    bool retain;
+    bool retain; /* INVALID below a topic that a client has made for itself, unless it is empty */
     bool not_durable; /* kept with the record (JMS: NON_PERSISTENT); it is stored as any other */
     int64_t expires_at_ms; /* 0: never; adapters also put the header expires-at */
     uint64_t delay_ms; /* 0: none; up to LIMIT_DELAY_MS. Not on stream queues (INVALID). Stored, and

@@ -2,6 +2,7 @@
 /* From one message to its partition: the address is resolved once per client and topic, and records
  * of one loop turn share a batch per partition. */
 #include "core/broker/answer.h"
+#include "core/broker/temporary.h"
 #include "core/broker/topic.h"
 #include "core/broker/session.h"
 
@@ -566,6 +567,10 @@ enum status publish_check(const struct client *client, const struct publish *pub
     *size = publish_size(client, publish);
     if (*size > LIMIT_RECORD_BYTES || publish->header_count > LIMIT_HEADERS)
         return STATUS_TOO_LARGE;
+    /* It would outlive the client, and nobody could read it. */
+    if (publish->retain && publish->body.size > 0 && publish->queue == NULL &&
+        temporary_right(client, true, publish->topic) != TEMPORARY_NONE)
+        return STATUS_INVALID;
     return publish_is_deduped(publish) ? broker_check_id(publish, NULL) : STATUS_OK;
 }
 

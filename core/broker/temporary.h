@@ -2,8 +2,9 @@
 /* Nodes that a client makes for itself, to be answered there: topics "$reply/$ID" and queues
  * "$reply.ID", whose IDs nobody can guess. Only the client and what was forked from it later may
  * consume from them, whatever rights anybody has; it may itself if it may publish or consume at
- * all, whatever that is. Others publish to them with the right to. They end with the client at the
- * latest; what a crash leaves of them goes at the next start. All calls on the client's loop. */
+ * all, whatever that is. Others publish to them with the right to; nothing is retained there. They
+ * end with the client at the latest; what a crash leaves of them goes at the next start. All calls
+ * on the client's loop. */
 #ifndef CORE_BROKER_TEMPORARY_H
 #define CORE_BROKER_TEMPORARY_H
 

@@ -215,6 +215,11 @@ def nobody_listens_to_what_others_are_answered(running):
         listener.connect("listener")
         answer = listener.subscribe(topic, "$reply/+", "$reply/#", "$share/g/$reply/+", "$reply/me")
         assert list(answer) == [0x87] * 4 + [0], answer
+        for below in (topic, topic + "/below"):  # nothing is retained there
+            assert listener.publish(below, b"kept", qos=1, retain=True) == 0x90
+            rejected(connection.create_sender(None), Message(address="/topics/" + below, body="kept", annotations={symbol("x-opt-retain"): True}))
+            status, _ = running.call("POST", "/v1/default/publish", {"topic": below, "retain": True, "messages": [{"body": "kept"}]})
+            assert status == 400, status
         listener.publish(topic, b"answer", qos=1)
     assert bytes(take(answers)) == bytes(take(again)) == b"answer"
     connection.close()

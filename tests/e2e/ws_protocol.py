@@ -374,6 +374,7 @@ def request_and_reply(gateway):
         numbers = [asks.begin("request", topic="service/add", body=i) for i in range(5)]
         for _ in numbers:
             got = serves.delivery()
+            serves.fails("invalid", "publish", topic=got["reply_to"], retain=True, body="kept")
             serves.ok("publish", topic=got["reply_to"], correlation_id=got["correlation_id"], body=got["body"] + 1)
         found = {}
         for number in numbers:

@@ -289,6 +289,56 @@ static void test_temporary_queues_deleted_by_others(void **state)
     rig_close();
 }
 
+struct topic_call {
+    struct peer *peer;
+    char topic[TEMPORARY_NAME];
+};
+
+static void topic_run(void *context)
+{
+    struct topic_call *call = context;
+    broker_temporary_topic(&call->peer->client, call->topic);
+}
+
+static enum status retain(struct peer *peer, const char *topic, const char *value)
+{
+    uint32_t before = peer_look(peer).answers;
+    struct publish_call call = {
+        .peer = peer,
+        .publish = {.topic = span_from_text(topic),
+                    .guarantee = GUARANTEE_AT_LEAST_ONCE,
+                    .retain = true,
+                    .answer = true},
+        .count = 1,
+        .value = value,
+    };
+    on(peer->worker, publish_call_run, &call);
+    await_answers(peer, before + 1);
+    return peer->answers[before].status;
+}
+
+/* It would outlive its topic's client, and there is no end of them. */
+static void test_nothing_is_retained_below_temporary_topics(void **state)
+{
+    rig_open(*(unsigned *)*state);
+    struct peer *peer = peer_new(1, "p"), *other = peer_new(0, "o");
+    struct topic_call own = {.peer = peer};
+    on(peer->worker, topic_run, &own);
+    char below[TEMPORARY_NAME + 8];
+    snprintf(below, sizeof below, "%s/below", own.topic);
+    assert_int_equal(retain(peer, own.topic, "x"), STATUS_INVALID);
+    assert_int_equal(retain(peer, below, "x"), STATUS_INVALID);
+    assert_int_equal(retain(other, own.topic, "x"), STATUS_INVALID);
+    assert_int_equal(retain(other, own.topic, ""), STATUS_OK); /* what is there is forgotten */
+    assert_int_equal(retain(peer, "$reply/me", "x"), STATUS_OK);
+    publish_many(other, own.topic, GUARANTEE_AT_LEAST_ONCE, 0, 1);
+    await_answers(other, 3);
+    assert_int_equal(other->answers[2].status, STATUS_OK);
+    peer_close(peer);
+    peer_close(other);
+    rig_close();
+}
+
 /* What the end of the broker, or of its process, has left. */
 static void test_temporary_queues_are_not_kept(void **state)
 {
@@ -546,6 +596,7 @@ int main(void)
         BOTH(test_temporary_queues_of_users),
         BOTH(test_temporary_queues_deleted_by_others),
         BOTH(test_temporary_queues_are_not_kept),
+        BOTH(test_nothing_is_retained_below_temporary_topics),
         BOTH(test_route_moves_topics),
         BOTH(test_route_change_keeps_order),
         cmocka_unit_test(test_route_change_is_a_barrier),

@@ -6,6 +6,7 @@
 
 #include "core/base/heap.h"
 #include "core/broker/session.h"
+#include "core/broker/temporary.h"
 #include "core/broker/worker.h"
 
 /* What one turn of a worker publishes to one partition. */
@@ -34,7 +35,8 @@ struct delayed_cancel {
 
 /* ------------------------------------------------ rights */
 
-/* Records of nobody come from before there were users, and nobody has taken that right away. */
+/* Records of nobody come from before there were users, or have gone to nodes of their client's own:
+ * nobody has taken that right away. */
 static bool may_fire(void *context, uint64_t partition, uint64_t principal_id,
                      const struct record *record)
 {
@@ -264,6 +266,16 @@ static void append_arrive(struct mail *mail)
         append_serve(append);
 }
 
+/* To a node of its own, which goes with the client, it needs no right. */
+static uint64_t principal_of(const struct client *client, const struct publish *publish)
+{
+    bool is_topic = publish->queue == NULL;
+    struct span address = is_topic ? publish->topic : span_from_text(publish->queue->name);
+    bool by_right =
+        client->principal != NULL && temporary_right(client, is_topic, address) != TEMPORARY_OWN;
+    return by_right ? client->principal->id : 0;
+}
+
 enum status delayed_record(struct client *client, const struct publish *publish, uint64_t partition,
                            const struct record_input *input, struct delay_record *record)
 {
@@ -279,7 +291,7 @@ enum status delayed_record(struct client *client, const struct publish *publish,
     *record = (struct delay_record){
         .batch = batch_builder_seal(&worker->delayed.builder),
         .delay_ms = publish->delay_ms,
-        .principal = client->principal == NULL ? 0 : client->principal->id,
+        .principal = principal_of(client, publish),
     };
     return STATUS_OK;
 }

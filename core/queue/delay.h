@@ -56,7 +56,7 @@ void delay_close(struct delay *delay, bool remove);
 struct delay_record {
     struct batch *batch; /* of one record; borrowed until done() */
     uint64_t delay_ms;   /* from when it comes to the owner on */
-    uint64_t principal;  /* who published it; 0: nobody, in protected mode */
+    uint64_t principal;  /* who published it; 0: nobody whose right may have gone when it is due */
     struct delay_id id;  /* out */
 };
 /* Durable as the partition is when done. Ends with OK, OVER_QUOTA (LIMIT_DELAYED wait already), or

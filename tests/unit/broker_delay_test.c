@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Delayed records through the broker, on one worker and on three: to subscribers and queues, never
  * early, refused, canceled, after a restart, and when their publisher may not any more. */
+#include "core/broker/temporary.h"
 #include "tests/unit/broker_rig.h"
 
 #include "core/base/clock.h"
@@ -255,6 +256,64 @@ static void test_rights(void **state)
     rig_close();
 }
 
+struct own_call {
+    struct peer *peer;
+    struct broker_temporary make;
+    struct waiter waiter;
+    char topic[TEMPORARY_NAME];
+};
+
+static void own_made(struct request *request, enum status status)
+{
+    struct own_call *own = container_of(request, struct own_call, make.request);
+    waiter_done(&own->waiter.request, status);
+}
+
+static void own_run(void *context)
+{
+    struct own_call *own = context;
+    own->make.client = &own->peer->client;
+    request_init(&own->make.request, rig.loops[own->peer->worker], own_made);
+    broker_temporary_topic(&own->peer->client, own->topic);
+    broker_make_temporary(&own->make);
+}
+
+/* What its own queue and topic need no right for when it is accepted, they need none for later. */
+static void test_own_nodes_need_no_right(void **state)
+{
+    open_rig(state);
+    struct peer *nobody = delay_peer(0, "nobody");
+    assert_int_equal(user_make(nobody, "root", "root"), STATUS_OK);
+    await(peer_look(nobody).ended);
+    peer_free(nobody);
+    struct peer *root = user(0, "root");
+    assert_int_equal(user_make(root, "ann", "ann"), STATUS_OK);
+    assert_int_equal(grants_set(root, "ann", "publish", "topic:orders"), STATUS_OK);
+    struct peer *ann = user(1, "ann");
+    struct own_call own = {.peer = ann};
+    on(ann->worker, own_run, &own);
+    rig_await(&own.waiter.done);
+    assert_int_equal(own.waiter.status, STATUS_OK);
+    int64_t denied = rig_metric("dropped_total", "reason=\"denied\"");
+    publish_later(ann, own.make.queue->name, NULL, 0, 300);
+    publish_later(ann, NULL, own.topic, 1, 300);
+    publish_later(ann, own.make.queue->name, NULL, 2, 60000);
+    await_answers(ann, 3);
+    assert_statuses(ann, STATUS_OK);
+    await(stat_of(own.make.queue->name).records == 1);
+    await(stat_of("mqtt").delayed == 0);
+    assert_int_equal(stat_of("mqtt").records, 1);
+    assert_int_equal(rig_metric("dropped_total", "reason=\"denied\"") - denied, 0);
+    struct delay_id last;
+    on(ann->worker, nothing_run, NULL);
+    last = ids[2];
+    assert_int_equal(cancel(ann, own.make.queue->name, last), STATUS_OK);
+    queue_unref(own.make.queue);
+    peer_close(ann);
+    peer_close(root);
+    rig_close();
+}
+
 static void test_return(void **state)
 {
     unsigned workers = *(unsigned *)*state;
@@ -320,8 +379,13 @@ int main(void)
     static unsigned one = 1, three = 3;
 #define BOTH(test) cmocka_unit_test_prestate(test, &one), cmocka_unit_test_prestate(test, &three)
     const struct CMUnitTest tests[] = {
-        BOTH(test_to_subscribers), BOTH(test_refused), BOTH(test_canceled),
-        BOTH(test_rights),         BOTH(test_return),  BOTH(test_end),
+        BOTH(test_to_subscribers),
+        BOTH(test_refused),
+        BOTH(test_canceled),
+        BOTH(test_rights),
+        BOTH(test_own_nodes_need_no_right),
+        BOTH(test_return),
+        BOTH(test_end),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -211,7 +211,9 @@ struct amqp_connection {
     uint64_t transaction_number;
     struct amqp_overdue *overdue; /* transactions that took too long; NULL: there were none */
     uint64_t looked, looked_ms; /* what queries of $management have cost in the turn of that time */
-    size_t partial_bytes;       /* of deliveries that have not come whole, all links */
+    uint32_t changes;           /* that requests of $management have asked for, and are under way */
+    size_t changes_bytes;
+    size_t partial_bytes;         /* of deliveries that have not come whole, all links */
     struct amqp_waiting *waiting; /* a ring */
     uint32_t waiting_capacity, waiting_first, waiting_count;
     uint32_t unsettled;                     /* of all links, as a link's */

@@ -6,7 +6,7 @@
 #include "adapters/amqp/manage.h"
 #include "adapters/amqp/sending.h"
 
-enum { WAITING_MAX = 100, PUBLISHED_MAX = 4 << 20 };
+enum { WAITING_MAX = 100, CHANGES_MAX = 100, PUBLISHED_MAX = 4 << 20 };
 
 static void managing_free(struct managing *managing)
 {
@@ -297,6 +297,8 @@ static void changed(struct request *request, enum status status)
 {
     struct managing *managing = container_of(request, struct managing, admin.request);
     struct shown shown[ATTRIBUTES] = {{0}};
+    managing->link->connection->changes--;
+    managing->link->connection->changes_bytes -= managing->message.size;
     if (status != STATUS_OK) {
         refuse(managing, status,
                managing->admin.err.text[0] == '\0' ? NULL : managing->admin.err.text);
@@ -314,6 +316,8 @@ static void changed(struct request *request, enum status status)
 static void change(struct managing *managing, unsigned ok)
 {
     struct amqp_connection *connection = managing->link->connection;
+    connection->changes++;
+    connection->changes_bytes += managing->message.size;
     managing->ok = ok;
     managing->admin.client = &connection->client;
     request_init(&managing->admin.request, amqp_loop(connection), changed);
@@ -434,9 +438,18 @@ static bool name_parse(struct managing *managing, struct span name)
     return memchr(managing->address.group.data, '/', managing->address.group.size) == NULL;
 }
 
+/* They are made one after the other, of all connections, and each waits for the disk. */
+static bool changes_too_much(const struct amqp_connection *connection, size_t size)
+{
+    return connection->changes >= CHANGES_MAX ||
+           connection->changes_bytes + size > LIMIT_CLIENT_IN_BYTES;
+}
+
 enum status amqp_manage(struct amqp_link *link, struct span bytes, struct err *err)
 {
     struct amqp_message message;
+    if (changes_too_much(link->connection, bytes.size))
+        return err_set(err, STATUS_OVER_QUOTA, "too many changes are under way");
     struct managing *managing = heap_new(sizeof *managing);
     managing->link = link;
     link->refs++;

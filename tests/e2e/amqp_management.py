@@ -6,7 +6,7 @@ from proton import Message, Terminus, Timeout
 from proton.reactor import Container, LinkOption
 from proton.utils import BlockingConnection, LinkDetached, SendException
 
-from amqpwire import FLOW, TRANSFER, Wire, decode, frame, ubyte
+from amqpwire import ACCEPTED, DISPOSITION, FLOW, REJECTED, TRANSFER, Wire, decode, disposition, frame, ubyte
 from gateway import run
 
 SECONDS = 20
@@ -227,6 +227,37 @@ def who_takes_no_answers_is_not_asked_for_more(running):
     manager.connection.close()
 
 
+def changes_under_way_have_a_limit(running):
+    """What is beyond it is rejected and not begun, the others are answered; then there is room again."""
+    manager = Manager(running)
+    assert manager.ask("CREATE", "queue", "q")[0] == 201
+    with Wire(running.amqp_port, SECONDS) as wire:
+        wire.open()
+        wire.attach("r", 0, "$management", receiver=True)
+        wire.attach("s", 1, "$management")
+
+        def change(first, count):
+            updates = [Message(properties={"operation": "UPDATE", "type": "queue", "name": "q"}, body={"max_records": 1000 + i}).encode()
+                       for i in range(first, first + count)]
+            wire.send(frame(FLOW, [0, 1000, first, 1000, 0, 0, 1000]) +
+                      b"".join(frame(TRANSFER, [1, first + i, b"%d" % i, 0], update) for i, update in enumerate(updates)))
+            outcomes, answers = {}, 0
+            while len(outcomes) < count or answers < list(outcomes.values()).count(ACCEPTED):
+                body = wire.next_frame()
+                if body[2:3] == bytes([DISPOSITION]):
+                    begins, ends, outcome = disposition(body[3:])
+                    assert outcome == ACCEPTED or b"amqp:resource-limit-exceeded" in body, body
+                    outcomes.update((number, outcome) for number in range(begins, ends + 1))
+                elif body[2:3] == bytes([TRANSFER]):
+                    assert b"statusCode" in body and b"\x71\x00\x00\x00\xc8" in body, body
+                    answers += 1
+            return list(outcomes.values())
+        outcomes = change(0, 400)
+        assert outcomes.count(ACCEPTED) >= 100 and outcomes.count(REJECTED) > 0, (outcomes.count(ACCEPTED), outcomes.count(REJECTED))
+        assert change(400, 50) == [ACCEPTED] * 50
+    manager.connection.close()
+
+
 def its_answers_come_as_was_said(running):
     """Settled, and the answer to the attach says so; a drain takes the credit back."""
     for drain in (False, True):
@@ -330,4 +361,4 @@ def users_do_not_meet(running):
 
 if __name__ == "__main__":
     run(answers_come_to_a_link_of_the_node, answers_come_to_a_node_of_ones_own, the_node_itself_is_asked, what_is_too_large_is_said,
-        who_takes_no_answers_is_not_asked_for_more, its_answers_come_as_was_said, users_do_not_meet)
+        who_takes_no_answers_is_not_asked_for_more, changes_under_way_have_a_limit, its_answers_come_as_was_said, users_do_not_meet)

@@ -451,10 +451,11 @@ static enum amqp_fate look_at_transfer(const struct amqp_channels *channels, str
                                        struct amqp_named *named)
 {
     bool has_id, is_said, says_settled;
+    uint32_t format;
     named->handle = needed_uint(fields);
     has_id = next_uint(fields, &named->delivery);
     skip(fields, SMALL_BINARY, AMQP_BINARY); /* delivery-tag */
-    next_uint(fields, &(uint32_t){0});       /* message-format */
+    named->is_foreign = next_uint(fields, &format) && format != 0;
     named->settled = next_boolean(fields, &says_settled);
     named->more = next_boolean(fields, &is_said);
     skip(fields, AMQP_UBYTE, AMQP_UBYTE); /* rcv-settle-mode */

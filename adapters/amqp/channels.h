@@ -95,7 +95,8 @@ struct amqp_named {
     enum amqp_performative performative;
     enum amqp_fate fate;
     uint16_t channel;
-    bool resumes; /* a transfer of a delivery that is resumed */
+    bool resumes;    /* a transfer of a delivery that is resumed */
+    bool is_foreign; /* likewise, of what is no message by its message-format */
     struct amqp_echo echo;
     /* For amqp_channels_take() */
     struct amqp_handle *at;

@@ -201,7 +201,7 @@ static void note(struct amqp_claim *claim)
     size_t size = wanted->filter.size + 1 + selector.size;
     if (sizeof note_key - 1 + size > LIMIT_NOTE_BYTES) {
         broker_session_expiry(&claim->client, 0);
-        refuse(claim, STATUS_TOO_LARGE, "topic and selector are too long");
+        refuse(claim, STATUS_INVALID, "topic and selector are too long");
         return;
     }
     claim->noted = heap_resize(claim->noted, size);

@@ -109,6 +109,7 @@ struct amqp_link {
     bool settles_second; /* when the sender has: a delivery is unsettled until then */
     uint32_t unsettled;  /* of those: answered, and not settled by the sender */
     bool resumed;        /* the delivery that comes is one of a link before */
+    bool foreign;        /* it is no message by its message-format */
     bool makes;          /* the relay's: the queue that the current delivery names */
     enum status unmade;  /* why that queue cannot be made; OK: it has not been tried */
     struct amqp_resumption *resumption; /* NULL: it cannot be resumed */

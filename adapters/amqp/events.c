@@ -2,9 +2,18 @@
 /* Proton's events of one connection: open, and who handles the others. */
 #include "adapters/amqp/connection.h"
 
+/* Half of it is how often we speak. */
+enum { IDLE_MIN_MS = 100 };
+
 static void opened(struct amqp_connection *connection)
 {
     pn_connection_t *pn = connection->driver.connection;
+    pn_millis_t idle_ms = pn_transport_get_remote_idle_timeout(connection->driver.transport);
+    if (idle_ms != 0 && idle_ms < IDLE_MIN_MS) { /* 2.4.5 */
+        amqp_count_refusal(STATUS_UNSUPPORTED);
+        amqp_end(connection, amqp_condition_of(STATUS_UNSUPPORTED), "an idle-timeout below 100 ms");
+        return;
+    }
     const char *container = pn_connection_remote_container(pn);
     size_t size = container == NULL ? 0 : strlen(container);
     if (size > LIMIT_CLIENT_ID_BYTES) {
@@ -94,6 +103,7 @@ static void delivery_event(struct amqp_connection *connection, pn_delivery_t *de
         amqp_link_refuse(link, "amqp:link:transfer-limit-exceeded", "a transfer without credit");
     } else if (pn_link_is_receiver(pn)) {
         link->resumed |= link->connection->frames.is_resumed;
+        link->foreign |= link->connection->frames.is_foreign;
         if (pn_delivery_updated(delivery) && pn_delivery_settled(delivery))
             amqp_target_settled(link, delivery);
         amqp_target_readable(link);

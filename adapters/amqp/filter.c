@@ -158,7 +158,7 @@ enum status amqp_filter_read(pn_terminus_t *remote, pn_terminus_t *local,
     if (pn_data_size(pn_terminus_filter(remote)) == 0)
         return STATUS_OK;
     if (!encode(pn_terminus_filter(remote), bytes, &size))
-        return err_set(err, STATUS_TOO_LARGE, "the filter set is too large");
+        return err_set(err, STATUS_INVALID, "the filter set is too large");
     uint8_t again[FILTER_BYTES_MAX + AMQP_HEAD_MAX];
     struct amqp_writer writer = {.at = again};
     enum status status = amqp_filter_decode(span_of(bytes, size), filter, &writer, err);

@@ -192,10 +192,13 @@ static bool may_begin(struct amqp_frames *frames, struct span bytes, bool is_fir
         break;
     }
     bool dropped = fate != AMQP_PASSES;
-    if ((dropped || named.resumes || may_end_links(named.performative)) && !is_first)
+    bool by_itself =
+        dropped || named.resumes || named.is_foreign || may_end_links(named.performative);
+    if (by_itself && !is_first)
         return false;
     amqp_channels_take(&frames->channels, &named);
     frames->is_resumed = named.resumes && !dropped;
+    frames->is_foreign = named.is_foreign && !dropped;
     frames->is_dropped = dropped;
     frames->fate = fate == AMQP_DISCARDED ? AMQP_PASSES : fate;
     bool asks = !dropped && named.echo.is_asked;
@@ -209,8 +212,8 @@ static bool may_begin(struct amqp_frames *frames, struct span bytes, bool is_fir
         size_t offset = 4 * (size_t)bytes.data[4];
         buf_append(&frames->attach, bytes.data + offset, bytes.size - offset);
     }
-    frames->is_alone = dropped || asks || named.resumes || named.performative == AMQP_BEGIN ||
-                       named.performative == AMQP_ATTACH;
+    frames->is_alone = dropped || asks || named.resumes || named.is_foreign ||
+                       named.performative == AMQP_BEGIN || named.performative == AMQP_ATTACH;
     return true;
 }
 
@@ -221,6 +224,7 @@ size_t amqp_frames_pass(struct amqp_frames *frames, struct span bytes)
         return bytes.size;
     if (frames->left == 0) {
         frames->is_resumed = false;
+        frames->is_foreign = false;
         frames->is_dropped = false;
         frames->echo.is_asked = false;
     }

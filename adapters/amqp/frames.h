@@ -2,7 +2,8 @@
 /* Incoming frames (part 2, 2.3; of SASL part 5, 5.3.1), looked at on their way to Proton: whether
  * they are frames, of a kind there is, and name what is there (channels.h). It would wait for ever
  * behind one that it cannot read, and say nothing. Of ATTACH, which says more than it passes on,
- * the whole frame is kept; of TRANSFER it does not say that a delivery is resumed.
+ * the whole frame is kept; of TRANSFER it says neither that a delivery is resumed nor its
+ * message-format.
  *
  *   HEADER --AMQP 0--> FRAMES
  *          --AMQP 3--> SASL --"AMQP" where a frame would begin--> HEADER
@@ -33,6 +34,7 @@ struct amqp_frames {
     bool is_alone; /* it is dealt with before what follows */
     /* Of what was passed on last: */
     bool is_resumed;       /* a transfer of a delivery that is resumed */
+    bool is_foreign;       /* a transfer of what is no message by its message-format */
     bool is_dropped;       /* not for Proton: it is of a session that has ended, or ends with it */
     enum amqp_fate fate;   /* why; PASSES when the caller has ended the session */
     uint16_t channel;      /* of the last BEGIN, and of a frame that ends its session or asks */
@@ -47,10 +49,10 @@ void amqp_frames_deinit(struct amqp_frames *frames);
 
 /* How many bytes may be passed on or, is_dropped, taken for read: up to the end of what has to be
  * dealt with before the next frame (BEGIN, ATTACH, all of SASL), to where a frame begins that is
- * none (verdict), before which all others have to be dealt with (a TRANSFER that is resumed, what
- * is dropped, ATTACH, DETACH, END, CLOSE), or of which too little has come to say (header and
- * descriptor, a performative's list, of ATTACH all): what is behind is to be shown again with
- * more. */
+ * none (verdict), before which all others have to be dealt with (a TRANSFER that is resumed or
+ * foreign, what is dropped, ATTACH, DETACH, END, CLOSE), or of which too little has come to say
+ * (header and descriptor, a performative's list, of ATTACH all): what is behind is to be shown
+ * again with more. */
 size_t amqp_frames_pass(struct amqp_frames *frames, struct span bytes);
 
 #endif

@@ -300,17 +300,6 @@ void amqp_attach(struct amqp_link *link)
     }
 }
 
-/* Its end has not been answered: Proton would take both for one. */
-static bool is_closing(struct amqp_connection *connection, const pn_link_t *pn)
-{
-    list_each(at, &connection->links)
-    {
-        if (container_of(at, struct amqp_link, of_connection)->closing == pn)
-            return true;
-    }
-    return false;
-}
-
 /* The container's link of that name and direction is the newer one, of whatever session (part 2,
  * 2.6.1); what the older one kept the newer one finds. */
 static void steal(struct amqp_link *link)
@@ -330,11 +319,6 @@ static void steal(struct amqp_link *link)
 
 void amqp_link_opened(struct amqp_connection *connection, pn_link_t *pn)
 {
-    if (is_closing(connection, pn)) {
-        amqp_count_refusal(STATUS_MALFORMED);
-        amqp_end(connection, "amqp:illegal-state", "an attach before the end of its link");
-        return;
-    }
     /* Refused ones count too until the peer has ended them, and what has ended until that is said:
      * Proton has it until then, and who does not read may go on. */
     if (++connection->link_count > LINKS_MAX && connection->links_ended > 0) {

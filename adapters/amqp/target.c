@@ -194,7 +194,7 @@ static bool makes_queue(struct amqp_link *link, struct span bytes)
     struct amqp_message message;
     struct amqp_address address;
     if (link->kind != AMQP_TO_ANYWHERE || !amqp_settings.auto_create || link->unmade != STATUS_OK ||
-        amqp_message_read(bytes, &message) != STATUS_OK ||
+        link->foreign || amqp_message_read(bytes, &message) != STATUS_OK ||
         !amqp_address_parse(message.properties[AMQP_TO].bytes, false, &address) ||
         address.at != AMQP_AT_QUEUE || address.group.size > 0 || !amqp_makes_queue(address.queue) ||
         catalog_queue_by_text(broker_catalog(client->worker), client->tenant, address.queue) !=
@@ -210,6 +210,9 @@ static enum status read_message(const struct amqp_link *link, struct arena *aren
                                 struct span bytes, struct publish *publish, struct err *err)
 {
     struct span to = {0};
+    if (link->foreign) /* Azure's clients have one for what they send as a batch, 0x80013700 */
+        return err_set(err, STATUS_UNSUPPORTED,
+                       "message-format is to be 0: the messages of a batch are sent one by one");
     if (link->kind == AMQP_TO_ANYWHERE) {
         struct amqp_message message;
         if (amqp_message_read(bytes, &message) != STATUS_OK)
@@ -383,6 +386,7 @@ static void take_whole(struct amqp_link *link, pn_delivery_t *delivery)
     pn_link_advance(link->pn);
     take_message(link, delivery, bytes);
     link->unmade = STATUS_OK;
+    link->foreign = false;
     partial_drop(link);
 }
 
@@ -395,6 +399,7 @@ static void take_all(struct amqp_link *link)
         if (pn_delivery_aborted(delivery)) {
             partial_drop(link);
             link->resumed = false;
+            link->foreign = false;
             amqp_resumption_settled(link, delivery);
             pn_link_advance(link->pn);
             pn_delivery_settle(delivery);

@@ -483,6 +483,25 @@ def closed_before_it_was_attached(running):
         connection.close()
 
 
+def it_may_be_made_anew_in_the_same_write(running):
+    """A close that is answered when it is durable, and an attach of that name behind it: one after the other."""
+    source = Wired(0x28, ["/topics/again", 2, Symbol("never")])
+    attach = frame(ATTACH, ["again", 0, True, None, None, source, Wired(0x29, [None])])
+    with Wire(running.amqp_port) as wire:
+        wire.open("again")
+        wire.send(attach)
+        wire.expect(ATTACH)
+        for _ in range(3):
+            wire.send(frame(DETACH, [0, True]) + attach)
+            wire.expect(DETACH)
+            wire.expect(ATTACH)
+        wire.send(frame(CLOSE, []))
+        wire.until_end()
+    connection = connect(running, "again")
+    detach(look(connection, "again"))
+    connection.close()
+
+
 def what_is_given_up_stays_so(running):
     """A close that was answered holds also when the gateway dies at that moment."""
     source = Wired(0x28, ["/topics/d/+", 2, Symbol("never")])
@@ -560,4 +579,4 @@ if __name__ == "__main__":
         a_name_finds_what_there_is, it_expires_when_asked_to, none_is_kept_for_longer_than_the_gateway_allows,
         retained_messages_come_first, retained_messages_and_what_is_released, one_link_has_it, two_links_come_at_once,
         a_drained_link_is_told, detached_before_it_was_attached, closed_before_it_was_attached,
-        what_is_given_up_stays_so, a_close_before_the_attach_is_answered_stays_so)
+        it_may_be_made_anew_in_the_same_write, what_is_given_up_stays_so, a_close_before_the_attach_is_answered_stays_so)

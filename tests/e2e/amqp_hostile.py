@@ -7,7 +7,7 @@ import time
 
 from proton.utils import BlockingConnection
 
-from amqpwire import (AMQP, ATTACH, BEGIN, CLOSE, DETACH, DISPOSITION, END, FLOW, INIT, MECHANISMS, OPEN, OUTCOME, SASL,
+from amqpwire import (ACCEPTED, AMQP, ATTACH, BEGIN, CLOSE, DETACH, DISPOSITION, END, FLOW, INIT, MECHANISMS, OPEN, OUTCOME, REJECTED, SASL,
                       TRANSFER, Described, Raw, Symbol, Wire, decode, disposition, frame, ubyte)
 from gateway import run, until
 from mqtt_stalled import RSS_MIB_MAX, rss_mib
@@ -217,6 +217,35 @@ def a_message_that_is_none_is_rejected(running):
     assert counted(running, "malformed") == 1
 
 
+def what_is_no_message_by_its_format_is_rejected(running):
+    """A batch as Azure's clients send one, data sections that are messages, whole or in pieces, among others in one write; settled,
+    it is counted. Nobody gets it as one message."""
+    queue(running, "q")
+    batch, one = 0x80013700, b"\x00\x53\x75\xa0\x06" + ONE
+    pieces = [frame(TRANSFER, [0, 2, b"2", batch, False, True], one), frame(TRANSFER, [0, None, None, None, False, True], one),
+              frame(TRANSFER, [0, None, None, None, False], one)]
+    with Wire(running.amqp_port) as wire:
+        wire.open()
+        wire.attach("s", 0, "q")
+        wire.send(frame(TRANSFER, [0, 0, b"0", 0], ONE) + frame(TRANSFER, [0, 1, b"1", batch], one + one) + b"".join(pieces)
+                  + frame(TRANSFER, [0, 3, b"3", 0], ONE) + frame(TRANSFER, [0, 4, b"4", 1, True], ONE)
+                  + frame(TRANSFER, [0, 5, b"5", batch, False, True], one)
+                  + frame(TRANSFER, [0, 5, None, None, None, False, None, None, None, True]) + frame(TRANSFER, [0, 6, b"6", 0], ONE))
+        outcomes = {}
+        while 6 not in outcomes:
+            said = wire.expect(DISPOSITION)
+            first, last, outcome = disposition(said)
+            assert outcome != REJECTED or b"amqp:not-implemented" in said, said
+            outcomes.update((number, outcome) for number in range(first, last + 1))
+        assert outcomes == {0: ACCEPTED, 1: REJECTED, 2: REJECTED, 3: ACCEPTED, 6: ACCEPTED}, outcomes
+        wire.attach("r", 1, "q", receiver=True)
+        wire.send(frame(FLOW, [0, 99, 0, 99, 1, 0, 9]))
+        for _ in range(3):
+            assert wire.expect(TRANSFER).endswith(ONE)
+        nothing_comes(wire)
+    assert counted(running, "malformed") == 3
+
+
 def a_message_without_end_is_cut_off(running):
     queue(running, "q")
     with Wire(running.amqp_port, 30) as wire:
@@ -328,6 +357,17 @@ def who_reads_no_answers_is_ended(running):
             assert counted(running, "limit") == before + 1, closed
             assert rss_mib(running) - memory < RSS_MIB_MAX / 4, closed
     serves(running)
+
+
+def filters_that_are_too_large(running):
+    """By name, as everything else that is no filter; they are so when they are written in full."""
+    queue(running, "q")
+    lists = Raw(b"\xd0" + struct.pack(">II", 4 + 200 * 4, 200) + b"\xc0\x02\x01\x40" * 200)
+    value = Raw(b"\x00\xb3" + struct.pack(">I", 15000) + b"s" * 15000 + bytes(lists))
+    with Wire(running.amqp_port) as wire:
+        wire.open()
+        wire.send(frame(ATTACH, ["f", 0, True, None, None, Described(0x28, ["q"] + [None] * 6 + [{Symbol("f"): value}]), Described(0x29, [None])]))
+        assert b"amqp:invalid-field" in wire.expect(DETACH)
 
 
 def nothing_comes(wire):
@@ -784,6 +824,9 @@ def silence_is_filled(running):
             assert wire.next_frame() == b""
             empty += 1
         assert 0.5 < time.monotonic() - began < 4, time.monotonic() - began
+    with Wire(running.amqp_port) as wire:  # more often than we speak
+        wire.send(AMQP + frame(OPEN, ["idle", None, None, None, 99]))
+        assert close_of(wire.until_end()) == "amqp:not-implemented"
 
 
 def links_that_come_and_go(running):
@@ -859,7 +902,7 @@ if __name__ == "__main__":
     run(garbage_ends_the_connection, frames_out_of_turn, frames_that_are_none_end_the_connection,
         sasl_that_is_none_ends_the_connection, sessions_have_a_limit, who_has_one_channel_may_use_it_again, a_message_that_is_none_is_rejected,
         a_message_without_end_is_cut_off, a_message_a_little_too_large_ends_the_link, messages_that_never_end_have_a_limit_together, links_have_a_limit,
-        links_of_ended_sessions_count, who_reads_no_answers_is_ended, credit_beyond_measure,
+        links_of_ended_sessions_count, who_reads_no_answers_is_ended, credit_beyond_measure, filters_that_are_too_large, what_is_no_message_by_its_format_is_rejected,
         topics_have_a_limit_of_what_is_unsettled, what_senders_leave_unsettled_has_a_limit, what_names_nothing_ends_its_session, credit_is_held_to,
         what_comes_behind_a_refused_transfer, what_is_unsettled_stays_so_when_its_session_is_ended, ranges_and_handles_beyond_measure,
         a_transfer_to_who_sends_moves_no_message, values_within_values, what_is_aborted_leaves_nothing, silence_is_filled,

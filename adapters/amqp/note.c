@@ -1,8 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Annotations that a modified outcome gives a record: from the outcome to the group's note, and
- * from there into the message (3.4.5). */
+ * from there into the message (3.4.5); and the error of a rejected one (3.4.3). */
 #include "adapters/amqp/view.h"
 #include "core/base/pack.h"
+#include "core/base/utf8.h"
+
+enum { CONDITION_MAX = 128, DESCRIPTION_MAX = 512 };
 
 /* What we say ourselves of a record, or do with it. */
 static bool is_ours(struct span name)
@@ -16,7 +19,7 @@ static bool is_ours(struct span name)
     for (size_t i = 0; i < sizeof ours / sizeof *ours; i++)
         if (span_is(name, ours[i]))
             return true;
-    return false;
+    return amqp_is_of_dead(name);
 }
 
 static bool names(struct span note, const struct amqp_value *key)
@@ -77,4 +80,27 @@ uint32_t amqp_note_write(struct amqp_writer *writer, struct span items, struct s
         count += 2;
     }
     return count;
+}
+
+/* Its beginning, of whole characters. */
+static struct span text_of(struct span text, size_t most)
+{
+    if (!utf8_is_valid_no_nul(text))
+        return span_of("", 0);
+    if (text.size <= most)
+        return text;
+    while (most > 0 && (text.data[most] & 0xc0) == 0x80)
+        most--;
+    return span_of(text.data, most);
+}
+
+void amqp_reason_read(struct span condition, struct span description, struct buf *note)
+{
+    struct pack pack = pack_into(note);
+    condition = text_of(condition, CONDITION_MAX);
+    description = text_of(description, DESCRIPTION_MAX);
+    if (condition.size + description.size == 0)
+        return;
+    pack_block(&pack, condition);
+    pack_block(&pack, description);
 }

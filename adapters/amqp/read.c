@@ -314,7 +314,8 @@ static enum status read_annotation(struct reading *reading, struct span key,
     } else {
         /* These are the gateway's to say: positions are those of another queue. */
         *is_written = span_is(key, "x-opt-offset") || span_is(key, "x-opt-partition") ||
-                      span_is(key, "x-opt-topic") || span_is(key, "x-opt-enqueued-time");
+                      span_is(key, "x-opt-topic") || span_is(key, "x-opt-enqueued-time") ||
+                      amqp_is_of_dead(key);
     }
     return STATUS_OK;
 }

@@ -208,6 +208,15 @@ static uint32_t annotations_read(pn_disposition_t *disposition, struct buf *note
     return amqp_delay_read(&annotations);
 }
 
+static void error_read(pn_disposition_t *disposition, struct buf *note)
+{
+    pn_condition_t *error = pn_disposition_condition(disposition);
+    const char *condition = pn_condition_get_name(error);
+    const char *description = pn_condition_get_description(error);
+    amqp_reason_read(span_from_text(condition == NULL ? "" : condition),
+                     span_from_text(description == NULL ? "" : description), note);
+}
+
 static struct consumer_outcome modified(bool failed, bool undeliverable, uint32_t delay_ms)
 {
     return (struct consumer_outcome){.outcome = failed ? SETTLE_FAILED : SETTLE_RELEASED,
@@ -242,7 +251,8 @@ static bool outcome_of(const struct amqp_link *link, pn_delivery_t *delivery,
         *outcome = (struct consumer_outcome){.outcome = SETTLE_DONE};
         return true;
     case PN_REJECTED:
-        *outcome = (struct consumer_outcome){.outcome = SETTLE_REJECTED};
+        error_read(remote, note);
+        *outcome = (struct consumer_outcome){.outcome = SETTLE_REJECTED, .note = buf_span(note)};
         return true;
     case PN_RELEASED:
         *outcome = (struct consumer_outcome){.outcome = SETTLE_RELEASED};

@@ -39,6 +39,14 @@ enum amqp_kept {
 enum status amqp_view_read(struct arena *arena, struct span bytes, struct publish *publish,
                            struct span *to, struct err *err);
 
+/* An annotation that says of a dead letter what became of it. */
+#define AMQP_DEAD_PREFIX "x-opt-dead-letter-"
+static inline bool amqp_is_of_dead(struct span name)
+{
+    size_t size = sizeof AMQP_DEAD_PREFIX - 1;
+    return name.size >= size && memcmp(name.data, AMQP_DEAD_PREFIX, size) == 0;
+}
+
 /* How a record is to be shown. */
 struct amqp_shown {
     uint32_t failures;
@@ -63,6 +71,10 @@ size_t amqp_view_write(const struct record *record, const struct amqp_shown *sho
 void amqp_note_read(const struct amqp_value *annotations, struct buf *note);
 /* These annotations, and the note's in place of those of the same name: how many values. */
 uint32_t amqp_note_write(struct amqp_writer *writer, struct span items, struct span note);
+
+/* The error of a rejected outcome, as a reason of the group's: what is too long is cut, what is no
+ * text left out. */
+void amqp_reason_read(struct span condition, struct span description, struct buf *note);
 
 /* Addresses: what MQTT calls $queue/q is q (or /queues/q) here, and a topic t is /topics/t. The
  * neutral form is MQTT's. */

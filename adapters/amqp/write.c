@@ -29,6 +29,7 @@ enum {
     NAMES,
     USER = NAMES,
     HIDDEN, /* the gateway's own, for other protocols */
+    DEAD,   /* what became of a dead letter */
     SIZE_MAX_OF_NAMES = 32
 };
 
@@ -95,9 +96,15 @@ static void showing_init(struct showing *showing, const struct header *headers, 
     showing->headers = headers;
     showing->count = count;
     showing->has_users = false;
+    bool is_dead = false;
     memset(showing->first, 0, sizeof showing->first);
     memset(showing->seen, 0, sizeof showing->seen);
     for (uint32_t i = 0; i < count; i++) {
+        if (is_dead) {
+            showing->kinds[i] = DEAD;
+            continue;
+        }
+        is_dead = span_is(headers[i].name, HEADER_DEAD);
         unsigned name = headers[i].name.size == 0 ? USER : name_of(headers[i].name);
         bool null = headers[i].value.data == NULL;
         if (name < NAMES && !showing->seen[name] && (null || fits(name, headers[i].value))) {
@@ -571,6 +578,36 @@ static uint32_t write_reply_type(struct amqp_writer *writer, const struct showin
     return 2;
 }
 
+/* Beside the bare message, which stays as it was. */
+static uint32_t write_dead(struct amqp_writer *writer, const struct showing *showing)
+{
+    static const struct {
+        const char *name; /* of the header, behind "x-opt-" of the annotation */
+        enum amqp_type type;
+    } told[] = {
+        {"x-opt-dead-letter-reason", AMQP_STRING},      {"x-opt-dead-letter-queue", AMQP_STRING},
+        {"x-opt-dead-letter-group", AMQP_STRING},       {"x-opt-dead-letter-partition", AMQP_ULONG},
+        {"x-opt-dead-letter-offset", AMQP_ULONG},       {"x-opt-dead-letter-count", AMQP_UINT},
+        {"x-opt-dead-letter-time", AMQP_TIMESTAMP},     {"x-opt-dead-letter-error", AMQP_STRING},
+        {"x-opt-dead-letter-description", AMQP_STRING},
+    };
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < showing->count; i++) {
+        const struct header *header = &showing->headers[i];
+        for (size_t k = 0; showing->kinds[i] == DEAD && k < sizeof told / sizeof *told; k++) {
+            struct amqp_writer before = *writer;
+            if (!span_is(header->name, told[k].name + strlen("x-opt-")))
+                continue;
+            write_key(writer, told[k].name);
+            if (write_typed(writer, told[k].type, header->value))
+                count += 2;
+            else
+                *writer = before;
+        }
+    }
+    return count;
+}
+
 static void write_annotations(struct amqp_writer *writer, const struct record *record,
                               const struct showing *showing, const struct amqp_shown *shown,
                               unsigned flags)
@@ -601,6 +638,7 @@ static void write_annotations(struct amqp_writer *writer, const struct record *r
     }
     if (showing->has_users)
         count += write_duplicates(writer, showing);
+    count += write_dead(writer, showing);
     if (shown->positions) {
         write_key(writer, "x-opt-offset");
         amqp_write_ulong(writer, record->offset);

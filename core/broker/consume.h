@@ -65,7 +65,7 @@ void consumer_pause(struct consumer *consumer, bool paused);
  * slot may be given to another lease afterwards. */
 void consumer_settle(struct consumer *consumer, uint32_t slot, enum settle_outcome outcome,
                      uint32_t delay_ms, uint64_t token);
-/* Likewise; for FAILED and RELEASED there is more to say. */
+/* Likewise; for FAILED, RELEASED and REJECTED there is more to say. */
 struct consumer_outcome {
     enum settle_outcome outcome;
     uint32_t delay_ms;

@@ -73,6 +73,7 @@ bool record_find(const struct record *record, const char *name, struct span *val
 #define HEADER_LABELS           "labels"     /* separated by commas */
 #define HEADER_TYPES            "pl-types"   /* see core/log/types.h */
 #define HEADER_BODY             "pl-body"
+#define HEADER_DEAD             "pl-dead" /* of a dead letter: what follows was not the publisher's */
 
 /* Names that begin with "pl-" are the gateway's own. A publisher's name that does is stored with
  * "pl-" once more before it, so that it never passes for one of these. */

@@ -211,6 +211,8 @@ static enum status settle_one(struct group *group, const struct receipt *receipt
     bool back = outcome == WINDOW_FAILED || outcome == WINDOW_RELEASED;
     if (back && settle->note.size > 0)
         note_put(part, receipt->offset, settle->note);
+    else if (outcome == WINDOW_REJECTED && settle->outcome == SETTLE_REJECTED)
+        reason_put(part, receipt->offset, settle->note);
     *durable |= is_durable(outcome, delay_ms);
     return unbarred && settle->unharmed ? STATUS_OVER_QUOTA : STATUS_OK;
 }

@@ -128,7 +128,8 @@ struct group_settle {
     /* FAILED, RELEASED: goes with the record when it is handed out again: names and values, a block
      * (pack_block) each; a name that is there already gets the new value. Borrowed until done().
      * Remembered in memory, for GROUP_NOTES records of a group, GROUP_NOTE_BYTES each: more is not.
-     */
+     * REJECTED: why, for the dead letter's headers: a condition and a description, two texts in a
+     * block each, of which one may be empty. */
     struct span note;
     bool ordered; /* the first stale receipt ends it: those behind it are STALE, untouched */
     bool patient; /* DONE, and nobody is told when it is durable: answered as soon as it is

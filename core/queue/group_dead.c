@@ -6,9 +6,10 @@
 #include <stdio.h>
 
 #include "core/base/clock.h"
+#include "core/base/reader.h"
 #include "core/base/trace.h"
 
-enum { RETRY_MS = 1000, NUMBER_SIZE = 24, HEADERS = 7 };
+enum { RETRY_MS = 1000, NUMBER_SIZE = 24, HEADERS = 10 };
 
 void dead_limit(struct group *group)
 {
@@ -39,6 +40,20 @@ static struct span number_text(char *text, int64_t number)
     return span_of(text, (size_t)snprintf(text, NUMBER_SIZE, "%lld", (long long)number));
 }
 
+/* Condition and description of whoever rejected it; what is empty was not said. */
+static uint32_t add_error(const struct part *part, uint64_t offset, struct header *headers)
+{
+    static const char *const names[] = {"dead-letter-error", "dead-letter-description"};
+    struct reader at = reader_of(reason_of(part, offset));
+    uint32_t count = 0;
+    for (size_t i = 0; i < sizeof names / sizeof *names && reader_left(&at) > 0; i++) {
+        struct span text = reader_block(&at);
+        if (!at.failed && text.size > 0)
+            headers[count++] = (struct header){span_from_text(names[i]), text};
+    }
+    return count;
+}
+
 static bool add(struct move *move, const struct record *record)
 {
     const struct part *part = move->from;
@@ -46,7 +61,8 @@ static bool add(struct move *move, const struct record *record)
     char numbers[4][NUMBER_SIZE];
     bool rejected;
     uint32_t failures = window_failures(part->window, record->offset, &rejected);
-    const struct header more[HEADERS] = {
+    struct header more[HEADERS] = {
+        {span_from_text(HEADER_DEAD), span_of("", 0)},
         {span_from_text("dead-letter-reason"), span_from_text(rejected ? "rejected" : "failures")},
         {span_from_text("dead-letter-queue"), span_from_text(group->queue->name)},
         {span_from_text("dead-letter-group"), span_from_text(group->spec->name)},
@@ -55,7 +71,8 @@ static bool add(struct move *move, const struct record *record)
         {span_from_text("dead-letter-count"), number_text(numbers[2], failures)},
         {span_from_text("dead-letter-time"), number_text(numbers[3], clock_wall_ms())},
     };
-    return move_add(move, record, more, HEADERS);
+    uint32_t count = HEADERS - 2 + add_error(part, record->offset, &more[HEADERS - 2]);
+    return move_add(move, record, more, count);
 }
 
 static void copy(struct move *move)

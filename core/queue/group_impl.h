@@ -256,6 +256,9 @@ void bars_deinit(struct group *group);
 void note_put(struct part *part, uint64_t offset, struct span note);
 struct blob *note_of(const struct part *part, uint64_t offset); /* a reference; NULL: none */
 void notes_drop(struct part *part, uint64_t from, uint64_t to);
+/* In place of a note, of what is rejected: for its dead letter. */
+void reason_put(struct part *part, uint64_t offset, struct span reason);
+struct span reason_of(const struct part *part, uint64_t offset); /* empty: none */
 void notes_deinit(struct group *group);
 
 /* group_redrive.c, group_explain.c, group_survey.c: of a group that serves. */
@@ -365,8 +368,8 @@ void move_read(struct move *move, uint64_t offset,
 /* After a read: the record at offset. NOT_FOUND: there is none; BUSY: this read did not get that
  * far. */
 enum status move_find(const struct move *move, uint64_t offset, struct record *record);
-/* The record joins the batch, without the headers of an earlier move, and with more ones, unless
- * it would be too large with them. False: the batch is full. */
+/* The record joins the batch, without the headers of an earlier move (from HEADER_DEAD on), and
+ * with more ones, unless it would be too large with them. False: the batch is full. */
 bool move_add(struct move *move, const struct record *record, const struct header *more,
               uint32_t more_count);
 /* Appends what was added, as one unit with rows that say what has moved. When it is stored, these

@@ -11,8 +11,6 @@
 
 enum { ROW_VERSION = 1, ROW_OFFSET_AT = 1 };
 
-static const char mark[] = "dead-letter-";
-
 struct move *move_new(struct part *from)
 {
     CHECK(from->move == NULL);
@@ -79,11 +77,6 @@ enum status move_find(const struct move *move, uint64_t offset, struct record *r
     return offset == read->offset ? STATUS_NOT_FOUND : STATUS_BUSY;
 }
 
-static bool is_marked(struct span name)
-{
-    return name.size >= sizeof mark - 1 && memcmp(name.data, mark, sizeof mark - 1) == 0;
-}
-
 bool move_add(struct move *move, const struct record *record, const struct header *more,
               uint32_t more_count)
 {
@@ -103,9 +96,9 @@ bool move_add(struct move *move, const struct record *record, const struct heade
     };
     struct reader at = reader_of(record->headers);
     struct header header;
-    while (input.header_count < LIMIT_HEADERS && record_next_header(&at, &header))
-        if (!is_marked(header.name))
-            headers[input.header_count++] = header;
+    while (input.header_count < LIMIT_HEADERS && record_next_header(&at, &header) &&
+           !span_is(header.name, HEADER_DEAD))
+        headers[input.header_count++] = header;
     enum status status = batch_builder_add(&move->builder, &input);
     if (status == STATUS_TOO_LARGE) {
         input.more_count = 0;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What consumers left on records that come again, until these are done. In memory only: failures
- * are what a restart must know. */
+/* What consumers left on records that come again, until these are done, and why they rejected what
+ * becomes a dead letter. In memory only: failures are what a restart must know. */
 #include "core/queue/group_impl.h"
 
 #include "core/base/blob.h"
@@ -12,6 +12,7 @@ struct note {
     struct part *part;
     uint64_t offset;
     struct blob *bytes;
+    bool is_reason;
 };
 
 static void drop(struct group *group, uint32_t index)
@@ -59,7 +60,15 @@ struct blob *note_of(const struct part *part, uint64_t offset)
     if (part->notes.count == 0)
         return NULL;
     const uint32_t *index = offset_map_get(&part->notes, offset);
-    return index == NULL ? NULL : blob_ref(part->group->notes[*index].bytes);
+    const struct note *note = index == NULL ? NULL : &part->group->notes[*index];
+    return note == NULL || note->is_reason ? NULL : blob_ref(note->bytes);
+}
+
+struct span reason_of(const struct part *part, uint64_t offset)
+{
+    const uint32_t *index = part->notes.count == 0 ? NULL : offset_map_get(&part->notes, offset);
+    const struct note *note = index == NULL ? NULL : &part->group->notes[*index];
+    return note == NULL || !note->is_reason ? span_of("", 0) : blob_span(note->bytes);
 }
 
 static bool names(struct span note, struct span name)
@@ -94,19 +103,10 @@ static struct blob *merge(struct span old, struct span note)
     return merged;
 }
 
-void note_put(struct part *part, uint64_t offset, struct span note)
+/* Takes bytes. */
+static void put(struct part *part, uint64_t offset, struct blob *bytes, bool is_reason)
 {
     struct group *group = part->group;
-    uint32_t *known = offset_map_get(&part->notes, offset);
-    struct blob *bytes =
-        merge(known == NULL ? span_of(NULL, 0) : blob_span(group->notes[*known].bytes), note);
-    if (bytes == NULL)
-        return;
-    if (known != NULL) {
-        blob_unref(group->notes[*known].bytes);
-        group->notes[*known].bytes = bytes;
-        return;
-    }
     if (group->notes == NULL)
         group->notes = heap_array(GROUP_NOTES, sizeof *group->notes);
     if (group->note_count == GROUP_NOTES) {
@@ -114,6 +114,30 @@ void note_put(struct part *part, uint64_t offset, struct span note)
         return;
     }
     part_watch(part);
-    group->notes[group->note_count] = (struct note){.part = part, .offset = offset, .bytes = bytes};
+    group->notes[group->note_count] =
+        (struct note){.part = part, .offset = offset, .bytes = bytes, .is_reason = is_reason};
     offset_map_put(&part->notes, offset, group->note_count++);
+}
+
+void note_put(struct part *part, uint64_t offset, struct span note)
+{
+    struct group *group = part->group;
+    const uint32_t *known = offset_map_get(&part->notes, offset);
+    struct blob *old = note_of(part, offset);
+    struct blob *bytes = merge(old == NULL ? span_of(NULL, 0) : blob_span(old), note);
+    blob_unref(old);
+    if (bytes == NULL)
+        return;
+    if (known != NULL)
+        drop(group, *known);
+    put(part, offset, bytes, false);
+}
+
+void reason_put(struct part *part, uint64_t offset, struct span reason)
+{
+    const uint32_t *known = offset_map_get(&part->notes, offset);
+    if (known != NULL)
+        drop(part->group, *known);
+    if (reason.size > 0 && reason.size <= GROUP_NOTE_BYTES)
+        put(part, offset, blob_copy(reason), true);
 }

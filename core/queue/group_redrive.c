@@ -86,11 +86,17 @@ static void sent(struct move *move, enum status status)
 /* Where a dead letter came from; the queue's first partition when that cannot be told. */
 static uint64_t origin(const struct group *group, const struct record *record)
 {
-    struct span text;
+    struct reader at = reader_of(record->headers);
+    struct header header;
     uint64_t partition = 0;
-    if (record_find(record, "dead-letter-partition", &text))
-        for (size_t i = 0; i < text.size && i < 19; i++)
-            partition = partition * 10 + (uint64_t)(text.data[i] - '0');
+    bool ours = false;
+    while (record_next_header(&at, &header)) {
+        ours |= span_is(header.name, HEADER_DEAD);
+        if (!ours || !span_is(header.name, "dead-letter-partition"))
+            continue;
+        for (size_t i = 0; i < header.value.size && i < 19; i++)
+            partition = partition * 10 + (uint64_t)(header.value.data[i] - '0');
+    }
     const struct queue *queue = group->queue;
     return partition - queue->first_partition < queue->partition_count ? partition
                                                                        : queue->first_partition;

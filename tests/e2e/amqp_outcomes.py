@@ -7,8 +7,8 @@ from proton.reactor import Selector
 from proton.utils import BlockingConnection
 
 from amqp_queues import queue, receive, send
-from amqpwire import (ATTACH, DETACH, DISPOSITION, FLOW, RELEASED, TRANSFER, Described as Performative, Symbol, Ulong, Wire, decode,
-                      disposition, frame)
+from amqpwire import (ATTACH, DETACH, DISPOSITION, FLOW, MODIFIED, REJECTED, RELEASED, TRANSFER, Described as Performative, Symbol,
+                      Ulong, Wire, decode, disposition, frame)
 from gateway import run
 
 SECONDS = 20
@@ -282,8 +282,68 @@ def what_a_receiver_notes_is_shown_to_the_next(running):
     other.close()
 
 
+def told_of_dead(message):
+    return {str(key)[18:]: value for key, value in message.annotations.items() if str(key).startswith("x-opt-dead-letter-")}
+
+
+def bare(message):
+    """Properties, application properties and body, as they are on the wire."""
+    return message[message.index(b"\0\x53\x73"):]
+
+
+def a_dead_letter_is_the_message_it_was(running):
+    """What became of it stands beside the bare message, also where that is kept as it was; why it was rejected too."""
+    queue(running, "dying", redrive_policy="enable", max_consume_count=2)
+    dead = "/queues/dying/groups/amqp/deadletters"
+    own = {"dead-letter-reason": "mine", "dead-letter-count": 7, "n": 1}
+    connection = connect(running)
+    plain = Message(id="m1", body="plain", properties=own).encode()
+    # An empty list of properties in its long form is not what would be written anew.
+    odd = b"\0\x53\x73\xd0\0\0\0\4\0\0\0\0" + b"\0\x53\x75\xa0\3odd"
+    with Wire(running.amqp_port) as wire:
+        wire.open()
+        wire.attach("s", 0, "dying")
+        for number, content in enumerate((plain, odd, odd)):
+            wire.send(frame(TRANSFER, [0, number, b"%d" % number, 0, True], content))
+        wire.attach("r", 1, "dying", receiver=True)
+        wire.send(frame(FLOW, [0, 100, 0, 100, 1, 0, 4]))
+        for _ in range(3):
+            wire.expect(TRANSFER)
+        error = Performative(0x1d, [Symbol("shop:no-such-article"), "A-17 is \u00fcberall gone " + "\u00fc" * 300])
+        wire.send(frame(DISPOSITION, [True, 0, 0, True, Performative(REJECTED, [error])]))
+        wire.send(frame(DISPOSITION, [True, 1, 1, True, Performative(REJECTED, [])]))
+        wire.send(frame(DISPOSITION, [True, 2, 2, True, Performative(MODIFIED, [True])]))
+        wire.expect(TRANSFER)
+        wire.send(frame(DISPOSITION, [True, 3, 3, True, Performative(MODIFIED, [True])]))
+        wire.attach("d", 2, dead, receiver=True)
+        wire.send(frame(FLOW, [4, 100, 0, 100, 2, 0, 3]))
+        for content in (plain, odd, odd):
+            assert bare(wire.expect(TRANSFER)) == bare(content)
+    first, second, third = receive(connection, dead, 3, outcome="release")
+    assert first.properties == own, first.properties
+    told = told_of_dead(first)
+    description = told.pop("description")
+    assert description.startswith("A-17 is \u00fcberall gone \u00fc\u00fc") and 500 < len(description.encode()) <= 512, description
+    assert abs(told.pop("time") / 1000 - time.time()) < 60 and told.pop("partition") >= 0 and told.pop("offset") >= 0, told
+    assert told == {"reason": "rejected", "queue": "dying", "group": "amqp", "count": 0, "error": "shop:no-such-article"}, told
+    assert "error" not in told_of_dead(second) and told_of_dead(second)["reason"] == "rejected"
+    assert (told_of_dead(third)["reason"], told_of_dead(third)["count"]) == ("failures", 2)
+    # Other protocols see it as attributes, beside the publisher's own.
+    listed = running.call("GET", "/v1/default/queues/dying/groups/amqp/deadletters")[1]["records"]
+    shown = next(record["attributes"] for record in listed if record["body"] == "plain")
+    assert (shown["dead-letter-error"], shown["dead-letter-reason"]) == ("shop:no-such-article", ["mine", "rejected"]), shown
+    # What is driven back has only its own again, and nobody passes for the gateway.
+    assert running.call("POST", "/v1/default/queues/dying/groups/amqp/redrive", {"all": True})[0] in (200, 202)
+    back = receive(connection, "dying", 3)
+    assert not any(told_of_dead(message) for message in back)
+    assert [message.properties for message in back if message.body == "plain"] == [own]
+    send(connection, "dying", Message(body="x", annotations={symbol("x-opt-dead-letter-reason"): "forged"}))
+    assert not told_of_dead(receive(connection, "dying", 1)[0])
+    connection.close()
+
+
 if __name__ == "__main__":
     run(what_is_undeliverable_here_is_for_others, what_is_undeliverable_here_in_order, who_had_it_first_is_known,
         a_receiver_gets_no_more_than_it_takes, more_than_can_be_kept_from_it_ends_the_link, readers_get_no_more_than_they_take,
         a_lease_that_runs_out_says_so, a_queue_says_how_long_leases_last,
-        what_a_receiver_notes_is_shown_to_the_next, selectors_know_what_jms_says)
+        what_a_receiver_notes_is_shown_to_the_next, a_dead_letter_is_the_message_it_was, selectors_know_what_jms_says)

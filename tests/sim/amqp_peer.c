@@ -337,7 +337,7 @@ static uint64_t annotation(pn_message_t *message, const char *name)
 static uint32_t dead_came(pn_message_t *message, struct span text)
 {
     pn_atom_t reason;
-    if (!find(pn_message_properties(message), "dead-letter-reason", &reason))
+    if (!find(pn_message_annotations(message), "x-opt-dead-letter-reason", &reason))
         history_fail("a dead letter without its reason");
     return work_dead(text, annotation(message, "x-opt-partition"),
                      annotation(message, "x-opt-offset"),

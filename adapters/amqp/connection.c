@@ -275,6 +275,7 @@ static enum status connection_input(void *context, struct span bytes, size_t *us
 {
     struct amqp_connection *connection = context;
     *used = 0;
+    connection->heard_ms = loop_now_ms(amqp_loop(connection));
     /* What waited for the login comes first: each attach is looked at before the next one is here.
      */
     amqp_handle_events(connection);
@@ -315,6 +316,21 @@ static void connection_drained(void *context)
 
 /* ------------------------------------------------ time */
 
+/* Says what the peer wants to hear in time; how long it is until there is something to be done. */
+static uint64_t keep_alive(struct amqp_connection *connection, uint64_t now_ms)
+{
+    pn_transport_t *transport = connection->driver.transport;
+    uint64_t idle_ms = connection->heard_ms + IDLE_MS - now_ms;
+    /* Whether the peer is silent is ours to say: Proton knows nothing of a pause. */
+    pn_transport_set_idle_timeout(transport, 0);
+    uint64_t say_ms = (uint64_t)pn_transport_tick(transport, (int64_t)now_ms);
+    pn_transport_set_idle_timeout(transport, IDLE_MS);
+    if (say_ms == 0)
+        return idle_ms;
+    say_ms = say_ms > now_ms ? say_ms - now_ms : 1;
+    return say_ms < idle_ms ? say_ms : idle_ms;
+}
+
 static void timer_fired(struct loop_timer *timer)
 {
     struct amqp_connection *connection = container_of(timer, struct amqp_connection, timer);
@@ -330,10 +346,15 @@ static void timer_fired(struct loop_timer *timer)
         return;
     }
     uint64_t now_ms = loop_now_ms(loop) + 1; /* Proton takes 0 for no time at all */
-    int64_t next_ms = pn_transport_tick(connection->driver.transport, (int64_t)now_ms);
-    if (next_ms > 0)
-        loop_timer_start(loop, &connection->timer,
-                         (uint64_t)next_ms > now_ms ? (uint64_t)next_ms - now_ms : 1);
+    if (connection->paused)                  /* what has come meanwhile is not known */
+        connection->heard_ms = now_ms;
+    if (now_ms - connection->heard_ms >= IDLE_MS) {
+        amqp_count_refusal(STATUS_TIMED_OUT);
+        amqp_break_off(connection, "amqp:resource-limit-exceeded", "local-idle-timeout expired");
+        return;
+    }
+    uint64_t next_ms = keep_alive(connection, now_ms);
+    loop_timer_start(loop, &connection->timer, next_ms);
     amqp_wake(connection);
 }
 
@@ -382,6 +403,7 @@ void amqp_go_on(struct amqp_connection *connection)
     if (connection->state == AMQP_DOWN || makes)
         return;
     connection->paused = false;
+    connection->heard_ms = loop_now_ms(amqp_loop(connection));
     if (connection->state == AMQP_UP) { /* else nobody would hear what becomes of them */
         amqp_links_hold(connection);
         read_on(connection, false);

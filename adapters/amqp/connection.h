@@ -185,6 +185,7 @@ struct amqp_connection {
     struct client client; /* first: the broker gives it back */
     struct stream *stream;
     pn_connection_driver_t driver;
+    uint64_t heard_ms;         /* when something has come last, or might have */
     struct amqp_frames frames; /* what has come */
     struct amqp_said told;     /* what has gone */
     size_t passed;             /* bytes of it that Proton may have next */

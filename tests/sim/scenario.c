@@ -16,6 +16,7 @@
 #include "tests/sim/due_peer.h"
 #include "tests/sim/group_peer.h"
 #include "tests/sim/guest_peer.h"
+#include "tests/sim/halted_peer.h"
 #include "tests/sim/history.h"
 #include "tests/sim/kept_history.h"
 #include "tests/sim/link_peer.h"
@@ -95,7 +96,8 @@ static void boot(void)
     struct err err = {.text = ""};
     sim_disk_use(disk);
     sim_storage_ops.open(&storage_options, &storage, &err);
-    amqp_configure(&(struct amqp_options){0}); /* forgets what the last gateway had in memory */
+    amqp_configure(&(struct amqp_options){
+        .auto_create = true}); /* forgets what the last gateway had in memory */
     gateway.workers = 1 + (unsigned)sim_below(WORKERS_MAX);
     for (unsigned i = 0; i < gateway.workers; i++)
         gateway.loops[i] = loop_new();
@@ -462,7 +464,9 @@ static void run(uint64_t seed)
         amqp_peer_stop(amqp_peers[i]);
     for (unsigned i = 0; i < WS_PEERS; i++)
         ws_peer_stop(ws_peers[i]);
-    sim_run(NULL, NULL, MINUTE_MS);
+    halted_peer_begin(dial_amqp, disk);
+    sim_run(NULL, NULL, 5 * MINUTE_MS);
+    halted_peer_check();
     read_all(REPEAT_QUEUE, repeat_final);
     repeats += repeat_check_final();
     crash();

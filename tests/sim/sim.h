@@ -38,6 +38,8 @@ void sim_disk_use(struct sim_disk *disk);
 /* Power is cut: keeps what was synced and a drawn number of appends after it, in order. Everything
  * that was asked and not answered stays unanswered. */
 void sim_disk_crash(struct sim_disk *disk);
+/* Nothing that begins from now on ends within that time. */
+void sim_disk_stand(struct sim_disk *disk, uint64_t ms);
 /* The next sync fails, for good. */
 void sim_disk_fail_sync(struct sim_disk *disk);
 bool sim_disk_has_failed(void);     /* that in use; or its next sync will */

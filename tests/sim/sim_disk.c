@@ -37,6 +37,7 @@ struct sim_disk {
     struct pending *parts;               /* of units that are not complete, the first of each */
     struct pending *unsynced, **unsynced_last;
     bool writing, syncing, fail_sync, failed;
+    uint64_t stands_until_ms;          /* nothing is written or synced */
     uint64_t failed_ms, told_until_ms; /* what was said of it may be on its way so long */
     uint64_t syncs, life; /* life: raised by every crash, so that old events do nothing */
 };
@@ -169,6 +170,8 @@ static void later(struct sim_disk *disk, uint64_t delay_ms, void (*run)(void *),
 {
     struct event *event = heap_new(sizeof *event);
     *event = (struct event){.disk = disk, .life = disk->life, .covers = covers};
+    if (disk->stands_until_ms > sim_now_ms())
+        delay_ms += disk->stands_until_ms - sim_now_ms();
     sim_after(delay_ms, run, event);
 }
 
@@ -377,11 +380,17 @@ void sim_disk_crash(struct sim_disk *disk)
     disk->asked_last = &disk->asked;
     disk->unsynced_last = &disk->unsynced;
     disk->parts = NULL;
+    disk->stands_until_ms = 0;
     disk->writing = disk->syncing = disk->fail_sync = disk->failed = false;
     disk->written = disk->synced = kept;
     disk->inner = inner_open();
     for (struct written *entry = disk->journal; entry != NULL; entry = entry->next)
         apply(disk, entry);
+}
+
+void sim_disk_stand(struct sim_disk *disk, uint64_t ms)
+{
+    disk->stands_until_ms = sim_now_ms() + ms;
 }
 
 void sim_disk_fail_sync(struct sim_disk *disk)

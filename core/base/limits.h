@@ -21,7 +21,8 @@
 #define LIMIT_SHARE_NAME       256u                      /* bytes */
 #define LIMIT_PUBLISH_PENDING  65535u                    /* unanswered publishes per client */
 #define LIMIT_SHARE_FLIGHTS    200000u /* held by members of a durable share, by no session */
-#define LIMIT_FILTER_SHAPES    64u /* index rows of one record; see core/broker/filter_index.h */
+#define LIMIT_FILTER_SHAPES                                                                        \
+    64u /* index rows of one record; of one user half; see core/broker/filter_index.h */
 #define LIMIT_CLIENT_IN_BYTES  (16u * 1024 * 1024)  /* published, not yet answered, per client */
 #define LIMIT_WORKER_IN_BYTES  (128u * 1024 * 1024) /* the same for all clients of one worker */
 #define LIMIT_CLIENT_OUT_BYTES (1024u * 1024)       /* queued for one consumer at most */

@@ -16,6 +16,7 @@
  * nobody says when the last one lets go. */
 enum { FILTER_ABSENT = 1, FILTER_HELD, FILTER_ASKED };
 enum { HELD_S = 600, SLOTS_MAX = 65536, SLOTS_FIRST = 256, OFFSET_AT = 8 };
+enum { SHAPE_OWNER = 8 }; /* what a shape's row says */
 
 /* ------------------------------------------------ shapes */
 
@@ -65,16 +66,18 @@ void filter_shapes_deinit(struct filter_shapes *shapes)
     pthread_mutex_destroy(&shapes->lock);
 }
 
-/* False: there is no room for another one. */
+/* False: there is no room for another one, or not for one more of this owner. */
 static bool shape_add(struct filter_shapes *shapes, const struct filter_shape *shape,
-                      unsigned limit)
+                      unsigned limit, unsigned share)
 {
     pthread_mutex_lock(&shapes->lock);
-    unsigned count = atomic_load_explicit(&shapes->count, memory_order_relaxed);
+    unsigned count = atomic_load_explicit(&shapes->count, memory_order_relaxed), own = 0;
     bool there = false;
-    for (unsigned i = 0; i < count && !there; i++)
+    for (unsigned i = 0; i < count && !there; i++) {
         there = shape_is(&shapes->items[i], shape);
-    if (!there && count < limit) {
+        own += shape->owner != 0 && shapes->items[i].owner == shape->owner;
+    }
+    if (!there && count < limit && own < share) {
         shapes->items[count] = *shape;
         atomic_store_explicit(&shapes->count, count + 1, memory_order_release);
         there = true;
@@ -108,7 +111,9 @@ enum status filter_shapes_load(struct filter_shapes *shapes, struct span key, st
         shape.plus[i] = reader_u64(&reader);
     if (reader.failed || shape.levels > LIMIT_TOPIC_LEVELS)
         return STATUS_CORRUPT;
-    if (!shape_add(shapes, &shape, LIMIT_FILTER_SHAPES))
+    if (value.size == SHAPE_OWNER) /* rows were without it once */
+        shape.owner = load_u64(value.data);
+    if (!shape_add(shapes, &shape, LIMIT_FILTER_SHAPES, LIMIT_FILTER_SHAPES))
         return STATUS_CORRUPT;
     atomic_store(&shapes->stored, atomic_load(&shapes->count));
     return STATUS_OK;
@@ -119,7 +124,8 @@ uint32_t filter_shapes_rows(struct filter_shapes *shapes, struct storage_row *ro
 {
     unsigned count = atomic_load_explicit(&shapes->count, memory_order_acquire);
     key_draw(shapes);
-    uint8_t *at = *memory = heap_new(32 + count * (2 + FILTER_SHAPE_BYTES));
+    enum { EACH = 2 + FILTER_SHAPE_BYTES + SHAPE_OWNER };
+    uint8_t *at = *memory = heap_new(32 + count * EACH);
     uint32_t used = 0;
     at[0] = TABLE_FILTER_META;
     at[1] = 'k';
@@ -128,12 +134,15 @@ uint32_t filter_shapes_rows(struct filter_shapes *shapes, struct storage_row *ro
     rows[used++] =
         (struct storage_row){.key = span_of(at, 2), .value = span_of(at + 8, 16), .offset_at = -1};
     at += 32;
-    for (unsigned i = 0; i < count; i++, at += 2 + FILTER_SHAPE_BYTES) {
+    for (unsigned i = 0; i < count; i++, at += EACH) {
         at[0] = TABLE_FILTER_META;
         at[1] = 's';
         shape_encode(&shapes->items[i], at + 2);
-        rows[used++] = (struct storage_row){
-            .key = span_of(at, 2 + FILTER_SHAPE_BYTES), .value = span_of(at, 1), .offset_at = -1};
+        store_u64(at + 2 + FILTER_SHAPE_BYTES, shapes->items[i].owner);
+        rows[used++] =
+            (struct storage_row){.key = span_of(at, 2 + FILTER_SHAPE_BYTES),
+                                 .value = span_of(at + 2 + FILTER_SHAPE_BYTES, SHAPE_OWNER),
+                                 .offset_at = -1};
     }
     return used;
 }
@@ -154,31 +163,43 @@ static void text_begin(struct buf *text, uint64_t tenant)
 
 /* The last two places are kept for what is broad enough to stand for any filter: '#', and for names
  * out of its reach '$name/#'. */
-uint64_t filter_index_id(struct broker *broker, uint64_t tenant, struct span filter)
+uint64_t filter_index_id(struct broker *broker, uint64_t tenant, uint64_t owner, struct span filter)
 {
     struct filter_shapes *shapes = &broker->shapes;
     struct filter_shape shape = shape_of(filter);
+    shape.owner = owner;
     key_draw(shapes);
     struct buf text;
     buf_init(&text, sizeof tenant + LIMIT_TOPIC_BYTES + 2); /* "$name/#" for "$name" */
     text_begin(&text, tenant);
-    if (shape_add(shapes, &shape, LIMIT_FILTER_SHAPES - 2)) {
+    if (shape_add(shapes, &shape, LIMIT_FILTER_SHAPES - 2, LIMIT_FILTER_SHAPES / 2 - 1)) {
         CHECK(buf_append(&text, filter.data, filter.size) == STATUS_OK);
     } else if (filter.data[0] == '$') {
         const uint8_t *slash = memchr(filter.data, '/', filter.size);
         size_t size = slash == NULL ? filter.size : (size_t)(slash - filter.data);
         shape = (struct filter_shape){.levels = 1, .rest = true};
-        CHECK(shape_add(shapes, &shape, LIMIT_FILTER_SHAPES));
+        CHECK(shape_add(shapes, &shape, LIMIT_FILTER_SHAPES, LIMIT_FILTER_SHAPES));
         CHECK(buf_append(&text, filter.data, size) == STATUS_OK);
         CHECK(buf_append_text(&text, "/#") == STATUS_OK);
     } else {
         shape = (struct filter_shape){.rest = true};
-        CHECK(shape_add(shapes, &shape, LIMIT_FILTER_SHAPES));
+        CHECK(shape_add(shapes, &shape, LIMIT_FILTER_SHAPES, LIMIT_FILTER_SHAPES));
         CHECK(buf_append_text(&text, "#") == STATUS_OK);
     }
     uint64_t id = id_of(shapes, &text);
     buf_deinit(&text);
     return id;
+}
+
+bool filter_index_is_own(struct broker *broker, uint64_t tenant, struct span filter, uint64_t id)
+{
+    struct buf text;
+    buf_init(&text, sizeof tenant + LIMIT_TOPIC_BYTES);
+    text_begin(&text, tenant);
+    CHECK(buf_append(&text, filter.data, filter.size) == STATUS_OK);
+    bool own = id == id_of(&broker->shapes, &text);
+    buf_deinit(&text);
+    return own;
 }
 
 uint64_t filter_share_id(struct broker *broker, struct span key)

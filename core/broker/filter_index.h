@@ -7,7 +7,8 @@
  * The shape of a filter says which of its levels are literal, '+' and '#'. A topic has at most one
  * filter of each shape that matches it, so that with few shapes (LIMIT_FILTER_SHAPES) a record has
  * few candidates, and a look at storage tells which of them some session holds. Answers are cached.
- * A filter of one shape too many is indexed as a broader one. */
+ * A filter of one shape too many is indexed as a broader one. Shapes stay, whether or not somebody
+ * holds a filter of them, so that of those with ids of their own each user brings at most half. */
 #ifndef CORE_BROKER_FILTER_INDEX_H
 #define CORE_BROKER_FILTER_INDEX_H
 
@@ -25,6 +26,7 @@ struct broker_worker;
 struct filter_shape {
     uint8_t levels; /* before '#' */
     bool rest;      /* ends with '#' */
+    uint64_t owner; /* who brought it, as filter_index_id() was told */
     uint64_t plus[LIMIT_TOPIC_LEVELS / 64];
 };
 enum { FILTER_SHAPE_BYTES = 2 + LIMIT_TOPIC_LEVELS / 8 };
@@ -75,8 +77,12 @@ void filter_index_init(struct broker_worker *worker);
 void filter_index_deinit(struct broker_worker *worker);
 
 /* The id under which records for a valid filter are found: its own, or that of a broader one. Its
- * shape counts from now on. Any thread. */
-uint64_t filter_index_id(struct broker *broker, uint64_t tenant, struct span filter);
+ * shape counts from now on; asked again, the answer may be another. owner: whose shape it is, if
+ * that is new; of 0 there may be any number. Any thread. */
+uint64_t filter_index_id(struct broker *broker, uint64_t tenant, uint64_t owner,
+                         struct span filter);
+/* Is this the filter's own id, under which nothing but what matches it is found? Any thread. */
+bool filter_index_is_own(struct broker *broker, uint64_t tenant, struct span filter, uint64_t id);
 /* Likewise of a share: tenant, name and filter in one. Any thread. */
 uint64_t filter_share_id(struct broker *broker, struct span key);
 /* Completes when every worker indexes these filters, and what it had begun to append without that

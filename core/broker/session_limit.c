@@ -128,7 +128,12 @@ void session_limit_start(struct session *session)
     {
         const struct subscription *subscription =
             container_of(link, struct subscription, of_client);
-        if (subscription->index == 0)
+        /* What is found under a broader filter is others' too, and only a reader knows which. */
+        if (subscription->index == 0 ||
+            !filter_index_is_own(
+                session->worker->broker, client->tenant,
+                span_of(subscription->entry->filter, subscription->entry->filter_size),
+                subscription->index))
             continue;
         uint64_t after =
             subscription->since > session->position ? subscription->since : session->position;

@@ -21,8 +21,9 @@ struct subscribing {
     struct broker_subscribe *outer;
     struct session *session;
     struct request registered;
-    struct link link; /* one after the other, so that the second finds what the first did */
-    uint64_t *ids;    /* of the new ones, for the owners */
+    struct link link;   /* one after the other, so that the second finds what the first did */
+    uint64_t *ids;      /* of the new ones, for the owners */
+    uint64_t *item_ids; /* the same, by item; 0: not a new one */
     uint32_t id_count;
     uint64_t *joined; /* shares that it is in since this, */
     uint64_t *left;   /* and those that it is not in any longer */
@@ -38,6 +39,7 @@ static void finish(struct subscribing *subscribing)
     link_remove(&subscribing->link);
     request_complete(&subscribing->outer->request, STATUS_OK);
     heap_free(subscribing->ids);
+    heap_free(subscribing->item_ids);
     heap_free(subscribing->joined);
     heap_free(subscribing->left);
     heap_free(subscribing);
@@ -202,6 +204,16 @@ static void drop_shares(struct subscribing *subscribing, struct session_rows *ro
     }
 }
 
+/* Whose shapes these are; those of all durable shares count as one user's. */
+static uint64_t id_of(const struct session *session, struct span filter)
+{
+    const struct client *client = session->client;
+    uint64_t owner = share_is_reader(client)     ? UINT64_MAX
+                     : client->principal == NULL ? 0
+                                                 : client->principal->id;
+    return filter_index_id(session->worker->broker, client->tenant, owner, filter);
+}
+
 static void is_live(struct request *request, enum status status)
 {
     struct subscribing *subscribing = container_of(request, struct subscribing, inner.request);
@@ -222,8 +234,9 @@ static void is_live(struct request *request, enum status status)
         if (subscription == NULL)
             continue;
         if (subscription->index == 0 && subscription->guarantee != GUARANTEE_AT_MOST_ONCE) {
-            subscription->index =
-                filter_index_id(session->worker->broker, client->tenant, item->filter);
+            /* As begin() was told: another answer now is not what owners index. */
+            uint64_t begun = subscribing->item_ids[i];
+            subscription->index = begun != 0 ? begun : id_of(session, item->filter);
             subscription->since = 0;
         }
         add_row(rows, session, subscription);
@@ -294,6 +307,7 @@ static void begin(struct subscribing *subscribing)
     }
     struct session_rows *rows = session_rows_new(session);
     subscribing->ids = heap_array(outer->count + 1, sizeof *subscribing->ids);
+    subscribing->item_ids = heap_array(outer->count + 1, sizeof *subscribing->item_ids);
     subscribing->joined = heap_array(outer->count + 1, sizeof *subscribing->joined);
     for (uint32_t i = 0; i < outer->count; i++) {
         struct subscribe_item *item = &outer->items[i];
@@ -309,7 +323,7 @@ static void begin(struct subscribing *subscribing)
         if (!is_new(client, item))
             continue;
         uint8_t key[FILTER_HOLDER_KEY];
-        uint64_t id = filter_index_id(broker, client->tenant, item->filter);
+        uint64_t id = subscribing->item_ids[i] = id_of(session, item->filter);
         subscribing->ids[subscribing->id_count++] = id;
         filter_holder_key(id, session->id, key);
         session_rows_add(rows, STORAGE_PUT, span_of(key, sizeof key), span_of("\1", 1));

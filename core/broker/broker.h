@@ -139,7 +139,6 @@ struct client {
     uint64_t tenant;
     struct principal *principal; /* NULL in protected mode */
     struct span id;              /* protocol's client id; bytes are the broker's copy */
-    uint64_t publisher_hash;     /* of the publisher header: same client, same hash */
     const char *peer;            /* of a connection, as client_set_peer() was told; else NULL */
     uint64_t number;             /* on its worker, from 1 on */
     int64_t since_ms;            /* made then, wall clock */

@@ -22,10 +22,9 @@ struct catalog {
 
 /* Sorts of texts. A queue may be named like the UUID of another: neither hides the other's own
  * sort. */
-enum { TEXT_NAME = 'n', TEXT_UUID = 'u', TEXT_BUILT_IN = 'b', TEXT_ACCESS_KEY = 'k' };
+enum { TEXT_NAME = 'n', TEXT_UUID = 'u', TEXT_BUILT_IN = 'b' };
 
-/* Access keys name their principal across tenants. */
-enum { SCOPE_ALL_TENANTS = 0, ROUTE_ROW_VERSION = 1 };
+enum { ROUTE_ROW_VERSION = 1 };
 
 static struct section_text text_of(uint64_t scope, char sort, struct span text)
 {
@@ -159,16 +158,11 @@ void catalog_put_route(struct catalog *catalog, struct route *route)
 
 void catalog_put_principal(struct catalog *catalog, struct principal *principal)
 {
-    size_t count = 1 + (size_t)principal->key_count;
-    struct section_text *texts = heap_array(count, sizeof *texts);
-    texts[0] = text_of(principal->tenant, TEXT_NAME, span_from_text(principal->name));
-    for (size_t i = 1; i < count; i++)
-        texts[i] =
-            text_of(SCOPE_ALL_TENANTS, TEXT_ACCESS_KEY, span_from_text(principal->keys[i - 1].id));
+    struct section_text text =
+        text_of(principal->tenant, TEXT_NAME, span_from_text(principal->name));
     struct section_place place = {.major = principal->id};
     section_own(&catalog->principals);
-    section_put(catalog->principals, principal->id, principal, place, texts, count);
-    heap_free(texts);
+    section_put(catalog->principals, principal->id, principal, place, &text, 1);
 }
 
 void catalog_remove_queue(struct catalog *catalog, uint64_t id)
@@ -289,13 +283,6 @@ const struct principal *catalog_principal_by_name(const struct catalog *catalog,
                                                   struct span name)
 {
     return section_get_by_text(catalog->principals, text_of(tenant, TEXT_NAME, name));
-}
-
-const struct principal *catalog_principal_by_key(const struct catalog *catalog,
-                                                 struct span access_key)
-{
-    return section_get_by_text(catalog->principals,
-                               text_of(SCOPE_ALL_TENANTS, TEXT_ACCESS_KEY, access_key));
 }
 
 bool catalog_is_protected(const struct catalog *catalog)

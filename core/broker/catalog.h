@@ -59,8 +59,6 @@ const struct queue *catalog_home(const struct catalog *catalog, uint64_t tenant,
 const struct principal *catalog_principal(const struct catalog *catalog, uint64_t id);
 const struct principal *catalog_principal_by_name(const struct catalog *catalog, uint64_t tenant,
                                                   struct span name);
-const struct principal *catalog_principal_by_key(const struct catalog *catalog,
-                                                 struct span access_key);
 bool catalog_is_protected(
     const struct catalog *catalog); /* no principal exists: loopback only, all allowed */
 

@@ -56,7 +56,7 @@ struct consumer {
     struct selector *selector;
 
     uint32_t credit;
-    bool drain, paused;
+    bool drain;
     bool over;               /* ended() has been told */
     bool closed, delivering; /* delivering: callbacks are under way */
     uint64_t checked;        /* generation of the catalog for which the right was looked up, + 1 */
@@ -122,11 +122,6 @@ struct consumer *consumer_open(struct client *client, const struct consumer_ops 
 void *consumer_context(const struct consumer *consumer)
 {
     return consumer->context;
-}
-
-struct client *consumer_client(const struct consumer *consumer)
-{
-    return consumer->client;
 }
 
 uint32_t consumer_credit_left(const struct consumer *consumer)
@@ -420,17 +415,15 @@ static void drained(struct consumer *consumer)
     consumer->ops->drained(consumer);
 }
 
-/* What follows from credit, drain and pause as they are now. */
+/* What follows from credit and drain as they are now. */
 static void go_on(struct consumer *consumer)
 {
     if (consumer->closed || consumer->over)
         return;
     if (consumer->taking) {
-        bool unwanted = consumer->paused || consumer->credit == 0 || consumer->drain;
+        bool unwanted = consumer->credit == 0 || consumer->drain;
         if (unwanted && consumer->take.wait_ms != 0)
             broker_take_cancel(consumer->client, consumer->group, &consumer->take);
-    } else if (consumer->paused) {
-        return;
     } else if (consumer->credit == 0 && consumer->drain) {
         drained(consumer);
     } else if (consumer->credit > 0 && consumer->lease_count < LIMIT_CONSUMER_LEASES &&
@@ -474,7 +467,7 @@ static void hand_over(struct consumer *consumer, bool wanted)
     static const struct group_settle back = {.outcome = SETTLE_RELEASED};
     for (uint32_t i = 0; i < consumer->take.count; i++) {
         struct group_item *item = &consumer->take.items[i];
-        if (!wanted || consumer->closed || consumer->paused || consumer->credit == 0) {
+        if (!wanted || consumer->closed || consumer->credit == 0) {
             settle_receipt(consumer, &item->receipt, &back, 0);
         } else {
             consumer->credit--;
@@ -507,7 +500,7 @@ static void take_back(struct request *request, enum status status)
         consumer->ops->ended(consumer, status);
     } else {
         bool nothing = consumer->take.count == 0 && consumer->take.wait_ms == 0;
-        if (consumer->drain && nothing && status == STATUS_OK && !consumer->paused)
+        if (consumer->drain && nothing && status == STATUS_OK)
             drained(consumer);
         go_on(consumer);
     }
@@ -520,13 +513,6 @@ void consumer_credit(struct consumer *consumer, uint32_t credit, bool drain)
     CHECK(!consumer->closed && (!drain || consumer->ops->drained != NULL));
     consumer->credit = credit;
     consumer->drain = drain;
-    consumer_wake(consumer);
-}
-
-void consumer_pause(struct consumer *consumer, bool paused)
-{
-    CHECK(!consumer->closed);
-    consumer->paused = paused;
     consumer_wake(consumer);
 }
 

@@ -46,19 +46,16 @@ enum { CONSUMER_BATCH_MAX = 1000 };
 struct consumer *consumer_open(struct client *client, const struct consumer_ops *ops, void *context,
                                const struct consumer_options *options);
 void *consumer_context(const struct consumer *consumer);
-struct client *consumer_client(const struct consumer *consumer);
 /* No callbacks after it. release: leases that are not settled end at once, for others to have;
  * else they last until their deadline. Settlements made before it are still carried out. NULL is
  * fine. client_close() closes the consumers that are left, with release. */
 void consumer_close(struct consumer *consumer, bool release);
 
 /* So many records may be handed over from now on, whatever was allowed before. drain: no longer
- * than there is something to hand out; then drained(). */
+ * than there is something to hand out; then drained(). By itself a consumer stops where its
+ * client's output is over budget, until client_drained(). */
 void consumer_credit(struct consumer *consumer, uint32_t credit, bool drain);
 uint32_t consumer_credit_left(const struct consumer *consumer);
-/* Nothing is handed over while it is paused. By itself a consumer stops where its client's output
- * is over budget, until client_drained(). */
-void consumer_pause(struct consumer *consumer, bool paused);
 
 /* Ends the lease in slot. delay_ms as in group_settle.
  * token other than 0: settled() will tell; what is DONE without one is written a little later. The

@@ -98,10 +98,6 @@ enum status batch_builder_copy(struct batch_builder *builder, const struct recor
 /* Would a record of about that size still fit a batch of normal size? An empty builder takes
  * anything. */
 bool batch_builder_is_full(const struct batch_builder *builder, size_t record_size);
-static inline bool batch_builder_is_empty(const struct batch_builder *builder)
-{
-    return builder->record_count == 0;
-}
 /* One reference for the caller; NULL when empty. Bytes are complete, CRC included, base offset 0.
  */
 struct batch *batch_builder_seal(struct batch_builder *builder);

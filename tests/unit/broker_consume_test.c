@@ -14,7 +14,7 @@ struct eater {
     uint32_t values[HELD_MAX], slots[HELD_MAX], failures[HELD_MAX];
     uint32_t count, settled, stale, drained, ended, first_unsettled;
     enum status why;
-    bool settles, settles_apart, closes_at_delivery, pauses_at_delivery;
+    bool settles, settles_apart, closes_at_delivery, stops_at_delivery;
 };
 
 static void eater_deliver(struct consumer *consumer, uint32_t slot, const struct group_item *item)
@@ -33,8 +33,8 @@ static void eater_deliver(struct consumer *consumer, uint32_t slot, const struct
         consumer_settle(consumer, slot, SETTLE_DONE, 0, eater->count);
     if (eater->settles_apart)
         consumer_settle(consumer, slot, SETTLE_FAILED, 600000 + eater->count, eater->count);
-    if (eater->pauses_at_delivery)
-        consumer_pause(consumer, true);
+    if (eater->stops_at_delivery)
+        consumer_credit(consumer, 0, false);
     if (eater->closes_at_delivery) {
         consumer_close(consumer, true);
         eater->consumer = NULL;
@@ -112,17 +112,6 @@ static void credit_run(void *context)
 static void credit(struct eater *eater, uint32_t number, bool drain)
 {
     on(eater->peer->worker, credit_run, &(struct eater_call){eater, number, 0, drain, 0});
-}
-
-static void pause_run(void *context)
-{
-    struct eater_call *call = context;
-    consumer_pause(call->eater->consumer, call->flag);
-}
-
-static void set_pause(struct eater *eater, bool paused)
-{
-    on(eater->peer->worker, pause_run, &(struct eater_call){eater, 0, 0, paused, 0});
 }
 
 /* All that was delivered and is not settled yet. */
@@ -266,42 +255,33 @@ static void test_drain(void **state)
     assert_int_equal(look(eater).count, 15);
     credit(eater, 0, true);
     await(look(eater).drained == 4);
-    /* Paused: not before it goes on. */
-    set_pause(eater, true);
-    credit(eater, 5, true);
-    rig_calm();
-    assert_int_equal(look(eater).drained, 4);
-    set_pause(eater, false);
-    await(look(eater).drained == 5);
     eater_close(eater, true);
     peer_close(peer);
     heap_free(eater);
     close_rig();
 }
 
-static void test_pause(void **state)
+static void test_stop(void **state)
 {
     open_rig(state);
     struct peer *peer = peer_new(1, "c");
     struct eater *eater = eater_new(peer, group_id);
-    set_pause(eater, true);
-    credit(eater, 100, false);
     publish(0, 10);
     rig_calm();
     assert_int_equal(look(eater).count, 0);
-    set_pause(eater, false);
+    credit(eater, 100, false);
     await(look(eater).count == 10);
-    set_pause(eater, true);
+    credit(eater, 0, false);
     publish(10, 10);
     rig_calm();
     assert_int_equal(look(eater).count, 10);
-    set_pause(eater, false);
+    credit(eater, 100, false);
     await(look(eater).count == 20);
     /* From inside of a delivery: the rest of what was taken is for others. */
     struct peer *other_peer = peer_new(2, "d");
     struct eater *other = eater_new(other_peer, group_id);
     on(peer->worker, nothing_run, NULL);
-    eater->pauses_at_delivery = true;
+    eater->stops_at_delivery = true;
     publish(20, 10);
     await(look(eater).count == 21);
     credit(other, 100, false);
@@ -586,7 +566,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(test_credit),
         TEST(test_drain),
-        TEST(test_pause),
+        TEST(test_stop),
         TEST(test_outcomes),
         TEST(test_leases),
         TEST(test_close),

@@ -287,6 +287,33 @@ void administer_self(struct broker_worker *worker, struct broker_admin *admin)
     admin_send(admin);
 }
 
+struct self_delete {
+    struct broker_admin admin;
+    void (*done)(struct broker_admin *admin, void *context, enum status status);
+    void *context;
+};
+
+static void self_deleted(struct request *request, enum status status)
+{
+    struct broker_admin *admin = container_of(request, struct broker_admin, request);
+    struct self_delete *deletion = container_of(admin, struct self_delete, admin);
+    deletion->done(admin, deletion->context, status);
+    heap_free(deletion);
+}
+
+void administer_self_delete(struct broker_worker *worker, const struct broker_admin *admin,
+                            void (*done)(struct broker_admin *admin, void *context,
+                                         enum status status),
+                            void *context)
+{
+    struct self_delete *deletion = heap_new(sizeof *deletion);
+    deletion->admin = *admin;
+    deletion->done = done;
+    deletion->context = context;
+    request_init(&deletion->admin.request, worker->loop, self_deleted);
+    administer_self(worker, &deletion->admin);
+}
+
 void broker_administer(struct broker_admin *admin)
 {
     struct broker_worker *worker = admin->client->worker;

@@ -103,20 +103,12 @@ bool broadcast_is_expired(const struct catalog *catalog, const struct group_spec
            clock_wall_ms() - atomic_load(&stat->taken_ms) >= (int64_t)idle_of(group);
 }
 
-struct parting {
-    struct broker_admin admin;
-    struct broker_worker *worker;
-};
-
-static void parted(struct request *request, enum status status)
+static void parted(struct broker_admin *admin, void *context, enum status status)
 {
-    struct broker_admin *admin = container_of(request, struct broker_admin, request);
-    struct parting *parting = container_of(admin, struct parting, admin);
-    struct broker_worker *worker = parting->worker;
+    struct broker_worker *worker = context;
     struct home_group *home = map_get(&worker->groups, span_of(&admin->id, sizeof admin->id));
     if (status != STATUS_OK && home != NULL) /* once more, later */
         broadcast_expire(worker, home, true);
-    heap_free(parting);
 }
 
 static void expired(struct request *request, enum status status)
@@ -134,12 +126,8 @@ static void expired(struct request *request, enum status status)
     trace(TRACE_INFO,
           "consumer %s has not come for long, and what it had not done is gone: it goes",
           consumer->name);
-    struct parting *parting = heap_new(sizeof *parting);
-    parting->worker = worker;
-    parting->admin =
-        (struct broker_admin){.action = ADMIN_GROUP_DELETE, .id = home->id, .if_expired = true};
-    request_init(&parting->admin.request, worker->loop, parted);
-    administer_self(worker, &parting->admin);
+    struct broker_admin admin = {.action = ADMIN_GROUP_DELETE, .id = home->id, .if_expired = true};
+    administer_self_delete(worker, &admin, parted, worker);
 }
 
 void broadcast_expire(struct broker_worker *worker, struct home_group *home, bool again)

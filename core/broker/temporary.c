@@ -102,31 +102,22 @@ enum temporary_right temporary_right(const struct client *client, bool is_topic,
 
 /* ------------------------------------------------ the end of a queue */
 
-struct parting {
-    struct broker_admin admin;
-    struct request *gone;
-};
-
-static void parted(struct request *request, enum status status)
+/* gone: who waits for it; NULL: nobody. */
+static void parted(struct broker_admin *admin, void *gone, enum status status)
 {
-    struct broker_admin *admin = container_of(request, struct broker_admin, request);
-    struct parting *parting = container_of(admin, struct parting, admin);
+    (void)admin;
     if (status == STATUS_NOT_FOUND) /* somebody has deleted it */
         status = STATUS_OK;
     if (status != STATUS_OK)
         trace(TRACE_ERROR, "a temporary queue stays until the next start: %s", status_text(status));
-    if (parting->gone != NULL)
-        request_complete(parting->gone, status);
-    heap_free(parting);
+    if (gone != NULL)
+        request_complete(gone, status);
 }
 
 static void part(struct broker_worker *worker, uint64_t id, struct request *gone)
 {
-    struct parting *parting = heap_new(sizeof *parting);
-    parting->gone = gone;
-    parting->admin = (struct broker_admin){.action = ADMIN_QUEUE_DELETE, .id = id};
-    request_init(&parting->admin.request, worker->loop, parted);
-    administer_self(worker, &parting->admin);
+    struct broker_admin admin = {.action = ADMIN_QUEUE_DELETE, .id = id};
+    administer_self_delete(worker, &admin, parted, gone);
 }
 
 static void drop(struct temporary_queue *queue)
@@ -246,18 +237,19 @@ static void made(struct request *request, enum status status)
 {
     struct broker_admin *admin = container_of(request, struct broker_admin, request);
     struct broker_temporary *make = container_of(admin, struct broker_temporary, admin);
-    struct temporary *own = make->made->of;
+    struct temporary_queue *queue = make->made;
+    struct temporary *own = queue->of;
     make->queue = admin->queue;
     if (status == STATUS_OK) {
-        make->made->id = admin->queue->id;
-        make->made->is_made = true;
+        queue->id = admin->queue->id;
+        queue->is_made = true;
     }
     if (status != STATUS_OK) {
-        drop(make->made);
+        drop(queue);
     } else if (own->client == NULL) {
         queue_unref(make->queue);
         make->queue = NULL;
-        end(make->made, NULL);
+        end(queue, NULL);
         status = STATUS_CANCELED;
     }
     temporary_unref(own);

@@ -386,6 +386,11 @@ log_undone groups_undone;
 
 /* administer.c: a change that the broker makes by itself, whose rights are not asked for. */
 void administer_self(struct broker_worker *worker, struct broker_admin *admin);
+/* Likewise one that only deletes; done(), on the worker's loop, may not keep admin. */
+void administer_self_delete(struct broker_worker *worker, const struct broker_admin *admin,
+                            void (*done)(struct broker_admin *admin, void *context,
+                                         enum status status),
+                            void *context);
 
 /* broadcast.c */
 /* Of a broadcast group's consumer: how long it may stay away; again: and that home->expired, which

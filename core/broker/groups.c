@@ -147,6 +147,20 @@ static struct group *group_here(struct broker_worker *worker, uint64_t id)
     return home == NULL ? NULL : home->group;
 }
 
+enum status groups_find(struct broker_worker *home, uint64_t id, uint64_t generation,
+                        struct mail *mail, struct group **group)
+{
+    *group = group_here(home, id);
+    if (*group != NULL)
+        return STATUS_OK;
+    if (home->ending)
+        return STATUS_SHUTTING_DOWN;
+    if (catalog_generation(home->catalog) >= generation)
+        return STATUS_NOT_FOUND;
+    mailbox_post(home->loop, mail);
+    return STATUS_OK;
+}
+
 static enum status may_consume(const struct client *client, const struct group_spec *group)
 {
     const struct queue *queue = catalog_queue(client->worker->catalog, group->queue);
@@ -254,20 +268,15 @@ static void take_done(struct request *request, enum status status)
 static void take_arrive(struct mail *mail)
 {
     struct carried_take *carried = container_of(mail, struct carried_take, mail);
-    struct group *group = group_here(carried->home, carried->group_id);
-    if (group == NULL && !carried->home->ending &&
-        catalog_generation(carried->home->catalog) < carried->generation) {
-        /* The snapshot with the group is on its way here, a few turns behind. */
-        mailbox_post(carried->home->loop, mail);
-        return;
+    struct group *group;
+    enum status status =
+        groups_find(carried->home, carried->group_id, carried->generation, mail, &group);
+    if (group != NULL) {
+        carried->at_group = true;
+        group_take(group, &carried->take);
+    } else if (status != STATUS_OK) {
+        take_done(&carried->take.request, status);
     }
-    if (group == NULL) {
-        take_done(&carried->take.request,
-                  carried->home->ending ? STATUS_SHUTTING_DOWN : STATUS_NOT_FOUND);
-        return;
-    }
-    carried->at_group = true;
-    group_take(group, &carried->take);
 }
 
 void broker_take(struct client *client, const struct group_spec *group, struct group_take *take)

@@ -421,15 +421,12 @@ static void group_arrive(struct mail *mail)
     struct group_part *part = container_of(mail, struct group_part, mail);
     struct broker *broker = part->unit->worker->broker;
     struct broker_worker *home = broker_home(broker, part->group);
-    const struct home_group *found =
-        map_get(&home->groups, span_of(&part->group, sizeof part->group));
-    if (found != NULL)
-        group_settle_unit(found->group, &part->part);
-    else if (!home->ending && catalog_generation(home->catalog) < part->generation)
-        mailbox_post(home->loop, mail); /* the snapshot with the group is on its way here */
-    else
-        group_unit_refuse(broker->log, &part->part,
-                          home->ending ? STATUS_SHUTTING_DOWN : STATUS_NOT_FOUND);
+    struct group *group;
+    enum status status = groups_find(home, part->group, part->generation, mail, &group);
+    if (group != NULL)
+        group_settle_unit(group, &part->part);
+    else if (status != STATUS_OK)
+        group_unit_refuse(broker->log, &part->part, status);
 }
 
 static void parts_send(struct unit_sessions *sessions)

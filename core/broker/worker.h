@@ -377,6 +377,10 @@ void groups_describe(struct broker_worker *worker, const struct group_spec *grou
 void groups_close_all(struct broker_worker *worker);
 void groups_notice(struct broker_worker *worker, uint64_t queue, uint64_t partition,
                    struct batch *batch);
+/* At home, for who has found the group in a catalog of that generation. NULL with OK: the snapshot
+ * with it is on its way here, and mail comes once more; else NOT_FOUND or SHUTTING_DOWN. */
+enum status groups_find(struct broker_worker *home, uint64_t id, uint64_t generation,
+                        struct mail *mail, struct group **group);
 /* broker_settle() by one who was allowed to take: rights are not looked at again. */
 void groups_settle(struct broker_worker *worker, const struct group_spec *group,
                    struct group_settle *settle);

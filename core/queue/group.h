@@ -186,31 +186,43 @@ void group_settle_unit(struct group *group, struct group_unit *unit);
 /* Instead of it, when there is no such group: why is how the unit ends. On any loop. */
 void group_unit_refuse(struct log *log, struct group_unit *unit, enum status why);
 
+/* What the rare calls below begin with: the broker's, for the way to the home worker and back. */
+struct group_mail {
+    struct request request;
+    void *caller;
+    uint64_t group;
+    uint64_t generation; /* of the catalog in which the caller found the group */
+    void (*serve)(struct group *group, struct group_mail *call);
+    void (*done)(struct request *request, enum status status);
+};
+
 /* Moves the group's position: what lies before is done, what lies from there on is available again,
  * whatever it was. Leases end (their receipts are stale). Answers when durable. */
 enum seek_to { SEEK_EARLIEST, SEEK_LATEST, SEEK_OFFSET, SEEK_TIME };
 struct group_seek {
-    struct request request;
+    union {
+        struct request request;
+        struct group_mail call;
+    };
     enum seek_to to;
     uint64_t partition; /* OFFSET: which; else all */
     uint64_t offset;
     int64_t time_ms; /* first record appended at or after */
-    void *carrier;   /* the broker's */
-    uint64_t group_id;
 };
 void group_seek(struct group *group, struct group_seek *seek);
 
 /* Dead letters back to the queue they came from, each appended there and settled among the dead
  * letters in one unit, so that none can come twice. One at a time per group: BUSY. */
 struct group_redrive {
-    struct request request;
+    union {
+        struct request request;
+        struct group_mail call;
+    };
     bool all;
     const uint64_t *offsets; /* of dead letters, when not all; borrowed until done() */
     uint32_t offset_count;
     struct span label; /* only those that carry it; empty: any */
     struct link link;  /* the group's */
-    void *carrier;     /* the broker's */
-    uint64_t group_id;
 };
 void group_redrive(struct group *group,
                    struct group_redrive *redrive); /* done() when it has begun */
@@ -238,7 +250,10 @@ enum record_fate {
 #undef X
 };
 struct group_explain {
-    struct request request;
+    union {
+        struct request request;
+        struct group_mail call;
+    };
     uint64_t partition, offset;
     bool progress_only; /* only redrive is filled in */
     /* Out: */
@@ -250,8 +265,6 @@ struct group_explain {
     uint64_t dead_offset; /* DEAD_LETTERED: where */
     struct redrive_progress redrive;
     struct link link; /* the group's */
-    void *carrier;    /* the broker's */
-    uint64_t group_id;
 };
 void group_explain(struct group *group, struct group_explain *explain);
 
@@ -260,12 +273,14 @@ void group_explain(struct group *group, struct group_explain *explain);
  * of yet is not done. */
 enum { SURVEY_OFFSETS = 4096 };
 struct group_survey {
-    struct request request;
+    union {
+        struct request request;
+        struct group_mail call;
+    };
     uint64_t partition;
     uint64_t from;                      /* out: that first one */
     uint64_t done[SURVEY_OFFSETS / 64]; /* out: a bit for each offset from there on, lowest first */
     struct link link;                   /* the group's */
-    void *carrier;                      /* the broker's */
 };
 void group_survey(struct group *group, struct group_survey *survey);
 static inline bool survey_is_done(const struct group_survey *survey, uint64_t offset)

@@ -91,8 +91,17 @@ static void say_how_it_gives(const struct amqp_link *link, pn_terminus_t *source
         return;
     if (link->kind == AMQP_FROM_GROUP)
         pn_terminus_set_distribution_mode(source, PN_DIST_MODE_MOVE);
-    else if (link->kind == AMQP_FROM_LOG)
+    else if (link->kind == AMQP_FROM_LOG || link->kind == AMQP_FROM_TOPIC)
         pn_terminus_set_distribution_mode(source, PN_DIST_MODE_COPY);
+    else
+        pn_terminus_set_distribution_mode(source, PN_DIST_MODE_UNSPECIFIED);
+}
+
+/* Of a topic, what was published at most once leaves settled. */
+static void say_how_it_settles(pn_link_t *pn)
+{
+    if (pn_link_remote_snd_settle_mode(pn) == PN_SND_UNSETTLED)
+        pn_link_set_snd_settle_mode(pn, PN_SND_MIXED);
 }
 
 void amqp_answer_truly(struct amqp_link *link)
@@ -102,11 +111,15 @@ void amqp_answer_truly(struct amqp_link *link)
         NULL};
     if (pn_link_is_receiver(link->pn)) {
         keep_capabilities(link, pn_link_target(link->pn));
+        amqp_dynamic_say(link, pn_link_target(link->pn));
         return;
     }
     pn_terminus_t *source = pn_link_source(link->pn);
+    amqp_dynamic_say(link, source);
     keep_capabilities(link, source);
     keep(pn_terminus_outcomes(source), outcomes, amqp_has_symbol);
     say_how_long(link, source);
     say_how_it_gives(link, source);
+    if (link->kind == AMQP_FROM_TOPIC)
+        say_how_it_settles(link->pn);
 }

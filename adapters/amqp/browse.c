@@ -90,6 +90,11 @@ void amqp_browse_settled(struct amqp_link *link, pn_delivery_t *delivery)
         follower_settled(link->follower);
 }
 
+bool amqp_is_plain_stream(const struct amqp_link *link, const struct queue *queue)
+{
+    return queue->type == QUEUE_STREAM && !link->dead && !link->names_group;
+}
+
 /* Without a position a browser sees what its group has not done yet. */
 static void begin_at(const struct amqp_link *link, const struct queue *queue,
                      const struct group_spec *group, struct follow_options *options)
@@ -100,7 +105,7 @@ static void begin_at(const struct amqp_link *link, const struct queue *queue,
         options->last = filter->last;
         options->offset = filter->offset;
         options->time_ms = filter->time_ms;
-    } else if (queue != NULL && queue->type == QUEUE_STREAM && !link->dead) {
+    } else if (queue != NULL && amqp_is_plain_stream(link, queue)) {
         options->from = SEEK_LATEST;
     } else {
         options->undone_by = group;

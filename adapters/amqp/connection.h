@@ -122,6 +122,7 @@ struct amqp_link {
     bool drains;             /* a drain is answered behind them */
     uint32_t delivery_count; /* what Proton has of it, as of its last message or flow */
     char *group;             /* its name */
+    bool names_group;        /* the address does */
     struct amqp_filter filter;
     struct amqp_default unnamed; /* what settled without an outcome means */
     uint32_t lease_ms;           /* 0: as the queue says */
@@ -314,6 +315,8 @@ void amqp_dynamic_attach(struct amqp_link *link);
 /* The link is one of that queue's. */
 void amqp_queue_join(struct amqp_link *link, const struct queue *queue);
 void amqp_dynamic_leave(struct amqp_link *link); /* it goes */
+/* Of the properties that its node was asked to have those that it has. */
+void amqp_dynamic_say(const struct amqp_link *link, pn_terminus_t *local);
 
 /* filter.c: OK; INVALID with err for a filter that is none. What is not known, or does not apply,
  * is left out of the answer. */
@@ -399,12 +402,21 @@ struct blob *amqp_message_frame(const struct record *record, const struct amqp_s
 enum status amqp_manage(struct amqp_link *link, struct span bytes, struct err *err);
 
 /* browse.c */
+/* A stream under its plain address, which is read along whatever the link asks for. */
+bool amqp_is_plain_stream(const struct amqp_link *link, const struct queue *queue);
 /* A queue, or with NULL the topics that match filter; group: that of the source, NULL: there is
  * none (yet), which for dead letters cannot be. */
 void amqp_browse_open(struct amqp_link *link, const struct queue *queue,
                       const struct group_spec *group, struct span filter);
 void amqp_browse_flow(struct amqp_link *link, uint32_t credit, bool drain);
 void amqp_browse_settled(struct amqp_link *link, pn_delivery_t *delivery);
+
+/* Accepted, rejected, released, modified: whatever else a state is, it is none. */
+static inline bool amqp_is_outcome(uint64_t state)
+{
+    return state == PN_ACCEPTED || state == PN_REJECTED || state == PN_RELEASED ||
+           state == PN_MODIFIED;
+}
 
 /* A delivery of a topic that its receiver has settled. */
 struct amqp_topic_delivery {

@@ -63,6 +63,29 @@ static bool read_life(pn_data_t *data, enum temporary_life *life)
     return known;
 }
 
+/* A topic has none: it is there as long as anybody knows its name. */
+void amqp_dynamic_say(const struct amqp_link *link, pn_terminus_t *local)
+{
+    pn_data_t *data = pn_terminus_properties(local);
+    enum temporary_life life = TEMPORARY_CLIENT;
+    if (link->temporary != 0)
+        read_life(data, &life);
+    pn_data_clear(data);
+    for (size_t i = 0; i < sizeof policies / sizeof *policies; i++) {
+        if (policies[i].life != life)
+            continue;
+        pn_data_put_map(data);
+        pn_data_enter(data);
+        pn_data_put_symbol(data, pn_bytes(sizeof "lifetime-policy" - 1, "lifetime-policy"));
+        pn_data_put_described(data);
+        pn_data_enter(data);
+        pn_data_put_ulong(data, policies[i].code);
+        pn_data_put_list(data);
+        pn_data_exit(data);
+        pn_data_exit(data);
+    }
+}
+
 /* ------------------------------------------------ a queue */
 
 struct making {

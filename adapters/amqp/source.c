@@ -409,12 +409,13 @@ static void group_make(struct amqp_link *link)
     broker_administer(&grouping->admin);
 }
 
-/* Nothing is taken: to browse, from a position, or since a stream is read so. */
+/* Nothing is taken: to browse, from a position, or since a stream is read so. A group of it that is
+ * named is one as of any queue. */
 static bool reads_along(struct amqp_link *link, const struct queue *queue)
 {
     pn_terminus_t *source = pn_link_remote_source(link->pn);
     bool copies = pn_terminus_get_distribution_mode(source) == PN_DIST_MODE_COPY;
-    return copies || link->filter.has_position || (queue->type == QUEUE_STREAM && !link->dead);
+    return copies || link->filter.has_position || amqp_is_plain_stream(link, queue);
 }
 
 void amqp_source_from(struct amqp_link *link, const struct queue *queue)
@@ -471,6 +472,7 @@ void amqp_source_open(struct amqp_link *link, const struct amqp_address *address
         return;
     }
     link->dead = address->dead;
+    link->names_group = address->group.size > 0;
     link->group = address->group.size > 0
                       ? heap_text((const char *)address->group.data, address->group.size)
                       : heap_text(DEFAULT_GROUP, sizeof DEFAULT_GROUP - 1);

@@ -320,18 +320,19 @@ void amqp_topic_settled(struct amqp_link *link, pn_delivery_t *delivery)
 {
     uintptr_t context = (uintptr_t)pn_delivery_get_context(delivery);
     uint64_t state = pn_delivery_remote_state(delivery);
-    if (context == 0 || state == PN_RECEIVED || (state == 0 && !pn_delivery_settled(delivery)))
+    bool within = state == AMQP_TRANSACTIONAL, named = within || amqp_is_outcome(state);
+    if (context == 0 || (!named && !pn_delivery_settled(delivery)))
         return;
     struct amqp_topic_delivery topic = {.number = (uint32_t)(context - 1)};
     read_place(link->subscriber, delivery, &topic);
-    if (state == AMQP_TRANSACTIONAL) {
+    if (within) {
         pn_delivery_set_context(delivery, NULL);
         amqp_transaction_settle_topic(link, delivery, &topic);
         return;
     }
     pn_disposition_t *remote = pn_delivery_remote(delivery);
     const struct amqp_default *unnamed = &link->unnamed;
-    if (state == 0) /* settled without a word */
+    if (!named) /* settled without a word, or with none that says what becomes of it */
         amqp_topic_outcome(&topic, unnamed->outcome, unnamed->failed, unnamed->undeliverable);
     else
         amqp_topic_outcome(&topic, state, pn_disposition_is_failed(remote),

@@ -563,15 +563,12 @@ static bool is_there(struct span items, const char *name)
     return false;
 }
 
-/* To clients of the JMS kind the address to reply to is a queue's when a queue brought the message,
- * unless this says otherwise. */
-static uint32_t write_reply_type(struct amqp_writer *writer, const struct showing *showing,
-                                 struct span kept)
+/* To clients of the JMS kind an address is a queue's when a queue brought the message, unless these
+ * say otherwise. */
+static uint32_t write_type(struct amqp_writer *writer, const char *name, struct span kept)
 {
-    static const char name[] = "x-opt-jms-reply-to";
-    const struct header *reply = showing->first[AMQP_REPLY_TO];
     enum { JMS_TOPIC = 1 };
-    if (reply == NULL || !is_topic_address(reply->value) || is_there(kept, name))
+    if (is_there(kept, name))
         return 0;
     write_key(writer, name);
     amqp_write_number(writer, AMQP_BYTE, JMS_TOPIC);
@@ -605,6 +602,18 @@ static uint32_t write_dead(struct amqp_writer *writer, const struct showing *sho
                 *writer = before;
         }
     }
+    return count;
+}
+
+static uint32_t write_types(struct amqp_writer *writer, const struct showing *showing,
+                            const struct amqp_shown *shown, struct span kept)
+{
+    const struct header *reply = showing->first[AMQP_REPLY_TO];
+    uint32_t count = 0;
+    if (reply != NULL && is_topic_address(reply->value))
+        count += write_type(writer, "x-opt-jms-reply-to", kept);
+    if (showing->first[TOPIC] != NULL && shown->positions)
+        count += write_type(writer, "x-opt-jms-dest", kept);
     return count;
 }
 
@@ -660,7 +669,7 @@ static void write_annotations(struct amqp_writer *writer, const struct record *r
         count += amqp_note_write(writer, foreign, shown->note);
     else
         amqp_write_raw(writer, foreign);
-    count += write_reply_type(writer, showing, foreign);
+    count += write_types(writer, showing, shown, foreign);
     if (count == 0)
         *writer = before;
     else

@@ -3,9 +3,52 @@
  * as any, called GROUP/CONSUMER. It is made, durably, at the first take under its name, and goes
  * with the broadcast group, by itself when it is deleted, or when it has not come for so long that
  * retention has removed what it had not done. */
+#include <openssl/evp.h>
+
 #include "core/base/heap.h"
 #include "core/base/trace.h"
 #include "core/broker/worker.h"
+
+/* What is no letter, digit or - is two digits behind a full stop; what then is too long is a hash
+ * behind a low line, which no other name has there. What begins like one of these is made into one
+ * too. */
+void broadcast_name(struct span id, char name[LIMIT_GROUP_NAME + 1])
+{
+    static const char prefix[] = "id.", digits[] = "0123456789ABCDEF";
+    enum { PREFIX = sizeof prefix - 1, HASH = 16 };
+    bool is_made = id.size >= PREFIX && memcmp(id.data, prefix, PREFIX) == 0;
+    if (!is_made && queue_name_is_valid(id, LIMIT_GROUP_NAME)) {
+        memcpy(name, id.data, id.size);
+        name[id.size] = '\0';
+        return;
+    }
+    memcpy(name, prefix, PREFIX);
+    size_t size = PREFIX;
+    for (size_t i = 0; i < id.size && size <= LIMIT_GROUP_NAME; i++) {
+        uint8_t c = id.data[i];
+        bool plain = c != '.' && c != '_' && queue_name_is_valid(span_of(&c, 1), 1);
+        if (size + (plain ? 1 : 3) > LIMIT_GROUP_NAME) {
+            size = LIMIT_GROUP_NAME + 1;
+        } else if (plain) {
+            name[size++] = (char)c;
+        } else {
+            name[size++] = '.';
+            name[size++] = digits[c >> 4];
+            name[size++] = digits[c & 15];
+        }
+    }
+    if (size > LIMIT_GROUP_NAME) {
+        uint8_t hash[EVP_MAX_MD_SIZE];
+        CHECK(EVP_Digest(id.data, id.size, hash, NULL, EVP_sha256(), NULL) == 1);
+        size = PREFIX;
+        name[size++] = '_';
+        for (size_t i = 0; i < HASH; i++) {
+            name[size++] = digits[hash[i] >> 4];
+            name[size++] = digits[hash[i] & 15];
+        }
+    }
+    name[size] = '\0';
+}
 
 /* A take that waits for its consumer to be made. */
 struct join {

@@ -52,7 +52,8 @@ struct consumer {
     struct group_take take;
     bool taking;
     uint32_t item_capacity, batch, batch_size; /* batch: asked for now, at most batch_size */
-    char *name, *label_text;
+    char name[LIMIT_GROUP_NAME + 1];           /* empty: none */
+    char *label_text;
     struct selector *selector;
 
     uint32_t credit;
@@ -102,8 +103,8 @@ struct consumer *consumer_open(struct client *client, const struct consumer_ops 
         .labels = options->labels,
     };
     if (options->name.size > 0) {
-        consumer->name = heap_text((const char *)options->name.data, options->name.size);
-        consumer->take.consumer = span_of(consumer->name, options->name.size);
+        broadcast_name(options->name, consumer->name);
+        consumer->take.consumer = span_from_text(consumer->name);
     }
     size_t label_size = 0;
     for (uint32_t i = 0; i < options->labels.count; i++)
@@ -129,6 +130,11 @@ uint32_t consumer_credit_left(const struct consumer *consumer)
     return consumer->credit;
 }
 
+struct taker *consumer_taker(const struct consumer *consumer)
+{
+    return consumer->taker;
+}
+
 uint32_t consumer_lease_count(const struct consumer *consumer)
 {
     return consumer->lease_count;
@@ -151,7 +157,6 @@ static void consumer_leave(struct consumer *consumer)
     selector_unref(consumer->selector);
     taker_unref(consumer->taker);
     heap_free(consumer->take.items);
-    heap_free(consumer->name);
     heap_free(consumer->label_text);
     heap_free(consumer->slots);
     heap_free(consumer);

@@ -37,7 +37,7 @@ struct consumer_options {
     struct label_filter labels;     /* likewise (copied) */
     uint32_t lease_ms;              /* 0: as the queue says */
     bool dead;                      /* the group's dead letters instead of the queue */
-    struct span name;               /* broadcast groups: who asks; copied */
+    struct span name;               /* broadcast groups: who asks, by any id; copied */
     uint32_t batch_size;            /* records asked for at once, 1 to CONSUMER_BATCH_MAX; 0: 128 */
 };
 enum { CONSUMER_BATCH_MAX = 1000 };
@@ -81,6 +81,8 @@ const struct receipt *consumer_lease(const struct consumer *consumer, uint32_t s
 /* What belongs to the lease in slot for its protocol; NULL until it is set. */
 void consumer_bind(struct consumer *consumer, uint32_t slot, void *what);
 void *consumer_bound(const struct consumer *consumer, uint32_t slot);
+/* Who takes, for what is settled otherwise and not for this consumer. */
+struct taker *consumer_taker(const struct consumer *consumer);
 uint32_t consumer_lease_count(const struct consumer *consumer);
 
 /* The broker's. */

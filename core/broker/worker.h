@@ -403,6 +403,9 @@ void broadcast_expire(struct broker_worker *worker, struct home_group *home, boo
 /* Nobody has taken for it for long, and retention has removed what it had not done. */
 bool broadcast_is_expired(const struct catalog *catalog, const struct group_spec *consumer);
 /* On the client's worker, rights are checked. */
+/* Whose consumer a client is: its id, or where that is no name one made of it, which begins with
+ * "id.", is no other client's and always the same. */
+void broadcast_name(struct span id, char name[LIMIT_GROUP_NAME + 1]);
 void broadcast_take(struct client *client, const struct group_spec *group, struct group_take *take);
 void broadcast_cancel(struct group_take *take);
 /* Whose receipts these are; NULL: no consumer's of that group. */

@@ -7,7 +7,7 @@ from proton.reactor import Filter, LinkOption
 from proton.utils import BlockingConnection
 
 from amqpwire import (ATTACH, BEGIN, DETACH, DISPOSITION, FLOW, OPEN, TRANSFER, Described, Symbol, Wire, decode, disposition, encode,
-                      frame)
+                      frame, ubyte)
 from gateway import run
 
 SECONDS = 20
@@ -96,6 +96,29 @@ def sources_say_what_they_are(running):
     assert of_source(connection, "/topics/t", Asks(("global",), lasts=False))[0] == []
     assert of_source(connection, "$management", Asks())[:4] == ([], NONE, LINK, 0)
     connection.close()
+
+
+def what_a_topic_does_not_do_is_not_said(running):
+    """Its deliveries may come settled, others have what it moves, and a node has no properties that were only asked for."""
+    assert running.call("POST", "/v1/default/queues", {"name": "q"})[0] == 201
+    properties = {Symbol("lifetime-policy"): Described(0x2b, []), Symbol("supported-dist-modes"): Symbol("move")}
+    dynamic, temporary = [None, None, None, None, True, properties, Symbol("move")], [Symbol("temporary-queue")]
+    with Wire(running.amqp_port, SECONDS) as wire:
+        wire.open()
+        for handle, source in enumerate((["/topics/t", *[None] * 5, Symbol("move")], dynamic, [*dynamic, None, None, None, temporary],
+                                         ["q", *[None] * 4, properties], ["$management", *[None] * 5, Symbol("move")])):
+            if source[-1] is temporary:
+                source[-1] = temporary[0]
+            wire.send(frame(ATTACH, [f"r{handle}", handle, True, ubyte(0), None, Described(0x28, source), Described(0x29, [None])]))
+            answer = decode(b"\x00\x53\x12" + wire.expect(ATTACH))[0].value
+            said = answer[5].value + [None] * 11
+            is_queue = handle in (2, 3)
+            assert answer[3] == {4: 1}.get(handle, 0 if is_queue else 2), (source, answer[3])
+            assert said[6] == {0: "copy", 1: "copy", 2: "move"}.get(handle), (source, said)
+            if handle == 2:
+                assert list(said[5]) == ["lifetime-policy"] and said[5]["lifetime-policy"].value == [], said
+            else:
+                assert not said[5], (source, said)
 
 
 def targets_say_what_they_are(running):
@@ -225,5 +248,5 @@ def a_flow_that_asks_is_answered(running):
 
 
 if __name__ == "__main__":
-    run(sources_say_what_they_are, targets_say_what_they_are, transactions_are_local, a_link_without_a_target_is_refused,
+    run(sources_say_what_they_are, what_a_topic_does_not_do_is_not_said, targets_say_what_they_are, transactions_are_local, a_link_without_a_target_is_refused,
         a_link_takes_the_name_from_one_of_another_session, a_flow_that_asks_is_answered)

@@ -214,6 +214,34 @@ def a_stream_is_read_from_its_end_on(running):
     connection.close()
 
 
+def a_group_of_a_stream_is_one_as_of_any_queue(running):
+    """Leased, settled, shared with REST, from the first record on; only the plain address reads along."""
+    queue(running, "shared", type="stream", partitions=1)
+    connection = connect(running)
+    group = "/queues/shared/groups/g"
+    send(connection, "shared", "a", "b", "c")
+    one = connection.create_receiver(group, credit=1)
+    assert one.receive(timeout=SECONDS).body == "a"
+    two = connection.create_receiver(group, credit=1, name="two")
+    assert two.receive(timeout=SECONDS).body in ("b", "c")  # the first is leased, and perhaps the next one
+    one.accept()
+    two.release(delivered=False)
+    one.close()
+    two.close()
+    again = connection.create_receiver(group, credit=5)
+    assert sorted(again.receive(timeout=SECONDS).body for _ in range(2)) == ["b", "c"]
+    for _ in range(2):
+        again.accept()
+    again.close()
+    send(connection, "shared", "while nobody is there", "for REST")
+    assert take(connection, group, 1) == ["while nobody is there"]
+    left = running.call("GET", "/v1/default/queues/shared/groups/g/messages?max_msgs=10")[1]
+    assert "for REST" in str(left) and "nobody" not in str(left), left
+    # To browse, it shows what the group has not done.
+    assert take(connection, group, 1, Copy()) == ["for REST"]
+    connection.close()
+
+
 class NoLocal(Filter):
     def __init__(self):
         name = symbol("apache.org:no-local-filter:list")
@@ -317,4 +345,5 @@ def what_nobody_settles_has_a_limit(running):
 
 if __name__ == "__main__":
     run(what_nobody_settles_has_a_limit, a_browser_takes_nothing, dead_letters_are_looked_at, a_browser_sees_what_its_group_has_not_done,
-        positions_of_a_queue, the_last_record_of_each_partition, what_one_has_sent_oneself, a_stream_is_read_from_its_end_on, a_topic_and_its_past)
+        positions_of_a_queue, the_last_record_of_each_partition, what_one_has_sent_oneself, a_stream_is_read_from_its_end_on,
+        a_group_of_a_stream_is_one_as_of_any_queue, a_topic_and_its_past)

@@ -338,7 +338,59 @@ def clients_of_the_jms_kind_learn_what_an_address_is(running):
          Message(reply_to="/topics/answers", annotations={kind: byte(3)}), Message())
     got = [(m.annotations or {}).get(kind) for m in receive(connection, "asked", 5)]
     assert got == [byte(1), None, None, byte(3), None], got
+    # And to the sort of address that it was sent to: a topic, read from the queue that its route leads to.
+    assert running.call("PUT", "/v1/default/routes/sent%2F%23", {"queue": "asked"})[0] in (200, 201, 204)
+    kind = symbol("x-opt-jms-dest")
+    send(connection, "/topics/sent/x", Message(), Message(annotations={kind: byte(3)}))
+    send(connection, "asked", Message())
+    got = [(m.annotations or {}).get(kind) for m in receive(connection, "asked", 3)]
+    assert got == [byte(1), byte(3), None], got
     connection.close()
+
+
+def each_container_has_a_broadcast_group_for_itself(running):
+    """Under whatever id it has: that of a client of the JMS kind is no name, and neither is a long one."""
+    queue(running, "all")
+    path = "/v1/default/queues/all/groups"
+    assert running.call("POST", path, {"groups": [{"name": "g", "mode": "broadcast"}]})[0] in (200, 201)
+    ids = ("plain_1.x", "ID:8ea0b0a5-7a0e-4c9b-a2d8-11e0b0f7c3d2:1", "ID:" + "x" * 90, "ID:" + "x" * 91, "id.ID.3Ax", "ID:x")
+    connection = connect(running)
+    send(connection, "all", Message(body="first"))
+    connection.close()
+    for turn in ("first", "second"):
+        for name in ids:
+            container = Container(Once(running.amqp_port, "/queues/all/groups/g", got := []))
+            container.container_id = name
+            container.run()
+            assert got == [turn], (name, got)
+        connection = connect(running)
+        send(connection, "all", Message(body="second"))
+        connection.close()
+    names = [group["name"] for group in running.call("GET", path)[1]["groups"]]
+    assert len(names) == 1 + len(ids) and {"g/plain_1.x", "g/id.ID.3A8ea0b0a5-7a0e-4c9b-a2d8-11e0b0f7c3d2.3A1", "g/id.ID.3Ax",
+                                           "g/id.id.2EID.2E3Ax"} < set(names), names
+
+
+class Once(MessagingHandler):
+    """Takes one message."""
+
+    def __init__(self, port, address, got):
+        super().__init__(prefetch=1, auto_accept=False)
+        self.port, self.address, self.got = port, address, got
+
+    def on_start(self, event):
+        self.connection = event.container.connect(f"amqp://127.0.0.1:{self.port}", allowed_mechs="ANONYMOUS")
+        event.container.create_receiver(self.connection, self.address)
+
+    def on_link_error(self, event):
+        self.connection.close()
+
+    def on_message(self, event):
+        self.got.append(event.message.body)
+        event.delivery.update(Delivery.ACCEPTED)
+
+    def on_settled(self, event):
+        self.connection.close()
 
 
 def receive_nothing(connection, address):
@@ -662,5 +714,6 @@ if __name__ == "__main__":
     run(a_group_of_messages_has_one_receiver, over_websocket, a_client_outlives_its_session, an_outcome_for_what_is_settled_without_one, an_outcome_of_each_link_when_all_come_at_once, what_is_sent_is_received_in_order, every_type_keeps_its_value, annotations_are_what_they_were, bodies_are_what_they_were, outcomes_decide,
         what_was_not_settled_is_offered_again, a_lease_lasts_as_long_as_asked, settled_both_ways, a_drain_ends_with_what_there_is,
         a_large_message_in_many_transfers, addresses_that_lead_nowhere, queues_are_made_on_demand, selectors_choose,
-        delays_and_expiry, a_message_that_comes_twice_is_stored_once, the_relay_sends_anywhere, clients_of_the_jms_kind_learn_what_an_address_is, a_queue_that_goes_ends_its_links, users_log_in, an_end_says_so,
+        delays_and_expiry, a_message_that_comes_twice_is_stored_once, the_relay_sends_anywhere, clients_of_the_jms_kind_learn_what_an_address_is,
+        each_container_has_a_broadcast_group_for_itself, a_queue_that_goes_ends_its_links, users_log_in, an_end_says_so,
         an_end_says_where_to_go)

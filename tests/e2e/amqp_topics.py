@@ -14,7 +14,7 @@ from proton.reactor import AtMostOnce, DynamicNodeProperties, Filter, LinkOption
 from proton.utils import BlockingConnection, LinkDetached
 
 import gateway
-from amqpwire import DISPOSITION, FLOW, MODIFIED, REJECTED, RELEASED, TRANSFER, Wire, frame
+from amqpwire import ATTACH, DISPOSITION, FLOW, MODIFIED, REJECTED, RELEASED, TRANSFER, Symbol, Ulong, Wire, frame
 from amqpwire import Described as WireDescribed
 from gateway import run, until
 from wire import PUBLISH, RECEIVE_MAXIMUM, SESSION_EXPIRY, Client
@@ -372,6 +372,27 @@ def what_is_given_back_comes_again(running):
     connection.close()
 
 
+def a_state_that_is_no_outcome_leaves_that_open(running):
+    """Settled with one, a record is what it is when it is settled without a word, of a queue, a topic and what keeps one."""
+    assert running.call("POST", "/v1/default/queues", {"name": "open"})[0] == 201
+    connection = connect(running)
+    for source in (["open"], ["/topics/open"], ["/topics/open-kept", 2, Symbol("never")]):
+        wire = Wire(running.amqp_port).open("open")
+        wire.send(frame(ATTACH, ["r", 0, True, None, None, WireDescribed(0x28, source), WireDescribed(0x29, [None])]))
+        wire.expect(ATTACH)
+        wire.send(frame(FLOW, [0, 1000, 0, 1000, 0, 0, 9]))
+        send(connection, source[0], Message(body="x"))
+        for number, state in enumerate((WireDescribed(0x23, [0, Ulong(0)]), WireDescribed(0x3f, []), WireDescribed(0x24, []))):
+            assert b"x" in wire.expect(TRANSFER), (source, number)
+            if number == 0:
+                wire.send(frame(DISPOSITION, [True, number, number, False, state]))  # says nothing yet
+            wire.send(frame(DISPOSITION, [True, number, number, True, state]))
+        wire.send(frame(FLOW, [0, 1000, 0, 1000, 0, 3, 5, None, True]))
+        wire.expect(FLOW)  # drained: that was the end of it
+        wire.socket.close()
+    connection.close()
+
+
 def a_drain_ends_with_what_there_is(running):
     connection = connect(running)
     receiver = connection.create_receiver("/topics/drained", credit=2)
@@ -544,5 +565,5 @@ if __name__ == "__main__":
     run(filters_match_topics, credit_is_kept, settled_subscriptions, no_local_spares_ones_own,
         capabilities_say_what_an_address_is, mqtt_and_amqp_meet, a_request_gets_its_reply,
         requests_and_replies_between_protocols, filters_of_topics, filters_of_queues, addresses_are_filtered_as_they_are_shown, filters_that_are_none,
-        what_is_given_back_comes_again, a_drain_ends_with_what_there_is, shared_by_several, links_and_clients_take_turns,
+        what_is_given_back_comes_again, a_state_that_is_no_outcome_leaves_that_open, a_drain_ends_with_what_there_is, shared_by_several, links_and_clients_take_turns,
         what_one_leaves_goes_to_the_other_protocol, a_drain_looks_into_the_share, a_drained_member_gets_nothing)

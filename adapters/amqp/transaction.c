@@ -9,6 +9,7 @@
  * receiver had settled counts as failed)
  */
 #include "adapters/amqp/connection.h"
+#include "core/base/blob.h"
 #include "core/base/pack.h"
 
 enum { DECLARE = 0x31, DISCHARGE = 0x32, DECLARED = 0x33 };
@@ -401,7 +402,26 @@ struct outcome {
     uint32_t delay_ms;
 };
 
-static struct outcome outcome_read(const struct amqp_value *value)
+/* error: condition, description, and more that is not kept. */
+static void error_read(const struct amqp_value *error, struct buf *note)
+{
+    struct reader at = reader_of(error->bytes);
+    struct amqp_value descriptor, list, condition = {.type = AMQP_NULL},
+                                        description = {.type = AMQP_NULL};
+    if (error->type != AMQP_DESCRIBED || !amqp_value_read(&at, &descriptor) ||
+        !amqp_value_read(&at, &list) || list.type != AMQP_LIST)
+        return;
+    at = reader_of(list.bytes);
+    if (list.count > 0)
+        amqp_value_read(&at, &condition);
+    if (list.count > 1)
+        amqp_value_read(&at, &description);
+    amqp_reason_read(amqp_is_text(&condition) ? condition.bytes : span_of("", 0),
+                     amqp_is_text(&description) ? description.bytes : span_of("", 0), note);
+}
+
+/* note: empty, its bytes are what goes with the record. */
+static struct outcome outcome_read(const struct amqp_value *value, struct buf *note)
 {
     struct reader at = reader_of(value->bytes);
     struct amqp_value descriptor, list, field;
@@ -413,14 +433,18 @@ static struct outcome outcome_read(const struct amqp_value *value)
     at = reader_of(list.bytes);
     for (uint32_t i = 0; i < list.count && amqp_value_read(&at, &field); i++) {
         bool set = field.type == AMQP_BOOLEAN && field.number != 0;
+        if (outcome.code == PN_REJECTED && i == 0)
+            error_read(&field, note);
         if (outcome.code != PN_MODIFIED)
             break;
-        if (i == 0)
+        if (i == 0) {
             outcome.failed = set;
-        else if (i == 1)
+        } else if (i == 1) {
             outcome.undeliverable = set;
-        else if (i == 2)
+        } else if (i == 2 && field.type == AMQP_MAP) {
             outcome.delay_ms = amqp_delay_read(&field);
+            amqp_note_read(&field, note);
+        }
     }
     return outcome;
 }
@@ -484,10 +508,7 @@ static enum settle_outcome settled_as(const struct outcome *outcome)
     case PN_REJECTED:
         return SETTLE_REJECTED;
     case PN_MODIFIED:
-        /* What is not for this link is for nobody: no bar goes up with a commit. */
-        return outcome->undeliverable ? SETTLE_REJECTED
-               : outcome->failed      ? SETTLE_FAILED
-                                      : SETTLE_RELEASED;
+        return outcome->failed ? SETTLE_FAILED : SETTLE_RELEASED;
     default:
         return SETTLE_RELEASED;
     }
@@ -496,15 +517,15 @@ static enum settle_outcome settled_as(const struct outcome *outcome)
 /* The transaction that the receiver has settled the delivery in; NULL: there is none, and the link
  * has been refused. */
 static struct amqp_transaction *settled_in(struct amqp_link *link, pn_delivery_t *delivery,
-                                           struct outcome *outcome)
+                                           struct outcome *outcome, struct buf *note)
 {
     char state[STATE_BYTES_MAX];
     struct amqp_value id = {.type = AMQP_NULL}, value;
     struct amqp_transaction *transaction = NULL;
     if (state_read(pn_delivery_remote(delivery), state, &id, &value)) {
         transaction = transaction_by_id(link->connection, id.bytes);
-        *outcome = outcome_read(&value);
-        if (outcome->code == 0)
+        *outcome = outcome_read(&value, note);
+        if (!amqp_is_outcome(outcome->code))
             *outcome = outcome_unnamed(&link->unnamed);
     }
     if (transaction == NULL) {
@@ -527,15 +548,33 @@ static struct settlement *settlement_new(struct amqp_transaction *transaction,
     return settlement;
 }
 
+static enum status settle_within(struct amqp_transaction *transaction, struct amqp_link *link,
+                                 uint32_t slot, const struct outcome *outcome, struct span note)
+{
+    const struct unit_settlement settlement = {
+        .receipt = *consumer_lease(link->consumer, slot),
+        .outcome = settled_as(outcome),
+        .delay_ms = outcome->delay_ms,
+        .not_for = outcome->undeliverable ? consumer_taker(link->consumer) : NULL,
+        .note = note.size == 0 ? NULL : blob_copy(note),
+    };
+    enum status status = broker_settle_within(&transaction->broker, &settlement);
+    blob_unref(settlement.note);
+    return status;
+}
+
 void amqp_transaction_settle(struct amqp_link *link, pn_delivery_t *delivery, uint32_t slot)
 {
     struct outcome outcome;
-    struct amqp_transaction *transaction = settled_in(link, delivery, &outcome);
+    struct buf note;
+    buf_init(&note, GROUP_NOTE_BYTES);
+    struct amqp_transaction *transaction = settled_in(link, delivery, &outcome, &note);
+    enum status status = transaction == NULL
+                             ? STATUS_OK
+                             : settle_within(transaction, link, slot, &outcome, buf_span(&note));
+    buf_deinit(&note);
     if (transaction == NULL)
         return;
-    enum status status =
-        broker_settle_within(&transaction->broker, consumer_lease(link->consumer, slot),
-                             settled_as(&outcome), outcome.delay_ms);
     if (status != STATUS_OK) {
         amqp_link_refuse_status(link, status);
         return;
@@ -550,7 +589,10 @@ void amqp_transaction_settle_topic(struct amqp_link *link, pn_delivery_t *delive
                                    struct amqp_topic_delivery *topic)
 {
     struct outcome outcome;
-    struct amqp_transaction *transaction = settled_in(link, delivery, &outcome);
+    struct buf note; /* nothing of a topic's is remembered */
+    buf_init(&note, GROUP_NOTE_BYTES);
+    struct amqp_transaction *transaction = settled_in(link, delivery, &outcome, &note);
+    buf_deinit(&note);
     if (transaction == NULL)
         return;
     enum status status = broker_part_within(&transaction->broker, sizeof(struct settlement));

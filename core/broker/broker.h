@@ -590,10 +590,9 @@ enum status broker_publish_within(struct broker_transaction *transaction,
                                   const struct publish *publish);
 /* For a publish that the adapter refuses by itself. */
 void broker_refuse_within(struct broker_transaction *transaction, enum status status);
-/* As group_settle of one receipt; outcome is not RENEWED. OVER_QUOTA as above. */
+/* Of a receipt; takes references. OVER_QUOTA as above. */
 enum status broker_settle_within(struct broker_transaction *transaction,
-                                 const struct receipt *receipt, enum settle_outcome outcome,
-                                 uint32_t delay_ms);
+                                 const struct unit_settlement *settlement);
 /* A part that the adapter keeps, in so many bytes: it counts as the others do. */
 enum status broker_part_within(struct broker_transaction *transaction, size_t bytes);
 /* In the turn of the commit, after a part was counted for it: a delivery of a kept session of that

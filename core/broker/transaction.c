@@ -31,7 +31,7 @@ static void contents_free(struct broker_transaction *transaction)
     struct link *link;
     while ((link = list_pop(&transaction->messages)) != NULL)
         heap_free(container_of(link, struct message, link));
-    heap_free(transaction->settlements);
+    settlements_free(transaction->settlements, transaction->settlement_count);
     transaction->settlements = NULL;
     heap_free(transaction->kept);
     transaction->kept = NULL;
@@ -183,11 +183,12 @@ enum status broker_publish_within(struct broker_transaction *transaction,
 /* ------------------------------------------------ settlements */
 
 enum status broker_settle_within(struct broker_transaction *transaction,
-                                 const struct receipt *receipt, enum settle_outcome outcome,
-                                 uint32_t delay_ms)
+                                 const struct unit_settlement *settlement)
 {
-    CHECK(transaction->client != NULL && !transaction->committing && outcome != SETTLE_RENEWED);
-    if (is_full(transaction))
+    CHECK(transaction->client != NULL && !transaction->committing);
+    CHECK(settlement->outcome != SETTLE_RENEWED);
+    if (is_full(transaction) ||
+        (settlement->note != NULL && !charge(transaction, settlement->note->size)))
         return fail(transaction, STATUS_OVER_QUOTA);
     if (transaction->settlement_count == transaction->settlement_capacity) {
         uint32_t capacity =
@@ -200,8 +201,7 @@ enum status broker_settle_within(struct broker_transaction *transaction,
             heap_resize(transaction->settlements, capacity * sizeof *transaction->settlements);
         transaction->settlement_capacity = capacity;
     }
-    transaction->settlements[transaction->settlement_count++] =
-        (struct unit_settlement){.receipt = *receipt, .outcome = outcome, .delay_ms = delay_ms};
+    transaction->settlements[transaction->settlement_count++] = settlement_ref(settlement);
     return STATUS_OK;
 }
 

@@ -17,6 +17,8 @@ struct unit;
 struct unit *unit_new(struct broker_transaction *transaction);
 enum status unit_publish(struct unit *unit, const struct publish *publish);
 enum status unit_settle(struct unit *unit, const struct unit_settlement *settlement);
+struct unit_settlement settlement_ref(const struct unit_settlement *settlement);
+void settlements_free(struct unit_settlement *settlements, uint32_t count);
 enum status unit_settle_kept(struct unit *unit, const struct client *client, uint32_t number);
 enum status unit_settle_shared(struct unit *unit, struct subscription *subscription,
                                uint32_t lease);

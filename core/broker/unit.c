@@ -211,6 +211,24 @@ enum status unit_publish(struct unit *unit, const struct publish *publish)
 
 /* ------------------------------------------------ settlements */
 
+struct unit_settlement settlement_ref(const struct unit_settlement *settlement)
+{
+    if (settlement->not_for != NULL)
+        taker_ref(settlement->not_for);
+    if (settlement->note != NULL)
+        blob_ref(settlement->note);
+    return *settlement;
+}
+
+void settlements_free(struct unit_settlement *settlements, uint32_t count)
+{
+    for (uint32_t i = 0; i < count; i++) {
+        taker_unref(settlements[i].not_for);
+        blob_unref(settlements[i].note);
+    }
+    heap_free(settlements);
+}
+
 static struct group_part *group_part_of(struct unit *unit, uint64_t group)
 {
     struct group_part *part = map_get(&unit->by_group, span_of(&group, sizeof group));
@@ -249,7 +267,7 @@ enum status unit_settle(struct unit *unit, const struct unit_settlement *settlem
         part->settlements =
             heap_resize(part->settlements, part->capacity * sizeof *part->settlements);
     }
-    part->settlements[part->part.count++] = *settlement;
+    part->settlements[part->part.count++] = settlement_ref(settlement);
     return STATUS_OK;
 }
 
@@ -320,7 +338,7 @@ static void parts_free(struct unit *unit)
     }
     while ((link = list_pop(&unit->groups)) != NULL) {
         struct group_part *part = container_of(link, struct group_part, link);
-        heap_free(part->settlements);
+        settlements_free(part->settlements, part->part.count);
         heap_free(part);
     }
 }

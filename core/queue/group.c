@@ -169,7 +169,7 @@ enum window_outcome group_outcome(const struct part *part, enum settle_outcome o
 enum status group_settle_lease(struct part *part, const struct receipt *receipt,
                                enum window_outcome outcome, int64_t due_ms)
 {
-    if (due_ms != 0 && (outcome == WINDOW_FAILED || outcome == WINDOW_RELEASED))
+    if (due_ms != 0 && group_comes_back(outcome))
         return window_delay(part->window, receipt->offset, receipt->delivery, outcome, due_ms);
     return window_settle(part->window, receipt->offset, receipt->delivery, outcome);
 }
@@ -208,11 +208,9 @@ static enum status settle_one(struct group *group, const struct receipt *receipt
         bar_take_down(part, receipt->offset, settle->not_for);
     if (status != STATUS_OK)
         return status;
-    bool back = outcome == WINDOW_FAILED || outcome == WINDOW_RELEASED;
-    if (back && settle->note.size > 0)
-        note_put(part, receipt->offset, settle->note);
-    else if (outcome == WINDOW_REJECTED && settle->outcome == SETTLE_REJECTED)
-        reason_put(part, receipt->offset, settle->note);
+    /* What says why it was rejected is no note, and the other way round. */
+    bool fits = group_comes_back(outcome) || settle->outcome == SETTLE_REJECTED;
+    note_settled(part, receipt->offset, outcome, fits ? settle->note : span_of("", 0));
     *durable |= is_durable(outcome, delay_ms);
     return unbarred && settle->unharmed ? STATUS_OVER_QUOTA : STATUS_OK;
 }

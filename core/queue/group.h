@@ -164,7 +164,10 @@ struct unit_settlement {
     struct receipt receipt;
     enum settle_outcome outcome; /* not RENEWED */
     uint32_t delay_ms;           /* as in group_settle */
-    unsigned becomes;            /* the group's: as it was decided when this came */
+    struct taker *not_for; /* likewise, but that one more than can be remembered is for anybody
+                              after GROUP_BARRED_MS; NULL: nobody */
+    struct blob *note;     /* likewise; NULL: none. Both take effect with the end of the unit */
+    unsigned becomes;      /* the group's: as it was decided when this came */
 };
 struct group_unit {
     struct request request;

@@ -224,6 +224,10 @@ void group_answer_all(struct group *group, struct list *settles, enum status sta
 /* The partition of a receipt of this life of the group; NULL: it is of none. */
 struct part *group_part_of(struct group *group, const struct receipt *receipt);
 enum window_outcome group_outcome(const struct part *part, enum settle_outcome outcome);
+static inline bool group_comes_back(enum window_outcome outcome)
+{
+    return outcome == WINDOW_FAILED || outcome == WINDOW_RELEASED;
+}
 /* due_ms 0: no delay. */
 enum status group_settle_lease(struct part *part, const struct receipt *receipt,
                                enum window_outcome outcome, int64_t due_ms);
@@ -253,11 +257,12 @@ void bars_sweep(struct group *group); /* those of takers that have gone */
 void bars_deinit(struct group *group);
 
 /* group_note.c */
-void note_put(struct part *part, uint64_t offset, struct span note);
 struct blob *note_of(const struct part *part, uint64_t offset); /* a reference; NULL: none */
 void notes_drop(struct part *part, uint64_t from, uint64_t to);
-/* In place of a note, of what is rejected: for its dead letter. */
-void reason_put(struct part *part, uint64_t offset, struct span reason);
+/* What was said of a lease that was settled so: a note where the record comes back, in place of
+ * notes a reason for the dead letter where it was rejected. */
+void note_settled(struct part *part, uint64_t offset, enum window_outcome outcome,
+                  struct span note);
 struct span reason_of(const struct part *part, uint64_t offset); /* empty: none */
 void notes_deinit(struct group *group);
 

@@ -119,7 +119,7 @@ static void put(struct part *part, uint64_t offset, struct blob *bytes, bool is_
     offset_map_put(&part->notes, offset, group->note_count++);
 }
 
-void note_put(struct part *part, uint64_t offset, struct span note)
+static void note_put(struct part *part, uint64_t offset, struct span note)
 {
     struct group *group = part->group;
     const uint32_t *known = offset_map_get(&part->notes, offset);
@@ -133,11 +133,19 @@ void note_put(struct part *part, uint64_t offset, struct span note)
     put(part, offset, bytes, false);
 }
 
-void reason_put(struct part *part, uint64_t offset, struct span reason)
+static void reason_put(struct part *part, uint64_t offset, struct span reason)
 {
     const uint32_t *known = offset_map_get(&part->notes, offset);
     if (known != NULL)
         drop(part->group, *known);
     if (reason.size > 0 && reason.size <= GROUP_NOTE_BYTES)
         put(part, offset, blob_copy(reason), true);
+}
+
+void note_settled(struct part *part, uint64_t offset, enum window_outcome outcome, struct span note)
+{
+    if (group_comes_back(outcome) && note.size > 0)
+        note_put(part, offset, note);
+    else if (outcome == WINDOW_REJECTED)
+        reason_put(part, offset, note);
 }

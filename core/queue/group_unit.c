@@ -10,6 +10,7 @@
  */
 #include "core/queue/group_impl.h"
 
+#include "core/base/blob.h"
 #include "core/base/check.h"
 #include "core/base/clock.h"
 #include "core/base/pack.h"
@@ -103,6 +104,24 @@ bool unit_rows(struct group *group, struct span *first, struct span *end)
 
 /* ------------------------------------------------ the end of a unit */
 
+/* What comes back that cannot be kept from the taker waits a little. */
+static void settle(struct part *part, const struct group_unit *unit,
+                   const struct unit_settlement *settlement)
+{
+    const struct receipt *receipt = &settlement->receipt;
+    enum window_outcome outcome = (enum window_outcome)settlement->becomes;
+    int64_t due_ms = due_of(unit, settlement);
+    bool away = settlement->not_for != NULL && group_comes_back(outcome);
+    bool barred = away && bar_put_up(part, receipt->offset, settlement->not_for);
+    if (away && !barred && settlement->delay_ms < GROUP_BARRED_MS)
+        due_ms = unit->now_ms + GROUP_BARRED_MS;
+    if (group_settle_lease(part, receipt, outcome, due_ms) != STATUS_OK && barred)
+        bar_take_down(part, receipt->offset, settlement->not_for);
+    else
+        note_settled(part, receipt->offset, outcome,
+                     settlement->note == NULL ? span_of("", 0) : blob_span(settlement->note));
+}
+
 static void end(struct group *group, struct group_unit *unit, enum status status)
 {
     for (uint32_t i = 0; i < unit->count; i++) {
@@ -112,8 +131,7 @@ static void end(struct group *group, struct group_unit *unit, enum status status
         bool released = window_unhold(part->window, receipt->offset, receipt->delivery,
                                       loop_now_ms(group->loop));
         if (status == STATUS_OK)
-            group_settle_lease(part, receipt, (enum window_outcome)settlement->becomes,
-                               due_of(unit, settlement));
+            settle(part, unit, settlement);
         else if (released)
             window_settle(part->window, receipt->offset, receipt->delivery, WINDOW_RELEASED);
     }

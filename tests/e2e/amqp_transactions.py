@@ -623,6 +623,52 @@ def outcomes_keep_what_they_say(running):
         assert bodies(running, name) == []
 
 
+def what_is_undeliverable_here_is_for_others(running):
+    """Also where the queue keeps no dead letters, and though it is part of a commit."""
+    annotations = {Symbol("x-why"): "not mine"}
+    for name, fields in (("plain", {}), ("redriven", {"redrive_policy": "enable", "max_consume_count": 9})):
+        queue(running, name, **fields)
+        say(running, name, "first", "second")
+        with Wire(running.amqp_port) as wire:
+            wire.open()
+            coordinate(wire)
+            wire.attach("r", 0, name, receiver=True)
+            wire.send(frame(FLOW, [0, 1000, 0, 1000, 0, 0, 2]))
+            for _ in range(2):
+                wire.expect(TRANSFER)
+            identity = declare(wire, 0)
+            for number, failed in enumerate((False, True)):
+                state = Described(0x34, [identity, Described(0x27, [failed, True, annotations])])
+                wire.send(frame(DISPOSITION, [True, number, number, True, state]))
+            wire.send(discharge(identity, 1, False))
+            assert disposition(wire.expect(DISPOSITION))[2] == 0x24
+            wire.send(frame(FLOW, [2, 1000, 2, 1000, 0, 2, 2]))
+            got = sorted((m.body, m.delivery_count, {str(k): v for k, v in m.annotations.items()}["x-why"]) for m in messages(running, name))
+            assert got == [("first", 0, "not mine"), ("second", 1, "not mine")], got
+            wire.socket.settimeout(0.3)
+            try:
+                raise AssertionError(wire.expect(TRANSFER))  # it was for others
+            except TimeoutError:
+                pass
+    # Why it was rejected is to be found in the dead letter, too.
+    say(running, "redriven", "bad")
+    with Wire(running.amqp_port) as wire:
+        wire.open()
+        coordinate(wire)
+        wire.attach("r", 0, "redriven", receiver=True)
+        wire.send(frame(FLOW, [0, 1000, 0, 1000, 0, 0, 1]))
+        wire.expect(TRANSFER)
+        identity = declare(wire, 0)
+        error = Described(0x25, [Described(0x1d, [Symbol("shop:bad"), "no such article"])])
+        wire.send(frame(DISPOSITION, [True, 0, 0, True, Described(0x34, [identity, error])]))
+        wire.send(discharge(identity, 1, False))
+        assert disposition(wire.expect(DISPOSITION))[2] == 0x24
+    dead = "/v1/default/queues/redriven/groups/amqp/deadletters"
+    assert until(lambda: running.call("GET", dead)[1]["records"])
+    told = running.call("GET", dead)[1]["records"][0]["attributes"]
+    assert (told["dead-letter-error"], told["dead-letter-description"]) == ("shop:bad", "no such article"), told
+
+
 def an_outcome_for_what_names_none(running):
     """The source's default is that of what is settled within a transaction without an outcome, too."""
     queue(running, "q", redrive_policy="enable", max_consume_count=9)
@@ -904,6 +950,6 @@ if __name__ == "__main__":
         what_is_settled_behind_the_end_of_its_link_refuses_the_commit, a_message_without_credit_refuses_the_commit,
         settlements_of_shared_subscriptions,
         settlements_of_kept_shares, settlements_of_kept_shares_with_one_worker,
-        outcomes_keep_what_they_say, an_outcome_for_what_names_none, what_cannot_be_part_of_it_refuses_it,
+        outcomes_keep_what_they_say, what_is_undeliverable_here_is_for_others, an_outcome_for_what_names_none, what_cannot_be_part_of_it_refuses_it,
         a_lost_connection_rolls_back, a_commit_that_cannot_be_is_refused, what_takes_too_long_says_so, a_receiver_may_leave_before_its_transaction, what_is_settled_in_two_steps_is_settled_once,
         a_coordinator_gives_credit_back_once, a_new_queue_is_made_before_its_transaction_ends, another_coordinator_may_discharge_and_leave)

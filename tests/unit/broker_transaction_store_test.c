@@ -191,18 +191,18 @@ static void fill_run(void *context)
     worker->transaction_bytes = LIMIT_WORKER_IN_BYTES - 2000; /* others hold that */
     struct publish publish = {.topic = span_from_text("t"), .guarantee = GUARANTEE_AT_LEAST_ONCE};
     uint8_t body[2000] = {0};
-    struct receipt receipt = {0};
+    struct unit_settlement settlement = {.outcome = SETTLE_DONE};
     CHECK(broker_publish_within(&deal->transaction, &publish) == STATUS_OK);
-    CHECK(broker_settle_within(&deal->transaction, &receipt, SETTLE_DONE, 0) == STATUS_OK);
-    CHECK(worker->transaction_bytes > LIMIT_WORKER_IN_BYTES - 2000 + sizeof receipt);
+    CHECK(broker_settle_within(&deal->transaction, &settlement) == STATUS_OK);
+    CHECK(worker->transaction_bytes > LIMIT_WORKER_IN_BYTES - 2000 + sizeof settlement);
     publish.body = span_of(body, sizeof body);
     CHECK(broker_publish_within(&deal->transaction, &publish) == STATUS_OVER_QUOTA);
     broker_roll_back(&deal->transaction);
     CHECK(worker->transaction_bytes == LIMIT_WORKER_IN_BYTES - 2000);
-    worker->transaction_bytes = LIMIT_WORKER_IN_BYTES - sizeof receipt;
+    worker->transaction_bytes = LIMIT_WORKER_IN_BYTES - sizeof settlement;
     deal->transaction.client = &deal->peer->client;
     CHECK(broker_begin(&deal->transaction) == STATUS_OK);
-    CHECK(broker_settle_within(&deal->transaction, &receipt, SETTLE_DONE, 0) == STATUS_OVER_QUOTA);
+    CHECK(broker_settle_within(&deal->transaction, &settlement) == STATUS_OVER_QUOTA);
     broker_roll_back(&deal->transaction);
     worker->transaction_bytes = 0;
 }

@@ -72,10 +72,13 @@ static void settle_run(void *context)
 {
     struct settling *settling = context;
     struct holder *holder = settling->holder;
-    for (uint32_t i = 0; i < holder->count; i++)
-        CHECK(broker_settle_within(&settling->deal->transaction,
-                                   consumer_lease(holder->consumer, holder->slots[i]),
-                                   settling->outcome, 0) == STATUS_OK);
+    for (uint32_t i = 0; i < holder->count; i++) {
+        const struct unit_settlement settlement = {
+            .receipt = *consumer_lease(holder->consumer, holder->slots[i]),
+            .outcome = settling->outcome,
+        };
+        CHECK(broker_settle_within(&settling->deal->transaction, &settlement) == STATUS_OK);
+    }
 }
 
 /* All that it holds, in the transaction. */

@@ -113,7 +113,9 @@ static bool is_protected(const struct amqp_connection *connection)
 static const char *list_mechanisms(pn_transport_t *transport)
 {
     struct amqp_connection *connection = connection_of(transport);
-    bool certificate = stream_certificate_subject(connection->stream) != NULL;
+    /* Clients that have a password too take it before all others, and try nothing else. */
+    bool certificate =
+        client_may_be(&connection->client, stream_certificate_subject(connection->stream));
     if (is_protected(connection))
         return certificate ? "EXTERNAL PLAIN ANONYMOUS" : "PLAIN ANONYMOUS";
     bool anonymous = amqp_settings.anonymous != NULL;

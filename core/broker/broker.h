@@ -237,6 +237,8 @@ struct broker_login {
     uint64_t credential[2];
 };
 void broker_login(struct broker_login *login);
+/* Would the subject of its certificate let that client in? NULL: it has none. */
+bool client_may_be(const struct client *client, const char *certificate_subject);
 /* A token of the client's own user for so many seconds. OUT_OF_RANGE: more than LIMIT_TOKEN_S, or
  * none; DENIED: it came with a token itself; UNSUPPORTED: there are no users. */
 enum status broker_make_token(const struct client *client, uint64_t seconds, char token[TOKEN_TEXT],

@@ -330,6 +330,22 @@ enum status broker_make_token(const struct client *client, uint64_t seconds, cha
     return STATUS_OK;
 }
 
+/* ------------------------------------------------ certificates */
+
+static const struct principal *principal_of_subject(const struct client *client,
+                                                    const char *subject)
+{
+    return catalog_principal_by_name(client->worker->catalog, client->tenant,
+                                     span_from_text(subject));
+}
+
+bool client_may_be(const struct client *client, const char *certificate_subject)
+{
+    return certificate_subject != NULL &&
+           (catalog_is_protected(client->worker->catalog) ||
+            principal_of_subject(client, certificate_subject) != NULL);
+}
+
 void broker_login(struct broker_login *login)
 {
     struct client *client = login->client;
@@ -354,8 +370,8 @@ void broker_login(struct broker_login *login)
     } else if (login_by_token(login)) {
         return;
     } else if (login->user.size + login->password.size == 0 && login->certificate_subject != NULL) {
-        const struct principal *principal = catalog_principal_by_name(
-            worker->catalog, client->tenant, span_from_text(login->certificate_subject));
+        const struct principal *principal =
+            principal_of_subject(client, login->certificate_subject);
         if (principal != NULL)
             log_in(client, principal_ref(principal), login->client_id);
         login_end(login, principal != NULL ? STATUS_OK : STATUS_UNAUTHENTICATED);

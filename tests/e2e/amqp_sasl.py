@@ -101,6 +101,12 @@ def certificates_are_users():
         assert in_one_write(port, "EXTERNAL", b"", trust) == LET_IN  # nobody is asked who they are
         assert running.call("PUT", "/v1/default/users/ann", {"password": "secret"})[0] == 201
         assert in_one_write(port, "EXTERNAL", b"", trust) == AUTH  # there is no such user
+        with Wire(port) as wire:  # so a client that has a password as well goes on to that
+            wire.socket = trust.wrap_socket(wire.socket, server_hostname="127.0.0.1")
+            offered = sasl(wire, "PLAIN", b"\0ann\0secret")
+            assert b"EXTERNAL" not in offered and b"SCRAM-SHA-256" in offered and b"PLAIN" in offered, offered
+            assert outcome(wire.expect(OUTCOME)) == LET_IN
+            wire.open()
         assert running.call("PUT", "/v1/default/users/CN=device7", {"password": "secret"}, ANN)[0] == 201
         assert in_one_write(port, "EXTERNAL", b"", trust) == LET_IN
         with Wire(port) as wire:

@@ -17,7 +17,8 @@ import org.apache.qpid.jms.JmsConnectionFactory;
 
 /**
  * How Apache Qpid JMS comes in, over TCP, TLS and WebSocket: java Logins HOST PORT, with the user of POLYLOG_USER and
- * POLYLOG_PASSWORD, AMQPS_PORT, HTTPS_PORT, CA_FILE and CLIENT_STORE (the certificate of CN=device7, PKCS 12).
+ * POLYLOG_PASSWORD, AMQPS_PORT, HTTPS_PORT, CA_FILE, CLIENT_STORE (the certificate of CN=device7, PKCS 12) and
+ * NOBODY_STORE (likewise of CN=nobody, who is no user).
  */
 public final class Logins {
     private static final long WAIT_MS = 15000;
@@ -37,8 +38,8 @@ public final class Logins {
         return Files.newInputStream(Path.of(System.getenv(variable)));
     }
 
-    /** Trusts the gateway's certificate only, and shows that of device7 or none. */
-    private static SSLContext context(boolean shows) throws Exception {
+    /** Trusts the gateway's certificate only, and shows that of the store that the variable names, or none. */
+    private static SSLContext context(String shows) throws Exception {
         KeyStore trusted = KeyStore.getInstance("PKCS12"), own = KeyStore.getInstance("PKCS12");
         trusted.load(null, null);
         try (InputStream pem = file("CA_FILE")) {
@@ -47,18 +48,19 @@ public final class Logins {
         TrustManagerFactory trust = TrustManagerFactory.getInstance(TrustManagerFactory.getDefaultAlgorithm());
         trust.init(trusted);
         KeyManagerFactory keys = KeyManagerFactory.getInstance(KeyManagerFactory.getDefaultAlgorithm());
-        try (InputStream store = file("CLIENT_STORE")) {
+        try (InputStream store = shows == null ? null : file(shows)) {
             own.load(store, "secret".toCharArray());
         }
         keys.init(own, "secret".toCharArray());
         SSLContext context = SSLContext.getInstance("TLS");
-        context.init(shows ? keys.getKeyManagers() : null, trust.getTrustManagers(), null);
+        context.init(shows == null ? null : keys.getKeyManagers(), trust.getTrustManagers(), null);
         return context;
     }
 
-    private static Connection come(String address, String mechanism, String password, boolean shows) throws Exception {
-        JmsConnectionFactory factory = new JmsConnectionFactory(address + "?amqp.saslMechanisms=" + mechanism
-                + "&jms.connectTimeout=" + WAIT_MS);
+    /** mechanism null: the client's own choice. */
+    private static Connection come(String address, String mechanism, String password, String shows) throws Exception {
+        JmsConnectionFactory factory = new JmsConnectionFactory(address + "?jms.connectTimeout=" + WAIT_MS
+                + (mechanism == null ? "" : "&amqp.saslMechanisms=" + mechanism));
         if (!address.startsWith("amqp:")) {
             factory.setSslContext(context(shows));
         }
@@ -66,7 +68,7 @@ public final class Logins {
     }
 
     /** So many bytes go to a queue and come back. */
-    private static void works(String address, String mechanism, String password, boolean shows, int size) throws Exception {
+    private static void works(String address, String mechanism, String password, String shows, int size) throws Exception {
         try (Connection connection = come(address, mechanism, password, shows)) {
             connection.start();
             Session session = connection.createSession(Session.AUTO_ACKNOWLEDGE);
@@ -88,7 +90,7 @@ public final class Logins {
     }
 
     private static void refused(String address, String mechanism, String password) throws Exception {
-        try (Connection connection = come(address, mechanism, password, false)) {
+        try (Connection connection = come(address, mechanism, password, null)) {
             connection.start();
         } catch (JMSSecurityException wanted) {
             return;
@@ -104,12 +106,13 @@ public final class Logins {
 
     private void run() {
         for (String mechanism : new String[] {"PLAIN", "SCRAM-SHA-256"}) {
-            check(mechanism, () -> works(tcp, mechanism, PASSWORD, false, 100));
-            check(mechanism + " over TLS, 1 MiB", () -> works(tls, mechanism, PASSWORD, false, 1 << 20));
-            check(mechanism + " over WebSocket and TLS, 1 MiB", () -> works(webSocket, mechanism, PASSWORD, false, 1 << 20));
+            check(mechanism, () -> works(tcp, mechanism, PASSWORD, null, 100));
+            check(mechanism + " over TLS, 1 MiB", () -> works(tls, mechanism, PASSWORD, null, 1 << 20));
+            check(mechanism + " over WebSocket and TLS, 1 MiB", () -> works(webSocket, mechanism, PASSWORD, null, 1 << 20));
             check(mechanism + ": a wrong password", () -> refused(tls, mechanism, "wrong"));
         }
-        check("EXTERNAL: the certificate is the user", () -> works(tls, "EXTERNAL", null, true, 100));
+        check("EXTERNAL: the certificate is the user", () -> works(tls, "EXTERNAL", null, "CLIENT_STORE", 100));
+        check("a password, and the certificate of nobody", () -> works(tls, null, PASSWORD, "NOBODY_STORE", 100));
         check("EXTERNAL without a certificate", () -> refused(tls, "EXTERNAL", null));
         check("ANONYMOUS, where there are users", () -> refused(tls, "ANONYMOUS", null));
         tried.exit();

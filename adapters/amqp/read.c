@@ -476,7 +476,6 @@ static enum status keep(struct reading *reading, const struct amqp_message *mess
 {
     unsigned flags = AMQP_EXACT | reading->flags;
     flags |= message->properties[AMQP_ABSOLUTE_EXPIRY].type == AMQP_NULL ? 0u : AMQP_ABSOLUTE;
-    flags |= message->durable ? 0u : AMQP_NOT_DURABLE;
     flags |= message->wide_properties ? AMQP_WIDE_PROPERTIES : 0u;
     flags |= message->wide_application ? AMQP_WIDE_APPLICATION : 0u;
     if (!writes_the_same(reading, message, flags))

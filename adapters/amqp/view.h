@@ -20,7 +20,6 @@
 /* What "pl-amqp" holds: flags (uvarint), then a block each for what the flags from KEEPS_BARE to
  * KEEPS_FOOTER name. */
 enum amqp_kept {
-    AMQP_NOT_DURABLE = 1,
     AMQP_EXACT = 2, /* came by AMQP: nothing is added to the bare message */
     AMQP_WIDE_PROPERTIES = 4,
     AMQP_WIDE_APPLICATION = 8,

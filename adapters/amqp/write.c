@@ -461,12 +461,12 @@ static uint64_t number_of(const struct header *header)
 }
 
 /* durable, priority, ttl, first-acquirer, delivery-count. */
-static void write_head(struct amqp_writer *writer, const struct showing *showing,
-                       const struct amqp_shown *shown, unsigned flags)
+static void write_head(struct amqp_writer *writer, const struct record *record,
+                       const struct showing *showing, const struct amqp_shown *shown)
 {
     const struct header *priority = showing->first[PRIORITY],
                         *expiry = showing->first[AMQP_ABSOLUTE_EXPIRY];
-    bool durable = !(flags & AMQP_NOT_DURABLE);
+    bool durable = !(record->attributes & RECORD_NOT_DURABLE);
     uint32_t count = shown->failures > 0     ? 5
                      : shown->first_acquirer ? 4
                      : expiry != NULL        ? 3
@@ -733,7 +733,7 @@ size_t amqp_view_write(const struct record *record, const struct amqp_shown *sho
     showing_init(&showing, headers, count);
     kept_read(&showing, &kept);
     struct amqp_writer writer = {.at = to};
-    write_head(&writer, &showing, shown, kept.flags);
+    write_head(&writer, record, &showing, shown);
     if (kept.flags & AMQP_KEEPS_DELIVERY)
         write_kept_map(&writer, AMQP_SECTION_DELIVERY_ANNOTATIONS, kept.delivery);
     write_annotations(&writer, record, &showing, shown, kept.flags);

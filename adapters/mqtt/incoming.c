@@ -180,6 +180,7 @@ static void to_broker(struct mqtt_session *session, const struct mqtt_publish *p
                      : packet->qos == 1 ? GUARANTEE_AT_LEAST_ONCE
                                         : GUARANTEE_EXACTLY_ONCE,
         .retain = packet->retain,
+        .not_durable = packet->qos == 0,
         .answer = packet->qos > 0,
         .token = token_of(packet),
         .number = packet->qos == 2 ? packet->packet_id : 0,

@@ -68,6 +68,7 @@ const struct broker_will *mqtt_will_of(struct mqtt_session *session)
                                  : will->qos == 1 ? GUARANTEE_AT_LEAST_ONCE
                                                   : GUARANTEE_EXACTLY_ONCE,
                     .retain = will->retain,
+                    .not_durable = will->qos == 0,
                     .delay_ms = address.delayed ? address.delay_ms : 0},
         .queue = address.queue,
         .delay_s = properties.will_delay,

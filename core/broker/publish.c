@@ -627,7 +627,7 @@ void broker_announce(struct broker_worker *worker, struct span topic, struct spa
     struct header header = {span_from_text(HEADER_TOPIC), topic};
     struct record_input record = {
         .timestamp_ms = worker_wall_ms(worker),
-        .attributes = GUARANTEE_AT_MOST_ONCE,
+        .attributes = GUARANTEE_AT_MOST_ONCE | RECORD_NOT_DURABLE,
         .value = body,
         .headers = &header,
         .header_count = 1,

@@ -13,7 +13,8 @@ enum {
     FLAG_RETAIN = 4,
     FLAG_QUEUE = 8,
     FLAG_OPTIONAL = 16, /* key, dedup id and values of headers may be absent; before: empty then */
-    FLAGS = 31
+    FLAG_NOT_DURABLE = 32,
+    FLAGS = 63
 };
 
 /* Absent, or its size and one, and it. */
@@ -30,6 +31,7 @@ struct blob *will_encode(struct span user, const struct broker_will *will)
     struct pack pack = pack_into(&bytes);
     const struct publish *publish = &will->publish;
     unsigned flags = (unsigned)publish->guarantee | (publish->retain ? FLAG_RETAIN : 0u) |
+                     (publish->not_durable ? FLAG_NOT_DURABLE : 0u) |
                      (will->queue.size > 0 ? FLAG_QUEUE : 0u) | FLAG_OPTIONAL;
     pack_u8(&pack, WILL_VERSION);
     pack_u8(&pack, (uint8_t)flags);
@@ -57,6 +59,7 @@ static bool decode_head(struct reader *reader, struct broker_will *will, unsigne
     *flags_out = flags;
     will->publish.guarantee = (enum guarantee)(flags & FLAG_GUARANTEE);
     will->publish.retain = (flags & FLAG_RETAIN) != 0;
+    will->publish.not_durable = (flags & FLAG_NOT_DURABLE) != 0;
     will->delay_s = reader_u32(reader);
     will->expiry_ms = reader_u64(reader);
     will->publish.delay_ms = reader_u64(reader);

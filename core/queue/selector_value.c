@@ -214,10 +214,8 @@ static void value_finish(enum field field, const struct record *record, struct v
         break;
     case FIELD_DELIVERY_MODE:
         value->kind = VALUE_STRING;
-        value->text = span_from_text(record_guarantee(record) == GUARANTEE_AT_MOST_ONCE ||
-                                             (record->attributes & RECORD_NOT_DURABLE) != 0
-                                         ? "NON_PERSISTENT"
-                                         : "PERSISTENT");
+        value->text = span_from_text(
+            (record->attributes & RECORD_NOT_DURABLE) != 0 ? "NON_PERSISTENT" : "PERSISTENT");
         break;
     }
 }

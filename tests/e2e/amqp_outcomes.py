@@ -3,13 +3,14 @@
 import time
 
 from proton import Delivery, Message, Timeout, symbol
-from proton.reactor import Selector
+from proton.reactor import AtMostOnce, Selector
 from proton.utils import BlockingConnection
 
 from amqp_queues import queue, receive, send
 from amqpwire import (ATTACH, DETACH, DISPOSITION, FLOW, MODIFIED, REJECTED, RELEASED, TRANSFER, Described as Performative, Symbol,
                       Ulong, Wire, decode, disposition, frame)
 from gateway import run
+from wire import Client
 
 SECONDS = 20
 QUIET = 0.5
@@ -241,12 +242,20 @@ def selectors_know_what_jms_says(running):
     connection = connect(running)
     send(connection, "jms", Message(body="n", durable=False, creation_time=5), Message(body="p", durable=True, creation_time=6.5),
          Message(body="none", durable=True))
-    for i, (selector, wanted) in enumerate((("JMSDeliveryMode = 'NON_PERSISTENT'", ["n"]),
-                                            ("JMSDeliveryMode = 'PERSISTENT'", ["p", "none"]),
-                                            ("JMSTimestamp = 5000", ["n"]), ("JMSTimestamp = 6500", ["p"]),
-                                            ("JMSTimestamp > 1700000000000", ["none"]))):
-        receiver = connection.create_receiver(f"/queues/jms/groups/g{i}", credit=5, options=Selector(selector))
-        got = [receiver.receive(timeout=SECONDS).body for _ in wanted]
+    connection.create_sender("jms", options=AtMostOnce()).send(Message(body="settled", durable=True))
+    with Client(running.mqtt_port).connect("device") as device:
+        device.publish("$queue/jms", b"zero")
+        assert device.publish("$queue/jms", b"one", qos=1) == 0
+    # The header's durable says the same.
+    for i, (selector, wanted) in enumerate((("JMSDeliveryMode = 'NON_PERSISTENT'", {"n": False, b"zero": False}),
+                                            ("JMSDeliveryMode = 'PERSISTENT'",
+                                             {"p": True, "none": True, "settled": True, b"one": True}),
+                                            ("JMSTimestamp = 5000", {"n": False}), ("JMSTimestamp = 6500", {"p": True}),
+                                            ("JMSTimestamp > 1700000000000",
+                                             {"none": True, "settled": True, b"zero": False, b"one": True}))):
+        receiver = connection.create_receiver(f"/queues/jms/groups/g{i}", credit=9, options=Selector(selector))
+        came = [receiver.receive(timeout=SECONDS) for _ in wanted]
+        got = {bytes(message.body) if isinstance(message.body, memoryview) else message.body: message.durable for message in came}
         assert got == wanted and nothing_comes(receiver) is None, (selector, got)
         receiver.close()
     connection.close()

@@ -12,6 +12,7 @@ static struct batch *batch_of(const struct publish *publish)
 {
     struct header publisher = {span_from_text(HEADER_PUBLISHER), span_from_text("a/b")};
     struct record_input input = {
+        .attributes = publish->not_durable ? RECORD_NOT_DURABLE : 0,
         .key = publish->key,
         .value = publish->body,
         .headers = &publisher,

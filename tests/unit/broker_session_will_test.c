@@ -265,11 +265,13 @@ static void nulls_of_a_will_stay(void **state)
     will.publish.key = span_from_text("");
     will.publish.headers = headers;
     will.publish.header_count = 3;
+    will.publish.not_durable = true;
     struct stored_will stored;
     struct blob *row = will_encode((struct span){0}, &will);
     assert_true(will_decode(blob_span(row), &stored));
     assert_non_null(stored.will.publish.key.data);
     assert_null(stored.will.publish.dedup_id.data);
+    assert_true(stored.will.publish.not_durable);
     for (unsigned i = 0; i < 3; i++) {
         struct span value = stored.headers[i].value;
         assert_true((value.data == NULL) == (i == 0));
@@ -282,6 +284,7 @@ static void nulls_of_a_will_stay(void **state)
     assert_true(span_is(stored.user, "u") && span_is(stored.will.publish.topic, "t"));
     assert_null(stored.will.publish.key.data);
     assert_null(stored.will.publish.dedup_id.data);
+    assert_false(stored.will.publish.not_durable);
     assert_int_equal(stored.will.publish.header_count, 2);
     assert_non_null(stored.headers[0].value.data);
     assert_true(span_is(stored.headers[1].value, "1"));

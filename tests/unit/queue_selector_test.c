@@ -389,10 +389,12 @@ static void standard_fields(void **state)
     };
     EXPECT_ALL(table);
     const struct header priority = header_of("priority", "9");
-    record_make(&priority, 1, (struct span){0}, GUARANTEE_AT_MOST_ONCE);
+    record_make(&priority, 1, (struct span){0}, GUARANTEE_AT_MOST_ONCE | RECORD_NOT_DURABLE);
     assert_true(matches("JMSPriority > 8 AND JMSDeliveryMode = 'NON_PERSISTENT' AND key IS NULL"));
     record_make(NULL, 0, (struct span){0}, RECORD_NOT_DURABLE | GUARANTEE_EXACTLY_ONCE);
     assert_true(matches("JMSDeliveryMode = 'NON_PERSISTENT' AND JMSTimestamp = 1700000000000"));
+    record_make(NULL, 0, (struct span){0}, GUARANTEE_AT_MOST_ONCE); /* settled, and yet durable */
+    assert_true(matches("JMSDeliveryMode = 'PERSISTENT'"));
     const struct header created = header_of("creation-time", "5000");
     record_make(&created, 1, (struct span){0}, 0);
     assert_true(matches("JMSTimestamp = 5000 AND JMSDeliveryMode = 'PERSISTENT'"));

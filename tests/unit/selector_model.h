@@ -99,6 +99,7 @@ static inline struct model_record model_record_draw(struct draw *draw)
     record.key = (int)draw_below(draw, MODEL_TEXTS + 1) - 1;
     record.timestamp_ms = (int64_t)draw_below(draw, 200) - 100;
     record.attributes = (uint8_t)draw_below(draw, 3);
+    record.attributes |= (uint8_t)(draw_below(draw, 2) * RECORD_NOT_DURABLE);
     return record;
 }
 
@@ -565,7 +566,8 @@ static inline struct model_value model_name_value(const struct model_record *rec
     if (strcmp(name, "JMSDeliveryMode") == 0)
         return (struct model_value){
             .type = MODEL_STRING,
-            .text = span_from_text(record->attributes == 1 ? "NON_PERSISTENT" : "PERSISTENT")};
+            .text = span_from_text((record->attributes & RECORD_NOT_DURABLE) != 0 ? "NON_PERSISTENT"
+                                                                                  : "PERSISTENT")};
     if (strcmp(name, "JMSXGroupSeq") == 0)
         return model_number(model_header(record, "group-sequence"));
     if (strcmp(name, "JMSPriority") == 0) {

@@ -190,16 +190,6 @@ static void refuse(struct managing *managing, enum status status, const char *te
     amqp_manage_refuse(managing, code_of(status), text != NULL ? text : status_text(status));
 }
 
-/* ------------------------------------------------ entities */
-
-bool amqp_manage_may_see(const struct client *client, const struct queue *queue)
-{
-    struct span name = span_from_text(queue->name);
-    return queue->tenant == client->tenant &&
-           (broker_check(client, ACTION_CONSUME, false, name) == STATUS_OK ||
-            broker_check(client, ACTION_MANAGE, false, name) == STATUS_OK);
-}
-
 /* ------------------------------------------------ what is asked for */
 
 bool amqp_manage_is_number(const struct amqp_value *value)
@@ -332,7 +322,8 @@ static const struct queue *find(struct managing *managing, const struct group_sp
     const struct queue *queue =
         catalog_queue_by_text(catalog, client->tenant, managing->address.queue);
     *group = NULL;
-    if (queue == NULL || !amqp_manage_may_see(client, queue))
+    if (queue == NULL || !(managing->is_group ? broker_may_see_groups(client, queue)
+                                              : broker_may_see(client, queue)))
         return NULL;
     if (managing->is_group)
         *group = catalog_group_by_text(catalog, queue->id, managing->address.group);

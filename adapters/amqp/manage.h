@@ -65,7 +65,6 @@ void amqp_manage_refuse(struct managing *managing, unsigned code, const char *te
 bool amqp_manage_property(const struct amqp_message *message, const char *name,
                           struct amqp_value *value);
 bool amqp_manage_is_number(const struct amqp_value *value); /* whole, and from 0 on */
-bool amqp_manage_may_see(const struct client *client, const struct queue *queue);
 
 /* query.c */
 void amqp_show_queue(const struct queue *queue, struct shown shown[ATTRIBUTES]);

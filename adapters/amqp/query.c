@@ -282,10 +282,9 @@ static bool add_row(struct rows *rows, const struct shown shown[ATTRIBUTES])
     return true;
 }
 
-static bool may_see(struct rows *rows, const struct client *client, const struct queue *queue)
+static void count_look(struct rows *rows, const struct client *client)
 {
     rows->looked += 1 + (client->principal == NULL ? 0 : client->principal->grant_count);
-    return amqp_manage_may_see(client, queue);
 }
 
 /* By number of their making: queues, then groups. */
@@ -298,7 +297,8 @@ static void add_rows(struct rows *rows, const struct client *client)
     for (size_t i = 0; type != &types[TYPE_GROUP] && more && i < catalog_queue_count(catalog);
          i++) {
         const struct queue *queue = catalog_queue_at(catalog, i);
-        if (!may_see(rows, client, queue) || skip(rows, 1) == 1)
+        count_look(rows, client);
+        if (!broker_may_see(client, queue) || skip(rows, 1) == 1)
             continue;
         amqp_show_queue(queue, shown);
         more = add_row(rows, shown);
@@ -306,7 +306,9 @@ static void add_rows(struct rows *rows, const struct client *client)
     for (size_t i = 0; type != &types[TYPE_QUEUE] && more && i < catalog_queue_count(catalog);
          i++) {
         const struct queue *queue = catalog_queue_at(catalog, i);
-        size_t groups = may_see(rows, client, queue) ? catalog_group_count(catalog, queue->id) : 0;
+        count_look(rows, client);
+        size_t groups =
+            broker_may_see_groups(client, queue) ? catalog_group_count(catalog, queue->id) : 0;
         for (size_t k = skip(rows, groups); more && k < groups; k++) {
             amqp_show_group(catalog, catalog_group_at(catalog, queue->id, k), shown);
             more = add_row(rows, shown);

@@ -271,8 +271,12 @@ static void run_list(struct call *call)
         return;
     const struct queue *queue = call_queue(call, 1);
     struct span text;
-    if (queue == NULL || !call_check(call, ACTION_CONSUME, false, span_from_text(queue->name)))
+    if (queue == NULL)
         return;
+    if (!broker_may_see_groups(call->client, queue)) {
+        call_refuse_status(call, STATUS_DENIED, NULL);
+        return;
+    }
     struct list_options options = {
         .numbers = !http_query(call->exchange, "include_messages_num", &text) ||
                    call_query_is_true(call, "include_messages_num"),

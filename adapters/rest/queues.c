@@ -120,15 +120,6 @@ static void write_queue(struct call *call, const struct queue *queue, bool shown
     json_put(to, "}");
 }
 
-/* Who may do anything at all with a queue may see it. */
-static bool may_see(const struct call *call, const struct queue *queue)
-{
-    struct span name = span_from_text(queue->name);
-    return broker_check(call->client, ACTION_CONSUME, false, name) == STATUS_OK ||
-           broker_check(call->client, ACTION_PUBLISH, false, name) == STATUS_OK ||
-           broker_check(call->client, ACTION_MANAGE, false, name) == STATUS_OK;
-}
-
 static void run_list(struct call *call)
 {
     if (!call_check_project(call))
@@ -139,7 +130,7 @@ static void run_list(struct call *call)
     json_put(to, "{\"queues\":[");
     for (size_t i = 0; i < catalog_queue_count(catalog); i++) {
         const struct queue *queue = catalog_queue_at(catalog, i);
-        if (!may_see(call, queue))
+        if (!broker_may_see(call->client, queue))
             continue;
         if (total++ > 0)
             json_put(to, ",");
@@ -158,7 +149,7 @@ static void run_show(struct call *call)
     const struct queue *queue = call_queue(call, 1);
     if (queue == NULL)
         return;
-    if (!may_see(call, queue)) {
+    if (!broker_may_see(call->client, queue)) {
         call_refuse_status(call, STATUS_DENIED, NULL);
         return;
     }

@@ -250,6 +250,10 @@ enum status broker_topic_status(const struct broker_worker *worker, struct span 
  * business. */
 enum status broker_check(const struct client *client, enum action action, bool is_topic,
                          struct span address);
+/* May it know of the queue, which is who may do anything at all with it; and of its groups, who may
+ * consume or manage. */
+bool broker_may_see(const struct client *client, const struct queue *queue);
+bool broker_may_see_groups(const struct client *client, const struct queue *queue);
 
 /* ---------------------------------------------------------------- sessions */
 

@@ -399,3 +399,20 @@ enum status broker_check(const struct client *client, enum action action, bool i
                        : principal_may(client->principal, action, is_topic, address, client->id);
     return allowed ? STATUS_OK : STATUS_DENIED;
 }
+
+static bool may(const struct client *client, enum action action, const struct queue *queue)
+{
+    return broker_check(client, action, false, span_from_text(queue->name)) == STATUS_OK;
+}
+
+bool broker_may_see(const struct client *client, const struct queue *queue)
+{
+    return broker_may_see_groups(client, queue) ||
+           (queue->tenant == client->tenant && may(client, ACTION_PUBLISH, queue));
+}
+
+bool broker_may_see_groups(const struct client *client, const struct queue *queue)
+{
+    return queue->tenant == client->tenant &&
+           (may(client, ACTION_CONSUME, queue) || may(client, ACTION_MANAGE, queue));
+}

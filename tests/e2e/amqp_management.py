@@ -359,6 +359,36 @@ def users_do_not_meet(running):
         assert manager.ask("CREATE", "queue", "more")[0] == 403
 
 
+def who_may_only_publish_or_only_manage(running):
+    """Either sees the queue, and its groups only who manages it; over AMQP and HTTP alike."""
+    def auth(name):
+        return {"Authorization": "Basic " + base64.b64encode(f"{name}:secret".encode()).decode()}
+
+    assert running.call("PUT", "/v1/default/users/root", {"password": "secret"}, auth("root"))[0] in (200, 201)
+    for name in ("seen", "hidden"):
+        assert running.call("POST", "/v1/default/queues", {"name": name}, auth("root"))[0] == 201
+        assert running.call("POST", f"/v1/default/queues/{name}/groups", {"groups": [{"name": f"of-{name}"}]}, auth("root"))[0] == 201
+    for action, groups in (("publish", []), ("manage", ["of-seen"])):
+        assert running.call("PUT", f"/v1/default/users/{action}", {"password": "secret"}, auth("root"))[0] == 201
+        assert running.call("PUT", f"/v1/default/users/{action}/grants", {"grants": [f"{action} queue:seen"]}, auth("root"))[0] == 200
+        connection = BlockingConnection(f"amqp://127.0.0.1:{running.amqp_port}", timeout=SECONDS, user=action, password="secret",
+                                        allowed_mechs="PLAIN")
+        manager = Manager(running, connection=connection)
+        assert [manager.ask("READ", "queue", name)[0] for name in ("seen", "hidden")] == [200, 404], action
+        code, body = manager.ask("QUERY", entityType="queue", body={"attributeNames": ["name"]})
+        assert body["results"] == [["seen"]], (action, body)
+        code, body = manager.ask("QUERY", entityType="group", body={"attributeNames": ["name"]})
+        assert body["results"] == [[group] for group in groups], (action, body)
+        assert manager.ask("READ", "group", "seen/groups/of-seen")[0] == (200 if groups else 404), action
+        status, body = running.call("GET", "/v1/default/queues", None, auth(action))
+        assert (status, [queue["name"] for queue in body["queues"]]) == (200, ["seen"]), (action, body)
+        status, body = running.call("GET", "/v1/default/queues/seen/groups", None, auth(action))
+        assert status == (200 if groups else 403), (action, status, body)
+        assert not groups or [group["name"] for group in body["groups"]] == groups, body
+        connection.close()
+
+
 if __name__ == "__main__":
     run(answers_come_to_a_link_of_the_node, answers_come_to_a_node_of_ones_own, the_node_itself_is_asked, what_is_too_large_is_said,
-        who_takes_no_answers_is_not_asked_for_more, changes_under_way_have_a_limit, its_answers_come_as_was_said, users_do_not_meet)
+        who_takes_no_answers_is_not_asked_for_more, changes_under_way_have_a_limit, its_answers_come_as_was_said, users_do_not_meet,
+        who_may_only_publish_or_only_manage)

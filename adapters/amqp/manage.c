@@ -111,13 +111,6 @@ static void publish_answer(struct amqp_connection *connection, struct span reply
     arena_deinit(&arena);
 }
 
-/* The receiver has said how much it takes. */
-static bool is_too_large(const struct amqp_link *link, size_t size)
-{
-    uint64_t size_max = pn_link_remote_max_message_size(link->pn);
-    return size_max > 0 && size > size_max;
-}
-
 static bool is_full(struct amqp_connection *connection, const struct amqp_link *link)
 {
     struct client *client = &connection->client;
@@ -151,7 +144,7 @@ void amqp_manage_answer(struct managing *managing, struct span bytes)
     }
     struct amqp_connection *connection = managing->link->connection;
     struct amqp_link *link = answer_link(connection, managing->reply_to);
-    if (link != NULL && is_too_large(link, bytes.size)) {
+    if (link != NULL && amqp_is_too_large(link, bytes.size)) {
         if (!managing->is_shortened) {
             managing->is_shortened = true;
             amqp_manage_refuse(managing, AMQP_MANAGE_TOO_LARGE, "larger than its receiver takes");

@@ -11,7 +11,7 @@ enum { IDLE_MS = 60000, END_MS = 5000, OUT_BYTES = 256 * 1024, PORT = 5672 };
 struct amqp_options amqp_settings;
 
 static struct {
-    struct metric *connections, *received, *timeouts, *malformed, *limit, *rights, *too_large;
+    struct metric *connections, *received, *timeouts, *malformed, *limit, *rights;
 } metrics;
 
 void amqp_configure(const struct amqp_options *options)
@@ -27,8 +27,6 @@ void amqp_configure(const struct amqp_options *options)
         metric_counter("refused_total", "Refused calls", "protocol=\"amqp\",reason=\"limit\"");
     metrics.rights =
         metric_counter("refused_total", "Refused calls", "protocol=\"amqp\",reason=\"rights\"");
-    metrics.too_large =
-        metric_counter("dropped_total", "Records not delivered", "reason=\"too_large\"");
 }
 
 void amqp_count_refusal(enum status why)
@@ -40,11 +38,6 @@ void amqp_count_refusal(enum status why)
             ? metrics.limit
             : metrics.malformed;
     metric_add(metric, 1);
-}
-
-void amqp_count_too_large(void)
-{
-    metric_add(metrics.too_large, 1);
 }
 
 const char *amqp_condition_of(enum status status)

@@ -393,7 +393,6 @@ void amqp_slot_set(pn_delivery_t *delivery, uint32_t slot);
 uint8_t *amqp_scratch(size_t size);
 void amqp_scratch_release(uint8_t *scratch);
 /* More than the receiver's attach takes in one message. */
-void amqp_count_too_large(void); /* it is over for a subscription */
 bool amqp_is_too_large(const struct amqp_link *link, size_t size);
 /* The record as the message it is shown as; NULL: there is no memory for it. */
 struct blob *amqp_message_frame(const struct record *record, const struct amqp_shown *shown);

@@ -75,7 +75,7 @@ static struct span tag_write(struct amqp_link *link, const struct again *place,
     return span_of(tag, TAG_FAILED);
 }
 
-static void topic_deliver(struct client *client, struct subscription *subscription,
+static bool topic_deliver(struct client *client, struct subscription *subscription,
                           struct blob *frame, uint32_t variant, const struct record *record)
 {
     struct amqp_subscriber *subscriber = subscriber_of(client);
@@ -87,22 +87,17 @@ static void topic_deliver(struct client *client, struct subscription *subscripti
                           .offset = subscription->shown_offset};
     uint8_t tag[TAG_FAILED];
     if (link == NULL || (pn_link_state(link->pn) & PN_LOCAL_UNINIT)) /* at most once, so early */
-        return;
+        return true;
     if (subscriber->kept && !settled) /* by nobody: another link took it while this one came */
-        return;
-    if (amqp_is_too_large(link, frame->size)) { /* it is over for this subscription */
-        amqp_count_too_large();
-        if (!settled && subscription->shared)
-            broker_share_settled(subscription, subscription->lease);
-        if (!settled)
-            client_settled(client, 1);
-        return;
-    }
+        return true;
+    if (amqp_is_too_large(link, frame->size))
+        return false;
     if (settled)
         client_spend(client); /* the broker took none, but the link's is one less */
     if (subscription->shared)
         subscriber->shared = subscription;
     send(link, frame, tag_write(link, placed ? &place : NULL, tag), settled, number);
+    return true;
 }
 
 /* A tag names the record, so that it is the same when the record comes again. */

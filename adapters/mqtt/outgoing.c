@@ -47,26 +47,21 @@ static void send_publish(struct mqtt_session *session, struct blob *frame, size_
     stream_write_blob(session->stream, frame, at + 2, frame->size - at - 2);
 }
 
-void mqtt_deliver(struct client *client, struct subscription *subscription, struct blob *frame,
+bool mqtt_deliver(struct client *client, struct subscription *subscription, struct blob *frame,
                   uint32_t variant, const struct record *record)
 {
     struct mqtt_session *session = mqtt_session_of(client);
     (void)variant;
     (void)record;
     if (session->state != MQTT_UP)
-        return;
+        return true;
     size_t at = mqtt_publish_id_at(blob_span(frame));
-    if (frame->size > session->packet_max) { /* as if it had been sent (3.1.2-25) */
-        if (at > 0 && subscription->shared)
-            broker_share_settled(subscription, subscription->lease);
-        if (at > 0)
-            client_settled(client, 1);
-        return;
-    }
+    if (frame->size > session->packet_max) /* as if it had been sent (3.1.2-25) */
+        return false;
     if (at == 0) {
         if (session->out_aliases == NULL || !mqtt_send_aliased(session, frame, 0, 0))
             stream_write_blob(session->stream, frame, 0, frame->size);
-        return;
+        return true;
     }
     uint16_t id = mqtt_take_id(session, (frame->bytes[0] & 0x06) == 0x02 ? MQTT_OWED_PUBACK
                                                                          : MQTT_OWED_PUBREC);
@@ -75,6 +70,7 @@ void mqtt_deliver(struct client *client, struct subscription *subscription, stru
             session, id,
             &(struct mqtt_lease){.subscription = subscription, .number = subscription->lease});
     send_publish(session, frame, at, id, 0);
+    return true;
 }
 
 bool mqtt_deliver_kept(struct client *client, struct blob *frame, const struct kept_delivery *kept)

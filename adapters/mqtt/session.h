@@ -145,7 +145,7 @@ void mqtt_forgotten(struct client *client, uint32_t number);
 void mqtt_incoming_free(struct mqtt_session *session);
 
 /* outgoing.c: deliveries, and the client's answers to them. */
-void mqtt_deliver(struct client *client, struct subscription *subscription, struct blob *frame,
+bool mqtt_deliver(struct client *client, struct subscription *subscription, struct blob *frame,
                   uint32_t variant, const struct record *record);
 bool mqtt_deliver_kept(struct client *client, struct blob *frame, const struct kept_delivery *kept);
 void mqtt_release(struct client *client, uint32_t number);

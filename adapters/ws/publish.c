@@ -163,7 +163,7 @@ static struct blob *reply_encode(uint32_t variant, const struct record *record)
     return blob;
 }
 
-static void reply_deliver(struct client *client, struct subscription *subscription,
+static bool reply_deliver(struct client *client, struct subscription *subscription,
                           struct blob *frame, uint32_t variant, const struct record *record)
 {
     struct ws_session *session = replies_of(client)->session;
@@ -174,12 +174,13 @@ static void reply_deliver(struct client *client, struct subscription *subscripti
     client_settled(client, 1);
     if (!record_find(record, HEADER_CORRELATION_ID, &correlation) ||
         !http_number(correlation, &number))
-        return;
+        return true;
     struct ws_request *request = request_of(session, number);
     if (request == NULL)
-        return; /* too late, or a second one */
+        return true; /* too late, or a second one */
     ws_ok_with(session, request->id, blob_span(frame));
     request_free(session, request);
+    return true;
 }
 
 static size_t reply_queued(struct client *client)

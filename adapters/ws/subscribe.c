@@ -168,7 +168,7 @@ static struct blob *live_encode(uint32_t variant, const struct record *record)
     return tail_of(variant, &nowhere, record);
 }
 
-static void live_deliver(struct client *client, struct subscription *subscription,
+static bool live_deliver(struct client *client, struct subscription *subscription,
                          struct blob *frame, uint32_t variant, const struct record *record)
 {
     struct sub *sub = sub_of_client(client);
@@ -176,6 +176,7 @@ static void live_deliver(struct client *client, struct subscription *subscriptio
     if (sub->unlimited)
         client_settled(client, 1);
     send(sub, variant, span_of(sub->head, sub->head_size), frame, record);
+    return true;
 }
 
 static size_t live_queued(struct client *client)

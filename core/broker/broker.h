@@ -107,11 +107,12 @@ struct client_ops {
         uint32_t variant,
         const struct record *record); /* NULL: cannot be shown; skipped, counted */
     /* One delivery. Credit has been taken when the effective guarantee is not at most once. frame
-     * is borrowed. */
-    void (*deliver)(struct client *client, struct subscription *subscription, struct blob *frame,
+     * is borrowed. False: it is too large for the client, which therefore never gets it; its credit
+     * is there again, and the lease of a shared subscription is over. */
+    bool (*deliver)(struct client *client, struct subscription *subscription, struct blob *frame,
                     uint32_t variant, const struct record *record);
-    /* For clients that attach to sessions: a delivery that broker_settled() gives back. False: it
-     * is too large for the client. */
+    /* For clients that attach to sessions: a delivery that broker_settled() gives back. False: as
+     * above. */
     bool (*deliver_kept)(struct client *client, struct blob *frame,
                          const struct kept_delivery *kept);
     /* A delivery that broker_taken() was called for may be forgotten by the client; also when it is

@@ -130,10 +130,14 @@ enum deliver_result deliver_to(struct subscription *subscription, const struct r
         metric_add(client->worker->broker->metrics.dropped_encode, 1);
         return DELIVER_SKIPPED;
     }
-    if (!at_most_once)
-        client->credit--;
+    uint32_t cost = at_most_once ? 0 : 1;
+    client->credit -= cost;
+    if (!client->ops->deliver(client, subscription, frame, variant, record)) {
+        client->credit += cost;
+        metric_add(client->worker->broker->metrics.dropped_too_large, 1);
+        return DELIVER_SKIPPED;
+    }
     client->figures->delivered_now++;
-    client->ops->deliver(client, subscription, frame, variant, record);
     return DELIVERED;
 }
 

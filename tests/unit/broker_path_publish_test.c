@@ -429,6 +429,11 @@ static void test_at_most_once_is_dropped_for_a_full_client(void **state)
     rig_close();
 }
 
+static void set_unlimited(void *context)
+{
+    ((struct peer *)context)->unlimited = true;
+}
+
 static void set_oversized(void *context)
 {
     ((struct peer *)context)->oversized = true;
@@ -448,12 +453,32 @@ static void test_credit_back_from_inside(void **state)
     await_answers(publisher, 50);
     await_records(slow, 1);
     int64_t before = rig_metric("delivered_records_total", "protocol=\"peer\"");
-    on(slow->worker, set_oversized, slow);
+    on(slow->worker, set_unlimited, slow);
     peer_settle(slow, 1);
     await(rig_metric("delivered_records_total", "protocol=\"peer\"") - before == 49);
     rig_calm();
     assert_int_equal(rig_metric("delivered_records_total", "protocol=\"peer\"") - before, 49);
     peer_close(slow);
+    peer_close(publisher);
+    rig_close();
+}
+
+/* What is too large for a client is over and counted, and takes none of its credit. */
+static void test_too_large_for_a_client(void **state)
+{
+    open_rig(state);
+    struct peer *publisher = peer_new(0, "p"), *small = slow_peer(1, 1);
+    on(small->worker, set_oversized, small);
+    assert_int_equal(peer_subscribe(small, "t", GUARANTEE_AT_LEAST_ONCE, 1), STATUS_OK);
+    int64_t before = rig_metric("dropped_total", "reason=\"too_large\"");
+    int64_t delivered = rig_metric("delivered_records_total", "protocol=\"peer\"");
+    publish_many(publisher, "t", GUARANTEE_AT_LEAST_ONCE, 0, 5);
+    publish_many(publisher, "t", GUARANTEE_AT_MOST_ONCE, 5, 5);
+    await(rig_metric("dropped_total", "reason=\"too_large\"") - before == 10);
+    rig_calm();
+    assert_int_equal(rig_metric("dropped_total", "reason=\"too_large\"") - before, 10);
+    assert_int_equal(rig_metric("delivered_records_total", "protocol=\"peer\"") - delivered, 0);
+    peer_close(small);
     peer_close(publisher);
     rig_close();
 }
@@ -633,6 +658,7 @@ int main(void)
         BOTH(test_stalled_output_is_bounded),
         BOTH(test_at_most_once_is_dropped_for_a_full_client),
         BOTH(test_credit_back_from_inside),
+        BOTH(test_too_large_for_a_client),
         BOTH(test_close_while_catching_up),
         BOTH(test_figures),
         cmocka_unit_test(test_slow_worker_holds_publishers),

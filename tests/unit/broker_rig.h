@@ -212,7 +212,8 @@ struct peer {
     uint32_t resumed, forgotten, released;
     size_t queued, queued_max; /* grows with deliveries while it is stalled */
     bool stalled, settles;
-    bool ended, closes_at_end, closes_at_answer, oversized;
+    bool ended, closes_at_end, closes_at_answer;
+    bool oversized, unlimited; /* nothing fits; or all credit comes back at once, from inside */
     enum status why;
     struct loop_task settle_task;
     uint32_t to_settle;
@@ -251,22 +252,22 @@ static inline struct blob *peer_encode(uint32_t variant, const struct record *re
     return blob_new(record->value.size + 16);
 }
 
-static inline void peer_deliver(struct client *client, struct subscription *subscription,
+static inline bool peer_deliver(struct client *client, struct subscription *subscription,
                                 struct blob *frame, uint32_t variant, const struct record *record)
 {
     struct peer *peer = peer_of(client);
     CHECK(loop_is_home(rig.loops[peer->worker]));
     CHECK(client->open);
+    if (peer->oversized)
+        return false;
     bool leased = subscription->shared && subscription->guarantee != GUARANTEE_AT_MOST_ONCE &&
                   record_guarantee(record) != GUARANTEE_AT_MOST_ONCE;
-    if (leased && !peer->oversized)
+    if (leased)
         peer->leases[(peer->lease_first + peer->lease_count++) % SEEN_MAX] =
             (struct seen_lease){subscription, subscription->lease};
-    if (peer->oversized && leased)
-        broker_share_settled(subscription, subscription->lease);
-    if (peer->oversized) { /* not sent: the credit comes back at once, from inside */
+    if (peer->unlimited) {
         client_settled(client, 1);
-        return;
+        return true;
     }
     CHECK(peer->record_count < SEEN_MAX);
     struct seen_record *seen = &peer->records[peer->record_count++];
@@ -285,6 +286,7 @@ static inline void peer_deliver(struct client *client, struct subscription *subs
         peer->to_settle++;
         loop_defer(rig.loops[peer->worker], &peer->settle_task, LOOP_FLUSH);
     }
+    return true;
 }
 
 /* Of a session that outlives its client; it is not settled. Its number is the identifier. */

@@ -271,9 +271,10 @@ static void set_oversized(void *context)
     ((struct peer *)context)->oversized = true;
 }
 
-static void test_settled_from_inside(void **state)
+static void test_too_large_for_a_member(void **state)
 {
     open_rig(state);
+    int64_t before = rig_metric("dropped_total", "reason=\"too_large\"");
     struct peer *writer = peer_new(0, "w"), *a = peer_slow(1, "a", 3), *b = peer_new(2, "b");
     on(a->worker, set_oversized, a);
     assert_int_equal(share_join(a, "g", "t", GUARANTEE_AT_LEAST_ONCE), STATUS_OK);
@@ -283,6 +284,7 @@ static void test_settled_from_inside(void **state)
     await(peer_look(b).records >= 50);
     rig_calm();
     uint32_t others = peer_look(b).records;
+    assert_int_equal(others + rig_metric("dropped_total", "reason=\"too_large\"") - before, 100);
     peer_close(a);
     await_records(b, others);
     peer_close(b);
@@ -587,7 +589,7 @@ int main(void)
         BOTH(test_at_most_once),
         BOTH(test_exactly_once_stays),
         BOTH(test_unsubscribe),
-        BOTH(test_settled_from_inside),
+        BOTH(test_too_large_for_a_member),
         BOTH(test_limits_and_rights),
         BOTH(test_rights_that_go),
         BOTH(test_come_and_go),

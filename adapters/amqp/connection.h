@@ -161,9 +161,6 @@ struct amqp_subscriber {
     struct span name;         /* of what is kept; bytes are ours */
     struct broker_hold *hold; /* of what is kept for all its links; NULL: that has no time */
     struct subscription *shared;
-    struct list again; /* records that come again: before others, in this order */
-    struct broker_recall recall;
-    bool recalling;           /* the first of them is being read */
     struct amqp_claim *claim; /* while it is made, or looked at; else NULL */
     struct amqp_taken *taken; /* deliveries whose receiver waits (durable.c): by number less one, of
                                  what is shared by lease */
@@ -424,7 +421,7 @@ struct amqp_topic_delivery {
     bool failed;     /* and this time was a failure */
     bool placed;     /* of what is neither: it is in the log there, and has failed so often */
     uint64_t partition, offset;
-    uint32_t failures;
+    uint16_t failures;
 };
 
 /* transaction.c */

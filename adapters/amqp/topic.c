@@ -9,13 +9,6 @@
 enum { VARIANT_UNSETTLED = 1, VARIANT_FAILURES = 1, UNSETTLED_MAX = LIMIT_CLIENT_CREDIT };
 enum { TAG_COUNTED = 9, TAG_PLACED = 25, TAG_FAILED = 29 };
 
-/* A record that comes again. */
-struct again {
-    struct link link;
-    uint64_t partition, offset;
-    uint32_t failures;
-};
-
 static struct amqp_subscriber *subscriber_of(struct client *client)
 {
     return (struct amqp_subscriber *)client;
@@ -60,15 +53,15 @@ static void send(struct amqp_link *link, struct blob *frame, struct span tag, bo
 
 /* The tag of what nobody keeps is new each time; it says where the record is, if that is known, and
  * how often it has failed. */
-static struct span tag_write(struct amqp_link *link, const struct again *place,
+static struct span tag_write(struct amqp_link *link, const struct subscription *place,
                              uint8_t tag[TAG_FAILED])
 {
     tag[0] = 't';
     store_u64(tag + 1, link->tag++);
     if (place == NULL)
         return span_of(tag, TAG_COUNTED);
-    store_u64(tag + TAG_COUNTED, place->partition);
-    store_u64(tag + TAG_COUNTED + 8, place->offset);
+    store_u64(tag + TAG_COUNTED, place->shown_partition);
+    store_u64(tag + TAG_COUNTED + 8, place->shown_offset);
     if (place->failures == 0)
         return span_of(tag, TAG_PLACED);
     store_u32(tag + TAG_PLACED, place->failures);
@@ -83,8 +76,6 @@ static bool topic_deliver(struct client *client, struct subscription *subscripti
     bool settled = (variant & VARIANT_UNSETTLED) == 0;
     uint32_t number = !settled && subscription->shared ? subscription->lease : 0;
     bool placed = !settled && !subscription->shared && (record->attributes & RECORD_RECALLED) == 0;
-    struct again place = {.partition = subscription->shown_partition,
-                          .offset = subscription->shown_offset};
     uint8_t tag[TAG_FAILED];
     if (link == NULL || (pn_link_state(link->pn) & PN_LOCAL_UNINIT)) /* at most once, so early */
         return true;
@@ -96,7 +87,7 @@ static bool topic_deliver(struct client *client, struct subscription *subscripti
         client_spend(client); /* the broker took none, but the link's is one less */
     if (subscription->shared)
         subscriber->shared = subscription;
-    send(link, frame, tag_write(link, placed ? &place : NULL, tag), settled, number);
+    send(link, frame, tag_write(link, placed ? subscription : NULL, tag), settled, number);
     return true;
 }
 
@@ -159,19 +150,11 @@ static const struct client_ops topic_ops = {
 
 /* ------------------------------------------------ credit and outcomes */
 
-static void recall(struct amqp_subscriber *subscriber);
-
-/* The link's credit, as long as not too much is unsettled; none before its attach is answered, and
- * while something comes again. */
+/* The link's credit, as long as not too much is unsettled; none before its attach is answered. */
 static void allow(struct amqp_subscriber *subscriber)
 {
     if (pn_link_state(subscriber->link->pn) & PN_LOCAL_UNINIT)
         return;
-    if (!list_is_empty(&subscriber->again)) {
-        client_allow(&subscriber->client, 0);
-        recall(subscriber);
-        return;
-    }
     uint32_t credit = amqp_send_credit(subscriber->link);
     uint32_t unsettled = subscriber->unsettled;
     uint32_t room = unsettled < UNSETTLED_MAX ? UNSETTLED_MAX - unsettled : 0;
@@ -182,62 +165,11 @@ void amqp_topic_flow(struct amqp_link *link, bool drain)
 {
     link->draining = drain && amqp_send_credit(link) > 0;
     allow(link->subscriber);
-    if (link->draining && list_is_empty(&link->subscriber->again))
+    if (link->draining)
         client_drain(&link->subscriber->client);
 }
 
 /* ------------------------------------------------ what comes again */
-
-static void send_again(struct amqp_link *link, const struct again *again)
-{
-    const struct broker_recall *recall = &link->subscriber->recall;
-    uint8_t tag[TAG_FAILED];
-    struct record record;
-    batch_record(recall->batch, recall->index, &record);
-    struct blob *frame =
-        topic_encode(again->failures << VARIANT_FAILURES | VARIANT_UNSETTLED, &record);
-    if (frame != NULL)
-        send(link, frame, tag_write(link, again, tag), false, 0);
-    blob_unref(frame);
-}
-
-static void recalled(struct request *request, enum status status)
-{
-    struct amqp_subscriber *subscriber =
-        container_of(request, struct amqp_subscriber, recall.request);
-    struct amqp_link *link = subscriber->link;
-    subscriber->recalling = false;
-    if (link == NULL) {
-        batch_unref(subscriber->recall.batch);
-        amqp_subscriber_free(subscriber);
-        return;
-    }
-    bool over = status != STATUS_CANCELED && status != STATUS_SHUTTING_DOWN &&
-                (status != STATUS_OK || amqp_send_credit(link) > 0);
-    if (over) {
-        struct again *again = container_of(list_pop(&subscriber->again), struct again, link);
-        if (status == STATUS_OK)
-            send_again(link, again);
-        heap_free(again);
-    }
-    batch_unref(subscriber->recall.batch);
-    if (over) /* else the next flow of the receiver tries again */
-        allow(subscriber);
-    if (link->draining && (list_is_empty(&subscriber->again) || amqp_send_credit(link) == 0))
-        client_drain(&subscriber->client);
-}
-
-static void recall(struct amqp_subscriber *subscriber)
-{
-    if (subscriber->recalling || amqp_send_credit(subscriber->link) == 0)
-        return;
-    const struct again *first = container_of(list_first(&subscriber->again), struct again, link);
-    subscriber->recall = (struct broker_recall){
-        .client = &subscriber->client, .partition = first->partition, .offset = first->offset};
-    request_init(&subscriber->recall.request, amqp_loop(subscriber->connection), recalled);
-    subscriber->recalling = true;
-    broker_recall(&subscriber->recall);
-}
 
 /* Where the delivery's record is, if nobody keeps that, and how often it has failed. */
 static void read_place(const struct amqp_subscriber *subscriber, pn_delivery_t *delivery,
@@ -250,7 +182,7 @@ static void read_place(const struct amqp_subscriber *subscriber, pn_delivery_t *
     topic->placed = true;
     topic->partition = load_u64(place);
     topic->offset = load_u64(place + 8);
-    topic->failures = tag.size == TAG_FAILED ? load_u32(place + 16) : 0;
+    topic->failures = tag.size == TAG_FAILED ? (uint16_t)load_u32(place + 16) : 0;
 }
 
 static void give_back(struct amqp_subscriber *subscriber, const struct amqp_topic_delivery *topic,
@@ -261,11 +193,8 @@ static void give_back(struct amqp_subscriber *subscriber, const struct amqp_topi
     } else if (topic->number != 0) {
         broker_again(&subscriber->client, topic->number, failed);
     } else if (topic->placed) {
-        struct again *again = heap_new(sizeof *again);
-        again->partition = topic->partition;
-        again->offset = topic->offset;
-        again->failures = topic->failures + failed;
-        list_push(&subscriber->again, &again->link);
+        broker_give_back(&subscriber->client, topic->partition, topic->offset, topic->failures,
+                         failed);
     }
 }
 
@@ -371,11 +300,8 @@ void amqp_subscriber_free(struct amqp_subscriber *subscriber)
         return; /* first it has to be attached */
     amqp_claim_end(subscriber);
     client_close(&subscriber->client);
-    if (subscriber->pending || subscriber->recalling)
+    if (subscriber->pending)
         return; /* its request comes back first */
-    struct link *again;
-    while ((again = list_pop(&subscriber->again)) != NULL)
-        heap_free(container_of(again, struct again, link));
     broker_session_release(subscriber->hold);
     subscriber->connection->subscriber_count--;
     link_remove(&subscriber->of_connection);
@@ -459,7 +385,6 @@ static struct amqp_subscriber *subscriber_new(struct amqp_link *link)
     subscriber->connection = connection;
     subscriber->link = link;
     subscriber->session = link->session;
-    list_init(&subscriber->again);
     connection->subscriber_count++;
     connection_hold(connection);
     list_push(&connection->subscribers, &subscriber->of_connection);

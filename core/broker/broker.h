@@ -157,6 +157,8 @@ struct client {
     uint32_t credit_max;
     uint64_t subscription_number; /* of the last one made */
     struct list lags;             /* partitions it must catch up on */
+    struct list returned;         /* what it has given back */
+    struct recall *recall;        /* the first of that is read */
     struct list consumers;        /* of groups: consume.h */
     struct list walks;            /* through retained records */
     struct session *session;      /* NULL: not attached */
@@ -498,24 +500,14 @@ bool broker_share_taken(struct subscription *subscription, uint32_t lease);
  * one. Not of exactly once. */
 void broker_share_again(struct subscription *subscription, uint32_t lease, bool failed);
 
-/* A record that a subscription was shown, for a delivery that comes again. The client is there
- * until done(), but may be closed. What cannot be read is tried again. Ends with OK; NOT_FOUND: it
- * has gone, has expired, or never can be read; DENIED; CANCELED: the client is closed;
- * SHUTTING_DOWN. */
-struct broker_recall {
-    struct request request; /* home: the client's loop */
-    const struct client *client;
-    uint64_t partition, offset;
-    /* Out, with OK: where it is; a reference for the caller. */
-    struct batch *batch;
-    uint32_t index;
-    /* Below: the broker's. */
-    struct broker_worker *worker;
-    struct log_read read;
-    struct loop_timer again;
-    uint32_t wait_ms;
-};
-void broker_recall(struct broker_recall *recall);
+/* For a client whose subscriptions are not shared, and that has no session: the record at that
+ * place, which one of them was shown and which was not RECORD_RECALLED, comes again, through
+ * deliver() to the first that matches: before anything else, in the order of these calls, and takes
+ * credit again. It had failed so often by then, and subscription->failures says how often by now;
+ * failed: this time too. It does not come when it has expired, or may not be read any more; what
+ * can never be read again is counted as lost. */
+void broker_give_back(struct client *client, uint64_t partition, uint64_t offset, uint16_t failures,
+                      bool failed);
 
 /* The retained records that match filter, behind that of topic after: show() comes for each, in no
  * particular but always the same order, until it answers false; then done(). The client must stay.

@@ -31,6 +31,7 @@ void client_init(struct client *client, struct broker_worker *worker, const stru
     list_init(&client->subscriptions);
     list_init(&client->seats);
     list_init(&client->lags);
+    list_init(&client->returned);
     list_init(&client->consumers);
     list_init(&client->walks);
     list_init(&client->followers);
@@ -62,6 +63,7 @@ void client_close(struct client *client)
         client->login->client = NULL;
     session_detach(client);
     catch_up_close(client);
+    recall_close(client);
     subscribe_close(client);
     share_seats_close(client);
     publish_close(client);
@@ -107,6 +109,7 @@ void client_allow(struct client *client, uint32_t credit)
 bool client_is_behind(const struct client *client)
 {
     return client->asking > 0 || !list_is_empty(&client->lags) ||
+           !list_is_empty(&client->returned) ||
            (session_is_kept(client) && client->session->phase != SESSION_LIVE);
 }
 
@@ -127,6 +130,8 @@ void client_drained(struct client *client)
     consumers_go_on(client);
     if (client->follower_count > 0)
         followers_go_on(client);
+    if (!list_is_empty(&client->returned))
+        recall_go_on(client);
     if (!list_is_empty(&client->lags))
         catch_up_go_on(client);
     if (!list_is_empty(&client->seats))

@@ -107,8 +107,9 @@ bool deliver_is_wanted(const struct subscription *subscription, const struct rec
            (subscription->selector == NULL || selector_matches(subscription->selector, record));
 }
 
-enum deliver_result deliver_to(struct subscription *subscription, const struct record *record,
-                               struct frame_cache *cache)
+/* Where may_wait, what the client has given back goes first. */
+static enum deliver_result deliver(struct subscription *subscription, const struct record *record,
+                                   struct frame_cache *cache, bool may_wait)
 {
     struct client *client = subscription->client;
     if (!deliver_is_wanted(subscription, record))
@@ -122,7 +123,8 @@ enum deliver_result deliver_to(struct subscription *subscription, const struct r
         client->worker->slow_now++;
         return DELIVER_SKIPPED;
     }
-    if (!at_most_once && (over || client->credit == 0))
+    bool waits = may_wait && !list_is_empty(&client->returned);
+    if (!at_most_once && (over || client->credit == 0 || waits))
         return DELIVER_FULL;
     uint32_t variant = client->ops->variant(client, subscription, record);
     struct blob *frame = deliver_frame(cache, client->ops, variant, record);
@@ -139,6 +141,18 @@ enum deliver_result deliver_to(struct subscription *subscription, const struct r
     }
     client->figures->delivered_now++;
     return DELIVERED;
+}
+
+enum deliver_result deliver_to(struct subscription *subscription, const struct record *record,
+                               struct frame_cache *cache)
+{
+    return deliver(subscription, record, cache, true);
+}
+
+enum deliver_result deliver_again(struct subscription *subscription, const struct record *record,
+                                  struct frame_cache *cache)
+{
+    return deliver(subscription, record, cache, false);
 }
 
 enum deliver_result deliver_stored(struct subscription *subscription, uint64_t partition,

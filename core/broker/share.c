@@ -43,6 +43,7 @@ struct share *share_new(const struct share_seat *seat)
     list_init(&share->reader.subscriptions);
     list_init(&share->reader.seats);
     list_init(&share->reader.lags);
+    list_init(&share->reader.returned);
     list_init(&share->reader.walks);
     list_init(&share->members);
     list_init(&share->ready);

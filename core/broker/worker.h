@@ -315,7 +315,11 @@ bool deliver_is_wanted(const struct subscription *subscription, const struct rec
 /* FULL: credit or budget is used up; the caller decides what becomes of the record. */
 enum deliver_result deliver_to(struct subscription *subscription, const struct record *record,
                                struct frame_cache *cache);
-/* A stored record: as above, and the subscription remembers that it was served it, or skipped. */
+/* Likewise, of a record that the client has given back: others wait for those. */
+enum deliver_result deliver_again(struct subscription *subscription, const struct record *record,
+                                  struct frame_cache *cache);
+/* A stored record: as deliver_to(), and the subscription remembers that it was served it, or
+ * skipped. */
 enum deliver_result deliver_stored(struct subscription *subscription, uint64_t partition,
                                    const struct record *record, struct frame_cache *cache);
 
@@ -340,6 +344,10 @@ void worker_barrier(struct broker_worker *worker); /* handled moves up to what i
 /* done() when no notice of what was committed before this call is on its way to this worker; with
  * one worker at once. */
 void worker_after_notices(struct broker_worker *worker, void (*done)(void *context), void *context);
+
+/* recall.c */
+void recall_go_on(struct client *client);
+void recall_close(struct client *client);
 
 /* subscribe.c */
 /* One of those that a subscribe waits for has come: at the last one it is done. */

@@ -184,7 +184,7 @@ enum { SEEN_MAX = 4096, VALUE_MAX = 24 };
 
 struct seen_record {
     uint32_t identifier; /* of the subscription */
-    uint32_t variant;
+    uint32_t variant, failures;
     uint64_t offset;
     char topic[VALUE_MAX], value[VALUE_MAX];
 };
@@ -274,7 +274,11 @@ static inline bool peer_deliver(struct client *client, struct subscription *subs
     struct span topic = {0};
     record_find(record, HEADER_TOPIC, &topic);
     *seen = (struct seen_record){
-        .identifier = subscription->identifier, .variant = variant, .offset = record->offset};
+        .identifier = subscription->identifier,
+        .variant = variant,
+        .failures = subscription->failures,
+        .offset = record->offset,
+    };
     snprintf(seen->topic, VALUE_MAX, "%.*s", (int)topic.size, (const char *)topic.data);
     snprintf(seen->value, VALUE_MAX, "%.*s", (int)record->value.size,
              (const char *)record->value.data);

@@ -527,76 +527,78 @@ static void shapes_are_shared_out(void **state)
 
 /* ------------------------------------------------ what a subscription was shown, once more */
 
-struct recall_call {
-    struct broker_recall recall;
-    atomic_bool done;
-    enum status status;
+struct back_call {
+    struct peer *peer;
+    struct seen_answer place;
+    uint16_t failures;
 };
 
-static void recall_done(struct request *request, enum status status)
+static void back_run(void *context)
 {
-    struct recall_call *call = container_of(request, struct recall_call, recall.request);
-    call->status = status;
-    batch_unref(call->recall.batch);
-    atomic_store(&call->done, true);
+    const struct back_call *call = context;
+    broker_give_back(&call->peer->client, call->place.partition, call->place.offset, call->failures,
+                     true);
 }
 
-static void recall_run(void *context)
+static void give_back(struct peer *peer, struct seen_answer place, uint16_t failures)
 {
-    broker_recall(&((struct recall_call *)context)->recall);
+    struct back_call call = {peer, place, failures};
+    on(peer->worker, back_run, &call);
 }
 
-static void recall_begin(struct recall_call *call, struct peer *peer, struct seen_answer place)
-{
-    *call = (struct recall_call){
-        .recall = {.client = &peer->client, .partition = place.partition, .offset = place.offset}};
-    request_init(&call->recall.request, rig.loops[peer->worker], recall_done);
-    on(peer->worker, recall_run, call);
-}
-
-/* What cannot be read for a while is read later, unless its client goes; what never can be is lost,
- * and counted. */
-static void recalls_try_again(void **state)
+/* Before what is new, in order, and with its failures. What cannot be read for a while is read
+ * later, unless its client goes; what never can be is lost, and counted. */
+static void given_back_comes_first(void **state)
 {
     (void)state;
-    struct recall_call call;
     late_rig_open(1);
-    struct peer *peer = peer_new(0, "w");
-    publish_many(peer, "t", GUARANTEE_AT_LEAST_ONCE, 0, 1);
-    await_answers(peer, 1);
-    struct seen_answer place = peer->answers[0];
-    peer_close(peer);
+    struct peer *writer = peer_new(0, "w");
+    publish_many(writer, "t", GUARANTEE_AT_LEAST_ONCE, 0, 2);
+    await_answers(writer, 2);
+    struct seen_answer places[2] = {writer->answers[0], writer->answers[1]};
+    peer_close(writer);
     restart(0); /* nothing of it is in memory */
-    peer = peer_new(0, "r");
+    writer = peer_new(0, "w");
+    struct peer *peer = peer_new(0, "r");
+    assert_int_equal(peer_subscribe(peer, "t", GUARANTEE_AT_LEAST_ONCE, 1), STATUS_OK);
     int64_t lost = rig_metric("dropped_total", "reason=\"retention\"");
 
     for (unsigned i = 0; i < 2; i++) {
         refuse_reads(i == 0 ? STATUS_CORRUPT : STATUS_OUT_OF_RANGE, 1);
-        recall_begin(&call, peer, place);
-        rig_await(&call.done);
-        assert_int_equal(call.status, STATUS_NOT_FOUND);
-        assert_int_equal(rig_metric("dropped_total", "reason=\"retention\""), ++lost);
+        give_back(peer, places[0], 0);
+        lost++;
+        await(rig_metric("dropped_total", "reason=\"retention\"") == lost);
     }
-
     refuse_reads(STATUS_NO_MEMORY, 3);
-    recall_begin(&call, peer, place);
-    rig_await(&call.done);
-    assert_int_equal(call.status, STATUS_OK);
+    give_back(peer, places[0], UINT16_MAX - 1);
+    await_records(peer, 1);
     assert_int_equal(waiting(&late.refused_reads), 3);
-    assert_int_equal(rig_metric("dropped_total", "reason=\"retention\""), lost);
-    peer_close(peer);
 
-    restart(0);
-    peer = peer_new(0, "r");
+    let_reads_wait();
+    give_back(peer, places[1], UINT16_MAX);
+    give_back(peer, places[0], 6);
+    publish_many(writer, "t", GUARANTEE_AT_LEAST_ONCE, 2, 1);
+    await_answers(writer, 1);
+    rig_calm();
+    assert_int_equal(peer_look(peer).records, 1);
+    reads_go_on();
+    await_records(peer, 4);
+    static const struct {
+        const char *value;
+        uint32_t failures;
+    } seen[] = {{"0", UINT16_MAX}, {"1", UINT16_MAX}, {"0", 7}, {"2", 0}};
+    for (unsigned i = 0; i < 4; i++) {
+        assert_string_equal(peer->records[i].value, seen[i].value);
+        assert_int_equal(peer->records[i].failures, seen[i].failures);
+    }
+    assert_int_equal(rig_metric("dropped_total", "reason=\"retention\""), lost);
+
     refuse_reads(STATUS_STORAGE_FAILED, UINT32_MAX);
-    recall_begin(&call, peer, place);
+    give_back(peer, places[0], 0);
     await(waiting(&late.refused_reads) > 1);
-    assert_false(atomic_load(&call.done));
-    on(0, peer_close_run, peer);
-    rig_await(&call.done);
-    assert_int_equal(call.status, STATUS_CANCELED);
-    peer_free(peer);
+    peer_close(peer);
     refuse_reads(STATUS_OK, 0);
+    peer_close(writer);
     late_rig_close();
 }
 
@@ -952,7 +954,7 @@ int main(void)
         cmocka_unit_test(a_name_is_lost_before_the_session_begins),
         cmocka_unit_test(a_session_that_nobody_heard_of_leaves_nothing),
         cmocka_unit_test(a_note_is_stored_with_its_record_or_not_at_all),
-        cmocka_unit_test(recalls_try_again),
+        cmocka_unit_test(given_back_comes_first),
         cmocka_unit_test(a_number_is_forgotten_when_there_is_room),
         cmocka_unit_test(a_name_changes_hands_when_what_was_published_is_stored),
         cmocka_unit_test(retained_records_wait_for_what_was_in_flight),

@@ -162,6 +162,7 @@ void deduped_items_add(struct deduped_items *items, const struct client *client,
 {
     deduped_items_end(items, record_count - 1);
     struct dedup_item *item = item_new(items, 1);
+    item->owner = client->principal == NULL ? 0 : client->principal->id;
     if (publish->dedup_id.data != NULL) {
         item->key = dedup_key_of(publish->dedup_id, publish->dedup_part);
     } else {

@@ -24,13 +24,18 @@ void dedup_enter(struct dedup *dedup)
     dedup->worker->in_flight++;
 }
 
+static void producer_free(struct dedup *dedup, struct dedup_producer *producer)
+{
+    dedup->worker->producers--;
+    dedup_owner_count(&dedup->worker->owners, producer->owner, 0, -1);
+    heap_free(producer);
+}
+
 static void dedup_free(struct dedup *dedup)
 {
     struct map_slot *slot;
-    for (size_t i = 0; (slot = map_next(&dedup->producers, &i)) != NULL;) {
-        dedup->worker->producers--;
-        heap_free(slot->value);
-    }
+    for (size_t i = 0; (slot = map_next(&dedup->producers, &i)) != NULL;)
+        producer_free(dedup, slot->value);
     map_deinit(&dedup->producers);
     map_deinit(&dedup->pending);
     dedup_window_deinit(&dedup->window);
@@ -72,7 +77,7 @@ struct dedup *dedup_open(struct dedup_worker *worker, uint64_t partition, uint64
     dedup->worker = worker;
     dedup->partition = partition;
     dedup->timer.fired = timer_fired;
-    dedup_window_init(&dedup->window, window_of(window_ms), &worker->keys);
+    dedup_window_init(&dedup->window, window_of(window_ms), worker);
     map_init(&dedup->producers);
     map_init(&dedup->pending);
     list_init(&dedup->waiting);
@@ -138,6 +143,22 @@ struct dedup_producer *dedup_find_producer(const struct dedup *dedup, uint64_t i
     return map_get(&dedup->producers, span_of(&id, sizeof id));
 }
 
+struct dedup_producer *dedup_add_producer(struct dedup *dedup, uint64_t id, uint64_t owner)
+{
+    struct dedup_producer *producer = dedup_producer_new(id);
+    producer->owner = owner;
+    map_put(&dedup->producers, span_of(&producer->id, sizeof producer->id), producer);
+    dedup->worker->producers++;
+    dedup_owner_count(&dedup->worker->owners, owner, 0, 1);
+    return producer;
+}
+
+void dedup_drop_producer(struct dedup *dedup, struct dedup_producer *producer)
+{
+    map_remove(&dedup->producers, span_of(&producer->id, sizeof producer->id));
+    producer_free(dedup, producer);
+}
+
 static void settle(struct dedup_item *item, enum status status, bool duplicate, uint64_t offset)
 {
     item->state = ITEM_SETTLED;
@@ -147,9 +168,11 @@ static void settle(struct dedup_item *item, enum status status, bool duplicate, 
     item->due_ms = 0;
 }
 
-static bool is_full(uint64_t count, uint64_t limit, uint64_t fallback)
+/* own: of that, one owner's, who leaves half to others. */
+static bool is_full(uint64_t count, uint64_t own, uint64_t limit, uint64_t fallback)
 {
-    return count >= (limit == 0 ? fallback : limit);
+    limit = limit == 0 ? fallback : limit;
+    return count >= limit || own >= (limit + 1) / 2;
 }
 
 static void look_up_sequence(struct dedup *dedup, struct dedup_item *item)
@@ -159,16 +182,14 @@ static void look_up_sequence(struct dedup *dedup, struct dedup_item *item)
         settle(item, STATUS_INVALID, false, 0);
         return;
     }
-    if (producer == NULL &&
-        is_full(dedup->worker->producers, dedup->worker->producer_limit, LIMIT_PRODUCERS)) {
+    const struct dedup_owner *owner = dedup_owner_find(&dedup->worker->owners, item->owner);
+    if (producer == NULL && is_full(dedup->worker->producers, owner == NULL ? 0 : owner->producers,
+                                    dedup->worker->producer_limit, LIMIT_PRODUCERS)) {
         settle(item, STATUS_OVER_QUOTA, false, 0);
         return;
     }
-    if (producer == NULL) {
-        producer = dedup_producer_new(item->producer);
-        map_put(&dedup->producers, span_of(&producer->id, sizeof producer->id), producer);
-        dedup->worker->producers++;
-    }
+    if (producer == NULL)
+        producer = dedup_add_producer(dedup, item->producer, item->owner);
     uint64_t offset = 0;
     enum status status = STATUS_OK;
     switch (dedup_producer_check(producer, item, &offset, &status)) {
@@ -191,8 +212,22 @@ static struct span key_span(const struct dedup_item *item)
     return span_of(&item->key, sizeof item->key);
 }
 
+/* It counts for its owner while it is being written, and then, if that succeeds, as remembered. */
+static void pending_put(struct dedup *dedup, struct dedup_item *item)
+{
+    map_put(&dedup->pending, key_span(item), item);
+    dedup_owner_count(&dedup->worker->owners, item->owner, 1, 0);
+}
+
+static void pending_remove(struct dedup *dedup, const struct dedup_item *item)
+{
+    map_remove(&dedup->pending, key_span(item));
+    dedup_owner_count(&dedup->worker->owners, item->owner, -1, 0);
+}
+
 static void look_up_key(struct dedup *dedup, struct dedup_item *item, int64_t now_ms)
 {
+    const struct dedup_owner *owner = dedup_owner_find(&dedup->worker->owners, item->owner);
     uint64_t offset;
     int64_t due_ms;
     struct dedup_item *original = map_get(&dedup->pending, key_span(item));
@@ -203,11 +238,11 @@ static void look_up_key(struct dedup *dedup, struct dedup_item *item, int64_t no
     } else if (dedup_window_find(&dedup->window, &item->key, now_ms, &offset, &due_ms)) {
         settle(item, STATUS_OK, true, offset);
         item->due_ms = due_ms;
-    } else if (is_full(dedup->worker->keys + dedup->pending.count, dedup->worker->key_limit,
-                       LIMIT_DEDUP_KEYS)) {
+    } else if (is_full(dedup->worker->keys + dedup->pending.count, owner == NULL ? 0 : owner->keys,
+                       dedup->worker->key_limit, LIMIT_DEDUP_KEYS)) {
         settle(item, STATUS_OVER_QUOTA, false, 0);
     } else {
-        map_put(&dedup->pending, key_span(item), item);
+        pending_put(dedup, item);
     }
 }
 
@@ -272,7 +307,7 @@ static void inherit(struct dedup *dedup, struct dedup_item *waiting)
     *end = NULL; /* of one alone that is waiting */
     heir->again = waiting;
     heir->state = ITEM_HEIR;
-    map_put(&dedup->pending, key_span(heir), heir);
+    pending_put(dedup, heir);
 }
 
 static void settle_again(struct dedup *dedup, struct dedup_item *item)
@@ -333,9 +368,7 @@ static void runs_forget(struct dedup_append *append)
             item->sequence < 0 ? NULL : dedup_find_producer(dedup, item->producer);
         if (producer == NULL || producer->epoch >= 0 || producer->pending)
             continue;
-        map_remove(&dedup->producers, span_of(&producer->id, sizeof producer->id));
-        dedup->worker->producers--;
-        heap_free(producer);
+        dedup_drop_producer(dedup, producer);
     }
 }
 
@@ -365,11 +398,11 @@ static void settle_new(struct dedup_append *append, struct dedup_item *item)
             append->delayed[item->first + k].id = record[k].id;
     }
     if (item->sequence < 0 && dedup_key_is_set(&item->key)) {
-        map_remove(&dedup->pending, key_span(item));
+        pending_remove(dedup, item);
         if (append->status == STATUS_OK)
             dedup_window_put(&dedup->window, append->bucket, &item->key,
                              (uint32_t)(append->at_ms - append->bucket->start_ms), item->offset,
-                             item->due_ms);
+                             item->due_ms, item->owner);
     }
     settle_again(dedup, item);
 }

@@ -11,6 +11,7 @@
 #ifndef CORE_QUEUE_DEDUP_H
 #define CORE_QUEUE_DEDUP_H
 
+#include "core/base/map.h"
 #include "core/log/log.h"
 #include "core/queue/delay.h"
 
@@ -39,6 +40,7 @@ struct dedup_worker {
 
     uint32_t in_flight; /* requests under way; 0 once all are closed and gone */
     uint64_t keys, producers;
+    struct map owners; /* id -> struct dedup_owner: how much of that is whose, since the start */
 };
 
 /* Reads back what is stored; appends that come before wait. window_ms: 0 means the default. */
@@ -53,6 +55,7 @@ void dedup_close_delay(struct dedup *dedup);
 struct dedup_item {
     uint32_t record_count;
     struct dedup_key key;
+    uint64_t owner; /* of whom half of what may be remembered is; 0: nobody in particular */
     uint64_t producer;
     int32_t epoch;    /* 0 to 32767 */
     int32_t sequence; /* of the first record; the next ones follow, 0 after INT32_MAX. -1: none */

@@ -18,6 +18,18 @@
 #include "core/queue/dedup.h"
 #include "core/queue/steady.h"
 
+/* ---------------------------------------------------------------- owners: dedup_owner.c */
+
+struct dedup_owner {
+    uint64_t id;
+    uint64_t keys, producers; /* not both 0 */
+};
+
+/* NULL: nothing of it is there. */
+const struct dedup_owner *dedup_owner_find(const struct map *owners, uint64_t id);
+/* So many more or fewer; of id 0 nothing is counted. An empty map holds no memory. */
+void dedup_owner_count(struct map *owners, uint64_t id, int keys, int producers);
+
 /* ---------------------------------------------------------------- keys: dedup_window.c */
 
 struct dedup_slot {
@@ -35,15 +47,17 @@ struct dedup_bucket {
     uint32_t count, capacity; /* a power of two */
     uint32_t in_flight;       /* appends that will put keys here */
     uint64_t next_row;        /* number of its next row */
+    struct map owners;        /* of its keys: what goes from the worker's with it */
 };
 
 struct dedup_window {
     struct list buckets; /* oldest first */
     uint64_t window_ms;
-    uint64_t *keys; /* counts those of all windows */
+    struct dedup_worker *worker; /* counts the keys of all windows */
 };
 
-void dedup_window_init(struct dedup_window *window, uint64_t window_ms, uint64_t *keys);
+void dedup_window_init(struct dedup_window *window, uint64_t window_ms,
+                       struct dedup_worker *worker);
 void dedup_window_deinit(struct dedup_window *window);
 /* due_ms: 0: not delayed. */
 bool dedup_window_find(const struct dedup_window *window, const struct dedup_key *key,
@@ -54,7 +68,7 @@ struct dedup_bucket *dedup_window_newest(struct dedup_window *window, int64_t no
 struct dedup_bucket *dedup_window_named(struct dedup_window *window, int64_t start_ms);
 void dedup_window_put(struct dedup_window *window, struct dedup_bucket *bucket,
                       const struct dedup_key *key, uint32_t after_ms, uint64_t offset,
-                      int64_t due_ms);
+                      int64_t due_ms, uint64_t owner);
 /* When the oldest bucket may go; INT64_MAX: there is none. */
 int64_t dedup_window_expiry(const struct dedup_window *window);
 /* Lets the oldest bucket go if it is time; start_ms: its name. */
@@ -70,7 +84,7 @@ struct dedup_range {
 };
 
 struct dedup_producer {
-    uint64_t id;
+    uint64_t id, owner;
     int32_t epoch;
     uint32_t next; /* slot of the next range */
     struct dedup_range ranges[DEDUP_RANGES];
@@ -155,6 +169,8 @@ void dedup_leave(struct dedup *dedup);
 void dedup_run_waiting(struct dedup *dedup);
 void dedup_arm(struct dedup *dedup);
 struct dedup_producer *dedup_find_producer(const struct dedup *dedup, uint64_t id); /* NULL: none */
+struct dedup_producer *dedup_add_producer(struct dedup *dedup, uint64_t id, uint64_t owner);
+void dedup_drop_producer(struct dedup *dedup, struct dedup_producer *producer); /* frees it */
 
 /* dedup_make.c: of what is new in the append, which is so many records: the batch to append, the
  * one given or a copy; and the rows. */

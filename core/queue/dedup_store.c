@@ -117,11 +117,8 @@ static enum status load_range(struct dedup *dedup, struct span key, struct span 
         return STATUS_MALFORMED;
     uint64_t id = load_u64(key.data + DEDUP_KEY + 1);
     struct dedup_producer *producer = map_get(&dedup->producers, span_of(&id, sizeof id));
-    if (producer == NULL) {
-        producer = dedup_producer_new(id);
-        map_put(&dedup->producers, span_of(&producer->id, sizeof producer->id), producer);
-        dedup->worker->producers++;
-    }
+    if (producer == NULL)
+        producer = dedup_add_producer(dedup, id, 0); /* whose it was is not stored */
     struct dedup_range range = {(int32_t)first, (int32_t)last, offset};
     dedup_producer_load(producer, slot, (int32_t)epoch, range);
     if (time_ms > producer->last_ms)
@@ -160,7 +157,7 @@ static enum status load_key(struct dedup *dedup, struct span key, struct span va
     if (bucket == NULL)
         return STATUS_MALFORMED;
     dedup->single_keys = true;
-    dedup_window_put(&dedup->window, bucket, &hashes, after_ms, offset, 0);
+    dedup_window_put(&dedup->window, bucket, &hashes, after_ms, offset, 0, 0);
     return STATUS_OK;
 }
 
@@ -185,7 +182,7 @@ static enum status load_keys(struct dedup *dedup, struct span key, struct span v
         int64_t due_ms = delayed ? (int64_t)reader_u64(&reader) : 0;
         if (reader.failed || due_ms < 0 || !dedup_key_is_set(&hashes))
             return STATUS_MALFORMED;
-        dedup_window_put(&dedup->window, bucket, &hashes, after_ms, offset, due_ms);
+        dedup_window_put(&dedup->window, bucket, &hashes, after_ms, offset, due_ms, 0);
     }
     return STATUS_OK;
 }
@@ -300,9 +297,7 @@ static void sweep_producers(struct dedup *dedup, int64_t now_ms)
     }
     for (uint32_t i = 0; i < count; i++) {
         uint64_t id = idle[i]->id;
-        map_remove(&dedup->producers, span_of(&idle[i]->id, sizeof id));
-        dedup->worker->producers--;
-        heap_free(idle[i]);
+        dedup_drop_producer(dedup, idle[i]);
         delete_range(dedup, KIND_RANGE, id, id + 1);
     }
     if (all)

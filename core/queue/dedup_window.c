@@ -22,16 +22,23 @@ struct dedup_key dedup_key_of(struct span text, uint32_t part)
     return key;
 }
 
-void dedup_window_init(struct dedup_window *window, uint64_t window_ms, uint64_t *keys)
+void dedup_window_init(struct dedup_window *window, uint64_t window_ms, struct dedup_worker *worker)
 {
-    *window = (struct dedup_window){.window_ms = window_ms, .keys = keys};
+    *window = (struct dedup_window){.window_ms = window_ms, .worker = worker};
     list_init(&window->buckets);
 }
 
 static void bucket_free(struct dedup_window *window, struct dedup_bucket *bucket)
 {
     link_remove(&bucket->link);
-    *window->keys -= bucket->count;
+    window->worker->keys -= bucket->count;
+    struct map_slot *slot;
+    for (size_t i = 0; (slot = map_next(&bucket->owners, &i)) != NULL;) {
+        struct dedup_owner *owner = slot->value;
+        dedup_owner_count(&window->worker->owners, owner->id, -(int)owner->keys, 0);
+        heap_free(owner);
+    }
+    map_deinit(&bucket->owners);
     heap_free(bucket->slots);
     heap_free(bucket);
 }
@@ -127,14 +134,16 @@ static void slot_delay(struct dedup_slot *slot, int64_t due_after_ms)
 
 void dedup_window_put(struct dedup_window *window, struct dedup_bucket *bucket,
                       const struct dedup_key *key, uint32_t after_ms, uint64_t offset,
-                      int64_t due_ms)
+                      int64_t due_ms, uint64_t owner)
 {
     if (bucket->count >= bucket->capacity / 4 * 3)
         bucket_grow(bucket);
     struct dedup_slot *slot = slot_of(bucket, key);
     if (!dedup_key_is_set(&slot->key)) {
         bucket->count++;
-        ++*window->keys;
+        window->worker->keys++;
+        dedup_owner_count(&bucket->owners, owner, 1, 0);
+        dedup_owner_count(&window->worker->owners, owner, 1, 0);
     }
     *slot = (struct dedup_slot){.key = *key, .offset = offset, .after_ms = after_ms};
     if (due_ms != 0)

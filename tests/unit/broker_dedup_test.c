@@ -425,6 +425,47 @@ static void test_end(void **state)
     rig_close();
 }
 
+static struct peer *user_new(unsigned worker, const char *user)
+{
+    struct peer *peer = peer_connect(worker);
+    assert_int_equal(peer_login(peer, user, "secret", user), STATUS_OK);
+    return peer;
+}
+
+/* One user's ids leave room for another's. */
+static void test_share(void **state)
+{
+    enum { LIMIT = 10 };
+    rig_open(*(unsigned *)*state);
+    broker_fall();
+    broker_bury();
+    rig.options.dedup_key_limit = LIMIT;
+    broker_rise(*(unsigned *)*state);
+    struct peer *first = peer_new(0, "first");
+    assert_int_equal(user_make(first, "a", "secret"), STATUS_OK);
+    await(peer_look(first).ended); /* now there are users */
+    peer_free(first);
+    struct peer *a = user_new(0, "a");
+    queue_with(a, "q", (struct broker_admin){.partitions = 1});
+    assert_int_equal(user_make(a, "b", "secret"), STATUS_OK);
+    assert_int_equal(grants_set(a, "b", "publish", "queue:q"), STATUS_OK);
+    struct peer *b = user_new(1, "b");
+    for (uint32_t i = 0; i < LIMIT; i++) {
+        char id[16];
+        snprintf(id, sizeof id, "a-%u", i);
+        publish_keyed(a, "q", i, id);
+    }
+    await_answers(a, LIMIT);
+    for (uint32_t i = 0; i < LIMIT; i++)
+        assert_int_equal(a->answers[i].status, i < LIMIT / 2 ? STATUS_OK : STATUS_OVER_QUOTA);
+    publish_keyed(b, "q", 0, "b");
+    await_answers(b, 1);
+    assert_int_equal(b->answers[0].status, STATUS_OK);
+    peer_close(a);
+    peer_close(b);
+    rig_close();
+}
+
 int main(void)
 {
     static unsigned one = 1, three = 3;
@@ -432,7 +473,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         BOTH(test_keyed),    BOTH(test_delayed), BOTH(test_order),      BOTH(test_mixed),
         BOTH(test_numbered), BOTH(test_refused), BOTH(test_full_queue), BOTH(test_return),
-        BOTH(test_window),   BOTH(test_end),
+        BOTH(test_window),   BOTH(test_share),   BOTH(test_end),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -98,6 +98,7 @@ static inline void fall(bool remove)
     assert_int_equal(rig.worker.in_flight, 0);
     assert_int_equal(rig.worker.keys, 0);
     assert_int_equal(rig.worker.producers, 0);
+    assert_int_equal(rig.worker.owners.capacity, 0);
     log_worker_free(rig.log_worker);
     log_free(rig.log);
 }

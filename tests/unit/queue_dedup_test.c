@@ -117,6 +117,51 @@ static void test_limit(void **state)
     assert_new(append_one_keyed(4, 100), 1);
 }
 
+/* One append of count new ids, or producers, of one owner: the first ones fit. */
+static void assert_room(uint64_t owner, bool keyed, uint64_t first, uint32_t count, uint32_t fits)
+{
+    static struct append append;
+    append_begin(&append);
+    for (uint32_t i = 0; i < count; i++) {
+        if (keyed)
+            add_keyed(&append, first, first + i);
+        else
+            add_sequenced(&append, first, 1, first + i, 0, 0);
+        append.items[i].owner = owner;
+    }
+    append_go(&append);
+    settle();
+    assert_true(append.done);
+    for (uint32_t i = 0; i < count; i++)
+        assert_int_equal(append.items[i].status, i < fits ? STATUS_OK : STATUS_OVER_QUOTA);
+}
+
+/* Whoever comes first leaves half to others, also in one append, and has it back in time. */
+static void test_share(void **state)
+{
+    (void)state;
+    rig.worker.key_limit = rig.worker.producer_limit = 10;
+    for (unsigned keyed = 0; keyed < 2; keyed++) {
+        assert_room(1, keyed, 100, 3, 3);
+        assert_room(1, keyed, 110, 4, 2);
+        assert_room(2, keyed, 120, 4, 4);
+        door.refuse = STATUS_NO_SPACE; /* what the store refuses is nobody's */
+        static struct append append;
+        append_begin(&append);
+        add_keyed(&append, 1, 130);
+        add_sequenced(&append, 1, 1, 130, 0, 0);
+        append.items[0].owner = append.items[1].owner = 2;
+        append_go(&append);
+        settle();
+        door.refuse = STATUS_OK;
+        assert_true(append.done);
+        assert_room(2, keyed, 140, 2, 1);
+        assert_room(3, keyed, 150, 1, 0); /* all is full */
+    }
+    pass(2 * WINDOW_MS);
+    assert_room(1, true, 200, 6, 5);
+}
+
 static void test_many_keys(void **state)
 {
     (void)state;
@@ -570,6 +615,7 @@ int main(void)
         TEST(test_mixed_batch),
         TEST(test_keyed_pending),
         TEST(test_limit),
+        TEST(test_share),
         TEST(test_many_keys),
         TEST(test_single_keys),
         TEST(test_removed),

@@ -64,6 +64,20 @@ static struct blob *frame_for(struct follow_frames *frames, struct follower *fol
     return frames->frames[frames->count++] = follower->ops->encode(variant, place, record);
 }
 
+static bool selects(const struct follower *follower, const struct selector *selector,
+                    const struct record *record)
+{
+    return selector == NULL ||
+           selector_matches_counted(selector, record, &follower->worker->selector_steps);
+}
+
+/* A selector may take long; others' turn comes before the next. */
+static bool has_time(const struct follower *follower)
+{
+    return (follower->selector == NULL && follower->group_selector == NULL) ||
+           worker_may_select(follower->worker);
+}
+
 bool follower_wants(const struct follower *follower, const struct record *record)
 {
     struct span topic;
@@ -79,15 +93,16 @@ bool follower_wants(const struct follower *follower, const struct record *record
     return record->append_time_ms >= follower->time_ms &&
            label_matches(&follower->labels, record) &&
            !(follower->no_local && deliver_is_own(follower->client, record)) &&
-           (follower->group_selector == NULL ||
-            selector_matches(follower->group_selector, record)) &&
-           (follower->selector == NULL || selector_matches(follower->selector, record));
+           selects(follower, follower->group_selector, record) &&
+           selects(follower, follower->selector, record);
 }
 
-/* False: there is no room for it; the lane stays before it. */
+/* False: there is no room for it, or no time to look at it; the lane stays before it. */
 static bool show(struct lane *lane, const struct record *record, struct follow_frames *frames)
 {
     struct follower *follower = lane->follower;
+    if (!has_time(follower))
+        return false;
     if (follower_wants(follower, record)) {
         if (!has_room(follower))
             return false;
@@ -377,6 +392,10 @@ static void follower_work(struct loop_task *task)
     follower->look_ms = 0;
     if (follower->failed)
         return;
+    if (!has_time(follower)) {
+        try_later(follower, 1);
+        return;
+    }
     struct lane *lane = next_lane(follower);
     if (lane != NULL)
         lane_go_on(lane);

@@ -149,6 +149,8 @@ struct broker_worker {
     struct map followed; /* partition -> who follows it; of those owned here: follow_watch.c */
     struct map watches;  /* partition -> struct watch: those followed here */
     struct list followers;
+    uint64_t selector_steps; /* of followers, in the turn at selector_ms */
+    uint64_t selector_ms;
 
     struct map groups; /* id -> struct home_group */
     struct map
@@ -218,6 +220,16 @@ static inline int64_t worker_wall_ms(struct broker_worker *worker)
         worker->wall_ms = clock_wall_ms();
     }
     return worker->wall_ms;
+}
+
+/* False: followers' selectors have taken enough of this turn. */
+static inline bool worker_may_select(struct broker_worker *worker)
+{
+    uint64_t now_ms = loop_now_ms(worker->loop);
+    if (worker->selector_ms != now_ms)
+        worker->selector_steps = 0;
+    worker->selector_ms = now_ms;
+    return worker->selector_steps < LIMIT_FOLLOW_STEPS;
 }
 
 static inline void client_caught_up(struct client *client)

@@ -451,6 +451,13 @@ static void run(struct machine *machine)
 
 bool selector_matches(const struct selector *selector, const struct record *record)
 {
+    uint64_t steps = 0;
+    return selector_matches_counted(selector, record, &steps);
+}
+
+bool selector_matches_counted(const struct selector *selector, const struct record *record,
+                              uint64_t *steps)
+{
     struct value slots[LIMIT_SELECTOR_NAMES];
     selector_look_up(selector, record, slots);
     struct machine machine;
@@ -460,5 +467,6 @@ bool selector_matches(const struct selector *selector, const struct record *reco
     machine.top = 0;
     run(&machine);
     CHECK(machine.top == 1);
+    *steps += selector->op_count + LIMIT_SELECTOR_COMPARES - machine.compares_left;
     return value_as_truth(&machine.stack[1]) == IS_TRUE;
 }

@@ -40,5 +40,9 @@ bool selector_equal(const struct selector *left, const struct selector *right);
 /* True only when the expression is true (unknown is not). An evaluation that would have to look at
  * more text than LIMIT_SELECTOR_COMPARES allows is unknown where it stops. */
 bool selector_matches(const struct selector *selector, const struct record *record);
+/* Likewise; adds to *steps what it has cost: its operations, and the text it has looked at as
+ * LIMIT_SELECTOR_COMPARES counts it. */
+bool selector_matches_counted(const struct selector *selector, const struct record *record,
+                              uint64_t *steps);
 
 #endif

@@ -26,9 +26,10 @@ struct watcher {
     struct buf position; /* the last that was said */
     uint32_t said;
     size_t said_bytes, shown_bytes;
+    uint64_t *shown_ms; /* NULL, or when the next one was shown, for all watchers of a loop */
 };
 
-static atomic_uint encoded;
+static atomic_uint encoded, shown_count;
 
 static struct blob *encode(uint32_t variant, const struct follow_place *place,
                            const struct record *record)
@@ -52,6 +53,8 @@ static void deliver(struct follower *follower, struct blob *frame, const struct 
     watcher->seen[watcher->count].offset = record->offset;
     watcher->seen[watcher->count++].value = number_of(text);
     watcher->shown_bytes += frame->size;
+    if (watcher->shown_ms != NULL)
+        watcher->shown_ms[shown_count++] = loop_now_ms(rig.loops[watcher->peer->worker]);
     if (watcher->asks && follower_says_position(follower)) {
         buf_clear(&watcher->position);
         CHECK(follower_position(follower, &watcher->position) == STATUS_OK);
@@ -637,6 +640,57 @@ static void filters(void **state)
     rig_close();
 }
 
+/* Selectors that take long share a worker's turns with all else: so many evaluations in one, and
+ * all records come all the same. */
+static void selectors_that_take_long(void **state)
+{
+    enum { WATCHERS = 50, RECORDS = 3, LETTERS = 1000, TRIED = 400 };
+    /* Each costs this: the last run of the pattern is tried at each place of the text. */
+    enum { STEPS = (LETTERS - TRIED) * TRIED, IN_A_TURN = LIMIT_FOLLOW_STEPS / STEPS + 1 };
+    (void)state;
+    rig_open(1);
+    struct peer *source = peer_new(0, "source"), *reader = peer_new(0, "reader");
+    make_queue(source, "q", 1, NULL);
+    char selector[TRIED + 64], letters[LETTERS];
+    memset(letters, 'a', sizeof letters);
+    int end = snprintf(selector, sizeof selector, "x LIKE '%%%.*sb' OR y = 'yes'", TRIED, letters);
+    struct err err;
+    struct follow_options options = {.partition = FOLLOW_ALL_PARTITIONS, .from = SEEK_LATEST};
+    assert_int_equal(selector_compile(span_of(selector, (size_t)end), &options.selector, &err),
+                     STATUS_OK);
+    static uint64_t shown_ms[WATCHERS * RECORDS];
+    struct watcher *watchers[WATCHERS];
+    shown_count = 0;
+    for (unsigned i = 0; i < WATCHERS; i++) {
+        watchers[i] = watch_with(reader, "q", options, 1000);
+        watchers[i]->shown_ms = shown_ms;
+        await(look_at(watchers[i]).caught_up > 0);
+    }
+    struct header headers[] = {{span_from_text("x"), span_of(letters, sizeof letters)},
+                               {span_from_text("y"), span_from_text("yes")}};
+    struct publish_call call = {.peer = source,
+                                .publish = {.answer = true, .headers = headers, .header_count = 2},
+                                .queue = "q",
+                                .count = RECORDS};
+    on(0, publish_call_run, &call);
+    for (unsigned i = 0; i < WATCHERS; i++) {
+        await_seen(watchers[i], RECORDS);
+        assert_all(watchers[i], 0, RECORDS);
+    }
+    unsigned most = 0;
+    for (unsigned i = 0, count = 0; i < WATCHERS * RECORDS; i++) {
+        count = i > 0 && shown_ms[i] == shown_ms[i - 1] ? count + 1 : 1;
+        most = count > most ? count : most;
+    }
+    assert_in_range(most, 1, IN_A_TURN);
+    for (unsigned i = 0; i < WATCHERS; i++)
+        unwatch(watchers[i]);
+    selector_unref(options.selector);
+    peer_close(reader);
+    peer_close(source);
+    rig_close();
+}
+
 static void queues_and_routes_come_and_go(void **state)
 {
     (void)state;
@@ -760,6 +814,7 @@ int main(void)
         cmocka_unit_test(positions_of_many_partitions),
         cmocka_unit_test(from_the_last_of_each_partition),
         cmocka_unit_test(filters),
+        cmocka_unit_test(selectors_that_take_long),
         cmocka_unit_test(queues_and_routes_come_and_go),
         cmocka_unit_test(what_cannot_be_followed),
         cmocka_unit_test(a_right_that_is_taken_away),

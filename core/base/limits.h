@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Everything a peer can grow has a limit here. Values that operators may change are defaults. */
+/* What peers can grow has a limit, here or beside its code; what operators may set, a default. */
 #ifndef CORE_BASE_LIMITS_H
 #define CORE_BASE_LIMITS_H
 

@@ -1,4 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/* Retained records: the rows that go with a batch which holds some, and the walks through the rows
+ * that match a new subscription. */
 #include "core/broker/retained.h"
 
 #include "core/broker/retained_sweep.h"

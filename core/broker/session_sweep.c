@@ -2,12 +2,13 @@
 /* Sessions whose time is over, wills whose time has come, and index rows that nobody can need any
  * more; on worker 0, some at a time, beside everything else.
  *
- *   every second         rows of TABLE_SESSION_DUE that are due -> the will is published, or the
- *                        session and all its rows go, after its will if that is still there
- *   once after the start sessions that a crash left without an end, or that are kept for longer
- *                        than is allowed by now -> they end now, and get a due row; once more when
- * an end could not be stored, after 2, 4... 64 s while that goes on every ten minutes    filters'
- * index rows (session_clean.c), a second at a time, between looks at what is due
+ * - Every second, rows of TABLE_SESSION_DUE that are due: the will is published, or the session and
+ *   all its rows go, after its will if that is still there.
+ * - Once after the start, sessions that a crash left without an end, or that are kept for longer
+ *   than is allowed by now: they end now, and get a due row. Once more when an end could not be
+ *   stored, after 2, 4... 64 s while that goes on.
+ * - Every ten minutes, filters' index rows (session_clean.c), a second at a time, between looks at
+ *   what is due.
  *
  * While the store has no room, one refused will holds up all of them for a round, then two, four,
  * up to 32; sessions still end, which makes room.

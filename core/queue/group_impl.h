@@ -1,8 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The inside of a group, shared by group.c (settlements, time), group_take.c, group_feed.c (where
- * the bytes of records come from), group_store.c (its rows), group_move.c (records that go
- * elsewhere), group_dead.c, group_redrive.c and group_seek.c. Everything runs on the group's home
- * loop.
+/* The inside of a group, shared by group.c (settlements, time) and the files that begin with
+ * group_, each with a part of it. Everything runs on the group's home loop.
  *
  *   OPENING --rows read, bounds known, epoch stored--> SERVING --group_close--> CLOSING --> freed
  *   broken: storage has failed for good or rows cannot be understood; everything is refused

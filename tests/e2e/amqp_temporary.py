@@ -202,6 +202,8 @@ def its_owner_needs_no_right_for_it_and_others_get_none():
         rejected(spy.create_sender(None), Message(address=address, body="false"))
         service.create_sender(None).send(Message(address=address, body="true"))
         assert take(answers) == "true"
+        asker.create_sender(None).send(Message(address=address, body="later", annotations={symbol("x-opt-delivery-delay"): 300}))
+        assert take(answers) == "later"
     assert running.stop() == 0
 
 

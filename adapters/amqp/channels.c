@@ -423,8 +423,8 @@ static enum amqp_fate look_at_flow(const struct amqp_channels *channels, struct 
     named->echo.handle = named->handle;
     next_uint(fields, &named->echo.delivery_count);
     next_uint(fields, &named->echo.credit);
-    next_uint(fields, &number);      /* what is available */
-    next_boolean(fields, &is_given); /* whether it is to be drained */
+    next_uint(fields, &number); /* what is available */
+    named->echo.drains = next_boolean(fields, &is_given);
     named->echo.is_asked = next_boolean(fields, &is_given);
     if (fields->failed)
         return AMQP_UNDECODABLE;

@@ -83,9 +83,9 @@ struct amqp_channels {
     uint32_t slots, handle_count;
 };
 
-/* A FLOW that asks for one (2.7.4), and what it says itself. */
+/* A FLOW that asks for one (2.7.4), or drains (2.6.7), and what it says itself. */
 struct amqp_echo {
-    bool is_asked, has_link;
+    bool is_asked, drains, has_link;
     uint32_t transfers; /* its next-outgoing-id */
     uint32_t handle, delivery_count, credit;
 };

@@ -149,6 +149,8 @@ static void say_all(struct amqp_connection *connection)
         pn_bytes_t bytes = pn_connection_driver_write_buffer(&connection->driver);
         if (bytes.size == 0) {
             amqp_ends_said(connection);
+            if (connection->drains && amqp_drains_end(connection))
+                continue;
             break;
         }
         stream_write(connection->stream, span_of(bytes.start, bytes.size));
@@ -289,6 +291,8 @@ static enum status connection_input(void *context, struct span bytes, size_t *us
         *used += size;
         connection->passed -= size;
         pn_connection_driver_read_done(&connection->driver, size);
+        if (connection->passed == 0 && connection->frames.echo.drains)
+            amqp_drain(connection);
         amqp_handle_events(connection);
         if (connection->passed == 0 && connection->frames.echo.is_asked)
             amqp_echo(connection);

@@ -117,7 +117,8 @@ struct amqp_link {
     struct consumer *consumer;
     struct follower *follower;
     bool draining;
-    struct list sending; /* messages that have not been given to Proton, or not all of them */
+    struct amqp_echo drain; /* its FLOW, as long as it drains and is not answered */
+    struct list sending;    /* messages that have not been given to Proton, or not all of them */
     uint32_t sending_count;
     bool drains;             /* a drain is answered behind them */
     uint32_t delivery_count; /* what Proton has of it, as of its last message or flow */
@@ -196,6 +197,7 @@ struct amqp_connection {
     bool said;        /* something has been sent */
     bool stolen;      /* subscribers are, and are to be told */
     bool released;    /* subscribers have deliveries that are over */
+    bool drains;      /* links may */
     struct amqp_login *login;
     struct amqp_exchange *exchange; /* of SASL messages; NULL: none */
     char *user;                     /* Proton borrows it */
@@ -258,8 +260,14 @@ void amqp_handle_events(struct amqp_connection *connection);
 /* After a login, of whatever kind: events go on, or the connection ends. */
 void amqp_logged_in(struct amqp_connection *connection, enum status status);
 
-/* echo.c: a FLOW that asks for one has come. */
+/* echo.c */
+/* A FLOW that asks for one has come. */
 void amqp_echo(struct amqp_connection *connection);
+/* One that drains has, and is looked at next. */
+void amqp_drain(struct amqp_connection *connection);
+/* All is said: drains are answered of which Proton says nothing, as they gave no credit back. True:
+ * others have ended, and there is more to say. */
+bool amqp_drains_end(struct amqp_connection *connection);
 
 /* sasl.c */
 void amqp_sasl_init(struct amqp_connection *connection);
@@ -446,6 +454,8 @@ void amqp_topic_open(struct amqp_link *link, struct span filter);
 void amqp_topic_recover(struct amqp_link *link);
 void amqp_topic_close(struct amqp_link *link);
 void amqp_topic_flow(struct amqp_link *link, bool drain);
+/* Does a drain end now, as no more may be unsettled? */
+bool amqp_topic_drain_ends(struct amqp_link *link);
 void amqp_topic_settled(struct amqp_link *link, pn_delivery_t *delivery);
 /* What its receiver has made of it takes effect; with_commit: what is over was part of it. */
 void amqp_topic_over(struct amqp_link *link, const struct amqp_topic_delivery *topic,

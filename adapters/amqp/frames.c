@@ -201,7 +201,7 @@ static bool may_begin(struct amqp_frames *frames, struct span bytes, bool is_fir
     frames->is_foreign = named.is_foreign && !dropped;
     frames->is_dropped = dropped;
     frames->fate = fate == AMQP_DISCARDED ? AMQP_PASSES : fate;
-    bool asks = !dropped && named.echo.is_asked;
+    bool asks = !dropped && (named.echo.is_asked || named.echo.drains);
     if (asks)
         frames->echo = named.echo;
     if (fate != AMQP_DISCARDED && (dropped || asks || named.performative == AMQP_BEGIN))
@@ -226,7 +226,7 @@ size_t amqp_frames_pass(struct amqp_frames *frames, struct span bytes)
         frames->is_resumed = false;
         frames->is_foreign = false;
         frames->is_dropped = false;
-        frames->echo.is_asked = false;
+        frames->echo.is_asked = frames->echo.drains = false;
     }
     while (at < bytes.size && frames->verdict == AMQP_GOOD) {
         struct span next = span_from(bytes, at);

@@ -38,7 +38,7 @@ struct amqp_frames {
     bool is_dropped;       /* not for Proton: it is of a session that has ended, or ends with it */
     enum amqp_fate fate;   /* why; PASSES when the caller has ended the session */
     uint16_t channel;      /* of the last BEGIN, and of a frame that ends its session or asks */
-    struct amqp_echo echo; /* of the last frame, where it asks for an answer */
+    struct amqp_echo echo; /* of the last frame, where it asks for an answer or drains */
     struct buf attach;     /* the last ATTACH, from its descriptor on */
     struct amqp_channels channels;
 };

@@ -96,7 +96,9 @@ void amqp_send_on(struct amqp_link *link)
     }
     if (link->drains) {
         link->drains = false;
-        pn_link_drained(link->pn);
+        /* Of less credit than none Proton would say that less has been sent. */
+        if (pn_link_credit(link->pn) > 0 && pn_link_drained(link->pn) > 0)
+            link->drain.drains = false;
     }
 }
 

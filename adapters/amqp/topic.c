@@ -169,6 +169,14 @@ void amqp_topic_flow(struct amqp_link *link, bool drain)
         client_drain(&link->subscriber->client);
 }
 
+bool amqp_topic_drain_ends(struct amqp_link *link)
+{
+    bool ends = link->draining && link->subscriber->unsettled >= UNSETTLED_MAX;
+    if (ends)
+        topic_caught_up(&link->subscriber->client);
+    return ends;
+}
+
 /* ------------------------------------------------ what comes again */
 
 /* Where the delivery's record is, if nobody keeps that, and how often it has failed. */

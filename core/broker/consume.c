@@ -429,7 +429,8 @@ static void go_on(struct consumer *consumer)
         bool unwanted = consumer->credit == 0 || consumer->drain;
         if (unwanted && consumer->take.wait_ms != 0)
             broker_take_cancel(consumer->client, consumer->group, &consumer->take);
-    } else if (consumer->credit == 0 && consumer->drain) {
+    } else if (consumer->drain &&
+               (consumer->credit == 0 || consumer->lease_count >= LIMIT_CONSUMER_LEASES)) {
         drained(consumer);
     } else if (consumer->credit > 0 && consumer->lease_count < LIMIT_CONSUMER_LEASES &&
                consumer->pieces < LIMIT_CONSUMER_PIECES) {

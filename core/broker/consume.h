@@ -15,8 +15,9 @@ struct consumer_ops {
     /* One record under lease; takes one credit. item is borrowed until the callback returns: take a
      * reference of its batch to keep the bytes. slot names the lease until it is settled. */
     void (*deliver)(struct consumer *consumer, uint32_t slot, const struct group_item *item);
-    /* A drain is over: the credit was used up or there is nothing more to hand out now. No credit
-     * is left. NULL: never asked for. */
+    /* A drain is over: the credit was used up, there is nothing more to hand out now, or no more
+     * may be before something is settled (LIMIT_CONSUMER_LEASES). No credit is left. NULL: never
+     * asked for. */
     void (*drained)(struct consumer *consumer);
     /* The settlement that was given token: OK (durable), STALE (the lease had run out), or why it
      * could not be made. NULL: no token is ever given. */

@@ -421,7 +421,12 @@ def topics_have_a_limit_of_what_is_unsettled(running):
         for _ in range(1000):
             wire.expect(TRANSFER)
         nothing_comes(wire)
+        wire.send(frame(FLOW, [0, 1000000, 0, 1000000, 0, 1000, 600, None, True]))
+        flow = decode(b"\x00\x53\x13" + wire.expect(FLOW))[0].value
+        assert flow[4:7] == [0, 1600, 0], flow  # a drain does not wait for a settlement
         wire.send(frame(DISPOSITION, [True, 0, 999, True, Described(0x24, [])]))
+        nothing_comes(wire)
+        wire.send(frame(FLOW, [0, 1000000, 0, 1000000, 0, 1600, 1000]))
         for _ in range(500):
             wire.expect(TRANSFER)
     assert not any(all_counted(running).values()), all_counted(running)  # it is no mistake to have credit

@@ -12,8 +12,8 @@ from proton.utils import BlockingConnection, ConnectionClosed, LinkDetached
 
 import gateway
 from amqp_hostile import group
-from amqpwire import (AMQP, ATTACH, BEGIN, CLOSE, DETACH, DISPOSITION, END, FLOW, OPEN, TRANSFER, Described as Performative, Wire,
-                      disposition, frame)
+from amqpwire import (AMQP, ATTACH, BEGIN, CLOSE, DETACH, DISPOSITION, END, FLOW, OPEN, TRANSFER, Described as Performative, Symbol, Wire,
+                      decode, disposition, frame)
 from gateway import run, until
 from websocket import BINARY, Socket
 
@@ -257,6 +257,46 @@ def a_drain_ends_with_what_there_is(running):
     drainer = Drainer(f"127.0.0.1:{running.amqp_port}", "drained", 20)
     Container(drainer).run()
     assert drainer.bodies == list(range(7)) and drainer.drained
+
+
+def a_drain_is_answered_where_no_credit_is_left(running):
+    """2.6.7: the flow state comes, once for each: where as many come as there is credit, in the drain or before it, where there is
+    none, and where it gives less than has been used."""
+    queue(running, "drained")
+    connection = connect(running)
+    ways = {"group": ["drained"], "topic": ["/topics/drained"], "browser": ["drained"] + [None] * 5 + [Symbol("copy")]}
+    for way, source in ways.items():
+        with Wire(running.amqp_port, SECONDS) as wire:
+            wire.open()
+            wire.send(frame(ATTACH, ["r", 0, True, None, None, Performative(0x28, source), Performative(0x29, [None])]))
+            wire.expect(ATTACH)
+
+            def flow(count, credit, drain, transfers):
+                wire.send(frame(FLOW, [0, 1000, 0, 1000, 0, count, credit, None, drain]))
+                for _ in range(transfers):
+                    wire.expect(TRANSFER)
+
+            def drained(count):
+                said = decode(b"\x00\x53\x13" + wire.expect(FLOW))[0].value
+                assert said[4:7] + said[8:9] == [0, count, 0, True], (way, said)
+            flow(0, 0, True, 0)
+            drained(0)
+            flow(0, 5, False, 0)
+            send(connection, source[0], *[Message(body=i) for i in range(5)])
+            flow(0, 5, True, 5)
+            drained(5)
+            flow(0, 3, True, 0)
+            drained(5)
+            send(connection, source[0], *[Message(body=i) for i in range(5)])
+            flow(5, 5, True, 5)
+            drained(10)
+            flow(10, 2, True, 0)
+            drained(12)
+            flow(12, 0, True, 0)
+            drained(12)
+            wire.send(frame(CLOSE, []))
+            assert b"\x00\x53\x13" not in wire.until_end(), way
+    connection.close()
 
 
 def a_large_message_in_many_transfers(running):
@@ -712,7 +752,7 @@ def a_client_outlives_its_session(running):
 
 if __name__ == "__main__":
     run(a_group_of_messages_has_one_receiver, over_websocket, a_client_outlives_its_session, an_outcome_for_what_is_settled_without_one, an_outcome_of_each_link_when_all_come_at_once, what_is_sent_is_received_in_order, every_type_keeps_its_value, annotations_are_what_they_were, bodies_are_what_they_were, outcomes_decide,
-        what_was_not_settled_is_offered_again, a_lease_lasts_as_long_as_asked, settled_both_ways, a_drain_ends_with_what_there_is,
+        what_was_not_settled_is_offered_again, a_lease_lasts_as_long_as_asked, settled_both_ways, a_drain_ends_with_what_there_is, a_drain_is_answered_where_no_credit_is_left,
         a_large_message_in_many_transfers, addresses_that_lead_nowhere, queues_are_made_on_demand, selectors_choose,
         delays_and_expiry, a_message_that_comes_twice_is_stored_once, the_relay_sends_anywhere, clients_of_the_jms_kind_learn_what_an_address_is,
         each_container_has_a_broadcast_group_for_itself, a_queue_that_goes_ends_its_links, users_log_in, an_end_says_so,

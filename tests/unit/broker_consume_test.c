@@ -3,7 +3,7 @@
 #include "core/broker/consume.h"
 #include "tests/unit/late_rig.h"
 
-enum { HELD_MAX = 4096 };
+enum { HELD_MAX = LIMIT_CONSUMER_LEASES + 5 };
 
 struct eater {
     struct peer *peer;
@@ -225,6 +225,34 @@ static void test_credit(void **state)
     settle_as(eater, SETTLE_DONE, 0);
     await(look(eater).settled == 353);
     assert_int_equal(look(eater).leases, 0);
+    peer_close(peer);
+    heap_free(eater);
+    close_rig();
+}
+
+/* A drain does not wait for a settlement. */
+static void test_drain_ends_where_no_more_may_be_leased(void **state)
+{
+    open_rig(state);
+    struct peer *peer = peer_new(2, "c");
+    struct eater *eater = eater_new(peer, group_id);
+    for (uint32_t first = 0; first < HELD_MAX; first += SEEN_MAX) {
+        struct peer *sender = peer_new(1, "s");
+        uint32_t count = HELD_MAX - first < SEEN_MAX ? HELD_MAX - first : SEEN_MAX;
+        publish_to_queue(sender, "orders", first, count);
+        await_answers(sender, count);
+        peer_close(sender);
+    }
+    credit(eater, LIMIT_CONSUMER_LEASES + 100, true);
+    await(look(eater).drained == 1);
+    assert_int_equal(look(eater).count, LIMIT_CONSUMER_LEASES);
+    settle_as(eater, SETTLE_DONE, 0);
+    rig_calm();
+    assert_int_equal(look(eater).count, LIMIT_CONSUMER_LEASES); /* no credit is left */
+    credit(eater, 100, true);
+    await(look(eater).drained == 2);
+    assert_int_equal(look(eater).count, LIMIT_CONSUMER_LEASES + 5);
+    eater_close(eater, true);
     peer_close(peer);
     heap_free(eater);
     close_rig();
@@ -566,6 +594,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(test_credit),
         TEST(test_drain),
+        TEST(test_drain_ends_where_no_more_may_be_leased),
         TEST(test_stop),
         TEST(test_outcomes),
         TEST(test_leases),

@@ -135,8 +135,11 @@ void amqp_session_closed(struct amqp_connection *connection, pn_session_t *sessi
 {
     uint32_t ended_before = (uint32_t)(uintptr_t)pn_session_get_context(session);
     links_leave(connection, session);
-    connection->links_ended += links_free(connection, session) + ended_before;
     pn_session_close(session);
+    /* Before its links are freed: of one with a delivery that was aborted amid its pieces, and
+     * whose end waits for a window, Proton would free something twice. */
+    amqp_say_now(connection);
+    connection->links_ended += links_free(connection, session) + ended_before;
     pn_session_free(session);
     connection->sessions_ended++;
     amqp_wake(connection);

@@ -3,8 +3,8 @@
 import struct
 import time
 
-from amqpwire import (ACCEPTED, ATTACH, CLOSE, DETACH, DISPOSITION, END, FLOW, TRANSFER, Described, Symbol, Wire, decode, disposition, frame,
-                      ubyte)
+from amqpwire import (ACCEPTED, ATTACH, BEGIN, CLOSE, DETACH, DISPOSITION, END, FLOW, RELEASED, TRANSFER, Described, Symbol, Wire, decode,
+                      disposition, frame, ubyte)
 from gateway import run, until
 from mqtt_stalled import RSS_MIB_MAX, SANITIZED, rss_mib
 
@@ -193,6 +193,12 @@ def large_messages_given_up(running):
                 wire.send(frame(end, [0, True] if end == DETACH else []))
                 wire.expect(end)
         assert until(lambda: figure(running, "in_flight", "q") == 0)
+    with Wire(running.amqp_port, 10) as wire:  # settled, and nothing of it may be sent, nor that it is aborted
+        begin(wire, 3)
+        wire.send(frame(DISPOSITION, [True, 0, 0, True, Described(RELEASED, [])]))
+        wire.send(frame(END, []) + frame(BEGIN, [None, 0, 9, 9]))
+        wire.expect(BEGIN)
+    assert until(lambda: figure(running, "in_flight", "q") == 0)
     with Wire(running.amqp_port, 10) as wire:
         reader = begin(wire, 3, 1000)
         time.sleep(2)

@@ -102,10 +102,16 @@ static void publish_answer(struct amqp_connection *connection, struct span reply
     struct arena arena;
     struct span to;
     struct err err;
-    if (!amqp_address_parse(reply_to, false, &address) || address.at != AMQP_AT_TOPIC)
+    if (!amqp_address_parse(reply_to, false, &address))
         return; /* nobody can be told */
+    if (address.at == AMQP_AT_TOPIC)
+        publish.topic = address.topic;
+    else if (address.at == AMQP_AT_QUEUE && address.group.size == 0)
+        publish.queue = catalog_queue_by_text(broker_catalog(connection->client.worker),
+                                              connection->client.tenant, address.queue);
+    if (address.at != AMQP_AT_TOPIC && publish.queue == NULL)
+        return;
     arena_init(&arena, PUBLISHED_MAX);
-    publish.topic = address.topic;
     if (amqp_view_read(&arena, bytes, &publish, &to, &err) == STATUS_OK)
         broker_publish(&connection->client, &publish);
     arena_deinit(&arena);

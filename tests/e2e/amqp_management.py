@@ -37,7 +37,7 @@ class Manager:
             self.answers = self.connection.create_receiver("$management", credit=credit, options=options or Target())
             self.reply_to = "answers-here"
         else:
-            self.answers = self.connection.create_receiver(None, credit=10, dynamic=True)
+            self.answers = self.connection.create_receiver(None, credit=10, dynamic=True, options=options)
             self.reply_to = self.answers.link.remote_source.address
         self.sender = self.connection.create_sender("$management")
         self.number = 0
@@ -123,6 +123,21 @@ def answers_come_to_a_link_of_the_node(running):
 
 def answers_come_to_a_node_of_ones_own(running):
     lives(Manager(running, "dynamic"))
+
+
+class Queue(LinkOption):
+    """As a client of the JMS kind asks for one."""
+
+    def apply(self, link):
+        link.source.capabilities.put_symbol("temporary-queue")
+
+
+def answers_come_to_a_queue_of_ones_own(running):
+    manager = Manager(running, "dynamic", options=Queue())
+    assert manager.reply_to.startswith("/queues/$reply."), manager.reply_to
+    assert manager.ask("READ", "queue", "mqtt")[0] == 200
+    assert manager.ask("DANCE", "queue", "mqtt")[0] == 501
+    manager.connection.close()
 
 
 NAMES = {"queue": ["name", "identity", "type", "kind", "durability", "partitions", "retention_ms", "retention_bytes", "max_records",
@@ -389,6 +404,7 @@ def who_may_only_publish_or_only_manage(running):
 
 
 if __name__ == "__main__":
-    run(answers_come_to_a_link_of_the_node, answers_come_to_a_node_of_ones_own, the_node_itself_is_asked, what_is_too_large_is_said,
+    run(answers_come_to_a_link_of_the_node, answers_come_to_a_node_of_ones_own, answers_come_to_a_queue_of_ones_own,
+        the_node_itself_is_asked, what_is_too_large_is_said,
         who_takes_no_answers_is_not_asked_for_more, changes_under_way_have_a_limit, its_answers_come_as_was_said, users_do_not_meet,
         who_may_only_publish_or_only_manage)

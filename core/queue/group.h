@@ -56,6 +56,9 @@ void group_notice(struct group *group, uint64_t partition, struct batch *batch);
 struct taker {
     atomic_uint refs;
     atomic_bool gone; /* takes nothing any more: what is remembered of it may be forgotten */
+    /* The group's: where it took last. */
+    struct lane *lane;
+    struct link of_lane;
 };
 struct taker *taker_new(void);
 struct taker *taker_ref(struct taker *taker);
@@ -78,7 +81,9 @@ struct group_take {
     uint32_t lease_ms;    /* 0: as the queue says */
     bool dead;            /* from the group's dead letters instead of the queue */
     /* What this consumer wants; what does not match stays for others. Borrowed until done(); NULL:
-     * all. */
+     * all. A group has GROUP_CHOICES different ones (fewer where its queue has more than 64
+     * partitions), of which each has a place as long as one of its takers is there: one more is
+     * BUSY. */
     const struct selector *selector;
     /* The group's choice of labels (empty: none): what does not match is settled as done for the
      * group. Once given it must be the same at every take: INVALID otherwise. */
@@ -97,7 +102,7 @@ struct group_take {
     void *carrier;
     bool joining; /* carrier makes the consumer */
 };
-enum { GROUP_TAKE_MAX = 1000 };
+enum { GROUP_TAKE_MAX = 1000, GROUP_CHOICES = 256 };
 /* OK with count 0 after wait_ms without a record. Those who wait at the same time are served in
  * turn, record by record. */
 void group_take(struct group *group, struct group_take *take);

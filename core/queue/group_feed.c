@@ -385,13 +385,20 @@ static bool settle_unwanted(struct part *part, int64_t wall_ms, const struct fin
     return true;
 }
 
+/* What all lanes hold of the log has a limit: of many each has less. 0: as much as one read gives.
+ */
+static uint32_t read_size(const struct group *group)
+{
+    return group->choice_count <= CHOICES_FEW ? 0 : SHELF_BYTES * CHOICES_FEW / group->choice_count;
+}
+
 static enum feed read_for(struct part *part, struct shelf *shelf, uint64_t offset)
 {
     if (part->retry_ms != 0 || part->nothing_end == window_end(part->window))
         return FEED_NOTHING;
     if (!part->reading) {
         part->read_into = shelf;
-        read_start(part, offset, 0, read_done);
+        read_start(part, offset, read_size(part->group), read_done);
     }
     return FEED_LATER;
 }

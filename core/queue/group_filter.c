@@ -129,28 +129,70 @@ static bool is_idle(const struct lane *lane)
     return true;
 }
 
+static void taker_leave(struct taker *taker)
+{
+    link_remove(&taker->of_lane);
+    taker->lane = NULL;
+    taker_unref(taker);
+}
+
+static void taker_join(struct taker *taker, struct lane *lane)
+{
+    if (taker == NULL || taker->lane == lane)
+        return;
+    if (taker->lane == NULL)
+        taker_ref(taker);
+    else
+        link_remove(&taker->of_lane);
+    taker->lane = lane;
+    lane->of_takers = true;
+    list_push(&lane->takers, &taker->of_lane);
+}
+
+/* Some taker may come back to it. */
+static bool is_expected(struct lane *lane)
+{
+    struct link *link;
+    while ((link = list_first(&lane->takers)) != NULL) {
+        struct taker *taker = container_of(link, struct taker, of_lane);
+        if (!atomic_load_explicit(&taker->gone, memory_order_relaxed))
+            return true;
+        taker_leave(taker);
+    }
+    return false;
+}
+
 static void choice_free(struct group *group, uint32_t index)
 {
     struct lane *lane = group->choices[index];
+    struct link *link;
+    while ((link = list_first(&lane->takers)) != NULL)
+        taker_leave(container_of(link, struct taker, of_lane));
     group->choices[index] = group->choices[--group->choice_count];
     lane_leave(lane);
     selector_unref(lane->selector);
     heap_free(lane);
 }
 
+static uint32_t choices_max(const struct group *group)
+{
+    uint32_t most = PLACES_MAX / group->part_count;
+    return most < CHOICES_FEW ? CHOICES_FEW : most < GROUP_CHOICES ? most : GROUP_CHOICES;
+}
+
 /* Makes room for one more lane that is shared, by forgetting the one that was not used for longest.
- * False: all are in use. */
+ * False: all are in use, or will be. */
 static bool make_room(struct group *group)
 {
     uint32_t oldest = UINT32_MAX, shared = 0;
     for (uint32_t i = 0; i < group->choice_count; i++) {
-        const struct lane *lane = group->choices[i];
+        struct lane *lane = group->choices[i];
         shared += !lane->own;
-        if (!lane->own && lane != group->serving && is_idle(lane) &&
+        if (!lane->own && lane != group->serving && is_idle(lane) && !is_expected(lane) &&
             (oldest == UINT32_MAX || lane->used < group->choices[oldest]->used))
             oldest = i;
     }
-    if (shared < CHOICES_MAX && group->choice_count < LANES_MAX)
+    if (shared < choices_max(group) && group->choice_count < LANES_MAX)
         return true;
     if (oldest == UINT32_MAX)
         return false;
@@ -161,22 +203,28 @@ static bool make_room(struct group *group)
 void lanes_forget(struct group *group)
 {
     for (uint32_t i = group->choice_count; i-- > 0;) {
-        const struct lane *lane = group->choices[i];
-        if (lane->own && lane->bar == NULL && lane != group->serving && is_idle(lane))
+        struct lane *lane = group->choices[i];
+        bool is_over =
+            lane->own ? lane->bar == NULL : lane->of_takers && group->choice_count > CHOICES_FEW;
+        if (is_over && lane != group->serving && is_idle(lane) && (lane->own || !is_expected(lane)))
             choice_free(group, i);
     }
+}
+
+static bool is_lane_for(const struct lane *lane, const struct part *parts,
+                        const struct selector *selector, const struct bar *bar)
+{
+    return lane->parts == parts && lane->bar == bar && lane->own == (bar != NULL) &&
+           selector_equal(lane->selector, selector);
 }
 
 /* bar NULL: a shared one. NULL: there is none. */
 static struct lane *find_lane(struct group *group, const struct part *parts,
                               const struct selector *selector, const struct bar *bar)
 {
-    for (uint32_t i = 0; i < group->choice_count; i++) {
-        struct lane *lane = group->choices[i];
-        if (lane->parts == parts && lane->bar == bar && lane->own == (bar != NULL) &&
-            selector_equal(lane->selector, selector))
-            return lane;
-    }
+    for (uint32_t i = 0; i < group->choice_count; i++)
+        if (is_lane_for(group->choices[i], parts, selector, bar))
+            return group->choices[i];
     return NULL;
 }
 
@@ -200,8 +248,12 @@ struct lane *lane_for(struct group *group, const struct group_take *take)
     if (take->selector == NULL && bar == NULL)
         return common;
     group->used++;
-    struct lane *lane = find_lane(group, common->parts, take->selector, bar);
+    /* As a rule it is where the taker was before. */
+    struct lane *lane = take->taker == NULL ? NULL : take->taker->lane;
+    if (lane == NULL || !is_lane_for(lane, common->parts, take->selector, bar))
+        lane = find_lane(group, common->parts, take->selector, bar);
     if (lane != NULL) {
+        taker_join(take->taker, lane);
         lane->used = group->used;
         return lane;
     }
@@ -210,6 +262,7 @@ struct lane *lane_for(struct group *group, const struct group_take *take)
         return NULL;
     lane = heap_new(sizeof *lane);
     list_init(&lane->takes);
+    list_init(&lane->takers);
     lane->parts = common->parts;
     lane->part_count = common->part_count;
     if (take->selector != NULL)
@@ -218,7 +271,13 @@ struct lane *lane_for(struct group *group, const struct group_take *take)
     lane->bar = bar;
     lane->used = group->used;
     lane_join(lane);
+    if (group->choice_count == group->choice_capacity) {
+        group->choice_capacity = group->choice_capacity == 0 ? 8 : 2 * group->choice_capacity;
+        group->choices =
+            heap_resize(group->choices, group->choice_capacity * sizeof *group->choices);
+    }
     group->choices[group->choice_count++] = lane;
+    taker_join(take->taker, lane);
     return lane;
 }
 
@@ -233,6 +292,7 @@ void filter_deinit(struct group *group)
 {
     while (group->choice_count > 0)
         choice_free(group, group->choice_count - 1);
+    heap_free(group->choices);
     for (uint32_t i = 0; i < LANES; i++)
         lane_leave(&group->lanes[i]);
     buf_deinit(&group->labels_row);

@@ -109,6 +109,8 @@ struct lane {
     struct selector *selector; /* NULL: every record */
     bool own;                  /* of one taker, for which a bar is up */
     struct bar *bar;           /* NULL: it is own, and the bar has gone */
+    struct list takers;        /* those that are there, and some that have gone: references */
+    bool of_takers;            /* there were some: without them it is for nobody */
     uint64_t used;             /* grows from take to take of the group */
 };
 
@@ -132,7 +134,9 @@ struct expiry {
 };
 
 /* LANES_MAX: twice the bars, as lanes may stay until their reads are back. */
-enum { LANE_RECORDS, LANE_DEAD, LANES, CHOICES_MAX = 32, LANES_MAX = CHOICES_MAX + 2 * GROUP_BARS };
+enum { LANE_RECORDS, LANE_DEAD, LANES, LANES_MAX = GROUP_CHOICES + 2 * GROUP_BARS };
+/* Of queues with many partitions there are fewer lanes: their places have a limit, too. */
+enum { CHOICES_FEW = 32, PLACES_MAX = 16384 };
 
 struct group {
     struct log *log;
@@ -154,8 +158,8 @@ struct group {
 
     struct expiry expiry;
 
-    struct lane *choices[LANES_MAX]; /* lanes with a selector (CHOICES_MAX), or of one taker */
-    uint32_t choice_count;
+    struct lane **choices; /* lanes with a selector (GROUP_CHOICES), or of one taker */
+    uint32_t choice_count, choice_capacity;
     struct note *notes; /* GROUP_NOTES; NULL: there were none yet */
     uint32_t note_count;
     struct bar *bars[GROUP_BARS];
@@ -284,7 +288,8 @@ void order_evaluated(struct group *group); /* a selector does not want a record 
 /* The lane that a take belongs to; NULL: too many selectors are in use. */
 struct lane *lane_for(struct group *group, const struct group_take *take);
 bool lane_wants(const struct lane *lane, const struct part *part, const struct record *record);
-/* Lanes whose bar has gone, and of which nothing is under way. */
+/* Lanes whose bar has gone and, where there are many, those whose takers have: if nothing of them
+ * is under way. */
 void lanes_forget(struct group *group);
 /* Whether what waits in the lanes of a bar would find room in lanes for all. */
 bool lanes_may_open(struct group *group, const struct bar *bar);

@@ -256,22 +256,22 @@ static void test_selector_remembers_its_place(void **state)
 static void test_selectors_are_limited(void **state)
 {
     (void)state;
-    static struct take waiting[CHOICES_MAX], one;
+    static struct take waiting[GROUP_CHOICES], one;
     rig_open(1);
     open_group();
     publish_color(0, "red");
     run_ms(5);
-    struct selector *selectors[CHOICES_MAX + 20];
-    for (int i = 0; i < CHOICES_MAX + 20; i++) {
+    struct selector *selectors[GROUP_CHOICES + 20];
+    for (int i = 0; i < GROUP_CHOICES + 20; i++) {
         char text[40];
         snprintf(text, sizeof text, "color = 'c%d'", i);
         selectors[i] = compile(text);
         assert_int_equal(choose(&one, 1, selectors[i]), 0); /* one after the other is no problem */
     }
-    assert_int_equal(rig.group->choice_count, CHOICES_MAX);
-    for (int i = 0; i < CHOICES_MAX; i++)
+    assert_int_equal(rig.group->choice_count, GROUP_CHOICES);
+    for (int i = 0; i < GROUP_CHOICES; i++)
         choose_start(&waiting[i], 1, 60000, selectors[i]);
-    choose_start(&one, 1, 0, selectors[CHOICES_MAX]);
+    choose_start(&one, 1, 0, selectors[GROUP_CHOICES]);
     take_wait(&one);
     assert_int_equal(one.status, STATUS_BUSY);
     choose_start(&one, 1, 0, selectors[0]);
@@ -281,9 +281,9 @@ static void test_selectors_are_limited(void **state)
     take_wait(&waiting[5]);
     assert_taken(&waiting[5], 1, 1);
     take_drop(&waiting[5]);
-    assert_int_equal(choose(&one, 1, selectors[CHOICES_MAX]), 0);
+    assert_int_equal(choose(&one, 1, selectors[GROUP_CHOICES]), 0);
     close_group(false);
-    for (int i = 0; i < CHOICES_MAX + 20; i++)
+    for (int i = 0; i < GROUP_CHOICES + 20; i++)
         selector_unref(selectors[i]);
     rig_close();
 }
@@ -344,6 +344,81 @@ static void test_what_comes_back_does_not_pile_up(void **state)
     rig_close();
 }
 
+/* Whoever has a place keeps it while nothing is taken there, until it goes. */
+static void test_selectors_keep_their_place(void **state)
+{
+    (void)state;
+    static struct take one;
+    struct selector *selectors[GROUP_CHOICES + 1];
+    struct taker *takers[GROUP_CHOICES + 1];
+    rig_open(1);
+    open_group();
+    publish_color(0, "red");
+    run_ms(5);
+    for (int i = 0; i <= GROUP_CHOICES; i++) {
+        char text[40];
+        snprintf(text, sizeof text, "color = 'c%d'", i);
+        selectors[i] = compile(text);
+        takers[i] = taker_new();
+        choose_as(&one, takers[i], 0, selectors[i]);
+        assert_int_equal(one.status, i < GROUP_CHOICES ? STATUS_OK : STATUS_BUSY);
+    }
+    publish_color(1, "c7");
+    run_ms(5);
+    assert_int_equal(choose_as(&one, takers[7], 0, selectors[7]), 1);
+    take_drop(&one);
+    /* Two of one selector: it is there as long as one of them is. */
+    struct taker *other = taker_new();
+    assert_int_equal(choose_as(&one, other, 0, selectors[3]), 0);
+    atomic_store(&takers[3]->gone, true);
+    choose_as(&one, takers[GROUP_CHOICES], 0, selectors[GROUP_CHOICES]);
+    assert_int_equal(one.status, STATUS_BUSY);
+    atomic_store(&other->gone, true);
+    choose_as(&one, takers[GROUP_CHOICES], 0, selectors[GROUP_CHOICES]);
+    assert_int_equal(one.status, STATUS_OK);
+    assert_int_equal(rig.group->choice_count, GROUP_CHOICES);
+    /* Of those that have gone a few are kept at most. */
+    for (int i = 0; i < GROUP_CHOICES; i++)
+        atomic_store(&takers[i]->gone, true);
+    run_ms(5);
+    choose_as(&one, takers[GROUP_CHOICES], 0, selectors[GROUP_CHOICES]);
+    assert_int_equal(rig.group->choice_count, CHOICES_FEW);
+    close_group(false);
+    for (int i = 0; i <= GROUP_CHOICES; i++) {
+        selector_unref(selectors[i]);
+        taker_unref(takers[i]);
+    }
+    taker_unref(other);
+    rig_close();
+}
+
+/* Of a queue of many partitions, where each place costs more. */
+static void test_selectors_are_fewer_with_many_partitions(void **state)
+{
+    (void)state;
+    static struct take one;
+    struct selector *selectors[GROUP_CHOICES];
+    struct taker *takers[GROUP_CHOICES];
+    uint32_t had = 0;
+    rig_open(200);
+    open_group();
+    for (int i = 0; i < GROUP_CHOICES; i++) {
+        char text[40];
+        snprintf(text, sizeof text, "color = 'c%d'", i);
+        selectors[i] = compile(text);
+        takers[i] = taker_new();
+        choose_as(&one, takers[i], 0, selectors[i]);
+        had += one.status == STATUS_OK;
+    }
+    assert_in_range(had, CHOICES_FEW, PLACES_MAX / 200);
+    close_group(false);
+    for (int i = 0; i < GROUP_CHOICES; i++) {
+        selector_unref(selectors[i]);
+        taker_unref(takers[i]);
+    }
+    rig_close();
+}
+
 /* Shared or of one taker: there are no more of them together. */
 static void test_lanes_are_limited(void **state)
 {
@@ -387,14 +462,14 @@ static void test_lanes_are_limited(void **state)
 static void test_bars_of_what_is_done_make_room(void **state)
 {
     (void)state;
-    static struct take taken, waiting[3], more[CHOICES_MAX], other;
+    static struct take taken, waiting[3], more[GROUP_CHOICES], other;
     struct taker *takers[GROUP_BARS + 1];
-    struct selector *selectors[CHOICES_MAX + 1];
+    struct selector *selectors[GROUP_CHOICES + 1];
     rig_open(1);
     rig.queue->redrive = true; /* one bar too many is a dead letter */
     rig.queue->max_consume_count = 5;
     open_group();
-    for (uint32_t i = 0; i <= CHOICES_MAX; i++) {
+    for (uint32_t i = 0; i <= GROUP_CHOICES; i++) {
         char text[40];
         snprintf(text, sizeof text, "color = 'c%u'", i);
         selectors[i] = compile(text);
@@ -411,9 +486,9 @@ static void test_bars_of_what_is_done_make_room(void **state)
     }
     /* 0 waits for what nobody else does while no lane is left for that, 1 for what others do too.
      */
-    choose_as(&waiting[0], takers[0], 60000, selectors[CHOICES_MAX]);
+    choose_as(&waiting[0], takers[0], 60000, selectors[GROUP_CHOICES]);
     choose_as(&waiting[1], takers[1], 60000, selectors[1]);
-    for (uint32_t i = 0; i < CHOICES_MAX; i++)
+    for (uint32_t i = 0; i < GROUP_CHOICES; i++)
         choose_as(&more[i], NULL, 60000, selectors[i]);
     publish_color(100, "blue");
     takers[GROUP_BARS] = taker_new();
@@ -428,13 +503,15 @@ static void test_bars_of_what_is_done_make_room(void **state)
     run_ms(5);
     assert_int_equal(rig.group->bar_count, 2);
     assert_false(waiting[0].done || waiting[1].done);
-    assert_int_equal(rig.group->choice_count, CHOICES_MAX + 1);
+    assert_int_equal(rig.group->choice_count, GROUP_CHOICES + 1);
     bar(&waiting[2], takers[2]); /* once more */
     assert_int_equal(choose_as(&other, takers[2], 0, NULL), 0);
     assert_int_equal(choose_as(&other, takers[GROUP_BARS], 0, NULL), 0);
     assert_int_equal(choose_as(&other, takers[3], 0, NULL), 1);
     settle_all(&other, SETTLE_DONE);
-    publish_color(200, "c32");
+    char last[16];
+    snprintf(last, sizeof last, "c%d", GROUP_CHOICES);
+    publish_color(200, last);
     take_wait(&waiting[0]);
     assert_taken(&waiting[0], 200, 1);
     publish_color(201, "c1"); /* to who came first, or to both */
@@ -447,7 +524,7 @@ static void test_bars_of_what_is_done_make_room(void **state)
     take_drop(&more[1]);
     for (uint32_t i = 0; i < 3; i++)
         take_drop(&waiting[i]);
-    for (uint32_t i = 0; i <= CHOICES_MAX; i++)
+    for (uint32_t i = 0; i <= GROUP_CHOICES; i++)
         selector_unref(selectors[i]);
     for (uint32_t i = 0; i <= GROUP_BARS; i++) {
         atomic_store(&takers[i]->gone, true);
@@ -867,6 +944,8 @@ int main(void)
         cmocka_unit_test(test_selectors_are_limited),
         cmocka_unit_test(test_what_comes_back_does_not_pile_up),
         cmocka_unit_test(test_lanes_are_limited),
+        cmocka_unit_test(test_selectors_keep_their_place),
+        cmocka_unit_test(test_selectors_are_fewer_with_many_partitions),
         cmocka_unit_test(test_bars_of_what_is_done_make_room),
         cmocka_unit_test(test_lane_goes_after_its_read),
         cmocka_unit_test(test_selector_on_fifo),

@@ -11,7 +11,8 @@ enum {
     ATTACH_KEPT = 4,    /* fields of attach: modes, source, target */
     FLOW_TRANSFERS = 2, /* fields of flow: next-outgoing-id, handle */
     FLOW_HANDLE = 4,
-    NO_LIST = 0x45, /* constructors */
+    COUNT_OF_STATE = 5, /* fields of a disposition, with its state */
+    NO_LIST = 0x45,     /* constructors */
     SMALL_LIST = 0xc0,
     TRUE = 0x41,
     FALSE = 0x42,
@@ -433,8 +434,15 @@ static enum amqp_fate look_at_flow(const struct amqp_channels *channels, struct 
     return AMQP_PASSES;
 }
 
+static struct span between(const uint8_t *from, const uint8_t *to)
+{
+    return span_of(from, (size_t)(to - from));
+}
+
 static enum amqp_fate look_at_disposition(struct fields *fields, struct amqp_named *named)
 {
+    const uint8_t *first = fields->at;
+    uint32_t count = fields->count;
     bool is_said, receives = needed_boolean(fields);
     named->delivery = needed_uint(fields);
     if (!next_uint(fields, &named->last))
@@ -444,6 +452,13 @@ static enum amqp_fate look_at_disposition(struct fields *fields, struct amqp_nam
         return AMQP_UNDECODABLE;
     if (count_values(fields->at, fields->end) > AMQP_STATE_VALUES_MAX)
         return AMQP_VALUES_TOO_MANY;
+    const uint8_t *state = fields->at;
+    skip_state(fields); /* to the end of the list, where it cannot be read */
+    named->before = between(first, state);
+    named->state = between(state, fields->at);
+    named->behind = between(fields->at, fields->at);
+    named->count = fields->failed ? COUNT_OF_STATE : count - fields->count;
+    named->end = fields->end;
     return named->last - named->delivery > INT32_MAX ? AMQP_WRONG_RANGE : AMQP_PASSES;
 }
 
@@ -452,26 +467,40 @@ static enum amqp_fate look_at_transfer(const struct amqp_channels *channels, str
 {
     bool has_id, is_said, says_settled;
     uint32_t format;
+    struct span tag = {0};
+    const uint8_t *first = fields->at, *state;
+    uint32_t count = fields->count;
     named->handle = needed_uint(fields);
     has_id = next_uint(fields, &named->delivery);
-    skip(fields, SMALL_BINARY, AMQP_BINARY); /* delivery-tag */
+    uint8_t code = next_field(fields, &tag);
+    if (code != AMQP_NULL && code != SMALL_BINARY && code != AMQP_BINARY)
+        fail(fields);
     named->is_foreign = next_uint(fields, &format) && format != 0;
     named->settled = next_boolean(fields, &says_settled);
     named->more = next_boolean(fields, &is_said);
     skip(fields, AMQP_UBYTE, AMQP_UBYTE); /* rcv-settle-mode */
     if (count_values(fields->at, fields->end) > AMQP_STATE_VALUES_MAX)
         return AMQP_VALUES_TOO_MANY;
+    state = fields->at;
+    named->before = between(first, state);
     skip_state(fields);
+    named->state = between(state, fields->at);
+    named->behind = between(fields->at, fields->at);
     named->resumes = next_boolean(fields, &is_said);
     named->more &= !next_boolean(fields, &is_said); /* aborted */
     if (fields->failed)
         return AMQP_UNDECODABLE;
+    named->behind.size = (size_t)(fields->at - named->behind.data);
+    named->count = count - fields->count;
+    named->end = fields->end;
     const struct amqp_channel *channel = &channels->channels[named->channel];
     const struct amqp_handle *at = named->at = find(channels, named->channel, named->handle);
     if (at == NULL)
         return AMQP_UNATTACHED;
     if (at->receives)
         return AMQP_WRONG_WAY;
+    if (code != AMQP_NULL && tag.size > AMQP_TAG_BYTES_MAX)
+        return AMQP_VALUES_TOO_MANY;
     if (at->more) {
         if ((has_id && named->delivery != at->delivery) ||
             (at->settled && says_settled && !named->settled))

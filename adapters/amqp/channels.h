@@ -22,7 +22,9 @@ enum {
     /* Values, within others too, of an attach without its map of what is unsettled, and of a state.
      * Proton keeps each for as long as the link or the delivery, and has many bytes for one. */
     AMQP_ATTACH_VALUES_MAX = 512,
-    AMQP_STATE_VALUES_MAX = 256
+    AMQP_STATE_VALUES_MAX = 256,
+    /* Bytes; 32 by the book. Proton keeps it likewise. */
+    AMQP_TAG_BYTES_MAX = 256
 };
 
 enum amqp_performative {
@@ -103,6 +105,11 @@ struct amqp_named {
     uint32_t handle, delivery, last;
     uint64_t name;
     bool receives, more, settled; /* settled: by the sender */
+    /* Of a TRANSFER or DISPOSITION, for lean.h: where its list ends, its state as it came, the
+     * fields before it and those behind it, and how many all of them are. */
+    const uint8_t *end;
+    struct span before, state, behind;
+    uint32_t count;
 };
 
 void amqp_channels_init(struct amqp_channels *channels);

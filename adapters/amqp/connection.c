@@ -6,7 +6,13 @@
 #include "adapters/amqp/connection.h"
 #include "adapters/amqp/unsettled.h"
 
-enum { IDLE_MS = 60000, END_MS = 5000, OUT_BYTES = 256 * 1024, PORT = 5672 };
+enum {
+    IDLE_MS = 60000,
+    END_MS = 5000,
+    OUT_BYTES = 256 * 1024,
+    HANDLED_MAX = 16384, /* deliveries that something was said of, in one turn */
+    PORT = 5672
+};
 
 struct amqp_options amqp_settings;
 
@@ -140,6 +146,7 @@ void amqp_ends_said(struct amqp_connection *connection)
     connection->sessions_ended = 0;
     connection->link_count -= connection->links_ended;
     connection->links_ended = 0;
+    connection->let_go = 0;
 }
 
 static void say_all(struct amqp_connection *connection)
@@ -266,36 +273,67 @@ static bool may_pass(struct amqp_connection *connection, struct span bytes, size
     return false;
 }
 
+/* Of a frame that is large Proton has less than has come. False: it wants no more. */
+static bool pass_lean(struct amqp_connection *connection, size_t *used)
+{
+    const struct amqp_lean *lean = &connection->frames.lean;
+    pn_rwbytes_t room = pn_connection_driver_read_buffer(&connection->driver);
+    if (room.size < lean->size)
+        return false;
+    memcpy(room.start, lean->bytes, lean->size);
+    *used += connection->passed;
+    connection->passed = 0;
+    connection->payload = lean->payload;
+    pn_connection_driver_read_done(&connection->driver, lean->size);
+    return true;
+}
+
+/* The same of what is passed on as it comes. */
+static bool pass_on(struct amqp_connection *connection, struct span bytes, size_t *used)
+{
+    pn_rwbytes_t room = pn_connection_driver_read_buffer(&connection->driver);
+    if (room.size == 0)
+        return false;
+    size_t size = connection->passed < room.size ? connection->passed : room.size;
+    memcpy(room.start, bytes.data + *used, size);
+    *used += size;
+    connection->passed -= size;
+    pn_connection_driver_read_done(&connection->driver, size);
+    return true;
+}
+
 static enum status connection_input(void *context, struct span bytes, size_t *used)
 {
     struct amqp_connection *connection = context;
     *used = 0;
     connection->heard_ms = loop_now_ms(amqp_loop(connection));
+    connection->handled = 0;
     /* What waited for the login comes first: each attach is looked at before the next one is here.
      */
     amqp_handle_events(connection);
     /* While a login is under way whoever comes may have said all that they have to say. */
     while (*used < bytes.size && connection->login == NULL && !connection->paused &&
+           connection->handled < HANDLED_MAX &&
            may_pass(connection, span_from(bytes, *used), used)) {
         if (connection->frames.is_dropped) {
             drop(connection, used);
             continue;
         }
-        pn_rwbytes_t room = pn_connection_driver_read_buffer(&connection->driver);
-        if (room.size == 0) { /* it wants no more: what it still says goes out */
-            *used = bytes.size;
+        bool is_lean = connection->frames.lean.size > 0;
+        if (is_lean ? !pass_lean(connection, used) : !pass_on(connection, bytes, used)) {
+            *used = bytes.size; /* what it still says goes out */
             break;
         }
-        size_t size = connection->passed < room.size ? connection->passed : room.size;
-        memcpy(room.start, bytes.data + *used, size);
-        *used += size;
-        connection->passed -= size;
-        pn_connection_driver_read_done(&connection->driver, size);
         if (connection->passed == 0 && connection->frames.echo.drains)
             amqp_drain(connection);
         amqp_handle_events(connection);
+        connection->payload = span_of(NULL, 0);
         if (connection->passed == 0 && connection->frames.echo.is_asked)
             amqp_echo(connection);
+    }
+    if (connection->handled >= HANDLED_MAX) { /* others come first; a task would be of this turn */
+        stream_pause(connection->stream);
+        loop_timer_start(amqp_loop(connection), &connection->rest, 0);
     }
     amqp_wake(connection);
     return STATUS_OK;
@@ -326,6 +364,13 @@ static uint64_t keep_alive(struct amqp_connection *connection, uint64_t now_ms)
         return idle_ms;
     say_ms = say_ms > now_ms ? say_ms - now_ms : 1;
     return say_ms < idle_ms ? say_ms : idle_ms;
+}
+
+static void rest_over(struct loop_timer *timer)
+{
+    struct amqp_connection *connection = container_of(timer, struct amqp_connection, rest);
+    if (!connection->paused)
+        stream_resume(connection->stream);
 }
 
 static void timer_fired(struct loop_timer *timer)
@@ -483,6 +528,7 @@ static enum status session_open(void *context, struct stream *stream, struct bro
     connection->turn = amqp_unsettled_turn();
     connection->flush.run = flush_task;
     connection->timer.fired = timer_fired;
+    connection->rest.fired = rest_over;
     list_init(&connection->links);
     list_init(&connection->subscribers);
     list_init(&connection->transactions);
@@ -518,6 +564,7 @@ static void session_close(void *context)
     struct amqp_connection *connection = context;
     connection->state = AMQP_DOWN;
     loop_timer_stop(amqp_loop(connection), &connection->timer);
+    loop_timer_stop(amqp_loop(connection), &connection->rest);
     loop_task_cancel(amqp_loop(connection), &connection->flush);
     amqp_links_close(connection);
     amqp_subscribers_end(connection, NULL);

@@ -188,6 +188,10 @@ struct amqp_connection {
     struct amqp_frames frames; /* what has come */
     struct amqp_said told;     /* what has gone */
     size_t passed;             /* bytes of it that Proton may have next */
+    struct span payload;       /* of a TRANSFER that is being dealt with, without Proton */
+    uint32_t handled;          /* events of deliveries, in this turn */
+    struct loop_timer rest;    /* after many of them: what comes next waits for another turn */
+    uint32_t let_go;           /* deliveries that Proton has until that is said */
     enum amqp_state state;
     bool logged_in;
     bool turned_away; /* SASL has ended so */

@@ -90,13 +90,22 @@ static bool had_credit(pn_link_t *pn)
     return pn_link_remote_credit(pn) >= 0;
 }
 
+/* Its link has gone. What more comes of it Proton would keep, until all is said. */
+static void crosses_its_end(struct amqp_connection *connection, pn_delivery_t *delivery)
+{
+    amqp_transaction_fail(connection, delivery, STATUS_STALE);
+    pn_delivery_settle(delivery);
+    connection->let_go++;
+    if (pn_delivery_pending(delivery) > AMQP_LEAN_PAYLOAD && amqp_say_now(connection))
+        amqp_ends_said(connection);
+}
+
 static void delivery_event(struct amqp_connection *connection, pn_delivery_t *delivery)
 {
     pn_link_t *pn = pn_delivery_link(delivery);
     struct amqp_link *link = pn == NULL ? NULL : amqp_link_of(pn);
     if (link == NULL || link->pn == NULL) {
-        amqp_transaction_fail(connection, delivery, STATUS_STALE); /* crosses its link's end */
-        pn_delivery_settle(delivery);
+        crosses_its_end(connection, delivery);
     } else if (pn_link_is_receiver(pn) && !had_credit(pn)) {
         amqp_count_refusal(STATUS_BUSY);
         amqp_transaction_fail(connection, delivery, STATUS_BUSY);
@@ -110,6 +119,13 @@ static void delivery_event(struct amqp_connection *connection, pn_delivery_t *de
     } else if (pn_delivery_updated(delivery)) {
         amqp_source_updated(link, delivery);
     }
+}
+
+/* Proton has deliveries that are let go until it has said so, and who does not read may go on. */
+static void hold_to_let_go(struct amqp_connection *connection)
+{
+    if (connection->let_go > LIMIT_SENDER_UNSETTLED && amqp_say_now(connection))
+        amqp_ends_said(connection);
 }
 
 /* Proton takes frames before an open; the book does not. */
@@ -162,7 +178,9 @@ static void handle(struct amqp_connection *connection, pn_event_t *event)
             amqp_source_flow(link);
         break;
     case PN_DELIVERY:
+        connection->handled++;
         delivery_event(connection, pn_event_delivery(event));
+        hold_to_let_go(connection);
         break;
     case PN_TRANSPORT_ERROR:          /* which Proton tells the peer */
         if (!connection->turned_away) /* which is one to Proton, too */

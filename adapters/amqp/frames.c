@@ -12,6 +12,7 @@ enum {
     SMALL_ULONG = 0x53,
     NO_ULONG = 0x44,
     SMALL_SYMBOL = 0xa3,
+    WIDE = 100,
     PROTOCOL_SASL = 3,
     PROTOCOL_AMQP = 0
 };
@@ -158,6 +159,12 @@ static bool may_end_links(enum amqp_performative performative)
            performative == AMQP_CLOSE;
 }
 
+/* Proton makes an event of each delivery in its range. */
+static bool is_wide(const struct amqp_named *named)
+{
+    return named->performative == AMQP_DISPOSITION && named->last - named->delivery > WIDE;
+}
+
 /* What it names is there, or why it is not passed on; false: not now, as too little of it has come
  * or it is not the first, or never. */
 static bool may_begin(struct amqp_frames *frames, struct span bytes, bool is_first,
@@ -192,9 +199,10 @@ static bool may_begin(struct amqp_frames *frames, struct span bytes, bool is_fir
         break;
     }
     bool dropped = fate != AMQP_PASSES;
-    bool by_itself =
-        dropped || named.resumes || named.is_foreign || may_end_links(named.performative);
-    if (by_itself && !is_first)
+    bool is_large = !dropped && amqp_lean_is_needed(&named, bytes, beginning->size);
+    bool by_itself = dropped || named.resumes || named.is_foreign || is_large ||
+                     may_end_links(named.performative);
+    if ((by_itself && !is_first) || (is_large && !whole))
         return false;
     amqp_channels_take(&frames->channels, &named);
     frames->is_resumed = named.resumes && !dropped;
@@ -212,8 +220,13 @@ static bool may_begin(struct amqp_frames *frames, struct span bytes, bool is_fir
         size_t offset = 4 * (size_t)bytes.data[4];
         buf_append(&frames->attach, bytes.data + offset, bytes.size - offset);
     }
-    frames->is_alone = dropped || asks || named.resumes || named.is_foreign ||
-                       named.performative == AMQP_BEGIN || named.performative == AMQP_ATTACH;
+    if (is_large)
+        amqp_lean_write(&frames->lean, &named, bytes);
+    /* Proton would put pieces together before they are taken. */
+    bool is_piece = named.performative == AMQP_TRANSFER && named.more;
+    frames->is_alone = dropped || asks || is_large || is_piece || is_wide(&named) ||
+                       named.resumes || named.is_foreign || named.performative == AMQP_BEGIN ||
+                       named.performative == AMQP_ATTACH;
     return true;
 }
 
@@ -227,6 +240,8 @@ size_t amqp_frames_pass(struct amqp_frames *frames, struct span bytes)
         frames->is_foreign = false;
         frames->is_dropped = false;
         frames->echo.is_asked = frames->echo.drains = false;
+        frames->lean.size = 0;
+        frames->lean.payload = frames->lean.detail = span_of(NULL, 0);
     }
     while (at < bytes.size && frames->verdict == AMQP_GOOD) {
         struct span next = span_from(bytes, at);

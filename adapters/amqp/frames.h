@@ -9,11 +9,13 @@
  *          --AMQP 3--> SASL --"AMQP" where a frame would begin--> HEADER
  *          --another--> OTHER: its answer is Proton's
  *
- * Bytes are borrowed for a call, nothing of a message is copied. One connection's thread. */
+ * A TRANSFER or DISPOSITION that is large is passed on by itself, and without what makes it so
+ * (lean.h). Bytes are borrowed for a call, nothing of a message is copied. One connection's thread.
+ */
 #ifndef ADAPTERS_AMQP_FRAMES_H
 #define ADAPTERS_AMQP_FRAMES_H
 
-#include "adapters/amqp/channels.h"
+#include "adapters/amqp/lean.h"
 #include "core/base/buf.h"
 
 /* What is wrong with the bytes behind those that may be passed on. */
@@ -40,6 +42,7 @@ struct amqp_frames {
     uint16_t channel;      /* of the last BEGIN, and of a frame that ends its session or asks */
     struct amqp_echo echo; /* of the last frame, where it asks for an answer or drains */
     struct buf attach;     /* the last ATTACH, from its descriptor on */
+    struct amqp_lean lean; /* of the last frame: what is to be passed on in its place, if any */
     struct amqp_channels channels;
 };
 

@@ -104,3 +104,21 @@ void amqp_reason_read(struct span condition, struct span description, struct buf
     pack_block(&pack, condition);
     pack_block(&pack, description);
 }
+
+/* error: condition, description, and more that is not kept. */
+void amqp_error_read(const struct amqp_value *error, struct buf *note)
+{
+    struct reader at = reader_of(error->bytes);
+    struct amqp_value descriptor, list, condition = {.type = AMQP_NULL},
+                                        description = {.type = AMQP_NULL};
+    if (error->type != AMQP_DESCRIBED || !amqp_value_read(&at, &descriptor) ||
+        !amqp_value_read(&at, &list) || list.type != AMQP_LIST)
+        return;
+    at = reader_of(list.bytes);
+    if (list.count > 0)
+        amqp_value_read(&at, &condition);
+    if (list.count > 1)
+        amqp_value_read(&at, &description);
+    amqp_reason_read(amqp_is_text(&condition) ? condition.bytes : span_of("", 0),
+                     amqp_is_text(&description) ? description.bytes : span_of("", 0), note);
+}

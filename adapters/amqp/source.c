@@ -191,25 +191,39 @@ static const struct consumer_ops consumer_ops = {
 
 /* What the annotations of a modified outcome say: x-opt-delivery-delay, and what the record is to
  * be shown with. */
-static uint32_t annotations_read(pn_disposition_t *disposition, struct buf *note)
+static uint32_t annotations_read(const struct amqp_link *link, pn_disposition_t *disposition,
+                                 struct buf *note)
 {
-    char bytes[2 * AMQP_FRAME_MAX]; /* it came in one frame, and may be written a little longer */
-    pn_data_t *data = pn_disposition_annotations(disposition);
+    char bytes[AMQP_STATE_ANEW];
+    struct span said = link->connection->frames.lean.detail;
     struct amqp_value annotations;
-    pn_data_rewind(data);
-    ssize_t size = pn_data_encode(data, bytes, sizeof bytes);
-    pn_data_rewind(data);
-    if (size <= 0)
-        return 0;
-    struct reader at = reader_of(span_of(bytes, (size_t)size));
+    if (said.size == 0) {
+        pn_data_t *data = pn_disposition_annotations(disposition);
+        pn_data_rewind(data);
+        ssize_t size = pn_data_encode(data, bytes, sizeof bytes);
+        pn_data_rewind(data);
+        if (size <= 0)
+            return 0;
+        said = span_of(bytes, (size_t)size);
+    }
+    struct reader at = reader_of(said);
     if (!amqp_value_read(&at, &annotations))
         return 0;
     amqp_note_read(&annotations, note);
     return amqp_delay_read(&annotations);
 }
 
-static void error_read(pn_disposition_t *disposition, struct buf *note)
+static void reason_read(const struct amqp_link *link, pn_disposition_t *disposition,
+                        struct buf *note)
 {
+    struct span detail = link->connection->frames.lean.detail;
+    struct reader at = reader_of(detail);
+    struct amqp_value value;
+    if (detail.size > 0) {
+        if (amqp_value_read(&at, &value))
+            amqp_error_read(&value, note);
+        return;
+    }
     pn_condition_t *error = pn_disposition_condition(disposition);
     const char *condition = pn_condition_get_name(error);
     const char *description = pn_condition_get_description(error);
@@ -251,7 +265,7 @@ static bool outcome_of(const struct amqp_link *link, pn_delivery_t *delivery,
         *outcome = (struct consumer_outcome){.outcome = SETTLE_DONE};
         return true;
     case PN_REJECTED:
-        error_read(remote, note);
+        reason_read(link, remote, note);
         *outcome = (struct consumer_outcome){.outcome = SETTLE_REJECTED, .note = buf_span(note)};
         return true;
     case PN_RELEASED:
@@ -260,7 +274,7 @@ static bool outcome_of(const struct amqp_link *link, pn_delivery_t *delivery,
     case PN_MODIFIED:
         *outcome =
             modified(pn_disposition_is_failed(remote), pn_disposition_is_undeliverable(remote),
-                     annotations_read(remote, note));
+                     annotations_read(link, remote, note));
         outcome->note = buf_span(note);
         return true;
     default:

@@ -66,6 +66,7 @@ void amqp_let_go(struct amqp_link *link, pn_delivery_t *delivery)
         return;
     pn_delivery_set_context(delivery, link);
     pn_delivery_settle(delivery);
+    link->connection->let_go++;
     give_back(link);
     amqp_wake(link->connection);
 }
@@ -353,6 +354,14 @@ static bool keep_piece(struct amqp_link *link, struct span bytes)
     return true;
 }
 
+/* What came last of the delivery, where Proton does not have it. */
+static struct span payload_take(struct amqp_connection *connection)
+{
+    struct span payload = connection->payload;
+    connection->payload = span_of(NULL, 0);
+    return payload;
+}
+
 static bool take_piece(struct amqp_link *link)
 {
     uint8_t scratch[AMQP_FRAME_MAX];
@@ -360,7 +369,8 @@ static bool take_piece(struct amqp_link *link)
     while ((size = pn_link_recv(link->pn, (char *)scratch, sizeof scratch)) > 0)
         if (!keep_piece(link, span_of(scratch, (size_t)size)))
             return false;
-    return true;
+    struct span payload = payload_take(link->connection);
+    return payload.size == 0 || keep_piece(link, payload);
 }
 
 static void take_whole(struct amqp_link *link, pn_delivery_t *delivery)
@@ -368,7 +378,10 @@ static void take_whole(struct amqp_link *link, pn_delivery_t *delivery)
     uint8_t small[AMQP_FRAME_MAX];
     size_t pending = pn_delivery_pending(delivery);
     struct span bytes;
-    if (link->partial.size == 0 && pending <= sizeof small) {
+    if (link->partial.size == 0 && pending == 0) {
+        bytes = payload_take(link->connection);
+    } else if (link->partial.size == 0 && link->connection->payload.size == 0 &&
+               pending <= sizeof small) {
         ssize_t size = pn_link_recv(link->pn, (char *)small, sizeof small);
         bytes = span_of(small, size > 0 ? (size_t)size : 0);
     } else {
@@ -403,6 +416,7 @@ static void take_all(struct amqp_link *link)
             amqp_resumption_settled(link, delivery);
             pn_link_advance(link->pn);
             pn_delivery_settle(delivery);
+            connection->let_go++;
             give_back(link);
             continue;
         }
@@ -426,6 +440,9 @@ void amqp_target_readable(struct amqp_link *link)
 {
     link->refs++;
     take_all(link);
+    struct span waits = payload_take(link->connection);
+    if (waits.size > 0 && link->pn != NULL && pn_link_current(link->pn) != NULL)
+        keep_piece(link, waits);
     amqp_link_unref(link);
 }
 

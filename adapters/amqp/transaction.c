@@ -14,7 +14,7 @@
 
 enum { DECLARE = 0x31, DISCHARGE = 0x32, DECLARED = 0x33 };
 /* A state comes in one frame, and Proton may write it a little longer. */
-enum { STATE_BYTES_MAX = 2 * AMQP_FRAME_MAX };
+enum { STATE_BYTES_MAX = AMQP_STATE_ANEW };
 
 /* A delivery that the transaction settles. */
 struct settlement {
@@ -402,26 +402,21 @@ struct outcome {
     uint32_t delay_ms;
 };
 
-/* error: condition, description, and more that is not kept. */
-static void error_read(const struct amqp_value *error, struct buf *note)
+/* What goes with it: an error, or annotations. */
+static void detail_read(struct outcome *outcome, const struct amqp_value *detail, struct buf *note)
 {
-    struct reader at = reader_of(error->bytes);
-    struct amqp_value descriptor, list, condition = {.type = AMQP_NULL},
-                                        description = {.type = AMQP_NULL};
-    if (error->type != AMQP_DESCRIBED || !amqp_value_read(&at, &descriptor) ||
-        !amqp_value_read(&at, &list) || list.type != AMQP_LIST)
-        return;
-    at = reader_of(list.bytes);
-    if (list.count > 0)
-        amqp_value_read(&at, &condition);
-    if (list.count > 1)
-        amqp_value_read(&at, &description);
-    amqp_reason_read(amqp_is_text(&condition) ? condition.bytes : span_of("", 0),
-                     amqp_is_text(&description) ? description.bytes : span_of("", 0), note);
+    if (outcome->code == PN_REJECTED) {
+        amqp_error_read(detail, note);
+    } else if (detail->type == AMQP_MAP) {
+        outcome->delay_ms = amqp_delay_read(detail);
+        amqp_note_read(detail, note);
+    }
 }
 
-/* note: empty, its bytes are what goes with the record. */
-static struct outcome outcome_read(const struct amqp_value *value, struct buf *note)
+/* detail: where that is not in the value (lean.h); note: empty, its bytes are what goes with the
+ * record. */
+static struct outcome outcome_read(const struct amqp_value *value, struct span detail,
+                                   struct buf *note)
 {
     struct reader at = reader_of(value->bytes);
     struct amqp_value descriptor, list, field;
@@ -430,22 +425,22 @@ static struct outcome outcome_read(const struct amqp_value *value, struct buf *n
         !amqp_value_read(&at, &list) || list.type != AMQP_LIST)
         return outcome;
     outcome.code = descriptor_of(&descriptor);
+    bool is_modified = outcome.code == PN_MODIFIED;
+    if (!is_modified && outcome.code != PN_REJECTED)
+        return outcome;
     at = reader_of(list.bytes);
     for (uint32_t i = 0; i < list.count && amqp_value_read(&at, &field); i++) {
         bool set = field.type == AMQP_BOOLEAN && field.number != 0;
-        if (outcome.code == PN_REJECTED && i == 0)
-            error_read(&field, note);
-        if (outcome.code != PN_MODIFIED)
-            break;
-        if (i == 0) {
+        if (is_modified && i == 0)
             outcome.failed = set;
-        } else if (i == 1) {
+        else if (is_modified && i == 1)
             outcome.undeliverable = set;
-        } else if (i == 2 && field.type == AMQP_MAP) {
-            outcome.delay_ms = amqp_delay_read(&field);
-            amqp_note_read(&field, note);
-        }
+        else if (i == (is_modified ? 2 : 0))
+            detail_read(&outcome, &field, note);
     }
+    at = reader_of(detail);
+    if (detail.size > 0 && amqp_value_read(&at, &field))
+        detail_read(&outcome, &field, note);
     return outcome;
 }
 
@@ -524,7 +519,7 @@ static struct amqp_transaction *settled_in(struct amqp_link *link, pn_delivery_t
     struct amqp_transaction *transaction = NULL;
     if (state_read(pn_delivery_remote(delivery), state, &id, &value)) {
         transaction = transaction_by_id(link->connection, id.bytes);
-        *outcome = outcome_read(&value, note);
+        *outcome = outcome_read(&value, link->connection->frames.lean.detail, note);
         if (!amqp_is_outcome(outcome->code))
             *outcome = outcome_unnamed(&link->unnamed);
     }

@@ -74,6 +74,8 @@ uint32_t amqp_note_write(struct amqp_writer *writer, struct span items, struct s
 /* The error of a rejected outcome, as a reason of the group's: what is too long is cut, what is no
  * text left out. */
 void amqp_reason_read(struct span condition, struct span description, struct buf *note);
+/* The same of an error: a described list. */
+void amqp_error_read(const struct amqp_value *error, struct buf *note);
 
 /* Addresses: what MQTT calls $queue/q is q (or /queues/q) here, and a topic t is /topics/t. The
  * neutral form is MQTT's. */

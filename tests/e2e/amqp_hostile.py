@@ -541,6 +541,7 @@ def what_names_nothing_ends_its_session(running):
             (unattached, frame(DETACH, [0, True]) * 2),
             (unattached, frame(DETACH, [0, True]), frame(TRANSFER, [0, 1, b"1", 0], ONE)),
             (unattached, frame(DETACH, [1, False]), frame(FLOW, [0, 9, 0, 9, 1, 0, 9])),
+            ("amqp:resource-limit-exceeded", frame(TRANSFER, [0, 0, b"t" * 257, 0], ONE)),
             (in_use, frame(ATTACH, ["z", 0, False, None, None] + TO)),
             (in_use, frame(ATTACH, ["z", 0, True, None, None] + OF)),
             (in_use, frame(ATTACH, ["z", 1, True, None, None] + OF)),

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the gateway keeps of an AMQP connection is bounded, whatever its peer leaves unsettled, never reads or says of it."""
+import socket
 import struct
 import time
 
 from amqpwire import (ACCEPTED, ATTACH, BEGIN, CLOSE, DETACH, DISPOSITION, END, FLOW, RELEASED, TRANSFER, Described, Symbol, Wire, decode,
-                      disposition, frame, ubyte)
-from gateway import run, until
+                      disposition, encode, frame, ubyte)
+from gateway import Gateway, run, until
 from mqtt_stalled import RSS_MIB_MAX, SANITIZED, rss_mib
 
 MB = 1 << 20
@@ -235,5 +236,154 @@ def many_unsettled_and_large_ones(running):
         assert until(lambda: figure(running, "backlog", "q") == 0)
 
 
+def fill(running, name, sizes, first=0):
+    """A queue with messages of those sizes."""
+    assert running.call("POST", "/v1/default/queues", {"name": name})[0] in (200, 201)
+    with Wire(running.amqp_port, 30) as sender:
+        sender.open("sender")
+        sender.attach("s", 0, name)
+        done = 0
+        for number, size in enumerate(sizes):
+            publish(sender, 0, number, data(body(number, size)))
+            while number - done > 400 or (number == len(sizes) - 1 and done < len(sizes)):
+                first, last, _ = disposition(sender.expect(DISPOSITION))
+                done += last - first + 1
+
+
+def who_reads_nothing_and_sends_on(running):
+    """What is taken of its transfers is not kept until it is told so, which it never is; of a link that is refused neither."""
+    fill(running, "q", [MB] * 12)
+    for address, in_pieces in (("/topics/t", False), ("no:such", False), ("no:such", True)):
+        with Wire(running.amqp_port, 5) as wire:
+            wire.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8192)
+            wire.open()
+            wire.attach("r", 1, "q", receiver=True)
+            wire.attach("s", 2, address)
+            wire.send(flow(1, 12))
+            time.sleep(0.3)
+            memory = rss_mib(running)
+            try:
+                if in_pieces:
+                    wire.send(frame(TRANSFER, [2, 0, b"t", 0, True, True], data(bytes(900))))
+                for start in range(0, 30000, 20):
+                    wire.send(b"".join(frame(TRANSFER, [2, None, None, None, None, True], bytes(900)) if in_pieces else
+                                       frame(TRANSFER, [2, number, b"t", 0, True], data(bytes(15000)))
+                                       for number in range(start, start + 20)))
+            except OSError:
+                pass
+            grown = rss_mib(running) - memory
+            print(f"{address}: {grown} MiB more")
+            assert grown < (150 if SANITIZED else 40), (address, grown)
+        assert until(lambda: figure(running, "in_flight", "q") == 0)
+
+
+def large_ones_that_wait():
+    """For their queue, which is made for them, and for room: none is lost or mixed with another."""
+    def to(name, content):
+        return encode(Described(0x73, [None, None, name])) + data(content)
+
+    running = Gateway(None, "amqp.auto_create=true")
+    with Wire(running.amqp_port, 30) as wire:
+        wire.open()
+        wire.attach("relay", 0, None)
+        messages = [to("a", body(0, 15000)), to("b", body(1, 45000)), to("a", body(2, 96)), to("c", body(3, 900) * 3), to("b", body(4, 15000))]
+        for number, message in enumerate(messages):
+            publish(wire, 0, number, message)
+        done = 0
+        while done < len(messages):
+            first, last, outcome = disposition(wire.expect(DISPOSITION))
+            assert outcome == ACCEPTED
+            done += last - first + 1
+        for handle, (name, numbers) in enumerate((("a", (0, 2)), ("b", (1, 4)), ("c", (3,))), 1):
+            wire.attach(name, handle, name, receiver=True)
+            wire.send(flow(handle, 9))
+            reader = Reader(wire)
+            for number in numbers:
+                message = reader.next()[3]
+                assert message.endswith(messages[number][-700:]) and len(message) > len(messages[number]), number
+        for handle in range(4, 7):
+            wire.attach(f"many{handle}", handle, f"many{handle}")
+        for number in range(len(messages), 2400):
+            publish(wire, 4 + number % 3, number, data(body(number, 15000)))
+        while done < 2400:
+            first, last, outcome = disposition(wire.expect(DISPOSITION))
+            assert outcome == ACCEPTED
+            done += last - first + 1
+        for handle in range(4, 7):
+            wire.attach(f"read{handle}", 3 + handle, f"many{handle}", receiver=True)
+            wire.send(flow(3 + handle, 1000))
+            numbers = [number for number in range(len(messages), 2400) if 4 + number % 3 == handle]
+            reader = Reader(wire)
+            assert sorted(reader.next()[3][-15000:] for _ in numbers) == [body(number, 15000) for number in numbers]
+    assert running.stop() == 0
+
+
+def states_of_many_deliveries(running):
+    """What a receiver says of a range is not kept of each delivery in it; and what matters of it does, however large the rest."""
+    count = 5000
+    fill(running, "q", [96] * count)
+    filler = ["x" * 100] * 50 + [None] * 150
+    with Wire(running.amqp_port, 30) as wire:
+        wire.open()
+        wire.attach("r", 0, "q", receiver=True)
+        wire.send(flow(0, count))
+        reader = Reader(wire)
+        for _ in range(count):
+            reader.next()
+        before = rss_mib(running)
+        for state in (Described(0x77, filler), Described(0x23, [0, 0] + filler), Described(0x34, [b"none" * 1000])):
+            for first in range(0, 50, 10) if state.code == 0x77 else (0,):
+                wire.send(frame(DISPOSITION, [True, first, count - 1, False, state]))
+            if state.code == 0x34:
+                assert b"amqp:transaction:unknown-id" in wire.expect(DETACH)
+            else:
+                wire.send(frame(FLOW, [0, WINDOW, 0, WINDOW, 0, count, 0, None, False, True]))
+                wire.expect(FLOW)
+            print(f"{state.code:#x}: {rss_mib(running) - before} MiB more")
+            assert rss_mib(running) - before < (100 if SANITIZED else 25), state.code
+    fill(running, "few", [96] * 3)
+    with Wire(running.amqp_port, 30) as wire:
+        wire.open()
+        wire.attach("r", 0, "few", receiver=True)
+        wire.send(flow(0, 5))
+        reader = Reader(wire)
+        for _ in range(3):
+            reader.next()
+        notes = Described(0x27, [True, False, {Symbol("x-opt-note"): "n" * 200, Symbol("x-opt-more"): "m" * 200}])
+        wire.send(frame(DISPOSITION, [True, 0, 1, True, notes]))
+        wire.send(frame(DISPOSITION, [True, 2, 2, True, Described(0x25, [Described(0x1d, [Symbol("amqp:internal-error"), "e" * 2000])])]))
+        for _ in range(2):
+            message = reader.next()[3]
+            assert b"x-opt-note" in message and b"n" * 200 in message and b"m" * 200 in message, message[:300]
+        assert until(lambda: figure(running, "in_flight", "few") == 2)
+
+
+def ranges_again_and_again(running):
+    """Thirty bytes that say something of each of many deliveries, as fast as they can be written: others are served meanwhile."""
+    count = 10000
+    fill(running, "q", [96] * count)
+    with Wire(running.amqp_port, 60) as wire, Wire(running.amqp_port, 60) as other:
+        other.open("other")
+        other.attach("s", 0, "q")
+        wire.open()
+        wire.attach("r", 0, "q", receiver=True)
+        wire.send(flow(0, count))
+        reader = Reader(wire)
+        for _ in range(count):
+            reader.next()
+        for state in ([Described(0x23, [0, 0])], []):
+            began = time.monotonic()
+            wire.send(frame(DISPOSITION, [True, 0, count - 1, False] + state) * 100)
+            other.send(frame(TRANSFER, [0, 0 if state else 1, b"t", 0], data(b"x")))
+            assert disposition(other.expect(DISPOSITION))[2] == ACCEPTED
+            took = time.monotonic() - began
+            wire.send(frame(FLOW, [0, WINDOW, 0, WINDOW, 0, count, 0, None, False, True]))
+            wire.expect(FLOW)
+            all_of_it = time.monotonic() - began
+            print(f"another one waited {took:.3f} s of {all_of_it:.3f}")
+            assert took < all_of_it / 3, (took, all_of_it)
+
+
 if __name__ == "__main__":
-    run(large_messages_unsettled, large_messages_settled_drained_and_in_small_windows, large_messages_given_up, many_unsettled_and_large_ones)
+    run(large_messages_unsettled, large_messages_settled_drained_and_in_small_windows, large_messages_given_up, many_unsettled_and_large_ones,
+        who_reads_nothing_and_sends_on, large_ones_that_wait, states_of_many_deliveries, ranges_again_and_again)

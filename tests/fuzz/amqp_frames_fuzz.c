@@ -159,6 +159,7 @@ static struct outcome judge(struct span bytes, size_t piece)
         struct span next = span_of(bytes.data + outcome.passed, shown - outcome.passed);
         size_t passed = next.size == 0 ? 0 : amqp_frames_pass(&frames, next);
         CHECK(passed <= next.size && frames.attach.size <= FRAME_MAX);
+        CHECK(frames.lean.size <= sizeof frames.lean.bytes);
         if (frames.fate != AMQP_PASSES) {
             CHECK(frames.is_dropped && passed > 0);
             CHECK(amqp_channels_at(&frames.channels, frames.channel)->state == AMQP_DISCARDING);
@@ -167,7 +168,8 @@ static struct outcome judge(struct span bytes, size_t piece)
         }
         /* A stream with SASL waits for its outcome, which nobody gives here. */
         if (is_whole && !frames.is_dropped && frames.phase == AMQP_PHASE_FRAMES)
-            pass(&driver, span_of(next.data, passed));
+            pass(&driver, frames.lean.size > 0 ? span_of(frames.lean.bytes, frames.lean.size)
+                                               : span_of(next.data, passed));
         outcome.passed += passed;
         outcome.dropped += frames.is_dropped ? (uint32_t)passed : 0;
         for (size_t i = 0; i < frames.attach.size && frames.left == 0; i++)

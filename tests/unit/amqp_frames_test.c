@@ -423,6 +423,63 @@ static void test_what_has_been_sent(void **state)
 }
 
 /* A FLOW says what it asks for, once. */
+/* What comes in front of it, how many bytes of it there are, and what stands for it. */
+static void is_lean(struct span heavy, struct span lean, struct span payload,
+                    struct span annotations)
+{
+    uint8_t bytes[2048];
+    const struct span before = BYTES(OPENED, ATTACH(1, 'a', false));
+    memcpy(bytes, before.data, before.size);
+    memcpy(bytes + before.size, heavy.data, heavy.size);
+    for (size_t piece = 1; piece <= before.size + heavy.size; piece += 7) {
+        struct amqp_frames frames;
+        amqp_frames_init(&frames, sizeof bytes);
+        size_t at = 0, shown = 0, size = before.size + heavy.size;
+        while (at < size) {
+            size_t passed = amqp_frames_pass(&frames, span_of(bytes + at, shown - at));
+            assert_int_equal(frames.lean.size > 0, passed > 0 && at == before.size);
+            at += passed;
+            if (passed == 0)
+                shown = size - shown < piece ? size : shown + piece;
+        }
+        assert_true(span_equal(span_of(frames.lean.bytes, frames.lean.size), lean));
+        assert_true(span_equal(frames.lean.payload, payload));
+        assert_true(span_equal(frames.lean.detail, annotations));
+        assert_int_equal(frames.verdict, AMQP_GOOD);
+        amqp_frames_deinit(&frames);
+    }
+}
+
+static void test_what_is_large_is_not_for_proton(void **state)
+{
+    const struct span none = span_of(NULL, 0);
+    const struct span transfer = BYTES(TRANSFER(1, 0, false));
+    uint8_t heavy[1200] = {0};
+    (void)state;
+    memcpy(heavy, transfer.data, transfer.size);
+    heavy[2] = sizeof heavy >> 8;
+    heavy[3] = sizeof heavy & 0xff;
+    is_lean(span_of(heavy, sizeof heavy), transfer,
+            span_from(span_of(heavy, sizeof heavy), transfer.size), none);
+#define TEXT                                                                                       \
+    0xa1, 30, 'r', 'e', 'a', 's', 'o', 'n', 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,  \
+        0, 0, 0, 0, 0, 0
+#define NOTES 0xc1, 37, 2, 0xa3, 2, 'x', '-', TEXT
+    /* rejected, with an error; modified, with annotations; the same within a transaction */
+    is_lean(
+        BYTES(LIST(0x15, 43, 5, 0x41, 0x43, 0x40, 0x41, 0, 0x53, 0x25, 0xc0, 33, 1, TEXT, 0x40)),
+        BYTES(LIST(0x15, 8, 5, 0x41, 0x43, 0x40, 0x41, 0, 0x53, 0x25, 0x45)), none, BYTES(TEXT));
+    is_lean(BYTES(LIST(0x15, 51, 5, 0x41, 0x43, 0x40, 0x41, 0, 0x53, 0x27, 0xc0, 42, 3, 0x41, 0x42,
+                       NOTES)),
+            BYTES(LIST(0x15, 12, 5, 0x41, 0x43, 0x40, 0x41, 0, 0x53, 0x27, 0xc0, 3, 2, 0x41, 0x42)),
+            none, BYTES(NOTES));
+    is_lean(BYTES(LIST(0x15, 60, 5, 0x41, 0x43, 0x40, 0x41, 0, 0x53, 0x34, 0xc0, 51, 2, 0xa0, 1, 9,
+                       0, 0x53, 0x27, 0xc0, 42, 3, 0x41, 0x40, NOTES)),
+            BYTES(LIST(0x15, 21, 5, 0x41, 0x43, 0x40, 0x41, 0, 0x53, 0x34, 0xc0, 12, 2, 0xa0, 1, 9,
+                       0, 0x53, 0x27, 0xc0, 3, 2, 0x41, 0x42)),
+            none, BYTES(NOTES));
+}
+
 static void test_echo(void **state)
 {
     struct amqp_frames frames;
@@ -465,6 +522,7 @@ int main(void)
         cmocka_unit_test(test_begins),
         cmocka_unit_test(test_many_handles),
         cmocka_unit_test(test_what_has_been_sent),
+        cmocka_unit_test(test_what_is_large_is_not_for_proton),
         cmocka_unit_test(test_echo),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

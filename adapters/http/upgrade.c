@@ -138,6 +138,15 @@ static void handle_websocket(struct http_exchange *exchange)
         upgrade(exchange, protocol, protocol->name);
 }
 
+/* What names a host and no path (of JMS clients: amqpws://host:8080) asks for this one. */
+static void handle_root(struct http_exchange *exchange)
+{
+    if (exchange->head.upgrades)
+        handle_websocket(exchange);
+    else
+        exchange_refuse(exchange_of(exchange), 404);
+}
+
 static void handle_echo(struct http_exchange *exchange)
 {
     static const struct websocket_protocol echo = {"echo", &echo_adapter, .messages = true};
@@ -155,6 +164,7 @@ void http_serve_websockets(struct http *http, const struct websocket_protocol *p
         {HTTP_GET, "/ws", handle_websocket},
         {HTTP_GET, "/mqtt", handle_websocket},
         {HTTP_GET, "/amqp", handle_websocket},
+        {HTTP_GET, "/", handle_root},
     };
     http->protocols = protocols;
     http->protocol_count = count;

@@ -213,18 +213,20 @@ def handshakes(echo):
             return refusal.head
         raise AssertionError(f"{path} was accepted: {named}")
 
-    for path in ("/ws", "/mqtt", "/amqp"):
+    assert echo.gateway.call("GET", "/")[0] == 404
+    for path in ("/ws", "/mqtt", "/amqp", "/"):
         with Socket(echo.gateway.http_port, path, protocols="chat, mqtt") as link:
             assert link.protocol == "mqtt" and link.extensions is None
         with Socket(echo.gateway.http_port, path, protocols="chat", extra=["Sec-WebSocket-Protocol: mqttv3.1, mqtt"],
                     extensions="permessage-deflate") as link:
             assert link.protocol == "mqttv3.1" and link.extensions is None
-    with Socket(echo.gateway.http_port, "/amqp", protocols="amqp") as link:
-        link.send_frame(BINARY, b"AMQP\x03\x01\0\0")  # SASL begins with the same header
-        got = b""
-        while len(got) < 8:
-            got += link.receive()[1]
-        assert got.startswith(b"AMQP\x03\x01\0\0"), got
+    for path in ("/amqp", "/"):
+        with Socket(echo.gateway.http_port, path, protocols="amqp") as link:
+            link.send_frame(BINARY, b"AMQP\x03\x01\0\0")  # SASL begins with the same header
+            got = b""
+            while len(got) < 8:
+                got += link.receive()[1]
+            assert got.startswith(b"AMQP\x03\x01\0\0"), got
     refused(400)
     refused(400, protocols="chat")
     refused(400, protocols="MQTT")

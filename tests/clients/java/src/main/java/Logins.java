@@ -31,7 +31,7 @@ public final class Logins {
     private Logins(String host, int port) {
         tcp = String.format("amqp://%s:%d", host, port);
         tls = String.format("amqps://%s:%s", host, System.getenv("AMQPS_PORT"));
-        webSocket = String.format("amqpwss://%s:%s/amqp", host, System.getenv("HTTPS_PORT"));
+        webSocket = String.format("amqpwss://%s:%s", host, System.getenv("HTTPS_PORT"));
     }
 
     private static InputStream file(String variable) throws Exception {

@@ -97,6 +97,7 @@ void amqp_wake(struct amqp_connection *connection)
 void amqp_go_down(struct amqp_connection *connection)
 {
     connection->state = AMQP_CLOSING;
+    client_share_id(&connection->client); /* who has heard of the end may come again */
     /* Who does not read is not waited for: what is left to say may never go out. */
     loop_timer_start(amqp_loop(connection), &connection->timer, END_MS);
     amqp_wake(connection);
@@ -566,6 +567,7 @@ static void session_close(void *context)
     loop_timer_stop(amqp_loop(connection), &connection->timer);
     loop_timer_stop(amqp_loop(connection), &connection->rest);
     loop_task_cancel(amqp_loop(connection), &connection->flush);
+    client_share_id(&connection->client);
     amqp_links_close(connection);
     amqp_subscribers_end(connection, NULL);
     connection->lingering = amqp_waiting_resumable(connection);

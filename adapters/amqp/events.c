@@ -5,6 +5,29 @@
 /* Half of it is how often we speak. */
 enum { IDLE_MIN_MS = 100 };
 
+static const char SOLE[] = "sole-connection-for-container";
+
+/* Clients of the JMS kind look at the property before they take the open for a success. */
+static void refuse_second(struct amqp_connection *connection)
+{
+    pn_connection_t *pn = connection->driver.connection;
+    pn_data_t *properties = pn_connection_properties(pn);
+    pn_data_put_map(properties);
+    pn_data_enter(properties);
+    pn_data_put_symbol(properties, pn_bytes(36, "amqp:connection-establishment-failed"));
+    pn_data_put_bool(properties, true);
+    pn_data_exit(properties);
+    pn_data_t *info = pn_condition_info(pn_connection_condition(pn));
+    pn_data_put_map(info);
+    pn_data_enter(info);
+    pn_data_put_symbol(info, pn_bytes(13, "invalid-field"));
+    pn_data_put_symbol(info, pn_bytes(12, "container-id"));
+    pn_data_exit(info);
+    amqp_count_refusal(STATUS_BUSY);
+    connection->state = AMQP_UP; /* the open is answered */
+    amqp_end(connection, "amqp:invalid-field", "another connection has this container id");
+}
+
 static void opened(struct amqp_connection *connection)
 {
     pn_connection_t *pn = connection->driver.connection;
@@ -23,12 +46,18 @@ static void opened(struct amqp_connection *connection)
     }
     client_set_id(&connection->client, span_of(container, size));
     pn_connection_set_container(pn, "polylog");
+    bool is_sole = size > 0 && amqp_has_symbol(pn_connection_remote_desired_capabilities(pn), SOLE);
+    if (is_sole && client_own_id(&connection->client) != STATUS_OK) {
+        refuse_second(connection);
+        return;
+    }
     pn_data_t *offered = pn_connection_offered_capabilities(pn);
-    static const char *const capabilities[] = {"ANONYMOUS-RELAY", "DELAYED_DELIVERY",
-                                               "SHARED-SUBS"};
+    static const char *const capabilities[] = {"ANONYMOUS-RELAY", "DELAYED_DELIVERY", "SHARED-SUBS",
+                                               SOLE};
+    size_t count = sizeof capabilities / sizeof *capabilities - (is_sole ? 0 : 1);
     pn_data_put_array(offered, false, PN_SYMBOL);
     pn_data_enter(offered);
-    for (size_t i = 0; i < sizeof capabilities / sizeof *capabilities; i++)
+    for (size_t i = 0; i < count; i++)
         pn_data_put_symbol(offered, pn_bytes(strlen(capabilities[i]), capabilities[i]));
     pn_data_exit(offered);
     pn_data_t *properties = pn_connection_properties(pn);

@@ -97,6 +97,7 @@ struct broker *broker_open(const struct broker_options *options, struct err *err
     broker->retained_due_ms = INT64_MAX;
     filter_shapes_init(&broker->shapes);
     session_names_init(&broker->names);
+    session_names_init(&broker->own_ids);
     entry_init(&broker->desk, options);
     broker->metrics = (struct broker_metrics){
         .dropped_slow = metric_counter("dropped_total", "Records not delivered", "reason=\"slow\""),
@@ -148,6 +149,7 @@ void broker_free(struct broker *broker)
     will_sweep_free(broker);
     retained_sweep_free(broker);
     session_names_deinit(&broker->names);
+    session_names_deinit(&broker->own_ids);
     entry_deinit(&broker->desk);
     filter_shapes_deinit(&broker->shapes);
     heap_free(broker->workers);

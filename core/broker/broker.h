@@ -165,6 +165,7 @@ struct client {
     struct rate publishes;
     char *publisher; /* header value */
     uint32_t publisher_size;
+    struct name_claim *own_id;  /* of client_own_id(); NULL: none */
     struct broker_login *login; /* running */
     struct client_pass *pass;   /* it came with a token; NULL: it did not */
     struct list transactions;   /* not over */
@@ -196,6 +197,10 @@ void client_close(struct client *client);
 /* For protocols that learn it after the login, and before the first publish: id as %c in grants and
  * in the publisher of records; at most LIMIT_CLIENT_ID_BYTES. */
 void client_set_id(struct client *client, struct span id);
+/* No other client of the same user that asks for this has that id, on whatever worker, until
+ * client_share_id() or client_close(). EXISTS: another one has it. Once per client, with its id. */
+enum status client_own_id(struct client *client);
+void client_share_id(struct client *client); /* harmless without, and twice */
 /* One credit for a delivery that the adapter makes by itself, from a consumer; false: there is none
  * now. */
 bool client_spend(struct client *client);

@@ -56,6 +56,7 @@ void client_close(struct client *client)
     link_remove(&client->link);
     worker->client_count--;
     client->open = false;
+    client_share_id(client);
     transactions_close(client);
     consumers_close(client);
     followers_close(client);
@@ -186,6 +187,29 @@ void client_set_id(struct client *client, struct span client_id)
     CHECK(client->open && client_id.size <= LIMIT_CLIENT_ID_BYTES);
     heap_free(client->publisher);
     client_name(client, client_id);
+}
+
+enum status client_own_id(struct client *client)
+{
+    CHECK(client->open && client->own_id == NULL);
+    struct broker_worker *worker = client->worker;
+    /* A user's name has no zero byte. */
+    const char *user = client->principal == NULL ? "" : client->principal->name;
+    struct buf name;
+    buf_init(&name, LIMIT_USER_NAME + 1 + LIMIT_CLIENT_ID_BYTES);
+    CHECK(buf_append(&name, user, strlen(user) + 1) == STATUS_OK);
+    CHECK(buf_append(&name, client->id.data, client->id.size) == STATUS_OK);
+    client->own_id = name_claim_free(&worker->broker->own_ids, worker->loop, client->tenant,
+                                     buf_span(&name), client, NULL);
+    buf_deinit(&name);
+    return client->own_id == NULL ? STATUS_EXISTS : STATUS_OK;
+}
+
+void client_share_id(struct client *client)
+{
+    if (client->own_id != NULL)
+        name_release(&client->worker->broker->own_ids, client->own_id);
+    client->own_id = NULL;
 }
 
 static void log_in(struct client *client, struct principal *principal, struct span client_id)

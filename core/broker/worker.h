@@ -180,6 +180,7 @@ struct broker {
     struct broker_metrics metrics;
     struct filter_shapes shapes;
     struct session_names names;
+    struct session_names own_ids; /* of clients (client_own_id) */
     struct entry_desk desk;
     uint64_t run;                    /* of this process: another number each time */
     struct will_sweep *will_sweep;   /* worker 0 */

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Who is let in over AMQP: every mechanism, also with all that a client has to say in one write, and who is turned away."""
 import base64
+import contextlib
 import hashlib
 import hmac
 import os
@@ -10,12 +11,13 @@ import tempfile
 
 import gateway
 from amqp_hostile import counted
-from amqpwire import (AMQP, BEGIN, CHALLENGE, INIT, MECHANISMS, OPEN, OUTCOME, RESPONSE, SASL, Symbol, Wire, frame)
+from amqpwire import (AMQP, BEGIN, CHALLENGE, CLOSE, INIT, MECHANISMS, OPEN, OUTCOME, RESPONSE, SASL, Symbol, Wire, decode, frame)
 from certificates import certificates
-from gateway import run
+from gateway import run, until
 
 LET_IN, AUTH, TEMP = 0, 1, 4
 ANN = {"Authorization": "Basic " + base64.b64encode(b"ann:secret").decode()}
+SOLE = Symbol("sole-connection-for-container")
 ONWARD = AMQP + frame(OPEN, ["c"]) + frame(BEGIN, [None, 0, 9, 9])
 
 def sasl(wire, mechanism, first):
@@ -181,6 +183,67 @@ def passwords_are_proven_without_being_sent(running):
     assert counted(running, "malformed", ANN) == before + 1
 
 
+def opened(wire, container, desires=SOLE, user=None):
+    """The answer to the open, or None: it was refused because another connection has the container id."""
+    if user is not None:
+        sasl(wire, "PLAIN", f"\0{user}\0secret".encode())
+        assert outcome(wire.expect(OUTCOME)) == LET_IN
+    wire.header()
+    wire.send(frame(OPEN, [container, None, None, None, None, None, None, None, desires]))
+    answer = wire.expect(OPEN)
+    if b"amqp:connection-establishment-failed" not in answer:
+        assert (b"sole-connection-for-container" in answer) == (desires is not None and container != ""), answer
+        return answer
+    (error,), _ = decode(wire.expect(CLOSE))
+    assert error.value[0] == "amqp:invalid-field" and error.value[2] == {"invalid-field": "container-id"}, error.value
+    return None
+
+
+def comes(running, container, **more):
+    with Wire(running.amqp_port) as wire:
+        return opened(wire, container, **more) is not None
+
+
+def a_container_id_is_one_connections(running):
+    """Of those of a user that ask for it, on all workers, and free when that has ended, however it did."""
+    names = [f"c{n}" for n in range(8)]
+    with contextlib.ExitStack() as stack:
+        holders = {name: stack.enter_context(Wire(running.amqp_port)) for name in names}
+        for name, wire in holders.items():
+            assert opened(wire, name) is not None
+        for name in names:
+            assert not comes(running, name) and not comes(running, name)
+            assert comes(running, name, desires=None)
+        for name in ("", "", "else"):
+            with Wire(running.amqp_port) as wire:
+                assert opened(wire, name) is not None and ("" == name or not comes(running, name))
+        holders["c0"].send(frame(CLOSE, []))
+        holders["c0"].expect(CLOSE)
+        assert comes(running, "c0")
+        holders["c1"].send(b"this is no frame")
+        holders["c1"].expect(CLOSE)
+        assert comes(running, "c1")
+        holders["c2"].socket.close()
+        assert until(lambda: comes(running, "c2"))
+        row, = (row for row in running.call("GET", "/v1/default/connections")[1]["connections"] if row["client_id"] == "c3")
+        assert running.call("DELETE", f"/v1/default/connections/{row['id']}")[0] == 204
+        holders["c3"].expect(CLOSE)
+        assert comes(running, "c3")
+        for _ in range(20):  # who asks, and is gone
+            with Wire(running.amqp_port) as wire:
+                wire.send(AMQP + frame(OPEN, ["c4", None, None, None, None, None, None, None, SOLE]) +
+                          frame(OPEN, ["c5", None, None, None, None, None, None, None, SOLE]))
+        assert not comes(running, "c4")
+        holders["c4"].socket.close()
+        assert until(lambda: comes(running, "c4"))
+        assert running.call("PUT", "/v1/default/users/ann", {"password": "secret"})[0] == 201
+        assert running.call("PUT", "/v1/default/users/bob", {"password": "secret"}, ANN)[0] == 201
+        for user in ("ann", "bob"):
+            wire = stack.enter_context(Wire(running.amqp_port))
+            assert opened(wire, "same", user=user) is not None
+            assert not comes(running, "same", user=user)
+
+
 if __name__ == "__main__":
     run(everything_in_one_write, anonymous_as_somebody, one_too_many_in_one_write, certificates_are_users,
-        passwords_are_proven_without_being_sent)
+        passwords_are_proven_without_being_sent, a_container_id_is_one_connections)

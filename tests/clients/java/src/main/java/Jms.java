@@ -5,6 +5,7 @@ import jakarta.jms.ConnectionFactory;
 import jakarta.jms.DeliveryMode;
 import jakarta.jms.JMSException;
 import jakarta.jms.MapMessage;
+import jakarta.jms.InvalidClientIDException;
 import jakarta.jms.InvalidDestinationException;
 import jakarta.jms.Message;
 import jakarta.jms.MessageConsumer;
@@ -306,6 +307,20 @@ public final class Jms {
         }
         connection.start();
         return connection;
+    }
+
+    /** No two connections have one client id, also on several workers. */
+    private void clientIds(String url) throws Exception {
+        Connection first = connect(url, "of one");
+        for (int i = 0; i < 5; i++) {
+            try (Connection second = connect(url, "of one")) {
+                throw new AssertionError("a second connection came in");
+            } catch (InvalidClientIDException wanted) {
+                continue;
+            }
+        }
+        first.close();
+        connect(url, "of one").close();
     }
 
     /** Across connections, with what was not acknowledged, and until it is given up. */
@@ -643,6 +658,7 @@ public final class Jms {
         jms.check("a topic's deliveries in transactions, plain and durable", () -> jms.topicsInTransactions(url));
         jms.check("selectors", jms::selectors);
         jms.check("topics", jms::topics);
+        jms.check("a client id is of one connection", () -> jms.clientIds(url));
         jms.check("durable subscriptions, and their end", () -> jms.durable(url));
         jms.check("shared subscriptions, also of several connections", () -> jms.shared(url));
         jms.check("shared durable subscriptions, and their end", () -> jms.sharedDurable(url));

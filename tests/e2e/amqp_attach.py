@@ -121,6 +121,25 @@ def what_a_topic_does_not_do_is_not_said(running):
                 assert not said[5], (source, said)
 
 
+def addresses_are_repeated_as_they_were_written(running):
+    for name, kind in (("q", "standard"), ("st", "stream")):
+        assert running.call("POST", "/v1/default/queues", {"name": name, "type": kind})[0] == 201
+    connection = connect(running)
+    topic, copy = Asks(("topic",), lasts=False), Asks(lasts=False, distribution_mode=Terminus.DIST_MODE_COPY)
+    for address, *options in (("q",), ("/queues/q",), ("/queues/q/",), ("/queues/q/groups/g",), ("/queues/q/groups/g/deadletters",),
+                              ("q", copy), ("/queues/q/groups/g", copy), ("st",), ("/queues/st",), ("/topics/a/+/#",), ("/topics/t",),
+                              ("t", topic), ("a/#", topic), ("/topics/t", topic), ("/topics/t", Asks()), ("$management",)):
+        receiver = connection.create_receiver(address, options=options)
+        assert receiver.link.remote_source.address == address, (address, receiver.link.remote_source.address)
+        receiver.close()
+    for address, *options in (("q",), ("/queues/q",), ("/queues/q/",), ("st",), ("/topics/t/u",), ("t", topic), (None,), ("$management",),
+                              ("q", Asks()), ("/queues/q", Asks()), ("/topics/t", Asks())):
+        sender = connection.create_sender(address, options=options)
+        assert sender.link.remote_target.address == address, (address, sender.link.remote_target.address)
+        sender.close()
+    connection.close()
+
+
 def targets_say_what_they_are(running):
     assert running.call("POST", "/v1/default/queues", {"name": "q"})[0] == 201
     connection = connect(running)
@@ -248,5 +267,5 @@ def a_flow_that_asks_is_answered(running):
 
 
 if __name__ == "__main__":
-    run(sources_say_what_they_are, what_a_topic_does_not_do_is_not_said, targets_say_what_they_are, transactions_are_local, a_link_without_a_target_is_refused,
+    run(sources_say_what_they_are, addresses_are_repeated_as_they_were_written, what_a_topic_does_not_do_is_not_said, targets_say_what_they_are, transactions_are_local, a_link_without_a_target_is_refused,
         a_link_takes_the_name_from_one_of_another_session, a_flow_that_asks_is_answered)

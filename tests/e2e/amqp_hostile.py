@@ -65,23 +65,24 @@ def frames_out_of_turn(running):
     """Before open, on a session or link that is not there, on a channel or of a size beyond what was agreed."""
     queue(running, "q")
     turns = [
-        AMQP + frame(BEGIN, [None, 0, 10, 10]),
-        AMQP + frame(TRANSFER, [0, 0, b"t", 0]),
-        AMQP + frame(OPEN, ["c"]) + frame(ATTACH, ["l", 0, False]),
-        AMQP + frame(OPEN, ["c"]) + frame(BEGIN, [None, 0, 10, 10]) + frame(TRANSFER, [7, 0, b"t", 0], b"x") + frame(OPEN, ["c"]),
-        AMQP + frame(OPEN, ["c"]) + frame(BEGIN, [None, 0, 10, 10], channel=60000),
-        AMQP + frame(OPEN, ["c"]) + struct.pack(">IBBH", 100 * MB, 2, 0, 0),
-        AMQP + struct.pack(">IBBH", 3, 2, 0, 0),
-        AMQP + frame(OPEN, ["c" * 5000]),
+        (frame(BEGIN, [None, 0, 10, 10]), "amqp:illegal-state"),
+        (frame(TRANSFER, [0, 0, b"t", 0]), "amqp:not-allowed"),
+        (frame(OPEN, ["c"]) + frame(ATTACH, ["l", 0, False]), "amqp:not-allowed"),
+        (frame(OPEN, ["c"]) + frame(BEGIN, [None, 0, 10, 10]) + frame(TRANSFER, [7, 0, b"t", 0], b"x") + frame(OPEN, ["c"]),
+         "amqp:illegal-state"),
+        (frame(OPEN, ["c"]) + frame(BEGIN, [None, 0, 10, 10], channel=60000), "amqp:connection:framing-error"),
+        (frame(OPEN, ["c"]) + struct.pack(">IBBH", 100 * MB, 2, 0, 0), "amqp:connection:framing-error"),
+        (struct.pack(">IBBH", 3, 2, 0, 0), "amqp:connection:framing-error"),
+        (frame(OPEN, ["c" * 5000]), "amqp:invalid-field"),
     ]
-    for data in turns:
+    for data, condition in turns:
         with Wire(running.amqp_port) as wire:
-            wire.send(data)
+            wire.send(AMQP + data)
             try:
                 said = wire.until_end()
             except TimeoutError:
                 raise AssertionError((data[:80], wire.received))
-            assert b"amqp:" in said, (data[:60], said)
+            assert close_of(said) == condition, (data[:60], said)
     assert counted(running, "malformed") + counted(running, "limit") >= len(turns)
     serves(running)
 

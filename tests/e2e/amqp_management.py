@@ -69,7 +69,7 @@ class Manager:
 def lives(manager):
     code, body = manager.ask("CREATE", "queue", "made", {"kind": "fifo", "max_consume_count": 3, "retention_ms": 60000})
     assert code == 201 and body["name"] == "made" and body["kind"] == "fifo", (code, body)
-    assert manager.ask("CREATE", "queue", "made")[0] in (400, 409)
+    assert manager.ask("CREATE", "queue", "made")[0] == 409
     assert manager.ask("CREATE", "queue", "bad", {"kind": "odd"})[0] == 400
     assert manager.ask("CREATE", "group", "made/groups/g")[0] == 201
     assert manager.ask("CREATE", "group", "made/groups/g")[0] == 409
@@ -113,7 +113,7 @@ def lives(manager):
     assert manager.ask("DANCE", "queue", "mqtt")[0] == 501
     assert manager.ask("READ", "table", "mqtt")[0] == 400
     assert manager.ask("READ", "group", "mqtt")[0] == 400
-    assert manager.ask("DELETE", "queue", "mqtt")[0] in (400, 403)
+    assert manager.ask("DELETE", "queue", "mqtt")[0] == 403
     manager.connection.close()
 
 

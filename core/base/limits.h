@@ -51,6 +51,8 @@
 #define LIMIT_WINDOW           (1u << 20) /* offsets a group's window may span */
 #define LIMIT_ASIDE            (1u << 17) /* offsets left behind a window, one by one */
 #define LIMIT_RELEASED         (1u << 17) /* of one group and partition: known as given back */
+#define LIMIT_WORKER_RELEASED  (1u << 21) /* the same of all groups of one worker: 64 to 128 MB */
+#define LIMIT_WORKER_NOTES     (32u * 1024 * 1024)   /* bytes, of all its groups: left on records */
 #define LIMIT_CONSUMER_IDLE_MS INT64_C(315360000000) /* of a broadcast group: ten years */
 #define LIMIT_SELECTOR_BYTES   4096u
 #define LIMIT_SELECTOR_DEPTH   64u

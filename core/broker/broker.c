@@ -40,6 +40,8 @@ static void worker_init(struct broker_worker *worker, struct broker *broker, uns
     worker->loop = broker->options.loops[index];
     worker->catalog = catalog_new();
     list_init(&worker->clients);
+    worker->budget = (struct group_budget){.note_bytes_max = LIMIT_WORKER_NOTES,
+                                           .released.max = LIMIT_WORKER_RELEASED};
     map_init(&worker->seen);
     follow_init(worker);
     map_init(&worker->groups);

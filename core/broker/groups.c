@@ -26,7 +26,8 @@ void groups_open(struct broker_worker *worker, const struct queue *queue,
     home->id = group->id;
     home->siblings = siblings;
     home->worker = worker;
-    home->group = group_open(worker->broker->log, worker->log, worker->loop, queue, group);
+    home->group =
+        group_open(worker->broker->log, worker->log, worker->loop, &worker->budget, queue, group);
     group_select(home->group, catalog_group_selector(worker->catalog, group));
     broadcast_expire(worker, home, true);
     map_put(&worker->groups, span_of(&home->id, sizeof home->id), home);

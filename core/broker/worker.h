@@ -155,6 +155,7 @@ struct broker_worker {
     struct map groups; /* id -> struct home_group */
     struct map
         queue_groups; /* queue -> struct queue_groups: a batch is looked up, not all groups */
+    struct group_budget budget;
 
     struct credential
         *credentials;          /* CREDENTIALS slots, allocated at the first login with a password */

@@ -15,7 +15,8 @@ static void group_work(struct loop_task *task);
 static void timer_fired(struct loop_timer *timer);
 
 struct group *group_open(struct log *log, struct log_worker *worker, struct loop *loop,
-                         const struct queue *queue, const struct group_spec *spec)
+                         struct group_budget *budget, const struct queue *queue,
+                         const struct group_spec *spec)
 {
     CHECK(loop_is_home(loop));
     uint32_t parts = queue->partition_count + (spec->dead_partition != 0);
@@ -23,6 +24,7 @@ struct group *group_open(struct log *log, struct log_worker *worker, struct loop
     group->log = log;
     group->worker = worker;
     group->loop = loop;
+    group->budget = budget;
     group->queue = queue_ref(queue);
     group->spec = group_spec_ref(spec);
     group->work.run = group_work;
@@ -44,6 +46,7 @@ struct group *group_open(struct log *log, struct log_worker *worker, struct loop
         offset_map_init(&part->notes);
         part->bounds = part->dead ? &spec->stat->dead_letters : &queue->stat->partitions[i];
         part->window = window_new(0, LIMIT_IN_FLIGHT);
+        window_share_released(part->window, &budget->released);
         /* What is published from now on, while the group still opens, is new to it. */
         part->start_at = atomic_load_explicit(&part->bounds->end, memory_order_relaxed);
         part_order(part);

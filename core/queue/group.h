@@ -8,6 +8,7 @@
 #include "core/queue/label.h"
 #include "core/queue/queue.h"
 #include "core/queue/selector.h"
+#include "core/queue/window.h"
 
 struct group;
 struct lane;
@@ -24,10 +25,19 @@ enum { RECEIPT_TEXT_SIZE = 48 }; /* URL-safe base64 of 32 bytes and a check, NUL
 void receipt_format(const struct receipt *receipt, char text[RECEIPT_TEXT_SIZE]);
 bool receipt_parse(struct span text, struct receipt *receipt);
 
+/* What the groups of a worker remember in memory and need not, together: what goes beyond max is
+ * not remembered. Whoever owns it sets max. */
+struct group_budget {
+    uint64_t note_bytes, note_bytes_max;
+    struct released_budget released;
+};
+
 /* Opens the group on its home worker: reads its rows, raises and stores its epoch, then serves;
- * requests that come before wait. Takes references of queue and spec. */
+ * requests that come before wait. Takes references of queue and spec, borrows budget until it is
+ * freed. */
 struct group *group_open(struct log *log, struct log_worker *worker, struct loop *loop,
-                         const struct queue *queue, const struct group_spec *spec);
+                         struct group_budget *budget, const struct queue *queue,
+                         const struct group_spec *spec);
 /* Ends waiting takes with NOT_FOUND (removed) or SHUTTING_DOWN; frees itself when its own requests
  * are back, and then completes closed (NULL: nobody waits for that). remove: deletes its rows. */
 void group_close(struct group *group, bool remove, struct request *closed);
@@ -132,7 +142,8 @@ struct group_settle {
                       its result is OVER_QUOTA */
     /* FAILED, RELEASED: goes with the record when it is handed out again: names and values, a block
      * (pack_block) each; a name that is there already gets the new value. Borrowed until done().
-     * Remembered in memory, for GROUP_NOTES records of a group, GROUP_NOTE_BYTES each: more is not.
+     * Remembered in memory, for GROUP_NOTES records of a group, GROUP_NOTE_BYTES each, as far as
+     * the budget goes: more is not.
      * REJECTED: why, for the dead letter's headers: a condition and a description, two texts in a
      * block each, of which one may be empty. */
     struct span note;

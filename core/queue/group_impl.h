@@ -160,8 +160,9 @@ struct group {
 
     struct lane **choices; /* lanes with a selector (GROUP_CHOICES), or of one taker */
     uint32_t choice_count, choice_capacity;
-    struct note *notes; /* GROUP_NOTES; NULL: there were none yet */
-    uint32_t note_count;
+    struct note *notes;
+    uint32_t note_count, note_capacity;
+    struct group_budget *budget;
     struct bar *bars[GROUP_BARS];
     uint32_t bar_count;
     bool bars_changed;    /* takes may wait in a lane that is not for them */

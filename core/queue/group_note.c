@@ -15,14 +15,27 @@ struct note {
     bool is_reason;
 };
 
+enum { NOTE_COST = 128, NOTES_FIRST = 16 }; /* what a note takes besides its bytes, roughly */
+
+static uint64_t cost(const struct blob *bytes)
+{
+    return NOTE_COST + blob_span(bytes).size;
+}
+
 static void drop(struct group *group, uint32_t index)
 {
     struct note *note = &group->notes[index];
+    group->budget->note_bytes -= cost(note->bytes);
     blob_unref(note->bytes);
     offset_map_remove(&note->part->notes, note->offset);
     if (index != --group->note_count) {
         *note = group->notes[group->note_count];
         offset_map_put(&note->part->notes, note->offset, index);
+    }
+    if (group->note_count == 0) {
+        heap_free(group->notes);
+        group->notes = NULL;
+        group->note_capacity = 0;
     }
 }
 
@@ -52,7 +65,6 @@ void notes_deinit(struct group *group)
         drop(group, group->note_count - 1);
     for (uint32_t i = 0; i < group->part_count; i++)
         offset_map_deinit(&group->parts[i].notes);
-    heap_free(group->notes);
 }
 
 struct blob *note_of(const struct part *part, uint64_t offset)
@@ -103,17 +115,26 @@ static struct blob *merge(struct span old, struct span note)
     return merged;
 }
 
-/* Takes bytes. */
+/* In place of what is there. Takes bytes. */
 static void put(struct part *part, uint64_t offset, struct blob *bytes, bool is_reason)
 {
     struct group *group = part->group;
-    if (group->notes == NULL)
-        group->notes = heap_array(GROUP_NOTES, sizeof *group->notes);
-    if (group->note_count == GROUP_NOTES) {
+    struct group_budget *budget = group->budget;
+    const uint32_t *known = offset_map_get(&part->notes, offset);
+    uint64_t others = budget->note_bytes - (known == NULL ? 0 : cost(group->notes[*known].bytes));
+    if (others + cost(bytes) > budget->note_bytes_max ||
+        (known == NULL && group->note_count == GROUP_NOTES)) {
         blob_unref(bytes);
         return;
     }
+    if (known != NULL)
+        drop(group, *known);
+    if (group->note_count == group->note_capacity) {
+        group->note_capacity = group->note_capacity == 0 ? NOTES_FIRST : 2 * group->note_capacity;
+        group->notes = heap_resize(group->notes, group->note_capacity * sizeof *group->notes);
+    }
     part_watch(part);
+    budget->note_bytes += cost(bytes);
     group->notes[group->note_count] =
         (struct note){.part = part, .offset = offset, .bytes = bytes, .is_reason = is_reason};
     offset_map_put(&part->notes, offset, group->note_count++);
@@ -121,16 +142,11 @@ static void put(struct part *part, uint64_t offset, struct blob *bytes, bool is_
 
 static void note_put(struct part *part, uint64_t offset, struct span note)
 {
-    struct group *group = part->group;
-    const uint32_t *known = offset_map_get(&part->notes, offset);
     struct blob *old = note_of(part, offset);
     struct blob *bytes = merge(old == NULL ? span_of(NULL, 0) : blob_span(old), note);
     blob_unref(old);
-    if (bytes == NULL)
-        return;
-    if (known != NULL)
-        drop(group, *known);
-    put(part, offset, bytes, false);
+    if (bytes != NULL)
+        put(part, offset, bytes, false);
 }
 
 static void reason_put(struct part *part, uint64_t offset, struct span reason)

@@ -28,8 +28,16 @@ struct window *window_new(uint64_t base, uint32_t in_flight_max)
     return window;
 }
 
+void window_share_released(struct window *window, struct released_budget *budget)
+{
+    CHECK(window->released.count == 0);
+    window->released_budget = budget;
+}
+
 static void window_deinit(struct window *window)
 {
+    if (window->released_budget != NULL)
+        window->released_budget->count -= window->released.count;
     state_ring_deinit(&window->states);
     offset_map_deinit(&window->leased);
     offset_map_deinit(&window->failures);
@@ -63,6 +71,7 @@ void window_restart(struct window *window, uint64_t base)
     fresh->delivery = window->delivery;
     fresh->failures_max = window->failures_max;
     fresh->watch = window->watch;
+    fresh->released_budget = window->released_budget;
     fresh->base_changed = true;
     window_extend(fresh, window->end);
     window_deinit(window);
@@ -381,8 +390,12 @@ static void reject(struct window *window, uint64_t offset)
 
 static void note_released(struct window *window, uint64_t offset)
 {
-    if (window->released.count < LIMIT_RELEASED)
+    struct released_budget *budget = window->released_budget;
+    uint32_t before = window->released.count;
+    if (before < LIMIT_RELEASED && (budget == NULL || budget->count < budget->max))
         offset_map_put(&window->released, offset, 1);
+    if (budget != NULL)
+        budget->count += window->released.count - before;
 }
 
 enum status window_settle(struct window *window, uint64_t offset, uint32_t delivery,

@@ -31,8 +31,15 @@ enum window_outcome {
 
 struct window;
 
+/* What windows of one loop may know together of offsets that were given back. */
+struct released_budget {
+    uint64_t count, max;
+};
+
 struct window *window_new(uint64_t base, uint32_t in_flight_max);
 void window_free(struct window *window); /* NULL is fine */
+/* A window that knows of none yet counts there, too; borrowed until it is freed. */
+void window_share_released(struct window *window, struct released_budget *budget);
 /* Begins anew at base: all from there on is available, all below is done. Leases end, their
  * delivery numbers are not used again. */
 void window_restart(struct window *window, uint64_t base);
@@ -51,8 +58,8 @@ uint64_t window_acknowledged(const struct window *window);
 /* Failures of an offset that is not done; rejected (may be NULL): it was rejected. */
 uint32_t window_failures(const struct window *window, uint64_t offset, bool *rejected);
 /* Whether an offset that is not done was handed out before, since the window was made or restored;
- * a failure that is stored says so too. Of those given back without one LIMIT_RELEASED are known;
- * of more it may say that they were not. */
+ * a failure that is stored says so too. Of those given back without one LIMIT_RELEASED are known,
+ * and as many as its budget has room for; of more it may say that they were not. */
 bool window_was_taken(const struct window *window, uint64_t offset);
 enum window_state { WINDOW_IS_AVAILABLE, WINDOW_IS_LEASED, WINDOW_IS_DONE, WINDOW_IS_PARKED };
 /* until_ms: LEASED: as now_ms of window_take; PARKED: the wall clock where it waits for that, else

@@ -60,9 +60,10 @@ struct window {
     uint32_t term_count;
     uint32_t term_recent;
 
-    struct offset_map failures; /* of offsets not done, where above zero */
-    struct offset_map released; /* not done, and given back without a failure */
-    struct due_heap delays;     /* of parked offsets */
+    struct offset_map failures;              /* of offsets not done, where above zero */
+    struct offset_map released;              /* not done, and given back without a failure */
+    struct released_budget *released_budget; /* NULL: it has its own limit only */
+    struct due_heap delays;                  /* of parked offsets */
     /* Lines may hold offsets that are something else since; those at the front never are. */
     struct line returned;
     struct line spent;

@@ -59,7 +59,8 @@ static void tell_resolved(const struct window *window, uint64_t from, uint64_t t
 static void forget(struct window *window, uint64_t offset)
 {
     offset_map_remove(&window->failures, offset);
-    offset_map_remove(&window->released, offset);
+    if (offset_map_remove(&window->released, offset) && window->released_budget != NULL)
+        window->released_budget->count--;
     due_heap_remove(&window->delays, offset);
 }
 

@@ -25,6 +25,7 @@ static struct {
     struct loop *loop;
     struct queue *queue;
     struct group_spec *spec;
+    struct group_budget budget;
     struct group *group;
     bool done;
     enum status status;
@@ -110,7 +111,8 @@ static void open_log(enum durability durability)
 
 static void open_group(void)
 {
-    bench.group = group_open(bench.log, bench.worker, bench.loop, bench.queue, bench.spec);
+    bench.group =
+        group_open(bench.log, bench.worker, bench.loop, &bench.budget, bench.queue, bench.spec);
 }
 
 static void close_group(void)

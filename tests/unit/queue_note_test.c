@@ -159,11 +159,77 @@ static void test_notes_are_limited(void **state)
     rig_close();
 }
 
+/* Another group of the same worker has its part of what there is for all. */
+static void test_all_groups_have_one_budget(void **state)
+{
+    (void)state;
+    enum { RECORDS = 100 };
+    static struct take take;
+    struct buf buf;
+    buf_init(&buf, 2048);
+    rig_open(1);
+    rig.budget.note_bytes_max = 15 * 200;
+    rig.budget.released.max = 150;
+    open_group();
+    publish(0, 0, RECORDS, NULL);
+    struct group *first = rig.group;
+    struct group_spec *spec = rig.spec;
+    uint32_t notes[2], known[2];
+    rig.spec = spec_of(10, GROUP_EARLIEST);
+    rig.spec->dead_partition = 0;
+    open_group();
+    struct group *groups[2] = {first, rig.group};
+    for (int i = 0; i < 2; i++) {
+        rig.group = groups[i];
+        assert_int_equal(take_some(&take, RECORDS, 1000, LEASE_MS), RECORDS);
+        give_back(&take, note_of_texts(&buf, TEXTS("a", "b")));
+        take_drop(&take);
+        assert_int_equal(take_some(&take, RECORDS, 0, LEASE_MS), RECORDS);
+        notes[i] = noted(&take);
+        known[i] = 0;
+        for (uint32_t k = 0; k < RECORDS; k++)
+            known[i] += take.items[k].again;
+        give_back(&take, (struct span){0});
+        take_drop(&take);
+    }
+    assert_in_range(notes[0], 15, 29); /* what a note takes besides its bytes counts */
+    assert_int_equal(notes[1], 0);
+    assert_int_equal(known[0], RECORDS);
+    assert_int_equal(known[1], 50);
+    assert_true(rig.budget.note_bytes > 0 && rig.budget.note_bytes <= rig.budget.note_bytes_max);
+
+    /* What the first gives up is there for the second. */
+    rig.group = first;
+    close_group(true);
+    assert_int_equal(rig.budget.note_bytes, 0);
+    assert_int_equal(rig.budget.released.count, 50);
+    rig.group = groups[1];
+    assert_int_equal(take_some(&take, RECORDS, 0, LEASE_MS), RECORDS);
+    give_back(&take, note_of_texts(&buf, TEXTS("a", "b")));
+    take_drop(&take);
+    assert_int_equal(take_some(&take, RECORDS, 0, LEASE_MS), RECORDS);
+    assert_int_equal(noted(&take), notes[0]);
+    assert_int_equal(rig.budget.released.count, RECORDS);
+    uint64_t held = rig.budget.note_bytes;
+    give_back(&take, note_of_texts(&buf, TEXTS("a", "c"))); /* in place of those that are there */
+    take_drop(&take);
+    assert_int_equal(rig.budget.note_bytes, held);
+    take_some(&take, RECORDS, 0, LEASE_MS);
+    assert_note(&take.items[0], TEXTS("a", "c"));
+    settle_all(&take, SETTLE_DONE);
+    take_drop(&take);
+    assert_int_equal(rig.budget.note_bytes + rig.budget.released.count, 0);
+    buf_deinit(&buf);
+    group_spec_unref(spec);
+    rig_close();
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_notes_go_with_their_record),
         cmocka_unit_test(test_notes_are_limited),
+        cmocka_unit_test(test_all_groups_have_one_budget),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -151,6 +151,7 @@ struct rig {
     struct log_worker *worker;
     struct queue *queue;
     struct group_spec *spec;
+    struct group_budget budget;
     struct group *group;
 };
 
@@ -236,7 +237,7 @@ static inline void run_ms(uint64_t ms)
 
 static inline void open_group(void)
 {
-    rig.group = group_open(rig.log, rig.worker, rig.loop, rig.queue, rig.spec);
+    rig.group = group_open(rig.log, rig.worker, rig.loop, &rig.budget, rig.queue, rig.spec);
 }
 
 static bool group_is_closed;
@@ -281,7 +282,10 @@ static inline void rig_open(uint32_t partitions)
     trace_set_level(TRACE_ERROR);
     door = (struct door){.storage = {.ops = &door_ops}};
     assert_int_equal(memory_storage_ops.open(&options, &door.inner, &err), STATUS_OK);
-    rig = (struct rig){.loop = loop_new(), .queue = queue_of(partitions)};
+    rig = (struct rig){
+        .loop = loop_new(),
+        .queue = queue_of(partitions),
+        .budget = {.note_bytes_max = LIMIT_WORKER_NOTES, .released.max = LIMIT_WORKER_RELEASED}};
     rig.spec = spec_of(9, GROUP_EARLIEST);
     log_start();
     run_ms(1);

@@ -587,6 +587,42 @@ static void test_window_span_limit(void **state)
     window_free(window);
 }
 
+/* What several windows know together; how they lose it does not matter. */
+static void test_released_has_one_budget(void **state)
+{
+    (void)state;
+    struct released_budget budget = {.max = 6};
+    struct window *windows[2] = {window_new(0, 10), window_new(0, 10)};
+    uint32_t delivery, failures;
+    for (int i = 0; i < 2; i++) {
+        window_share_released(windows[i], &budget);
+        window_extend(windows[i], 10);
+        for (uint64_t offset = 0; offset < 4; offset++) {
+            window_take(windows[i], offset, 0, 1000, &delivery, &failures);
+            window_settle(windows[i], offset, delivery, WINDOW_RELEASED);
+            assert_int_equal(window_was_taken(windows[i], offset), i == 0 || offset < 2);
+            window_take(windows[i], offset, 0, 1000, &delivery, &failures);
+            window_settle(windows[i], offset, delivery, WINDOW_RELEASED); /* counts once */
+        }
+    }
+    assert_int_equal(budget.count, 6);
+    window_take(windows[0], 3, 0, 1000, &delivery, &failures);
+    window_settle(windows[0], 3, delivery, WINDOW_DONE);
+    assert_int_equal(budget.count, 5);
+    window_skip_to(windows[0], 2);
+    assert_int_equal(budget.count, 3);
+    window_gap(windows[0], 2, 3);
+    assert_int_equal(budget.count, 2);
+    window_restart(windows[1], 0);
+    assert_int_equal(budget.count, 0);
+    window_take(windows[1], 0, 0, 1000, &delivery, &failures);
+    window_settle(windows[1], 0, delivery, WINDOW_RELEASED);
+    assert_int_equal(budget.count, 1);
+    window_free(windows[1]);
+    assert_int_equal(budget.count, 0);
+    window_free(windows[0]);
+}
+
 static void test_window_restart(void **state)
 {
     (void)state;
@@ -823,6 +859,7 @@ int main(void)
 {
     static const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_released_is_limited),
+        cmocka_unit_test(test_released_has_one_budget),
         cmocka_unit_test(test_window_like_model),
         cmocka_unit_test(test_window_stuck_records),
         cmocka_unit_test(test_window_span_limit),

@@ -92,6 +92,7 @@ bool follower_wants(const struct follower *follower, const struct record *record
     }
     return record->append_time_ms >= follower->time_ms &&
            label_matches(&follower->labels, record) &&
+           label_matches(&follower->group_labels.filter, record) &&
            !(follower->no_local && deliver_is_own(follower->client, record)) &&
            selects(follower, follower->group_selector, record) &&
            selects(follower, follower->selector, record);
@@ -311,6 +312,7 @@ static void surveyed(struct request *request, enum status status)
         read_free(read);
         return;
     }
+    label_choose(&read->follower->group_labels, &read->survey.labels.filter);
     lane->next = read->read.offset = read->survey.from;
     read->surveyed = true;
     log_read(read->worker->log, &read->read);

@@ -59,8 +59,8 @@ struct follow_options {
     struct label_filter labels;
     struct selector *selector; /* a reference is taken; NULL: all */
     /* With a queue, a group of it. dead_of: the group's dead letters instead of the records of the
-     * queue. undone_by: only what the group wants and had not done when it was looked at; of a
-     * broadcast group, whose consumers are groups of their own, all. */
+     * queue. undone_by: only what the group wants and had not done when it was looked at (with
+     * its labels of then); of a broadcast group, whose consumers are groups of their own, all. */
     const struct group_spec *dead_of, *undone_by;
     /* What is shown counts until follower_settled(): who reads along and never settles must not
      * make the protocol remember without end. */

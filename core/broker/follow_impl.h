@@ -64,6 +64,7 @@ struct follower {
     bool no_local;
     struct group_spec *dead_of, *undone_by; /* references */
     struct selector *group_selector;        /* of undone_by, as it is now */
+    struct label_choice group_labels;       /* likewise, as they were when it was looked at last */
 
     struct lane **lanes;
     uint32_t lane_count, turn, behind; /* behind: lanes that are not live */

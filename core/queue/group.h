@@ -289,7 +289,7 @@ void group_explain(struct group *group, struct group_explain *explain);
 
 /* Which records lie behind a group, for whoever reads along: those of a partition of the queue, or
  * of its dead letters, from the first one at or after from that is not done. What it does not know
- * of yet is not done. */
+ * of yet is not done, and may be none that it wants. */
 enum { SURVEY_OFFSETS = 4096 };
 struct group_survey {
     union {
@@ -299,7 +299,8 @@ struct group_survey {
     uint64_t partition;
     uint64_t from;                      /* out: that first one */
     uint64_t done[SURVEY_OFFSETS / 64]; /* out: a bit for each offset from there on, lowest first */
-    struct link link;                   /* the group's */
+    struct label_choice labels; /* out: what the group wants by now; of its dead letters all */
+    struct link link;           /* the group's */
 };
 void group_survey(struct group *group, struct group_survey *survey);
 static inline bool survey_is_done(const struct group_survey *survey, uint64_t offset)

@@ -13,36 +13,18 @@ enum { ROW_VERSION = 1, ROW_LIMIT = 4 + LABELS_MAX * (LABEL_SIZE_MAX + 1) };
 
 /* Labels */
 
-/* Copies what is valid. */
-static bool choose(struct group *group, const struct label_filter *wanted)
-{
-    if (wanted->count > LABELS_MAX)
-        return false;
-    for (uint32_t i = 0; i < wanted->count; i++)
-        if (!label_is_valid(wanted->labels[i]))
-            return false;
-    for (uint32_t i = 0; i < wanted->count; i++) {
-        size_t size = wanted->labels[i].size;
-        memcpy(group->label_texts[i], wanted->labels[i].data, size);
-        group->labels.labels[i] = span_of(group->label_texts[i], size);
-    }
-    group->labels.count = wanted->count;
-    group->labels.all = wanted->all;
-    return true;
-}
-
 bool filter_agrees(struct group *group, const struct group_take *take)
 {
-    if (take->dead || (take->labels.count == 0 && group->labels.count == 0))
+    if (take->dead || (take->labels.count == 0 && group->labels.filter.count == 0))
         return true;
-    if (group->labels.count > 0)
-        return label_filter_equal(&group->labels, &take->labels);
-    return group->labels_changed = choose(group, &take->labels);
+    if (group->labels.filter.count > 0)
+        return label_filter_equal(&group->labels.filter, &take->labels);
+    return group->labels_changed = label_choose(&group->labels, &take->labels);
 }
 
 bool filter_batch(struct part *part, const struct find *find)
 {
-    const struct label_filter *labels = &part->group->labels;
+    const struct label_filter *labels = &part->group->labels.filter;
     if (labels->count == 0 || part->dead || label_footer_may_match(labels, find->batch))
         return false;
     window_drop_available(part->window, find->offset, batch_end(find->batch));
@@ -51,7 +33,7 @@ bool filter_batch(struct part *part, const struct find *find)
 
 static bool has_labels(const struct group *group, const struct record *record)
 {
-    return group->labels.count == 0 || label_matches(&group->labels, record);
+    return group->labels.filter.count == 0 || label_matches(&group->labels.filter, record);
 }
 
 static bool is_selected(const struct group *group, const struct record *record)
@@ -84,10 +66,10 @@ bool filter_row(struct group *group, struct span *row)
     buf_init(&group->labels_row, ROW_LIMIT);
     struct pack pack = pack_into(&group->labels_row);
     pack_u8(&pack, ROW_VERSION);
-    pack_u8(&pack, group->labels.all);
-    pack_u8(&pack, (uint8_t)group->labels.count);
-    for (uint32_t i = 0; i < group->labels.count; i++)
-        pack_block(&pack, group->labels.labels[i]);
+    pack_u8(&pack, group->labels.filter.all);
+    pack_u8(&pack, (uint8_t)group->labels.filter.count);
+    for (uint32_t i = 0; i < group->labels.filter.count; i++)
+        pack_block(&pack, group->labels.filter.labels[i]);
     CHECK(pack.status == STATUS_OK);
     *row = buf_span(&group->labels_row);
     return true;
@@ -105,7 +87,7 @@ enum status filter_load(struct group *group, struct span row)
     for (uint32_t i = 0; i < labels.count && i < LABELS_MAX; i++)
         labels.labels[i] = reader_block(&reader);
     bool valid = !reader.failed && reader_left(&reader) == 0 && version == ROW_VERSION;
-    return valid && choose(group, &labels) ? STATUS_OK : STATUS_MALFORMED;
+    return valid && label_choose(&group->labels, &labels) ? STATUS_OK : STATUS_MALFORMED;
 }
 
 /* Selectors */

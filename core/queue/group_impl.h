@@ -149,8 +149,7 @@ struct group {
     uint32_t epoch;
     uint64_t untold, told_ms; /* records lost that were not told of yet; when that was done last */
 
-    struct label_filter labels; /* what it wants; count 0: everything */
-    char label_texts[LABELS_MAX][LABEL_SIZE_MAX];
+    struct label_choice labels; /* what it wants; count 0: everything */
     bool labels_changed;
     struct buf labels_row;
     uint8_t labels_key[9];

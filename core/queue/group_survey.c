@@ -13,6 +13,9 @@ void survey_apply(struct group *group, struct group_survey *survey)
         request_complete(&survey->request, STATUS_NOT_FOUND);
         return;
     }
+    survey->labels.filter.count = 0;
+    if (!part->dead)
+        label_choose(&survey->labels, &part->group->labels.filter);
     if (survey->from < window_end(part->window))
         survey->from = window_next_undone(part->window, survey->from);
     for (uint32_t i = 0; i < SURVEY_OFFSETS && survey->from + i < window_end(part->window); i++)

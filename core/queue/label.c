@@ -15,6 +15,23 @@ bool label_is_valid(struct span label)
     return true;
 }
 
+bool label_choose(struct label_choice *choice, const struct label_filter *wanted)
+{
+    if (wanted->count > LABELS_MAX)
+        return false;
+    for (uint32_t i = 0; i < wanted->count; i++)
+        if (!label_is_valid(wanted->labels[i]))
+            return false;
+    for (uint32_t i = 0; i < wanted->count; i++) {
+        size_t size = wanted->labels[i].size;
+        memcpy(choice->texts[i], wanted->labels[i].data, size);
+        choice->filter.labels[i] = span_of(choice->texts[i], size);
+    }
+    choice->filter.count = wanted->count;
+    choice->filter.all = wanted->all;
+    return true;
+}
+
 /* One bit per label of the filter. */
 static uint32_t wanted_bits(const struct label_filter *filter)
 {

@@ -16,6 +16,12 @@ struct label_filter {
     bool all; /* every label must be there; else any */
 };
 
+/* One with texts of its own. */
+struct label_choice {
+    struct label_filter filter;
+    char texts[LABELS_MAX][LABEL_SIZE_MAX];
+};
+
 /* 1 to 64 of A-Z a-z 0-9 - _ . */
 bool label_is_valid(struct span label);
 /* Labels are compared as bytes. What a record carries is not held to the limits of ours: a foreign
@@ -23,6 +29,8 @@ bool label_is_valid(struct span label);
 bool label_matches(const struct label_filter *filter, const struct record *record);
 /* False: no record of the batch matches. Ask once per batch, before its records. */
 bool label_footer_may_match(const struct label_filter *filter, const struct batch *batch);
+/* Copies what is wanted. False, and nothing is changed: it is not valid. */
+bool label_choose(struct label_choice *choice, const struct label_filter *wanted);
 /* The same labels, in whatever order and however often named. */
 bool label_filter_equal(const struct label_filter *a, const struct label_filter *b);
 

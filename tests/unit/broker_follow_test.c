@@ -21,6 +21,7 @@ struct watcher {
     enum status why, opened;
     struct follow_options options;
     const char *queue;
+    uint64_t undone_by; /* a group; 0: none */
     uint32_t credit;
     bool asks;           /* for its position with each record */
     struct buf position; /* the last that was said */
@@ -102,6 +103,9 @@ static void open_run(void *context)
     if (watcher->queue != NULL)
         watcher->options.queue = catalog_queue_by_text(
             broker_catalog(client->worker), client->tenant, span_from_text(watcher->queue));
+    if (watcher->undone_by != 0)
+        watcher->options.undone_by =
+            catalog_group(broker_catalog(client->worker), watcher->undone_by);
     watcher->opened = follower_open(client, &ops, watcher, &watcher->options, &watcher->follower);
     if (watcher->opened == STATUS_OK)
         follower_credit(watcher->follower, watcher->credit);
@@ -691,6 +695,74 @@ static void selectors_that_take_long(void **state)
     rig_close();
 }
 
+struct choice {
+    struct peer *peer;
+    uint64_t group;
+    struct group_take take;
+    struct group_item item;
+    atomic_bool done;
+};
+
+static void chosen(struct request *request, enum status status)
+{
+    struct choice *choice = container_of(request, struct choice, take.request);
+    CHECK(status == STATUS_OK && choice->take.count == 0);
+    atomic_store(&choice->done, true);
+}
+
+static void choose_run(void *context)
+{
+    struct choice *choice = context;
+    struct client *client = &choice->peer->client;
+    request_init(&choice->take.request, rig.loops[choice->peer->worker], chosen);
+    broker_take(client, catalog_group(broker_catalog(client->worker), choice->group),
+                &choice->take);
+}
+
+/* What a group will never hand out is not shown either, whether it has come by it or not. */
+static void a_browser_knows_the_labels_of_its_group(void **state)
+{
+    (void)state;
+    rig_open(2);
+    struct peer *source = peer_new(0, "source"), *reader = peer_new(1, "reader");
+    uint64_t queue = 0, group = 0;
+    make_queue(source, "q", 1, &queue);
+    assert_int_equal(group_make(source, queue, "g", false, &group), STATUS_OK);
+    struct choice choice = {
+        .peer = source,
+        .group = group,
+        .take = {.items = &choice.item, .max_records = 1, .max_bytes = 1, .lease_ms = 1000}};
+    choice.take.labels = (struct label_filter){.labels = {span_from_text("red")}, .count = 1};
+    on(source->worker, choose_run, &choice);
+    rig_await(&choice.done);
+    static const struct header red[] = {
+        {{(const uint8_t *)"labels", 6}, {(const uint8_t *)"red", 3}}};
+    struct watcher watcher = {.peer = reader,
+                              .queue = "q",
+                              .undone_by = group,
+                              .credit = 1000,
+                              .options = {.partition = FOLLOW_ALL_PARTITIONS}};
+    for (uint32_t round = 0; round < 2; round++) { /* what is there, and what comes */
+        struct publish_call call = {
+            .peer = source, .publish = {.answer = true}, .queue = "q", .count = 5};
+        call.first = 1000 + 5 * round;
+        on(source->worker, publish_call_run, &call);
+        call.publish.headers = red;
+        call.publish.header_count = 1;
+        call.first = 5 * round;
+        on(source->worker, publish_call_run, &call);
+        await_answers(source, 10 * (round + 1));
+        if (round == 0)
+            on(reader->worker, open_run, &watcher);
+        await_seen(&watcher, 5 * (round + 1));
+    }
+    assert_all(&watcher, 0, 10);
+    on(reader->worker, close_run, &watcher);
+    peer_close(reader);
+    peer_close(source);
+    rig_close();
+}
+
 static void queues_and_routes_come_and_go(void **state)
 {
     (void)state;
@@ -815,6 +887,7 @@ int main(void)
         cmocka_unit_test(from_the_last_of_each_partition),
         cmocka_unit_test(filters),
         cmocka_unit_test(selectors_that_take_long),
+        cmocka_unit_test(a_browser_knows_the_labels_of_its_group),
         cmocka_unit_test(queues_and_routes_come_and_go),
         cmocka_unit_test(what_cannot_be_followed),
         cmocka_unit_test(a_right_that_is_taken_away),

@@ -9,7 +9,7 @@ from amqpwire import (ACCEPTED, ATTACH, BEGIN, CLOSE, DETACH, DISPOSITION, END, 
 from gateway import Gateway, run, until
 from mqtt_stalled import RSS_MIB_MAX, SANITIZED, rss_mib
 
-MB = 1 << 20
+MB = 1 << 20  # AddressSanitizer holds back 256 of them that were freed
 WINDOW = 1 << 30
 PIECE = 16000
 
@@ -104,10 +104,10 @@ def large_messages_unsettled(running):
         assert sorted(handle for handle, *_ in reader.whole[60:]) == list(range(1, links + 1))
         held = rss_mib(running)
         print(f"unsettled: {held - before} MiB more")
-        assert held - before < (120 if SANITIZED else 40)
+        assert held - before < (450 if SANITIZED else 40)
         wire.send(frame(DISPOSITION, [True, 0, 60 + links - 1, True, Described(ACCEPTED, [])]))
         assert until(lambda: figure(running, "backlog", "q") == 0)
-        assert rss_mib(running) - before < (120 if SANITIZED else 40)
+        assert rss_mib(running) - before < (450 if SANITIZED else 40)
 
 
 def large_messages_settled_drained_and_in_small_windows(running):
@@ -273,7 +273,7 @@ def who_reads_nothing_and_sends_on(running):
                 pass
             grown = rss_mib(running) - memory
             print(f"{address}: {grown} MiB more")
-            assert grown < (150 if SANITIZED else 40), (address, grown)
+            assert grown < (450 if SANITIZED else 40), (address, grown)
         assert until(lambda: figure(running, "in_flight", "q") == 0)
 
 

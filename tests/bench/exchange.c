@@ -290,14 +290,18 @@ static void subscriber_frame(struct exchange *exchange, struct subscriber *subsc
 /* Topics carry the run's number, so that nothing of an earlier run can be taken for this one's. */
 static void topic_name(const struct exchange *exchange, uint32_t index, char topic[64])
 {
-    snprintf(topic, 64, "%s/%" PRIu32 "/%" PRIu32, exchange->options->queues ? "queued" : "load",
-             exchange->run, index);
+    const char *first = !exchange->options->queues          ? "load"
+                        : exchange->options->amqp_port != 0 ? "queued"
+                                                            : "leased";
+    snprintf(topic, 64, "%s/%" PRIu32 "/%" PRIu32, first, exchange->run, index);
 }
 
 static void subscriber_filter(const struct exchange *exchange, const struct subscriber *subscriber,
                               char filter[64])
 {
-    if (subscriber->count > 1)
+    if (exchange->options->queues && exchange->options->amqp_port == 0)
+        snprintf(filter, 64, "$queue/leased-%" PRIu32, subscriber->first);
+    else if (subscriber->count > 1)
         snprintf(filter, 64, "load/%" PRIu32 "/#", exchange->run);
     else
         topic_name(exchange, subscriber->first, filter);

@@ -39,8 +39,10 @@ static const char usage_text[] =
     "10000)  --slices N "
     "(20)\n"
     "  --ws: MQTT over WebSocket, on the HTTP port; --pages: and subscribers speak polylog.v1\n"
-    "  --amqp PORT: subscribers speak AMQP 1.0 on it, from the topics; with --queues subscriber N\n"
-    "            receives from queue load-N, which the route queued/+/N must lead to\n"
+    "  --amqp PORT: subscribers speak AMQP 1.0 on it\n"
+    "  --queues: subscriber N receives from queue load-N, which the route queued/+/N must lead "
+    "to,\n"
+    "            or without --amqp from queue leased-N, route leased/+/N\n"
     "  --connections N (10000)  --parallel N (connect 32, idle, wills 64)  --delay S (0; wills, "
     "protocol 5)\n"
     "  --will: each client of connect has one\n"
@@ -251,8 +253,9 @@ static void options_check(const struct options *options)
         (options->websocket || options->workload > WORKLOAD_LATENCY ||
          options->workload == WORKLOAD_SESSIONS || options->size > AMQP_PAYLOAD_MAX))
         usage("--amqp is for fanin, fanout, pairs and latency over TCP, of at most 8192 bytes");
-    if (options->queues && (options->amqp_port == 0 || options->publishers != options->subscribers))
-        usage("--queues needs --amqp and a publisher for each subscriber");
+    if (options->queues && (options->pages || options->workload > WORKLOAD_LATENCY ||
+                            options->publishers != options->subscribers))
+        usage("--queues needs a publisher for each subscriber, by MQTT or AMQP");
     if (options->workload == WORKLOAD_STORED && (options->qos == 0 || options->rate > 0))
         usage("stored needs QoS 1 or 2 and no --rate");
     if (options->workload == WORKLOAD_OFFLINE && (options->qos != 1 || options->rate > 0))

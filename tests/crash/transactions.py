@@ -86,7 +86,7 @@ class Link:
             before, first = len(bodies), self.came
             self.wire.send(frame(FLOW, [self.came, 1000, self.sent, 1000, RECEIVER, self.came, 100, None, True]))
             drained = False
-            while self.came - first < 100 and not drained:
+            while not drained:
                 body = self.wire.next_frame()
                 drained = body[2] == FLOW and handle_of(body[3:]) == RECEIVER
                 if body[2] == TRANSFER:

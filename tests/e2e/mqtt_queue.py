@@ -157,7 +157,7 @@ def test_settlement_by_puback(gateway):
         reader.ping()
         dead.ping()
         assert until(lambda: group_numbers(gateway, "q", "g")["available_deadletters"] == 0)
-        assert group_numbers(gateway, "q", "g")["available_messages"] == 0
+        assert until(lambda: group_numbers(gateway, "q", "g")["available_messages"] == 0)
 
 
 @needs_pace

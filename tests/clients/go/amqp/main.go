@@ -4,7 +4,6 @@
 package main
 
 import (
-	"context"
 	"fmt"
 	"net"
 	"os"
@@ -14,31 +13,25 @@ import (
 	. "polylog.test/clients/checks"
 )
 
-func within() context.Context {
-	ctx, cancel := context.WithTimeout(context.Background(), Wait)
-	_ = cancel // the program is short
-	return ctx
-}
-
 type session struct{ *amqp.Session }
 
 func (s session) send(address string, messages ...*amqp.Message) {
-	sender, err := s.NewSender(within(), address, nil)
+	sender, err := s.NewSender(Within(), address, nil)
 	Done(err)
 	for _, message := range messages {
-		Done(sender.Send(within(), message, nil))
+		Done(sender.Send(Within(), message, nil))
 	}
-	Done(sender.Close(within()))
+	Done(sender.Close(Within()))
 }
 
 func (s session) receiver(address string, options *amqp.ReceiverOptions) *amqp.Receiver {
-	receiver, err := s.NewReceiver(within(), address, options)
+	receiver, err := s.NewReceiver(Within(), address, options)
 	Done(err)
 	return receiver
 }
 
 func next(receiver *amqp.Receiver) *amqp.Message {
-	message, err := receiver.Receive(within(), nil)
+	message, err := receiver.Receive(Within(), nil)
 	Done(err)
 	return message
 }
@@ -49,9 +42,9 @@ func (s session) take(address string, count int) []string {
 	for len(bodies) < count {
 		message := next(receiver)
 		bodies = append(bodies, string(message.GetData()))
-		Done(receiver.AcceptMessage(within(), message))
+		Done(receiver.AcceptMessage(Within(), message))
 	}
-	Done(receiver.Close(within()))
+	Done(receiver.Close(Within()))
 	return bodies
 }
 
@@ -62,10 +55,10 @@ func run() int {
 
 	check.Check("connect", func() {
 		var err error
-		connection, err = amqp.Dial(within(), "amqp://"+Address(),
+		connection, err = amqp.Dial(Within(), "amqp://"+Address(),
 			&amqp.ConnOptions{SASLType: amqp.SASLTypeAnonymous()})
 		Done(err)
-		s.Session, err = connection.NewSession(within(), nil)
+		s.Session, err = connection.NewSession(Within(), nil)
 		Done(err)
 	})
 	if check.Failed > 0 {
@@ -99,20 +92,20 @@ func run() int {
 		Same(*message.Properties.Subject, subject)
 		Same(message.ApplicationProperties, map[string]interface{}{"n": int32(-5), "yes": true, "text": "ä"})
 		Same(message.Value, map[string]interface{}{"list": []interface{}{int64(1), "two", nil}})
-		Done(receiver.AcceptMessage(within(), message))
-		Done(receiver.Close(within()))
+		Done(receiver.AcceptMessage(Within(), message))
+		Done(receiver.Close(Within()))
 	})
 
 	check.Check("released, modified and rejected; settled by the second side", func() {
 		s.send("go.outcomes", amqp.NewMessage([]byte("x")))
 		receiver := s.receiver("go.outcomes",
 			&amqp.ReceiverOptions{SettlementMode: amqp.ReceiverSettleModeSecond.Ptr()})
-		Done(receiver.ReleaseMessage(within(), next(receiver)))
-		Done(receiver.ModifyMessage(within(), next(receiver), &amqp.ModifyMessageOptions{DeliveryFailed: true}))
+		Done(receiver.ReleaseMessage(Within(), next(receiver)))
+		Done(receiver.ModifyMessage(Within(), next(receiver), &amqp.ModifyMessageOptions{DeliveryFailed: true}))
 		message := next(receiver)
 		Same(message.Header.DeliveryCount, uint32(1))
-		Done(receiver.RejectMessage(within(), message, nil))
-		Done(receiver.Close(within()))
+		Done(receiver.RejectMessage(Within(), message, nil))
+		Done(receiver.Close(Within()))
 	})
 
 	check.Check("a selector", func() {
@@ -124,8 +117,8 @@ func run() int {
 			&amqp.ReceiverOptions{Filters: []amqp.LinkFilter{amqp.NewSelectorFilter("color = 'blue'")}})
 		message := next(receiver)
 		Same(string(message.GetData()), "blue")
-		Done(receiver.AcceptMessage(within(), message))
-		Done(receiver.Close(within()))
+		Done(receiver.AcceptMessage(Within(), message))
+		Done(receiver.Close(Within()))
 	})
 
 	check.Check("credit by hand, one at a time", func() {
@@ -138,19 +131,19 @@ func run() int {
 			Done(receiver.IssueCredit(1))
 			message := next(receiver)
 			Same(string(message.GetData()), wanted)
-			Done(receiver.AcceptMessage(within(), message))
+			Done(receiver.AcceptMessage(Within(), message))
 		}
-		Done(receiver.Close(within()))
+		Done(receiver.Close(Within()))
 	})
 
 	check.Check("a durable subscription outlives its connection", func() {
 		options := &amqp.ReceiverOptions{Name: "news", SourceDurability: amqp.DurabilityUnsettledState,
 			SourceExpiryPolicy: amqp.ExpiryPolicyNever}
 		for _, wanted := range []string{"1", "2"} {
-			own, err := amqp.Dial(within(), "amqp://"+Address(), &amqp.ConnOptions{ContainerID: "go-durable",
+			own, err := amqp.Dial(Within(), "amqp://"+Address(), &amqp.ConnOptions{ContainerID: "go-durable",
 				SASLType: amqp.SASLTypeAnonymous()})
 			Done(err)
-			ownSession, err := own.NewSession(within(), nil)
+			ownSession, err := own.NewSession(Within(), nil)
 			Done(err)
 			receiver := session{ownSession}.receiver("/topics/go/durable", options)
 			if wanted == "1" {
@@ -158,9 +151,9 @@ func run() int {
 			}
 			message := next(receiver)
 			Same(string(message.GetData()), wanted)
-			Done(receiver.AcceptMessage(within(), message))
+			Done(receiver.AcceptMessage(Within(), message))
 			if wanted == "2" { // a link that is closed gives it up
-				Done(receiver.Close(within()))
+				Done(receiver.Close(Within()))
 			}
 			Done(own.Close())
 		}
@@ -173,19 +166,19 @@ func run() int {
 			Properties: &amqp.MessageProperties{ReplyTo: &to, CorrelationID: uint64(7)}})
 		service := s.receiver("go.requests", nil)
 		request := next(service)
-		Done(service.AcceptMessage(within(), request))
+		Done(service.AcceptMessage(Within(), request))
 		s.send(*request.Properties.ReplyTo, &amqp.Message{Data: [][]byte{[]byte("2")},
 			Properties: &amqp.MessageProperties{CorrelationID: request.Properties.CorrelationID}})
 		reply := next(replies)
 		Same(string(reply.GetData()), "2")
 		Same(reply.Properties.CorrelationID, uint64(7))
-		Done(replies.AcceptMessage(within(), reply))
-		Done(replies.Close(within()))
-		Done(service.Close(within()))
+		Done(replies.AcceptMessage(Within(), reply))
+		Done(replies.Close(Within()))
+		Done(service.Close(Within()))
 	})
 
 	check.Check("an address that leads nowhere", func() {
-		_, err := s.NewSender(within(), "/nowhere/at/all", nil)
+		_, err := s.NewSender(Within(), "/nowhere/at/all", nil)
 		if err == nil {
 			Fail("a sender to nowhere")
 		}

@@ -5,7 +5,6 @@
 package main
 
 import (
-	"context"
 	"crypto/hmac"
 	"crypto/rand"
 	"crypto/sha256"
@@ -107,12 +106,6 @@ type connection struct {
 	ended    chan byte
 }
 
-func within() context.Context {
-	ctx, cancel := context.WithTimeout(context.Background(), Wait)
-	_ = cancel // the program is short
-	return ctx
-}
-
 // connect returns the CONNACK, also of a refusal.
 func connect(name, password string) (*connection, *paho.Connack) {
 	socket, err := net.DialTimeout("tcp", Address(), Wait)
@@ -126,7 +119,7 @@ func connect(name, password string) (*connection, *paho.Connack) {
 		OnServerDisconnect: func(packet *paho.Disconnect) { c.ended <- packet.ReasonCode },
 	})
 	// A short keep alive: the library may wait for a quarter of it when it disconnects at once.
-	connack, err := c.client.Connect(within(), &paho.Connect{ClientID: "paho-go-auth", CleanStart: true, KeepAlive: 2,
+	connack, err := c.client.Connect(Within(), &paho.Connect{ClientID: "paho-go-auth", CleanStart: true, KeepAlive: 2,
 		Properties: &paho.ConnectProperties{AuthMethod: name, AuthData: c.handler.exchange.begin()}})
 	if connack == nil {
 		Done(err)
@@ -155,17 +148,17 @@ func run() int {
 	check.Check("SCRAM-SHA-256 again, twice, while messages flow; then with a wrong password", func() {
 		c, connack := connect(method, password)
 		Same(connack.ReasonCode, byte(0))
-		_, err := c.client.Subscribe(within(), &paho.Subscribe{
+		_, err := c.client.Subscribe(Within(), &paho.Subscribe{
 			Subscriptions: []paho.SubscribeOptions{{Topic: "auth/go", QoS: 1}}})
 		Done(err)
 		for i := 0; i < 2; i++ {
 			c.handler.exchange = newScram(password)
 			proved := make(chan *paho.AuthResponse, 1)
 			go func() {
-				answer, _ := c.client.Authenticate(within(), auth(0x19, c.handler.exchange.begin()))
+				answer, _ := c.client.Authenticate(Within(), auth(0x19, c.handler.exchange.begin()))
 				proved <- answer
 			}()
-			_, err = c.client.Publish(within(), &paho.Publish{Topic: "auth/go", QoS: 1, Payload: []byte(strconv.Itoa(i))})
+			_, err = c.client.Publish(Within(), &paho.Publish{Topic: "auth/go", QoS: 1, Payload: []byte(strconv.Itoa(i))})
 			Done(err)
 			answer := <-proved
 			if answer == nil || answer.ReasonCode != 0 {
@@ -174,7 +167,7 @@ func run() int {
 			Same(string(Next(c.messages).Payload), strconv.Itoa(i))
 		}
 		c.handler.exchange = newScram("another one")
-		answer, err := c.client.Authenticate(within(), auth(0x19, c.handler.exchange.begin()))
+		answer, err := c.client.Authenticate(Within(), auth(0x19, c.handler.exchange.begin()))
 		Done(err)
 		Same(answer.ReasonCode, byte(0x87))
 	})

@@ -5,6 +5,7 @@ package checks
 
 import (
 	"bytes"
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
@@ -141,6 +142,13 @@ func NothingMore(messages <-chan Message) {
 		Fail("a message too many: %s %.40q", message.Topic, message.Payload)
 	case <-time.After(Quiet):
 	}
+}
+
+// Within is the time that one call may take.
+func Within() context.Context {
+	ctx, cancel := context.WithTimeout(context.Background(), Wait)
+	_ = cancel // the programs are short
+	return ctx
 }
 
 // TLS is where the gateway speaks it, and how to believe it.

@@ -5,7 +5,6 @@
 package main
 
 import (
-	"context"
 	"crypto/tls"
 	"os"
 
@@ -14,16 +13,10 @@ import (
 	. "polylog.test/clients/checks"
 )
 
-func within() context.Context {
-	ctx, cancel := context.WithTimeout(context.Background(), Wait)
-	_ = cancel // the program is short
-	return ctx
-}
-
 func dial(kind amqp.SASLType, shown ...tls.Certificate) (*amqp.Conn, error) {
 	_, config := TLS()
 	config.Certificates = shown
-	return amqp.Dial(within(), "amqps://"+Address(), &amqp.ConnOptions{SASLType: kind, TLSConfig: config})
+	return amqp.Dial(Within(), "amqps://"+Address(), &amqp.ConnOptions{SASLType: kind, TLSConfig: config})
 }
 
 // A message goes to a queue and comes back.
@@ -31,17 +24,17 @@ func works(kind amqp.SASLType, shown ...tls.Certificate) {
 	connection, err := dial(kind, shown...)
 	Done(err)
 	defer connection.Close()
-	session, err := connection.NewSession(within(), nil)
+	session, err := connection.NewSession(Within(), nil)
 	Done(err)
-	sender, err := session.NewSender(within(), "go.logins", nil)
+	sender, err := session.NewSender(Within(), "go.logins", nil)
 	Done(err)
-	Done(sender.Send(within(), amqp.NewMessage(Payload(1<<20)), nil))
-	receiver, err := session.NewReceiver(within(), "go.logins", nil)
+	Done(sender.Send(Within(), amqp.NewMessage(Payload(1<<20)), nil))
+	receiver, err := session.NewReceiver(Within(), "go.logins", nil)
 	Done(err)
-	message, err := receiver.Receive(within(), nil)
+	message, err := receiver.Receive(Within(), nil)
 	Done(err)
 	SamePayload(message.GetData(), Payload(1<<20))
-	Done(receiver.AcceptMessage(within(), message))
+	Done(receiver.AcceptMessage(Within(), message))
 }
 
 func refused(kind amqp.SASLType) {

@@ -4,7 +4,6 @@
 package main
 
 import (
-	"context"
 	"crypto/tls"
 	"fmt"
 	"net"
@@ -21,12 +20,6 @@ type Connection struct {
 	client   *paho.Client
 	messages chan Message
 	trouble  chan string
-}
-
-func within() context.Context {
-	ctx, cancel := context.WithTimeout(context.Background(), Wait)
-	_ = cancel // the program is short
-	return ctx
 }
 
 func newConnection(socket net.Conn, err error) *Connection {
@@ -48,19 +41,19 @@ func newConnection(socket net.Conn, err error) *Connection {
 }
 
 func (c *Connection) connect(id string) {
-	connack, err := c.client.Connect(within(), &paho.Connect{ClientID: id, CleanStart: true, KeepAlive: 30})
+	connack, err := c.client.Connect(Within(), &paho.Connect{ClientID: id, CleanStart: true, KeepAlive: 30})
 	Done(err)
 	Same([]interface{}{connack.ReasonCode, connack.SessionPresent}, []interface{}{byte(0), false})
 }
 
 func (c *Connection) subscribe(filters ...paho.SubscribeOptions) []byte {
-	suback, err := c.client.Subscribe(within(), &paho.Subscribe{Subscriptions: filters})
+	suback, err := c.client.Subscribe(Within(), &paho.Subscribe{Subscriptions: filters})
 	Done(err)
 	return suback.Reasons
 }
 
 func (c *Connection) publish(topic string, body []byte, qos byte, properties *paho.PublishProperties) {
-	_, err := c.client.Publish(within(),
+	_, err := c.client.Publish(Within(),
 		&paho.Publish{Topic: topic, Payload: body, QoS: qos, Properties: properties})
 	Done(err)
 }
@@ -135,7 +128,7 @@ func run() int {
 
 	check.Check("subscription identifier", func() {
 		identifier := 268435455
-		_, err := subscriber.client.Subscribe(within(), &paho.Subscribe{
+		_, err := subscriber.client.Subscribe(Within(), &paho.Subscribe{
 			Subscriptions: []paho.SubscribeOptions{{Topic: base + "/id", QoS: 1}},
 			Properties:    &paho.SubscribeProperties{SubscriptionIdentifier: &identifier}})
 		Done(err)
@@ -160,14 +153,14 @@ func run() int {
 		}
 		Same(Take(messages, 2), []string{"x", "z"})
 		Same(Take(publisher.messages, 1), []string{"y"})
-		_, err := publisher.client.Unsubscribe(within(), &paho.Unsubscribe{Topics: []string{share.Topic}})
+		_, err := publisher.client.Unsubscribe(Within(), &paho.Unsubscribe{Topics: []string{share.Topic}})
 		Done(err)
 		publisher.publish(base+"/s", []byte("mine"), 1, nil)
 		Same(Take(messages, 1), []string{"mine"})
 	})
 
 	check.Check("unsubscribe", func() {
-		unsuback, _ := subscriber.client.Unsubscribe(within(),
+		unsuback, _ := subscriber.client.Unsubscribe(Within(),
 			&paho.Unsubscribe{Topics: []string{base + "/+/data", base + "/never"}})
 		if unsuback == nil {
 			Fail("no UNSUBACK")

@@ -107,7 +107,7 @@ def going(gateway):
     while not is_taken():  # it takes so much that there is room for the last one
         assert line.recv(65536)
     line.shutdown(socket.SHUT_WR)
-    time.sleep(0.3)
+    time.sleep(2)  # until it is heard: what it was handed before comes again, behind the rest
     publish(gateway, *range(100))
     got = []
     while len(got) < 100:

@@ -406,6 +406,25 @@ static void a_silent_handshake_times_out(void **state)
     tls_context_free(tls);
 }
 
+static void client_is_let_in(struct client *client)
+{
+    assert_int_equal(SSL_connect(client->ssl), 1);
+    client_send(client, "hello", 5);
+    client_expect(client, "hello", 5);
+}
+
+/* Its certificate is of another authority. closed: how many have ended with it. */
+static void foreign_client_is_refused(struct server *server, int closed)
+{
+    struct client client = client_prepare(server, TLS1_2_VERSION, false);
+    SSL_use_certificate_file(client.ssl, files.other_client, SSL_FILETYPE_PEM);
+    SSL_use_PrivateKey_file(client.ssl, files.other_client_key, SSL_FILETYPE_PEM);
+    assert_int_not_equal(SSL_connect(client.ssl), 1);
+    client_close(&client);
+    await(&server->closed, closed);
+    assert_int_equal(server->why, STATUS_UNAUTHENTICATED);
+}
+
 static void clients_are_verified(void **state)
 {
     (void)state;
@@ -413,9 +432,7 @@ static void clients_are_verified(void **state)
     struct server server;
     server_open(&server, ECHO, tls);
     struct client client = client_prepare(&server, TLS1_3_VERSION, true);
-    assert_int_equal(SSL_connect(client.ssl), 1);
-    client_send(&client, "hello", 5);
-    client_expect(&client, "hello", 5);
+    client_is_let_in(&client);
     /* The session resumes by its ticket, and the certificate is still known. */
     SSL_SESSION *session = SSL_get1_session(client.ssl);
     assert_true(SSL_SESSION_is_resumable(session));
@@ -438,13 +455,7 @@ static void clients_are_verified(void **state)
     assert_int_not_equal(SSL_connect(client.ssl), 1);
     client_close(&client);
     await(&server.closed, 3);
-    client = client_prepare(&server, TLS1_2_VERSION, false);
-    SSL_use_certificate_file(client.ssl, files.other_client, SSL_FILETYPE_PEM);
-    SSL_use_PrivateKey_file(client.ssl, files.other_client_key, SSL_FILETYPE_PEM);
-    assert_int_not_equal(SSL_connect(client.ssl), 1);
-    client_close(&client);
-    await(&server.closed, 4);
-    assert_int_equal(server.why, STATUS_UNAUTHENTICATED);
+    foreign_client_is_refused(&server, 4);
     server_close(&server);
     tls_context_free(tls);
 }
@@ -456,26 +467,16 @@ static void who_shows_no_certificate_may_be_let_in(void **state)
     struct server server;
     server_open(&server, ECHO, tls);
     struct client client = client_prepare(&server, TLS1_3_VERSION, true);
-    assert_int_equal(SSL_connect(client.ssl), 1);
-    client_send(&client, "hello", 5);
-    client_expect(&client, "hello", 5);
+    client_is_let_in(&client);
     client_close(&client);
     await(&server.closed, 1);
     assert_string_equal(server.subject, "CN=device-7,O=tests");
     client = client_prepare(&server, TLS1_3_VERSION, false);
-    assert_int_equal(SSL_connect(client.ssl), 1);
-    client_send(&client, "hello", 5);
-    client_expect(&client, "hello", 5);
+    client_is_let_in(&client);
     client_close(&client);
     await(&server.closed, 2);
     assert_string_equal(server.subject, ""); /* nobody, and not the one before */
-    client = client_prepare(&server, TLS1_2_VERSION, false);
-    SSL_use_certificate_file(client.ssl, files.other_client, SSL_FILETYPE_PEM);
-    SSL_use_PrivateKey_file(client.ssl, files.other_client_key, SSL_FILETYPE_PEM);
-    assert_int_not_equal(SSL_connect(client.ssl), 1);
-    client_close(&client);
-    await(&server.closed, 3);
-    assert_int_equal(server.why, STATUS_UNAUTHENTICATED);
+    foreign_client_is_refused(&server, 3);
     server_close(&server);
     tls_context_free(tls);
 }

@@ -78,7 +78,7 @@ struct exchange {
     uint64_t measure_from_ns, measure_to_ns, progress_ns;
     uint64_t delivered, delivered_total, acked_total, lost, duplicated, reordered, errors;
     bool stalled;
-    struct histogram histogram;
+    struct histogram histogram, beside; /* beside: of the pairs that are */
     uint64_t slice_ns[SLICES_MAX + 1];
     uint32_t slices_done;
 };
@@ -214,6 +214,12 @@ static void stream_late(struct exchange *exchange, struct stream *stream, uint64
     exchange->lost--;
 }
 
+/* One of the pairs of --beside, by its number. */
+static bool is_beside(const struct exchange *exchange, uint32_t index)
+{
+    return exchange->options->beside && index >= exchange->options->publishers / 2;
+}
+
 static void exchange_measure(struct exchange *exchange, const struct stamp *stamp)
 {
     uint64_t now_ns = exchange->hub.now_ns;
@@ -223,7 +229,9 @@ static void exchange_measure(struct exchange *exchange, const struct stamp *stam
         counted = exchange->measure_from_ns != 0 && stamp->time_ns >= exchange->measure_from_ns &&
                   (exchange->measure_to_ns == 0 || stamp->time_ns < exchange->measure_to_ns);
     if (counted)
-        histogram_add(&exchange->histogram, now_ns > stamp->time_ns ? now_ns - stamp->time_ns : 0);
+        histogram_add(is_beside(exchange, stamp->publisher) ? &exchange->beside
+                                                            : &exchange->histogram,
+                      now_ns > stamp->time_ns ? now_ns - stamp->time_ns : 0);
 }
 
 static void subscriber_publish(struct exchange *exchange, struct subscriber *subscriber,
@@ -290,16 +298,18 @@ static void subscriber_frame(struct exchange *exchange, struct subscriber *subsc
 /* Topics carry the run's number, so that nothing of an earlier run can be taken for this one's. */
 static void topic_name(const struct exchange *exchange, uint32_t index, char topic[64])
 {
-    const char *first = !exchange->options->queues          ? "load"
-                        : exchange->options->amqp_port != 0 ? "queued"
-                                                            : "leased";
+    const struct options *options = exchange->options;
+    const char *first = !options->queues || is_beside(exchange, index) ? "load"
+                        : options->amqp_port != 0                      ? "queued"
+                                                                       : "leased";
     snprintf(topic, 64, "%s/%" PRIu32 "/%" PRIu32, first, exchange->run, index);
 }
 
 static void subscriber_filter(const struct exchange *exchange, const struct subscriber *subscriber,
                               char filter[64])
 {
-    if (exchange->options->queues && exchange->options->amqp_port == 0)
+    if (exchange->options->queues && exchange->options->amqp_port == 0 &&
+        !is_beside(exchange, subscriber->first))
         snprintf(filter, 64, "$queue/leased-%" PRIu32, subscriber->first);
     else if (subscriber->count > 1)
         snprintf(filter, 64, "load/%" PRIu32 "/#", exchange->run);
@@ -466,9 +476,10 @@ static void exchange_init(struct exchange *exchange, const struct options *optio
         struct subscriber *subscriber = &exchange->subscribers[i];
         subscriber->client = (struct client){.role = SUBSCRIBER, .index = i};
         subscriber->client.link.fd = -1;
-        subscriber->client.link.speech = options->pages            ? SPEECH_PAGE
-                                         : options->amqp_port != 0 ? SPEECH_AMQP
-                                                                   : SPEECH_MQTT;
+        bool amqp = options->amqp_port != 0 && !is_beside(exchange, i);
+        subscriber->client.link.speech = options->pages ? SPEECH_PAGE
+                                         : amqp         ? SPEECH_AMQP
+                                                        : SPEECH_MQTT;
         subscriber->first = paired ? i : 0;
         subscriber->count = paired ? 1 : options->publishers;
         subscriber->streams = zeroed(subscriber->count, sizeof(struct stream));
@@ -666,6 +677,9 @@ static int exchange_report(const struct exchange *exchange, const struct usage *
            sent, exchange->delivered_total, lost, unacked, exchange->duplicated,
            exchange->reordered, exchange->errors, exchange->stalled ? "true" : "false",
            used(from->written_bytes, to->written_bytes));
+    if (options->beside)
+        printf(", \"beside_p50_us\": %.1f, \"beside_p99_us\": %.1f",
+               histogram_us(&exchange->beside, 0.5), histogram_us(&exchange->beside, 0.99));
     if (stored)
         print_slices(exchange);
     printf("}\n");

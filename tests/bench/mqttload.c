@@ -43,6 +43,10 @@ static const char usage_text[] =
     "  --queues: subscriber N receives from queue load-N, which the route queued/+/N must lead "
     "to,\n"
     "            or without --amqp from queue leased-N, route leased/+/N\n"
+    "  --beside: with --amqp or --queues as many pairs again, MQTT to MQTT on topics, at the same "
+    "time;\n"
+    "            --rate is that of all, the latency of these pairs is beside_p50_us, "
+    "beside_p99_us\n"
     "  --connections N (10000)  --parallel N (connect 32, idle, wills 64)  --delay S (0; wills, "
     "protocol 5)\n"
     "  --will: each client of connect has one\n"
@@ -138,6 +142,7 @@ enum choice {
     CHOICE_PAGES,
     CHOICE_AMQP,
     CHOICE_QUEUES,
+    CHOICE_BESIDE,
 };
 
 static const struct option choices[] = {
@@ -164,6 +169,7 @@ static const struct option choices[] = {
     {"pages", no_argument, NULL, CHOICE_PAGES},
     {"amqp", required_argument, NULL, CHOICE_AMQP},
     {"queues", no_argument, NULL, CHOICE_QUEUES},
+    {"beside", no_argument, NULL, CHOICE_BESIDE},
     {NULL, 0, NULL, 0},
 };
 
@@ -240,6 +246,9 @@ static void options_set(struct options *options, enum choice choice, const char 
     case CHOICE_QUEUES:
         options->queues = true;
         break;
+    case CHOICE_BESIDE:
+        options->beside = true;
+        break;
     }
 }
 
@@ -256,6 +265,9 @@ static void options_check(const struct options *options)
     if (options->queues && (options->pages || options->workload > WORKLOAD_LATENCY ||
                             options->publishers != options->subscribers))
         usage("--queues needs a publisher for each subscriber, by MQTT or AMQP");
+    if (options->beside && ((options->amqp_port == 0 && !options->queues) ||
+                            options->publishers < 2 || options->publishers != options->subscribers))
+        usage("--beside needs pairs with --amqp or --queues");
     if (options->workload == WORKLOAD_STORED && (options->qos == 0 || options->rate > 0))
         usage("stored needs QoS 1 or 2 and no --rate");
     if (options->workload == WORKLOAD_OFFLINE && (options->qos != 1 || options->rate > 0))
@@ -296,6 +308,8 @@ static struct options options_parse(int argc, char **argv)
     options_check(&options);
     if (options.workload == WORKLOAD_STORED)
         options.subscribers = 0;
+    if (options.beside)
+        options.publishers = options.subscribers *= 2;
     if (!counts(&options))
         options.count = 0;
     return options;

@@ -34,6 +34,7 @@ struct options {
     bool will;          /* connect: each client has one */
     uint16_t amqp_port; /* subscribers speak AMQP on it, 0: none does */
     bool queues;        /* these receive from queues load-0, load-1, ... */
+    bool beside;        /* the second half of the pairs is MQTT on topics, measured by itself */
     bool pages;    /* subscribers speak polylog.v1, as a page in a browser does; with websocket */
     uint64_t rate; /* messages per second in all, 0: closed loop */
     uint64_t count;

@@ -19,7 +19,8 @@ GOALS.update({f"sessions-q1-100-w{window}": 8 for window in (10, 20, 100)})
 GOALS.update({f"offline-{kind}-w{window}-{part}": 8
               for kind in ("1", "10", "pairs") for window in (10, 20, 100) for part in ("queue", "drain")})
 SYSTEMS = ("polylog", "mosquitto")
-BYSTANDER = ("max_us", "quiet_p99_us", "last_ms")  # of the workloads that have one
+# Saved for the workloads that have a bystander, or pairs of MQTT beside.
+ALSO = ("max_us", "quiet_p99_us", "last_ms", "beside_p50_us", "beside_p99_us")
 WRONG = ("lost", "unacked", "duplicated", "reordered", "errors")
 
 
@@ -108,6 +109,16 @@ def print_table(table):
                         for i, cell in enumerate(row)).rstrip())
 
 
+def beside_text(list_):
+    """What the pairs' latency is to that of the MQTT pairs of the same run."""
+    texts = []
+    for key in ("p50_us", "p99_us"):
+        ratios = sorted(run[key] / run[f"beside_{key}"] for run in list_ if run.get(f"beside_{key}"))
+        if ratios:
+            texts.append(f"{key[:-3]} {statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})")
+    return ", ".join(texts) + " times those of MQTT to MQTT in the same run (goal 1.5); the range is that of the runs"
+
+
 def print_notes(table, runs):
     for workload, systems in table.items():
         if workload.startswith("idle"):
@@ -120,6 +131,9 @@ def print_notes(table, runs):
             if "polylog" in systems:
                 text += f"; polylog p50 is {systems['polylog']['p50_us'] / disk['p50_us']:.2f} of it (goal 2.5)"
             print(text)
+        if workload.endswith("-beside") and "polylog" in systems:
+            print(f"{workload}: {beside_text(runs[workload]['polylog'])}")
+            continue
         beside = table.get(workload.partition("-amqp")[0], {}).get("polylog")
         if "-amqp" in workload and beside and beside["p99_us"] and "polylog" in systems:
             print(f"{workload}: " + ", ".join(f"{key[:-3]} {systems['polylog'][key] / beside[key]:.2f}"
@@ -158,7 +172,7 @@ def save(path, table, runs, versions, machine):
             for key in ("cpu_us", "delivered_s", "p50_us", "p99_us", "rss_kb"):
                 entry[key] = None if row.get(key) is None else round(row[key], 3)
             entry["command"] = runs[workload][system][0]["command"]
-            for key in BYSTANDER:
+            for key in ALSO:
                 if key in row:
                     entry[key] = round(row[key], 3)
             if "rss_bytes_each" in row:

@@ -1,7 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Addresses of nodes (docs/mapping.md): a queue's name alone, /queues/q, /queues/q/groups/g,
  * /queues/q/groups/g/deadletters, /topics/t; none at all is the anonymous relay. */
-#include "adapters/amqp/connection.h"
+#include "adapters/amqp/address.h"
+#include "core/base/limits.h"
+
+enum { AROUND_MAX = 1024 }; /* of what is no topic */
 
 static bool take(struct span *text, const char *prefix)
 {
@@ -38,7 +41,7 @@ static bool parse_queue(struct span text, struct amqp_address *address)
 bool amqp_address_parse(struct span text, bool is_topic, struct amqp_address *address)
 {
     *address = (struct amqp_address){.at = AMQP_AT_NOTHING};
-    if (text.size > AMQP_ADDRESS_MAX + LIMIT_TOPIC_BYTES)
+    if (text.size > AROUND_MAX + LIMIT_TOPIC_BYTES)
         return false;
     if (text.size == 0) {
         address->at = AMQP_AT_RELAY;

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What the answer to an attach says of its node: of what the peer asked for, only what holds. */
-#include "adapters/amqp/connection.h"
+#include "adapters/amqp/dynamic.h"
+#include "adapters/amqp/link.h"
+#include "adapters/amqp/subscriber.h"
 
 enum { SYMBOLS_MAX = 4 };
 

@@ -1,9 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Sources that read along: browsers, also of dead letters, streams, topics from a position on.
  * Nothing is leased, and what the receiver makes of a delivery changes nothing. */
+#include "adapters/amqp/browse.h"
+#include "adapters/amqp/connection.h"
+#include "adapters/amqp/filter.h"
+#include "adapters/amqp/link.h"
 #include "adapters/amqp/sending.h"
+#include "adapters/amqp/source.h"
+#include "adapters/amqp/view.h"
 #include "core/base/clock.h"
 #include "core/base/pack.h"
+#include "core/broker/follow.h"
 
 static struct blob *encode(uint32_t variant, const struct follow_place *place,
                            const struct record *record)

@@ -14,7 +14,11 @@
  * Two that come at a time take the session from each other: who lost it tries again, each time
  * later, so that one of them has the time it needs however slow storage is. */
 #include "adapters/amqp/connection.h"
+#include "adapters/amqp/subscriber.h"
+#include "core/base/heap.h"
+#include "core/base/limits.h"
 #include "core/base/rng.h"
+#include "core/queue/selector.h"
 
 enum { AGAIN_MS = 5, AGAIN_SPREAD_MS = 32, AGAIN_SPREAD_MAX_MS = 2048 };
 

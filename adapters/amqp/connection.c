@@ -1,10 +1,20 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A connection's life: bytes into Proton's driver, its output to the stream once per turn; time;
  * the end. */
+#include "adapters/amqp/connection.h"
+
 #include <stdlib.h>
 
-#include "adapters/amqp/connection.h"
+#include "adapters/amqp/echo.h"
+#include "adapters/amqp/events.h"
+#include "adapters/amqp/link.h"
+#include "adapters/amqp/sasl.h"
+#include "adapters/amqp/subscriber.h"
+#include "adapters/amqp/target.h"
 #include "adapters/amqp/unsettled.h"
+#include "core/base/heap.h"
+#include "core/base/limits.h"
+#include "core/broker/metrics.h"
 
 enum {
     IDLE_MS = 60000,

@@ -11,7 +11,14 @@
  *
  * What several links share is kept by a session of another kind (claim.c) under the same names. */
 #include "adapters/amqp/connection.h"
+#include "adapters/amqp/link.h"
+#include "adapters/amqp/source.h"
+#include "adapters/amqp/subscriber.h"
+#include "adapters/amqp/topic.h"
+#include "core/base/heap.h"
+#include "core/base/limits.h"
 #include "core/base/pack.h"
+#include "core/queue/selector.h"
 
 /* ------------------------------------------------ what is asked for */
 

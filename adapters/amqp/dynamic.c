@@ -1,9 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Dynamic nodes: what an attach asks to be made for it, how long that lives (part 3, 3.5.10 to
  * 3.5.13), and its end with the link. */
+#include "adapters/amqp/dynamic.h"
+
 #include <stdio.h>
 
 #include "adapters/amqp/connection.h"
+#include "adapters/amqp/link.h"
+#include "core/base/heap.h"
 #include "core/broker/temporary.h"
 
 enum { DELETE_ON_CLOSE = 0x2b, NO_LINKS, NO_MESSAGES, NO_LINKS_OR_MESSAGES };

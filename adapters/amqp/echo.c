@@ -2,8 +2,12 @@
 /* A FLOW that asks for our state is answered with one (part 2, 2.7.4), and a drain when it is over
  * (2.6.7): Proton sends none without a change, and so it is written here, from what Proton and the
  * peer's frame say. */
+#include "adapters/amqp/echo.h"
 #include "adapters/amqp/connection.h"
+#include "adapters/amqp/link.h"
+#include "adapters/amqp/resume.h"
 #include "adapters/amqp/sending.h"
+#include "adapters/amqp/topic.h"
 #include "core/base/pack.h"
 
 enum { FLOW = 0x13, FRAME_MAX = 128, FRAME_HEADER = 8 };

@@ -1,6 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Proton's events of one connection: open, and who handles the others. */
+#include "adapters/amqp/events.h"
 #include "adapters/amqp/connection.h"
+#include "adapters/amqp/link.h"
+#include "adapters/amqp/resume.h"
+#include "adapters/amqp/sasl.h"
+#include "adapters/amqp/source.h"
+#include "adapters/amqp/target.h"
+#include "adapters/amqp/transaction.h"
+#include "core/base/limits.h"
 
 /* Half of it is how often we speak. */
 enum { IDLE_MIN_MS = 100 };

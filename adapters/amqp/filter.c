@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What an attach to a source says beside its address: how long leases shall last, and the filter
  * set, a map from names to described values, of which the descriptor says what they are. */
-#include "adapters/amqp/connection.h"
+#include "adapters/amqp/filter.h"
 #include "adapters/amqp/expression.h"
+#include "core/base/limits.h"
+#include "core/queue/selector.h"
 
 enum { FILTER_BYTES_MAX = 16 * 1024 };
 
@@ -185,7 +187,7 @@ enum status amqp_lease_read(pn_data_t *properties, uint32_t *lease_ms)
             continue;
         bool whole = value.type == AMQP_UINT || value.type == AMQP_ULONG ||
                      value.type == AMQP_INT || value.type == AMQP_LONG;
-        if (!whole || value.number < AMQP_LEASE_MIN_MS || value.number > AMQP_LEASE_MAX_MS)
+        if (!whole || value.number < LIMIT_LEASE_MIN_MS || value.number > LIMIT_LEASE_MS)
             return STATUS_INVALID;
         *lease_ms = (uint32_t)value.number;
     }

@@ -7,6 +7,11 @@
 
 #include <stdlib.h>
 
+#include "adapters/amqp/connection.h"
+#include "adapters/amqp/link.h"
+#include "adapters/amqp/unsettled.h"
+#include "core/base/heap.h"
+#include "core/base/limits.h"
 #include "core/base/pack.h"
 #include "core/base/reader.h"
 

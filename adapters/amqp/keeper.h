@@ -6,8 +6,12 @@
 #ifndef ADAPTERS_AMQP_KEEPER_H
 #define ADAPTERS_AMQP_KEEPER_H
 
-#include "adapters/amqp/connection.h"
-#include "adapters/amqp/unsettled.h"
+#include "core/base/span.h"
+#include "core/base/status.h"
+
+struct amqp_attachment;
+struct amqp_link;
+struct publish;
 
 struct amqp_keeper;
 

@@ -1,6 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Sessions and links: what an attach asks for, its answer, and the end. */
+#include "adapters/amqp/link.h"
+#include "adapters/amqp/address.h"
 #include "adapters/amqp/connection.h"
+#include "adapters/amqp/dynamic.h"
+#include "adapters/amqp/filter.h"
+#include "adapters/amqp/resume.h"
+#include "adapters/amqp/source.h"
+#include "adapters/amqp/subscriber.h"
+#include "adapters/amqp/target.h"
+#include "adapters/amqp/topic.h"
+#include "core/base/check.h"
+#include "core/base/heap.h"
+#include "core/base/limits.h"
 
 enum { LINKS_MAX = 1024, LINKS_REFUSED_MAX = AMQP_HANDLES_MAX };
 

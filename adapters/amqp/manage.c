@@ -4,7 +4,15 @@
  * $management with that target, or a topic. Entities: queue (name q) and group (name q/groups/g).
  */
 #include "adapters/amqp/manage.h"
+#include "adapters/amqp/address.h"
+#include "adapters/amqp/connection.h"
+#include "adapters/amqp/link.h"
+#include "adapters/amqp/resume.h"
 #include "adapters/amqp/sending.h"
+#include "adapters/amqp/source.h"
+#include "adapters/amqp/view.h"
+#include "core/base/heap.h"
+#include "core/base/limits.h"
 
 enum { WAITING_MAX = 100, CHANGES_MAX = 100, PUBLISHED_MAX = 4 << 20 };
 

@@ -3,7 +3,12 @@
 #ifndef ADAPTERS_AMQP_MANAGE_H
 #define ADAPTERS_AMQP_MANAGE_H
 
-#include "adapters/amqp/connection.h"
+#include "adapters/amqp/address.h"
+#include "adapters/amqp/codec.h"
+#include "core/base/limits.h"
+#include "core/broker/broker.h"
+
+struct amqp_link;
 
 /* Of queues, of groups, or both. */
 enum attribute {
@@ -52,6 +57,9 @@ struct managing {
     unsigned ok;       /* the code of success */
     bool is_shortened; /* the answer that there should be does not fit its link */
 };
+
+/* OK: the request will be answered by a message. */
+enum status amqp_manage(struct amqp_link *link, struct span bytes, struct err *err);
 
 /* manage.c */
 /* The beginning of an answer, up to its body; count: of results; -1: there are none to be counted.

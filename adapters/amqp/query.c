@@ -2,7 +2,11 @@
 /* What $management shows: entities as attributes, and the operations of the node itself, which
  * only look (AMQP Management, working draft 16, 3.3): QUERY and those whose names begin with GET.
  */
+#include "adapters/amqp/connection.h"
+#include "adapters/amqp/link.h"
 #include "adapters/amqp/manage.h"
+#include "core/base/heap.h"
+#include "core/queue/selector.h"
 
 enum {
     NAMES_MAX = 64, /* that a query may ask for */

@@ -9,8 +9,15 @@
  *
  * The attach is answered when of all in its map that has come the outcome is known, and what is
  * kept beyond the process has been read, where the target is to do that. */
+#include "adapters/amqp/resume.h"
+#include "adapters/amqp/connection.h"
 #include "adapters/amqp/keeper.h"
+#include "adapters/amqp/link.h"
+#include "adapters/amqp/unsettled.h"
+#include "core/base/check.h"
 #include "core/base/hash.h"
+#include "core/base/heap.h"
+#include "core/base/limits.h"
 #include "core/base/pack.h"
 #include "core/broker/auth.h"
 

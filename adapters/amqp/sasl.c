@@ -1,9 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* SASL by a plugin of our own: Proton's Debian build brings no mechanism that asks for a password.
  * The plugin header is marked internal, so nothing else includes it. */
+#include "adapters/amqp/sasl.h"
+
+#include <proton/sasl.h>
 #include <proton/sasl_plugin.h>
 
 #include "adapters/amqp/connection.h"
+#include "adapters/amqp/events.h"
+#include "core/base/heap.h"
 #include "core/broker/scram.h"
 
 struct amqp_login {

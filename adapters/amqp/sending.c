@@ -1,6 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Large messages leave in pieces. */
 #include "adapters/amqp/sending.h"
+#include "adapters/amqp/connection.h"
+#include "adapters/amqp/link.h"
+#include "adapters/amqp/source.h"
+#include "core/base/check.h"
+#include "core/base/heap.h"
+#include "core/base/limits.h"
 
 enum {
     TAG_MAX = 32,

@@ -7,7 +7,12 @@
 #ifndef ADAPTERS_AMQP_SENDING_H
 #define ADAPTERS_AMQP_SENDING_H
 
-#include "adapters/amqp/connection.h"
+#include <proton/delivery.h>
+
+#include "core/base/span.h"
+
+struct amqp_link;
+struct blob;
 
 struct amqp_outgoing {
     struct span tag;

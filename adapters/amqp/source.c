@@ -1,34 +1,49 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What clients receive from groups: attach, credit and drain, deliveries and their outcomes. */
+#include "adapters/amqp/source.h"
+#include "adapters/amqp/address.h"
+#include "adapters/amqp/browse.h"
+#include "adapters/amqp/connection.h"
+#include "adapters/amqp/dynamic.h"
+#include "adapters/amqp/filter.h"
+#include "adapters/amqp/link.h"
 #include "adapters/amqp/sending.h"
+#include "adapters/amqp/target.h"
+#include "adapters/amqp/topic.h"
+#include "adapters/amqp/transaction.h"
+#include "adapters/amqp/view.h"
 #include "core/base/clock.h"
+#include "core/base/heap.h"
 #include "core/base/pack.h"
+#include "core/broker/consume.h"
+#include "core/broker/follow.h"
 
 static const char DEFAULT_GROUP[] = "amqp";
 
 /* The token of what was too large to become a delivery, which no delivery lies at. */
 enum { TOKEN_TOO_LARGE = 1 };
 
-static _Thread_local uint8_t scratch_memory[AMQP_SCRATCH];
+static _Thread_local uint8_t scratch_memory[64 * 1024];
 
-uint8_t *amqp_scratch(size_t size)
+/* Memory for one message on its way out: room for size bytes, or NULL; release what was given. */
+static uint8_t *scratch(size_t size)
 {
     return size <= sizeof scratch_memory ? scratch_memory : heap_try(size);
 }
 
-void amqp_scratch_release(uint8_t *scratch)
+static void scratch_release(uint8_t *memory)
 {
-    if (scratch != scratch_memory)
-        heap_free(scratch);
+    if (memory != scratch_memory)
+        heap_free(memory);
 }
 
 struct blob *amqp_message_frame(const struct record *record, const struct amqp_shown *shown)
 {
-    uint8_t *message = amqp_scratch(amqp_view_bound(record));
+    uint8_t *message = scratch(amqp_view_bound(record));
     if (message == NULL)
         return NULL;
     struct blob *frame = blob_copy(span_of(message, amqp_view_write(record, shown, message)));
-    amqp_scratch_release(message);
+    scratch_release(message);
     return frame;
 }
 
@@ -86,7 +101,7 @@ static void deliver(struct consumer *consumer, uint32_t slot, const struct group
     };
     if (item->note != NULL)
         shown.note = blob_span(item->note);
-    uint8_t *message = amqp_scratch(amqp_view_bound(&record) + AMQP_NOTE_GROWS * shown.note.size);
+    uint8_t *message = scratch(amqp_view_bound(&record) + AMQP_NOTE_GROWS * shown.note.size);
     if (message == NULL) {
         consumer_settle(consumer, slot, SETTLE_RELEASED, 0, 0);
         not_sent(link);
@@ -94,7 +109,7 @@ static void deliver(struct consumer *consumer, uint32_t slot, const struct group
     }
     size_t size = amqp_view_write(&record, &shown, message);
     if (amqp_is_too_large(link, size)) {
-        amqp_scratch_release(message);
+        scratch_release(message);
         struct consumer_outcome away = {.outcome = SETTLE_RELEASED, .away = true, .unharmed = true};
         consumer_settle_as(consumer, slot, &away, TOKEN_TOO_LARGE);
         not_sent(link);
@@ -107,7 +122,7 @@ static void deliver(struct consumer *consumer, uint32_t slot, const struct group
                                             .message = span_of(message, size),
                                             .slot = slot,
                                             .settled = link->settles});
-    amqp_scratch_release(message);
+    scratch_release(message);
 }
 
 static void drained(struct consumer *consumer)

@@ -1,6 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What clients send: deliveries to the broker, their outcomes when it has answered. */
+#include "adapters/amqp/target.h"
+#include "adapters/amqp/address.h"
 #include "adapters/amqp/connection.h"
+#include "adapters/amqp/dynamic.h"
+#include "adapters/amqp/link.h"
+#include "adapters/amqp/manage.h"
+#include "adapters/amqp/resume.h"
+#include "adapters/amqp/source.h"
+#include "adapters/amqp/transaction.h"
+#include "adapters/amqp/view.h"
+#include "core/base/check.h"
+#include "core/base/heap.h"
+#include "core/base/limits.h"
 #include "core/broker/topic.h"
 
 enum {

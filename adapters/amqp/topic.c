@@ -1,9 +1,19 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Subscriptions to topics: a client of its own for each link, which has the link's credit. */
+#include "adapters/amqp/topic.h"
+#include "adapters/amqp/connection.h"
+#include "adapters/amqp/link.h"
 #include "adapters/amqp/sending.h"
+#include "adapters/amqp/source.h"
+#include "adapters/amqp/subscriber.h"
+#include "adapters/amqp/transaction.h"
+#include "adapters/amqp/view.h"
 #include "core/base/clock.h"
+#include "core/base/heap.h"
+#include "core/base/limits.h"
 #include "core/base/pack.h"
 #include "core/broker/topic.h"
+#include "core/queue/selector.h"
 
 /* Above that bit of a variant: how many deliveries have failed. */
 enum { VARIANT_UNSETTLED = 1, VARIANT_FAILURES = 1, UNSETTLED_MAX = LIMIT_CLIENT_CREDIT };

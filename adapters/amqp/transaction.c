@@ -8,9 +8,19 @@
  *   OPEN --discharge with fail, time, end of the coordinator--> gone (rolled back: what the
  * receiver had settled counts as failed)
  */
+#include "adapters/amqp/transaction.h"
 #include "adapters/amqp/connection.h"
+#include "adapters/amqp/link.h"
+#include "adapters/amqp/source.h"
+#include "adapters/amqp/subscriber.h"
+#include "adapters/amqp/target.h"
+#include "adapters/amqp/topic.h"
+#include "adapters/amqp/view.h"
 #include "core/base/blob.h"
+#include "core/base/heap.h"
+#include "core/base/limits.h"
 #include "core/base/pack.h"
+#include "core/broker/consume.h"
 
 enum { DECLARE = 0x31, DISCHARGE = 0x32, DECLARED = 0x33 };
 /* A state comes in one frame, and Proton may write it a little longer. */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Any bytes as the filter set of a source: it is refused with a reason, or what applies is echoed
  * as a map of described values that says the same again, and the selector it makes has bounds. */
-#include "adapters/amqp/connection.h"
+#include "adapters/amqp/filter.h"
 #include "core/base/check.h"
 #include "core/log/batch.h"
 #include "tests/fuzz/fuzz.h"

@@ -8,7 +8,8 @@
 
 #include <cmocka.h>
 
-#include "adapters/amqp/connection.h"
+#include "adapters/amqp/filter.h"
+#include "core/base/limits.h"
 
 enum { ROOM = 8 * 1024 };
 

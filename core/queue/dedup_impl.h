@@ -112,7 +112,7 @@ void dedup_producer_put(struct dedup_producer *producer, int32_t epoch, struct d
 void dedup_producer_load(struct dedup_producer *producer, uint32_t slot, int32_t epoch,
                          struct dedup_range range);
 
-/* ---------------------------------------------------------------- dedup.c */
+/* ---------------------------------------------------------------- appends: dedup.c */
 
 /* AGAIN: settled with another item. HEIR: it was, but that was of a unit, which was refused; now it
  * is new. */
@@ -164,9 +164,12 @@ struct dedup {
     uint8_t removal_first[DEDUP_KEY];
 };
 
+void dedup_run_waiting(struct dedup *dedup);
+
+/* dedup_open.c */
+/* Around each request: a closed one goes with its last. */
 void dedup_enter(struct dedup *dedup);
 void dedup_leave(struct dedup *dedup);
-void dedup_run_waiting(struct dedup *dedup);
 void dedup_arm(struct dedup *dedup);
 struct dedup_producer *dedup_find_producer(const struct dedup *dedup, uint64_t id); /* NULL: none */
 struct dedup_producer *dedup_add_producer(struct dedup *dedup, uint64_t id, uint64_t owner);

@@ -52,13 +52,13 @@ struct group *group_open(struct log *log, struct log_worker *worker, struct loop
         part_order(part);
     }
     group->lanes[LANE_RECORDS] =
-        (struct lane){.parts = group->parts, .part_count = queue->partition_count};
-    group->lanes[LANE_DEAD] = (struct lane){.parts = group->parts + queue->partition_count,
-                                            .part_count = parts - queue->partition_count};
+        (struct group_lane){.parts = group->parts, .part_count = queue->partition_count};
+    group->lanes[LANE_DEAD] = (struct group_lane){.parts = group->parts + queue->partition_count,
+                                                  .part_count = parts - queue->partition_count};
     for (uint32_t i = 0; i < LANES; i++) {
         list_init(&group->lanes[i].takes);
         if (queue->type == QUEUE_FIFO)
-            lane_join(&group->lanes[i]);
+            group_lane_join(&group->lanes[i]);
     }
     store_open(group);
     return group;

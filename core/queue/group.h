@@ -11,7 +11,7 @@
 #include "core/queue/window.h"
 
 struct group;
-struct lane;
+struct group_lane;
 
 /* Proof of one hand-out. Text form (receipt_format) is opaque to clients. */
 struct receipt {
@@ -67,7 +67,7 @@ struct taker {
     atomic_uint refs;
     atomic_bool gone; /* takes nothing any more: what is remembered of it may be forgotten */
     /* The group's: where it took last. */
-    struct lane *lane;
+    struct group_lane *lane;
     struct link of_lane;
 };
 struct taker *taker_new(void);
@@ -107,7 +107,7 @@ struct group_take {
     struct link link;
     struct loop_timer timer;
     struct group *group;
-    struct lane *lane;
+    struct group_lane *lane;
     /* The broker's, for the way to the home worker. */
     void *carrier;
     bool joining; /* carrier makes the consumer */

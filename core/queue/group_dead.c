@@ -132,7 +132,7 @@ static void part_step(struct part *part)
 
 void dead_step(struct group *group)
 {
-    struct lane *lane = &group->lanes[LANE_RECORDS];
+    struct group_lane *lane = &group->lanes[LANE_RECORDS];
     bool moving = false;
     for (uint32_t i = 0; i < lane->part_count; i++)
         moving |= lane->parts[i].move != NULL;

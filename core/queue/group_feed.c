@@ -151,7 +151,7 @@ void feed_notice(struct part *part, struct batch *batch, bool keep)
         return;
     shelf_notice(&part->ahead, front_of(part), before, batch);
     for (uint32_t i = 0; i < group->choice_count; i++) {
-        struct lane *lane = group->choices[i];
+        struct group_lane *lane = group->choices[i];
         if (part < lane->parts || part >= lane->parts + lane->part_count)
             continue;
         struct place *place = &lane->places[part - lane->parts];
@@ -226,7 +226,7 @@ void feed_drop(struct part *part)
     shelf_clear(&part->ahead);
     shelf_clear(&part->again);
     for (uint32_t i = 0; i < group->choice_count; i++) {
-        struct lane *lane = group->choices[i];
+        struct group_lane *lane = group->choices[i];
         if (part >= lane->parts && part < lane->parts + lane->part_count)
             shelf_clear(&lane->places[part - lane->parts].shelf);
     }
@@ -425,7 +425,7 @@ enum feed feed_load(struct part *part, struct shelf *shelf, bool held, int64_t w
     return FEED_SKIPPED;
 }
 
-enum feed feed_next(struct lane *lane, struct part *part, int64_t wall_ms, struct find *find)
+enum feed feed_next(struct group_lane *lane, struct part *part, int64_t wall_ms, struct find *find)
 {
     struct group *group = part->group;
     if (lane->places != NULL)

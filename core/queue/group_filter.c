@@ -101,7 +101,7 @@ void group_select(struct group *group, struct selector *selector)
     group_wake(group);
 }
 
-static bool is_idle(const struct lane *lane)
+static bool is_idle(const struct group_lane *lane)
 {
     if (!list_is_empty(&lane->takes))
         return false;
@@ -118,7 +118,7 @@ static void taker_leave(struct taker *taker)
     taker_unref(taker);
 }
 
-static void taker_join(struct taker *taker, struct lane *lane)
+static void taker_join(struct taker *taker, struct group_lane *lane)
 {
     if (taker == NULL || taker->lane == lane)
         return;
@@ -132,7 +132,7 @@ static void taker_join(struct taker *taker, struct lane *lane)
 }
 
 /* Some taker may come back to it. */
-static bool is_expected(struct lane *lane)
+static bool is_expected(struct group_lane *lane)
 {
     struct link *link;
     while ((link = list_first(&lane->takers)) != NULL) {
@@ -146,12 +146,12 @@ static bool is_expected(struct lane *lane)
 
 static void choice_free(struct group *group, uint32_t index)
 {
-    struct lane *lane = group->choices[index];
+    struct group_lane *lane = group->choices[index];
     struct link *link;
     while ((link = list_first(&lane->takers)) != NULL)
         taker_leave(container_of(link, struct taker, of_lane));
     group->choices[index] = group->choices[--group->choice_count];
-    lane_leave(lane);
+    group_lane_leave(lane);
     selector_unref(lane->selector);
     heap_free(lane);
 }
@@ -168,7 +168,7 @@ static bool make_room(struct group *group)
 {
     uint32_t oldest = UINT32_MAX, shared = 0;
     for (uint32_t i = 0; i < group->choice_count; i++) {
-        struct lane *lane = group->choices[i];
+        struct group_lane *lane = group->choices[i];
         shared += !lane->own;
         if (!lane->own && lane != group->serving && is_idle(lane) && !is_expected(lane) &&
             (oldest == UINT32_MAX || lane->used < group->choices[oldest]->used))
@@ -185,7 +185,7 @@ static bool make_room(struct group *group)
 void lanes_forget(struct group *group)
 {
     for (uint32_t i = group->choice_count; i-- > 0;) {
-        struct lane *lane = group->choices[i];
+        struct group_lane *lane = group->choices[i];
         bool is_over =
             lane->own ? lane->bar == NULL : lane->of_takers && group->choice_count > CHOICES_FEW;
         if (is_over && lane != group->serving && is_idle(lane) && (lane->own || !is_expected(lane)))
@@ -193,7 +193,7 @@ void lanes_forget(struct group *group)
     }
 }
 
-static bool is_lane_for(const struct lane *lane, const struct part *parts,
+static bool is_lane_for(const struct group_lane *lane, const struct part *parts,
                         const struct selector *selector, const struct bar *bar)
 {
     return lane->parts == parts && lane->bar == bar && lane->own == (bar != NULL) &&
@@ -201,8 +201,8 @@ static bool is_lane_for(const struct lane *lane, const struct part *parts,
 }
 
 /* bar NULL: a shared one. NULL: there is none. */
-static struct lane *find_lane(struct group *group, const struct part *parts,
-                              const struct selector *selector, const struct bar *bar)
+static struct group_lane *find_lane(struct group *group, const struct part *parts,
+                                    const struct selector *selector, const struct bar *bar)
 {
     for (uint32_t i = 0; i < group->choice_count; i++)
         if (is_lane_for(group->choices[i], parts, selector, bar))
@@ -215,7 +215,7 @@ bool lanes_may_open(struct group *group, const struct bar *bar)
     for (uint32_t i = group->choice_count; i-- > 0;) {
         if (i >= group->choice_count)
             continue;
-        const struct lane *lane = group->choices[i];
+        const struct group_lane *lane = group->choices[i];
         if (lane->bar == bar && lane->selector != NULL && !list_is_empty(&lane->takes) &&
             find_lane(group, lane->parts, lane->selector, NULL) == NULL && !make_room(group))
             return false;
@@ -223,15 +223,15 @@ bool lanes_may_open(struct group *group, const struct bar *bar)
     return true;
 }
 
-struct lane *lane_for(struct group *group, const struct group_take *take)
+struct group_lane *group_lane_for(struct group *group, const struct group_take *take)
 {
-    struct lane *common = &group->lanes[take->dead ? LANE_DEAD : LANE_RECORDS];
+    struct group_lane *common = &group->lanes[take->dead ? LANE_DEAD : LANE_RECORDS];
     struct bar *bar = bar_of(group, take->taker);
     if (take->selector == NULL && bar == NULL)
         return common;
     group->used++;
     /* As a rule it is where the taker was before. */
-    struct lane *lane = take->taker == NULL ? NULL : take->taker->lane;
+    struct group_lane *lane = take->taker == NULL ? NULL : take->taker->lane;
     if (lane == NULL || !is_lane_for(lane, common->parts, take->selector, bar))
         lane = find_lane(group, common->parts, take->selector, bar);
     if (lane != NULL) {
@@ -252,7 +252,7 @@ struct lane *lane_for(struct group *group, const struct group_take *take)
     lane->own = bar != NULL;
     lane->bar = bar;
     lane->used = group->used;
-    lane_join(lane);
+    group_lane_join(lane);
     if (group->choice_count == group->choice_capacity) {
         group->choice_capacity = group->choice_capacity == 0 ? 8 : 2 * group->choice_capacity;
         group->choices =
@@ -263,7 +263,8 @@ struct lane *lane_for(struct group *group, const struct group_take *take)
     return lane;
 }
 
-bool lane_wants(const struct lane *lane, const struct part *part, const struct record *record)
+bool group_lane_wants(const struct group_lane *lane, const struct part *part,
+                      const struct record *record)
 {
     if (lane->bar != NULL && bar_holds(lane->bar, part, record->offset))
         return false;
@@ -276,7 +277,7 @@ void filter_deinit(struct group *group)
         choice_free(group, group->choice_count - 1);
     heap_free(group->choices);
     for (uint32_t i = 0; i < LANES; i++)
-        lane_leave(&group->lanes[i]);
+        group_lane_leave(&group->lanes[i]);
     buf_deinit(&group->labels_row);
     selector_unref(group->selector);
 }

@@ -98,7 +98,7 @@ struct place {
 };
 
 /* Who waits for the same: records of the queue or dead letters, those that a selector names. */
-struct lane {
+struct group_lane {
     struct list takes;   /* waiting, in turn */
     struct link waiting; /* in the group's list while takes wait */
     uint32_t impatient;  /* of them: those that do not wait for records to come */
@@ -157,16 +157,16 @@ struct group {
 
     struct expiry expiry;
 
-    struct lane **choices; /* lanes with a selector (GROUP_CHOICES), or of one taker */
+    struct group_lane **choices; /* lanes with a selector (GROUP_CHOICES), or of one taker */
     uint32_t choice_count, choice_capacity;
     struct note *notes;
     uint32_t note_count, note_capacity;
     struct group_budget *budget;
     struct bar *bars[GROUP_BARS];
     uint32_t bar_count;
-    bool bars_changed;    /* takes may wait in a lane that is not for them */
-    struct list waiting;  /* lanes, in turn */
-    struct lane *serving; /* the one that is being served */
+    bool bars_changed;          /* takes may wait in a lane that is not for them */
+    struct list waiting;        /* lanes, in turn */
+    struct group_lane *serving; /* the one that is being served */
     uint64_t used;
     uint64_t turns;       /* of work */
     uint64_t fills;       /* attempts to fill a take */
@@ -174,7 +174,7 @@ struct group {
     uint32_t evaluations; /* of selectors in this turn, in vain */
     uint64_t evaluated_from_ns;
 
-    struct lane lanes[LANES];
+    struct group_lane lanes[LANES];
     /* From before the group served: */
     struct list early;          /* settlements */
     struct list early_redrives; /* begun after them */
@@ -280,14 +280,15 @@ void part_order(struct part *part); /* sets up what the queue's type needs */
 void part_watch(struct part *part); /* lanes and notes are told what becomes of offsets */
 void order_tidy(struct part *part); /* once per turn */
 void part_order_deinit(struct part *part);
-void lane_join(struct lane *lane); /* places in all its partitions */
-void lane_leave(struct lane *lane);
+void group_lane_join(struct group_lane *lane); /* places in all its partitions */
+void group_lane_leave(struct group_lane *lane);
 void order_evaluated(struct group *group); /* a selector does not want a record */
 
 /* group_filter.c */
 /* The lane that a take belongs to; NULL: too many selectors are in use. */
-struct lane *lane_for(struct group *group, const struct group_take *take);
-bool lane_wants(const struct lane *lane, const struct part *part, const struct record *record);
+struct group_lane *group_lane_for(struct group *group, const struct group_take *take);
+bool group_lane_wants(const struct group_lane *lane, const struct part *part,
+                      const struct record *record);
 /* Lanes whose bar has gone and, where there are many, those whose takers have: if nothing of them
  * is under way. */
 void lanes_forget(struct group *group);
@@ -322,7 +323,7 @@ struct find {
 };
 /* The next record to hand out. On the way, gaps and records that ran out are settled. LATER: its
  * bytes are being read, or the turn has done enough. */
-enum feed feed_next(struct lane *lane, struct part *part, int64_t wall_ms, struct find *find);
+enum feed feed_next(struct group_lane *lane, struct part *part, int64_t wall_ms, struct find *find);
 /* The record at find->offset, from a shelf or else by a read that fills shelf, which is the
  * partition's shelf for redeliveries or one whose reader only goes forward. SKIPPED: it need not be
  * handed out and has been settled; not where held is true, then there is none. */
@@ -332,7 +333,8 @@ void shelf_clear(struct shelf *shelf);
 /* group_order.c */
 /* The message group of a record; key may be NULL. Those without one form a group, 0. */
 uint64_t order_key(const struct record *record, struct span *key);
-enum feed order_next(struct lane *lane, struct part *part, int64_t wall_ms, struct find *find);
+enum feed order_next(struct group_lane *lane, struct part *part, int64_t wall_ms,
+                     struct find *find);
 void feed_notice(struct part *part, struct batch *batch, bool keep);
 void feed_probe(struct part *part); /* learns bounds, then store_probed() */
 void feed_drop(struct part *part);  /* batches that nobody has asked for lately */

@@ -40,7 +40,7 @@ static void restarted(struct window_watch *watch)
         fifo_clear(part->fifo);
     part->met = 0;
     for (uint32_t i = 0; i < group->choice_count; i++) {
-        struct lane *lane = group->choices[i];
+        struct group_lane *lane = group->choices[i];
         if (part >= lane->parts && part < lane->parts + lane->part_count)
             lane->places[part - lane->parts].cursor = 0;
     }
@@ -72,7 +72,7 @@ void part_order_deinit(struct part *part)
     offers_deinit(&part->offers);
 }
 
-void lane_join(struct lane *lane)
+void group_lane_join(struct group_lane *lane)
 {
     lane->places = heap_array(lane->part_count + 1, sizeof *lane->places);
     for (uint32_t i = 0; i < lane->part_count; i++) {
@@ -81,7 +81,7 @@ void lane_join(struct lane *lane)
     }
 }
 
-void lane_leave(struct lane *lane)
+void group_lane_leave(struct group_lane *lane)
 {
     if (lane->places == NULL)
         return;
@@ -150,7 +150,8 @@ static enum feed meet(struct part *part, int64_t wall_ms, struct find *find)
     return found;
 }
 
-static enum feed fifo_next(struct lane *lane, struct part *part, int64_t wall_ms, struct find *find)
+static enum feed fifo_next(struct group_lane *lane, struct part *part, int64_t wall_ms,
+                           struct find *find)
 {
     struct group *group = part->group;
     struct offer_reader *reader = &lane->places[part - lane->parts].reader;
@@ -169,7 +170,7 @@ static enum feed fifo_next(struct lane *lane, struct part *part, int64_t wall_ms
         if (!window_may_take(part->window, find->offset, true))
             return FEED_NOTHING;
         found = feed_load(part, &part->again, false, wall_ms, find);
-        if (found == FEED_RECORD && !lane_wants(lane, part, &find->record)) {
+        if (found == FEED_RECORD && !group_lane_wants(lane, part, &find->record)) {
             reader->place++;
             order_evaluated(group);
         } else if (found != FEED_SKIPPED) {
@@ -181,7 +182,7 @@ static enum feed fifo_next(struct lane *lane, struct part *part, int64_t wall_ms
 
 /* Selectors */
 
-static enum feed choice_next(struct lane *lane, struct part *part, int64_t wall_ms,
+static enum feed choice_next(struct group_lane *lane, struct part *part, int64_t wall_ms,
                              struct find *find)
 {
     struct group *group = part->group;
@@ -204,7 +205,7 @@ static enum feed choice_next(struct lane *lane, struct part *part, int64_t wall_
             feed_load(part, offered ? &part->again : &place->shelf, false, wall_ms, find);
         if (found == FEED_SKIPPED)
             continue;
-        if (found != FEED_RECORD || lane_wants(lane, part, &find->record))
+        if (found != FEED_RECORD || group_lane_wants(lane, part, &find->record))
             return found;
         if (offered)
             place->reader.place++;
@@ -221,7 +222,7 @@ void order_tidy(struct part *part)
     offers_tidy(&part->offers, is_offered, part);
 }
 
-enum feed order_next(struct lane *lane, struct part *part, int64_t wall_ms, struct find *find)
+enum feed order_next(struct group_lane *lane, struct part *part, int64_t wall_ms, struct find *find)
 {
     if (part->fifo != NULL)
         return fifo_next(lane, part, wall_ms, find);

@@ -29,7 +29,7 @@ static void take_answer(struct group *group, struct group_take *take, enum statu
     group_answer(group, &take->request, status);
 }
 
-static void lane_refuse(struct group *group, struct lane *lane, enum status status)
+static void lane_refuse(struct group *group, struct group_lane *lane, enum status status)
 {
     struct link *link;
     while ((link = list_first(&lane->takes)) != NULL) {
@@ -43,7 +43,7 @@ void takes_refuse(struct group *group, enum status status)
 {
     struct link *link;
     while ((link = list_first(&group->waiting)) != NULL)
-        lane_refuse(group, container_of(link, struct lane, waiting), status);
+        lane_refuse(group, container_of(link, struct group_lane, waiting), status);
     if (group->serving != NULL)
         lane_refuse(group, group->serving, status);
 }
@@ -58,7 +58,7 @@ static void take_timed_out(struct loop_timer *timer)
 /* False: there are too many lanes. */
 static bool take_join(struct group *group, struct group_take *take)
 {
-    struct lane *lane = take->lane = lane_for(group, take);
+    struct group_lane *lane = take->lane = group_lane_for(group, take);
     if (lane == NULL)
         return false;
     list_push(&lane->takes, &take->link);
@@ -69,14 +69,15 @@ static bool take_join(struct group *group, struct group_take *take)
 }
 
 /* Whether a take waits where it belongs: what has gone is not looked after. */
-static bool is_in_place(struct group *group, const struct lane *lane, const struct group_take *take)
+static bool is_in_place(struct group *group, const struct group_lane *lane,
+                        const struct group_take *take)
 {
     if (lane->own)
         return lane->bar != NULL || atomic_load_explicit(&take->taker->gone, memory_order_relaxed);
     return bar_of(group, take->taker) == NULL;
 }
 
-static void lane_sort(struct group *group, struct lane *lane)
+static void lane_sort(struct group *group, struct group_lane *lane)
 {
     list_each_safe(link, following, &lane->takes)
     {
@@ -161,7 +162,7 @@ static void hand_out(struct part *part, struct group_take *take, const struct fi
 
 /* Fills the take up to count records from one partition. LATER: there would be more when its bytes
  * have come. */
-static enum feed fill_from(struct lane *lane, struct part *part, struct group_take *take,
+static enum feed fill_from(struct group_lane *lane, struct part *part, struct group_take *take,
                            uint32_t count, int64_t wall_ms)
 {
     while (take->count < count) {
@@ -182,7 +183,8 @@ static enum feed fill_from(struct lane *lane, struct part *part, struct group_ta
 
 /* RECORD: something was found. Partitions take turns, so that a full one does not hide the others.
  */
-static enum feed fill(struct lane *lane, struct group_take *take, uint32_t count, int64_t wall_ms)
+static enum feed fill(struct group_lane *lane, struct group_take *take, uint32_t count,
+                      int64_t wall_ms)
 {
     bool later = false;
     uint32_t had = take->count;
@@ -201,7 +203,7 @@ static enum feed fill(struct lane *lane, struct group_take *take, uint32_t count
     return take->count > had ? FEED_RECORD : later ? FEED_LATER : FEED_NOTHING;
 }
 
-static bool look(struct lane *lane)
+static bool look(struct group_lane *lane)
 {
     bool found = false;
     for (uint32_t i = 0; i < lane->part_count; i++)
@@ -209,7 +211,7 @@ static bool look(struct lane *lane)
     return found;
 }
 
-static void answer_impatient(struct group *group, struct lane *lane)
+static void answer_impatient(struct group *group, struct group_lane *lane)
 {
     for (struct link *link = lane->takes.head.next;
          lane->impatient > 0 && link != &lane->takes.head;) {
@@ -224,7 +226,7 @@ static void answer_impatient(struct group *group, struct lane *lane)
 }
 
 /* A selector that matches little must not keep the others waiting. */
-static uint32_t set_budget(struct group *group, const struct lane *lane)
+static uint32_t set_budget(struct group *group, const struct group_lane *lane)
 {
     uint32_t spare = 0;
     if (lane->selector != NULL && group->steps_left > CHOICE_STEPS)
@@ -234,7 +236,7 @@ static uint32_t set_budget(struct group *group, const struct lane *lane)
 }
 
 /* What they have got is all that there is for now. */
-static void answer_filled(struct group *group, struct lane *lane)
+static void answer_filled(struct group *group, struct group_lane *lane)
 {
     list_each_safe(link, following, &lane->takes)
     {
@@ -246,7 +248,7 @@ static void answer_filled(struct group *group, struct lane *lane)
 
 /* One record at a time while others wait, who then have their turn; records of a key that follow
  * each other stay together. */
-static enum feed serve_turn(struct lane *lane, struct group_take *take, int64_t wall_ms)
+static enum feed serve_turn(struct group_lane *lane, struct group_take *take, int64_t wall_ms)
 {
     bool alone = take->link.next == &lane->takes.head || lane->parts[0].fifo != NULL;
     enum feed found = fill(lane, take, alone ? take->max_records : take->count + 1, wall_ms);
@@ -258,7 +260,7 @@ static enum feed serve_turn(struct lane *lane, struct group_take *take, int64_t 
     return found;
 }
 
-static void lane_serve(struct group *group, struct lane *lane, int64_t wall_ms)
+static void lane_serve(struct group *group, struct group_lane *lane, int64_t wall_ms)
 {
     bool looked = false;
     struct link *link;
@@ -305,7 +307,7 @@ void takes_serve(struct group *group)
     uint32_t rounds = LANES + group->choice_count;
     struct link *link;
     for (uint32_t i = 0; i < rounds && (link = list_pop(&group->waiting)) != NULL; i++) {
-        struct lane *lane = group->serving = container_of(link, struct lane, waiting);
+        struct group_lane *lane = group->serving = container_of(link, struct group_lane, waiting);
         uint32_t spare = set_budget(group, lane);
         lane_serve(group, lane, wall_ms);
         group->unfinished |= group->steps_left == 0;

@@ -6,181 +6,13 @@
 #include "core/base/check.h"
 #include "core/base/heap.h"
 #include "core/base/utf8.h"
-#include "core/queue/selector_impl.h"
-#include "core/queue/selector_scan.h"
-
-/* How tightly operators bind. */
-enum { BIND_OPEN, BIND_OR, BIND_AND, BIND_NOT, BIND_COMPARE, BIND_ADD, BIND_MULTIPLY, BIND_SIGN };
-
-enum {
-    OPEN_PARENTHESIS = 0xff, /* as the code of a pending operator */
-    /* Between two things that nest lie at most an operator of each binding. */
-    PENDING_MAX = (LIMIT_SELECTOR_DEPTH + 1) * BIND_SIGN,
-    CONSTANTS_MAX = LIMIT_SELECTOR_BYTES / 2 + 1,
-};
-
-/* An operator whose right operand is not complete. */
-struct pending {
-    uint8_t code; /* enum op_code or OPEN_PARENTHESIS */
-    uint8_t binding;
-    bool has_and;  /* BETWEEN: its AND was read */
-    uint16_t skip; /* AND, OR: the op that skips the right side */
-    uint32_t position;
-};
-
-/* What is known of an operand before there is a record. */
-enum sort { SORT_ANY, SORT_NUMBER, SORT_STRING, SORT_CONDITION };
-struct operand {
-    enum sort sort;
-    bool is_name;     /* a property and nothing else */
-    bool is_compared; /* a comparison without parentheses */
-    uint32_t position;
-};
-
-struct parser {
-    struct scanner scanner;
-    struct token token;
-    struct err *err;
-    struct selector *selector;
-    unsigned depth, pending_count, operand_count, op_count, constant_count, slot_count, steps;
-    struct pending pending[PENDING_MAX];
-    struct operand operands[LIMIT_SELECTOR_DEPTH];
-    struct op ops[LIMIT_SELECTOR_STEPS];
-    struct value constants[CONSTANTS_MAX];
-    struct slot slots[LIMIT_SELECTOR_NAMES];
-};
-
-static enum status fail(struct parser *parser, uint32_t position, const char *reason)
-{
-    return err_set(parser->err, STATUS_INVALID, "at %u: %s", position, reason);
-}
-
-static enum status advance(struct parser *parser)
-{
-    return scanner_next(&parser->scanner, &parser->token);
-}
+#include "core/queue/selector_parser.h"
 
 static enum status advance_over(struct parser *parser, enum token_kind kind, const char *expected)
 {
     if (parser->token.kind != kind)
-        return fail(parser, parser->token.position, expected);
-    return advance(parser);
-}
-
-/* The program */
-
-static enum status emit(struct parser *parser, enum op_code code, unsigned at, unsigned count)
-{
-    parser->steps += 1 + count;
-    if (parser->steps > LIMIT_SELECTOR_STEPS)
-        return err_set(parser->err, STATUS_INVALID, "at %u: more than %u operations",
-                       parser->token.position, LIMIT_SELECTOR_STEPS);
-    parser->ops[parser->op_count++] =
-        (struct op){.code = (uint8_t)code, .at = (uint16_t)at, .count = (uint16_t)count};
-    return STATUS_OK;
-}
-
-static struct operand *top(struct parser *parser)
-{
-    CHECK(parser->operand_count > 0);
-    return &parser->operands[parser->operand_count - 1];
-}
-
-static enum status push_operand(struct parser *parser, enum sort sort, bool is_name)
-{
-    if (parser->operand_count == LIMIT_SELECTOR_DEPTH)
-        return fail(parser, parser->token.position, "nested too deep");
-    parser->operands[parser->operand_count++] =
-        (struct operand){.sort = sort, .is_name = is_name, .position = parser->token.position};
-    return STATUS_OK;
-}
-
-static unsigned add_constant(struct parser *parser, struct value value)
-{
-    CHECK(parser->constant_count < CONSTANTS_MAX);
-    parser->constants[parser->constant_count] = value;
-    return parser->constant_count++;
-}
-
-static enum status push_constant(struct parser *parser, enum sort sort, struct value value)
-{
-    enum status status = push_operand(parser, sort, false);
-    if (status == STATUS_OK)
-        status = emit(parser, OP_CONSTANT, add_constant(parser, value), 0);
-    return status == STATUS_OK ? advance(parser) : status;
-}
-
-/* Names */
-
-static const struct {
-    const char *name;
-    enum field field;
-    const char *header;
-} fields[] = {
-    {"JMSCorrelationID", FIELD_STRING, HEADER_CORRELATION_ID},
-    {"JMSDeliveryMode", FIELD_DELIVERY_MODE, ""},
-    {"JMSMessageID", FIELD_STRING, HEADER_MESSAGE_ID},
-    {"JMSPriority", FIELD_PRIORITY, HEADER_PRIORITY},
-    {"JMSTimestamp", FIELD_TIMESTAMP, HEADER_CREATION_TIME},
-    {"JMSType", FIELD_STRING, HEADER_SUBJECT},
-    {"JMSXGroupID", FIELD_STRING, HEADER_GROUP_ID},
-    {"JMSXGroupSeq", FIELD_NUMBER, HEADER_GROUP_SEQUENCE},
-    {"key", FIELD_KEY, ""},
-};
-
-static bool begins_with(struct span text, const char *beginning)
-{
-    size_t size = strlen(beginning);
-    return text.size >= size && memcmp(text.data, beginning, size) == 0;
-}
-
-/* False: JMS keeps that name for itself. */
-static bool slot_of_name(struct span name, bool is_quoted, struct slot *slot)
-{
-    *slot = (struct slot){.field = FIELD_PROPERTY, .name = name};
-    if (is_quoted)
-        return true;
-    for (size_t i = 0; i < sizeof fields / sizeof fields[0]; i++) {
-        if (!span_is(name, fields[i].name))
-            continue;
-        *slot = (struct slot){.field = fields[i].field, .name = span_from_text(fields[i].header)};
-        return true;
-    }
-    return !begins_with(name, "JMS") || begins_with(name, "JMSX") || begins_with(name, "JMS_");
-}
-
-/* As record.h has it. There is room for that: what stands between two names makes up for the
- * prefix. */
-static struct span stored_name(struct scanner *scanner, struct span name)
-{
-    if (!header_begins_as_own(name))
-        return name;
-    uint8_t *stored = scanner->memory;
-    memcpy(stored, HEADER_OWN_PREFIX, HEADER_OWN_PREFIX_SIZE);
-    memcpy(stored + HEADER_OWN_PREFIX_SIZE, name.data, name.size);
-    scanner->memory = stored + HEADER_OWN_PREFIX_SIZE + name.size;
-    return span_of(stored, HEADER_OWN_PREFIX_SIZE + name.size);
-}
-
-static enum status push_name(struct parser *parser)
-{
-    struct slot slot;
-    bool is_quoted = parser->scanner.text.data[parser->token.position - 1] == '"';
-    if (!slot_of_name(parser->token.text, is_quoted, &slot))
-        return fail(parser, parser->token.position, "no field that can be selected by");
-    slot.name = stored_name(&parser->scanner, slot.name);
-    unsigned at = 0;
-    while (at < parser->slot_count && (parser->slots[at].field != slot.field ||
-                                       !span_equal(parser->slots[at].name, slot.name)))
-        at++;
-    if (at == LIMIT_SELECTOR_NAMES)
-        return fail(parser, parser->token.position, "too many different names");
-    if (at == parser->slot_count)
-        parser->slots[parser->slot_count++] = slot;
-    enum status status = push_operand(parser, SORT_ANY, true);
-    if (status == STATUS_OK)
-        status = emit(parser, OP_SLOT, at, 0);
-    return status == STATUS_OK ? advance(parser) : status;
+        return parser_fail(parser, parser->token.position, expected);
+    return parser_advance(parser);
 }
 
 /* Operators that wait for their right operand */
@@ -189,11 +21,11 @@ static enum status push_pending(struct parser *parser, uint8_t code, uint8_t bin
 {
     bool nests = binding == BIND_OPEN || binding == BIND_NOT || binding == BIND_SIGN;
     if (nests && ++parser->depth > LIMIT_SELECTOR_DEPTH)
-        return fail(parser, parser->token.position, "nested too deep");
+        return parser_fail(parser, parser->token.position, "nested too deep");
     CHECK(parser->pending_count < PENDING_MAX);
     parser->pending[parser->pending_count++] =
         (struct pending){.code = code, .binding = binding, .position = parser->token.position};
-    return advance(parser);
+    return parser_advance(parser);
 }
 
 static struct pending pop_pending(struct parser *parser)
@@ -213,23 +45,23 @@ static enum status need_numbers(struct parser *parser, unsigned operands, const 
 {
     for (unsigned i = parser->operand_count - operands; i < parser->operand_count; i++)
         if (parser->operands[i].sort != SORT_ANY && parser->operands[i].sort != SORT_NUMBER)
-            return fail(parser, parser->operands[i].position, reason);
+            return parser_fail(parser, parser->operands[i].position, reason);
     return STATUS_OK;
 }
 
 static enum status need_condition(struct parser *parser)
 {
-    if (top(parser)->sort != SORT_ANY && top(parser)->sort != SORT_CONDITION)
-        return fail(parser, top(parser)->position, "expected a condition");
+    if (parser_top(parser)->sort != SORT_ANY && parser_top(parser)->sort != SORT_CONDITION)
+        return parser_fail(parser, parser_top(parser)->position, "expected a condition");
     return STATUS_OK;
 }
 
 static void merge(struct parser *parser, unsigned operands, enum sort sort)
 {
     parser->operand_count -= operands - 1;
-    top(parser)->sort = sort;
-    top(parser)->is_name = false;
-    top(parser)->is_compared = false;
+    parser_top(parser)->sort = sort;
+    parser_top(parser)->is_name = false;
+    parser_top(parser)->is_compared = false;
 }
 
 static enum status reduce_sum(struct parser *parser, const struct pending *pending)
@@ -237,7 +69,7 @@ static enum status reduce_sum(struct parser *parser, const struct pending *pendi
     unsigned operands = pending->binding == BIND_SIGN ? 1 : 2;
     enum status status = need_numbers(parser, operands, "expected a number");
     merge(parser, operands, SORT_NUMBER);
-    return status == STATUS_OK ? emit(parser, pending->code, 0, 0) : status;
+    return status == STATUS_OK ? parser_emit(parser, pending->code, 0, 0) : status;
 }
 
 static enum status reduce_comparison(struct parser *parser, const struct pending *pending)
@@ -246,19 +78,19 @@ static enum status reduce_comparison(struct parser *parser, const struct pending
     unsigned operands = between ? 3 : 2;
     enum status status = STATUS_OK;
     if (between && !pending->has_and)
-        return fail(parser, parser->token.position, "expected AND of BETWEEN");
+        return parser_fail(parser, parser->token.position, "expected AND of BETWEEN");
     if (pending->code != OP_EQUAL && pending->code != OP_NOT_EQUAL)
         status = need_numbers(parser, operands, "only numbers have an order");
     merge(parser, operands, SORT_CONDITION);
-    top(parser)->is_compared = true;
-    return status == STATUS_OK ? emit(parser, pending->code, 0, 0) : status;
+    parser_top(parser)->is_compared = true;
+    return status == STATUS_OK ? parser_emit(parser, pending->code, 0, 0) : status;
 }
 
 static enum status reduce_logic(struct parser *parser, const struct pending *pending)
 {
     enum status status = need_condition(parser);
     if (status == STATUS_OK)
-        status = emit(parser, pending->code, 0, 0);
+        status = parser_emit(parser, pending->code, 0, 0);
     merge(parser, pending->code == OP_NOT ? 1 : 2, SORT_CONDITION);
     if (pending->code != OP_NOT)
         parser->ops[pending->skip].at = (uint16_t)parser->op_count;
@@ -288,16 +120,17 @@ static enum status push_integer(struct parser *parser, bool negative)
 {
     uint64_t magnitude = parser->token.magnitude;
     if (!negative && magnitude > INT64_MAX)
-        return fail(parser, parser->token.position, "this number is too large");
+        return parser_fail(parser, parser->token.position, "this number is too large");
     uint64_t bits = negative ? 0 - magnitude : magnitude;
-    return push_constant(parser, SORT_NUMBER,
-                         (struct value){.kind = VALUE_INTEGER, .integer = (int64_t)bits});
+    return parser_push_constant(parser, SORT_NUMBER,
+                                (struct value){.kind = VALUE_INTEGER, .integer = (int64_t)bits});
 }
 
 static enum status push_real(struct parser *parser, bool negative)
 {
     double real = negative ? -parser->token.real : parser->token.real;
-    return push_constant(parser, SORT_NUMBER, (struct value){.kind = VALUE_REAL, .real = real});
+    return parser_push_constant(parser, SORT_NUMBER,
+                                (struct value){.kind = VALUE_REAL, .real = real});
 }
 
 /* In front of a literal a sign is part of it: -9223372036854775808 has no positive twin. */
@@ -312,7 +145,7 @@ static enum status parse_sign(struct parser *parser)
     status = parser->token.kind == TOKEN_INTEGER ? push_integer(parser, negative)
                                                  : push_real(parser, negative);
     if (status == STATUS_OK)
-        top(parser)->position = position;
+        parser_top(parser)->position = position;
     return status;
 }
 
@@ -325,11 +158,11 @@ static enum status parse_operand(struct parser *parser, bool *complete)
     enum status status;
     switch (token->kind) {
     case TOKEN_NAME:
-        status = push_name(parser);
+        status = parser_push_name(parser);
         break;
     case TOKEN_STRING:
-        status = push_constant(parser, SORT_STRING,
-                               (struct value){.kind = VALUE_STRING, .text = token->text});
+        status = parser_push_constant(parser, SORT_STRING,
+                                      (struct value){.kind = VALUE_STRING, .text = token->text});
         break;
     case TOKEN_INTEGER:
         status = push_integer(parser, false);
@@ -339,9 +172,9 @@ static enum status parse_operand(struct parser *parser, bool *complete)
         break;
     case TOKEN_TRUE:
     case TOKEN_FALSE:
-        status =
-            push_constant(parser, SORT_CONDITION,
-                          (struct value){.kind = VALUE_TRUTH, .truth = token->kind == TOKEN_TRUE});
+        status = parser_push_constant(
+            parser, SORT_CONDITION,
+            (struct value){.kind = VALUE_TRUTH, .truth = token->kind == TOKEN_TRUE});
         break;
     case TOKEN_PLUS:
     case TOKEN_MINUS:
@@ -357,7 +190,7 @@ static enum status parse_operand(struct parser *parser, bool *complete)
         }
         /* fall through */
     default:
-        status = fail(parser, token->position, "expected a value");
+        status = parser_fail(parser, token->position, "expected a value");
     }
     *complete = parser->operand_count > operands;
     return status;
@@ -372,8 +205,8 @@ static enum status begin_comparison(struct parser *parser)
     if (status != STATUS_OK)
         return status;
     const struct pending *before = top_pending(parser);
-    if (top(parser)->is_compared || (before != NULL && before->binding == BIND_COMPARE))
-        return fail(parser, parser->token.position, "comparisons do not chain");
+    if (parser_top(parser)->is_compared || (before != NULL && before->binding == BIND_COMPARE))
+        return parser_fail(parser, parser->token.position, "comparisons do not chain");
     return STATUS_OK;
 }
 
@@ -397,7 +230,7 @@ static enum status parse_logic(struct parser *parser, uint8_t code, uint8_t bind
         status = need_condition(parser);
     unsigned skip = parser->op_count;
     if (status == STATUS_OK)
-        status = emit(parser, code == OP_AND ? OP_SKIP_IF_FALSE : OP_SKIP_IF_TRUE, 0, 0);
+        status = parser_emit(parser, code == OP_AND ? OP_SKIP_IF_FALSE : OP_SKIP_IF_TRUE, 0, 0);
     if (status == STATUS_OK)
         status = push_pending(parser, code, binding);
     if (status == STATUS_OK)
@@ -413,7 +246,7 @@ static enum status parse_and(struct parser *parser)
     if (status != STATUS_OK || !between || before->has_and)
         return status == STATUS_OK ? parse_logic(parser, OP_AND, BIND_AND) : status;
     before->has_and = true;
-    return advance(parser);
+    return parser_advance(parser);
 }
 
 static enum status parse_close(struct parser *parser)
@@ -422,11 +255,11 @@ static enum status parse_close(struct parser *parser)
     if (status != STATUS_OK)
         return status;
     if (parser->pending_count == 0)
-        return fail(parser, parser->token.position, "this parenthesis was not opened");
-    top(parser)->position = pop_pending(parser).position;
-    top(parser)->is_name = false;
-    top(parser)->is_compared = false;
-    return advance(parser);
+        return parser_fail(parser, parser->token.position, "this parenthesis was not opened");
+    parser_top(parser)->position = pop_pending(parser).position;
+    parser_top(parser)->is_name = false;
+    parser_top(parser)->is_compared = false;
+    return parser_advance(parser);
 }
 
 /* One literal of a list. */
@@ -436,7 +269,7 @@ static enum status parse_member(struct parser *parser)
     bool negative = parser->token.kind == TOKEN_MINUS;
     bool is_signed = negative || parser->token.kind == TOKEN_PLUS;
     if (is_signed) {
-        enum status status = advance(parser);
+        enum status status = parser_advance(parser);
         if (status != STATUS_OK)
             return status;
     }
@@ -450,28 +283,28 @@ static enum status parse_member(struct parser *parser)
     else if ((token->kind == TOKEN_TRUE || token->kind == TOKEN_FALSE) && !is_signed)
         value = (struct value){.kind = VALUE_TRUTH, .truth = token->kind == TOKEN_TRUE};
     else
-        return fail(parser, token->position,
-                    token->kind == TOKEN_INTEGER ? "this number is too large"
-                                                 : "expected a literal");
-    add_constant(parser, value);
-    return advance(parser);
+        return parser_fail(parser, token->position,
+                           token->kind == TOKEN_INTEGER ? "this number is too large"
+                                                        : "expected a literal");
+    parser_add_constant(parser, value);
+    return parser_advance(parser);
 }
 
 static enum status parse_in(struct parser *parser)
 {
     unsigned first = parser->constant_count;
-    enum status status = advance(parser);
+    enum status status = parser_advance(parser);
     if (status == STATUS_OK)
         status = advance_over(parser, TOKEN_OPEN, "expected (");
     if (status == STATUS_OK)
         status = parse_member(parser);
     while (status == STATUS_OK && parser->token.kind == TOKEN_COMMA) {
-        status = advance(parser);
+        status = parser_advance(parser);
         if (status == STATUS_OK)
             status = parse_member(parser);
     }
     if (status == STATUS_OK)
-        status = emit(parser, OP_IN, first, parser->constant_count - first);
+        status = parser_emit(parser, OP_IN, first, parser->constant_count - first);
     return status == STATUS_OK ? advance_over(parser, TOKEN_CLOSE, "expected , or )") : status;
 }
 
@@ -485,8 +318,9 @@ static enum status compile_pattern(struct parser *parser, uint32_t position, int
         uint8_t byte = bytes[i];
         if (byte == escape) {
             if (++i == pattern->size || (bytes[i] != '%' && bytes[i] != '_' && bytes[i] != escape))
-                return fail(parser, position,
-                            "in a pattern only %, _ and the escape character can be escaped");
+                return parser_fail(
+                    parser, position,
+                    "in a pattern only %, _ and the escape character can be escaped");
             byte = bytes[i];
         } else if (byte == '_') {
             byte = LIKE_ONE;
@@ -502,20 +336,21 @@ static enum status compile_pattern(struct parser *parser, uint32_t position, int
 
 static enum status parse_like(struct parser *parser)
 {
-    enum status status = advance(parser);
+    enum status status = parser_advance(parser);
     struct token pattern = parser->token;
     int escape = -1;
     if (status == STATUS_OK)
         status = advance_over(parser, TOKEN_STRING, "expected a pattern");
     if (status == STATUS_OK && parser->token.kind == TOKEN_ESCAPE) {
-        status = advance(parser);
+        status = parser_advance(parser);
         if (status == STATUS_OK &&
             (parser->token.kind != TOKEN_STRING || parser->token.text.size != 1 ||
              parser->token.text.data[0] >= 0x80))
-            return fail(parser, parser->token.position, "expected one ASCII character in quotes");
+            return parser_fail(parser, parser->token.position,
+                               "expected one ASCII character in quotes");
         if (status == STATUS_OK) {
             escape = parser->token.text.data[0];
-            status = advance(parser);
+            status = parser_advance(parser);
         }
     }
     if (status == STATUS_OK)
@@ -523,17 +358,17 @@ static enum status parse_like(struct parser *parser)
     if (status != STATUS_OK)
         return status;
     struct value value = {.kind = VALUE_STRING, .text = pattern.text};
-    return emit(parser, OP_LIKE, add_constant(parser, value), 0);
+    return parser_emit(parser, OP_LIKE, parser_add_constant(parser, value), 0);
 }
 
 static enum status parse_matches(struct parser *parser)
 {
-    enum status status = advance(parser);
+    enum status status = parser_advance(parser);
     struct value value = {.kind = VALUE_STRING, .text = parser->token.text};
     if (status == STATUS_OK)
         status = advance_over(parser, TOKEN_STRING, "expected words");
     if (status == STATUS_OK)
-        status = emit(parser, OP_MATCHES, add_constant(parser, value), 0);
+        status = parser_emit(parser, OP_MATCHES, parser_add_constant(parser, value), 0);
     return status;
 }
 
@@ -547,16 +382,16 @@ static bool is_matches(const struct parser *parser)
 
 static enum status parse_is_null(struct parser *parser)
 {
-    enum status status = advance(parser);
+    enum status status = parser_advance(parser);
     bool negated = status == STATUS_OK && parser->token.kind == TOKEN_NOT;
     if (negated)
-        status = advance(parser);
+        status = parser_advance(parser);
     if (status == STATUS_OK)
         status =
             advance_over(parser, TOKEN_NULL, negated ? "expected NULL" : "expected NULL or NOT");
     if (status == STATUS_OK)
-        status = emit(parser, OP_IS_NULL, 0, 0);
-    return status == STATUS_OK && negated ? emit(parser, OP_NOT, 0, 0) : status;
+        status = parser_emit(parser, OP_IS_NULL, 0, 0);
+    return status == STATUS_OK && negated ? parser_emit(parser, OP_NOT, 0, 0) : status;
 }
 
 /* IN, LIKE, MATCHES, IS NULL: the operand before becomes a condition. */
@@ -565,9 +400,9 @@ static enum status parse_test(struct parser *parser, bool negated)
     enum status status = begin_comparison(parser);
     if (status != STATUS_OK)
         return status;
-    if (!top(parser)->is_name)
-        return fail(parser, top(parser)->position,
-                    "expected a name before IN, LIKE, MATCHES or IS");
+    if (!parser_top(parser)->is_name)
+        return parser_fail(parser, parser_top(parser)->position,
+                           "expected a name before IN, LIKE, MATCHES or IS");
     if (parser->token.kind == TOKEN_IN)
         status = parse_in(parser);
     else if (is_matches(parser))
@@ -577,15 +412,15 @@ static enum status parse_test(struct parser *parser, bool negated)
     else
         status = parse_is_null(parser);
     if (status == STATUS_OK && negated)
-        status = emit(parser, OP_NOT, 0, 0);
+        status = parser_emit(parser, OP_NOT, 0, 0);
     merge(parser, 1, SORT_CONDITION);
-    top(parser)->is_compared = true;
+    parser_top(parser)->is_compared = true;
     return status;
 }
 
 static enum status parse_not(struct parser *parser, bool *complete)
 {
-    enum status status = advance(parser);
+    enum status status = parser_advance(parser);
     if (status != STATUS_OK)
         return status;
     *complete = parser->token.kind != TOKEN_BETWEEN;
@@ -593,7 +428,7 @@ static enum status parse_not(struct parser *parser, bool *complete)
         return parse_comparison(parser, OP_NOT_BETWEEN);
     if (parser->token.kind == TOKEN_IN || parser->token.kind == TOKEN_LIKE || is_matches(parser))
         return parse_test(parser, true);
-    return fail(parser, parser->token.position, "expected BETWEEN, IN, LIKE or MATCHES");
+    return parser_fail(parser, parser->token.position, "expected BETWEEN, IN, LIKE or MATCHES");
 }
 
 /* Sets *complete unless another operand must follow. */
@@ -639,20 +474,21 @@ static enum status parse_operator(struct parser *parser, bool *complete)
     case TOKEN_NOT:
         return parse_not(parser, complete);
     default:
-        return fail(parser, parser->token.position, "expected an operator");
+        return parser_fail(parser, parser->token.position, "expected an operator");
     }
 }
 
 static enum status parse(struct parser *parser)
 {
     bool complete = false;
-    enum status status = advance(parser);
+    enum status status = parser_advance(parser);
     while (status == STATUS_OK && !(complete && parser->token.kind == TOKEN_END))
         status = complete ? parse_operator(parser, &complete) : parse_operand(parser, &complete);
     if (status == STATUS_OK)
         status = reduce(parser, BIND_OR);
     if (status == STATUS_OK && parser->pending_count > 0)
-        status = fail(parser, top_pending(parser)->position, "this parenthesis is not closed");
+        status =
+            parser_fail(parser, top_pending(parser)->position, "this parenthesis is not closed");
     return status == STATUS_OK ? need_condition(parser) : status;
 }
 

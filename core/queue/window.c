@@ -8,8 +8,6 @@
 #include "core/base/heap.h"
 #include "core/base/limits.h"
 
-#include <stdlib.h>
-
 enum { TERMS_EXACT = 64, LEASES_KEPT = 1024, LINE_MIN = 16, LINE_KEPT = 1024 };
 
 struct window *window_new(uint64_t base, uint32_t in_flight_max)
@@ -352,8 +350,7 @@ void window_take(struct window *window, uint64_t offset, uint64_t now_ms, uint32
     taken(window, offset);
 }
 
-/* Back from where it was, with its failures stored. */
-static void come_back(struct window *window, uint64_t offset)
+void window_come_back(struct window *window, uint64_t offset)
 {
     if (!window_is_spent(window, offset)) {
         window_return(window, offset);
@@ -368,24 +365,6 @@ static void park(struct window *window, uint64_t offset)
 {
     window_set_state(window, offset, OFFSET_PARKED);
     line_push(&window->parked, offset);
-}
-
-static void fail(struct window *window, uint64_t offset)
-{
-    uint32_t *failures = offset_map_get(&window->failures, offset);
-    if (failures == NULL)
-        offset_map_put(&window->failures, offset, 1);
-    else if ((*failures & ~REJECTED) < WINDOW_NO_LIMIT)
-        ++*failures;
-}
-
-static void reject(struct window *window, uint64_t offset)
-{
-    uint32_t *failures = offset_map_get(&window->failures, offset);
-    if (failures == NULL)
-        offset_map_put(&window->failures, offset, REJECTED);
-    else
-        *failures |= REJECTED;
 }
 
 static void note_released(struct window *window, uint64_t offset)
@@ -415,15 +394,15 @@ enum status window_settle(struct window *window, uint64_t offset, uint32_t deliv
         window_finish(window, offset);
         break;
     case WINDOW_FAILED:
-        fail(window, offset);
+        window_fail(window, offset);
         park(window, offset);
         break;
     case WINDOW_RELEASED:
         note_released(window, offset);
-        come_back(window, offset);
+        window_come_back(window, offset);
         break;
     case WINDOW_REJECTED:
-        reject(window, offset);
+        window_reject(window, offset);
         park(window, offset);
         break;
     }
@@ -439,7 +418,7 @@ enum status window_delay(struct window *window, uint64_t offset, uint32_t delive
         return STATUS_STALE;
     lease_end(window, offset, index);
     if (outcome == WINDOW_FAILED)
-        fail(window, offset);
+        window_fail(window, offset);
     else
         note_released(window, offset);
     if (!window_is_spent(window, offset))
@@ -459,18 +438,12 @@ enum status window_renew(struct window *window, uint64_t offset, uint32_t delive
     return STATUS_OK;
 }
 
-/* A row that says what became of an offset must be understood on top of the rows stored so far. */
-static bool may_move(const struct window *window, uint64_t offset)
-{
-    return offset < window->stored_base + LIMIT_WINDOW;
-}
-
 enum status window_hold(struct window *window, uint64_t offset, uint32_t delivery)
 {
     uint32_t index = lease_find(window, offset, delivery);
     if (index == LEASE_NONE)
         return STATUS_STALE;
-    if (!may_move(window, offset))
+    if (!window_may_move(window, offset))
         return STATUS_BUSY;
     lease_unlink(window, index);
     window->leases[index].term = TERM_HELD;
@@ -517,12 +490,12 @@ bool window_expire(struct window *window, uint64_t now_ms, uint64_t *offset)
         return false;
     *offset = window->leases[index].offset;
     lease_end(window, *offset, index);
-    fail(window, *offset);
+    window_fail(window, *offset);
     park(window, *offset);
     return true;
 }
 
-/* Delays, and what has failed too often */
+/* Delays */
 
 int64_t window_due(const struct window *window)
 {
@@ -536,97 +509,15 @@ bool window_wake(struct window *window, int64_t wall_ms)
     struct due delay = window->delays.entries[0];
     due_heap_remove(&window->delays, delay.offset);
     if (delay.written) /* else it comes back with its row */
-        come_back(window, delay.offset);
+        window_come_back(window, delay.offset);
     return true;
-}
-
-uint32_t window_failures(const struct window *window, uint64_t offset, bool *rejected)
-{
-    const uint32_t *failures = offset_map_get(&window->failures, offset);
-    if (rejected != NULL)
-        *rejected = failures != NULL && (*failures & REJECTED) != 0;
-    return failures == NULL ? 0 : *failures & ~REJECTED;
-}
-
-bool window_was_taken(const struct window *window, uint64_t offset)
-{
-    return offset_map_get(&window->failures, offset) != NULL ||
-           offset_map_get(&window->released, offset) != NULL;
-}
-
-uint32_t window_failures_stored(const struct window *window, uint64_t offset,
-                                enum window_outcome outcome)
-{
-    const uint32_t *known = offset_map_get(&window->failures, offset);
-    uint32_t failures = known == NULL ? 0 : *known;
-    if (outcome == WINDOW_REJECTED)
-        failures |= REJECTED;
-    else if (outcome == WINDOW_FAILED && (failures & ~REJECTED) < WINDOW_NO_LIMIT)
-        failures++;
-    return failures;
-}
-
-bool window_is_spent(const struct window *window, uint64_t offset)
-{
-    const uint32_t *failures = offset_map_get(&window->failures, offset);
-    return failures != NULL && window->failures_max != 0 && *failures >= window->failures_max;
-}
-
-static int compare_offsets(const void *a, const void *b)
-{
-    const uint64_t *left = a, *right = b;
-    return *left < *right ? -1 : *left > *right;
-}
-
-/* Those that are available though they have failed too often. */
-static void spend_available(struct window *window)
-{
-    uint64_t *found = heap_array(window->failures.count + 1, sizeof *found);
-    size_t count = 0;
-    for (uint32_t i = 0; i < window->failures.capacity; i++) {
-        const struct offset_entry *entry = &window->failures.entries[i];
-        if (entry->used && window_is_spent(window, entry->offset) &&
-            window_state(window, entry->offset) == OFFSET_AVAILABLE)
-            found[count++] = entry->offset;
-    }
-    qsort(found, count, sizeof *found, compare_offsets);
-    for (size_t i = 0; i < count; i++) {
-        window_set_state(window, found[i], OFFSET_PARKED);
-        line_push(&window->spent, found[i]);
-    }
-    heap_free(found);
-}
-
-void window_limit_failures(struct window *window, uint32_t failures_max)
-{
-    window->failures_max = failures_max;
-    struct line spent = window->spent;
-    window->spent = (struct line){0};
-    for (uint32_t i = 0; i < spent.count; i++)
-        if (window_state(window, line_at(&spent, i)) == OFFSET_PARKED)
-            come_back(window, line_at(&spent, i));
-    line_clear(&spent);
-    spend_available(window);
-    window_advance(window);
-    window_clean_lines(window);
-}
-
-uint32_t window_spent(const struct window *window, uint64_t *offsets, uint32_t max)
-{
-    uint32_t count = 0;
-    for (uint32_t i = 0; i < window->spent.count && count < max; i++) {
-        uint64_t offset = line_at(&window->spent, i);
-        if (window_state(window, offset) == OFFSET_PARKED && may_move(window, offset))
-            offsets[count++] = offset;
-    }
-    return count;
 }
 
 /* Records that move elsewhere */
 
 bool window_claim(struct window *window, uint64_t offset)
 {
-    if (offset >= window->end || !may_move(window, offset) ||
+    if (offset >= window->end || !window_may_move(window, offset) ||
         window_state(window, offset) != OFFSET_AVAILABLE)
         return false;
     window_set_state(window, offset, OFFSET_PARKED);
@@ -637,7 +528,7 @@ bool window_claim(struct window *window, uint64_t offset)
 void window_unclaim(struct window *window, uint64_t offset)
 {
     if (window_state(window, offset) == OFFSET_PARKED)
-        come_back(window, offset);
+        window_come_back(window, offset);
 }
 
 void window_moved(struct window *window, uint64_t offset)

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The inside of a window, shared by window.c (delivery), window_span.c (which offsets are where,
- * and what moves base) and window_rows.c (durable state). */
+/* The inside of a window, shared by window.c (delivery), window_spent.c (failures), window_span.c
+ * (which offsets are where, and what moves base) and window_rows.c (durable state). */
 #ifndef CORE_QUEUE_WINDOW_IMPL_H
 #define CORE_QUEUE_WINDOW_IMPL_H
 
+#include "core/base/limits.h"
 #include "core/queue/due_heap.h"
 #include "core/queue/offset_map.h"
 #include "core/queue/state_ring.h"
@@ -99,8 +100,19 @@ void window_set_aside(struct window *window, uint64_t offset, enum offset_state 
 void window_end_lease(struct window *window, uint64_t offset);
 /* Available again: at the end of the line. */
 void window_return(struct window *window, uint64_t offset);
-bool window_is_spent(const struct window *window, uint64_t offset);
+/* Back from where it was, with its failures stored. */
+void window_come_back(struct window *window, uint64_t offset);
 void window_clean_lines(struct window *window);
+
+/* window_spent.c */
+void window_fail(struct window *window, uint64_t offset);
+void window_reject(struct window *window, uint64_t offset);
+bool window_is_spent(const struct window *window, uint64_t offset);
+/* A row that says what became of an offset must be understood on top of the rows stored so far. */
+static inline bool window_may_move(const struct window *window, uint64_t offset)
+{
+    return offset < window->stored_base + LIMIT_WINDOW;
+}
 
 void line_push(struct line *line, uint64_t offset);
 static inline uint64_t line_at(const struct line *line, uint32_t index)

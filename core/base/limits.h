@@ -45,6 +45,7 @@
 #define LIMIT_ROUTES           10000u
 #define LIMIT_PRINCIPALS       100000u
 #define LIMIT_GRANTS           256u /* per principal */
+#define LIMIT_ACCESS_KEYS      8u   /* likewise */
 #define LIMIT_USER_NAME        128u
 #define LIMIT_PASSWORD         1024u
 #define LIMIT_IN_FLIGHT        100000u    /* leases of one group and partition */

@@ -2,6 +2,7 @@
 /* Changes of the catalog. Worker 0 takes those that wait, some at a time: checks each against the
  * snapshot that those before it have made, stores the rows of all, hands that snapshot to every
  * worker, and answers when all of them have taken it in. */
+#include "core/broker/change.h"
 #include "core/broker/worker.h"
 
 #include "core/base/heap.h"

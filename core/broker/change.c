@@ -1,15 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What each administrative action does to the next snapshot of the catalog, and the rows that store
  * it. Runs on worker 0. One that refuses leaves the snapshot as it is. */
+#include "core/broker/change.h"
 #include "core/broker/topic.h"
-#include "core/broker/worker.h"
 
 #include "core/base/heap.h"
 #include "core/base/pack.h"
 #include "core/base/rng.h"
 #include "core/log/table.h"
 
-enum { ROW_LIMIT = 1024 * 1024, KEY_LIMIT = 64, HOUR_MS = 60 * 60 * 1000 };
+enum { KEY_LIMIT = 64, HOUR_MS = 60 * 60 * 1000 };
 
 const char change_counters[] = "ids";
 
@@ -25,12 +25,11 @@ static struct span key_of(struct buf *to, enum table table, const uint64_t *ids,
     return buf_span(to);
 }
 
-/* A row of the change goes into slot i: key and value share one buffer, the key first. */
-static void put_row(struct broker_admin *admin, unsigned i, enum storage_change change,
+void change_put_row(struct broker_admin *admin, unsigned i, enum storage_change change,
                     enum table table, const uint64_t *ids, unsigned count, const struct buf *value)
 {
     struct buf *buf = &admin->buffers[i];
-    buf_init(buf, ROW_LIMIT + KEY_LIMIT);
+    buf_init(buf, CHANGE_ROW_MAX + KEY_LIMIT);
     size_t key_size = key_of(buf, table, ids, count).size;
     if (value != NULL)
         CHECK(buf_append(buf, value->data, value->size) == STATUS_OK);
@@ -65,14 +64,11 @@ static void put_counters(struct broker_admin *admin, unsigned i)
 
 /* ------------------------------------------------ what each action does to the next snapshot */
 
-typedef enum status change(struct broker *broker, struct broker_admin *admin, struct catalog *next);
-
-/* Takes the encoded row; encoded: whether it could be made, which what clients give may prevent. */
-static enum status store(struct broker_admin *admin, enum table table, const uint64_t *ids,
+enum status change_store(struct broker_admin *admin, enum table table, const uint64_t *ids,
                          unsigned count, struct buf *row, enum status encoded)
 {
     if (encoded == STATUS_OK) {
-        put_row(admin, 0, STORAGE_PUT, table, ids, count, row);
+        change_put_row(admin, 0, STORAGE_PUT, table, ids, count, row);
         put_counters(admin, 1);
         admin->row_count = 2;
     } else {
@@ -185,9 +181,9 @@ static enum status queue_create(struct broker *broker, struct broker_admin *admi
     broker->next_partition += queue->partition_count;
     queue->stat = queue_stat_new(queue->partition_count);
     struct buf row;
-    buf_init(&row, ROW_LIMIT);
-    enum status status = store(admin, TABLE_QUEUE, (uint64_t[]){queue->tenant, queue->id}, 2, &row,
-                               queue_encode(queue, &row));
+    buf_init(&row, CHANGE_ROW_MAX);
+    enum status status = change_store(admin, TABLE_QUEUE, (uint64_t[]){queue->tenant, queue->id}, 2,
+                                      &row, queue_encode(queue, &row));
     if (status != STATUS_OK) {
         queue_unref(queue);
         return status;
@@ -240,9 +236,9 @@ static enum status queue_change(struct broker *broker, struct broker_admin *admi
     struct queue *queue = queue_copy(old);
     change_fields(queue, admin);
     struct buf row;
-    buf_init(&row, ROW_LIMIT);
-    enum status status = store(admin, TABLE_QUEUE, (uint64_t[]){queue->tenant, queue->id}, 2, &row,
-                               queue_encode(queue, &row));
+    buf_init(&row, CHANGE_ROW_MAX);
+    enum status status = change_store(admin, TABLE_QUEUE, (uint64_t[]){queue->tenant, queue->id}, 2,
+                                      &row, queue_encode(queue, &row));
     if (status != STATUS_OK) {
         queue_unref(queue);
         return status;
@@ -267,10 +263,11 @@ static enum status queue_delete(struct broker *broker, struct broker_admin *admi
             return err_set(&admin->err, STATUS_EXISTS,
                            "route %s leads to this queue: delete it first",
                            catalog_route_at(next, i)->filter);
-    put_row(admin, 0, STORAGE_DELETE, TABLE_QUEUE, (uint64_t[]){queue->tenant, queue->id}, 2, NULL);
+    change_put_row(admin, 0, STORAGE_DELETE, TABLE_QUEUE, (uint64_t[]){queue->tenant, queue->id}, 2,
+                   NULL);
     /* Its groups: every key that begins with (tenant, queue). */
-    put_row(admin, 1, STORAGE_DELETE_RANGE, TABLE_GROUP, (uint64_t[]){queue->tenant, queue->id}, 2,
-            NULL);
+    change_put_row(admin, 1, STORAGE_DELETE_RANGE, TABLE_GROUP,
+                   (uint64_t[]){queue->tenant, queue->id}, 2, NULL);
     buf_init(&admin->buffers[2], KEY_LIMIT);
     admin->row[1].value =
         key_of(&admin->buffers[2], TABLE_GROUP, (uint64_t[]){queue->tenant, queue->id + 1}, 2);
@@ -296,9 +293,9 @@ static char *group_name(const struct group_spec *parent, struct span name)
 static void group_put(struct broker_admin *admin, struct group_spec *group, struct catalog *next)
 {
     struct buf row;
-    buf_init(&row, ROW_LIMIT);
-    CHECK(store(admin, TABLE_GROUP, (uint64_t[]){group->tenant, group->queue, group->id}, 3, &row,
-                group_spec_encode(group, &row)) == STATUS_OK);
+    buf_init(&row, CHANGE_ROW_MAX);
+    CHECK(change_store(admin, TABLE_GROUP, (uint64_t[]){group->tenant, group->queue, group->id}, 3,
+                       &row, group_spec_encode(group, &row)) == STATUS_OK);
     admin->group = group_spec_ref(group);
     catalog_put_group(next, group);
 }
@@ -455,8 +452,8 @@ static enum status group_delete(struct broker *broker, struct broker_admin *admi
     if (group->mode == GROUP_BROADCAST)
         consumers_delete(admin, group, next);
     uint32_t count = admin->row_count = admin->many == NULL ? 1 : admin->row_count + 1;
-    put_row(admin, 0, STORAGE_DELETE, TABLE_GROUP,
-            (uint64_t[]){group->tenant, group->queue, group->id}, 3, NULL);
+    change_put_row(admin, 0, STORAGE_DELETE, TABLE_GROUP,
+                   (uint64_t[]){group->tenant, group->queue, group->id}, 3, NULL);
     if (admin->many != NULL)
         admin->many[count - 1] = admin->row[0];
     catalog_remove_group(next, group->id);
@@ -483,9 +480,9 @@ static enum status route_set(struct broker *broker, struct broker_admin *admin,
     route->filter = heap_text((const char *)admin->name.data, admin->name.size);
     route->queue = admin->id;
     struct buf row;
-    buf_init(&row, ROW_LIMIT);
-    CHECK(store(admin, TABLE_ROUTE, (uint64_t[]){route->tenant, route->id}, 2, &row,
-                route_encode(route, &row)) == STATUS_OK);
+    buf_init(&row, CHANGE_ROW_MAX);
+    CHECK(change_store(admin, TABLE_ROUTE, (uint64_t[]){route->tenant, route->id}, 2, &row,
+                       route_encode(route, &row)) == STATUS_OK);
     catalog_put_route(next, route);
     return STATUS_OK;
 }
@@ -497,150 +494,21 @@ static enum status route_delete(struct broker *broker, struct broker_admin *admi
     const struct route *route = catalog_route_by_filter(next, TENANT_DEFAULT, admin->name);
     if (route == NULL)
         return STATUS_NOT_FOUND;
-    put_row(admin, 0, STORAGE_DELETE, TABLE_ROUTE, (uint64_t[]){route->tenant, route->id}, 2, NULL);
+    change_put_row(admin, 0, STORAGE_DELETE, TABLE_ROUTE, (uint64_t[]){route->tenant, route->id}, 2,
+                   NULL);
     admin->row_count = 1;
     catalog_remove_route(next, route->id);
     return STATUS_OK;
 }
 
-static enum status store_principal(struct broker_admin *admin, struct catalog *next,
-                                   struct principal *principal)
-{
-    struct buf row;
-    buf_init(&row, ROW_LIMIT);
-    enum status status =
-        store(admin, TABLE_PRINCIPAL, (uint64_t[]){principal->tenant, principal->id}, 2, &row,
-              principal_encode(principal, &row));
-    if (status == STATUS_OK)
-        catalog_put_principal(next, principal);
-    else
-        principal_unref(principal);
-    return status;
-}
-
-static enum status user_set(struct broker *broker, struct broker_admin *admin, struct catalog *next)
-{
-    const struct principal *old = catalog_principal_by_name(next, TENANT_DEFAULT, admin->name);
-    if (old == NULL && catalog_principal_count(next) >= LIMIT_PRINCIPALS)
-        return err_set(&admin->err, STATUS_OVER_QUOTA, "there are %u users already",
-                       LIMIT_PRINCIPALS);
-    struct principal *principal = old != NULL ? principal_copy(old) : heap_new(sizeof *principal);
-    if (old == NULL) {
-        atomic_init(&principal->refs, 1);
-        principal->tenant = TENANT_DEFAULT;
-        principal->id = broker->next_id++;
-        principal->name = heap_text((const char *)admin->name.data, admin->name.size);
-        principal->created_ms = clock_wall_ms();
-        /* The first user runs the house: without the right to manage nobody could give rights. */
-        if (catalog_principal_count(next) == 0) {
-            static const char *const all[] = {"topic:#", "topic:$+/#", "queue:*"};
-            principal->grants = heap_array(3, sizeof *principal->grants);
-            for (unsigned i = 0; i < 3; i++)
-                if (grant_parse(span_from_text("publish,consume,manage"), span_from_text(all[i]),
-                                &principal->grants[principal->grant_count], NULL) == STATUS_OK)
-                    principal->grant_count++;
-        }
-    }
-    /* The slow part was done off the loop, into admin->principal. */
-    heap_free(principal->hash);
-    principal->hash = admin->principal->hash;
-    admin->principal->hash = NULL;
-    memcpy(principal->scram_salt, admin->principal->scram_salt, sizeof principal->scram_salt);
-    memcpy(principal->scram_stored_key, admin->principal->scram_stored_key,
-           sizeof principal->scram_stored_key);
-    memcpy(principal->scram_server_key, admin->principal->scram_server_key,
-           sizeof principal->scram_server_key);
-    principal->scram_iterations = admin->principal->scram_iterations;
-    return store_principal(admin, next, principal);
-}
-
-static enum status user_delete(struct broker *broker, struct broker_admin *admin,
-                               struct catalog *next)
-{
-    (void)broker;
-    const struct principal *principal =
-        catalog_principal_by_name(next, TENANT_DEFAULT, admin->name);
-    if (principal == NULL)
-        return STATUS_NOT_FOUND;
-    if (catalog_principal_count(next) == 1)
-        return err_set(
-            &admin->err, STATUS_DENIED,
-            "the last user cannot be deleted: without users everybody may do everything");
-    put_row(admin, 0, STORAGE_DELETE, TABLE_PRINCIPAL,
-            (uint64_t[]){principal->tenant, principal->id}, 2, NULL);
-    admin->row_count = 1;
-    catalog_remove_principal(next, principal->id);
-    return STATUS_OK;
-}
-
-static enum status grants_set(struct broker *broker, struct broker_admin *admin,
-                              struct catalog *next)
-{
-    (void)broker;
-    const struct principal *old = catalog_principal_by_name(next, TENANT_DEFAULT, admin->name);
-    if (old == NULL)
-        return STATUS_NOT_FOUND;
-    if (admin->grant_count > LIMIT_GRANTS)
-        return err_set(&admin->err, STATUS_OVER_QUOTA, "at most %u grants for a user",
-                       LIMIT_GRANTS);
-    struct principal *principal = principal_copy(old);
-    for (uint32_t i = 0; i < principal->grant_count; i++)
-        grant_deinit(&principal->grants[i]);
-    heap_free(principal->grants);
-    principal->grants =
-        admin->grant_count == 0 ? NULL : heap_array(admin->grant_count, sizeof(struct grant));
-    principal->grant_count = admin->grant_count;
-    for (uint32_t i = 0; i < admin->grant_count; i++) {
-        principal->grants[i] = admin->grants[i];
-        principal->grants[i].pattern =
-            heap_text(admin->grants[i].pattern, strlen(admin->grants[i].pattern));
-    }
-    return store_principal(admin, next, principal);
-}
-
-static enum status key_create(struct broker *broker, struct broker_admin *admin,
-                              struct catalog *next)
-{
-    (void)broker;
-    const struct principal *old = catalog_principal_by_name(next, TENANT_DEFAULT, admin->name);
-    if (old == NULL)
-        return STATUS_NOT_FOUND;
-    if (old->key_count >= 8)
-        return err_set(&admin->err, STATUS_OVER_QUOTA, "at most 8 access keys for a user");
-    struct principal *principal = principal_copy(old);
-    principal->keys =
-        heap_resize(principal->keys, (principal->key_count + 1) * sizeof *principal->keys);
-    access_key_make(&admin->key);
-    principal->keys[principal->key_count++] = admin->key;
-    return store_principal(admin, next, principal);
-}
-
-static enum status key_delete(struct broker *broker, struct broker_admin *admin,
-                              struct catalog *next)
-{
-    (void)broker;
-    const struct principal *old = catalog_principal_by_name(next, TENANT_DEFAULT, admin->name);
-    if (old == NULL)
-        return STATUS_NOT_FOUND;
-    for (uint32_t i = 0; i < old->key_count; i++) {
-        if (!span_is(admin->key_id, old->keys[i].id))
-            continue;
-        struct principal *principal = principal_copy(old);
-        memmove(&principal->keys[i], &principal->keys[i + 1],
-                (principal->key_count - i - 1) * sizeof *principal->keys);
-        principal->key_count--;
-        return store_principal(admin, next, principal);
-    }
-    return STATUS_NOT_FOUND;
-}
-
-static change *const changes[] = {
-    [ADMIN_QUEUE_CREATE] = queue_create, [ADMIN_QUEUE_DELETE] = queue_delete,
-    [ADMIN_GROUP_CREATE] = group_create, [ADMIN_GROUP_CHANGE] = group_describe,
-    [ADMIN_GROUP_DELETE] = group_delete, [ADMIN_ROUTE_SET] = route_set,
-    [ADMIN_ROUTE_DELETE] = route_delete, [ADMIN_USER_SET] = user_set,
-    [ADMIN_USER_DELETE] = user_delete,   [ADMIN_GRANTS_SET] = grants_set,
-    [ADMIN_KEY_CREATE] = key_create,     [ADMIN_KEY_DELETE] = key_delete,
+static enum status (*const changes[])(struct broker *broker, struct broker_admin *admin,
+                                      struct catalog *next) = {
+    [ADMIN_QUEUE_CREATE] = queue_create,      [ADMIN_QUEUE_DELETE] = queue_delete,
+    [ADMIN_GROUP_CREATE] = group_create,      [ADMIN_GROUP_CHANGE] = group_describe,
+    [ADMIN_GROUP_DELETE] = group_delete,      [ADMIN_ROUTE_SET] = route_set,
+    [ADMIN_ROUTE_DELETE] = route_delete,      [ADMIN_USER_SET] = change_user_set,
+    [ADMIN_USER_DELETE] = change_user_delete, [ADMIN_GRANTS_SET] = change_grants_set,
+    [ADMIN_KEY_CREATE] = change_key_create,   [ADMIN_KEY_DELETE] = change_key_delete,
     [ADMIN_QUEUE_CHANGE] = queue_change,
 };
 
@@ -667,8 +535,8 @@ enum status change_first(struct broker *broker, struct broker_admin *admin, stru
     broker->next_partition += queue->partition_count;
     queue->stat = queue_stat_new(queue->partition_count);
     struct buf row;
-    buf_init(&row, ROW_LIMIT);
+    buf_init(&row, CHANGE_ROW_MAX);
     catalog_put_queue(next, queue);
-    return store(admin, TABLE_QUEUE, (uint64_t[]){queue->tenant, queue->id}, 2, &row,
-                 queue_encode(queue, &row));
+    return change_store(admin, TABLE_QUEUE, (uint64_t[]){queue->tenant, queue->id}, 2, &row,
+                        queue_encode(queue, &row));
 }

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Reads the catalog back at start, before the loops run; an empty store gets its first queue. */
+#include "core/broker/change.h"
 #include "core/broker/worker.h"
 
 #include "core/base/reader.h"

@@ -34,7 +34,7 @@ struct retained {
 
 void retained_init(struct broker_worker *worker);
 void retained_deinit(struct broker_worker *worker);
-log_derive retained_derive;
+log_derive retained_derive; /* retained_derive.c */
 
 /* A walk for the subscription, in place of one that it may have; waits for its start. */
 struct retained_walk *retained_walk_new(struct subscription *subscription);

@@ -435,12 +435,6 @@ const struct group_spec *broadcast_settled(const struct broker_worker *worker,
                                            const struct group_spec *group,
                                            const struct group_settle *settle);
 
-/* change.c, on worker 0: what each action does to the next snapshot, and the rows it stores. */
-enum status change_make(struct broker *broker, struct broker_admin *admin, struct catalog *next);
-/* The built-in queue of an empty store. */
-enum status change_first(struct broker *broker, struct broker_admin *admin, struct catalog *next);
-extern const char change_counters[]; /* key of the row with the ids that come next */
-
 /* administer.c */
 void administer_apply(struct broker_worker *worker, struct catalog *catalog);
 

@@ -423,7 +423,13 @@ static enum status load_position(struct attaching *attaching, struct span value)
     session->mark_capacity = position.mark_count + 1;
     while (session_mark_next(&position, &mark))
         session->marks[session->mark_count++] = mark;
-    return session_flights_load(session, &position);
+    struct session_position flights = position;
+    struct session_flight flight;
+    status = session_flights_load(session, &position);
+    while (status == STATUS_OK && session_flight_next(&flights, &flight))
+        session_flight_changed(session,
+                               &session->flights[flight.number]); /* the next write moves it */
+    return status;
 }
 
 static enum status load_walk(struct attaching *attaching, uint64_t filter, struct span value)
@@ -458,6 +464,9 @@ static enum status load_row(struct attaching *attaching, struct span key, struct
         return attaching->anew ? STATUS_OK : session_note_load(value, &attach->notes);
     case SESSION_KIND_POSITION:
         return load_position(attaching, value);
+    case SESSION_KIND_BLOCK:
+        return attaching->anew ? STATUS_OK
+                               : session_block_load(session, load_u64(key.data + 10), value);
     case SESSION_KIND_SHARE:
         if (attaching->share_count % 16 == 0)
             attaching->shares = heap_resize(attaching->shares, (attaching->share_count + 16) *
@@ -506,6 +515,7 @@ static void state_scanned(struct request *request, enum status status)
         store_u64(attaching->first + 10, load_u64(attaching->first + 10) + 1);
         scan_state(attaching);
     } else {
+        session_flights_loaded(attaching->session);
         begin(attaching);
     }
 }

@@ -76,6 +76,15 @@ struct session_return {
     uint64_t share, partition, offset;
 };
 
+/* Flights of a share's session as rows: which have to be written. */
+struct session_blocks {
+    uint8_t *flags; /* of each */
+    uint32_t count;
+    uint32_t *changed, *writing; /* since the write under way began; in it, or in the last one */
+    uint32_t changed_count, writing_count;
+    struct buf values; /* of that write */
+};
+
 struct session_round;
 struct session_rows;
 struct share_seat;
@@ -110,6 +119,7 @@ struct session {
     struct flight *flights;
     uint32_t flight_count, flight_capacity, free_first;
     uint32_t in_flight;
+    uint32_t again_out; /* of a share: those that are returned */
     uint64_t position;
     struct session_mark *marks;
     uint32_t mark_count, mark_capacity;
@@ -119,6 +129,7 @@ struct session {
     struct storage_row write_row;
     uint8_t write_key[SESSION_STATE_KEY];
     struct buf write_value;
+    struct session_blocks blocks; /* of a share; else its flights are in that row */
     struct session_unit *unit; /* the write under way is a part of it, or the next one; or NULL */
     struct list waiting_units; /* that are next: unit_sessions.h */
     uint32_t unit_count;       /* all that have a part for it and are not over */
@@ -163,8 +174,9 @@ struct session {
      * not this one any more. */
     uint64_t *walks_over;
     uint32_t over_count, over_capacity, over_written; /* by the write under way */
-    struct storage_row *walk_rows;                    /* of that write; NULL: it has none */
-    struct session_rows *last_rows;                   /* of what ends with its client */
+    struct storage_row *more_rows;  /* of that write: all, with those of walks or blocks behind the
+                                     * first; NULL: there are none */
+    struct session_rows *last_rows; /* of what ends with its client */
     /* session_share.c */
     uint64_t share;                /* whose session this is; 0: a client's */
     struct share_ref *superfluous; /* of a share: rows that its next write makes so */
@@ -211,7 +223,7 @@ void session_pay(struct session *session); /* what is held only for want of cred
 /* Whatever waits for credit goes on when the session gave some back, not only the session: no
  * answer of the client's may follow that says so. True: it did. */
 bool session_refund(struct session *session);
-/* Encodes position and flights. */
+/* Encodes position and flights; of a share, the position. */
 void session_encode(struct session *session, struct buf *to);
 void session_free_frames(struct session *session);
 /* Rows of its own memory: whoever flushes waits for them. */
@@ -221,6 +233,20 @@ struct storage_row *session_rows_add(struct session_rows *rows, enum storage_cha
 void session_rows_send(struct session_rows *rows,
                        void (*done)(void *context, enum status status, uint64_t commit),
                        void *context);
+
+/* session_blocks.c: of a share's session, and else of no effect. */
+void session_blocks_init(struct session *session);
+void session_blocks_free(struct session *session);
+/* What is stored of the flight, or that it is one. */
+void session_flight_changed(struct session *session, const struct flight *flight);
+enum status session_block_load(struct session *session, uint64_t block, struct span value);
+/* As session_walk_rows(): the blocks that have changed, of which flights are covered by now. */
+struct storage_row *session_block_rows(struct session *session, const struct storage_row *first,
+                                       uint32_t *count);
+void session_blocks_written(struct session *session, bool stored); /* that write is done */
+void session_blocks_last(struct session *session, struct session_rows *rows);
+/* The flights of a block, one after the other from *at = 0 on; NULL at the end. */
+struct flight *session_block_flight(struct session *session, uint32_t block, uint32_t *at);
 
 /* session_unit.c */
 /* The session has no other unit (unit_sessions.h). It is refused with STALE where a flight is not
@@ -291,8 +317,10 @@ void session_flight_end(struct session *session, struct flight *flight);
 /* Hands it to the client. */
 bool session_deliver(struct session *session, const struct flight *flight, struct blob *frame,
                      bool again);
-/* Of a new session: what was in flight when it was stored. */
+/* Of a new session: what was in flight when it was stored; all of it, or a part, and at the end the
+ * rest of the numbers is free. */
 enum status session_flights_load(struct session *session, struct session_position *position);
+void session_flights_loaded(struct session *session);
 /* A stored record to all subscriptions of the session that take it, or to none: FULL. frames is the
  * caller's. */
 enum deliver_result session_show(struct session *session, uint64_t partition, uint64_t commit,

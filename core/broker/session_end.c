@@ -81,6 +81,7 @@ static void session_free(struct session *session)
     session_free_frames(session);
     session_share_free(session);
     buf_deinit(&session->write_value);
+    session_blocks_free(session);
     blob_unref(session->will);
     heap_free(session->flights);
     heap_free(session->marks);
@@ -153,6 +154,7 @@ static void write_end(struct session *session)
         session_kind_key(session->id, SESSION_KIND_POSITION, 0, key);
         session_rows_add(rows, STORAGE_PUT, span_of(key, sizeof key),
                          buf_span(&session->write_value));
+        session_blocks_last(session, rows);
     }
     session_rows_send(rows, ended, session);
 }

@@ -269,6 +269,26 @@ enum status session_position_decode(struct span value, uint32_t number_max,
     return STATUS_OK;
 }
 
+void session_block_begin(struct pack *pack)
+{
+    pack_u8(pack, ROW_VERSION);
+}
+
+enum status session_block_decode(struct span value, uint64_t block, uint32_t number_max,
+                                 struct session_position *flights)
+{
+    struct reader reader = reader_of(value);
+    if (reader_u8(&reader) != ROW_VERSION)
+        return STATUS_UNSUPPORTED;
+    *flights = (struct session_position){.flights = span_of(reader.at, reader_left(&reader))};
+    struct session_flight flight;
+    for (; reader_left(&reader) > 0; flights->flight_count++)
+        if (!flight_read(&reader, &flight) || flight.number > number_max ||
+            (flight.number - 1) / SESSION_BLOCK != block)
+            return STATUS_CORRUPT;
+    return reader.failed || flights->flight_count == 0 ? STATUS_CORRUPT : STATUS_OK;
+}
+
 bool session_mark_next(struct session_position *position, struct session_mark *mark)
 {
     if (position->mark_count == 0)

@@ -4,9 +4,9 @@
  *
  *   TABLE_SESSION        tenant, hash of the name      -> struct session_name_row
  *   TABLE_SESSION_STATE  session, 'f', hash of filter  -> struct session_filter_row
- *                        session, 'l', 0               -> last will: will.h
- *                        session, 'n', hash of key     -> version, size of key, key, value: a note
- *                        session, 'p'                  -> struct session_position
+ *                        session, 'h', block           -> flights of a share's session, of those
+ * numbers session, 'l', 0               -> last will: will.h session, 'n', hash of key     ->
+ * version, size of key, key, value: a note session, 'p'                  -> struct session_position
  *                        session, 'r', number          -> incoming exactly-once number in use
  *                        session, 'w', hash of filter  -> struct session_walk_row
  *                        session, 's', share           -> it takes part in that share: share_rows.h
@@ -27,8 +27,10 @@ enum {
     SESSION_DUE_KEY = 1 + 8 + 8 + 16,
     SESSION_FILTER_SINCE = 8, /* where the commit sequence goes in a filter's value, */
     SESSION_WALK_UPTO = 1,    /* and in a walk's */
+    SESSION_BLOCK = 64        /* numbers of flights whose row is one */
 };
 enum session_kind {
+    SESSION_KIND_BLOCK = 'h',
     SESSION_KIND_FILTER = 'f',
     SESSION_KIND_WILL = 'l',
     SESSION_KIND_NOTE = 'n',
@@ -125,9 +127,15 @@ struct pack;
 void session_position_begin(struct pack *pack, uint64_t position, const struct session_mark *marks,
                             uint32_t mark_count, uint32_t flight_count);
 void session_flight_encode(struct pack *pack, const struct session_flight *flight);
-/* CORRUPT also when a number is above number_max. */
+/* CORRUPT also when a number is above number_max. Of a share it says no flights: blocks do. It did
+ * once, and does where no write has followed. */
 enum status session_position_decode(struct span value, uint32_t number_max,
                                     struct session_position *position);
+/* A block is session_flight_encode() of each behind that, at least of one. CORRUPT also when one is
+ * of another block or above number_max; of flights, the count and they are set. */
+void session_block_begin(struct pack *pack);
+enum status session_block_decode(struct span value, uint64_t block, uint32_t number_max,
+                                 struct session_position *flights);
 /* Take the next off the list; false at its end. */
 bool session_mark_next(struct session_position *position, struct session_mark *mark);
 bool session_flight_next(struct session_position *position, struct session_flight *flight);

@@ -66,7 +66,7 @@ void session_superfluous(struct session *session, const struct share_ref *ref)
 static struct share_ref *out_again(const struct session *session, uint32_t *count)
 {
     struct share_ref *refs = NULL;
-    for (uint32_t i = session->in_flight == 0 ? 0 : session->flights[0].next; i != 0;
+    for (uint32_t i = session->again_out == 0 ? 0 : session->flights[0].next; i != 0;
          i = session->flights[i].next) {
         const struct flight *flight = &session->flights[i];
         if (!flight->returned)

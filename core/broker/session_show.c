@@ -40,6 +40,7 @@ struct flight *session_flight_new(struct session *session)
     session->flights[flight->previous].next = number;
     session->flights[0].previous = number;
     session->in_flight++;
+    session_flight_changed(session, flight);
     return flight;
 }
 
@@ -50,6 +51,8 @@ void session_flight_end(struct session *session, struct flight *flight)
     if (flight->seat != NULL)
         session_flight_left(session, flight);
     unlink_flight(session, flight);
+    session_flight_changed(session, flight);
+    session->again_out -= flight->returned;
     *flight = (struct flight){.at.number = flight->at.number, .next = session->free_first};
     session->free_first = flight->at.number;
     session->in_flight--;
@@ -80,11 +83,18 @@ enum status session_flights_load(struct session *session, struct session_positio
 {
     struct session_flight stored;
     struct session_position all = *position;
+    uint32_t last = session->flight_count;
     while (session_flight_next(&all, &stored))
-        if (stored.number > session->flight_count)
-            session->flight_count = stored.number;
-    session->flight_capacity = session->flight_count + 1;
-    session->flights = heap_array(session->flight_capacity, sizeof *session->flights);
+        last = stored.number > last ? stored.number : last;
+    if (last >= session->flight_capacity) {
+        uint32_t before = session->flight_capacity;
+        session->flight_capacity = last < 2 * before ? 2 * before : last + 1;
+        session->flights =
+            heap_resize(session->flights, session->flight_capacity * sizeof *session->flights);
+        memset(session->flights + before, 0,
+               (session->flight_capacity - before) * sizeof *session->flights);
+    }
+    session->flight_count = last;
     while (session_flight_next(position, &stored)) {
         struct flight *flight = &session->flights[stored.number];
         if (flight->at.state != FLIGHT_FREE)
@@ -96,6 +106,11 @@ enum status session_flights_load(struct session *session, struct session_positio
         session->flights[0].previous = stored.number;
         session->in_flight++;
     }
+    return STATUS_OK;
+}
+
+void session_flights_loaded(struct session *session)
+{
     for (uint32_t i = session->flight_count; i > 0; i--) {
         struct flight *flight = &session->flights[i];
         if (flight->at.state != FLIGHT_FREE)
@@ -103,7 +118,6 @@ enum status session_flights_load(struct session *session, struct session_positio
         *flight = (struct flight){.at.number = i, .next = session->free_first};
         session->free_first = i;
     }
-    return STATUS_OK;
 }
 
 static struct flight *flight_of(struct session *session, uint32_t number)

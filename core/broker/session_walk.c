@@ -141,8 +141,6 @@ static void unsaved(struct session *session)
 
 void session_walk_written(struct session *session, bool stored)
 {
-    heap_free(session->walk_rows);
-    session->walk_rows = NULL;
     if (stored) {
         session->over_count -= session->over_written;
         if (session->over_count > 0)

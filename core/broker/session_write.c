@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What a session stores while its client is there. Position and flights are one row, which is
- * written before an exactly-once delivery goes out, before the client is told to forget one, and
- * otherwise now and then: after a crash what was not written is sent again. */
+/* What a session stores while its client is there. Position and flights are one write, and of a
+ * client one row (of a share: session_blocks.c): before an exactly-once delivery goes out, before
+ * the client is told to forget one, and otherwise now and then. After a crash what was not written
+ * is sent again. */
 #include "core/broker/session.h"
 #include "core/broker/share.h"
 
@@ -18,9 +19,11 @@ void session_encode(struct session *session, struct buf *to)
     session_handled(session);
     buf_clear(to);
     struct pack pack = pack_into(to);
+    bool here = session->share == 0;
+    uint32_t in_unit = session->unit == NULL ? 0 : session->unit->count;
     session_position_begin(&pack, session->position, session->marks, session->mark_count,
-                           session->in_flight - (session->unit == NULL ? 0 : session->unit->count));
-    for (uint32_t i = session->in_flight == 0 ? 0 : session->flights[0].next; i != 0;
+                           here ? session->in_flight - in_unit : 0);
+    for (uint32_t i = !here || session->in_flight == 0 ? 0 : session->flights[0].next; i != 0;
          i = session->flights[i].next)
         if (!session->flights[i].in_unit)
             session_flight_encode(&pack, &session->flights[i].at);
@@ -134,7 +137,10 @@ static void written(struct request *request, enum status status)
     struct session *session = container_of(request, struct session, write.request);
     struct session_unit *unit = session->unit != NULL && session->unit->sent ? session->unit : NULL;
     session->writing = false;
+    heap_free(session->more_rows);
+    session->more_rows = NULL;
     session_walk_written(session, status == STATUS_OK);
+    session_blocks_written(session, status == STATUS_OK);
     if (status == STATUS_OK)
         worker_synced(session->worker, session->write.append.commit);
     session_aside_end(session, status);
@@ -148,6 +154,22 @@ static void written(struct request *request, enum status status)
         unit->request.done(&unit->request, status);
 }
 
+/* Behind the row of the position: what else the write says, of which flights. */
+static void cover(struct session *session)
+{
+    uint32_t *count = &session->write.row_count;
+    if (session->share != 0) {
+        session->more_rows = session_block_rows(session, &session->write_row, count);
+        return;
+    }
+    for (uint32_t i = session->in_flight == 0 ? 0 : session->flights[0].next; i != 0;
+         i = session->flights[i].next) {
+        struct flight *flight = &session->flights[i];
+        flight->covered = flight->at.state == FLIGHT_HELD || flight->at.state == FLIGHT_TAKEN;
+    }
+    session->more_rows = session_walk_rows(session, &session->write_row, count);
+}
+
 static void write_start(struct session *session)
 {
     session->dirty = session->urgent = false;
@@ -155,11 +177,6 @@ static void write_start(struct session *session)
     session->settled = 0;
     session->calls++;
     session->worker->calls++;
-    for (uint32_t i = session->in_flight == 0 ? 0 : session->flights[0].next; i != 0;
-         i = session->flights[i].next) {
-        struct flight *flight = &session->flights[i];
-        flight->covered = flight->at.state == FLIGHT_HELD || flight->at.state == FLIGHT_TAKEN;
-    }
     session_encode(session, &session->write_value);
     session_kind_key(session->id, SESSION_KIND_POSITION, 0, session->write_key);
     session->write_row = (struct storage_row){
@@ -174,9 +191,9 @@ static void write_start(struct session *session)
         session->write.unit = session->unit->unit;
         session->write.part_count = session->unit->part_count;
     }
-    session->walk_rows = session_walk_rows(session, &session->write_row, &session->write.row_count);
-    if (session->walk_rows != NULL)
-        session->write.rows = session->walk_rows;
+    cover(session);
+    if (session->more_rows != NULL)
+        session->write.rows = session->more_rows;
     session_aside_begin(session);
     request_init(&session->write.request, session->worker->loop, written);
     session->write.append.durability = DURABLE_SYNC;
@@ -416,5 +433,6 @@ void session_write_init(struct session *session)
     session->forget_task.run = forget_task;
     session->save_timer.fired = save;
     buf_init(&session->write_value, POSITION_BYTES);
+    session_blocks_init(session);
     list_init(&session->flushes);
 }

@@ -104,8 +104,12 @@ static bool is_wanted(const struct share_load *load)
 
 static void nobody_has_any(struct session *session)
 {
-    for (uint32_t i = 1; i <= session->flight_count; i++)
-        session->flights[i].at.guarantee = GUARANTEE_AT_LEAST_ONCE;
+    for (uint32_t i = 1; i <= session->flight_count; i++) {
+        struct flight *flight = &session->flights[i];
+        if (flight->at.state != FLIGHT_FREE && flight->at.guarantee != GUARANTEE_AT_LEAST_ONCE)
+            session_flight_changed(session, flight);
+        flight->at.guarantee = GUARANTEE_AT_LEAST_ONCE;
+    }
 }
 
 static void closed(struct request *request, enum status status)

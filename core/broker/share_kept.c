@@ -81,6 +81,7 @@ static void sort_out(struct share *share)
             share_flight_over(share, &(struct share_done){.number = i, .stored = true});
         } else if (flight->at.guarantee == GUARANTEE_EXACTLY_ONCE) {
             flight->returned = back != NULL; /* and that row goes as well */
+            session->again_out += back != NULL;
             share_flight_over(share, &(struct share_done){.number = i});
             count -= back != NULL;
             if (back != NULL)
@@ -402,10 +403,28 @@ static void reserve(struct share *share, struct flight *flight, bool reserved)
     share->promised += reserved;
     flight->at.guarantee = reserved ? GUARANTEE_EXACTLY_ONCE : GUARANTEE_AT_LEAST_ONCE;
     flight->at.state = FLIGHT_HELD;
+    session_flight_changed(share->reader.session, flight);
     share->reserved -= flight->reserved;
     flight->reserved = false;
     share->reserving++;
     session_write_now(share->reader.session);
+}
+
+/* A row says whose it is. */
+static void say(struct share *share, struct flight *flight)
+{
+    flight->covered = false;
+    flight->at.state = FLIGHT_SENT;
+    flight->reserved = flight->at.guarantee == GUARANTEE_EXACTLY_ONCE;
+    share->reserved += flight->reserved;
+    share->reserving--;
+    share_return(share,
+                 &(struct share_ref){.partition = flight->at.partition,
+                                     .offset = flight->at.offset,
+                                     .number = flight->at.number,
+                                     .returned = flight->returned,
+                                     .reserved = flight->reserved},
+                 1);
 }
 
 void share_covered(struct client *reader)
@@ -414,23 +433,12 @@ void share_covered(struct client *reader)
     struct session *session = reader->session;
     if (share->unmarked > 0 && --share->unmarked > 0) /* that one began before */
         session_write_now(session);
-    for (uint32_t i = session->in_flight == 0 ? 0 : session->flights[0].next; i != 0;
-         i = session->flights[i].next) {
-        struct flight *flight = &session->flights[i];
-        if (!flight->covered)
-            continue;
-        flight->covered = false;
-        flight->at.state = FLIGHT_SENT;
-        flight->reserved = flight->at.guarantee == GUARANTEE_EXACTLY_ONCE;
-        share->reserved += flight->reserved;
-        share->reserving--;
-        share_return(share,
-                     &(struct share_ref){.partition = flight->at.partition,
-                                         .offset = flight->at.offset,
-                                         .number = i,
-                                         .returned = flight->returned,
-                                         .reserved = flight->reserved},
-                     1);
+    for (uint32_t i = 0; i < session->blocks.writing_count; i++) {
+        struct flight *flight;
+        for (uint32_t at = 0;
+             (flight = session_block_flight(session, session->blocks.writing[i], &at)) != NULL;)
+            if (flight->covered)
+                say(share, flight);
     }
     share_unreserve(share);
     share_go_on(share);
@@ -460,6 +468,7 @@ void share_take_back(struct share *share, const struct share_ref *refs, uint32_t
             refs[i].number == 0 ? NULL : &share->reader.session->flights[refs[i].number];
         if (flight != NULL && flight->at.failures != refs[i].failures) {
             flight->at.failures = refs[i].failures;
+            session_flight_changed(share->reader.session, flight);
             session_touch(share->reader.session);
         }
         if (flight != NULL && flight->reserved)
@@ -485,6 +494,7 @@ enum deliver_result share_hand_kept(struct share *share, const struct record *re
         flight->at.guarantee = GUARANTEE_AT_LEAST_ONCE;
         flight->at.state = FLIGHT_SENT;
         flight->returned = ref.returned;
+        session->again_out += ref.returned;
         flight->at.failures = ref.failures;
         ref.number = flight->at.number;
         share->reader.credit--;

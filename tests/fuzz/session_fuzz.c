@@ -76,6 +76,29 @@ static void check_position(struct span bytes)
     buf_deinit(&encoded);
 }
 
+static void check_block(struct span bytes)
+{
+    enum { BLOCK = 2 };
+    struct session_position flights, again;
+    struct session_flight flight;
+    struct buf encoded;
+    if (session_block_decode(bytes, BLOCK, LIMIT_SHARE_FLIGHTS, &flights) != STATUS_OK)
+        return;
+    uint32_t count = flights.flight_count;
+    buf_init(&encoded, 1 << 20);
+    struct pack pack = pack_into(&encoded);
+    session_block_begin(&pack);
+    while (session_flight_next(&flights, &flight)) {
+        CHECK((flight.number - 1) / SESSION_BLOCK == BLOCK);
+        session_flight_encode(&pack, &flight);
+    }
+    CHECK(pack.status == STATUS_OK);
+    CHECK(session_block_decode(buf_span(&encoded), BLOCK, LIMIT_SHARE_FLIGHTS, &again) ==
+          STATUS_OK);
+    CHECK(again.flight_count == count);
+    buf_deinit(&encoded);
+}
+
 static void check_walk(struct span bytes)
 {
     struct session_walk_row row, again;
@@ -128,7 +151,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     struct span rest = span_from(span_of(data, size), 1);
     if (size == 0)
         return 0;
-    switch (data[0] % 7) {
+    switch (data[0] % 8) {
     case 0:
         check_name(rest);
         break;
@@ -137,6 +160,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         break;
     case 2:
         check_position(rest);
+        break;
+    case 7:
+        check_block(rest);
         break;
     case 4:
         check_walk(rest);

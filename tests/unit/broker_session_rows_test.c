@@ -21,9 +21,10 @@ static void keys_lie_together(void **state)
     uint8_t first[SESSION_STATE_KEY], end[SESSION_STATE_KEY], key[SESSION_STATE_KEY];
     session_state_key(7, first);
     session_state_key(8, end);
-    const enum session_kind kinds[] = {SESSION_KIND_FILTER, SESSION_KIND_POSITION,
-                                       SESSION_KIND_RECEIVED, SESSION_KIND_WALK};
-    for (unsigned i = 0; i < 4; i++) {
+    const enum session_kind kinds[] = {SESSION_KIND_FILTER, SESSION_KIND_BLOCK,
+                                       SESSION_KIND_POSITION, SESSION_KIND_RECEIVED,
+                                       SESSION_KIND_WALK};
+    for (unsigned i = 0; i < 5; i++) {
         session_kind_key(7, kinds[i], UINT64_MAX, key);
         assert_true(memcmp(first, key, sizeof key) < 0 && memcmp(key, end, sizeof key) < 0);
     }
@@ -134,6 +135,51 @@ static void failures(void **state)
     failed[sizeof failed - 1] = 0x04;
     assert_int_equal(session_position_decode(span_of(failed, sizeof failed), 5, &position),
                      STATUS_CORRUPT);
+}
+
+/* Flights of a share: all those of some numbers, and of no others. */
+static void blocks(void **state)
+{
+    (void)state;
+    const uint64_t block = 3;
+    const uint32_t first = 3 * SESSION_BLOCK + 1, last = 4 * SESSION_BLOCK;
+    struct session_position flights;
+    struct session_flight flight = {.partition = 1, .offset = 9, .guarantee = 1, .failures = 2};
+    struct buf row;
+    buf_init(&row, 4096);
+    for (uint32_t number = first - 1; number <= last + 1; number++) {
+        buf_clear(&row);
+        struct pack pack = pack_into(&row);
+        session_block_begin(&pack);
+        flight.number = first;
+        session_flight_encode(&pack, &flight);
+        flight.number = number;
+        session_flight_encode(&pack, &flight);
+        assert_int_equal(session_block_decode(buf_span(&row), block, last + 1, &flights),
+                         number < first || number > last ? STATUS_CORRUPT : STATUS_OK);
+    }
+    buf_clear(&row);
+    struct pack pack = pack_into(&row);
+    session_block_begin(&pack);
+    for (flight.number = first; flight.number <= last; flight.number++)
+        session_flight_encode(&pack, &flight);
+    assert_int_equal(session_block_decode(buf_span(&row), block, last, &flights), STATUS_OK);
+    assert_int_equal(flights.flight_count, SESSION_BLOCK);
+    for (uint32_t number = first; number <= last; number++) {
+        assert_true(session_flight_next(&flights, &flight));
+        assert_true(flight.number == number && flight.offset == 9 && flight.failures == 2);
+    }
+    assert_false(session_flight_next(&flights, &flight));
+    assert_int_equal(session_block_decode(buf_span(&row), block, last - 1, &flights),
+                     STATUS_CORRUPT);
+    assert_int_equal(session_block_decode(span_of(row.data, row.size - 1), block, last, &flights),
+                     STATUS_CORRUPT);
+    assert_int_equal(session_block_decode(span_of(row.data, 1), block, last, &flights),
+                     STATUS_CORRUPT);
+    row.data[0]++;
+    assert_int_equal(session_block_decode(buf_span(&row), block, last, &flights),
+                     STATUS_UNSUPPORTED);
+    buf_deinit(&row);
 }
 
 static void walks(void **state)
@@ -294,6 +340,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(keys_lie_together),
         cmocka_unit_test(positions),
+        cmocka_unit_test(blocks),
         cmocka_unit_test(failures),
         cmocka_unit_test(shares),
         cmocka_unit_test(walks),

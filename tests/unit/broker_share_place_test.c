@@ -259,13 +259,13 @@ static void gets_what_it_can_take(void **state)
     assert_int_equal(join_exactly(guest), STATUS_OK);
     await(count_of(&store.append_count) == 1);
     const struct storage_append *append = store.appends[0];
-    struct session_position position;
+    struct session_position flights = {0};
     for (uint32_t i = 0; i < append->row_count; i++)
-        if (append->rows[i].key.data[9] == SESSION_KIND_POSITION)
+        if (append->rows[i].key.data[9] == SESSION_KIND_BLOCK)
             assert_int_equal(
-                session_position_decode(append->rows[i].value, LIMIT_SHARE_FLIGHTS, &position),
+                session_block_decode(append->rows[i].value, 0, LIMIT_SHARE_FLIGHTS, &flights),
                 STATUS_OK);
-    assert_int_equal(position.flight_count, 3);
+    assert_int_equal(flights.flight_count, 3);
     store_goes_on();
     for (uint32_t count = 3; count < 50; count++) {
         await_records(guest, count);

@@ -29,6 +29,7 @@ static struct {
     struct storage_append *late_append;
     void (*late_done)(struct request *request, enum status status);
     uint32_t late_count, position_count;
+    uint64_t state_bytes;             /* of rows of sessions that were written, keys too */
     uint32_t looks;                   /* at what is due of sessions */
     uint32_t looks_first, looks_last; /* before the first and the last look at rows of filters */
 } store = {.lock = PTHREAD_MUTEX_INITIALIZER};
@@ -52,6 +53,15 @@ static inline bool is_position(const struct storage_append *append)
            !has_row(append, STORAGE_PUT, TABLE_SHARE, SHARE_KIND_GONE);
 }
 
+static inline uint64_t state_bytes_of(const struct storage_append *append)
+{
+    uint64_t bytes = 0;
+    for (uint32_t i = 0; i < append->row_count; i++)
+        if (append->rows[i].key.data[0] == TABLE_SESSION_STATE)
+            bytes += append->rows[i].key.size + append->rows[i].value.size;
+    return bytes;
+}
+
 static inline void late_done(struct request *request, enum status status)
 {
     (void)request;
@@ -69,6 +79,7 @@ static inline void store_append(struct storage *storage, struct storage_append *
     bool held = !refused && store.held != NULL && store.held(append);
     store.refused_count += refused;
     store.position_count += !refused && is_position(append);
+    store.state_bytes += refused ? 0 : state_bytes_of(append);
     if (!refused && store.late != NULL && store.late(append)) {
         CHECK(store.late_append == NULL);
         store.late_append = append;

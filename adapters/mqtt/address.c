@@ -2,6 +2,7 @@
 /* Reading and writing of addresses. */
 #include "adapters/mqtt/address.h"
 
+#include "adapters/mqtt/topic.h"
 #include "core/base/limits.h"
 #include "core/base/pack.h"
 

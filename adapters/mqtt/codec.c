@@ -3,6 +3,7 @@
  * flags "not used" where 3.1.1 and 5.0 made them reserved. */
 #include "adapters/mqtt/codec.h"
 
+#include "adapters/mqtt/topic.h"
 #include "adapters/mqtt/wire.h"
 #include "core/base/limits.h"
 
@@ -81,87 +82,6 @@ static bool is_complete(const struct reader *reader)
     return !reader->failed && reader->at == reader->end;
 }
 
-/* Topics */
-
-static bool has_byte(struct span text, int byte)
-{
-    return text.size != 0 && memchr(text.data, byte, text.size) != NULL;
-}
-
-/* Most topics are too short to have too many levels and are not counted. */
-static bool size_is_in_limit(struct span topic)
-{
-    if (topic.size == 0 || topic.size > LIMIT_TOPIC_BYTES)
-        return false;
-    if (topic.size < LIMIT_TOPIC_LEVELS)
-        return true;
-    size_t levels = 1;
-    for (size_t i = 0; i < topic.size; i++)
-        levels += topic.data[i] == '/';
-    return levels <= LIMIT_TOPIC_LEVELS;
-}
-
-/* These two look at the form alone: what they are given is known to be valid UTF-8. */
-static bool topic_is_formed(struct span topic)
-{
-    return size_is_in_limit(topic) && !has_byte(topic, '+') && !has_byte(topic, '#');
-}
-
-static bool filter_is_formed(struct span filter)
-{
-    for (size_t i = 0; i < filter.size; i++) {
-        uint8_t byte = filter.data[i];
-        if (byte != '+' && byte != '#')
-            continue;
-        bool is_first = i == 0 || filter.data[i - 1] == '/';
-        bool is_last = i + 1 == filter.size;
-        if (!is_first || (!is_last && (byte == '#' || filter.data[i + 1] != '/')))
-            return false;
-    }
-    return size_is_in_limit(filter);
-}
-
-static const char SHARE[] = "$share/";
-
-static bool is_share(struct span filter)
-{
-    return filter.size >= sizeof SHARE - 1 && memcmp(filter.data, SHARE, sizeof SHARE - 1) == 0;
-}
-
-static bool share_is_formed(struct span filter, struct span *name, struct span *rest)
-{
-    if (!is_share(filter))
-        return false;
-    struct span after = span_from(filter, sizeof SHARE - 1);
-    if (!has_byte(after, '/'))
-        return false;
-    const uint8_t *slash = memchr(after.data, '/', after.size);
-    *name = span_of(after.data, (size_t)(slash - after.data));
-    *rest = span_from(after, name->size + 1);
-    return topic_is_formed(*name) && filter_is_formed(*rest);
-}
-
-static bool any_filter_is_formed(struct span filter)
-{
-    struct span name, rest;
-    return is_share(filter) ? share_is_formed(filter, &name, &rest) : filter_is_formed(filter);
-}
-
-bool mqtt_topic_valid(struct span topic)
-{
-    return topic_is_formed(topic) && utf8_is_valid_no_nul(topic);
-}
-
-bool mqtt_filter_valid(struct span filter)
-{
-    return any_filter_is_formed(filter) && utf8_is_valid_no_nul(filter);
-}
-
-bool mqtt_share_split(struct span filter, struct span *name, struct span *rest)
-{
-    return share_is_formed(filter, name, rest) && utf8_is_valid_no_nul(filter);
-}
-
 /* CONNECT */
 
 enum {
@@ -231,7 +151,7 @@ static enum mqtt_reason read_will(struct reader *reader, uint8_t flags, enum mqt
     will->payload = wire_binary(reader);
     if (reader->failed)
         return MQTT_REASON_MALFORMED;
-    return topic_is_formed(will->topic) ? MQTT_REASON_SUCCESS : MQTT_REASON_TOPIC_INVALID;
+    return mqtt_topic_is_formed(will->topic) ? MQTT_REASON_SUCCESS : MQTT_REASON_TOPIC_INVALID;
 }
 
 /* MQTT 3.1 lets a flag stand for a user name or password that is not there (3.1, CONNECT, user
@@ -360,7 +280,7 @@ enum mqtt_reason mqtt_decode_publish(enum mqtt_version version, enum mqtt_sender
         return (publish->properties.present & MQTT_HAS(TOPIC_ALIAS)) != 0
                    ? MQTT_REASON_SUCCESS
                    : MQTT_REASON_PROTOCOL_ERROR;
-    return topic_is_formed(publish->topic) ? MQTT_REASON_SUCCESS : MQTT_REASON_TOPIC_INVALID;
+    return mqtt_topic_is_formed(publish->topic) ? MQTT_REASON_SUCCESS : MQTT_REASON_TOPIC_INVALID;
 }
 
 /* MQTT 5 lets the end of a packet be left out: a reason means success, then its properties none. */
@@ -408,7 +328,7 @@ static enum mqtt_reason check_options(enum mqtt_version version, struct span fil
     if ((options & reserved) != 0 || (options & 3) == 3 || !is_retain_handling_valid)
         return MQTT_REASON_MALFORMED;
     bool is_no_local = (options & 0x04) != 0;
-    return is_no_local && is_share(filter) ? MQTT_REASON_PROTOCOL_ERROR : MQTT_REASON_SUCCESS;
+    return is_no_local && mqtt_is_share(filter) ? MQTT_REASON_PROTOCOL_ERROR : MQTT_REASON_SUCCESS;
 }
 
 static enum mqtt_reason check_filters(enum mqtt_version version, bool has_options,
@@ -420,7 +340,7 @@ static enum mqtt_reason check_filters(enum mqtt_version version, bool has_option
         uint8_t options = has_options ? reader_u8(&reader) : 0;
         if (reader.failed || filter.size == 0)
             return MQTT_REASON_MALFORMED;
-        if (!any_filter_is_formed(filter))
+        if (!mqtt_any_filter_is_formed(filter))
             return MQTT_REASON_FILTER_INVALID;
         enum mqtt_reason reason = check_options(version, filter, options);
         if (reason != MQTT_REASON_SUCCESS)

@@ -168,12 +168,4 @@ struct mqtt_packet {
 enum mqtt_reason mqtt_decode(enum mqtt_version version, enum mqtt_sender sender, uint8_t header,
                              struct span body, struct mqtt_packet *packet);
 
-/* Topic names and filters (4.7): not empty, valid UTF-8 without U+0000, at most
- * LIMIT_TOPIC_LEVELS levels; a filter may be $share/<name>/<filter>. */
-bool mqtt_topic_valid(struct span topic);
-bool mqtt_filter_valid(struct span filter);
-
-/* True for a valid $share/<name>/<filter>, and its two parts. */
-bool mqtt_share_split(struct span filter, struct span *name, struct span *rest);
-
 #endif

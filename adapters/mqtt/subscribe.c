@@ -2,6 +2,7 @@
 /* SUBSCRIBE and UNSUBSCRIBE: the answer goes out when the broker says that the subscription holds
  * everywhere. */
 #include "adapters/mqtt/session.h"
+#include "adapters/mqtt/topic.h"
 #include "core/base/heap.h"
 #include "core/base/limits.h"
 

@@ -2,6 +2,7 @@
 /* Any bytes as a topic, a filter, and what is published to settle: parts lie within the input, and
  * the address of a queue is what it was read from. */
 #include "adapters/mqtt/address.h"
+#include "adapters/mqtt/topic.h"
 #include "core/base/check.h"
 #include "tests/fuzz/fuzz.h"
 

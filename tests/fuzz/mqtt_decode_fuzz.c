@@ -2,6 +2,7 @@
 /* A stream of MQTT packets of any version and side; the first byte chooses both. Everything that
  * decodes is walked to its end. */
 #include "adapters/mqtt/codec.h"
+#include "adapters/mqtt/topic.h"
 #include "core/base/check.h"
 #include "tests/fuzz/fuzz.h"
 

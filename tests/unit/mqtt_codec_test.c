@@ -7,6 +7,7 @@
 #include <cmocka.h>
 
 #include "adapters/mqtt/codec.h"
+#include "adapters/mqtt/topic.h"
 
 #define BYTES(...) span_of((const uint8_t[]){__VA_ARGS__}, sizeof(const uint8_t[]){__VA_ARGS__})
 

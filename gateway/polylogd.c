@@ -2,7 +2,6 @@
 /* The gateway: the one file that names every adapter and every engine, and the order in which they
  * start and stop. */
 #include <errno.h>
-#include <getopt.h>
 #include <malloc.h>
 #include <signal.h>
 #include <stdio.h>
@@ -20,6 +19,7 @@
 #include "core/base/check.h"
 #include "core/net/listener.h"
 #include "core/net/tls.h"
+#include "gateway/arguments.h"
 #include "gateway/config.h"
 #include "gateway/crew.h"
 #include "gateway/notify.h"
@@ -29,7 +29,7 @@
 #include "storage/rocksdb/rocksdb.h"
 
 enum { TRIM_BYTES = 256 * 1024 * 1024, MMAP_BYTES = 16 * 1024 * 1024 };
-enum { EXIT_REFUSED = 1, EXIT_USAGE = 2, STOP_SECONDS_MAX = 29 };
+enum { EXIT_REFUSED = 1, STOP_SECONDS_MAX = 29 };
 
 /* ------------------------------------------------ parts */
 
@@ -473,32 +473,12 @@ static void stop(struct gateway *gateway)
 
 /* ------------------------------------------------ while it runs */
 
-struct arguments {
-    const char *file, *data;
-    const char **settings;
-    unsigned setting_count;
-    bool check_only;
-};
-
-static enum status read_config(const struct arguments *arguments, struct config *config,
-                               struct err *err)
-{
-    config_init(config);
-    enum status status =
-        arguments->file == NULL ? STATUS_OK : config_read_file(config, arguments->file, err);
-    for (unsigned i = 0; status == STATUS_OK && i < arguments->setting_count; i++)
-        status = config_set_argument(config, arguments->settings[i], err);
-    if (status == STATUS_OK && arguments->data != NULL)
-        status = config_set(config, "data", arguments->data, err);
-    return status == STATUS_OK ? config_finish(config, err) : status;
-}
-
 /* Certificates and the level of diagnostics; whatever fails stays as it was. */
 static void reload(struct gateway *gateway, const struct arguments *arguments)
 {
     struct config config;
     struct err err = {0};
-    if (read_config(arguments, &config, &err) == STATUS_OK)
+    if (arguments_read(arguments, &config, &err) == STATUS_OK)
         trace_set_level((enum trace_level)config.log_level);
     else
         trace(TRACE_ERROR, "reload: %s", err.text);
@@ -531,28 +511,6 @@ static int run(const struct arguments *arguments, struct gateway *gateway)
     return asked ? EXIT_SUCCESS : EXIT_REFUSED;
 }
 
-/* ------------------------------------------------ command line */
-
-static void show_key(const char *name, const char *value, const char *text)
-{
-    printf("  %-22s %-10s %s\n", name, value, text);
-}
-
-static void show_help(void)
-{
-    puts("usage: polylogd [-c FILE] [--data DIR] [--set KEY=VALUE]...\n"
-         "\n"
-         "  -c, --config FILE   read lines KEY = VALUE; # begins a comment\n"
-         "      --data DIR      directory of the store\n"
-         "      --set KEY=VALUE set a key; later ones win, all win over the file\n"
-         "      --check-config  say whether it could start with this, and end\n"
-         "      --version       print the version and end\n"
-         "      --help          print this and end\n"
-         "\n"
-         "Keys, with their defaults:\n");
-    config_describe(show_key);
-}
-
 static enum status check_config(struct gateway *gateway, struct err *err)
 {
     enum status status = open_tls(gateway, err);
@@ -562,51 +520,6 @@ static enum status check_config(struct gateway *gateway, struct err *err)
     return status;
 }
 
-static void parse_arguments(int count, char **words, struct arguments *arguments)
-{
-    enum { DATA = 256, SET, CHECK_CONFIG, VERSION, HELP };
-    static const struct option options[] = {
-        {"config", required_argument, NULL, 'c'},
-        {"data", required_argument, NULL, DATA},
-        {"set", required_argument, NULL, SET},
-        {"check-config", no_argument, NULL, CHECK_CONFIG},
-        {"version", no_argument, NULL, VERSION},
-        {"help", no_argument, NULL, HELP},
-        {NULL, 0, NULL, 0},
-    };
-    int option;
-    while ((option = getopt_long(count, words, "c:h", options, NULL)) != -1) {
-        switch (option) {
-        case 'c':
-            arguments->file = optarg;
-            break;
-        case DATA:
-            arguments->data = optarg;
-            break;
-        case SET:
-            arguments->settings[arguments->setting_count++] = optarg;
-            break;
-        case CHECK_CONFIG:
-            arguments->check_only = true;
-            break;
-        case VERSION:
-            puts("polylogd " POLYLOG_VERSION);
-            exit(EXIT_SUCCESS);
-        case HELP:
-        case 'h':
-            show_help();
-            exit(EXIT_SUCCESS);
-        default:
-            fputs("polylogd --help shows how it is called\n", stderr);
-            exit(EXIT_USAGE);
-        }
-    }
-    if (optind < count) {
-        fprintf(stderr, "polylogd: %s: no argument is expected here\n", words[optind]);
-        exit(EXIT_USAGE);
-    }
-}
-
 int main(int count, char **words)
 {
     static struct gateway gateway;
@@ -614,11 +527,10 @@ int main(int count, char **words)
      * costs a few percent, and the caps on what is buffered bound them anyway. */
     mallopt(M_TRIM_THRESHOLD, TRIM_BYTES);
     mallopt(M_MMAP_THRESHOLD, MMAP_BYTES);
-    struct arguments arguments = {.settings = calloc((size_t)count, sizeof(char *))};
-    CHECK(arguments.settings != NULL);
-    parse_arguments(count, words, &arguments);
+    struct arguments arguments;
+    arguments_parse(&arguments, count, words);
     struct err err = {0};
-    enum status status = read_config(&arguments, &gateway.config, &err);
+    enum status status = arguments_read(&arguments, &gateway.config, &err);
     trace_set_level((enum trace_level)gateway.config.log_level);
     trace_set_json(gateway.config.log_format == LOG_JSON);
     int code = EXIT_SUCCESS;
@@ -629,6 +541,6 @@ int main(int count, char **words)
         code = EXIT_REFUSED;
     }
     config_deinit(&gateway.config);
-    free(arguments.settings);
+    arguments_deinit(&arguments);
     return code;
 }

@@ -3,6 +3,7 @@
  * that remembers everything. */
 /* links: queue net_uv storage_memory */
 #include "tests/unit/dedup_rig.h"
+#include "tests/unit/dice.h"
 
 /* ------------------------------------------------ random runs */
 
@@ -23,13 +24,7 @@ static struct call {
     uint64_t keys[ITEMS];
     int64_t began_ms;
 } calls[CALLS];
-static uint64_t seed, next_value, next_unit;
-
-static uint64_t pick(uint64_t bound)
-{
-    seed = seed * 6364136223846793005ULL + 1442695040888963407ULL;
-    return (seed >> 33) % bound;
-}
+static uint64_t next_value, next_unit;
 
 static void collect_call(struct call *call)
 {

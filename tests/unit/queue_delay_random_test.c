@@ -3,6 +3,7 @@
  * are set, against a list. */
 /* links: queue net_uv storage_memory */
 #include "tests/unit/delay_rig.h"
+#include "tests/unit/dice.h"
 
 /* ------------------------------------------------ random runs against a list */
 
@@ -20,13 +21,6 @@ static struct {
 static uint32_t model_count;
 static bool seed_refuses;
 static bool exact; /* no write was refused: the gauge must be right, else only in the end */
-static uint64_t seed;
-
-static uint64_t pick(uint64_t bound)
-{
-    seed = seed * 6364136223846793005ULL + 1442695040888963407ULL;
-    return (seed >> 33) % bound;
-}
 
 static void model_collect(void)
 {

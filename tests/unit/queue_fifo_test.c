@@ -3,6 +3,7 @@
  * delays, dead letters and restarts. What must hold: a record is handed out only when all earlier
  * ones of its group are settled, or go out with it. */
 /* links: queue net_uv storage_memory */
+#include "tests/unit/dice.h"
 #include "tests/unit/queue_rig.h"
 
 #include "core/queue/fifo.h"
@@ -20,13 +21,6 @@ static struct {
     uint64_t take;
 } model[OFFSETS];
 static uint64_t model_met;
-static uint64_t seed;
-
-static uint64_t pick(uint64_t bound)
-{
-    seed = seed * 6364136223846793005ULL + 1442695040888963407ULL;
-    return (seed >> 33) % bound;
-}
 
 static bool model_is_ready(uint64_t offset, uint64_t take)
 {

@@ -4,6 +4,7 @@
  * failures never fall, nothing comes early, and in the end everything has been done or become a
  * dead letter, exactly once. */
 /* links: queue net_uv storage_memory */
+#include "tests/unit/dice.h"
 #include "tests/unit/queue_rig.h"
 
 enum { SEEDS = 40, STEPS = 400, NUMBERS = 500, TAKES = 3, SETTLES = 4, AT_ONCE = 6 };
@@ -33,13 +34,6 @@ static uint64_t take_started_ms[TAKES];
 static bool take_busy[TAKES];
 static struct settling settlings[SETTLES];
 static uint32_t published;
-static uint64_t seed;
-
-static uint64_t pick(uint64_t bound)
-{
-    seed = seed * 6364136223846793005ULL + 1442695040888963407ULL;
-    return (seed >> 33) % bound;
-}
 
 static void take_finished(struct take *take, uint64_t started_ms)
 {

@@ -8,7 +8,7 @@ from proton.utils import BlockingConnection, LinkDetached
 
 import amqpwire
 from amqpwire import ATTACH, DETACH, DISPOSITION, FLOW, TRANSFER, Described as Wired, Wire, Symbol, frame
-from gateway import run, until
+from gateway import queue, run, until
 
 SECONDS = 20
 UNSETTLED_MAX = 16384  # LIMIT_FOLLOW_UNSETTLED
@@ -24,11 +24,6 @@ class From(Filter):
 
 def connect(running):
     return BlockingConnection(f"amqp://127.0.0.1:{running.amqp_port}", timeout=SECONDS)
-
-
-def queue(running, name, **fields):
-    status, answer = running.call("POST", "/v1/default/queues", {"name": name, **fields})
-    assert status in (200, 201), answer
 
 
 def send(connection, address, *bodies):

@@ -6,10 +6,10 @@ from proton import Delivery, Message, Timeout, symbol
 from proton.reactor import AtMostOnce, Selector
 from proton.utils import BlockingConnection
 
-from amqp_queues import queue, receive, send
+from amqp_queues import receive, send
 from amqpwire import (ATTACH, DETACH, DISPOSITION, FLOW, MODIFIED, REJECTED, RELEASED, TRANSFER, Described as Performative, Symbol,
                       Ulong, Wire, decode, disposition, frame)
-from gateway import run
+from gateway import queue, run
 from wire import Client
 
 SECONDS = 20

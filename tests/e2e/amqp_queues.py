@@ -11,10 +11,10 @@ from proton.reactor import AtLeastOnce, AtMostOnce, Container, Filter, LinkOptio
 from proton.utils import BlockingConnection, ConnectionClosed, LinkDetached
 
 import gateway
-from amqp_hostile import group
 from amqpwire import (ACCEPTED, AMQP, ATTACH, BEGIN, CLOSE, DETACH, DISPOSITION, END, FLOW, OPEN, REJECTED, TRANSFER,
                       Described as Performative, Symbol, Wire, decode, disposition, frame)
-from gateway import run, until
+from gateway import queue, run, until
+from refusals import group
 from standstill import needs_pace
 from websocket import BINARY, Socket
 
@@ -23,11 +23,6 @@ SECONDS = 20
 
 def connect(running, **options):
     return BlockingConnection(f"amqp://127.0.0.1:{running.amqp_port}", timeout=SECONDS, **options)
-
-
-def queue(running, name, **fields):
-    status, answer = running.call("POST", "/v1/default/queues", {"name": name, **fields})
-    assert status in (200, 201), answer
 
 
 def send(connection, address, *messages):

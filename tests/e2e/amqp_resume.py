@@ -7,7 +7,7 @@ import time
 
 from amqpwire import (ACCEPTED, ATTACH, BEGIN, DETACH, DISPOSITION, FLOW, OPEN, REJECTED, RELEASED, TRANSFER, Described, Symbol, Wire,
                       decode, frame, ubyte)
-from gateway import run
+from gateway import queue, run
 from mqtt_stalled import RSS_MIB_MAX, rss_mib
 
 FIRST, SECOND = 0, 1
@@ -15,11 +15,6 @@ RECEIVED = 0x23
 NEVER = Symbol("never")
 BODY = b"\x00\x53\x75\xa0"
 groups = itertools.count()
-
-
-def queue(running, name="q", **fields):
-    status, answer = running.call("POST", "/v1/default/queues", {"name": name, **fields})
-    assert status in (200, 201), answer
 
 
 def data(text):

@@ -10,10 +10,10 @@ import ssl
 import tempfile
 
 import gateway
-from amqp_hostile import counted
 from amqpwire import (AMQP, BEGIN, CHALLENGE, CLOSE, INIT, MECHANISMS, OPEN, OUTCOME, RESPONSE, SASL, Symbol, Wire, decode, frame)
 from certificates import certificates
 from gateway import run, until
+from refusals import counted
 
 LET_IN, AUTH, TEMP = 0, 1, 4
 ANN = {"Authorization": "Basic " + base64.b64encode(b"ann:secret").decode()}

@@ -183,3 +183,14 @@ def disposition(body):
     last, at = take_uint(body, at)
     outcome = body.find(b"\x00\x53", at)
     return first, first if last is None else last, body[outcome + 2] if outcome >= 0 else None
+
+
+# A message, and where links of the queue q lead.
+ONE = b"\x00\x53\x75\xa0\x01x"
+TO = [Described(0x28, [None]), Described(0x29, ["q"]), None, None, 0]
+OF = [Described(0x28, ["q"]), Described(0x29, [None])]
+
+
+def sends(wire, handle, delivery, channel):
+    wire.send(frame(TRANSFER, [handle, delivery, b"%d" % delivery, 0], ONE, channel=channel))
+    assert disposition(wire.expect(DISPOSITION)) == (delivery, delivery, 0x24)

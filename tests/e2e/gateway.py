@@ -177,6 +177,11 @@ def exchange(connection, method, path, body=None, headers=None):
     return response.status, data.decode()
 
 
+def queue(running, name="q", **fields):
+    status, answer = running.call("POST", "/v1/default/queues", {"name": name, **fields})
+    assert status in (200, 201), answer
+
+
 def until(condition, seconds=10.0, step=0.05):
     """Waits until condition() is true; returns its last value."""
     end = time.monotonic() + seconds

@@ -181,8 +181,10 @@ static enum status checkpoint(struct engine *engine, const char *path, struct er
     rocksdb_checkpoint_t *maker = rocksdb_checkpoint_object_create(engine->db, &problem);
     /* No flush, however long the log is: it would cut a segment in two, and block the writer. The
      * log is copied instead. */
+    ahead_pause(engine, true);
     if (problem == NULL)
         rocksdb_checkpoint_create(maker, path, UINT64_MAX, &problem);
+    ahead_pause(engine, false);
     if (maker != NULL)
         rocksdb_checkpoint_object_destroy(maker);
     if (problem == NULL)

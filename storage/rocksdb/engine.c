@@ -349,6 +349,7 @@ static void engine_free(struct engine *engine)
         abandoned = engine->db;
     else if (engine->db != NULL)
         rocksdb_close(engine->db);
+    ahead_end(engine);
     rocksdb_writebatch_destroy(engine->batch);
     rocksdb_writeoptions_destroy(engine->write_options);
     rocksdb_flushoptions_destroy(engine->flush_options);
@@ -387,6 +388,7 @@ static struct engine *engine_new(const struct storage_options *options)
     engine->sync_hook = options->sync_hook;
     engine->sync_context = options->sync_context;
     engine->directory = (struct directory){.lock_fd = -1, .marker_fd = -1};
+    engine->ahead = (struct ahead){.fd = -1, .stale = true};
     engine->batch = rocksdb_writebatch_create();
     engine->write_options = rocksdb_writeoptions_create();
     engine->flush_options = rocksdb_flushoptions_create();

@@ -129,6 +129,16 @@ struct backup {
     struct storage_backup *request;
 };
 
+/* Under log_lock: the log file that RocksDB writes, about where it is in it, and up to where the
+ * blocks are written. */
+struct ahead {
+    int fd;      /* -1: not known, or not to be extended */
+    bool stale;  /* RocksDB may have begun another */
+    bool paused; /* somebody may write to the log without log_lock */
+    uint64_t at, end;
+    uint64_t bytes, writes; /* count_bytes and count_writes as they were at the last sync */
+};
+
 struct engine {
     struct storage storage;
     rocksdb_t *db;
@@ -145,7 +155,8 @@ struct engine {
     /* Around everything that can write to the log file: after an error of RocksDB no other call may
      * touch that file, because builds with assertions (Debian's) abort there. */
     pthread_mutex_t log_lock;
-    bool log_broken;    /* under log_lock */
+    bool log_broken; /* under log_lock */
+    struct ahead ahead;
     atomic_bool failed; /* final */
     _Atomic(uint64_t) space_checked_ms;
     atomic_int space; /* enum space */
@@ -232,6 +243,13 @@ void chain_join(struct chain *chain, struct chain *more); /* more is empty after
 /* recover.c: fills the index from the rows and from the segments that no row covers, writes what is
  * missing, and leaves the engine ready to write. */
 enum status engine_recover(struct engine *engine, struct err *err);
+
+/* ahead.c: keeps the log's next blocks written. Between log_begin and log_end, on the thread that
+ * syncs, before the log is written. */
+void ahead_extend(struct engine *engine);
+/* While RocksDB may write to the log outside of log_lock, on any thread. */
+void ahead_pause(struct engine *engine, bool paused);
+void ahead_end(struct engine *engine);
 
 /* writer.c */
 void writer_start(struct engine *engine);

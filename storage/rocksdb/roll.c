@@ -49,6 +49,7 @@ static void flush(struct engine *engine, const struct family *family)
     char *problem = NULL;
     if (!log_begin(engine))
         return;
+    engine->ahead.stale = true;
     rocksdb_flush_cf(engine->db, engine->flush_options, family->handle, &problem);
     log_end(engine, "flush", problem);
 }

@@ -77,6 +77,7 @@ static bool sync_log(struct engine *engine)
     char *problem = NULL;
     if (!log_begin(engine))
         return false;
+    ahead_extend(engine);
     rocksdb_flush_wal(engine->db, 0, &problem);
     if (!log_end(engine, "write of the log", problem))
         return false;

@@ -27,7 +27,8 @@
 #define LIMIT_WORKER_IN_BYTES  (128u * 1024 * 1024) /* the same for all clients of one worker */
 #define LIMIT_CLIENT_OUT_BYTES (1024u * 1024)       /* queued for one consumer at most */
 #define LIMIT_CONSUMER_LEASES  65536u               /* unsettled, of one consumer of a group */
-#define LIMIT_CONSUMER_PIECES  1024u /* of its settlements under way: then it takes no more */
+#define LIMIT_CLIENT_LEASES    262144u /* of all consumers of a client, asked for or not settled */
+#define LIMIT_CONSUMER_PIECES  1024u   /* of its settlements under way: then it takes no more */
 #define LIMIT_SENT_BYTES       (32u * 1024 * 1024) /* buffers of what one client has or had unsettled */
 #define LIMIT_SENDER_UNSETTLED 16384u              /* of one client: answered, not settled by it */
 #define LIMIT_CLIENT_CREDIT    1000u /* deliveries in flight when the client names none */

@@ -16,8 +16,8 @@ struct consumer_ops {
      * reference of its batch to keep the bytes. slot names the lease until it is settled. */
     void (*deliver)(struct consumer *consumer, uint32_t slot, const struct group_item *item);
     /* A drain is over: the credit was used up, there is nothing more to hand out now, or no more
-     * may be before something is settled (LIMIT_CONSUMER_LEASES). No credit is left. NULL: never
-     * asked for. */
+     * may be before something is settled (LIMIT_CONSUMER_LEASES, LIMIT_CLIENT_LEASES). No credit is
+     * left. NULL: never asked for. */
     void (*drained)(struct consumer *consumer);
     /* The settlement that was given token: OK (durable), STALE (the lease had run out), or why it
      * could not be made. NULL: no token is ever given. */
@@ -54,7 +54,9 @@ void consumer_close(struct consumer *consumer, bool release);
 
 /* So many records may be handed over from now on, whatever was allowed before. drain: no longer
  * than there is something to hand out; then drained(). By itself a consumer stops where its
- * client's output is over budget, until client_drained(). */
+ * client's output is over budget, until client_drained(), and where it or all consumers of its
+ * client have as many leases as they may, until some are over; who has waited longest goes on
+ * first. */
 void consumer_credit(struct consumer *consumer, uint32_t credit, bool drain);
 uint32_t consumer_credit_left(const struct consumer *consumer);
 

@@ -230,19 +230,25 @@ static void test_credit(void **state)
     close_rig();
 }
 
+/* Publishes so many, as several clients: one has so many answers only. */
+static void publish_much(uint32_t count)
+{
+    for (uint32_t first = 0; first < count; first += SEEN_MAX) {
+        struct peer *sender = peer_new(1, "s");
+        uint32_t some = count - first < SEEN_MAX ? count - first : SEEN_MAX;
+        publish_to_queue(sender, "orders", first, some);
+        await_answers(sender, some);
+        peer_close(sender);
+    }
+}
+
 /* A drain does not wait for a settlement. */
 static void test_drain_ends_where_no_more_may_be_leased(void **state)
 {
     open_rig(state);
     struct peer *peer = peer_new(2, "c");
     struct eater *eater = eater_new(peer, group_id);
-    for (uint32_t first = 0; first < HELD_MAX; first += SEEN_MAX) {
-        struct peer *sender = peer_new(1, "s");
-        uint32_t count = HELD_MAX - first < SEEN_MAX ? HELD_MAX - first : SEEN_MAX;
-        publish_to_queue(sender, "orders", first, count);
-        await_answers(sender, count);
-        peer_close(sender);
-    }
+    publish_much(HELD_MAX);
     credit(eater, LIMIT_CONSUMER_LEASES + 100, true);
     await(look(eater).drained == 1);
     assert_int_equal(look(eater).count, LIMIT_CONSUMER_LEASES);
@@ -255,6 +261,65 @@ static void test_drain_ends_where_no_more_may_be_leased(void **state)
     eater_close(eater, true);
     peer_close(peer);
     heap_free(eater);
+    close_rig();
+}
+
+static uint32_t held_by(struct eater *const *eaters, uint32_t count)
+{
+    uint32_t held = 0;
+    for (uint32_t i = 0; i < count; i++)
+        held += look(eaters[i]).leases;
+    return held;
+}
+
+/* All consumers of a client share a bound: who finds no room waits with its credit until something
+ * is settled, whoever settles it, and its drain is answered; another client has its own. */
+static void test_leases_of_a_client_have_a_bound(void **state)
+{
+    enum { EATERS = 6, EACH = 60000, FIT = LIMIT_CLIENT_LEASES / EACH };
+    open_rig(state);
+    struct peer *peer = peer_new(2, "c"), *other_peer = peer_new(2, "d");
+    struct eater *eaters[EATERS];
+    uint64_t groups[EATERS + 1];
+    for (uint32_t i = 0; i <= EATERS; i++) {
+        char name[8];
+        snprintf(name, sizeof name, "g%u", i);
+        assert_int_equal(group_make(maker, queue_id, name, false, &groups[i]), STATUS_OK);
+    }
+    publish_much(EACH);
+    for (uint32_t i = 0; i < EATERS; i++) {
+        eaters[i] = eater_new(peer, groups[i]);
+        credit(eaters[i], EACH, false);
+        await(look(eaters[i]).count == EACH || held_by(eaters, i + 1) == LIMIT_CLIENT_LEASES);
+    }
+    rig_calm();
+    assert_int_equal(held_by(eaters, EATERS), LIMIT_CLIENT_LEASES);
+    assert_int_equal(look(eaters[FIT]).leases, LIMIT_CLIENT_LEASES - FIT * EACH);
+    assert_int_equal(look(eaters[EATERS - 1]).count, 0);
+    assert_int_equal(look(eaters[EATERS - 1]).credit, EACH);
+    assert_int_equal(look(eaters[EATERS - 1]).ended, 0);
+    credit(eaters[EATERS - 1], EACH, true);
+    await(look(eaters[EATERS - 1]).drained == 1);
+    credit(eaters[EATERS - 1], 100, false);
+    struct eater *other = eater_new(other_peer, groups[EATERS]);
+    credit(other, 100, false);
+    await(look(other).count == 100);
+    /* Both that wait go on, in turns, with what another one has settled. */
+    settle_as(eaters[0], SETTLE_DONE, 0);
+    await(look(eaters[EATERS - 1]).count == 100 && look(eaters[FIT]).count == EACH);
+    credit(eaters[EATERS - 1], EACH, false);
+    await(held_by(eaters, EATERS) == LIMIT_CLIENT_LEASES);
+    rig_calm();
+    assert_int_equal(held_by(eaters, EATERS), LIMIT_CLIENT_LEASES);
+    uint32_t before = look(eaters[EATERS - 1]).count;
+    eater_close(eaters[1], true); /* room comes back with who goes, too */
+    await(look(eaters[EATERS - 1]).count > before);
+    await(look(eaters[EATERS - 1]).count == EACH || held_by(eaters + 2, 4) == LIMIT_CLIENT_LEASES);
+    peer_close(peer);
+    peer_close(other_peer);
+    for (uint32_t i = 0; i < EATERS; i++)
+        heap_free(eaters[i]);
+    heap_free(other);
     close_rig();
 }
 
@@ -595,6 +660,7 @@ int main(void)
         TEST(test_credit),
         TEST(test_drain),
         TEST(test_drain_ends_where_no_more_may_be_leased),
+        TEST(test_leases_of_a_client_have_a_bound),
         TEST(test_stop),
         TEST(test_outcomes),
         TEST(test_leases),

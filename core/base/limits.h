@@ -63,6 +63,9 @@
     2048u /* operations of one compiled selector, and of one evaluation                            \
            */
 #define LIMIT_SELECTOR_COMPARES (1u << 20) /* of text in one evaluation: bytes in LIKE, else 32 */
+#define LIMIT_SELECT_STEPS                                                                         \
+    (1u << 22) /* of selectors of topics and followers, in a turn of a worker: 5 ms; half of one   \
+                  user */
 #define LIMIT_DELAY_MS          604800000u /* 7 days */
 #define LIMIT_DELAYED           10000000u  /* records that wait for their time, of one partition */
 #define LIMIT_DEDUP_KEYS        (1u << 21) /* in the windows of one worker: about 128 MB */
@@ -80,10 +83,9 @@
 #define LIMIT_RESUME_NAME       2048u   /* bytes of container id and link name */
 #define LIMIT_RESUME_MS         600000u /* from the end of such a link on */
 #define LIMIT_HTTP_BODY         (12u * 1024 * 1024)
-#define LIMIT_FOLLOWERS         100u       /* per client */
-#define LIMIT_FOLLOW_PARTITIONS 1024u      /* of one follower */
-#define LIMIT_FOLLOW_STEPS      (1u << 22) /* of selectors of a worker's followers in a turn: 5 ms */
-#define LIMIT_FOLLOW_UNSETTLED  16384u     /* shown to all followers of a client, not settled yet */
+#define LIMIT_FOLLOWERS         100u   /* per client */
+#define LIMIT_FOLLOW_PARTITIONS 1024u  /* of one follower */
+#define LIMIT_FOLLOW_UNSETTLED  16384u /* shown to all followers of a client, not settled yet */
 #define LIMIT_WEBSOCKET_MESSAGE (16u * 1024 * 1024) /* one message or frame, inflated */
 #define LIMIT_WEBSOCKET_IDLE_MS 30000u              /* of silence, then a ping; twice: the end */
 #define LIMIT_CONNECT_MS        10000u /* from accept to a complete CONNECT or request */

@@ -52,6 +52,7 @@ static void worker_init(struct broker_worker *worker, struct broker *broker, uns
     retained_init(worker);
     wills_init(worker);
     catch_up_init(worker);
+    selection_init(worker);
     share_init(worker);
     share_taken_init(worker);
     worker->trie = topic_trie_new(sizeof(struct interest));
@@ -327,6 +328,7 @@ static void end_deliver(struct mail *mail)
         ready_answer(worker);
     loop_timer_stop(worker->loop, &worker->timer);
     loop_timer_stop(worker->loop, &worker->retry_timer);
+    selection_stop(worker);
     worker->timer.fired = end_timer;
     end_check(worker);
 }

@@ -156,6 +156,8 @@ struct client {
     uint32_t credit; /* deliveries that may still go out unsettled */
     uint32_t credit_max;
     uint64_t subscription_number; /* of the last one made */
+    struct link selecting;        /* while its selectors wait for another turn: selection.h */
+    uint32_t selector_steps;      /* that the last one of them took */
     struct list lags;             /* partitions it must catch up on */
     struct list returned;         /* what it has given back */
     struct recall *recall;        /* the first of that is read */

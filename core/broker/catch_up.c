@@ -299,7 +299,7 @@ static void read_on(struct client *client, struct lag *lag)
 void catch_up_go_on(struct client *client)
 {
     if (client->catch_up != NULL || client->credit == 0 || client->worker->ending ||
-        !list_is_empty(&client->returned) ||
+        !list_is_empty(&client->returned) || selection_waits(client) ||
         client->ops->queued(client) >= LIMIT_CLIENT_OUT_BYTES / 2)
         return;
     list_each_safe(link, following, &client->lags)

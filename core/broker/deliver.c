@@ -104,7 +104,16 @@ bool deliver_is_own(const struct client *client, const struct record *record)
 bool deliver_is_wanted(const struct subscription *subscription, const struct record *record)
 {
     return !(subscription->no_local && deliver_is_own(subscription->client, record)) &&
-           (subscription->selector == NULL || selector_matches(subscription->selector, record));
+           (subscription->selector == NULL ||
+            selection_matches(subscription->client, subscription->selector, record));
+}
+
+bool deliver_has_time(const struct subscription *subscription)
+{
+    if (subscription->selector == NULL || selection_may(subscription->client))
+        return true;
+    selection_wait(subscription->client);
+    return false;
 }
 
 /* Where may_wait, what the client has given back goes first. */
@@ -112,12 +121,18 @@ static enum deliver_result deliver(struct subscription *subscription, const stru
                                    struct frame_cache *cache, bool may_wait)
 {
     struct client *client = subscription->client;
+    bool at_most_once = subscription->guarantee == GUARANTEE_AT_MOST_ONCE ||
+                        record_guarantee(record) == GUARANTEE_AT_MOST_ONCE;
+    if (at_most_once && subscription->selector != NULL && !selection_may(client)) {
+        client->worker->slow_now++;
+        return DELIVER_SKIPPED;
+    }
+    if (!deliver_has_time(subscription))
+        return DELIVER_FULL;
     if (!deliver_is_wanted(subscription, record))
         return DELIVER_SKIPPED;
     if (share_is_reader(client))
         return share_offer(subscription, record, cache);
-    bool at_most_once = subscription->guarantee == GUARANTEE_AT_MOST_ONCE ||
-                        record_guarantee(record) == GUARANTEE_AT_MOST_ONCE;
     bool over = client->ops->queued(client) >= LIMIT_CLIENT_OUT_BYTES;
     if (at_most_once && over) {
         client->worker->slow_now++;

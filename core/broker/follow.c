@@ -67,15 +67,14 @@ static struct blob *frame_for(struct follow_frames *frames, struct follower *fol
 static bool selects(const struct follower *follower, const struct selector *selector,
                     const struct record *record)
 {
-    return selector == NULL ||
-           selector_matches_counted(selector, record, &follower->worker->selector_steps);
+    return selection_matches(follower->client, selector, record);
 }
 
 /* A selector may take long; others' turn comes before the next. */
 static bool has_time(const struct follower *follower)
 {
     return (follower->selector == NULL && follower->group_selector == NULL) ||
-           worker_may_select(follower->worker);
+           selection_may(follower->client);
 }
 
 bool follower_wants(const struct follower *follower, const struct record *record)

@@ -155,7 +155,8 @@ void recall_go_on(struct client *client)
 {
     struct broker_worker *worker = client->worker;
     if (client->recall != NULL || list_is_empty(&client->returned) || client->credit == 0 ||
-        worker->ending || client->ops->queued(client) >= LIMIT_CLIENT_OUT_BYTES / 2)
+        worker->ending || selection_waits(client) ||
+        client->ops->queued(client) >= LIMIT_CLIENT_OUT_BYTES / 2)
         return;
     struct recall *recall = heap_new(sizeof *recall);
     recall->worker = worker;

@@ -401,7 +401,8 @@ static void walk_show(struct retained_walk *walk, unsigned *left)
         }
         struct retained_place next;
         if (retained_filter_passes(&walk->filter, key, &next) &&
-            (!has_room(client) || show_row(walk, key, value, &frames) == SHOWN_FULL)) {
+            (!has_room(client) || !deliver_has_time(walk->subscription) ||
+             show_row(walk, key, value, &frames) == SHOWN_FULL)) {
             walk_pause(walk);
             return;
         }

@@ -219,7 +219,8 @@ static void retry(struct loop_timer *timer)
 static bool has_room(const struct session *session)
 {
     const struct client *client = session->client;
-    return client->credit > 0 && client->ops->queued(session->client) < LIMIT_CLIENT_OUT_BYTES;
+    return client->credit > 0 && !selection_waits(client) &&
+           client->ops->queued(session->client) < LIMIT_CLIENT_OUT_BYTES;
 }
 
 /* The client's right to it may have gone while it was away. */

@@ -331,10 +331,14 @@ static enum deliver_result show(const struct showing *showing, struct frame_cach
         return DELIVER_SKIPPED;
     const struct subscription *first = NULL; /* of those that take it */
     uint32_t count = 0;
+    bool has_time = false; /* for all of them: else a record would begin again and again */
     list_each(link, &client->subscriptions)
     {
         const struct subscription *subscription =
             container_of(link, struct subscription, of_client);
+        if (!has_time && !deliver_has_time(subscription))
+            return DELIVER_FULL;
+        has_time |= subscription->selector != NULL;
         if (!takes(showing, subscription))
             continue;
         if (count++ == 0)

@@ -300,6 +300,7 @@ enum status broker_unsubscribe(struct client *client, struct span filter)
 
 void subscribe_close(struct client *client)
 {
+    selection_close(client);
     struct link *link;
     while ((link = list_first(&client->subscriptions)) != NULL)
         subscription_end(container_of(link, struct subscription, of_client));

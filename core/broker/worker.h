@@ -16,6 +16,7 @@
 #include "core/broker/filter_index.h"
 #include "core/broker/metrics.h"
 #include "core/broker/retained.h"
+#include "core/broker/selection.h"
 #include "core/broker/session_names.h"
 #include "core/broker/topic_trie.h"
 #include "core/broker/will_wait.h"
@@ -149,8 +150,7 @@ struct broker_worker {
     struct map followed; /* partition -> who follows it; of those owned here: follow_watch.c */
     struct map watches;  /* partition -> struct watch: those followed here */
     struct list followers;
-    uint64_t selector_steps; /* of followers, in the turn at selector_ms */
-    uint64_t selector_ms;
+    struct selection selection;
 
     struct map groups; /* id -> struct home_group */
     struct map
@@ -222,16 +222,6 @@ static inline int64_t worker_wall_ms(struct broker_worker *worker)
         worker->wall_ms = clock_wall_ms();
     }
     return worker->wall_ms;
-}
-
-/* False: followers' selectors have taken enough of this turn. */
-static inline bool worker_may_select(struct broker_worker *worker)
-{
-    uint64_t now_ms = loop_now_ms(worker->loop);
-    if (worker->selector_ms != now_ms)
-        worker->selector_steps = 0;
-    worker->selector_ms = now_ms;
-    return worker->selector_steps < LIMIT_FOLLOW_STEPS;
 }
 
 static inline void client_caught_up(struct client *client)
@@ -326,7 +316,9 @@ struct blob *deliver_frame(struct frame_cache *cache, const struct client_ops *o
 bool deliver_is_own(const struct client *client, const struct record *record);
 /* Of a record whose topic matches: not by no_local or the selector. */
 bool deliver_is_wanted(const struct subscription *subscription, const struct record *record);
-/* FULL: credit or budget is used up; the caller decides what becomes of the record. */
+/* False: for its selector there is none left in this turn; the client goes on in another one. */
+bool deliver_has_time(const struct subscription *subscription);
+/* FULL: credit, budget or time is used up; the caller decides what becomes of the record. */
 enum deliver_result deliver_to(struct subscription *subscription, const struct record *record,
                                struct frame_cache *cache);
 /* Likewise, of a record that the client has given back: others wait for those. */

@@ -249,7 +249,7 @@ static void selectors_that_take_long(void **state)
 {
     enum { WATCHERS = 50, RECORDS = 3, LETTERS = 1000, TRIED = 400 };
     /* Each costs this: the last run of the pattern is tried at each place of the text. */
-    enum { STEPS = (LETTERS - TRIED) * TRIED, IN_A_TURN = LIMIT_FOLLOW_STEPS / STEPS + 1 };
+    enum { STEPS = (LETTERS - TRIED) * TRIED, IN_A_TURN = LIMIT_SELECT_STEPS / 2 / STEPS + 1 };
     (void)state;
     rig_open(1);
     struct peer *source = peer_new(0, "source"), *reader = peer_new(0, "reader");

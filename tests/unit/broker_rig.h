@@ -185,7 +185,7 @@ enum { SEEN_MAX = 4096, VALUE_MAX = 24 };
 struct seen_record {
     uint32_t identifier; /* of the subscription */
     uint32_t variant, failures;
-    uint64_t offset;
+    uint64_t offset, at_ms; /* on the loop's clock */
     char topic[VALUE_MAX], value[VALUE_MAX];
 };
 
@@ -278,6 +278,7 @@ static inline bool peer_deliver(struct client *client, struct subscription *subs
         .variant = variant,
         .failures = subscription->failures,
         .offset = record->offset,
+        .at_ms = loop_now_ms(rig.loops[peer->worker]),
     };
     snprintf(seen->topic, VALUE_MAX, "%.*s", (int)topic.size, (const char *)topic.data);
     snprintf(seen->value, VALUE_MAX, "%.*s", (int)record->value.size,
@@ -301,7 +302,9 @@ static inline bool peer_deliver_kept(struct client *client, struct blob *frame,
     (void)frame;
     CHECK(loop_is_home(rig.loops[peer->worker]) && peer->record_count < SEEN_MAX);
     peer->records[peer->record_count++] =
-        (struct seen_record){.identifier = kept->number, .offset = kept->offset};
+        (struct seen_record){.identifier = kept->number,
+                             .offset = kept->offset,
+                             .at_ms = loop_now_ms(rig.loops[peer->worker])};
     return true;
 }
 

@@ -410,10 +410,16 @@ static enum amqp_fate look_at_detach(const struct amqp_channels *channels, struc
     return named->at == NULL ? AMQP_UNATTACHED : AMQP_PASSES;
 }
 
+static struct span between(const uint8_t *from, const uint8_t *to)
+{
+    return span_of(from, (size_t)(to - from));
+}
+
 static enum amqp_fate look_at_flow(const struct amqp_channels *channels, struct fields *fields,
                                    struct amqp_named *named)
 {
-    uint32_t number;
+    const uint8_t *first = fields->at, *credit;
+    uint32_t number, count = fields->count;
     bool is_given;
     for (int i = 0; i < FLOW_HANDLE; i++) { /* what they say is Proton's */
         next_uint(fields, &number);
@@ -423,20 +429,25 @@ static enum amqp_fate look_at_flow(const struct amqp_channels *channels, struct 
     bool is_said = named->echo.has_link = next_uint(fields, &named->handle);
     named->echo.handle = named->handle;
     next_uint(fields, &named->echo.delivery_count);
+    credit = fields->at;
+    named->before = between(first, credit);
     next_uint(fields, &named->echo.credit);
+    named->state = between(credit, fields->at);
+    named->behind = between(fields->at, fields->at);
     next_uint(fields, &number); /* what is available */
     named->echo.drains = next_boolean(fields, &is_given);
     named->echo.is_asked = next_boolean(fields, &is_given);
     if (fields->failed)
         return AMQP_UNDECODABLE;
+    if (named->echo.credit > INT32_MAX) { /* which Proton would take for less than none */
+        named->echo.credit = INT32_MAX;
+        named->behind.size = (size_t)(fields->at - named->behind.data);
+        named->count = count - fields->count;
+        named->end = fields->end;
+    }
     if (is_said && find(channels, named->channel, named->handle) == NULL)
         return AMQP_UNATTACHED;
     return AMQP_PASSES;
-}
-
-static struct span between(const uint8_t *from, const uint8_t *to)
-{
-    return span_of(from, (size_t)(to - from));
 }
 
 static enum amqp_fate look_at_disposition(struct fields *fields, struct amqp_named *named)

@@ -106,7 +106,8 @@ struct amqp_named {
     uint64_t name;
     bool receives, more, settled; /* settled: by the sender */
     /* Of a TRANSFER or DISPOSITION, for lean.h: where its list ends, its state as it came, the
-     * fields before it and those behind it, and how many all of them are. */
+     * fields before it and those behind it, and how many all of them are. The same of a FLOW with
+     * more credit than Proton can hold, which is as much as that: its credit is the state. */
     const uint8_t *end;
     struct span before, state, behind;
     uint32_t count;

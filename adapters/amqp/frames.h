@@ -9,8 +9,9 @@
  *          --AMQP 3--> SASL --"AMQP" where a frame would begin--> HEADER
  *          --another--> OTHER: its answer is Proton's
  *
- * A TRANSFER or DISPOSITION that is large is passed on by itself, and without what makes it so
- * (lean.h). Bytes are borrowed for a call, nothing of a message is copied. One connection's thread.
+ * A TRANSFER or DISPOSITION that is large, or a FLOW of more credit than Proton can hold, is passed
+ * on by itself, and without what makes it so (lean.h). Bytes are borrowed for a call, nothing of a
+ * message is copied. One connection's thread.
  */
 #ifndef ADAPTERS_AMQP_FRAMES_H
 #define ADAPTERS_AMQP_FRAMES_H

@@ -100,6 +100,8 @@ bool amqp_lean_is_needed(const struct amqp_named *named, struct span frame, size
 {
     if (named->end == NULL) /* another performative, or Proton refuses it */
         return false;
+    if (named->performative == AMQP_FLOW)
+        return true;
     return named->state.size > AMQP_LEAN_STATE ||
            size - (size_t)(named->end - frame.data) > AMQP_LEAN_PAYLOAD;
 }
@@ -110,7 +112,9 @@ void amqp_lean_write(struct amqp_lean *lean, const struct amqp_named *named, str
     amqp_write_section(&writer, (enum amqp_section)named->performative);
     uint8_t *list = amqp_open(&writer);
     amqp_write_raw(&writer, named->before);
-    if (named->state.size > AMQP_LEAN_STATE)
+    if (named->performative == AMQP_FLOW)
+        amqp_write_uint(&writer, named->echo.credit);
+    else if (named->state.size > AMQP_LEAN_STATE)
         write_state(&writer, named->state, &lean->detail);
     else
         amqp_write_raw(&writer, named->state);

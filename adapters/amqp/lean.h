@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A TRANSFER or DISPOSITION without what a peer may make large in it: payload, and of states what
  * is not looked at. Proton keeps all of it, of each delivery that a range names, and the memory for
- * it as long as the connection. One connection's thread. */
+ * it as long as the connection. And a FLOW with the credit that Proton can hold. One connection's
+ * thread. */
 #ifndef ADAPTERS_AMQP_LEAN_H
 #define ADAPTERS_AMQP_LEAN_H
 

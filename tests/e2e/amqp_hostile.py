@@ -342,8 +342,7 @@ def nothing_comes(wire):
 
 
 def credit_beyond_measure(running):
-    """All the credit there is, and never a settlement: it gets what is there, once, and holds no more than a lease. What no
-    signed number can hold is none, and says so by nothing coming."""
+    """All the credit there is, and never a settlement: it gets what is there, once, and holds no more than a lease."""
     queue(running, "q")
     with Wire(running.amqp_port, 30) as wire:
         wire.open()
@@ -351,15 +350,12 @@ def credit_beyond_measure(running):
         for i in range(200):
             wire.send(frame(TRANSFER, [0, i, struct.pack(">I", i), 0, True], b"\x00\x53\x75\xa0\x01x"))
         wire.attach("r", 1, "q", receiver=True)
-        for credit in (MOST, 1 << 31):
-            wire.send(frame(FLOW, [0, 1000000, 0, 1000000, 1, 0, credit]))
-            nothing_comes(wire)
-            assert group(running, "in_flight", "q") == 0, credit
-        wire.send(frame(FLOW, [0, 1000000, 0, 1000000, 1, 0, 0x7fffffff]))
+        wire.send(frame(FLOW, [0, 1000000, 0, 1000000, 1, 0, MOST]))
         for _ in range(200):
             wire.expect(TRANSFER)
         assert group(running, "in_flight", "q") == 200 and group(running, "backlog", "q") == 200
-        wire.send(frame(FLOW, [0, 1000000, 0, 1000000, 1, 200, 0x7fffffff]))
+        for credit in (0x7fffffff, 1 << 31, MOST):
+            wire.send(frame(FLOW, [0, 1000000, 0, 1000000, 1, 200, credit]))
         nothing_comes(wire)
     assert until(lambda: group(running, "in_flight", "q") == 0)
     assert not any(all_counted(running).values()), all_counted(running)

@@ -422,7 +422,6 @@ static void test_what_has_been_sent(void **state)
     }
 }
 
-/* A FLOW says what it asks for, once. */
 /* What comes in front of it, how many bytes of it there are, and what stands for it. */
 static void is_lean(struct span heavy, struct span lean, struct span payload,
                     struct span annotations)
@@ -478,8 +477,20 @@ static void test_what_is_large_is_not_for_proton(void **state)
             BYTES(LIST(0x15, 21, 5, 0x41, 0x43, 0x40, 0x41, 0, 0x53, 0x34, 0xc0, 12, 2, 0xa0, 1, 9,
                        0, 0x53, 0x27, 0xc0, 3, 2, 0x41, 0x42)),
             none, BYTES(NOTES));
+    /* all the credit there is, and what more a FLOW says */
+    is_lean(BYTES(LIST(0x13, 15, 10, 0x43, 0x43, 0x43, 0x43, 0x52, 1, 0x43, 0x70, 0xff, 0xff, 0xff,
+                       0xff, 0x40, 0x41, 0x42)),
+            BYTES(LIST(0x13, 15, 10, 0x43, 0x43, 0x43, 0x43, 0x52, 1, 0x43, 0x70, 0x7f, 0xff, 0xff,
+                       0xff, 0x40, 0x41, 0x42)),
+            none, none);
+    is_lean(BYTES(LIST(0x13, 18, 11, 0x43, 0x43, 0x43, 0x43, 0x52, 1, 0x43, 0x70, 0x80, 0, 0, 0,
+                       0x40, 0x41, 0x42, 0xc1, 1, 0)),
+            BYTES(LIST(0x13, 15, 10, 0x43, 0x43, 0x43, 0x43, 0x52, 1, 0x43, 0x70, 0x7f, 0xff, 0xff,
+                       0xff, 0x40, 0x41, 0x42)),
+            none, none);
 }
 
+/* A FLOW says what it asks for, once. */
 static void test_echo(void **state)
 {
     struct amqp_frames frames;

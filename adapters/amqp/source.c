@@ -49,6 +49,9 @@ struct blob *amqp_message_frame(const struct record *record, const struct amqp_s
 
 /* ------------------------------------------------ deliveries */
 
+/* A context: its lease has run out, and it has not left yet. */
+#define LATE ((void *)UINTPTR_MAX)
+
 /* In its context, plus one: none is NULL. A lease knows the delivery, too. */
 void amqp_slot_set(pn_delivery_t *delivery, uint32_t slot)
 {
@@ -60,9 +63,9 @@ void amqp_slot_set(pn_delivery_t *delivery, uint32_t slot)
 
 static bool slot_get(pn_delivery_t *delivery, uint32_t *slot)
 {
-    uintptr_t context = (uintptr_t)pn_delivery_get_context(delivery);
-    *slot = (uint32_t)(context - 1);
-    return context != 0;
+    void *context = pn_delivery_get_context(delivery);
+    *slot = (uint32_t)((uintptr_t)context - 1);
+    return context != NULL && context != LATE;
 }
 
 /* A tag names the record, so that one that is offered again keeps it; after a failure the link may
@@ -164,7 +167,7 @@ static void settled(struct consumer *consumer, uint64_t token, enum status statu
 }
 
 /* Nobody waits for what is made of it any more: it is settled as released, as when the outcome
- * comes too late. */
+ * comes too late. What has not left would leave as settled: that it is released is said later. */
 static bool expired(struct consumer *consumer, uint32_t slot)
 {
     struct amqp_link *link = consumer_context(consumer);
@@ -175,6 +178,10 @@ static bool expired(struct consumer *consumer, uint32_t slot)
     }
     if (delivery == NULL)
         return false;
+    if (pn_delivery_buffered(delivery) && pn_link_current(link->pn) != delivery) {
+        pn_delivery_set_context(delivery, LATE);
+        return true;
+    }
     pn_delivery_set_context(delivery, NULL);
     pn_delivery_update(delivery, PN_RELEASED);
     amqp_send_no_more(link, delivery, true);
@@ -298,10 +305,25 @@ static bool outcome_of(const struct amqp_link *link, pn_delivery_t *delivery,
     }
 }
 
+/* What it left with is others' by now. */
+static void late_updated(struct amqp_link *link, pn_delivery_t *delivery)
+{
+    uint64_t state = pn_delivery_remote_state(delivery);
+    if (!amqp_is_outcome(state) && state != AMQP_TRANSACTIONAL && !pn_delivery_settled(delivery))
+        return;
+    amqp_transaction_fail(link->connection, delivery, STATUS_STALE);
+    pn_delivery_update(delivery, PN_RELEASED);
+    pn_delivery_settle(delivery);
+}
+
 static void group_updated(struct amqp_link *link, pn_delivery_t *delivery)
 {
     struct consumer_outcome outcome;
     uint32_t slot;
+    if (pn_delivery_get_context(delivery) == LATE) {
+        late_updated(link, delivery);
+        return;
+    }
     if (pn_delivery_remote_state(delivery) == AMQP_TRANSACTIONAL) {
         if (slot_get(delivery, &slot)) {
             pn_delivery_set_context(delivery, NULL);

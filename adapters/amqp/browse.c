@@ -87,6 +87,14 @@ void amqp_browse_flow(struct amqp_link *link, uint32_t credit, bool drain)
         drained(link);
 }
 
+bool amqp_browse_drain_ends(struct amqp_link *link)
+{
+    bool ends = link->draining && !follower_may_be_shown(link->follower);
+    if (ends)
+        drained(link);
+    return ends;
+}
+
 /* Whatever was made of it. */
 void amqp_browse_settled(struct amqp_link *link, pn_delivery_t *delivery)
 {

@@ -18,6 +18,8 @@ bool amqp_is_plain_stream(const struct amqp_link *link, const struct queue *queu
 void amqp_browse_open(struct amqp_link *link, const struct queue *queue,
                       const struct group_spec *group, struct span filter);
 void amqp_browse_flow(struct amqp_link *link, uint32_t credit, bool drain);
+/* As amqp_topic_drain_ends(). */
+bool amqp_browse_drain_ends(struct amqp_link *link);
 void amqp_browse_settled(struct amqp_link *link, pn_delivery_t *delivery);
 
 #endif

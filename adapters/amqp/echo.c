@@ -3,6 +3,7 @@
  * (2.6.7): Proton sends none without a change, and so it is written here, from what Proton and the
  * peer's frame say. */
 #include "adapters/amqp/echo.h"
+#include "adapters/amqp/browse.h"
 #include "adapters/amqp/connection.h"
 #include "adapters/amqp/link.h"
 #include "adapters/amqp/resume.h"
@@ -21,6 +22,14 @@ static void write_uint_if(struct amqp_writer *writer, bool is_said, uint32_t num
         amqp_write_null(writer);
 }
 
+/* What the peer has given and has had no delivery for: of what Proton has of a sender's that has
+ * not left it may have taken the credit back. */
+static int said_credit(const struct amqp_link *link)
+{
+    int waiting = pn_link_queued(link->pn); /* of a receiver: what nobody has taken */
+    return pn_link_credit(link->pn) + (pn_link_is_receiver(link->pn) ? -waiting : waiting);
+}
+
 /* link: NULL: of the session only, whose channel is ours. */
 static void write_flow(struct amqp_connection *connection, const struct amqp_link *link,
                        uint16_t channel, const struct amqp_echo *echo)
@@ -31,8 +40,7 @@ static void write_flow(struct amqp_connection *connection, const struct amqp_lin
     int credit = 0;
     bool is_receiver = link != NULL && pn_link_is_receiver(link->pn);
     if (link != NULL) {
-        int difference = pn_link_queued(link->pn); /* what Proton has said, or been told, of it */
-        credit = pn_link_credit(link->pn) + (is_receiver ? -difference : difference);
+        credit = said_credit(link);
         /* A sender says how much it has sent; of a receiver the frame has said how far we may go,
          * which may be less far than we had gone. */
         count = is_receiver ? echo->delivery_count
@@ -111,12 +119,12 @@ bool amqp_drains_end(struct amqp_connection *connection)
             continue;
         if (!pn_link_get_drain(link->pn)) { /* it has changed its mind */
             link->drain.drains = false;
-        } else if (link->is_answered && pn_link_credit(link->pn) <= 0 &&
-                   amqp_sending_count(link) == 0) {
+        } else if (link->is_answered && said_credit(link) <= 0) {
             link->drain.drains = false;
             write_flow(connection, link, link->channel, &link->drain);
         } else {
-            ended |= link->kind == AMQP_FROM_TOPIC && amqp_topic_drain_ends(link);
+            ended |= (link->kind == AMQP_FROM_TOPIC && amqp_topic_drain_ends(link)) ||
+                     (link->kind == AMQP_FROM_LOG && amqp_browse_drain_ends(link));
             connection->drains = true;
         }
     }

@@ -22,8 +22,7 @@ struct follow_read {
 
 /* ------------------------------------------------ one record */
 
-/* As far as its client says itself. */
-static bool is_allowed(const struct follower *follower)
+bool follower_may_be_shown(const struct follower *follower)
 {
     return follower->credit > 0 && !(follower->settled_later &&
                                      follower->client->follow_unsettled >= LIMIT_FOLLOW_UNSETTLED);
@@ -32,7 +31,7 @@ static bool is_allowed(const struct follower *follower)
 static bool has_room(const struct follower *follower)
 {
     struct client *client = follower->client;
-    return is_allowed(follower) &&
+    return follower_may_be_shown(follower) &&
            (client->ops->queued == NULL || client->ops->queued(client) < LIMIT_CLIENT_OUT_BYTES);
 }
 
@@ -379,7 +378,7 @@ static void follower_work(struct loop_task *task)
             return;
         }
     }
-    if (follower->read != NULL || follower->behind == 0 || !is_allowed(follower) ||
+    if (follower->read != NULL || follower->behind == 0 || !follower_may_be_shown(follower) ||
         follower->worker->ending)
         return;
     if (!has_room(follower)) {

@@ -83,6 +83,7 @@ void follower_credit(struct follower *follower, uint32_t credit);
 /* The same holds where LIMIT_FOLLOW_UNSETTLED of the client's are unsettled, until one is. */
 void follower_settled(struct follower *follower); /* one of a follower that is settled_later */
 uint32_t follower_credit_left(const struct follower *follower);
+bool follower_may_be_shown(const struct follower *follower); /* as far as both of these go */
 /* There is something that it has not shown yet, or may be: caught_up() will come. */
 bool follower_is_behind(const struct follower *follower);
 /* Appends where it is, as text without blanks, quotes and line ends: of all partitions, behind the

@@ -327,6 +327,7 @@ static void without_will(struct attaching *attaching, enum status lost)
 static void late_published(struct request *request, enum status status)
 {
     struct attaching *attaching = container_of(request, struct attaching, late.request);
+    attaching->session->willing = false;
     if (attaching->session->client == NULL && !will_waits(status))
         without_will(attaching, status);
     if (!goes_on(attaching))
@@ -358,6 +359,7 @@ static void begin(struct attaching *attaching)
                 .row = attaching->will},
         .has_row = true,
     };
+    session->willing = true;
     session_call(session);
     request_init(&attaching->late.request, session->worker->loop, late_published);
     will_publish(&attaching->late);

@@ -112,7 +112,7 @@ struct session {
     bool armed;                  /* it is published when the client goes */
     uint64_t will_ms;            /* as in the row of the name */
     struct held_will *held_will; /* of one that is not kept */
-    bool willing;                /* it is being published: the end waits */
+    bool willing;                /* it is being published, or the late one found: the end waits */
     enum status will_lost;       /* why it never will be, counted when its row is gone; or OK */
 
     /* What is in flight: flights[1..flight_count], flights[0] heads the order. */

@@ -327,6 +327,55 @@ static void a_late_will_is_said_once(void **state)
     late_rig_close();
 }
 
+/* And who comes behind has the name when all that the other writes is written: else that one's rows
+ * would be in the place of its own. */
+static void who_comes_behind_a_late_will_keeps_its_own(void **state)
+{
+    (void)state;
+    late_rig_open(2);
+    restart(NO_SWEEP_MS);
+    bool present;
+    struct broker_will will = will_after(50), own = will_after(60);
+    struct peer *watcher = watcher_new(), *peers[2];
+    struct attach_call calls[2];
+    peer_close(peer_attach(0, "leaves", 100, &will, &present));
+    await(rows_of(TABLE_SESSION_DUE) == 2);
+    atomic_fetch_add(&clock_ahead_ms, 50001);
+    let_appends_wait();
+    for (unsigned i = 0; i < 2; i++) {
+        peers[i] = peer_new(i, "leaves");
+        calls[i] = (struct attach_call){
+            .attach = {.client = &peers[i]->client, .expiry_s = 100, .will = &own}};
+        request_init(&calls[i].attach.request, rig.loops[i], attach_call_done);
+        if (i == 1)
+            let_scans_wait(TABLE_SESSION);
+        on(i, attach_call_run, &calls[i]);
+        await(waiting(&late.append_count) == 1);
+        if (i == 0)
+            peer_close(peers[i]);
+    }
+    usleep(20000);
+    assert_int_equal(waiting(&late.scan_count), 0);
+    scans_go_on();
+    appends_go_on();
+    for (unsigned i = 0; i < 2; i++) {
+        rig_await(&calls[i].done);
+        assert_int_equal(calls[i].status, i == 0 ? STATUS_CANCELED : STATUS_OK);
+        heap_free(calls[i].attach.received);
+        buf_deinit(&calls[i].attach.notes);
+    }
+    on(1, session_begin_run, peers[1]);
+    peer_close(peers[1]);
+    await_records(watcher, 1);
+    peer_close(watcher);
+    restart(1);
+    watcher = watcher_new();
+    atomic_fetch_add(&clock_ahead_ms, 60001);
+    await_records(watcher, 1);
+    peer_close(watcher);
+    late_rig_close();
+}
+
 /* While rows find room and records do not, a will that waits does not keep its client out. */
 static void a_late_will_without_space_is_dropped(void **state)
 {
@@ -462,6 +511,7 @@ int main(void)
         cmocka_unit_test(a_will_of_little_weight_has_an_id),
         cmocka_unit_test(nulls_of_a_will_stay),
         cmocka_unit_test(a_late_will_is_said_once),
+        cmocka_unit_test(who_comes_behind_a_late_will_keeps_its_own),
         cmocka_unit_test(a_late_will_without_space_is_dropped),
         cmocka_unit_test(a_gateway_that_stops_says_wills),
         cmocka_unit_test(a_gateway_that_stops_takes_wills_for_later),

@@ -173,6 +173,8 @@ static void timer_fired(struct loop_timer *timer)
     struct mqtt_session *session = container_of(timer, struct mqtt_session, timer);
     if (session->state == MQTT_UP) {
         keep_alive_check(session);
+    } else if (session->state == MQTT_LOGIN) { /* the store takes its time, or its user's check */
+        mqtt_refuse(session, MQTT_REASON_SERVER_BUSY);
     } else if (session->state != MQTT_DOWN) {
         metric_add(metrics.timeouts, 1);
         session->state = MQTT_DOWN;

@@ -88,7 +88,7 @@
 #define LIMIT_FOLLOW_UNSETTLED  16384u /* shown to all followers of a client, not settled yet */
 #define LIMIT_WEBSOCKET_MESSAGE (16u * 1024 * 1024) /* one message or frame, inflated */
 #define LIMIT_WEBSOCKET_IDLE_MS 30000u              /* of silence, then a ping; twice: the end */
-#define LIMIT_CONNECT_MS        10000u /* from accept to a complete CONNECT or request */
+#define LIMIT_CONNECT_MS        10000u /* from accept to a complete CONNECT or request; its answer */
 #define LIMIT_TOKEN_S           86400u /* how long a token may hold */
 #define LIMIT_REFUSALS          1000u  /* connections per second that are told: too many */
 

@@ -18,6 +18,7 @@ enum {
     LEASE_SLACK_MS = 1000, /* it began before the delivery came */
     PAUSE_MS = 40,
     DELAY_MS = 2000,
+    SLOW_PERCENT = 5, /* while the disk stands still */
     THINK_MS = 60
 };
 
@@ -461,7 +462,8 @@ static void act(struct amqp_wire *wire)
     if (what < 24) {
         leave(peer);
     } else {
-        for (uint64_t count = peer->calm ? 0 : sim_below(3); count > 0; count--)
+        bool sends = !peer->calm && (!sim_disk_stands() || sim_chance(SLOW_PERCENT));
+        for (uint64_t count = sends ? sim_below(3) : 0; count > 0; count--)
             send_work(peer);
         if (peer->deal_state == DEAL_NONE && sim_chance(50))
             declare(peer);

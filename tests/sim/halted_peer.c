@@ -33,27 +33,41 @@ static struct {
     void (*dial)(struct sim_peer *peer);
     struct sim_disk *disk;
     bool wanted, is_in, stored; /* is_in: it has heard something */
+    bool has_stood;             /* the disk, for it */
     uint64_t said_ms;           /* something */
+    uintptr_t connection;       /* how many there were */
 } halted;
 
-static void keep_alive(void *context)
+static void say(struct span bytes)
 {
-    (void)context;
-    if (halted.peer.shared == NULL || halted.stored)
-        return;
     halted.said_ms = sim_now_ms();
-    sim_send(&halted.peer, span_of(empty, sizeof empty));
-    sim_after(EVERY_MS, keep_alive, NULL);
+    sim_send(&halted.peer, bytes);
 }
 
-static void send_message(void *context)
+/* Of that connection, which is there, and has not done what it is for. */
+static bool goes_on(void *connection)
 {
-    (void)context;
-    if (halted.peer.shared == NULL)
+    return (uintptr_t)connection == halted.connection && halted.peer.shared != NULL &&
+           !halted.stored;
+}
+
+static void keep_alive(void *connection)
+{
+    if (!goes_on(connection))
         return;
-    sim_disk_stand(halted.disk, STANDS_MS);
-    sim_send(&halted.peer, span_of(transfer, sizeof transfer));
-    sim_after(EVERY_MS, keep_alive, NULL);
+    say(span_of(empty, sizeof empty));
+    sim_after(EVERY_MS, keep_alive, connection);
+}
+
+static void send_message(void *connection)
+{
+    if (!goes_on(connection))
+        return;
+    if (!halted.has_stood)
+        sim_disk_stand(halted.disk, STANDS_MS);
+    halted.has_stood = true;
+    say(span_of(transfer, sizeof transfer));
+    sim_after(EVERY_MS, keep_alive, connection);
 }
 
 static void come(void *context)
@@ -61,11 +75,12 @@ static void come(void *context)
     (void)context;
     if (!halted.wanted)
         return;
+    halted.is_in = false;
     halted.dial(&halted.peer);
     if (halted.peer.shared == NULL)
         return; /* refused: closed() comes */
-    sim_send(&halted.peer, span_of(beginning, sizeof beginning));
-    sim_after(SEND_MS, send_message, NULL);
+    say(span_of(beginning, sizeof beginning));
+    sim_after(SEND_MS, send_message, (void *)++halted.connection);
 }
 
 static void received(struct sim_peer *peer, struct span bytes)
@@ -77,12 +92,11 @@ static void received(struct sim_peer *peer, struct span bytes)
 
 static void closed(struct sim_peer *peer)
 {
-    (void)peer;
     if (halted.stored && sim_now_ms() >= halted.said_ms + SILENCE_MS) {
         halted.wanted = false;
         return;
     }
-    if (halted.wanted && halted.is_in)
+    if (halted.is_in && peer->ended != SIM_ENDED_BY_CRASH && !sim_disk_has_failed())
         history_fail("who keeps alive was closed while its connection stood still");
     sim_after(AGAIN_MS, come, NULL);
 }
@@ -94,7 +108,7 @@ void halted_peer_begin(void (*dial)(struct sim_peer *peer), struct sim_disk *dis
     halted.dial = dial;
     halted.disk = disk;
     halted.wanted = true;
-    halted.is_in = halted.stored = false;
+    halted.is_in = halted.stored = halted.has_stood = false;
     come(NULL);
 }
 

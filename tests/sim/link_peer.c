@@ -156,7 +156,7 @@ static void attach(struct amqp_wire *wire)
     }
     peer->in = peer->leaving = peer->giving_up = false;
     peer->attachment = ++attachments;
-    peer->attach_ms = sim_now_ms();
+    peer->attach_ms = sim_disk_now_ms();
     moment(MOMENT_ATTACH_SENT);
     amqp_wire_talk(wire);
 }
@@ -176,9 +176,9 @@ static void attached(struct link_peer *peer)
         history_fail("%s finds what it had given up", peer->wire.container);
     if (peer->looks && strcmp(pn_terminus_get_address(source), filters[peer->filter].address) != 0)
         history_fail("%s finds %s", peer->wire.container, pn_terminus_get_address(source));
-    if (peer->shared && sim_now_ms() - peer->attach_ms > ATTACH_MS)
+    if (peer->shared && sim_disk_now_ms() - peer->attach_ms > ATTACH_MS)
         history_fail("%s waits %llu ms to share", peer->wire.container,
-                     (unsigned long long)(sim_now_ms() - peer->attach_ms));
+                     (unsigned long long)(sim_disk_now_ms() - peer->attach_ms));
     peer->in = true;
     if (peer->shared)
         link_share_is_kept();

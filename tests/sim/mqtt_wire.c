@@ -35,7 +35,7 @@ static void peer_connect(void *context)
     if (!peer->wanted || peer->peer.shared != NULL)
         return;
     buf_clear(&peer->input);
-    peer->connected = false;
+    peer->connected = peer->answered = false;
     peer->generation++;
     peer->version = peer->only_5 || sim_chance(50) ? MQTT_5 : MQTT_3_1_1;
     peer->dial(&peer->peer);
@@ -101,6 +101,7 @@ static void peer_received(struct sim_peer *sim_peer, struct span bytes)
                                                     &packet) != MQTT_REASON_SUCCESS)
             history_fail("the gateway sent what is not MQTT");
         check_refusal(peer, &packet);
+        peer->answered |= packet.type == MQTT_CONNACK;
         if (packet.type == MQTT_CONNACK && packet.connack.reason == MQTT_REASON_SUCCESS) {
             peer->connected = true;
             peer->present = packet.connack.session_present;
@@ -118,6 +119,8 @@ static void peer_received(struct sim_peer *sim_peer, struct span bytes)
 static void peer_closed(struct sim_peer *sim_peer)
 {
     struct mqtt_peer *peer = (struct mqtt_peer *)sim_peer;
+    if (sim_peer->ended == SIM_ENDED_BY_GATEWAY && !peer->answered && !sim_disk_has_failed())
+        history_fail("%s is sent away without an answer", peer->id);
     peer->connected = false;
     peer->generation++;
     buf_clear(&peer->input);

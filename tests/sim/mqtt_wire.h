@@ -15,6 +15,7 @@ struct mqtt_peer {
     struct sim_peer peer; /* first */
     enum mqtt_version version;
     bool connected, wanted;
+    bool answered; /* its CONNECT */
     bool only_5;
     bool present;        /* as the last CONNACK said */
     uint64_t generation; /* of the connection, so that late events do nothing */

@@ -18,6 +18,7 @@ enum {
     PAUSE_MS = 40,
     AWAY_MS = 100,
     ALIVE_MS = 20000,
+    OWED_MS = 10000, /* as long as an attach may wait for outcomes of before */
     FRAME = 1024,
     OPEN = 0x10,
     BEGIN = 0x11,
@@ -50,7 +51,8 @@ struct slot {
 struct resume_peer {
     struct sim_peer peer; /* first */
     unsigned index;
-    bool calm, attached, leaving, lost;
+    bool calm, attached, leaving, lost, refused;
+    uint64_t asked_ms, asked_disk_ms; /* when it attached */
     uint64_t generation;
     uint32_t next_message, next_number, handle;
     struct slot slots[UNSETTLED];
@@ -64,6 +66,28 @@ struct resume_peer {
 static struct resume_peer peers[PEERS];
 static void (*dial)(struct sim_peer *peer);
 static uint64_t again_count;
+
+struct later {
+    struct resume_peer *peer;
+    uint64_t generation;
+    void (*run)(struct resume_peer *peer);
+};
+
+static void later_over(void *context)
+{
+    struct later later = *(struct later *)context;
+    heap_free(context);
+    if (later.peer->generation == later.generation && later.peer->peer.shared != NULL)
+        later.run(later.peer);
+}
+
+static void after(struct resume_peer *peer, uint64_t delay_ms,
+                  void (*run)(struct resume_peer *peer))
+{
+    struct later *later = heap_new(sizeof *later);
+    *later = (struct later){peer, peer->generation, run};
+    sim_after(delay_ms, later_over, later);
+}
 
 /* ------------------------------------------------ frames out */
 
@@ -132,7 +156,9 @@ static void attach(struct resume_peer *peer)
         slot->to_send = true;
         slot->resumable = slot->over = false;
     }
-    peer->attached = peer->leaving = false;
+    peer->attached = peer->leaving = peer->refused = false;
+    peer->asked_ms = sim_now_ms();
+    peer->asked_disk_ms = sim_disk_now_ms();
     frame_begin(peer, ATTACH);
     amqp_write_bytes(field(peer), AMQP_STRING, span_from_text("resumed"));
     amqp_write_uint(field(peer), peer->handle);
@@ -220,6 +246,11 @@ static void attach_came(struct resume_peer *peer, struct reader *fields)
     for (unsigned i = 0; i < 8; i++)
         if (!amqp_value_read(fields, &value))
             history_fail("an answer to a map without one");
+    /* What has come before is not stored for so long. */
+    peer->refused = value.type == AMQP_NULL && sim_now_ms() >= peer->asked_ms + OWED_MS &&
+                    sim_disk_now_ms() < peer->asked_disk_ms + OWED_MS;
+    if (peer->refused)
+        return;
     if (value.type != AMQP_MAP)
         history_fail("an answer to a map without one");
     peer->attached = true;
@@ -257,9 +288,23 @@ static void disposition_came(struct resume_peer *peer, struct reader *fields)
     }
 }
 
+static void say_detach(struct resume_peer *peer, bool closed)
+{
+    frame_begin(peer, DETACH);
+    amqp_write_uint(field(peer), peer->handle);
+    amqp_write_boolean(field(peer), closed);
+    frame_end(peer, span_of("", 0));
+}
+
 /* Whatever ends it was asked for, or comes with the end of the connection. */
 static void detach_came(struct resume_peer *peer)
 {
+    if (peer->refused) {
+        say_detach(peer, true);
+        peer->handle++;
+        after(peer, 1 + sim_below(PAUSE_MS), attach);
+        return;
+    }
     if (!peer->leaving) {
         if (!sim_disk_has_failed())
             history_fail("the link of a resuming sender is ended");
@@ -322,28 +367,6 @@ static void received(struct sim_peer *sim_peer, struct span bytes)
 
 /* ------------------------------------------------ coming and going */
 
-struct later {
-    struct resume_peer *peer;
-    uint64_t generation;
-    void (*run)(struct resume_peer *peer);
-};
-
-static void later_over(void *context)
-{
-    struct later later = *(struct later *)context;
-    heap_free(context);
-    if (later.peer->generation == later.generation && later.peer->peer.shared != NULL)
-        later.run(later.peer);
-}
-
-static void after(struct resume_peer *peer, uint64_t delay_ms,
-                  void (*run)(struct resume_peer *peer))
-{
-    struct later *later = heap_new(sizeof *later);
-    *later = (struct later){peer, peer->generation, run};
-    sim_after(delay_ms, later_over, later);
-}
-
 static void say_something(struct resume_peer *peer)
 {
     sim_send(&peer->peer, span_of((const uint8_t[]){0, 0, 0, 8, 2, 0, 0, 0}, 8));
@@ -354,9 +377,7 @@ static void detach(struct resume_peer *peer)
 {
     peer->leaving = true;
     peer->attached = false;
-    frame_begin(peer, DETACH);
-    amqp_write_uint(field(peer), peer->handle);
-    frame_end(peer, span_of("", 0));
+    say_detach(peer, false);
     moment(MOMENT_DETACH_SENT);
 }
 

@@ -86,7 +86,7 @@ static void keeper_packet(struct mqtt_peer *peer, const struct mqtt_packet *pack
     unsigned number = packet->ack.packet_id - 1u;
     if (packet->type != MQTT_PUBACK || number >= SUBJECTS || keeper->sent[number] == 0)
         history_fail("%s: unexpected packet %d", peer->id, packet->type);
-    subjects[number].answered_ms[keeper->sent[number]] = sim_now_ms();
+    subjects[number].answered_ms[keeper->sent[number]] = sim_disk_now_ms();
     keeper->sent[number] = 0;
 }
 
@@ -118,7 +118,7 @@ static void looker_up(struct mqtt_peer *peer)
     mqtt_peer_send(peer, &packet);
     looker->up_ms = 0;
     for (unsigned i = 0; i < SUBJECTS; i++) {
-        looker->before[i] = last_answered(&subjects[i], sim_now_ms());
+        looker->before[i] = last_answered(&subjects[i], sim_disk_now_ms());
         looker->seen[i] = 0;
         looker->live[i] = false;
     }
@@ -139,7 +139,7 @@ static bool may_be_hidden(const struct looker *looker, unsigned number, uint32_t
 static void look(struct mqtt_peer *peer)
 {
     const struct looker *looker = (struct looker *)peer;
-    uint64_t settled_ms = sim_now_ms() - SETTLE_MS;
+    uint64_t settled_ms = sim_disk_now_ms() - SETTLE_MS;
     bool settled = looker->up_ms != 0 && looker->up_ms <= settled_ms && !sim_disk_has_failed();
     for (unsigned i = 0; i < SUBJECTS && settled; i++) {
         uint32_t version = last_answered(&subjects[i], settled_ms);
@@ -187,7 +187,7 @@ static void looker_packet(struct mqtt_peer *peer, const struct mqtt_packet *pack
 {
     struct looker *looker = (struct looker *)peer;
     if (packet->type == MQTT_SUBACK) {
-        looker->up_ms = sim_now_ms();
+        looker->up_ms = sim_disk_now_ms();
         for (unsigned i = 0; i < SUBJECTS; i++)
             looker->at_suback[i] = subjects[i].next;
     } else if (packet->type == MQTT_PUBLISH) {

@@ -47,8 +47,11 @@ enum {
     WS_PEERS = 2,
     CONSUMERS = 4 /* one of dead letters */,
     CRASHES_MAX = 5,
+    ROUNDS = 20,
+    STANDS_ONE_IN = 3, /* runs, amid all; else it stands at the end */
     RUNS_MANY = 10,
     MOMENT_MS = 500,
+    STANDS_MS = 160 * 1000, /* as long as the disk may, and a little */
     MINUTE_MS = 60 * 1000
 };
 
@@ -173,6 +176,7 @@ static void dial_again(void *context)
 static bool dial_any(const struct adapter *adapter, struct sim_peer *peer)
 {
     if (!gateway.ready) {
+        peer->ended = SIM_ENDED_BY_CRASH;
         sim_after(10, dial_again, peer); /* connection refused */
         return false;
     }
@@ -302,10 +306,15 @@ static void wait_for_moment(void)
     moment_wait(MOMENT_NONE);
 }
 
-static void trouble(void)
+/* The disk stands still in the round stands_at, if there is one. */
+static void trouble(unsigned stands_at)
 {
     unsigned crashes = (unsigned)sim_below(CRASHES_MAX);
-    for (unsigned i = 0; i < 20; i++) {
+    for (unsigned i = 0; i < ROUNDS; i++) {
+        if (i == stands_at) {
+            halted_peer_begin(dial_amqp, disk);
+            sim_run(NULL, NULL, sim_below(STANDS_MS));
+        }
         sim_run(all_published, NULL, 50 + sim_below(400));
         if (sim_chance(40))
             publisher_hang_up(publishers[sim_below(TOPICS)]);
@@ -402,7 +411,8 @@ static void run(uint64_t seed)
     repeat_start(any_worker);
     admin_move_topics(any_worker());
 
-    trouble();
+    unsigned stands_at = (unsigned)sim_below(STANDS_ONE_IN * ROUNDS);
+    trouble(stands_at);
 
     /* Peace: everything must come to its end. The share has one member left, whatever became of it.
      */
@@ -464,7 +474,8 @@ static void run(uint64_t seed)
         amqp_peer_stop(amqp_peers[i]);
     for (unsigned i = 0; i < WS_PEERS; i++)
         ws_peer_stop(ws_peers[i]);
-    halted_peer_begin(dial_amqp, disk);
+    if (stands_at >= ROUNDS)
+        halted_peer_begin(dial_amqp, disk);
     sim_run(NULL, NULL, 5 * MINUTE_MS);
     halted_peer_check();
     read_all(REPEAT_QUEUE, repeat_final);

@@ -40,6 +40,10 @@ void sim_disk_use(struct sim_disk *disk);
 void sim_disk_crash(struct sim_disk *disk);
 /* Nothing that begins from now on ends within that time. */
 void sim_disk_stand(struct sim_disk *disk, uint64_t ms);
+/* Virtual time, but for how long that in use has stood still, and then had to write what was asked
+ * meanwhile: bounds on what has to be stored first are of this. */
+uint64_t sim_disk_now_ms(void);
+bool sim_disk_stands(void); /* likewise; who sends without waiting for answers sends less then */
 /* The next sync fails, for good. */
 void sim_disk_fail_sync(struct sim_disk *disk);
 bool sim_disk_has_failed(void);     /* that in use; or its next sync will */
@@ -51,6 +55,8 @@ struct sim_peer {
     void (*received)(struct sim_peer *peer, struct span bytes); /* on the world loop */
     void (*closed)(struct sim_peer *peer); /* once; the peer's memory is its own again */
     struct sim_wire_ends *shared;          /* NULL when not connected */
+    /* In closed(): who has ended it; a gateway that is not there has crashed. */
+    enum sim_ended { SIM_ENDED_ITSELF, SIM_ENDED_BY_GATEWAY, SIM_ENDED_BY_CRASH } ended;
 };
 /* Makes a stream on loop whose other end is peer. */
 struct stream *sim_connect(struct loop *loop, struct sim_peer *peer);

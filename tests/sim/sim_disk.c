@@ -37,8 +37,10 @@ struct sim_disk {
     struct pending *parts;               /* of units that are not complete, the first of each */
     struct pending *unsynced, **unsynced_last;
     bool writing, syncing, fail_sync, failed;
-    uint64_t stands_until_ms;          /* nothing is written or synced */
-    uint64_t failed_ms, told_until_ms; /* what was said of it may be on its way so long */
+    uint64_t stands_from_ms, stands_until_ms; /* nothing is written or synced */
+    bool stands;                              /* likewise, or not all that was asked meanwhile */
+    uint64_t stood_ms;                        /* before that, in all */
+    uint64_t failed_ms, told_until_ms;        /* what was said of it may be on its way so long */
     uint64_t syncs, life; /* life: raised by every crash, so that old events do nothing */
 };
 
@@ -328,8 +330,23 @@ static void write_over(void *context)
     begin_write(disk);
 }
 
+/* This time, so far. */
+static uint64_t stood_still(const struct sim_disk *disk)
+{
+    return disk->stands ? sim_now_ms() - disk->stands_from_ms : 0;
+}
+
+static void rise(struct sim_disk *disk)
+{
+    disk->stood_ms += stood_still(disk);
+    disk->stands_until_ms = 0;
+    disk->stands = false;
+}
+
 static void begin_write(struct sim_disk *disk)
 {
+    if (disk->asked == NULL && sim_now_ms() >= disk->stands_until_ms)
+        rise(disk);
     if (disk->writing || disk->failed || disk->asked == NULL)
         return;
     disk->writing = true;
@@ -380,7 +397,7 @@ void sim_disk_crash(struct sim_disk *disk)
     disk->asked_last = &disk->asked;
     disk->unsynced_last = &disk->unsynced;
     disk->parts = NULL;
-    disk->stands_until_ms = 0;
+    rise(disk);
     disk->writing = disk->syncing = disk->fail_sync = disk->failed = false;
     disk->written = disk->synced = kept;
     disk->inner = inner_open();
@@ -390,7 +407,20 @@ void sim_disk_crash(struct sim_disk *disk)
 
 void sim_disk_stand(struct sim_disk *disk, uint64_t ms)
 {
+    rise(disk);
+    disk->stands = true;
+    disk->stands_from_ms = sim_now_ms();
     disk->stands_until_ms = sim_now_ms() + ms;
+}
+
+uint64_t sim_disk_now_ms(void)
+{
+    return sim_now_ms() - used->stood_ms - stood_still(used);
+}
+
+bool sim_disk_stands(void)
+{
+    return used->stands;
 }
 
 void sim_disk_fail_sync(struct sim_disk *disk)

@@ -118,13 +118,14 @@ void sim_send(struct sim_peer *peer, struct span bytes)
     }
 }
 
-static void detach(struct sim_wire_ends *shared)
+static void detach(struct sim_wire_ends *shared, enum sim_ended ended)
 {
     struct sim_peer *peer = shared->peer;
     shared->peer = NULL;
     if (peer == NULL)
         return;
     peer->shared = NULL;
+    peer->ended = ended;
     peer->closed(peer);
 }
 
@@ -137,7 +138,7 @@ bool sim_disconnect(struct sim_peer *peer)
     end->why = sim_chance(50) ? STATUS_OK : STATUS_CLOSED;
     bool is_heard = end->why == STATUS_OK;
     sim_after(arrival(&shared->to_stream_ms), leave_world, end);
-    detach(shared);
+    detach(shared, SIM_ENDED_ITSELF);
     return is_heard;
 }
 
@@ -155,7 +156,7 @@ void sim_vanish(struct sim_peer *peer, uint64_t after_ms)
         return;
     struct sim_wire_ends *shared = peer->shared;
     sim_after(DELAY_MS_MAX + after_ms, hear_of_it, shared);
-    detach(shared);
+    detach(shared, SIM_ENDED_ITSELF);
 }
 
 bool sim_is_open(const struct sim_peer *peer)
@@ -172,7 +173,7 @@ void sim_cut_all(void)
         link_remove(link);
         shared->wire = NULL;
         shared->loop = NULL;
-        detach(shared);
+        detach(shared, SIM_ENDED_BY_CRASH);
     }
 }
 
@@ -195,7 +196,7 @@ static void reach_peer(void *context)
     if (shared->peer != NULL && segment->size > 0)
         shared->peer->received(shared->peer, span_of(segment->bytes, segment->size));
     else if (segment->size == 0)
-        detach(shared);
+        detach(shared, SIM_ENDED_BY_GATEWAY);
     heap_free(segment);
 }
 

@@ -19,7 +19,8 @@ enum {
     LEASE_SLACK_MS = 1000, /* it began before the delivery came */
     PAUSE_MS = 40,
     AWAY_MS = 300,
-    THINK_MS = 60
+    THINK_MS = 60,
+    SLOW_PERCENT = 5 /* while the disk stands still */
 };
 enum { TEXT = 0x1, CLOSE = 0x8, PING = 0x9, PONG = 0xa };
 
@@ -61,6 +62,12 @@ static void say(struct ws_peer *peer, unsigned kind, const char *text)
     to += 4; /* a mask of zeros changes nothing */
     memcpy(to, text, size);
     sim_send(&peer->peer, span_of(frame, (size_t)(to - frame) + size));
+}
+
+/* For one more request: while the disk stands none is answered. */
+static bool has_room(const struct ws_peer *peer)
+{
+    return peer->requests[(peer->last_id + 1) % REQUESTS].what == ASKED_NOTHING;
 }
 
 static struct request_of *ask(struct ws_peer *peer, enum asked what)
@@ -110,7 +117,12 @@ static void decide(void *context)
     struct thinking *thinking = context;
     struct ws_peer *peer = thinking->peer;
     char text[160];
-    if (peer->generation == thinking->generation && peer->peer.shared != NULL && !peer->leaving) {
+    bool is_here = peer->generation == thinking->generation && peer->peer.shared != NULL;
+    if (is_here && !has_room(peer)) {
+        sim_after(THINK_MS, decide, thinking);
+        return;
+    }
+    if (is_here && !peer->leaving) {
         bool takes = peer->calm || sim_chance(70);
         struct request_of *request = ask(peer, takes ? ASKED_ACK : ASKED_NACK);
         request->work = thinking->work;
@@ -300,7 +312,8 @@ static void act(void *context)
         work_holder_gone(&peer->peer);
         return;
     }
-    for (uint64_t count = peer->upgraded ? sim_below(3) : 0; count > 0; count--)
+    bool sends = peer->upgraded && (!sim_disk_stands() || sim_chance(SLOW_PERCENT));
+    for (uint64_t count = sends ? sim_below(3) : 0; count > 0; count--)
         publish(peer);
     act_later(peer);
 }

@@ -137,32 +137,40 @@ static void lose(struct share *share, struct share_ref ref)
     share_drop(share, ref);
 }
 
-/* False: no member can take more. */
+/* NULL: it is not in the log any more. */
+static struct batch *batch_of(const struct log_read *read, uint64_t offset)
+{
+    for (uint32_t i = 0; i < read->count && offset >= read->start; i++)
+        if (offset < batch_end(read->batches[i]))
+            return offset >= read->batches[i]->base_offset ? read->batches[i] : NULL;
+    return NULL;
+}
+
+/* Whose turn it is need not lie behind the one before it. False: no member can take more. */
 static bool take_in(struct share *share, const struct log_read *read)
 {
-    for (uint32_t i = 0; i < read->count; i++) {
-        struct batch *batch = read->batches[i];
-        const struct share_ref *first;
-        while ((first = first_of(share)) != NULL && first->partition == read->partition &&
-               first->offset >= read->offset && first->offset < batch_end(batch)) {
-            if (first->offset < batch->base_offset || first->offset < read->start)
-                lose(share, *first);
-            else if (!offer(share, batch, *first)) {
-                share_unreserve(share);
-                return false;
-            }
-            pop(share);
+    uint64_t end = batch_end(read->batches[read->count - 1]);
+    const struct share_ref *first;
+    while ((first = first_of(share)) != NULL && first->partition == read->partition &&
+           first->offset >= read->offset && first->offset < end) {
+        struct batch *batch = batch_of(read, first->offset);
+        if (batch == NULL) {
+            lose(share, *first);
+        } else if (!offer(share, batch, *first)) {
+            share_unreserve(share);
+            return false;
         }
+        pop(share);
     }
     return true;
 }
 
-/* What lies below is gone, and nobody gets it any more. */
-static void drop_below(struct share *share, uint64_t partition, uint64_t end)
+/* What lies there is gone, and nobody gets it any more. */
+static void drop(struct share *share, uint64_t partition, uint64_t from, uint64_t end)
 {
     const struct share_ref *first;
     while ((first = first_of(share)) != NULL && first->partition == partition &&
-           first->offset < end) {
+           first->offset >= from && first->offset < end) {
         lose(share, *first);
         pop(share);
     }
@@ -173,12 +181,12 @@ static bool not_read(struct share *share, const struct log_read *read, enum stat
 {
     struct broker_worker *worker = share->reader.worker;
     if (status == STATUS_OK) {
-        drop_below(share, read->partition, read->offset + 1);
+        drop(share, read->partition, read->offset, read->offset + 1);
     } else if ((status == STATUS_OUT_OF_RANGE || status == STATUS_CORRUPT) &&
                read->start > read->offset) {
-        drop_below(share, read->partition, read->start);
+        drop(share, read->partition, 0, read->start);
     } else if (status == STATUS_NOT_FOUND || status == STATUS_SHUTTING_DOWN) {
-        drop_below(share, read->partition, UINT64_MAX); /* its queue has gone */
+        drop(share, read->partition, 0, UINT64_MAX); /* its queue has gone */
     } else {
         if (!loop_timer_is_running(&worker->retry_timer))
             loop_timer_start(worker->loop, &worker->retry_timer, RETRY_MS);

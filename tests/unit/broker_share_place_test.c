@@ -243,6 +243,47 @@ static void goes_before_its_row(void **state)
     kept_rig_close();
 }
 
+static void give_oldest_back(void *context)
+{
+    const struct peer *peer = context;
+    const struct seen_lease *lease = &peer->leases[peer->lease_first];
+    broker_share_again(lease->subscription, lease->lease, false);
+}
+
+/* What a row reserves goes before what was given back, also where that lies between, and comes
+ * while it is read. */
+static void given_back_between_reserved_ones(void **state)
+{
+    static const char *const order[] = {"1", "0", "2", "1"};
+    (void)state;
+    kept_rig_open(1, 0);
+    struct peer *writer = peer_new(0, "w");
+    peer_close(member(0, "a"));
+    for (unsigned i = 0; i < 3; i++) {
+        publish_many(writer, "t", i == 1 ? GUARANTEE_AT_LEAST_ONCE : GUARANTEE_EXACTLY_ONCE, i, 1);
+        await_answers(writer, i + 1);
+    }
+    peer_close(writer);
+    broker_fall(); /* so that the log has to read */
+    broker_bury();
+    broker_rise(1);
+    struct peer *guest = peer_new(0, "guest");
+    guest->settles = false;
+    store_set(NULL, is_position, 0);
+    assert_int_equal(join_exactly(guest), STATUS_OK);
+    await_records(guest, 1);
+    store_reads_wait(true);
+    store_goes_on();
+    await(count_of(&store.read_count) == 1);
+    on(guest->worker, give_oldest_back, guest);
+    store_reads_wait(false);
+    await_records(guest, 4);
+    for (unsigned i = 0; i < 4; i++)
+        assert_string_equal(guest->records[i].value, order[i]);
+    peer_close(guest);
+    kept_rig_close();
+}
+
 /* No more is written down for it than it can take now: what a kill -9 would drop. */
 static void gets_what_it_can_take(void **state)
 {
@@ -520,6 +561,7 @@ int main(void)
         cmocka_unit_test(leaves_without_a_place_at_its_end),
         cmocka_unit_test(the_second_has_it),
         cmocka_unit_test(goes_before_its_row),
+        cmocka_unit_test(given_back_between_reserved_ones),
         BOTH(gets_what_it_can_take),
         cmocka_unit_test(more_is_granted_on_the_way),
         BOTH(more_is_granted_while_it_joins),

@@ -22,9 +22,11 @@ static struct {
     pthread_mutex_t lock;
     picks *refused, *held;
     uint8_t table_waits;
+    bool reads_wait;
     struct storage_append *appends[WAITING_MAX];
     struct storage_scan *scans[WAITING_MAX];
-    uint32_t append_count, scan_count, refused_count;
+    struct storage_read *reads[WAITING_MAX];
+    uint32_t append_count, scan_count, read_count, refused_count;
     picks *late; /* one that is done, and not answered */
     struct storage_append *late_append;
     void (*late_done)(struct request *request, enum status status);
@@ -117,13 +119,26 @@ static inline void store_scan(struct storage *storage, struct storage_scan *scan
         memory_storage_ops.scan(store.inner, scan);
 }
 
+static inline void store_read(struct storage *storage, struct storage_read *read)
+{
+    (void)storage;
+    pthread_mutex_lock(&store.lock);
+    bool held = store.reads_wait;
+    if (held) {
+        CHECK(store.read_count < WAITING_MAX);
+        store.reads[store.read_count++] = read;
+    }
+    pthread_mutex_unlock(&store.lock);
+    if (!held)
+        memory_storage_ops.read(store.inner, read);
+}
+
 #define PASS_ON(name, type)                                                                        \
     static inline void pass_##name(struct storage *storage, struct type *call)                     \
     {                                                                                              \
         (void)storage;                                                                             \
         memory_storage_ops.name(store.inner, call);                                                \
     }
-PASS_ON(read, storage_read)
 PASS_ON(trim, storage_trim)
 PASS_ON(floor, storage_floor)
 PASS_ON(bounds, storage_bounds)
@@ -144,7 +159,7 @@ static const struct storage_ops store_ops = {
     .name = "refusing",
     .can = STORAGE_ATOMIC_ROWS,
     .append = store_append,
-    .read = pass_read,
+    .read = store_read,
     .scan = store_scan,
     .trim = pass_trim,
     .floor = pass_floor,
@@ -172,6 +187,16 @@ static inline void store_goes_on(void)
     for (uint32_t i = 0; i < store.scan_count; i++)
         memory_storage_ops.scan(store.inner, store.scans[i]);
     store.append_count = store.scan_count = 0;
+}
+
+static inline void store_reads_wait(bool wait)
+{
+    pthread_mutex_lock(&store.lock);
+    store.reads_wait = wait;
+    pthread_mutex_unlock(&store.lock);
+    for (uint32_t i = 0; i < store.read_count && !wait; i++)
+        memory_storage_ops.read(store.inner, store.reads[i]);
+    store.read_count = wait ? store.read_count : 0;
 }
 
 /* Scans that wait do, and such writes wait from now on. */

@@ -102,15 +102,10 @@ static uint8_t type_of(const struct showing *showing, const struct header *heade
 {
     if (showing->types.size == 0)
         return 0;
-    struct reader at = reader_of(showing->types);
-    struct typed_name typed;
     unsigned occurrence = 0;
     for (const struct header *before = showing->headers; before < header; before++)
         occurrence += span_equal(before->name, header->name);
-    for (unsigned i = 0; i < LIMIT_HEADERS && types_next(&at, &typed); i++)
-        if (typed.occurrence == occurrence && span_equal(typed.name, header->name))
-            return typed.code;
-    return 0;
+    return types_find(showing->types, header->name, occurrence);
 }
 
 /* ------------------------------------------------ values */

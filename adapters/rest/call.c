@@ -398,6 +398,12 @@ const struct group_spec *call_group(struct call *call, const struct queue *queue
     return NULL;
 }
 
+const struct group_spec *call_queue_group(struct call *call)
+{
+    const struct queue *queue = call_queue(call, 1);
+    return queue == NULL ? NULL : call_group(call, queue, 2);
+}
+
 bool call_check(struct call *call, enum action action, bool is_topic, struct span address)
 {
     enum status status = broker_check(call->client, action, is_topic, address);

@@ -85,6 +85,8 @@ bool call_check_project(struct call *call);
 /* Parameter index: a queue, by id or name. */
 const struct queue *call_queue(struct call *call, unsigned index);
 const struct group_spec *call_group(struct call *call, const struct queue *queue, unsigned index);
+/* Of a path that begins {project}, {queue}, {group}. */
+const struct group_spec *call_queue_group(struct call *call);
 bool call_check(struct call *call, enum action action, bool is_topic, struct span address);
 /* Query parameter name as a number in [low, high]; missing or empty: fallback. code: to refuse
  * with. */

@@ -134,8 +134,7 @@ static void take(struct call *call, bool dead)
     uint64_t high = consume->ours ? GROUP_TAKE_MAX : DMS_TAKE_MAX;
     if (!call_check_project(call))
         return;
-    const struct queue *queue = call_queue(call, 1);
-    const struct group_spec *group = queue == NULL ? NULL : call_group(call, queue, 2);
+    const struct group_spec *group = call_queue_group(call);
     if (group == NULL ||
         !call_query_number(call, "max_msgs", 1, high, DMS_TAKE_MAX, 10240014, &max) ||
         !call_query_number(call, "time_wait", consume->ours ? 0 : 1, 60, 3, 10240021, &wait_s) ||

@@ -358,8 +358,7 @@ static void run_change(struct call *call)
     struct change *change = change_of(call);
     if (!call_check_project(call))
         return;
-    const struct queue *queue = call_queue(call, 1);
-    const struct group_spec *group = queue == NULL ? NULL : call_group(call, queue, 2);
+    const struct group_spec *group = call_queue_group(call);
     if (group == NULL || !call_read_object(call, CODE_FIELD) || !read_change(change))
         return;
     change->codes = &codes;
@@ -380,8 +379,7 @@ static void run_delete(struct call *call)
     struct change *change = change_of(call);
     if (!call_check_project(call))
         return;
-    const struct queue *queue = call_queue(call, 1);
-    const struct group_spec *group = queue == NULL ? NULL : call_group(call, queue, 2);
+    const struct group_spec *group = call_queue_group(call);
     if (group == NULL)
         return;
     change->codes = &group_codes;

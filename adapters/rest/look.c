@@ -270,8 +270,7 @@ static void run_deadletters(struct call *call)
 {
     if (!call_check_project(call))
         return;
-    const struct queue *queue = call_queue(call, 1);
-    const struct group_spec *group = queue == NULL ? NULL : call_group(call, queue, 2);
+    const struct group_spec *group = call_queue_group(call);
     if (group == NULL)
         return;
     if (group->dead_partition == 0) {

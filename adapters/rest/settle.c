@@ -70,8 +70,7 @@ static bool find_group(struct settle *settle)
     struct call *call = &settle->call;
     if (!call_check_project(call))
         return false;
-    const struct queue *queue = call_queue(call, 1);
-    const struct group_spec *group = queue == NULL ? NULL : call_group(call, queue, 2);
+    const struct group_spec *group = call_queue_group(call);
     if (group != NULL)
         settle->group = group_spec_ref(group);
     return group != NULL;

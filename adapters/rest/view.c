@@ -420,17 +420,6 @@ static void write_body(const struct record *record, struct buf *to)
     }
 }
 
-/* What pl-types says of the n-th header of that name; 0: text. */
-static unsigned type_of(struct span types, struct span name, uint32_t occurrence)
-{
-    struct reader at = reader_of(types);
-    struct typed_name typed;
-    while (types_next(&at, &typed))
-        if (typed.occurrence == occurrence && span_equal(typed.name, name))
-            return typed.code;
-    return 0;
-}
-
 /* Types whose text is JSON as it is. */
 static bool is_number_or_truth(unsigned type)
 {
@@ -505,14 +494,14 @@ static void write_attribute(const struct shown *shown, uint32_t index, struct bu
         more += span_equal(shown->headers[i].name, name);
     json_put_text(to, header_given_name(name));
     bool absent = more > 0 && shown->headers[index].value.data == NULL &&
-                  type_of(shown->types, name, 0) != TYPE_NULL;
+                  types_find(shown->types, name, 0) != TYPE_NULL;
     uint32_t values = absent ? more : more + 1;
     json_put(to, values > 1 ? ":[" : ":");
     uint32_t occurrence = 0;
     for (uint32_t i = index; i < shown->count && occurrence <= more; i++) {
         if (i != index && !span_equal(shown->headers[i].name, name))
             continue;
-        unsigned type = shown->types.size == 0 ? 0 : type_of(shown->types, name, occurrence);
+        unsigned type = shown->types.size == 0 ? 0 : types_find(shown->types, name, occurrence);
         if (occurrence > absent)
             json_put(to, ",");
         if (occurrence > 0 || !absent)

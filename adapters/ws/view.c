@@ -84,16 +84,6 @@ static void put_labels(struct buf *to, struct span labels)
     json_put(to, "],");
 }
 
-static unsigned type_of(struct span types, struct span name, uint32_t occurrence)
-{
-    struct reader at = reader_of(types);
-    struct typed_name typed;
-    while (types_next(&at, &typed))
-        if (typed.occurrence == occurrence && span_equal(typed.name, name))
-            return typed.code;
-    return 0;
-}
-
 static void put_value(struct buf *to, const struct header *header, unsigned type)
 {
     bool plain = type == TYPE_BOOLEAN || type == TYPE_LONG || type == TYPE_INT ||
@@ -137,7 +127,7 @@ static void put_properties(const struct record *record, uint64_t others, struct 
         json_put(to, ",");
         unsigned type = types.size == 0
                             ? 0
-                            : type_of(types, header.name, occurrence_of(record, header.name, i));
+                            : types_find(types, header.name, occurrence_of(record, header.name, i));
         put_value(to, &header, type);
         json_put(to, "]");
     }

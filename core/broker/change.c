@@ -126,6 +126,22 @@ static enum status queue_fits(struct broker *broker, struct broker_admin *admin,
                    count < limit ? owned : count);
 }
 
+/* Takes the queue. */
+static enum status queue_put(struct broker_admin *admin, struct queue *queue, struct catalog *next)
+{
+    struct buf row;
+    buf_init(&row, CHANGE_ROW_MAX);
+    enum status status = change_store(admin, TABLE_QUEUE, (uint64_t[]){queue->tenant, queue->id}, 2,
+                                      &row, queue_encode(queue, &row));
+    if (status != STATUS_OK) {
+        queue_unref(queue);
+        return status;
+    }
+    admin->queue = queue_ref(queue);
+    catalog_put_queue(next, queue);
+    return STATUS_OK;
+}
+
 static bool lease_is_valid(struct broker_admin *admin)
 {
     if (admin->lease_ms == 0 ||
@@ -180,17 +196,7 @@ static enum status queue_create(struct broker *broker, struct broker_admin *admi
     queue->first_partition = broker->next_partition;
     broker->next_partition += queue->partition_count;
     queue->stat = queue_stat_new(queue->partition_count);
-    struct buf row;
-    buf_init(&row, CHANGE_ROW_MAX);
-    enum status status = change_store(admin, TABLE_QUEUE, (uint64_t[]){queue->tenant, queue->id}, 2,
-                                      &row, queue_encode(queue, &row));
-    if (status != STATUS_OK) {
-        queue_unref(queue);
-        return status;
-    }
-    admin->queue = queue_ref(queue);
-    catalog_put_queue(next, queue);
-    return STATUS_OK;
+    return queue_put(admin, queue, next);
 }
 
 static void change_fields(struct queue *queue, const struct broker_admin *admin)
@@ -235,17 +241,7 @@ static enum status queue_change(struct broker *broker, struct broker_admin *admi
         return STATUS_INVALID;
     struct queue *queue = queue_copy(old);
     change_fields(queue, admin);
-    struct buf row;
-    buf_init(&row, CHANGE_ROW_MAX);
-    enum status status = change_store(admin, TABLE_QUEUE, (uint64_t[]){queue->tenant, queue->id}, 2,
-                                      &row, queue_encode(queue, &row));
-    if (status != STATUS_OK) {
-        queue_unref(queue);
-        return status;
-    }
-    admin->queue = queue_ref(queue);
-    catalog_put_queue(next, queue);
-    return STATUS_OK;
+    return queue_put(admin, queue, next);
 }
 
 static enum status queue_delete(struct broker *broker, struct broker_admin *admin,

@@ -4,6 +4,7 @@
 #ifndef CORE_LOG_TYPES_H
 #define CORE_LOG_TYPES_H
 
+#include "core/base/limits.h"
 #include "core/base/pack.h"
 #include "core/base/reader.h"
 
@@ -47,6 +48,17 @@ static inline bool types_next(struct reader *at, struct typed_name *typed)
     typed->occurrence = reader_u8(at);
     typed->name = reader_block(at);
     return !at->failed;
+}
+
+/* What it says of the n-th header of that name; 0: text. */
+static inline uint8_t types_find(struct span types, struct span name, uint32_t occurrence)
+{
+    struct reader at = reader_of(types);
+    struct typed_name typed;
+    for (unsigned i = 0; i < LIMIT_HEADERS && types_next(&at, &typed); i++)
+        if (typed.occurrence == occurrence && span_equal(typed.name, name))
+            return typed.code;
+    return 0;
 }
 
 static inline void types_add(struct pack *to, const struct typed_name *typed)

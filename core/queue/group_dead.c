@@ -9,7 +9,7 @@
 #include "core/base/reader.h"
 #include "core/base/trace.h"
 
-enum { RETRY_MS = 1000, NUMBER_SIZE = 24, HEADERS = 10 };
+enum { NUMBER_SIZE = 24, HEADERS = 10 };
 
 void dead_limit(struct group *group)
 {
@@ -28,7 +28,7 @@ static void moved(struct move *move, enum status status)
     } else if (status_is_retriable(status) || status == STATUS_NOT_FOUND) {
         trace(TRACE_WARN, "dead letters of group %s wait: %s", group->spec->name,
               status_text(status));
-        part->move_retry_ms = loop_now_ms(group->loop) + RETRY_MS;
+        part->move_retry_ms = loop_now_ms(group->loop) + MOVE_RETRY_MS;
     } else {
         group_break(group, status);
     }
@@ -97,22 +97,10 @@ static void copy(struct move *move)
 static void read(struct move *move, enum status status)
 {
     struct part *part = move->from;
-    switch (status) {
-    case STATUS_OK:
+    if (status == STATUS_OK)
         copy(move);
-        break;
-    case STATUS_OUT_OF_RANGE:
-        feed_skip_to(part, move->read.start);
-        break;
-    case STATUS_CORRUPT:
-        feed_skip_unreadable(part, move->read.offset,
-                             move->read.start > move->read.offset ? move->read.start
-                                                                  : move->read.offset + 1);
-        break;
-    default:
-        part->move_retry_ms = loop_now_ms(part->group->loop) + RETRY_MS;
-        break;
-    }
+    else
+        move_unread(move, status);
     if (move->count > 0 && part->group->state == GROUP_SERVING)
         move_send(move, part->group->spec->dead_partition, moved);
     else

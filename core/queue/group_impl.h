@@ -375,6 +375,10 @@ void move_free(struct move *move);
 /* Reads from offset on; next() comes with what log_read ended with. */
 void move_read(struct move *move, uint64_t offset,
                void (*next)(struct move *move, enum status status));
+/* After a read that was not OK: the partition goes on behind what cannot be had, or tries again in
+ * MOVE_RETRY_MS. */
+enum { MOVE_RETRY_MS = 1000 };
+void move_unread(const struct move *move, enum status status);
 /* After a read: the record at offset. NOT_FOUND: there is none; BUSY: this read did not get that
  * far. */
 enum status move_find(const struct move *move, uint64_t offset, struct record *record);

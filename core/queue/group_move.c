@@ -58,6 +58,19 @@ void move_read(struct move *move, uint64_t offset,
     log_read(move->group->worker, &move->read);
 }
 
+void move_unread(const struct move *move, enum status status)
+{
+    struct part *part = move->from;
+    const struct log_read *read = &move->read;
+    if (status == STATUS_OUT_OF_RANGE)
+        feed_skip_to(part, read->start);
+    else if (status == STATUS_CORRUPT)
+        feed_skip_unreadable(part, read->offset,
+                             read->start > read->offset ? read->start : read->offset + 1);
+    else
+        part->move_retry_ms = loop_now_ms(part->group->loop) + MOVE_RETRY_MS;
+}
+
 enum status move_find(const struct move *move, uint64_t offset, struct record *record)
 {
     const struct log_read *read = &move->read;

@@ -10,8 +10,6 @@
 #include "core/base/heap.h"
 #include "core/base/trace.h"
 
-enum { RETRY_MS = 1000 };
-
 struct redrive {
     struct redrive_progress progress;
     uint64_t at, end;  /* of dead letters not looked at yet */
@@ -150,25 +148,11 @@ static void collect(struct move *move)
 
 static void read(struct move *move, enum status status)
 {
-    struct part *part = move->from;
-    struct group *group = part->group;
-    switch (status) {
-    case STATUS_OK:
-        if (group->state == GROUP_SERVING)
-            collect(move);
-        break;
-    case STATUS_OUT_OF_RANGE:
-        feed_skip_to(part, move->read.start);
-        break;
-    case STATUS_CORRUPT:
-        feed_skip_unreadable(part, move->read.offset,
-                             move->read.start > move->read.offset ? move->read.start
-                                                                  : move->read.offset + 1);
-        break;
-    default:
-        part->move_retry_ms = loop_now_ms(group->loop) + RETRY_MS;
-        break;
-    }
+    struct group *group = move->from->group;
+    if (status != STATUS_OK)
+        move_unread(move, status);
+    else if (group->state == GROUP_SERVING)
+        collect(move);
     if (move->count > 0)
         move_send(move, group->redrive->partition, sent);
     else

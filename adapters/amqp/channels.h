@@ -124,6 +124,12 @@ enum amqp_fate amqp_channels_look(const struct amqp_channels *channels,
 /* It is passed on or, as its fate says, is not; right after look(). */
 void amqp_channels_take(struct amqp_channels *channels, const struct amqp_named *named);
 
+/* handles.c, for channels.c. NULL: nobody's. */
+struct amqp_handle *amqp_handle_find(const struct amqp_channels *channels, uint16_t channel,
+                                     uint32_t handle);
+/* Is there a link of that name, direction and channel? */
+bool amqp_handle_is_named(const struct amqp_channels *channels, const struct amqp_named *named);
+
 /* Where the channel is mapped or discards, else NULL; until the next take(). */
 struct amqp_channel *amqp_channels_at(const struct amqp_channels *channels, uint16_t channel);
 

@@ -130,4 +130,7 @@ void amqp_linger_end(struct amqp_connection *connection);
 /* Bytes that wait, of all of the connection. */
 size_t amqp_queued(const struct amqp_connection *connection);
 
+/* input.c, of the adapter: as much as may be looked at now. */
+enum status amqp_input(void *context, struct span bytes, size_t *used);
+
 #endif

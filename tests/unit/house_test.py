@@ -43,6 +43,8 @@ MACHINE = re.compile(r"(?<!\w)/(work|root|home)/\w")
 LICENCE = "SPDX-License-Identifier: Apache-2.0"
 CODEC = re.compile(r"add_library\(\w+_codec\s+STATIC\s+([^)]*)\)")
 README_LINES_MAX = 20
+README_COLUMNS_MAX = 120
+PRODUCT = ("core/", "adapters/", "storage/", "gateway/")
 
 
 def folder_of(path):
@@ -118,6 +120,8 @@ def check_readme(folder, text):
         yield f"{folder}: has no README.md"
     elif len(text.splitlines()) > README_LINES_MAX:
         yield f"{folder}/README.md: longer than {README_LINES_MAX} lines"
+    elif (folder + "/").startswith(PRODUCT) and max(map(len, text.splitlines()), default=0) > README_COLUMNS_MAX:
+        yield f"{folder}/README.md: a line longer than {README_COLUMNS_MAX} characters"
 
 
 def files_of_the_house():
@@ -186,6 +190,7 @@ def check_the_check():
     files = {"a/c.c": '#include "a/c.h"\n', "a/c.h": '#include "core/net/loop.h"\n'}
     assert list(check_codec("a", ["c.c"], files.get))
     assert list(check_readme("a", None)) and list(check_readme("a", "x\n" * 21))
+    assert list(check_readme("core/a", "x" * 121)) and not list(check_readme("core/a", "x" * 120))
     assert MACHINE.search("/ro" + "ot/x")
 
 

@@ -3,6 +3,7 @@
 #include "adapters/amqp/channels.h"
 #include "adapters/amqp/codec.h"
 #include "core/base/hash.h"
+#include "core/base/limits.h"
 #include "core/base/pack.h"
 
 enum {
@@ -288,7 +289,7 @@ static enum amqp_fate look_at_attach(const struct amqp_channels *channels, struc
     if (end != NULL) /* as Proton has it */
         name.size = (size_t)(end - name.data);
     named->name = hash_bytes(name);
-    if (count_kept(fields) > AMQP_ATTACH_VALUES_MAX)
+    if (count_kept(fields) > LIMIT_AMQP_ATTACH_VALUES)
         return AMQP_VALUES_TOO_MANY;
     if (named->handle == no_handle) /* it would be taken away with any link that goes */
         return AMQP_HANDLE_OF_NONE;
@@ -358,7 +359,7 @@ static enum amqp_fate look_at_disposition(struct fields *fields, struct amqp_nam
     named->settled = next_boolean(fields, &is_said) && !receives;
     if (fields->failed)
         return AMQP_UNDECODABLE;
-    if (count_values(fields->at, fields->end) > AMQP_STATE_VALUES_MAX)
+    if (count_values(fields->at, fields->end) > LIMIT_AMQP_STATE_VALUES)
         return AMQP_VALUES_TOO_MANY;
     const uint8_t *state = fields->at;
     skip_state(fields); /* to the end of the list, where it cannot be read */
@@ -387,7 +388,7 @@ static enum amqp_fate look_at_transfer(const struct amqp_channels *channels, str
     named->settled = next_boolean(fields, &says_settled);
     named->more = next_boolean(fields, &is_said);
     skip(fields, AMQP_UBYTE, AMQP_UBYTE); /* rcv-settle-mode */
-    if (count_values(fields->at, fields->end) > AMQP_STATE_VALUES_MAX)
+    if (count_values(fields->at, fields->end) > LIMIT_AMQP_STATE_VALUES)
         return AMQP_VALUES_TOO_MANY;
     state = fields->at;
     named->before = between(first, state);
@@ -408,7 +409,7 @@ static enum amqp_fate look_at_transfer(const struct amqp_channels *channels, str
         return AMQP_UNATTACHED;
     if (at->receives)
         return AMQP_WRONG_WAY;
-    if (code != AMQP_NULL && tag.size > AMQP_TAG_BYTES_MAX)
+    if (code != AMQP_NULL && tag.size > LIMIT_AMQP_TAG_BYTES)
         return AMQP_VALUES_TOO_MANY;
     if (at->more) {
         if ((has_id && named->delivery != at->delivery) ||

@@ -14,18 +14,10 @@
 
 #include "core/base/span.h"
 
-enum {
-    AMQP_CHANNEL_MAX = 255,
-    /* Of a connection, with those of sessions that have been ended, until the peer has ended them,
-     * too; with one more its owner ends it. */
-    AMQP_HANDLES_MAX = 2048,
-    /* Values, within others too, of an attach without its map of what is unsettled, and of a state.
-     * Proton keeps each for as long as the link or the delivery, and has many bytes for one. */
-    AMQP_ATTACH_VALUES_MAX = 512,
-    AMQP_STATE_VALUES_MAX = 256,
-    /* Bytes; 32 by the book. Proton keeps it likewise. */
-    AMQP_TAG_BYTES_MAX = 256
-};
+/* Proton keeps each value of an attach and of a state, within others too, for as long as the link
+ * or the delivery, and has many bytes for one; a tag likewise: LIMIT_AMQP_ATTACH_VALUES and those
+ * behind it. With one handle more than LIMIT_AMQP_HANDLES, those of sessions that have been ended
+ * counted until the peer has ended them, too, the owner of the connection ends it. */
 
 enum amqp_performative {
     AMQP_OPEN = 0x10,

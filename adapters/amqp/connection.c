@@ -401,7 +401,7 @@ static enum status session_open(void *context, struct stream *stream, struct bro
     pn_transport_t *transport = connection->driver.transport;
     pn_transport_set_server(transport);
     pn_transport_set_max_frame(transport, AMQP_FRAME_MAX);
-    pn_transport_set_channel_max(transport, AMQP_CHANNEL_MAX);
+    pn_transport_set_channel_max(transport, LIMIT_AMQP_CHANNEL);
     pn_transport_set_idle_timeout(transport, IDLE_MS);
     amqp_sasl_init(connection);
     pn_connection_driver_bind(&connection->driver);

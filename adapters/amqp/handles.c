@@ -3,6 +3,7 @@
 #include "adapters/amqp/channels.h"
 #include "core/base/hash.h"
 #include "core/base/heap.h"
+#include "core/base/limits.h"
 
 enum { SLOTS_FIRST = 8 };
 
@@ -68,7 +69,7 @@ static void put(struct amqp_channels *channels, const struct amqp_handle *handle
 
 static void add(struct amqp_channels *channels, const struct amqp_handle *handle)
 {
-    if (channels->handle_count >= AMQP_HANDLES_MAX)
+    if (channels->handle_count >= LIMIT_AMQP_HANDLES)
         return;
     if (2 * (channels->handle_count + 1) > channels->slots) {
         struct amqp_handle *before = channels->handles;
@@ -111,7 +112,7 @@ static void take_out_all(struct amqp_channels *channels, uint16_t channel)
 
 static void begin(struct amqp_channels *channels, uint16_t channel)
 {
-    if (channel > AMQP_CHANNEL_MAX) /* which Proton refuses */
+    if (channel > LIMIT_AMQP_CHANNEL) /* which Proton refuses */
         return;
     if (channel >= channels->channel_count) {
         uint32_t count = channel + 1U;

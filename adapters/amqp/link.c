@@ -14,8 +14,6 @@
 #include "core/base/heap.h"
 #include "core/base/limits.h"
 
-enum { LINKS_MAX = 1024, LINKS_REFUSED_MAX = AMQP_HANDLES_MAX };
-
 void amqp_link_unref(struct amqp_link *link)
 {
     struct amqp_connection *connection = link->connection;
@@ -85,7 +83,7 @@ void amqp_links_close(struct amqp_connection *connection)
 static bool has_channel(struct amqp_connection *connection)
 {
     uint32_t most = pn_transport_get_channel_max(connection->driver.transport) + 1U;
-    if (++connection->session_count > AMQP_CHANNEL_MAX + 1)
+    if (++connection->session_count > LIMIT_AMQP_CHANNEL + 1)
         return false;
     if (connection->session_count > most && amqp_say_now(connection))
         amqp_ends_said(connection);
@@ -204,7 +202,7 @@ void amqp_link_accept(struct amqp_link *link)
     amqp_answer_truly(link);
     amqp_attach_answer(link);
     if (pn_link_is_receiver(link->pn))
-        pn_link_flow(link->pn, AMQP_CREDIT);
+        pn_link_flow(link->pn, LIMIT_AMQP_CREDIT);
     amqp_wake(link->connection);
 }
 
@@ -336,12 +334,12 @@ void amqp_link_opened(struct amqp_connection *connection, pn_link_t *pn)
 {
     /* Refused ones count too until the peer has ended them, and what has ended until that is said:
      * Proton has it until then, and who does not read may go on. */
-    if (++connection->link_count > LINKS_MAX && connection->links_ended > 0) {
+    if (++connection->link_count > LIMIT_AMQP_LINKS && connection->links_ended > 0) {
         if (!amqp_say_now(connection))
             return;
         amqp_ends_said(connection);
     }
-    if (connection->link_count > LINKS_REFUSED_MAX) {
+    if (connection->link_count > LIMIT_AMQP_HANDLES) {
         amqp_count_refusal(STATUS_OVER_QUOTA);
         amqp_end(connection, "amqp:resource-limit-exceeded", "too many links");
         return;
@@ -353,7 +351,7 @@ void amqp_link_opened(struct amqp_connection *connection, pn_link_t *pn)
     copy_ends(pn);
     if (pn_link_is_receiver(pn))
         amqp_resumption_read(link, buf_span(&connection->frames.attach));
-    if (connection->link_count > LINKS_MAX) {
+    if (connection->link_count > LIMIT_AMQP_LINKS) {
         amqp_link_refuse_status(link, STATUS_OVER_QUOTA);
         return;
     }

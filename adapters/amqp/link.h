@@ -20,8 +20,6 @@ struct amqp_subscriber;
 struct consumer;
 struct follower;
 
-enum { AMQP_CREDIT = 1000 }; /* what a sender may have under way on one link */
-
 /* Why a link goes: what it subscribed to may outlive that. */
 enum amqp_leaving {
     AMQP_LEAVES_REFUSED,

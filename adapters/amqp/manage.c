@@ -14,7 +14,7 @@
 #include "core/base/heap.h"
 #include "core/base/limits.h"
 
-enum { WAITING_MAX = 100, CHANGES_MAX = 100, PUBLISHED_MAX = 4 << 20 };
+enum { PUBLISHED_MAX = 4 << 20 };
 
 static void managing_free(struct managing *managing)
 {
@@ -128,7 +128,7 @@ static void publish_answer(struct amqp_connection *connection, struct span reply
 static bool is_full(struct amqp_connection *connection, const struct amqp_link *link)
 {
     struct client *client = &connection->client;
-    return amqp_sending_count(link) >= WAITING_MAX ||
+    return amqp_sending_count(link) >= LIMIT_AMQP_REQUESTS ||
            client->ops->queued(client) >= LIMIT_CLIENT_IN_BYTES;
 }
 
@@ -439,7 +439,7 @@ static bool name_parse(struct managing *managing, struct span name)
 /* They are made one after the other, of all connections, and each waits for the disk. */
 static bool changes_too_much(const struct amqp_connection *connection, size_t size)
 {
-    return connection->changes >= CHANGES_MAX ||
+    return connection->changes >= LIMIT_AMQP_REQUESTS ||
            connection->changes_bytes + size > LIMIT_CLIENT_IN_BYTES;
 }
 

@@ -14,6 +14,7 @@
 #include "adapters/amqp/view.h"
 #include "core/base/clock.h"
 #include "core/base/heap.h"
+#include "core/base/limits.h"
 #include "core/base/pack.h"
 #include "core/broker/consume.h"
 #include "core/broker/follow.h"
@@ -333,7 +334,7 @@ static void group_updated(struct amqp_link *link, pn_delivery_t *delivery)
         return;
     }
     struct buf note;
-    buf_init(&note, GROUP_NOTE_BYTES);
+    buf_init(&note, LIMIT_GROUP_NOTE_BYTES);
     if (!slot_get(delivery, &slot) || !outcome_of(link, delivery, &outcome, &note))
         return;
     pn_delivery_set_context(delivery, NULL);

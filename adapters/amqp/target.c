@@ -65,7 +65,7 @@ uint32_t amqp_waiting_resumable(const struct amqp_connection *connection)
 /* Half of the credit at once: a flow for each message would be dear. */
 static void give_back(struct amqp_link *link)
 {
-    if (++link->owed < AMQP_CREDIT / 2)
+    if (++link->owed < LIMIT_AMQP_CREDIT / 2)
         return;
     pn_link_flow(link->pn, (int)link->owed);
     link->owed = 0;

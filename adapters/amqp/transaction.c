@@ -572,7 +572,7 @@ void amqp_transaction_settle(struct amqp_link *link, pn_delivery_t *delivery, ui
 {
     struct outcome outcome;
     struct buf note;
-    buf_init(&note, GROUP_NOTE_BYTES);
+    buf_init(&note, LIMIT_GROUP_NOTE_BYTES);
     struct amqp_transaction *transaction = settled_in(link, delivery, &outcome, &note);
     enum status status = transaction == NULL
                              ? STATUS_OK
@@ -595,7 +595,7 @@ void amqp_transaction_settle_topic(struct amqp_link *link, pn_delivery_t *delive
 {
     struct outcome outcome;
     struct buf note; /* nothing of a topic's is remembered */
-    buf_init(&note, GROUP_NOTE_BYTES);
+    buf_init(&note, LIMIT_GROUP_NOTE_BYTES);
     struct amqp_transaction *transaction = settled_in(link, delivery, &outcome, &note);
     buf_deinit(&note);
     if (transaction == NULL)

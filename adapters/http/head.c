@@ -7,6 +7,7 @@
 
 #include "adapters/http/codec.h"
 #include "adapters/http/frame.h"
+#include "core/base/limits.h"
 #include "core/base/utf8.h"
 
 size_t http_head_size(struct span bytes)
@@ -317,7 +318,7 @@ unsigned http_head_read(struct http_head *head, uint8_t *bytes, size_t size)
         at += line.size + 2;
         if (line.size == 0)
             break;
-        if (number > HTTP_HEADERS_MAX)
+        if (number > LIMIT_HTTP_HEADERS)
             return 431;
         unsigned code =
             number == 0 ? read_request_line(head, line) : read_header_line(head, &seen, line);

@@ -18,7 +18,7 @@ enum http_method {
     HTTP_METHODS
 };
 
-enum { HTTP_HEAD_BYTES = 16384, HTTP_HEADERS_MAX = 100, HTTP_QUERY_MAX = 32, HTTP_LISTS_MAX = 4 };
+enum { HTTP_QUERY_MAX = 32, HTTP_LISTS_MAX = 4 };
 
 /* A header that may come several times, each time with a part of the list. */
 struct http_lists {

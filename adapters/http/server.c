@@ -7,6 +7,7 @@
 #include "adapters/http/socket.h"
 #include "core/base/check.h"
 #include "core/base/heap.h"
+#include "core/base/limits.h"
 
 enum {
     IDLE_MS = 75000,
@@ -90,7 +91,7 @@ static bool take_head(struct line *line, struct span bytes, size_t *used)
 {
     static const char invitation[] = "HTTP/1.1 100 Continue\r\n\r\n";
     size_t size = http_head_size(bytes);
-    if (size == 0 && bytes.size < HTTP_HEAD_BYTES) {
+    if (size == 0 && bytes.size < LIMIT_HTTP_HEAD) {
         if (bytes.size > 0 && !line->in_head) {
             line->in_head = true;
             line_expect(line, LIMIT_CONNECT_MS);
@@ -100,7 +101,7 @@ static bool take_head(struct line *line, struct span bytes, size_t *used)
     struct exchange *exchange = exchange_new(line, span_of(bytes.data, size));
     struct http_head *head = &exchange->base.head;
     unsigned code =
-        size == 0 || size > HTTP_HEAD_BYTES ? 431 : http_head_read(head, exchange->memory, size);
+        size == 0 || size > LIMIT_HTTP_HEAD ? 431 : http_head_read(head, exchange->memory, size);
     if (code == 0 && head->body_size > LIMIT_HTTP_BODY)
         code = 413;
     if (line->excess)

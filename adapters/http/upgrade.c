@@ -5,6 +5,7 @@
 
 #include "adapters/http/socket.h"
 #include "core/base/check.h"
+#include "core/base/limits.h"
 
 enum { ACCEPT_BYTES = 20, ACCEPT_TEXT = 32, ANSWER_MAX = 512 };
 
@@ -99,7 +100,7 @@ static void start(struct http_exchange *exchange, struct stream *stream,
 {
     const struct http_head *head = &exchange->head;
     struct buf bearer;
-    buf_init(&bearer, HTTP_HEAD_BYTES);
+    buf_init(&bearer, LIMIT_HTTP_HEAD);
     if (head->authorization.size == 0 && head->auth_token.size > 0 &&
         (buf_append_text(&bearer, "Bearer ") != STATUS_OK ||
          buf_append(&bearer, head->auth_token.data, head->auth_token.size) != STATUS_OK))

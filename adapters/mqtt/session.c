@@ -7,7 +7,7 @@
 #include "core/base/limits.h"
 #include "core/broker/metrics.h"
 
-enum { DEFAULT_RECEIVE_MAX = 65535, PACKET_OVERHEAD = 65536 + 1024, SUBSCRIBES_MAX = 64 };
+enum { DEFAULT_RECEIVE_MAX = 65535, PACKET_OVERHEAD = 65536 + 1024 };
 
 struct mqtt_options mqtt_settings;
 
@@ -243,7 +243,7 @@ static bool handle(struct mqtt_session *session, uint8_t header, struct span bod
         mqtt_handle_pubrel(session, header, body);
         return true;
     case MQTT_SUBSCRIBE:
-        if (session->subscribes >= SUBSCRIBES_MAX)
+        if (session->subscribes >= LIMIT_MQTT_SUBSCRIBES)
             return false;
         mqtt_handle_subscribe(session, header, body);
         return true;

@@ -7,6 +7,7 @@
 #include "adapters/rest/wanted.h"
 #include "adapters/rest/view.h"
 #include "core/base/check.h"
+#include "core/base/limits.h"
 
 enum { DMS_TAKE_MAX = 10, TAKE_BYTES = 512 * 1024, CODE_FAILED = 10542204, CODE_QUERY = 10540014 };
 
@@ -131,7 +132,7 @@ static void take(struct call *call, bool dead)
     uint64_t max, wait_s, lease_s;
     consume->ours = call_is_ours(call);
     consume->dead = dead || (consume->ours && call_query_is_true(call, "dead"));
-    uint64_t high = consume->ours ? GROUP_TAKE_MAX : DMS_TAKE_MAX;
+    uint64_t high = consume->ours ? LIMIT_TAKE_RECORDS : DMS_TAKE_MAX;
     if (!call_check_project(call))
         return;
     const struct group_spec *group = call_queue_group(call);

@@ -8,9 +8,9 @@
 #include "adapters/rest/wanted.h"
 #include "adapters/rest/view.h"
 #include "core/base/clock.h"
+#include "core/base/limits.h"
 
 enum {
-    RECORDS_MAX = 1000,
     ANSWER_BYTES = 1024 * 1024, /* an answer ends with the record that passes it */
     SEARCH_MS = 2000,
     SLICE_NS = 5000000, /* of one turn; looked at every so many records: */
@@ -242,7 +242,7 @@ static void begin(struct look *look, uint64_t partition)
     look->exact = http_query(call->exchange, "offset", &given) && given.size > 0;
     if (!call_query_number(call, "offset", 0, INT64_MAX, look->offset, CODE_QUERY, &look->offset) ||
         !call_query_number(call, "time", 0, INT64_MAX, 0, CODE_QUERY, &time_ms) ||
-        !call_query_number(call, "limit", 1, RECORDS_MAX, 100, CODE_QUERY, &look->limit) ||
+        !call_query_number(call, "limit", 1, LIMIT_CALL_RECORDS, 100, CODE_QUERY, &look->limit) ||
         !wanted_read(&look->wanted, call))
         return;
     look->read.partition = partition;

@@ -7,8 +7,9 @@
 #include "adapters/rest/call.h"
 #include "adapters/rest/view.h"
 #include "core/base/check.h"
+#include "core/base/limits.h"
 
-enum { DMS_MESSAGES_MAX = 10, DMS_BYTES_MAX = 512 * 1024, OWN_MESSAGES_MAX = 1000 };
+enum { DMS_MESSAGES_MAX = 10, DMS_BYTES_MAX = 512 * 1024 };
 
 struct produce;
 
@@ -292,7 +293,7 @@ static void run_publish(struct call *call)
         return;
     }
     const json_t *key = json_object_get(call->body, "key");
-    if (!read_messages(produce, queue, topic, OWN_MESSAGES_MAX, LIMIT_HTTP_BODY))
+    if (!read_messages(produce, queue, topic, LIMIT_CALL_RECORDS, LIMIT_HTTP_BODY))
         return;
     for (uint32_t i = 0; i < produce->count; i++)
         produce->publishes[i].retain = retain;

@@ -3,8 +3,9 @@
 #include "adapters/rest/call.h"
 #include "adapters/rest/consume.h"
 #include "core/base/check.h"
+#include "core/base/limits.h"
 
-enum { RECEIPTS_MAX = 1000, CODE_HANDLER = 10542209 };
+enum { CODE_HANDLER = 10542209 };
 
 struct settle {
     struct call call;
@@ -53,9 +54,9 @@ static bool prepare(struct settle *settle, const json_t *array, const char *name
 {
     struct call *call = &settle->call;
     size_t count = json_array_size(array);
-    if (!json_is_array(array) || count == 0 || count > RECEIPTS_MAX) {
+    if (!json_is_array(array) || count == 0 || count > LIMIT_CALL_RECEIPTS) {
         call_refuse(call, 400, 10540010, "%s must be an array of 1 to %d entries.", name,
-                    RECEIPTS_MAX);
+                    LIMIT_CALL_RECEIPTS);
         return false;
     }
     settle->receipts = arena_alloc(&call->arena, count * sizeof *settle->receipts);

@@ -5,7 +5,7 @@
 #include "core/base/heap.h"
 #include "core/base/limits.h"
 
-enum { FETCH_DEFAULT = 100, FETCH_MAX = 1000, FETCH_BYTES = 1024 * 1024 };
+enum { FETCH_DEFAULT = 100, FETCH_BYTES = 1024 * 1024 };
 
 struct fetch {
     struct log_read read;
@@ -101,7 +101,7 @@ void ws_fetch(struct ws_session *session, json_t *frame, uint64_t id)
     }
     if (id == WS_NO_ID || !ws_from(frame, &from, &given) || !given || from.from == SEEK_LATEST ||
         (json_object_get(frame, "limit") != NULL &&
-         (!ws_number(frame, "limit", FETCH_MAX, &limit) || limit == 0)) ||
+         (!ws_number(frame, "limit", LIMIT_CALL_RECORDS, &limit) || limit == 0)) ||
         (json_object_get(frame, "partition") != NULL &&
          !ws_number(frame, "partition", INT32_MAX, &partition)) ||
         partition >= queue->partition_count) {

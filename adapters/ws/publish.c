@@ -299,7 +299,7 @@ void ws_request(struct ws_session *session, json_t *frame, uint64_t id, const st
         ws_error(session, id, STATUS_INVALID, "a request needs an id");
         return;
     }
-    if (session->request_count >= WS_REQUESTS_MAX) {
+    if (session->request_count >= LIMIT_WEBSOCKET_REQUESTS) {
         ws_error(session, id, STATUS_OVER_QUOTA, "too many requests wait for a reply");
         return;
     }

@@ -232,7 +232,7 @@ static void complete(struct ws_session *session, struct span body)
 
 static bool must_wait(struct ws_session *session)
 {
-    return session->fetch_count >= WS_FETCHES_MAX ||
+    return session->fetch_count >= LIMIT_WEBSOCKET_FETCHES ||
            stream_queued(session->stream) >= LIMIT_CLIENT_OUT_BYTES ||
            !broker_may_publish(&session->client);
 }

@@ -17,10 +17,8 @@ enum ws_state { WS_WAIT_CONNECT, WS_LOGIN, WS_UP, WS_DOWN };
 /* The id of a client's frame: 0 to 2^53. Without one nothing is answered, except by errors. */
 #define WS_NO_ID UINT64_MAX
 enum {
-    WS_SUBS_MAX = 100,
-    WS_REQUESTS_MAX = 1000,
-    WS_FETCHES_MAX = 4, /* under way; then frames wait */
-    WS_UNKNOWN_MESSAGE_MAX = 64 * 1024
+    WS_LEASE_MAX_S = 300,
+    WS_UNKNOWN_MESSAGE_MAX = 64 * 1024 /* before the client has said who it is */
 };
 
 struct ws_session {

@@ -5,7 +5,7 @@
 #include "core/base/heap.h"
 #include "core/base/limits.h"
 
-enum { RECEIPTS_MAX = 1000, PARTS = 5, LEASE_MAX_S = 300 };
+enum { PARTS = 5 };
 
 /* A frame that is answered when all its receipts are settled. */
 struct settlement {
@@ -145,7 +145,7 @@ static bool read_argument(const json_t *frame, enum ws_settle how, uint32_t *arg
     uint64_t number = 0;
     *argument_ms = 0;
     if (how == WS_EXTEND) {
-        if (!ws_number(frame, "seconds", LEASE_MAX_S, &number) || number == 0)
+        if (!ws_number(frame, "seconds", WS_LEASE_MAX_S, &number) || number == 0)
             return false;
         *argument_ms = (uint32_t)number * 1000;
     } else if (how == WS_NACK && json_object_get(frame, "delay_ms") != NULL) {
@@ -162,7 +162,7 @@ void ws_settle(struct ws_session *session, json_t *frame, uint64_t id, enum ws_s
                  *single = json_object_get(frame, "receipt");
     size_t count = single != NULL ? 1 : json_array_size(receipts);
     uint32_t argument_ms;
-    if (count == 0 || count > RECEIPTS_MAX || !read_argument(frame, how, &argument_ms)) {
+    if (count == 0 || count > LIMIT_CALL_RECEIPTS || !read_argument(frame, how, &argument_ms)) {
         ws_error(session, id, STATUS_INVALID,
                  how == WS_EXTEND ? "receipts (1 to 1000) and seconds (1 to 300) are wanted"
                                   : "receipt, or receipts (1 to 1000), is wanted");

@@ -4,8 +4,9 @@
  * with a group: leases. */
 #include "adapters/ws/sub.h"
 #include "core/base/heap.h"
+#include "core/base/limits.h"
 
-enum { SUB_NAME_MAX = 64, LEASE_MAX_S = 300 };
+enum { SUB_NAME_MAX = 64 };
 
 /* ---------------------------------------------------------------- what a frame asks for */
 
@@ -127,7 +128,7 @@ static enum status read_wanted(struct ws_session *session, const json_t *frame,
             "sub (up to 64 bytes) and one of topic and queue are wanted; group with queue");
     if (sub_find(session, wanted->name) != NULL)
         return err_set(err, STATUS_EXISTS, "there is a subscription of that name");
-    if (session->sub_count >= WS_SUBS_MAX)
+    if (session->sub_count >= LIMIT_WEBSOCKET_SUBS)
         return err_set(err, STATUS_OVER_QUOTA, "too many subscriptions on this connection");
     if (!ws_from(frame, &wanted->options, &wanted->from))
         return err_set(err, STATUS_INVALID,
@@ -135,7 +136,7 @@ static enum status read_wanted(struct ws_session *session, const json_t *frame,
     wanted->unlimited = json_object_get(frame, "credit") == NULL;
     if ((!wanted->unlimited && !ws_number(frame, "credit", WS_CREDIT_MAX, &wanted->credit)) ||
         (json_object_get(frame, "lease_seconds") != NULL && /* missing: as the queue says */
-         (!ws_number(frame, "lease_seconds", LEASE_MAX_S, &wanted->lease_s) ||
+         (!ws_number(frame, "lease_seconds", WS_LEASE_MAX_S, &wanted->lease_s) ||
           wanted->lease_s == 0)))
         return err_set(err, STATUS_INVALID, "credit is 0 to 1000000, lease_seconds 1 to 300");
     if (of_queue) {

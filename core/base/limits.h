@@ -92,4 +92,34 @@
 #define LIMIT_TOKEN_S           86400u /* how long a token may hold */
 #define LIMIT_REFUSALS          1000u  /* connections per second that are told: too many */
 
+/* What consumers of one group of a queue ask for, and what is remembered of them. */
+#define LIMIT_GROUP_CHOICES    256u  /* different selectors at a time */
+#define LIMIT_GROUP_BARS       16u   /* who has given back as not for itself, and is there */
+#define LIMIT_GROUP_BARRED     1000u /* records of one of them */
+#define LIMIT_GROUP_NOTES      1000u /* records of a group and partition with a note */
+#define LIMIT_GROUP_NOTE_BYTES 1024u /* of one note */
+#define LIMIT_TAKE_RECORDS     1000u /* in one take */
+
+/* One HTTP request; one call of REST, or one frame of the WebSocket's. */
+#define LIMIT_HTTP_HEAD          16384u
+#define LIMIT_HTTP_HEADERS       100u
+#define LIMIT_CALL_RECEIPTS      1000u /* that are settled */
+#define LIMIT_CALL_RECORDS       1000u /* that are looked at, or published */
+#define LIMIT_WEBSOCKET_SUBS     100u  /* subscriptions of one connection */
+#define LIMIT_WEBSOCKET_REQUESTS 1000u /* of it, not answered yet */
+#define LIMIT_WEBSOCKET_FETCHES  4u    /* of it, under way: then frames wait */
+
+/* One connection of MQTT. */
+#define LIMIT_MQTT_SUBSCRIBES 64u /* packets that are not answered yet */
+
+/* One connection of AMQP, or one link. */
+#define LIMIT_AMQP_CHANNEL       255u /* the highest */
+#define LIMIT_AMQP_LINKS         1024u
+#define LIMIT_AMQP_HANDLES       2048u /* with those of what has ended, until the peer has, too */
+#define LIMIT_AMQP_CREDIT        1000u /* under way on one link to a target */
+#define LIMIT_AMQP_REQUESTS      100u  /* of the management node, under way; answers of one link */
+#define LIMIT_AMQP_ATTACH_VALUES 512u  /* in an attach but for what is unsettled */
+#define LIMIT_AMQP_STATE_VALUES  256u  /* in the state of a delivery */
+#define LIMIT_AMQP_TAG_BYTES     256u  /* 32 by the book */
+
 #endif

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The way to a group's home worker and back: a take or a settlement is carried there by mail, its
  * answer comes by the request itself. */
+#include "core/base/limits.h"
 #include "core/broker/worker.h"
 
 #include "core/base/heap.h"
@@ -201,8 +202,8 @@ static void carried_unref(struct carried_take *carried)
 /* What was taken and is given back at once. */
 struct take_back {
     struct group_settle settle;
-    struct receipt receipts[GROUP_TAKE_MAX];
-    enum status results[GROUP_TAKE_MAX];
+    struct receipt receipts[LIMIT_TAKE_RECORDS];
+    enum status results[LIMIT_TAKE_RECORDS];
 };
 
 static void gone_back(struct request *request, enum status status)

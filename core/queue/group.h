@@ -85,13 +85,13 @@ struct group_item {
 };
 struct group_take {
     struct request request;
-    uint32_t max_records; /* 1..GROUP_TAKE_MAX */
+    uint32_t max_records; /* 1..LIMIT_TAKE_RECORDS */
     uint32_t max_bytes;   /* at least one record is given when there is one */
     uint32_t wait_ms;     /* long poll: only when nothing is available now */
     uint32_t lease_ms;    /* 0: as the queue says */
     bool dead;            /* from the group's dead letters instead of the queue */
     /* What this consumer wants; what does not match stays for others. Borrowed until done(); NULL:
-     * all. A group has GROUP_CHOICES different ones (fewer where its queue has more than 64
+     * all. A group has LIMIT_GROUP_CHOICES different ones (fewer where its queue has more than 64
      * partitions), of which each has a place as long as one of its takers is there: one more is
      * BUSY. */
     const struct selector *selector;
@@ -112,7 +112,6 @@ struct group_take {
     void *carrier;
     bool joining; /* carrier makes the consumer */
 };
-enum { GROUP_TAKE_MAX = 1000, GROUP_CHOICES = 256 };
 /* OK with count 0 after wait_ms without a record. Those who wait at the same time are served in
  * turn, record by record. */
 void group_take(struct group *group, struct group_take *take);
@@ -134,18 +133,17 @@ struct group_settle {
     uint32_t delay_ms; /* FAILED, RELEASED: not offered again before; survives a restart */
     uint32_t lease_ms; /* RENEWED; 0: as the queue says */
     /* FAILED, RELEASED: this one does not get them again, others do. NULL: it may. Borrowed until
-     * done(). GROUP_BARS takers and GROUP_BARRED records of each that are not done are remembered,
-     * in memory; one more is a dead letter or, where the queue keeps none, waits GROUP_BARRED_MS
-     * and may come to anybody. */
+     * done(). LIMIT_GROUP_BARS takers and LIMIT_GROUP_BARRED records of each that are not done are
+     * remembered, in memory; one more is a dead letter or, where the queue keeps none, waits
+     * GROUP_BARRED_MS and may come to anybody. */
     struct taker *not_for;
     bool unharmed; /* RELEASED: one more than are remembered is given back to anybody at once, and
                       its result is OVER_QUOTA */
     /* FAILED, RELEASED: goes with the record when it is handed out again: names and values, a block
      * (pack_block) each; a name that is there already gets the new value. Borrowed until done().
-     * Remembered in memory, for GROUP_NOTES records of a group, GROUP_NOTE_BYTES each, as far as
-     * the budget goes: more is not.
-     * REJECTED: why, for the dead letter's headers: a condition and a description, two texts in a
-     * block each, of which one may be empty. */
+     * Remembered in memory, for LIMIT_GROUP_NOTES records of a group, LIMIT_GROUP_NOTE_BYTES each,
+     * as far as the budget goes: more is not. REJECTED: why, for the dead letter's headers: a
+     * condition and a description, two texts in a block each, of which one may be empty. */
     struct span note;
     bool ordered; /* the first stale receipt ends it: those behind it are STALE, untouched */
     bool patient; /* DONE, and nobody is told when it is durable: answered as soon as it is
@@ -158,14 +156,7 @@ struct group_settle {
     uint64_t group_id;
     void (*done)(struct request *request, enum status status);
 };
-enum {
-    GROUP_PATIENCE_MS = 25,
-    GROUP_BARS = 16,
-    GROUP_BARRED = 1000,
-    GROUP_BARRED_MS = 1000,
-    GROUP_NOTES = 1000,
-    GROUP_NOTE_BYTES = 1024
-};
+enum { GROUP_PATIENCE_MS = 25, GROUP_BARRED_MS = 1000 };
 /* Answers after the settlement is durable, unless it is patient. Takes part in a common write with
  * others of the same turn. While the store has no room for it the answer waits, as what it says has
  * taken effect: it comes with the room, or with the end of the group. STORAGE_FAILED: nobody knows

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What takers have given back as not for themselves, while they are there. Such a taker waits in a
  * lane of its own, which passes over that. */
+#include "core/base/limits.h"
 #include "core/queue/group_impl.h"
 
 #include "core/base/heap.h"
@@ -110,9 +111,9 @@ bool bar_put_up(struct part *part, uint64_t offset, struct taker *taker)
     struct group *group = part->group;
     bars_sweep(group);
     struct bar *bar = bar_of(group, taker);
-    if (bar == NULL && group->bar_count == GROUP_BARS)
+    if (bar == NULL && group->bar_count == LIMIT_GROUP_BARS)
         make_room(group);
-    if (bar == NULL && group->bar_count == GROUP_BARS)
+    if (bar == NULL && group->bar_count == LIMIT_GROUP_BARS)
         return false;
     if (bar == NULL) {
         bar = group->bars[group->bar_count++] = heap_new(sizeof *bar);
@@ -122,9 +123,9 @@ bool bar_put_up(struct part *part, uint64_t offset, struct taker *taker)
             offset_map_init(&bar->offsets[i]);
         group->bars_changed = true;
     }
-    if (bar->count >= GROUP_BARRED)
+    if (bar->count >= LIMIT_GROUP_BARRED)
         tidy(group, bar);
-    if (bar->count >= GROUP_BARRED)
+    if (bar->count >= LIMIT_GROUP_BARRED)
         return false;
     bar->count += !bar_holds(bar, part, offset);
     offset_map_put(offsets_of(bar, part), offset, 1);

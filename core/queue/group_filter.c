@@ -2,6 +2,7 @@
 /* What a group and its consumers do not want. Labels and a selector are the group's: what they do
  * not name is done for all its consumers. A consumer's selector leaves the rest for others: takes
  * with the same one share a lane, which looks at every record once. */
+#include "core/base/limits.h"
 #include "core/queue/group_impl.h"
 
 #include "core/base/check.h"
@@ -159,7 +160,9 @@ static void choice_free(struct group *group, uint32_t index)
 static uint32_t choices_max(const struct group *group)
 {
     uint32_t most = PLACES_MAX / group->part_count;
-    return most < CHOICES_FEW ? CHOICES_FEW : most < GROUP_CHOICES ? most : GROUP_CHOICES;
+    return most < CHOICES_FEW           ? CHOICES_FEW
+           : most < LIMIT_GROUP_CHOICES ? most
+                                        : LIMIT_GROUP_CHOICES;
 }
 
 /* Makes room for one more lane that is shared, by forgetting the one that was not used for longest.

@@ -8,6 +8,7 @@
 #ifndef CORE_QUEUE_GROUP_IMPL_H
 #define CORE_QUEUE_GROUP_IMPL_H
 
+#include "core/base/limits.h"
 #include "core/queue/fifo.h"
 #include "core/queue/group.h"
 #include "core/queue/offset_map.h"
@@ -134,7 +135,7 @@ struct expiry {
 };
 
 /* LANES_MAX: twice the bars, as lanes may stay until their reads are back. */
-enum { LANE_RECORDS, LANE_DEAD, LANES, LANES_MAX = GROUP_CHOICES + 2 * GROUP_BARS };
+enum { LANE_RECORDS, LANE_DEAD, LANES, LANES_MAX = LIMIT_GROUP_CHOICES + 2 * LIMIT_GROUP_BARS };
 /* Of queues with many partitions there are fewer lanes: their places have a limit, too. */
 enum { CHOICES_FEW = 32, PLACES_MAX = 16384 };
 
@@ -157,12 +158,12 @@ struct group {
 
     struct expiry expiry;
 
-    struct group_lane **choices; /* lanes with a selector (GROUP_CHOICES), or of one taker */
+    struct group_lane **choices; /* lanes with a selector (LIMIT_GROUP_CHOICES), or of one taker */
     uint32_t choice_count, choice_capacity;
     struct note *notes;
     uint32_t note_count, note_capacity;
     struct group_budget *budget;
-    struct bar *bars[GROUP_BARS];
+    struct bar *bars[LIMIT_GROUP_BARS];
     uint32_t bar_count;
     bool bars_changed;          /* takes may wait in a lane that is not for them */
     struct list waiting;        /* lanes, in turn */

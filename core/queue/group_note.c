@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What consumers left on records that come again, until these are done, and why they rejected what
  * becomes a dead letter. In memory only: failures are what a restart must know. */
+#include "core/base/limits.h"
 #include "core/queue/group_impl.h"
 
 #include "core/base/blob.h"
@@ -99,7 +100,7 @@ static bool names(struct span note, struct span name)
 static struct blob *merge(struct span old, struct span note)
 {
     struct buf buf;
-    buf_init(&buf, GROUP_NOTE_BYTES);
+    buf_init(&buf, LIMIT_GROUP_NOTE_BYTES);
     struct pack pack = pack_into(&buf);
     struct reader at = reader_of(old);
     while (reader_left(&at) > 0) {
@@ -123,7 +124,7 @@ static void put(struct part *part, uint64_t offset, struct blob *bytes, bool is_
     const uint32_t *known = offset_map_get(&part->notes, offset);
     uint64_t others = budget->note_bytes - (known == NULL ? 0 : cost(group->notes[*known].bytes));
     if (others + cost(bytes) > budget->note_bytes_max ||
-        (known == NULL && group->note_count == GROUP_NOTES)) {
+        (known == NULL && group->note_count == LIMIT_GROUP_NOTES)) {
         blob_unref(bytes);
         return;
     }
@@ -154,7 +155,7 @@ static void reason_put(struct part *part, uint64_t offset, struct span reason)
     const uint32_t *known = offset_map_get(&part->notes, offset);
     if (known != NULL)
         drop(part->group, *known);
-    if (reason.size > 0 && reason.size <= GROUP_NOTE_BYTES)
+    if (reason.size > 0 && reason.size <= LIMIT_GROUP_NOTE_BYTES)
         put(part, offset, blob_copy(reason), true);
 }
 

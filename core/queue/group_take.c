@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Takes: they wait in line until the group's turn of work, which fills them from its partitions. */
+#include "core/base/limits.h"
 #include "core/queue/group_impl.h"
 
 #include "core/base/check.h"
@@ -114,7 +115,7 @@ void group_take(struct group *group, struct group_take *take)
 {
     CHECK(loop_is_home(group->loop));
     CHECK(group->state != GROUP_CLOSING);
-    CHECK(take->max_records >= 1 && take->max_records <= GROUP_TAKE_MAX);
+    CHECK(take->max_records >= 1 && take->max_records <= LIMIT_TAKE_RECORDS);
     take->count = 0;
     take->bytes = 0;
     take->group = group;

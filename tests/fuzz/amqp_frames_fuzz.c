@@ -14,6 +14,7 @@
 #include "adapters/amqp/attach.h"
 #include "adapters/amqp/frames.h"
 #include "core/base/check.h"
+#include "core/base/limits.h"
 #include "tests/fuzz/fuzz.h"
 
 enum { FRAME_MAX = 1024, SENT_MAX = 4 };
@@ -34,7 +35,7 @@ static void open_proton(pn_connection_driver_t *driver)
     CHECK(pn_connection_driver_init(driver, NULL, NULL) == 0);
     pn_transport_set_server(driver->transport);
     pn_transport_set_max_frame(driver->transport, FRAME_MAX);
-    pn_transport_set_channel_max(driver->transport, AMQP_CHANNEL_MAX);
+    pn_transport_set_channel_max(driver->transport, LIMIT_AMQP_CHANNEL);
     pn_connection_driver_bind(driver);
 }
 

@@ -9,6 +9,7 @@
 
 #include "adapters/amqp/frames.h"
 #include "adapters/amqp/said.h"
+#include "core/base/limits.h"
 
 #define BYTES(...)  span_of(((const uint8_t[]){__VA_ARGS__}), sizeof((const uint8_t[]){__VA_ARGS__}))
 #define HEADER      'A', 'M', 'Q', 'P', 0, 1, 0, 0
@@ -369,7 +370,7 @@ static void test_many_handles(void **state)
         amqp_channels_look(&channels, AMQP_BEGIN, channel, begin, true, &named);
         amqp_channels_take(&channels, &named);
     }
-    for (uint32_t i = 0; i < AMQP_HANDLES_MAX; i++, attached++) {
+    for (uint32_t i = 0; i < LIMIT_AMQP_HANDLES; i++, attached++) {
         struct span list = BYTES(0xc0, 12, 3, 0xa1, 3, 'a' + i / 26 / 26 % 26, 'a' + i / 26 % 26,
                                  'a' + i % 26, 0x70, 0xff, 0, i >> 8, i & 0xff, 0x42);
         list = span_of(list.data, 14);
@@ -378,9 +379,9 @@ static void test_many_handles(void **state)
                          AMQP_PASSES);
         amqp_channels_take(&channels, &named);
     }
-    assert_int_equal(channels.handle_count, AMQP_HANDLES_MAX);
+    assert_int_equal(channels.handle_count, LIMIT_AMQP_HANDLES);
     for (int round = 0; round <= CHANNELS; round++) {
-        for (uint32_t i = 0; i < AMQP_HANDLES_MAX; i++) {
+        for (uint32_t i = 0; i < LIMIT_AMQP_HANDLES; i++) {
             struct span list = BYTES(0xc0, 6, 1, 0x70, 0xff, 0, i >> 8, i & 0xff);
             uint16_t channel = (uint16_t)(i % CHANNELS);
             enum amqp_fate fate = i % 7 == 0 && round > 0 ? AMQP_UNATTACHED : AMQP_PASSES;

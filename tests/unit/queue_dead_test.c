@@ -2,6 +2,7 @@
 /* What becomes of records that fail: dead letters, delays, renewed leases; a crash at every step of
  * storage on the way; and groups with much outstanding. */
 /* links: queue net_uv storage_memory */
+#include "core/base/limits.h"
 #include "tests/unit/queue_rig.h"
 
 static void rig_redrive(uint32_t partitions, uint32_t max_consume_count)
@@ -524,21 +525,21 @@ static void test_bars_are_limited(void **state)
 {
     (void)state;
     static struct take take;
-    static struct taker *takers[GROUP_BARS + 2];
+    static struct taker *takers[LIMIT_GROUP_BARS + 2];
     rig_redrive(1, 5);
     open_group();
     publish(0, 0, 1, NULL);
-    away_from_all(takers, GROUP_BARS);
+    away_from_all(takers, LIMIT_GROUP_BARS);
     assert_int_equal(stat_of(&rig.spec->stat->dead), 0);
-    away_from_all(takers + GROUP_BARS, 1); /* one too many */
+    away_from_all(takers + LIMIT_GROUP_BARS, 1); /* one too many */
     assert_int_equal(stat_of(&rig.spec->stat->dead), 1);
     /* Who leaves makes room; of one taker so many. */
-    for (uint32_t i = 0; i <= GROUP_BARS; i++)
+    for (uint32_t i = 0; i <= LIMIT_GROUP_BARS; i++)
         leave(takers[i]);
-    publish(0, 1, GROUP_BARRED + 1, NULL);
+    publish(0, 1, LIMIT_GROUP_BARRED + 1, NULL);
     struct taker *taker = taker_new();
-    for (uint32_t left = GROUP_BARRED + 1; left > 0;) {
-        uint32_t got = take_as(&take, taker, GROUP_TAKE_MAX);
+    for (uint32_t left = LIMIT_GROUP_BARRED + 1; left > 0;) {
+        uint32_t got = take_as(&take, taker, LIMIT_TAKE_RECORDS);
         assert_true(got > 0 && got <= left);
         send_away(&take, taker);
         take_drop(&take);
@@ -547,7 +548,7 @@ static void test_bars_are_limited(void **state)
     run_ms(20);
     assert_int_equal(stat_of(&rig.spec->stat->dead), 2);
     /* What is done needs none. */
-    assert_int_equal(take_some(&take, GROUP_TAKE_MAX, 0, 30000), GROUP_BARRED);
+    assert_int_equal(take_some(&take, LIMIT_TAKE_RECORDS, 0, 30000), LIMIT_GROUP_BARRED);
     settle_all(&take, SETTLE_DONE);
     take_drop(&take);
     publish(0, 2000, 1, NULL);
@@ -572,8 +573,8 @@ static void test_full_bar_costs_little(void **state)
     enum status result;
     rig_open(1);
     open_group();
-    publish(0, 0, GROUP_BARRED + 2, NULL);
-    assert_int_equal(take_as(&many, taker, GROUP_BARRED), GROUP_BARRED);
+    publish(0, 0, LIMIT_GROUP_BARRED + 2, NULL);
+    assert_int_equal(take_as(&many, taker, LIMIT_GROUP_BARRED), LIMIT_GROUP_BARRED);
     assert_int_equal(take_as(&rest[0], taker, 1), 1);
     assert_int_equal(take_as(&rest[1], taker, 1), 1);
     send_away(&many, taker);
@@ -608,25 +609,25 @@ static void test_bars_are_answered_when_stored(void **state)
     (void)state;
     static struct take take;
     static struct away away;
-    static struct taker *takers[GROUP_BARS + 1];
+    static struct taker *takers[LIMIT_GROUP_BARS + 1];
     rig_redrive(1, 5);
     open_group();
     publish(0, 0, 1, NULL);
-    away_from_all(takers, GROUP_BARS - 1);
-    for (uint32_t i = GROUP_BARS - 1; i <= GROUP_BARS; i++) {
+    away_from_all(takers, LIMIT_GROUP_BARS - 1);
+    for (uint32_t i = LIMIT_GROUP_BARS - 1; i <= LIMIT_GROUP_BARS; i++) {
         takers[i] = taker_new();
         assert_int_equal(take_as(&take, takers[i], 1), 1);
         door.hold = true;
         away_start(&away, &take, takers[i], false);
         run_ms(20);
-        assert_int_equal(away.settle.done, i < GROUP_BARS);
+        assert_int_equal(away.settle.done, i < LIMIT_GROUP_BARS);
         door_open();
         away_wait(&away, STATUS_OK);
         take_drop(&take);
     }
     run_ms(20);
     assert_int_equal(stat_of(&rig.spec->stat->dead), 1);
-    for (uint32_t i = 0; i <= GROUP_BARS; i++)
+    for (uint32_t i = 0; i <= LIMIT_GROUP_BARS; i++)
         leave(takers[i]);
     rig_close();
 }
@@ -637,11 +638,11 @@ static void test_bars_give_back_unharmed(void **state)
     (void)state;
     static struct take take;
     static struct away away;
-    static struct taker *takers[GROUP_BARS];
+    static struct taker *takers[LIMIT_GROUP_BARS];
     rig_redrive(1, 1);
     open_group();
     publish(0, 0, 1, NULL);
-    away_from_all(takers, GROUP_BARS);
+    away_from_all(takers, LIMIT_GROUP_BARS);
     struct taker *taker = taker_new();
     for (int i = 0; i < 3; i++) {
         assert_int_equal(take_as(&take, taker, 1), 1);
@@ -660,7 +661,7 @@ static void test_bars_give_back_unharmed(void **state)
     assert_int_equal(stat_of(&rig.spec->stat->dead), 0);
     assert_int_equal(stat_of(&rig.spec->stat->backlog), 1);
     leave(taker);
-    for (uint32_t i = 1; i < GROUP_BARS; i++)
+    for (uint32_t i = 1; i < LIMIT_GROUP_BARS; i++)
         leave(takers[i]);
     rig_close();
 }
@@ -670,18 +671,18 @@ static void test_bars_without_dead_letters(void **state)
 {
     (void)state;
     static struct take take;
-    static struct taker *takers[GROUP_BARS + 1];
+    static struct taker *takers[LIMIT_GROUP_BARS + 1];
     rig_open(1);
     open_group();
     publish(0, 0, 1, NULL);
-    away_from_all(takers, GROUP_BARS + 1);
-    assert_int_equal(take_as(&take, takers[GROUP_BARS], 1), 0); /* it waits */
+    away_from_all(takers, LIMIT_GROUP_BARS + 1);
+    assert_int_equal(take_as(&take, takers[LIMIT_GROUP_BARS], 1), 0); /* it waits */
     assert_int_equal(stat_of(&rig.spec->stat->backlog), 1);
     take_start(&take, 1, 10 * GROUP_BARRED_MS, 30000);
     take_wait(&take);
     assert_taken(&take, 0, 1);
     take_drop(&take);
-    for (uint32_t i = 0; i <= GROUP_BARS; i++)
+    for (uint32_t i = 0; i <= LIMIT_GROUP_BARS; i++)
         leave(takers[i]);
     rig_close();
 }

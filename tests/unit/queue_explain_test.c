@@ -241,7 +241,7 @@ static void test_survey(void **state)
     assert_false(survey_is_done(&early, 7));
     publish(0, 0, COUNT, NULL);
     for (uint32_t taken = 0; taken < COUNT;) {
-        taken += take_some(&take, GROUP_TAKE_MAX, 1000, LEASE_MS);
+        taken += take_some(&take, LIMIT_TAKE_RECORDS, 1000, LEASE_MS);
         assert_true(take.take.count > 0);
         for (uint32_t i = 0; i < take.take.count; i++) {
             uint64_t offset = take.items[i].receipt.offset;

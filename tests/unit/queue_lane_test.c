@@ -2,27 +2,28 @@
 /* How many different choices a group serves at a time, for how long each has its place, and what is
  * remembered of who gave back what. */
 /* links: queue net_uv storage_memory */
+#include "core/base/limits.h"
 #include "tests/unit/choice_rig.h"
 
 static void test_selectors_are_limited(void **state)
 {
     (void)state;
-    static struct take waiting[GROUP_CHOICES], one;
+    static struct take waiting[LIMIT_GROUP_CHOICES], one;
     rig_open(1);
     open_group();
     publish_color(0, "red");
     run_ms(5);
-    struct selector *selectors[GROUP_CHOICES + 20];
-    for (int i = 0; i < GROUP_CHOICES + 20; i++) {
+    struct selector *selectors[LIMIT_GROUP_CHOICES + 20];
+    for (uint32_t i = 0; i < LIMIT_GROUP_CHOICES + 20; i++) {
         char text[40];
         snprintf(text, sizeof text, "color = 'c%d'", i);
         selectors[i] = compile(text);
         assert_int_equal(choose(&one, 1, selectors[i]), 0); /* one after the other is no problem */
     }
-    assert_int_equal(rig.group->choice_count, GROUP_CHOICES);
-    for (int i = 0; i < GROUP_CHOICES; i++)
+    assert_int_equal(rig.group->choice_count, LIMIT_GROUP_CHOICES);
+    for (uint32_t i = 0; i < LIMIT_GROUP_CHOICES; i++)
         choose_start(&waiting[i], 1, 60000, selectors[i]);
-    choose_start(&one, 1, 0, selectors[GROUP_CHOICES]);
+    choose_start(&one, 1, 0, selectors[LIMIT_GROUP_CHOICES]);
     take_wait(&one);
     assert_int_equal(one.status, STATUS_BUSY);
     choose_start(&one, 1, 0, selectors[0]);
@@ -32,9 +33,9 @@ static void test_selectors_are_limited(void **state)
     take_wait(&waiting[5]);
     assert_taken(&waiting[5], 1, 1);
     take_drop(&waiting[5]);
-    assert_int_equal(choose(&one, 1, selectors[GROUP_CHOICES]), 0);
+    assert_int_equal(choose(&one, 1, selectors[LIMIT_GROUP_CHOICES]), 0);
     close_group(false);
-    for (int i = 0; i < GROUP_CHOICES + 20; i++)
+    for (uint32_t i = 0; i < LIMIT_GROUP_CHOICES + 20; i++)
         selector_unref(selectors[i]);
     rig_close();
 }
@@ -84,7 +85,7 @@ static void test_what_comes_back_does_not_pile_up(void **state)
     open_group();
     publish_color(0, "red");
     assert_int_equal(choose(&take, 1, blue), 0);
-    for (int i = 0; i < TIMES; i++) {
+    for (uint32_t i = 0; i < TIMES; i++) {
         assert_int_equal(choose(&take, 1, NULL), 1);
         settle_all(&take, SETTLE_RELEASED);
         take_drop(&take);
@@ -100,19 +101,19 @@ static void test_selectors_keep_their_place(void **state)
 {
     (void)state;
     static struct take one;
-    struct selector *selectors[GROUP_CHOICES + 1];
-    struct taker *takers[GROUP_CHOICES + 1];
+    struct selector *selectors[LIMIT_GROUP_CHOICES + 1];
+    struct taker *takers[LIMIT_GROUP_CHOICES + 1];
     rig_open(1);
     open_group();
     publish_color(0, "red");
     run_ms(5);
-    for (int i = 0; i <= GROUP_CHOICES; i++) {
+    for (uint32_t i = 0; i <= LIMIT_GROUP_CHOICES; i++) {
         char text[40];
         snprintf(text, sizeof text, "color = 'c%d'", i);
         selectors[i] = compile(text);
         takers[i] = taker_new();
         choose_as(&one, takers[i], 0, selectors[i]);
-        assert_int_equal(one.status, i < GROUP_CHOICES ? STATUS_OK : STATUS_BUSY);
+        assert_int_equal(one.status, i < LIMIT_GROUP_CHOICES ? STATUS_OK : STATUS_BUSY);
     }
     publish_color(1, "c7");
     run_ms(5);
@@ -122,20 +123,20 @@ static void test_selectors_keep_their_place(void **state)
     struct taker *other = taker_new();
     assert_int_equal(choose_as(&one, other, 0, selectors[3]), 0);
     atomic_store(&takers[3]->gone, true);
-    choose_as(&one, takers[GROUP_CHOICES], 0, selectors[GROUP_CHOICES]);
+    choose_as(&one, takers[LIMIT_GROUP_CHOICES], 0, selectors[LIMIT_GROUP_CHOICES]);
     assert_int_equal(one.status, STATUS_BUSY);
     atomic_store(&other->gone, true);
-    choose_as(&one, takers[GROUP_CHOICES], 0, selectors[GROUP_CHOICES]);
+    choose_as(&one, takers[LIMIT_GROUP_CHOICES], 0, selectors[LIMIT_GROUP_CHOICES]);
     assert_int_equal(one.status, STATUS_OK);
-    assert_int_equal(rig.group->choice_count, GROUP_CHOICES);
+    assert_int_equal(rig.group->choice_count, LIMIT_GROUP_CHOICES);
     /* Of those that have gone a few are kept at most. */
-    for (int i = 0; i < GROUP_CHOICES; i++)
+    for (uint32_t i = 0; i < LIMIT_GROUP_CHOICES; i++)
         atomic_store(&takers[i]->gone, true);
     run_ms(5);
-    choose_as(&one, takers[GROUP_CHOICES], 0, selectors[GROUP_CHOICES]);
+    choose_as(&one, takers[LIMIT_GROUP_CHOICES], 0, selectors[LIMIT_GROUP_CHOICES]);
     assert_int_equal(rig.group->choice_count, CHOICES_FEW);
     close_group(false);
-    for (int i = 0; i <= GROUP_CHOICES; i++) {
+    for (uint32_t i = 0; i <= LIMIT_GROUP_CHOICES; i++) {
         selector_unref(selectors[i]);
         taker_unref(takers[i]);
     }
@@ -148,12 +149,12 @@ static void test_selectors_are_fewer_with_many_partitions(void **state)
 {
     (void)state;
     static struct take one;
-    struct selector *selectors[GROUP_CHOICES];
-    struct taker *takers[GROUP_CHOICES];
+    struct selector *selectors[LIMIT_GROUP_CHOICES];
+    struct taker *takers[LIMIT_GROUP_CHOICES];
     uint32_t had = 0;
     rig_open(200);
     open_group();
-    for (int i = 0; i < GROUP_CHOICES; i++) {
+    for (uint32_t i = 0; i < LIMIT_GROUP_CHOICES; i++) {
         char text[40];
         snprintf(text, sizeof text, "color = 'c%d'", i);
         selectors[i] = compile(text);
@@ -163,7 +164,7 @@ static void test_selectors_are_fewer_with_many_partitions(void **state)
     }
     assert_in_range(had, CHOICES_FEW, PLACES_MAX / 200);
     close_group(false);
-    for (int i = 0; i < GROUP_CHOICES; i++) {
+    for (uint32_t i = 0; i < LIMIT_GROUP_CHOICES; i++) {
         selector_unref(selectors[i]);
         taker_unref(takers[i]);
     }
@@ -213,19 +214,19 @@ static void test_lanes_are_limited(void **state)
 static void test_bars_of_what_is_done_make_room(void **state)
 {
     (void)state;
-    static struct take taken, waiting[3], more[GROUP_CHOICES], other;
-    struct taker *takers[GROUP_BARS + 1];
-    struct selector *selectors[GROUP_CHOICES + 1];
+    static struct take taken, waiting[3], more[LIMIT_GROUP_CHOICES], other;
+    struct taker *takers[LIMIT_GROUP_BARS + 1];
+    struct selector *selectors[LIMIT_GROUP_CHOICES + 1];
     rig_open(1);
     rig.queue->redrive = true; /* one bar too many is a dead letter */
     rig.queue->max_consume_count = 5;
     open_group();
-    for (uint32_t i = 0; i <= GROUP_CHOICES; i++) {
+    for (uint32_t i = 0; i <= LIMIT_GROUP_CHOICES; i++) {
         char text[40];
         snprintf(text, sizeof text, "color = 'c%u'", i);
         selectors[i] = compile(text);
     }
-    for (uint32_t i = 0; i < GROUP_BARS; i++) {
+    for (uint32_t i = 0; i < LIMIT_GROUP_BARS; i++) {
         takers[i] = taker_new();
         publish_color(i, "red");
         assert_int_equal(choose_as(&taken, takers[i], 0, NULL), 1);
@@ -237,31 +238,31 @@ static void test_bars_of_what_is_done_make_room(void **state)
     }
     /* 0 waits for what nobody else does while no lane is left for that, 1 for what others do too.
      */
-    choose_as(&waiting[0], takers[0], 60000, selectors[GROUP_CHOICES]);
+    choose_as(&waiting[0], takers[0], 60000, selectors[LIMIT_GROUP_CHOICES]);
     choose_as(&waiting[1], takers[1], 60000, selectors[1]);
-    for (uint32_t i = 0; i < GROUP_CHOICES; i++)
+    for (uint32_t i = 0; i < LIMIT_GROUP_CHOICES; i++)
         choose_as(&more[i], NULL, 60000, selectors[i]);
     publish_color(100, "blue");
-    takers[GROUP_BARS] = taker_new();
-    assert_int_equal(choose_as(&taken, takers[GROUP_BARS], 0, NULL), 1);
+    takers[LIMIT_GROUP_BARS] = taker_new();
+    assert_int_equal(choose_as(&taken, takers[LIMIT_GROUP_BARS], 0, NULL), 1);
     choose_as(&waiting[2], takers[2], 60000, NULL);
     run_ms(5);
-    assert_int_equal(rig.group->bar_count, GROUP_BARS);
-    bar(&taken, takers[GROUP_BARS]);
+    assert_int_equal(rig.group->bar_count, LIMIT_GROUP_BARS);
+    bar(&taken, takers[LIMIT_GROUP_BARS]);
     assert_int_equal(stat_of(&rig.spec->stat->dead), 0);
     take_wait(&waiting[2]); /* it is for others */
     assert_taken(&waiting[2], 100, 1);
     run_ms(5);
     assert_int_equal(rig.group->bar_count, 2);
     assert_false(waiting[0].done || waiting[1].done);
-    assert_int_equal(rig.group->choice_count, GROUP_CHOICES + 1);
+    assert_int_equal(rig.group->choice_count, LIMIT_GROUP_CHOICES + 1);
     bar(&waiting[2], takers[2]); /* once more */
     assert_int_equal(choose_as(&other, takers[2], 0, NULL), 0);
-    assert_int_equal(choose_as(&other, takers[GROUP_BARS], 0, NULL), 0);
+    assert_int_equal(choose_as(&other, takers[LIMIT_GROUP_BARS], 0, NULL), 0);
     assert_int_equal(choose_as(&other, takers[3], 0, NULL), 1);
     settle_all(&other, SETTLE_DONE);
     char last[16];
-    snprintf(last, sizeof last, "c%d", GROUP_CHOICES);
+    snprintf(last, sizeof last, "c%d", LIMIT_GROUP_CHOICES);
     publish_color(200, last);
     take_wait(&waiting[0]);
     assert_taken(&waiting[0], 200, 1);
@@ -275,9 +276,9 @@ static void test_bars_of_what_is_done_make_room(void **state)
     take_drop(&more[1]);
     for (uint32_t i = 0; i < 3; i++)
         take_drop(&waiting[i]);
-    for (uint32_t i = 0; i <= GROUP_CHOICES; i++)
+    for (uint32_t i = 0; i <= LIMIT_GROUP_CHOICES; i++)
         selector_unref(selectors[i]);
-    for (uint32_t i = 0; i <= GROUP_BARS; i++) {
+    for (uint32_t i = 0; i <= LIMIT_GROUP_BARS; i++) {
         atomic_store(&takers[i]->gone, true);
         taker_unref(takers[i]);
     }

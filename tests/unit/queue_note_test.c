@@ -2,6 +2,7 @@
 /* What consumers leave on records that come again: merged, limited, and gone with what it was left
  * on. */
 /* links: queue net_uv storage_memory */
+#include "core/base/limits.h"
 #include "core/base/pack.h"
 #include "core/queue/group_impl.h"
 #include "tests/unit/queue_rig.h"
@@ -119,7 +120,7 @@ static void test_notes_are_limited(void **state)
 {
     (void)state;
     static struct take take, some;
-    static char large[GROUP_NOTE_BYTES];
+    static char large[LIMIT_GROUP_NOTE_BYTES];
     struct buf buf;
     buf_init(&buf, 4096);
     rig_open(1);
@@ -137,15 +138,15 @@ static void test_notes_are_limited(void **state)
     settle_all(&take, SETTLE_DONE);
     take_drop(&take);
 
-    publish(0, 1, GROUP_NOTES + 10, NULL);
-    assert_int_equal(take_some(&take, GROUP_NOTES, 0, LEASE_MS), GROUP_NOTES);
+    publish(0, 1, LIMIT_GROUP_NOTES + 10, NULL);
+    assert_int_equal(take_some(&take, LIMIT_GROUP_NOTES, 0, LEASE_MS), LIMIT_GROUP_NOTES);
     assert_int_equal(take_some(&some, 10, 0, LEASE_MS), 10);
     give_back(&take, note_of_texts(&buf, TEXTS("a", "b")));
     give_back(&some, note_of_texts(&buf, TEXTS("a", "b")));
     take_drop(&take);
     take_drop(&some);
-    assert_int_equal(take_some(&take, GROUP_NOTES, 0, LEASE_MS), GROUP_NOTES);
-    assert_int_equal(noted(&take), GROUP_NOTES);
+    assert_int_equal(take_some(&take, LIMIT_GROUP_NOTES, 0, LEASE_MS), LIMIT_GROUP_NOTES);
+    assert_int_equal(noted(&take), LIMIT_GROUP_NOTES);
     assert_int_equal(take_some(&some, 10, 0, LEASE_MS), 10);
     assert_int_equal(noted(&some), 0);
     settle_all(&take, SETTLE_DONE);

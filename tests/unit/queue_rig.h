@@ -24,7 +24,7 @@
 #include "tests/unit/turn.h"
 
 /* LASTING_MS: a lease or delay that has not ended although the machine stood still for a while. */
-enum { ITEMS_MAX = GROUP_TAKE_MAX, TURNS = 32, LASTING_MS = 2500 };
+enum { ITEMS_MAX = LIMIT_TAKE_RECORDS, TURNS = 32, LASTING_MS = 2500 };
 
 /* The memory engine behind a door: row writes can be held back or refused. */
 struct door {

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "core/base/heap.h"
+#include "core/broker/administer.h"
 
 enum { GRANTS_PER_LINE = 64, LINE_MAX_BYTES = 8192 };
 

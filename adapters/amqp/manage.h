@@ -6,6 +6,7 @@
 #include "adapters/amqp/address.h"
 #include "adapters/amqp/codec.h"
 #include "core/base/limits.h"
+#include "core/broker/administer.h"
 #include "core/broker/broker.h"
 
 struct amqp_link;

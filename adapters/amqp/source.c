@@ -16,6 +16,7 @@
 #include "core/base/heap.h"
 #include "core/base/limits.h"
 #include "core/base/pack.h"
+#include "core/broker/administer.h"
 #include "core/broker/consume.h"
 #include "core/broker/follow.h"
 

@@ -5,6 +5,7 @@
 #include "adapters/mqtt/session.h"
 #include "core/base/heap.h"
 #include "core/base/limits.h"
+#include "core/broker/administer.h"
 
 static const char DEFAULT_GROUP[] = "mqtt";
 enum { AT_MOST_ONCE_CREDIT = 128, TAKE_RECORDS = 64, WAIT_MS = 1000, WAIT_MS_MAX = 64000 };

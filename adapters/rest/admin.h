@@ -5,6 +5,7 @@
 #define ADAPTERS_REST_ADMIN_H
 
 #include "adapters/http/http.h"
+#include "core/broker/administer.h"
 
 void routes_list(struct http_exchange *exchange);
 void routes_show(struct http_exchange *exchange);

@@ -4,6 +4,7 @@
 #define ADAPTERS_REST_CHANGE_H
 
 #include "adapters/rest/call.h"
+#include "core/broker/administer.h"
 
 /* The DMS codes of what a change may end with, apart from the general ones. 0: the general one. */
 struct change_codes {

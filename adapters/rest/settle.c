@@ -55,7 +55,7 @@ static bool prepare(struct settle *settle, const json_t *array, const char *name
     struct call *call = &settle->call;
     size_t count = json_array_size(array);
     if (!json_is_array(array) || count == 0 || count > LIMIT_CALL_RECEIPTS) {
-        call_refuse(call, 400, 10540010, "%s must be an array of 1 to %d entries.", name,
+        call_refuse(call, 400, 10540010, "%s must be an array of 1 to %u entries.", name,
                     LIMIT_CALL_RECEIPTS);
         return false;
     }

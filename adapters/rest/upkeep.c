@@ -4,6 +4,7 @@
 #include "adapters/rest/upkeep.h"
 
 #include "adapters/rest/call.h"
+#include "core/broker/administer.h"
 
 enum { DIRECTORY_MAX = 4096 };
 

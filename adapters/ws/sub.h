@@ -4,6 +4,7 @@
 #define ADAPTERS_WS_SUB_H
 
 #include "adapters/ws/session.h"
+#include "core/broker/administer.h"
 
 enum { WS_CREDIT_MAX = 1000000 };
 

@@ -9,6 +9,7 @@
 #define CORE_BROKER_TEMPORARY_H
 
 #include "core/base/limits.h"
+#include "core/broker/administer.h"
 #include "core/broker/broker.h"
 
 enum { TEMPORARY_NAME = LIMIT_QUEUE_NAME + 1 };

@@ -8,6 +8,7 @@
 #include "core/base/clock.h"
 #include "core/base/hash.h"
 #include "core/base/limits.h"
+#include "core/broker/administer.h"
 #include "core/broker/answer.h"
 #include "core/broker/broker.h"
 #include "core/broker/deduped.h"

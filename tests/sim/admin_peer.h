@@ -3,6 +3,7 @@
 #ifndef TESTS_SIM_ADMIN_PEER_H
 #define TESTS_SIM_ADMIN_PEER_H
 
+#include "core/broker/administer.h"
 #include "core/broker/broker.h"
 
 /* Home of the topics below other/. */

@@ -4,6 +4,7 @@
 #ifndef TESTS_UNIT_ADMIN_RIG_H
 #define TESTS_UNIT_ADMIN_RIG_H
 
+#include "core/broker/administer.h"
 #include "tests/unit/broker_rig.h"
 
 static inline enum status by_id(struct peer *peer, enum admin_action action, uint64_t id)

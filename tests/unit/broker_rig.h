@@ -19,6 +19,7 @@
 #include "core/base/heap.h"
 #include "core/base/limits.h"
 #include "core/base/trace.h"
+#include "core/broker/administer.h"
 #include "core/broker/broker.h"
 #include "core/broker/metrics.h"
 #include "core/net/offload.h"

@@ -33,9 +33,8 @@ struct share {
     uint32_t member_count, active_count;
     uint32_t asking;            /* members that have asked and are not answered */
     uint64_t id;                /* in worker->shares */
-    struct share_ref *returned; /* sorted from returned_at on, unless unsorted */
-    uint32_t returned_at, returned_count, returned_capacity;
-    bool unsorted;
+    struct share_ref *returned; /* so many of them are a heap, by whose turn it is */
+    uint32_t returned_heaped, returned_count, returned_capacity;
     bool over;               /* nobody takes part any more */
     struct share_read *read; /* of returned records, in flight */
     bool reserves;           /* the member whose turn it is has to wait for a row */

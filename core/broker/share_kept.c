@@ -66,7 +66,8 @@ static void sort_out(struct share *share)
     struct session *session = share->reader.session;
     uint32_t count = share->returned_count;
     share->reader.credit -= session->in_flight;
-    if (count > 0) /* nobody takes from it yet */
+    share->returned_heaped = 0; /* nobody takes from it yet */
+    if (count > 0)
         qsort(share->returned, count, sizeof *share->returned, share_ref_compare);
     for (uint32_t i = 1; i <= session->flight_count; i++) {
         struct flight *flight = &session->flights[i];
@@ -446,7 +447,7 @@ void share_covered(struct client *reader)
 
 void share_unreserve(struct share *share)
 {
-    struct share_ref *refs = share->returned + share->returned_at;
+    struct share_ref *refs = share->returned;
     uint32_t kept = 0;
     if (share->reserved == 0 || share_next(share, true) != NULL)
         return;
@@ -458,6 +459,8 @@ void share_unreserve(struct share *share)
         else
             refs[kept++] = refs[i];
     }
+    if (kept < share->returned_count)
+        share->returned_heaped = 0;
     share->returned_count = kept;
 }
 

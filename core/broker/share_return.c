@@ -3,8 +3,6 @@
  * anything else of their share. */
 #include "core/broker/share.h"
 
-#include <stdlib.h>
-
 #include "core/base/heap.h"
 
 enum { RETURN_READ_BYTES = 64 * 1024, RETRY_MS = 500 };
@@ -31,43 +29,67 @@ static int by_turn(const void *left, const void *right)
     return a->reserved != b->reserved ? (a->reserved ? -1 : 1) : share_ref_compare(left, right);
 }
 
-/* What a mail and a row both named is there once. */
-static void sort(struct share *share)
+static void swap(struct share_ref *a, struct share_ref *b)
 {
-    struct share_ref *first = share->returned + share->returned_at;
-    uint32_t kept = 0;
-    qsort(first, share->returned_count, sizeof *first, by_turn);
-    for (uint32_t i = 0; i < share->returned_count; i++)
-        if (kept == 0 || share_ref_compare(&first[kept - 1], &first[i]) != 0)
-            first[kept++] = first[i];
-    share->returned_count = kept;
-    share->unsorted = false;
+    struct share_ref kept = *a;
+    *a = *b;
+    *b = kept;
 }
 
+static void sift_up(struct share_ref *refs, uint32_t i)
+{
+    for (; i > 0 && by_turn(&refs[i], &refs[(i - 1) / 2]) < 0; i = (i - 1) / 2)
+        swap(&refs[i], &refs[(i - 1) / 2]);
+}
+
+static void sift_down(struct share_ref *refs, uint32_t count, uint32_t i)
+{
+    for (uint32_t next; (next = 2 * i + 1) < count; i = next) {
+        if (next + 1 < count && by_turn(&refs[next + 1], &refs[next]) < 0)
+            next++;
+        if (by_turn(&refs[i], &refs[next]) <= 0)
+            return;
+        swap(&refs[i], &refs[next]);
+    }
+}
+
+/* A binary heap, so that one more costs little, however many wait. */
 static struct share_ref *first_of(struct share *share)
 {
-    if (share->returned_count == 0)
-        return NULL;
-    if (share->unsorted)
-        sort(share);
-    return share->returned + share->returned_at;
+    uint32_t count = share->returned_count;
+    if (share->returned_heaped < count / 2) {
+        for (uint32_t i = count / 2; i-- > 0;)
+            sift_down(share->returned, count, i);
+        share->returned_heaped = count;
+    }
+    while (share->returned_heaped < count)
+        sift_up(share->returned, share->returned_heaped++);
+    return count == 0 ? NULL : share->returned;
 }
 
+/* The last takes its place, which may be behind the heap, or in it. */
+static void remove_first(struct share *share)
+{
+    if (share->returned_heaped == share->returned_count)
+        share->returned_heaped--;
+    share->returned[0] = share->returned[--share->returned_count];
+    sift_down(share->returned, share->returned_heaped, 0);
+}
+
+/* What a mail and a row both named is there once. */
 static void pop(struct share *share)
 {
-    share->returned_at++;
-    if (--share->returned_count == 0)
-        share->returned_at = 0;
+    struct share_ref over = share->returned[0];
+    const struct share_ref *first;
+    do
+        remove_first(share);
+    while ((first = first_of(share)) != NULL && share_ref_compare(first, &over) == 0);
 }
 
 void share_return(struct share *share, const struct share_ref *refs, uint32_t count)
 {
     if (share->over)
         return;
-    if (share->returned_at > 0)
-        memmove(share->returned, share->returned + share->returned_at,
-                share->returned_count * sizeof *share->returned);
-    share->returned_at = 0;
     if (share->returned_count + count > share->returned_capacity) {
         share->returned_capacity = (share->returned_count + count) * 2;
         share->returned =
@@ -75,7 +97,6 @@ void share_return(struct share *share, const struct share_ref *refs, uint32_t co
     }
     memcpy(share->returned + share->returned_count, refs, count * sizeof *refs);
     share->returned_count += count;
-    share->unsorted = true;
 }
 
 void share_return_later(struct share *share, struct share_ref ref)
@@ -103,7 +124,7 @@ void share_forget(struct share *share)
     share->read = NULL;
     heap_free(share->returned);
     share->returned = NULL;
-    share->returned_at = share->returned_count = share->returned_capacity = 0;
+    share->returned_heaped = share->returned_count = share->returned_capacity = 0;
 }
 
 /* ------------------------------------------------ what was read */

@@ -241,6 +241,7 @@ static struct peer *next_gets(uint32_t count, uint32_t first, uint32_t behind)
     for (uint32_t i = 0; i < count; i++) {
         uint32_t number = (uint32_t)number_of(peer->records[i].value);
         assert_true(number < first || number >= behind);
+        assert_true(i == 0 || peer->records[i - 1].offset < peer->records[i].offset);
     }
     return peer;
 }
@@ -296,6 +297,49 @@ static void nothing_stays_behind(void **state)
     session_over(member(0, "k"));
     await(rows_of(TABLE_SHARE) == 0 && rows_of(TABLE_SESSION) == 0);
     assert_int_equal(rows_of(TABLE_SESSION_STATE), 0);
+    kept_rig_close();
+}
+
+static void take_one_run(void *context)
+{
+    client_set_credit(&((struct peer *)context)->client, 1);
+}
+
+struct giving_back {
+    struct peer *peer;
+    uint32_t first, end;
+};
+
+/* In no order. */
+static void give_back_run(void *context)
+{
+    struct giving_back *call = context;
+    call->peer->queued = LIMIT_CLIENT_OUT_BYTES; /* so that it does not get them again */
+    for (uint32_t i = call->first; i < call->end; i++) {
+        const struct seen_lease *lease = &call->peer->leases[i * 37 % 200];
+        broker_share_again(lease->subscription, lease->lease, false);
+    }
+    client_drained(&call->peer->client);
+}
+
+/* Some at once, then one by one; who takes some meanwhile gets what is first of those. */
+static void given_back_goes_in_order(void **state)
+{
+    kept_rig_open(*(unsigned *)*state, 0);
+    struct peer *peer = holder_of(200), *next = peer_new(2, "one");
+    on(peer->worker, give_back_run, &(struct giving_back){peer, 0, 80});
+    rig_calm();
+    next->settles = false;
+    on(next->worker, take_one_run, next);
+    assert_int_equal(share_join(next), STATUS_OK);
+    await_records(next, 1);
+    assert_int_equal(next->records[0].offset, 0);
+    for (uint32_t i = 80; i < 200; i++)
+        on(peer->worker, give_back_run, &(struct giving_back){peer, i, i + 1});
+    rig_calm();
+    peer_close(next);
+    peer_close(next_gets(200, 200, 200));
+    peer_close(peer);
     kept_rig_close();
 }
 
@@ -373,6 +417,7 @@ int main(void)
         BOTH(held_over_a_crash),
         BOTH(refused_and_made_up_for),
         BOTH(nothing_stays_behind),
+        BOTH(given_back_goes_in_order),
         BOTH(the_old_form_is_read),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -97,16 +97,21 @@ struct making {
     struct amqp_link *link;
 };
 
+static void join(struct amqp_link *link, const struct queue *queue)
+{
+    if (link->joined == NULL && broker_temporary_join(&link->connection->client, queue))
+        link->joined = queue_ref(queue);
+}
+
 static void made(struct request *request, enum status status)
 {
     struct broker_temporary *make = container_of(request, struct broker_temporary, request);
     struct making *making = container_of(make, struct making, make);
     struct amqp_link *link = making->link;
-    struct client *client = &link->connection->client;
     char address[sizeof "/queues/" + TEMPORARY_NAME];
     if (status == STATUS_OK) {
         link->temporary = make->queue->id;
-        link->joined = broker_temporary_join(client, make->queue);
+        join(link, make->queue);
         snprintf(address, sizeof address, "/queues/%s", make->queue->name);
     }
     if (link->pn == NULL) { /* it has gone meanwhile */
@@ -160,8 +165,7 @@ void amqp_dynamic_attach(struct amqp_link *link)
 void amqp_queue_join(struct amqp_link *link, const struct queue *queue)
 {
     link->queue = queue->id;
-    if (!link->joined)
-        link->joined = broker_temporary_join(&link->connection->client, queue);
+    join(link, queue);
 }
 
 struct ending {
@@ -181,18 +185,18 @@ static void ended(struct request *request, enum status status)
  * meets it no more. */
 void amqp_dynamic_leave(struct amqp_link *link)
 {
-    struct client *client = &link->connection->client;
-    uint64_t queue = link->temporary != 0 ? link->temporary : link->queue;
+    struct queue *joined = link->joined;
     enum temporary_leaver leaver = link->temporary == 0 ? TEMPORARY_LINK
                                    : link->attached     ? TEMPORARY_FIRST
                                                         : TEMPORARY_UNHEARD;
-    if (!link->joined)
+    if (joined == NULL)
         return;
-    link->joined = false;
+    link->joined = NULL;
     struct ending *ending = heap_new(sizeof *ending);
     ending->link = link;
     request_init(&ending->request, amqp_loop(link->connection), ended);
-    bool ends = broker_temporary_leave(client, queue, leaver, &ending->request);
+    bool ends = broker_temporary_leave(&link->connection->client, joined, leaver, &ending->request);
+    queue_unref(joined);
     if (ends) {
         link->closes_later = link->pn != NULL && link->leaving == AMQP_LEAVES_FOR_GOOD;
         link->refs++;

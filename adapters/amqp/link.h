@@ -53,12 +53,12 @@ struct amqp_link {
     uint32_t handle;
     uint16_t channel;
     struct link of_connection;
-    uint64_t queue;     /* id */
-    uint64_t temporary; /* likewise, of the one that was made for this link; 0: none was */
-    bool joined;        /* the queue counts it */
-    bool attached;      /* its peer has been told what it is attached to */
-    char *topic;        /* TO_TOPIC, FROM_TOPIC: name, filter */
-    bool settles;       /* deliveries leave settled */
+    uint64_t queue;       /* id */
+    uint64_t temporary;   /* likewise, of the one that was made for this link; 0: none was */
+    struct queue *joined; /* a reference to the temporary queue that counts it; NULL: none does */
+    bool attached;        /* its peer has been told what it is attached to */
+    char *topic;          /* TO_TOPIC, FROM_TOPIC: name, filter */
+    bool settles;         /* deliveries leave settled */
     /* Targets */
     struct buf partial;  /* a delivery that has not come whole */
     uint32_t owed;       /* credit that the sender may have back */

@@ -22,7 +22,7 @@ struct temporary {
     char id[ID + 1];
     struct list queues;
     uint32_t count;
-    struct loop_timer look; /* for what ends when nothing is left in it */
+    struct loop_timer look; /* for what ends when nothing is left in it, or no link of others */
 };
 
 struct temporary_queue {
@@ -32,7 +32,6 @@ struct temporary_queue {
     uint64_t id; /* 0: not known yet */
     bool is_made;
     enum temporary_life life;
-    uint32_t links;
     bool left; /* the link that it was made for has gone */
 };
 
@@ -152,6 +151,12 @@ static bool holds_messages(const struct catalog *catalog, uint64_t id)
     return atomic_load(&queue->stat->delayed) > 0 || (undone && end > atomic_load(&stat->start));
 }
 
+static bool has_links(const struct catalog *catalog, uint64_t id)
+{
+    const struct queue *queue = catalog_queue(catalog, id);
+    return queue != NULL && atomic_load(&queue->stat->links) > 0;
+}
+
 static bool is_over(const struct temporary_queue *queue)
 {
     if (!queue->left)
@@ -160,11 +165,12 @@ static bool is_over(const struct temporary_queue *queue)
         queue->life == TEMPORARY_NO_LINKS || queue->life == TEMPORARY_NO_LINKS_OR_MESSAGES;
     bool by_messages =
         queue->life == TEMPORARY_NO_MESSAGES || queue->life == TEMPORARY_NO_LINKS_OR_MESSAGES;
-    return queue->life != TEMPORARY_CLIENT && (!by_links || queue->links == 0) &&
-           (!by_messages || !holds_messages(queue->of->worker->catalog, queue->id));
+    const struct catalog *catalog = queue->of->worker->catalog;
+    return queue->life != TEMPORARY_CLIENT && (!by_links || !has_links(catalog, queue->id)) &&
+           (!by_messages || !holds_messages(catalog, queue->id));
 }
 
-/* Only those that wait for their messages to go can be over now. */
+/* Only those that wait for their messages to go, or for links of others, can be over now. */
 static void look(struct loop_timer *timer)
 {
     struct temporary *own = container_of(timer, struct temporary, look);
@@ -183,14 +189,14 @@ static void look(struct loop_timer *timer)
 
 /* ------------------------------------------------ its links */
 
-static struct temporary_queue *find(const struct client *client, uint64_t id)
+static struct temporary_queue *find_named(const struct client *client, const char *name)
 {
     if (client->temporary == NULL)
         return NULL;
     list_each(at, &client->temporary->queues)
     {
         struct temporary_queue *queue = container_of(at, struct temporary_queue, link);
-        if (queue->id == id)
+        if (strcmp(queue->name, name) == 0)
             return queue;
     }
     return NULL;
@@ -199,28 +205,23 @@ static struct temporary_queue *find(const struct client *client, uint64_t id)
 /* One that is being made may be in the catalog already. */
 bool broker_temporary_join(struct client *client, const struct queue *joined)
 {
-    if (client->temporary == NULL || !queue_name_is_temporary(span_from_text(joined->name)))
+    if (!queue_name_is_temporary(span_from_text(joined->name)))
         return false;
-    list_each(at, &client->temporary->queues)
-    {
-        struct temporary_queue *queue = container_of(at, struct temporary_queue, link);
-        if (strcmp(queue->name, joined->name) != 0)
-            continue;
+    struct temporary_queue *queue = find_named(client, joined->name);
+    if (queue != NULL)
         queue->id = joined->id;
-        queue->links++;
-        return true;
-    }
-    return false;
+    atomic_fetch_add(&joined->stat->links, 1);
+    return true;
 }
 
-bool broker_temporary_leave(struct client *client, uint64_t id, enum temporary_leaver leaver,
-                            struct request *gone)
+bool broker_temporary_leave(struct client *client, const struct queue *joined,
+                            enum temporary_leaver leaver, struct request *gone)
 {
-    struct temporary_queue *queue = find(client, id);
+    uint32_t links = atomic_fetch_sub(&joined->stat->links, 1);
+    CHECK(links > 0);
+    struct temporary_queue *queue = find_named(client, joined->name);
     if (queue == NULL)
         return false;
-    CHECK(queue->links > 0);
-    queue->links--;
     queue->left |= leaver != TEMPORARY_LINK && queue->life != TEMPORARY_CLIENT;
     if (leaver == TEMPORARY_UNHEARD || is_over(queue)) {
         end(queue, gone);

@@ -17,8 +17,8 @@ enum { TEMPORARY_NAME = LIMIT_QUEUE_NAME + 1 };
 /* A topic, which is nothing that would have to be made. The client has logged in. */
 void broker_temporary_topic(struct client *client, char name[TEMPORARY_NAME]);
 
-/* When a queue ends; all but the first, once the link that it was made for has gone. What it holds
- * is looked at every second. */
+/* When a queue ends; all but the first, once the link that it was made for has gone. What it holds,
+ * and whether links of other clients are left, is looked at every second. */
 enum temporary_life {
     TEMPORARY_CLIENT, /* with the client */
     TEMPORARY_MAKER,  /* with that link */
@@ -41,8 +41,8 @@ struct broker_temporary {
 };
 void broker_make_temporary(struct broker_temporary *make);
 
-/* A link of the client's own, from or to that queue, comes. False: it is not a temporary one of
- * this client, and there is nothing to leave. */
+/* A link of any client's, from or to that queue, comes. False: it is not a temporary one, and there
+ * is nothing to leave. */
 bool broker_temporary_join(struct client *client, const struct queue *queue);
 
 enum temporary_leaver {
@@ -50,10 +50,10 @@ enum temporary_leaver {
     TEMPORARY_FIRST,   /* the link that it was made for */
     TEMPORARY_UNHEARD, /* the same, whose peer was never told of it: it ends at once */
 };
-/* A link that has joined goes, the queue by its id. True: the queue ends now, and gone completes
- * when it has. */
-bool broker_temporary_leave(struct client *client, uint64_t queue, enum temporary_leaver leaver,
-                            struct request *gone);
+/* A link that has joined goes. True: the queue ends now, and gone completes when it has. One that
+ * another client has made ends within a second, if it was the last. */
+bool broker_temporary_leave(struct client *client, const struct queue *queue,
+                            enum temporary_leaver leaver, struct request *gone);
 
 /* The broker's. */
 enum temporary_right { TEMPORARY_NONE, TEMPORARY_OWN, TEMPORARY_OTHERS };

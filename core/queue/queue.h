@@ -18,6 +18,7 @@ struct queue_stat {
     atomic_uint refs;
     uint32_t partition_count;
     _Atomic uint64_t delayed; /* records that wait for their time */
+    atomic_uint links;        /* of a temporary one: of all clients (core/broker/temporary.h) */
     struct partition_stat partitions[];
 };
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """AMQP 1.0, dynamic nodes with Qpid Proton's own client: temporary queues, how long they live, and whose they are."""
 import base64
+import time
 
 from proton import Described, Message, symbol, ulong
 from proton.reactor import Filter, LinkOption, Selector
@@ -130,6 +131,26 @@ def it_lives_as_long_as_asked(running):
     connection.close()
 
 
+def links_of_other_connections_keep_it(running):
+    connection, other = connect(running), connect(running)
+    for goes in ("link", "connection"):
+        maker, address = make(connection, NO_LINKS)
+        name = address[len("/queues/"):]
+        answers = other.create_sender(address)
+        questions = connection.create_receiver(address, credit=1)
+        maker.close()
+        questions.close()
+        time.sleep(1.5)  # it is looked at every second
+        assert queues(running) == {name}
+        answers.send(Message(body="x"))
+        questions = connection.create_receiver(address, credit=1)
+        assert take(questions) == "x"
+        questions.close()
+        (answers if goes == "link" else other).close()
+        assert until(lambda: queues(running) == set(), 3)
+    connection.close()
+
+
 def what_nobody_has_heard_of_ends_at_once(running):
     """Its attach was refused after it had been made, or its link went before that was answered."""
     connection = connect(running)
@@ -229,5 +250,5 @@ def nobody_listens_to_what_others_are_answered(running):
 
 if __name__ == "__main__":
     run(a_temporary_queue_is_a_queue, a_device_answers_to_a_temporary_queue, it_lives_as_long_as_asked,
-        what_nobody_has_heard_of_ends_at_once, none_outlives_the_gateway,
+        links_of_other_connections_keep_it, what_nobody_has_heard_of_ends_at_once, none_outlives_the_gateway,
         there_are_so_many_of_a_connection, its_owner_needs_no_right_for_it_and_others_get_none, nobody_listens_to_what_others_are_answered)

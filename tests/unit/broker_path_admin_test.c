@@ -166,7 +166,7 @@ static void test_temporary_queues_end(void **state)
 
 struct join_call {
     struct peer *peer;
-    uint64_t queue;
+    struct queue *queue; /* a reference from joining to leaving */
     bool joins, ends;
 };
 
@@ -177,7 +177,7 @@ static void join_run(void *context)
     struct client *client = &call->peer->client;
     const struct catalog *catalog = broker_catalog(client->worker);
     const struct queue *queue = catalog_queue_at(catalog, catalog_queue_count(catalog) - 1);
-    call->queue = queue->id;
+    call->queue = queue_ref(queue);
     call->joins = broker_temporary_join(client, queue);
 }
 
@@ -185,12 +185,14 @@ static void leave_run(void *context)
 {
     struct join_call *call = context;
     call->ends = broker_temporary_leave(&call->peer->client, call->queue, TEMPORARY_LINK, NULL);
+    queue_unref(call->queue);
 }
 
 static void leave_first_run(void *context)
 {
     struct join_call *call = context;
     call->ends = broker_temporary_leave(&call->peer->client, call->queue, TEMPORARY_FIRST, NULL);
+    queue_unref(call->queue);
 }
 
 /* What its worker knows of before the client has been told of it has links, too. */
@@ -209,18 +211,54 @@ static void test_temporary_queue_is_joined_early(void **state)
     on(1, join_run, &join);
     on(1, join_run, &others);
     assert_true(join.joins);
-    assert_false(others.joins);
+    assert_true(others.joins);
     move_on(&standstill);
     uint64_t id = 0;
     assert_int_equal(temporary_await(&call, &id), STATUS_OK);
-    assert_int_equal(id, join.queue);
+    assert_int_equal(id, join.queue->id);
     on(1, join_run, &first);
     on(1, leave_first_run, &first);
     assert_false(first.ends);
+    on(1, leave_run, &others);
+    assert_false(others.ends);
     on(1, leave_run, &join);
     assert_true(join.ends);
     await_queues(peer, 1);
     peer_close(peer);
+    peer_close(other);
+    rig_close();
+}
+
+/* Those of other clients on other workers, who hear nothing of its end. */
+static void test_links_of_others_keep_a_temporary_queue(void **state)
+{
+    (void)state;
+    rig_open(3);
+    struct peer *peer = peer_new(1, "p"), *other = peer_new(2, "o");
+    struct temporary_call call = {.make.life = TEMPORARY_NO_LINKS};
+    temporary_begin(peer, &call);
+    assert_int_equal(temporary_await(&call, NULL), STATUS_OK);
+    await_queues(other, 2);
+    struct join_call first = {.peer = peer}, others = {.peer = other};
+    on(1, join_run, &first);
+    on(2, join_run, &others);
+    on(1, leave_first_run, &first);
+    assert_false(first.ends);
+    usleep(1200 * 1000); /* it is looked at every second */
+    await_queues(other, 2);
+    on(2, leave_run, &others);
+    assert_false(others.ends);
+    await_queues(peer, 1);
+    /* one that has ended with its client may be left */
+    call = (struct temporary_call){.make.life = TEMPORARY_NO_LINKS};
+    temporary_begin(peer, &call);
+    assert_int_equal(temporary_await(&call, NULL), STATUS_OK);
+    await_queues(other, 2);
+    on(2, join_run, &others);
+    peer_close(peer);
+    await_queues(other, 1);
+    on(2, leave_run, &others);
+    assert_false(others.ends);
     peer_close(other);
     rig_close();
 }
@@ -594,6 +632,7 @@ int main(void)
         BOTH(test_queue_limit),
         BOTH(test_temporary_queues_end),
         cmocka_unit_test(test_temporary_queue_is_joined_early),
+        cmocka_unit_test(test_links_of_others_keep_a_temporary_queue),
         BOTH(test_temporary_queues_of_users),
         BOTH(test_temporary_queues_deleted_by_others),
         BOTH(test_temporary_queues_are_not_kept),

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The broker as a whole: it opens over a store, becomes ready, shows its figures, and ends in
  * order. */
+#include "core/broker/filter_forget.h"
 #include "core/broker/retained_sweep.h"
 #include "core/broker/session.h"
 #include "core/broker/share.h"
@@ -148,6 +149,7 @@ void broker_free(struct broker *broker)
     for (unsigned i = 0; i < broker->worker_count; i++)
         worker_deinit(&broker->workers[i]);
     log_free(broker->log);
+    filter_forget_free(broker);
     session_sweep_free(broker);
     will_sweep_free(broker);
     retained_sweep_free(broker);
@@ -207,6 +209,7 @@ static void ready_check(struct broker_worker *worker)
     }
     atomic_fetch_add(&worker->broker->ready_workers, 1);
     if (worker->index == 0) {
+        filter_forget_start(worker);
         session_sweep_start(worker);
         will_sweep_start(worker);
         retained_sweep_start(worker);

@@ -7,7 +7,6 @@
 #include "core/base/heap.h"
 #include "core/base/pack.h"
 #include "core/base/reader.h"
-#include "core/base/rng.h"
 #include "core/broker/topic.h"
 #include "core/broker/worker.h"
 #include "core/log/table.h"
@@ -16,198 +15,8 @@
  * nobody says when the last one lets go. */
 enum { FILTER_ABSENT = 1, FILTER_HELD, FILTER_ASKED };
 enum { HELD_S = 600, SLOTS_MAX = 65536, SLOTS_FIRST = 256, OFFSET_AT = 8 };
-enum { SHAPE_OWNER = 8 }; /* what a shape's row says */
 
-/* ------------------------------------------------ shapes */
-
-static bool shape_is(const struct filter_shape *a, const struct filter_shape *b)
-{
-    return a->levels == b->levels && a->rest == b->rest &&
-           memcmp(a->plus, b->plus, sizeof a->plus) == 0;
-}
-
-static struct filter_shape shape_of(struct span filter)
-{
-    struct filter_shape shape = {0};
-    size_t at = 0;
-    while (at <= filter.size) {
-        const uint8_t *slash = memchr(filter.data + at, '/', filter.size - at);
-        size_t size = (slash == NULL ? filter.size : (size_t)(slash - filter.data)) - at;
-        uint8_t first = size == 1 ? filter.data[at] : 0;
-        if (first == '#') {
-            shape.rest = true;
-            break;
-        }
-        if (first == '+')
-            shape.plus[shape.levels / 64] |= 1ULL << shape.levels % 64;
-        shape.levels++;
-        at += size + 1;
-    }
-    return shape;
-}
-
-void filter_shapes_init(struct filter_shapes *shapes)
-{
-    *shapes = (struct filter_shapes){0};
-    CHECK(pthread_mutex_init(&shapes->lock, NULL) == 0);
-}
-
-/* Before the first id, and before anybody can look for one. */
-static void key_draw(struct filter_shapes *shapes)
-{
-    pthread_mutex_lock(&shapes->lock);
-    if (shapes->key.k0 == 0 && shapes->key.k1 == 0)
-        shapes->key = (struct hash_key){.k0 = rng_u64(), .k1 = rng_u64()};
-    pthread_mutex_unlock(&shapes->lock);
-}
-
-void filter_shapes_deinit(struct filter_shapes *shapes)
-{
-    pthread_mutex_destroy(&shapes->lock);
-}
-
-/* False: there is no room for another one, or not for one more of this owner. */
-static bool shape_add(struct filter_shapes *shapes, const struct filter_shape *shape,
-                      unsigned limit, unsigned share)
-{
-    pthread_mutex_lock(&shapes->lock);
-    unsigned count = atomic_load_explicit(&shapes->count, memory_order_relaxed), own = 0;
-    bool there = false;
-    for (unsigned i = 0; i < count && !there; i++) {
-        there = shape_is(&shapes->items[i], shape);
-        own += shape->owner != 0 && shapes->items[i].owner == shape->owner;
-    }
-    if (!there && count < limit && own < share) {
-        shapes->items[count] = *shape;
-        atomic_store_explicit(&shapes->count, count + 1, memory_order_release);
-        there = true;
-    }
-    pthread_mutex_unlock(&shapes->lock);
-    return there;
-}
-
-static void shape_encode(const struct filter_shape *shape, uint8_t to[FILTER_SHAPE_BYTES])
-{
-    to[0] = shape->levels;
-    to[1] = shape->rest;
-    for (unsigned i = 0; i < LIMIT_TOPIC_LEVELS / 64; i++)
-        store_u64(to + 2 + i * 8, shape->plus[i]);
-}
-
-enum status filter_shapes_load(struct filter_shapes *shapes, struct span key, struct span value)
-{
-    struct reader reader = reader_of(span_from(key, 1));
-    uint8_t kind = reader_u8(&reader);
-    if (kind == 'k') {
-        struct reader at = reader_of(value);
-        shapes->key.k0 = reader_u64(&at);
-        shapes->key.k1 = reader_u64(&at);
-        return at.failed ? STATUS_CORRUPT : STATUS_OK;
-    }
-    if (kind != 's')
-        return STATUS_UNSUPPORTED;
-    struct filter_shape shape = {.levels = reader_u8(&reader), .rest = reader_u8(&reader) != 0};
-    for (unsigned i = 0; i < LIMIT_TOPIC_LEVELS / 64; i++)
-        shape.plus[i] = reader_u64(&reader);
-    if (reader.failed || shape.levels > LIMIT_TOPIC_LEVELS)
-        return STATUS_CORRUPT;
-    if (value.size == SHAPE_OWNER) /* rows were without it once */
-        shape.owner = load_u64(value.data);
-    if (!shape_add(shapes, &shape, LIMIT_FILTER_SHAPES, LIMIT_FILTER_SHAPES))
-        return STATUS_CORRUPT;
-    atomic_store(&shapes->stored, atomic_load(&shapes->count));
-    return STATUS_OK;
-}
-
-uint32_t filter_shapes_rows(struct filter_shapes *shapes, struct storage_row *rows,
-                            uint8_t **memory)
-{
-    unsigned count = atomic_load_explicit(&shapes->count, memory_order_acquire);
-    key_draw(shapes);
-    enum { EACH = 2 + FILTER_SHAPE_BYTES + SHAPE_OWNER };
-    uint8_t *at = *memory = heap_new(32 + count * EACH);
-    uint32_t used = 0;
-    at[0] = TABLE_FILTER_META;
-    at[1] = 'k';
-    store_u64(at + 8, shapes->key.k0);
-    store_u64(at + 16, shapes->key.k1);
-    rows[used++] =
-        (struct storage_row){.key = span_of(at, 2), .value = span_of(at + 8, 16), .offset_at = -1};
-    at += 32;
-    for (unsigned i = 0; i < count; i++, at += EACH) {
-        at[0] = TABLE_FILTER_META;
-        at[1] = 's';
-        shape_encode(&shapes->items[i], at + 2);
-        store_u64(at + 2 + FILTER_SHAPE_BYTES, shapes->items[i].owner);
-        rows[used++] =
-            (struct storage_row){.key = span_of(at, 2 + FILTER_SHAPE_BYTES),
-                                 .value = span_of(at + 2 + FILTER_SHAPE_BYTES, SHAPE_OWNER),
-                                 .offset_at = -1};
-    }
-    return used;
-}
-
-/* ------------------------------------------------ ids */
-
-static uint64_t id_of(const struct filter_shapes *shapes, struct buf *text)
-{
-    uint64_t id = hash_keyed(&shapes->key, buf_span(text));
-    return id == 0 ? 1 : id;
-}
-
-static void text_begin(struct buf *text, uint64_t tenant)
-{
-    buf_clear(text);
-    CHECK(buf_append(text, &tenant, sizeof tenant) == STATUS_OK);
-}
-
-/* The last two places are kept for what is broad enough to stand for any filter: '#', and for names
- * out of its reach '$name/#'. */
-uint64_t filter_index_id(struct broker *broker, uint64_t tenant, uint64_t owner, struct span filter)
-{
-    struct filter_shapes *shapes = &broker->shapes;
-    struct filter_shape shape = shape_of(filter);
-    shape.owner = owner;
-    key_draw(shapes);
-    struct buf text;
-    buf_init(&text, sizeof tenant + LIMIT_TOPIC_BYTES + 2); /* "$name/#" for "$name" */
-    text_begin(&text, tenant);
-    if (shape_add(shapes, &shape, LIMIT_FILTER_SHAPES - 2, LIMIT_FILTER_SHAPES / 2 - 1)) {
-        CHECK(buf_append(&text, filter.data, filter.size) == STATUS_OK);
-    } else if (filter.data[0] == '$') {
-        const uint8_t *slash = memchr(filter.data, '/', filter.size);
-        size_t size = slash == NULL ? filter.size : (size_t)(slash - filter.data);
-        shape = (struct filter_shape){.levels = 1, .rest = true};
-        CHECK(shape_add(shapes, &shape, LIMIT_FILTER_SHAPES, LIMIT_FILTER_SHAPES));
-        CHECK(buf_append(&text, filter.data, size) == STATUS_OK);
-        CHECK(buf_append_text(&text, "/#") == STATUS_OK);
-    } else {
-        shape = (struct filter_shape){.rest = true};
-        CHECK(shape_add(shapes, &shape, LIMIT_FILTER_SHAPES, LIMIT_FILTER_SHAPES));
-        CHECK(buf_append_text(&text, "#") == STATUS_OK);
-    }
-    uint64_t id = id_of(shapes, &text);
-    buf_deinit(&text);
-    return id;
-}
-
-bool filter_index_is_own(struct broker *broker, uint64_t tenant, struct span filter, uint64_t id)
-{
-    struct buf text;
-    buf_init(&text, sizeof tenant + LIMIT_TOPIC_BYTES);
-    text_begin(&text, tenant);
-    CHECK(buf_append(&text, filter.data, filter.size) == STATUS_OK);
-    bool own = id == id_of(&broker->shapes, &text);
-    buf_deinit(&text);
-    return own;
-}
-
-uint64_t filter_share_id(struct broker *broker, struct span key)
-{
-    key_draw(&broker->shapes);
-    uint64_t id = hash_keyed(&broker->shapes.key, key);
-    return id == 0 || id == UINT64_MAX ? 1 : id;
-}
+/* ------------------------------------------------ candidates */
 
 /* A topic cut at its slashes. */
 struct levels {
@@ -241,9 +50,9 @@ static bool candidate(const struct filter_shape *shape, const struct levels *lev
     bool leading_wildcard = shape->levels == 0 || (shape->plus[0] & 1) != 0;
     if (levels->topic.data[0] == '$' && leading_wildcard)
         return false;
-    text_begin(text, tenant);
+    buf_clear(text);
     size_t from = 0;
-    bool fits = true;
+    bool fits = buf_append(text, &tenant, sizeof tenant) == STATUS_OK;
     for (uint32_t i = 0; i < shape->levels; i++) {
         size_t end = levels->end[i];
         bool plus = shape->plus[i / 64] >> i % 64 & 1;
@@ -460,12 +269,13 @@ static bool match(struct broker_worker *worker, uint64_t tenant, const struct le
 {
     struct filter_index *index = &worker->filters;
     const struct filter_shapes *shapes = &worker->broker->shapes;
-    unsigned count = atomic_load_explicit(&shapes->count, memory_order_acquire);
+    uint64_t left = atomic_load_explicit(&shapes->used, memory_order_acquire);
     bool known = true;
-    for (unsigned i = 0; i < count; i++) {
-        if (!candidate(&shapes->items[i], levels, tenant, &index->text))
+    for (; left != 0; left &= left - 1) {
+        unsigned place = (unsigned)__builtin_ctzll(left);
+        if (!candidate(&shapes->items[place], levels, tenant, &index->text))
             continue;
-        pair.id = id_of(shapes, &index->text);
+        pair.id = filter_shape_id(shapes, place, buf_span(&index->text));
         const struct filter_slot *slot = filter_known(worker, pair.id);
         if (slot == NULL)
             look_up(worker, pair.id);
@@ -491,7 +301,7 @@ bool filter_index_prepare(struct broker_worker *worker, uint64_t partition,
 {
     struct filter_index *index = &worker->filters;
     index->pair_count = 0;
-    if (atomic_load_explicit(&worker->broker->shapes.count, memory_order_acquire) == 0 ||
+    if (atomic_load_explicit(&worker->broker->shapes.used, memory_order_acquire) == 0 ||
         dead_partition_group(partition) != 0)
         return true;
     const struct queue *queue = catalog_queue_of_partition(worker->catalog, partition);

@@ -275,7 +275,7 @@ static void put_shapes(struct session_rows *rows, struct broker *broker)
         return;
     struct storage_row shapes[LIMIT_FILTER_SHAPES + 1];
     uint8_t *memory;
-    uint32_t count = filter_shapes_rows(&broker->shapes, shapes, &memory);
+    uint32_t count = filter_shapes_rows(&broker->shapes, 0, shapes, &memory);
     for (uint32_t i = 0; i < count; i++)
         session_rows_add(rows, STORAGE_PUT, shapes[i].key, shapes[i].value);
     heap_free(memory);

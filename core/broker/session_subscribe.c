@@ -28,7 +28,7 @@ struct subscribing {
     uint64_t *joined; /* shares that it is in since this, */
     uint64_t *left;   /* and those that it is not in any longer */
     uint32_t joined_count, left_count;
-    unsigned shapes; /* that the first rows make durable */
+    uint64_t pins; /* places of shapes, until rows of holders are durable */
 };
 
 static void begin(struct subscribing *subscribing);
@@ -65,6 +65,37 @@ static bool is_held(const struct session *session, uint64_t id)
         found |= subscription->index == id;
     }
     return found;
+}
+
+static void add_holder(struct session_rows *rows, const struct session *session, uint64_t id)
+{
+    uint8_t key[FILTER_HOLDER_KEY];
+    filter_holder_key(id, session->id, key);
+    session_rows_add(rows, STORAGE_PUT, span_of(key, sizeof key), span_of("\1", 1));
+}
+
+static void add_shapes(struct session_rows *rows, const struct subscribing *subscribing)
+{
+    if (subscribing->pins == 0)
+        return;
+    struct storage_row shapes[LIMIT_FILTER_SHAPES + 1];
+    uint8_t *memory;
+    uint32_t count = filter_shapes_rows(&subscribing->session->worker->broker->shapes,
+                                        subscribing->pins, shapes, &memory);
+    for (uint32_t i = 0; count > 1 && i < count; i++)
+        session_rows_add(rows, STORAGE_PUT, shapes[i].key, shapes[i].value);
+    heap_free(memory);
+}
+
+static void shapes_written(struct subscribing *subscribing, enum status status)
+{
+    struct filter_shapes *shapes = &subscribing->session->worker->broker->shapes;
+    if (subscribing->pins == 0)
+        return;
+    if (status == STATUS_OK)
+        filter_shapes_stored(shapes, subscribing->pins);
+    filter_shapes_unpin(shapes, subscribing->pins);
+    subscribing->pins = 0;
 }
 
 /* Rows of holders that no subscription came of. */
@@ -119,6 +150,7 @@ static void stored(void *context, enum status status, uint64_t commit)
     struct subscribing *subscribing = context;
     struct broker_subscribe *outer = subscribing->outer;
     struct client *client = subscribing->session->client;
+    shapes_written(subscribing, status);
     session_shares_left(subscribing->session, subscribing->left, subscribing->left_count, status);
     if (client == NULL) {
         fail(subscribing, STATUS_CANCELED);
@@ -205,13 +237,13 @@ static void drop_shares(struct subscribing *subscribing, struct session_rows *ro
 }
 
 /* Whose shapes these are; those of all durable shares count as one user's. */
-static uint64_t id_of(const struct session *session, struct span filter)
+static uint64_t id_of(const struct session *session, struct span filter, uint64_t *pins)
 {
     const struct client *client = session->client;
     uint64_t owner = share_is_reader(client)     ? UINT64_MAX
                      : client->principal == NULL ? 0
                                                  : client->principal->id;
-    return filter_index_id(session->worker->broker, client->tenant, owner, filter);
+    return filter_index_id(session->worker->broker, client->tenant, owner, filter, pins);
 }
 
 static void is_live(struct request *request, enum status status)
@@ -236,14 +268,18 @@ static void is_live(struct request *request, enum status status)
         if (subscription->index == 0 && subscription->guarantee != GUARANTEE_AT_MOST_ONCE) {
             /* As begin() was told: another answer now is not what owners index. */
             uint64_t begun = subscribing->item_ids[i];
-            subscription->index = begun != 0 ? begun : id_of(session, item->filter);
+            subscription->index =
+                begun != 0 ? begun : id_of(session, item->filter, &subscribing->pins);
             subscription->since = 0;
+            if (begun == 0) /* it ended meanwhile, with its holder */
+                add_holder(rows, session, subscription->index);
         }
         add_row(rows, session, subscription);
         if (subscription->index != 0 && subscribe_wants_retained(item) &&
             atomic_load_explicit(&session->worker->broker->retained_any, memory_order_acquire))
             session_walk_begin(session, rows, subscription);
     }
+    add_shapes(rows, subscribing);
     drop_holders(subscribing, rows);
     drop_shares(subscribing, rows);
     session_rows_send(rows, stored, subscribing);
@@ -270,6 +306,7 @@ static void held(void *context, enum status status, uint64_t commit)
     struct subscribing *subscribing = context;
     struct session *session = subscribing->session;
     (void)commit;
+    shapes_written(subscribing, status);
     if (status != STATUS_OK) { /* none of its rows is there */
         for (uint32_t i = 0; i < subscribing->joined_count; i++)
             session_share_forget(session, subscribing->joined[i]);
@@ -279,7 +316,6 @@ static void held(void *context, enum status status, uint64_t commit)
         fail(subscribing, status == STATUS_OK ? STATUS_CANCELED : status);
         return;
     }
-    atomic_store(&session->worker->broker->shapes.stored, subscribing->shapes);
     request_init(&subscribing->registered, session->worker->loop, registered);
     filter_index_register(session->worker, subscribing->ids, subscribing->id_count,
                           &subscribing->registered);
@@ -299,7 +335,6 @@ static void begin(struct subscribing *subscribing)
 {
     struct broker_subscribe *outer = subscribing->outer;
     struct session *session = subscribing->session;
-    struct broker *broker = session->worker->broker;
     struct client *client = session->client;
     if (client == NULL) {
         fail(subscribing, STATUS_CANCELED);
@@ -322,21 +357,11 @@ static void begin(struct subscribing *subscribing)
         }
         if (!is_new(client, item))
             continue;
-        uint8_t key[FILTER_HOLDER_KEY];
-        uint64_t id = subscribing->item_ids[i] = id_of(session, item->filter);
+        uint64_t id = subscribing->item_ids[i] = id_of(session, item->filter, &subscribing->pins);
         subscribing->ids[subscribing->id_count++] = id;
-        filter_holder_key(id, session->id, key);
-        session_rows_add(rows, STORAGE_PUT, span_of(key, sizeof key), span_of("\1", 1));
+        add_holder(rows, session, id);
     }
-    struct storage_row shape_rows[LIMIT_FILTER_SHAPES + 1];
-    uint8_t *memory = NULL;
-    subscribing->shapes = atomic_load(&broker->shapes.count);
-    uint32_t count = subscribing->shapes == atomic_load(&broker->shapes.stored)
-                         ? 0
-                         : filter_shapes_rows(&broker->shapes, shape_rows, &memory);
-    for (uint32_t i = 0; i < count; i++)
-        session_rows_add(rows, STORAGE_PUT, shape_rows[i].key, shape_rows[i].value);
-    heap_free(memory);
+    add_shapes(rows, subscribing);
     session_rows_send(rows, held, subscribing);
 }
 

@@ -21,6 +21,7 @@
  * Rows are looked at by the page, the sessions of a page by several hands at once, each one after
  * the other.
  */
+#include "core/broker/filter_forget.h"
 #include "core/broker/session_sweep.h"
 #include "core/broker/share.h"
 #include "core/broker/will_wait.h"
@@ -556,6 +557,7 @@ static void tick(struct loop_timer *timer)
         return;
     }
     sweep->round++;
+    filter_forget_round(worker->broker);
     if (looks_for_crashed(sweep))
         sweep->done_crashed = false;
     if (!sweep->done_crashed) {

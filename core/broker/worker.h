@@ -181,6 +181,7 @@ struct broker {
     uint64_t next_id, next_partition; /* worker 0 */
     struct broker_metrics metrics;
     struct filter_shapes shapes;
+    struct filter_forget *forget; /* worker 0 */
     struct session_names names;
     struct session_names own_ids; /* of clients (client_own_id) */
     struct entry_desk desk;

@@ -26,7 +26,7 @@ enum table {
     TABLE_SESSION_DUE = 0x32,    /* due, tenant, hash of the name: when it ends */
     TABLE_FILTER_HOLDER = 0x33,  /* filter, session */
     TABLE_FILTER_INDEX = 0x34,   /* filter, commit sequence: records that match it */
-    TABLE_FILTER_META = 0x35,    /* 'k': key of filters' ids; 's', shape: filters of it may exist */
+    TABLE_FILTER_META = 0x35,    /* 'k': key of filters' ids; 'n', place: see filter_shapes.h */
     TABLE_WILL = 0x37,           /* kind, ...: wills outside of sessions: core/broker/will_wait.h */
     TABLE_SHARE = 0x36,          /* share, kind, ...: see core/broker/share_rows.h */
 };

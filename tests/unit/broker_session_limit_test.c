@@ -72,89 +72,11 @@ static void what_others_publish_is_not_counted(void **state)
     late_rig_close();
 }
 
-static struct peer *user_attach(const char *user)
-{
-    bool present;
-    struct peer *peer = peer_connect(0);
-    assert_int_equal(peer_login(peer, user, "secret", user), STATUS_OK);
-    assert_int_equal(session_attach(peer, (struct broker_attach){.expiry_s = UINT32_MAX}, &present),
-                     STATUS_OK);
-    return peer;
-}
-
-/* On the only worker's loop, of its subscriptions: those that have an id of their own. */
-struct own_look {
-    struct peer *peer;
-    uint32_t own, all;
-};
-
-static void own_run(void *context)
-{
-    struct own_look *look = context;
-    const struct client *client = &look->peer->client;
-    list_each(link, &client->subscriptions)
-    {
-        const struct subscription *subscription =
-            container_of(link, struct subscription, of_client);
-        look->own += filter_index_is_own(
-            rig.broker, client->tenant,
-            span_of(subscription->entry->filter, subscription->entry->filter_size),
-            subscription->index);
-        look->all++;
-    }
-}
-
-static uint32_t own_filters(struct peer *peer, uint32_t all)
-{
-    struct own_look look = {.peer = peer};
-    on(0, own_run, &look);
-    assert_int_equal(look.all, all);
-    return look.own;
-}
-
-/* One user's shapes leave room for others', also after a start. */
-static void shapes_are_shared_out(void **state)
-{
-    enum { SHARE = LIMIT_FILTER_SHAPES / 2 - 1 };
-    (void)state;
-    late_rig_open(1);
-    restart(0);
-    char text[32];
-    struct peer *admin = peer_new(0, "admin");
-    assert_int_equal(user_make(admin, "a", "secret"), STATUS_OK);
-    await(peer_look(admin).ended); /* the first user has all rights, and who is none has none */
-    peer_free(admin);
-    struct peer *a = user_attach("a"), *b;
-    assert_int_equal(user_make(a, "b", "secret"), STATUS_OK);
-    assert_int_equal(grants_set(a, "b", "consume", "topic:#"), STATUS_OK);
-    for (uint32_t number = 0; number < 64; number++)
-        assert_int_equal(
-            peer_subscribe(a, shape_below("a", number, text), GUARANTEE_AT_LEAST_ONCE, 1),
-            STATUS_OK);
-    assert_int_equal(own_filters(a, 64), SHARE);
-    peer_close(a);
-    restart(0);
-    a = user_attach("a");
-    assert_int_equal(own_filters(a, 64), SHARE);
-    assert_int_equal(peer_subscribe(a, "new", GUARANTEE_AT_LEAST_ONCE, 1), STATUS_OK);
-    assert_int_equal(own_filters(a, 65), SHARE);
-    b = user_attach("b");
-    for (uint32_t number = 32; number < 64; number++)
-        assert_int_equal(
-            peer_subscribe(b, shape_below("b", number, text), GUARANTEE_AT_LEAST_ONCE, 1),
-            STATUS_OK);
-    assert_int_equal(own_filters(b, 32), SHARE - 1); /* '#', which stands for a's rest, has one */
-    peer_close(a);
-    peer_close(b);
-    late_rig_close();
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_is_kept_is_counted_once),
         cmocka_unit_test(what_others_publish_is_not_counted),
-        cmocka_unit_test(shapes_are_shared_out),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

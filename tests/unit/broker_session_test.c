@@ -353,7 +353,7 @@ static void many_filters_go_at_once(void **state)
     await(rows_of(TABLE_SESSION) == 0);
     assert_int_equal(rows_of(TABLE_FILTER_HOLDER), 0);
     assert_int_equal(rows_of(TABLE_SESSION_STATE), 0);
-    assert_in_range(atomic_load(&late.row_writes) - before, 1, 4);
+    assert_in_range(atomic_load(&late.row_writes) - before, 1, 5); /* one is of their shape */
     late_rig_close();
 }
 

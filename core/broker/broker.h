@@ -163,7 +163,7 @@ struct client {
     struct list returned;         /* what it has given back */
     struct recall *recall;        /* the first of that is read */
     struct list consumers;        /* of groups: consume.h */
-    struct list lease_waiting;    /* of these, who finds no room below LIMIT_CLIENT_LEASES */
+    struct list lease_takers;     /* of these, who waits for room: lease_room.h */
     uint32_t lease_count;         /* leases of all of them, and what they have asked for */
     struct list walks;            /* through retained records */
     struct session *session;      /* NULL: not attached */

@@ -33,7 +33,7 @@ void client_init(struct client *client, struct broker_worker *worker, const stru
     list_init(&client->lags);
     list_init(&client->returned);
     list_init(&client->consumers);
-    list_init(&client->lease_waiting);
+    list_init(&client->lease_takers);
     list_init(&client->walks);
     list_init(&client->followers);
     list_init(&client->transactions);

@@ -5,6 +5,7 @@
 #include "core/broker/consume.h"
 
 #include "core/base/heap.h"
+#include "core/broker/lease_room.h"
 #include "core/broker/worker.h"
 #include "core/queue/due_heap.h"
 
@@ -44,7 +45,7 @@ struct consumer {
     void *context;
     struct group_spec *group;
     struct link of_client;
-    struct link waiting; /* for room among the leases of its client */
+    struct lease_taker room; /* for leases */
     struct loop_task work;
     struct loop_timer look; /* output may fall below the budget without a drained() */
     uint32_t look_ms;
@@ -71,6 +72,7 @@ struct consumer {
 };
 
 static void consumer_work(struct loop_task *task);
+static void room_is_there(struct lease_taker *taker);
 static void look_fired(struct loop_timer *timer);
 static void leases_look(struct loop_timer *timer);
 static void take_back(struct request *request, enum status status);
@@ -90,6 +92,7 @@ struct consumer *consumer_open(struct client *client, const struct consumer_ops 
     consumer->batch = consumer->batch_size < BATCH_FIRST ? consumer->batch_size : BATCH_FIRST;
     consumer->slot_free = NO_SLOT;
     consumer->work.run = consumer_work;
+    consumer->room.wake = room_is_there;
     consumer->look.fired = look_fired;
     consumer->end.fired = leases_look;
     due_heap_init(&consumer->ends);
@@ -146,6 +149,11 @@ static void consumer_wake(struct consumer *consumer)
     loop_defer(consumer->worker->loop, &consumer->work, LOOP_WORK);
 }
 
+static void room_is_there(struct lease_taker *taker)
+{
+    consumer_wake(container_of(taker, struct consumer, room));
+}
+
 /* The last one out turns off the light. */
 static void consumer_leave(struct consumer *consumer)
 {
@@ -161,41 +169,6 @@ static void consumer_leave(struct consumer *consumer)
     heap_free(consumer->label_text);
     heap_free(consumer->slots);
     heap_free(consumer);
-}
-
-/* ------------------------------------------------ room among the client's leases */
-
-static uint32_t room_left(const struct consumer *consumer)
-{
-    uint32_t own = LIMIT_CONSUMER_LEASES - consumer->lease_count;
-    uint32_t all = LIMIT_CLIENT_LEASES - consumer->client->lease_count;
-    return own < all ? own : all;
-}
-
-/* Who waits longest is asked first, and asks the next when it has taken what it wants. */
-static void room_pass_on(const struct client *client)
-{
-    struct link *first = list_first(&client->lease_waiting);
-    if (first != NULL && client->lease_count < LIMIT_CLIENT_LEASES)
-        consumer_wake(container_of(first, struct consumer, waiting));
-}
-
-static void room_give_back(struct client *client, uint32_t count)
-{
-    client->lease_count -= count;
-    room_pass_on(client);
-}
-
-/* False: there is none, or others have waited longer; then it waits, too. A drain does not wait. */
-static bool room_is_its(struct consumer *consumer)
-{
-    struct client *client = consumer->client;
-    bool full = client->lease_count >= LIMIT_CLIENT_LEASES;
-    if (!full && (consumer->drain || list_is_empty(&client->lease_waiting)))
-        return true;
-    if (!link_is_linked(&consumer->waiting))
-        list_push(&client->lease_waiting, &consumer->waiting);
-    return !full && list_first(&client->lease_waiting) == &consumer->waiting;
 }
 
 /* ------------------------------------------------ leases */
@@ -216,7 +189,7 @@ static uint32_t lease_add(struct consumer *consumer, const struct receipt *recei
     consumer->slot_free = (uint32_t)consumer->slots[slot].receipt.offset;
     consumer->slots[slot] = (struct slot){.receipt = *receipt};
     consumer->lease_count++;
-    consumer->client->lease_count++;
+    lease_room_take(consumer->client, 1);
     return slot;
 }
 
@@ -226,7 +199,7 @@ static void lease_remove(struct consumer *consumer, uint32_t slot)
     consumer->slots[slot].receipt = (struct receipt){.offset = consumer->slot_free};
     consumer->slot_free = slot;
     consumer->lease_count--;
-    room_give_back(consumer->client, 1);
+    lease_room_give_back(consumer->client, 1);
 }
 
 const struct receipt *consumer_lease(const struct consumer *consumer, uint32_t slot)
@@ -431,13 +404,20 @@ static void look_again(struct consumer *consumer)
     loop_timer_start(consumer->worker->loop, &consumer->look, consumer->look_ms);
 }
 
+static uint32_t most_leases(const struct consumer *consumer)
+{
+    uint32_t own = LIMIT_CONSUMER_LEASES - consumer->lease_count;
+    uint32_t all = lease_room_left(consumer->client);
+    return own < all ? own : all;
+}
+
 static void take(struct consumer *consumer)
 {
     uint32_t most = consumer->batch;
     if (most > consumer->credit)
         most = consumer->credit;
-    if (most > room_left(consumer))
-        most = room_left(consumer);
+    if (most > most_leases(consumer))
+        most = most_leases(consumer);
     if (most > consumer->item_capacity) {
         heap_free(consumer->take.items);
         consumer->take.items = heap_array(most, sizeof *consumer->take.items);
@@ -447,7 +427,7 @@ static void take(struct consumer *consumer)
     consumer->take.wait_ms = consumer->drain ? 0 : UINT32_MAX;
     consumer->look_ms = 0;
     consumer->taking = true;
-    consumer->client->lease_count += most; /* until it comes back: then what was taken */
+    lease_room_take(consumer->client, most); /* until it comes back: then what was taken */
     request_init(&consumer->take.request, consumer->worker->loop, take_back);
     broker_take(consumer->client, consumer->group, &consumer->take);
 }
@@ -472,18 +452,17 @@ static void go_on(struct consumer *consumer)
         bool unwanted = consumer->credit == 0 || consumer->drain;
         if (unwanted && consumer->take.wait_ms != 0)
             broker_take_cancel(client, consumer->group, &consumer->take);
-    } else if (consumer->drain && (consumer->credit == 0 || room_left(consumer) == 0)) {
+    } else if (consumer->drain && (consumer->credit == 0 || most_leases(consumer) == 0)) {
         drained(consumer);
     } else if (takes && output_is_full(consumer)) {
         look_again(consumer);
-    } else if (takes && !room_is_its(consumer)) {
+    } else if (takes && !lease_room_is_its(client, &consumer->room, consumer->drain)) {
         return;
     } else if (takes) {
         take(consumer);
     }
-    link_remove(&consumer->waiting);
     if (!consumer->closed)
-        room_pass_on(client);
+        lease_room_go_on(client, &consumer->room);
 }
 
 static void consumer_work(struct loop_task *task)
@@ -537,7 +516,7 @@ static void take_back(struct request *request, enum status status)
     struct consumer *consumer = container_of(request, struct consumer, take.request);
     consumer->taking = false;
     if (!consumer->closed)
-        room_give_back(consumer->client, consumer->take.max_records);
+        lease_room_give_back(consumer->client, consumer->take.max_records);
     consumer->delivering = true;
     if (consumer->take.count == consumer->batch)
         consumer->batch =
@@ -550,7 +529,7 @@ static void take_back(struct request *request, enum status status)
         pieces_send(consumer);
     } else if (status != STATUS_OK && status != STATUS_CANCELED) {
         consumer->over = true;
-        link_remove(&consumer->waiting);
+        lease_room_go_on(consumer->client, &consumer->room);
         consumer->ops->ended(consumer, status);
     } else {
         bool nothing = consumer->take.count == 0 && consumer->take.wait_ms == 0;
@@ -590,9 +569,9 @@ void consumer_close(struct consumer *consumer, bool release)
     atomic_store_explicit(&consumer->taker->gone, true, memory_order_relaxed);
     consumer->closed = true;
     link_remove(&consumer->of_client);
-    link_remove(&consumer->waiting);
-    room_give_back(consumer->client,
-                   consumer->lease_count + (consumer->taking ? consumer->take.max_records : 0));
+    lease_room_go_on(consumer->client, &consumer->room);
+    lease_room_give_back(consumer->client, consumer->lease_count +
+                                               (consumer->taking ? consumer->take.max_records : 0));
     pieces_send(consumer);
     consumer->client = NULL;
     if (!consumer->delivering)

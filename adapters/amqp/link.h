@@ -88,6 +88,8 @@ struct amqp_link {
     enum amqp_leaving leaving; /* why it goes */
     bool closes_later;         /* its close is answered when what it gives up is gone for ever */
     pn_link_t *closing;        /* Proton's, until then */
+    uint32_t returning;        /* deliveries that are given back, and not answered; */
+    bool has_returned;         /* some are answered, and it may not be said yet */
     uint64_t tag;              /* of the next delivery */
 };
 

@@ -7,6 +7,7 @@
 #include "adapters/amqp/dynamic.h"
 #include "adapters/amqp/filter.h"
 #include "adapters/amqp/link.h"
+#include "adapters/amqp/resume.h"
 #include "adapters/amqp/sending.h"
 #include "adapters/amqp/target.h"
 #include "adapters/amqp/topic.h"
@@ -51,8 +52,10 @@ struct blob *amqp_message_frame(const struct record *record, const struct amqp_s
 
 /* ------------------------------------------------ deliveries */
 
-/* A context: its lease has run out, and it has not left yet. */
-#define LATE ((void *)UINTPTR_MAX)
+/* Contexts: its lease has run out, and it has not left yet; it is given back, of which its receiver
+ * waits to be told. */
+#define LATE      ((void *)UINTPTR_MAX)
+#define RETURNING ((void *)(UINTPTR_MAX - 1))
 
 /* In its context, plus one: none is NULL. A lease knows the delivery, too. */
 void amqp_slot_set(pn_delivery_t *delivery, uint32_t slot)
@@ -67,17 +70,27 @@ static bool slot_get(pn_delivery_t *delivery, uint32_t *slot)
 {
     void *context = pn_delivery_get_context(delivery);
     *slot = (uint32_t)((uintptr_t)context - 1);
-    return context != NULL && context != LATE;
+    return context != NULL && context != LATE && context != RETURNING;
 }
 
-/* A tag names the record, so that one that is offered again keeps it; after a failure the link may
- * still know the old one. */
-static size_t tag_write(const struct group_item *item, uint8_t tag[20])
+/* Of one that is offered again the link may still know the delivery before. What Proton has to say
+ * of that it would say behind what is sent in the same turn. */
+static bool is_known(struct amqp_link *link, const struct group_item *item)
+{
+    if (item->failures > 0 || !item->again)
+        return item->failures > 0;
+    if (link->has_returned && amqp_say_now(link->connection))
+        link->has_returned = false;
+    return link->has_returned || link->returning > 0;
+}
+
+/* A tag names the record, so that one that is offered again keeps it, unless that is known. */
+static size_t tag_write(struct amqp_link *link, const struct group_item *item, uint8_t tag[20])
 {
     store_u64(tag, item->receipt.offset);
     store_u64(tag + 8, item->receipt.partition);
     store_u32(tag + 16, item->receipt.delivery);
-    return item->failures > 0 ? 20 : 16;
+    return is_known(link, item) ? 20 : 16;
 }
 
 /* It was not sent, so the link has the credit that it took. */
@@ -123,7 +136,7 @@ static void deliver(struct consumer *consumer, uint32_t slot, const struct group
     uint8_t tag[20];
     if (link->settles)
         consumer_settle(consumer, slot, SETTLE_DONE, 0, 0);
-    amqp_send(link, &(struct amqp_outgoing){.tag = span_of(tag, tag_write(item, tag)),
+    amqp_send(link, &(struct amqp_outgoing){.tag = span_of(tag, tag_write(link, item, tag)),
                                             .message = span_of(message, size),
                                             .slot = slot,
                                             .settled = link->settles});
@@ -161,6 +174,10 @@ static void settled(struct consumer *consumer, uint64_t token, enum status statu
         return;
     }
     pn_delivery_t *delivery = (pn_delivery_t *)(uintptr_t)token;
+    if (pn_delivery_get_context(delivery) == RETURNING) {
+        link->returning--;
+        link->has_returned = true;
+    }
     /* What came too late was not done. */
     pn_delivery_update(delivery, status == STATUS_OK ? pn_delivery_remote_state(delivery)
                                                      : (uint64_t)PN_RELEASED);
@@ -338,8 +355,10 @@ static void group_updated(struct amqp_link *link, pn_delivery_t *delivery)
     buf_init(&note, LIMIT_GROUP_NOTE_BYTES);
     if (!slot_get(delivery, &slot) || !outcome_of(link, delivery, &outcome, &note))
         return;
-    pn_delivery_set_context(delivery, NULL);
     bool answered = !pn_delivery_settled(delivery);
+    bool returns = answered && outcome.outcome == SETTLE_RELEASED;
+    pn_delivery_set_context(delivery, returns ? RETURNING : NULL);
+    link->returning += returns;
     uint64_t token = answered ? (uint64_t)(uintptr_t)delivery : 0;
     consumer_settle_as(link->consumer, slot, &outcome, token);
     buf_deinit(&note);

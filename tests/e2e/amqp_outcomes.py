@@ -8,7 +8,7 @@ from proton.utils import BlockingConnection
 
 from amqp_queues import receive, send
 from amqpwire import (ATTACH, DETACH, DISPOSITION, FLOW, MODIFIED, REJECTED, RELEASED, TRANSFER, Described as Performative, Symbol,
-                      Ulong, Wire, decode, disposition, frame)
+                      Ulong, Wire, decode, disposition, frame, ubyte)
 from gateway import queue, run
 from wire import Client
 
@@ -215,6 +215,44 @@ def a_lease_that_runs_out_says_so(running):
     connection.close()
 
 
+def what_is_given_back_has_its_tag_for_itself(running):
+    """2.6.12: as long as either end knows a delivery, no other one of the link has its tag; then it is the record's again."""
+    queue(running, "returned")
+    connection = connect(running)
+    send(connection, "returned", *[Message(body=i) for i in range(3)])
+    with Wire(running.amqp_port) as wire:
+        wire.open()
+        wire.attach("r", 0, "returned", receiver=True, rcv=ubyte(1))
+        wire.send(frame(FLOW, [0, 1000, 0, 1000, 0, 0, 1000]))
+        known, last = {}, -1
+
+        def take(until):
+            nonlocal last
+            while not until():
+                body = wire.next_frame()
+                if body[2:3] == bytes([TRANSFER]):
+                    fields = decode(body)[0].value
+                    assert fields[2] not in known.values(), (fields[1], known)
+                    last = fields[1]
+                    known[last] = fields[2]
+                elif body[2:3] == bytes([DISPOSITION]):
+                    first, end, _ = disposition(body[3:])
+                    for number in range(first, end + 1):
+                        known.pop(number)
+        take(lambda: len(known) == 3)
+        tags = set(known.values())
+        for outcome in (Performative(RELEASED, []), Performative(MODIFIED, [False, False])) * 5:
+            wire.send(frame(DISPOSITION, [True, last - 2, last, False, outcome]))
+            wanted = last + 3
+            take(lambda: last == wanted and len(known) == 3)
+        wire.send(frame(DISPOSITION, [True, last - 2, last, True, Performative(RELEASED, [])]))
+        wanted, known = last + 3, {}
+        take(lambda: last == wanted)
+        assert set(known.values()) == tags, known
+    assert len(receive(connection, "returned", 3)) == 3
+    connection.close()
+
+
 def a_queue_says_how_long_leases_last(running):
     """Whoever asks for no time of its own, as JMS clients do, has the queue's."""
     for path, fields in (("POST", {"name": "slow", "lease_ms": 1000}), ("PATCH", {"lease_ms": 60000})):
@@ -354,5 +392,5 @@ def a_dead_letter_is_the_message_it_was(running):
 if __name__ == "__main__":
     run(what_is_undeliverable_here_is_for_others, what_is_undeliverable_here_in_order, who_had_it_first_is_known,
         a_receiver_gets_no_more_than_it_takes, more_than_can_be_kept_from_it_ends_the_link, readers_get_no_more_than_they_take,
-        a_lease_that_runs_out_says_so, a_queue_says_how_long_leases_last,
+        what_is_given_back_has_its_tag_for_itself, a_lease_that_runs_out_says_so, a_queue_says_how_long_leases_last,
         what_a_receiver_notes_is_shown_to_the_next, a_dead_letter_is_the_message_it_was, selectors_know_what_jms_says)

@@ -15,6 +15,7 @@
  * later, so that one of them has the time it needs however slow storage is. */
 #include "adapters/amqp/connection.h"
 #include "adapters/amqp/subscriber.h"
+#include "core/base/blob.h"
 #include "core/base/heap.h"
 #include "core/base/limits.h"
 #include "core/base/rng.h"
@@ -59,7 +60,61 @@ static size_t queued(struct client *client)
     return 0;
 }
 
-static const struct client_ops claim_ops = {.protocol = "amqp", .queued = queued, .end = lost};
+/* Under its name there may be a subscription of one link, which is attached with it until that is
+ * known, and refused. What is shown to it meanwhile is shown to nobody: at most once it is over,
+ * and what is kept stays for the next link. */
+static uint32_t variant(struct client *client, const struct subscription *subscription,
+                        const struct record *record)
+{
+    (void)client;
+    (void)subscription;
+    (void)record;
+    return 0;
+}
+
+static struct blob *encode(uint32_t same, const struct record *record)
+{
+    (void)same;
+    (void)record;
+    return blob_copy(span_of("", 0));
+}
+
+static bool deliver(struct client *client, struct subscription *subscription, struct blob *frame,
+                    uint32_t same, const struct record *record)
+{
+    (void)client;
+    (void)subscription;
+    (void)frame;
+    (void)same;
+    (void)record;
+    return true;
+}
+
+static bool deliver_kept(struct client *client, struct blob *frame,
+                         const struct kept_delivery *kept)
+{
+    (void)client;
+    (void)frame;
+    (void)kept;
+    return true;
+}
+
+static void release(struct client *client, uint32_t number)
+{
+    (void)client;
+    (void)number;
+}
+
+static const struct client_ops claim_ops = {
+    .protocol = "amqp",
+    .variant = variant,
+    .encode = encode,
+    .deliver = deliver,
+    .deliver_kept = deliver_kept,
+    .release = release,
+    .queued = queued,
+    .end = lost,
+};
 
 static void claim_free(struct amqp_claim *claim)
 {

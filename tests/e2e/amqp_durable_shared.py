@@ -2,16 +2,18 @@
 """AMQP 1.0: subscriptions of several links, as JMS clients ask for them, that outlive them all."""
 import contextlib
 import random
+import threading
 import time
 
 from proton import Delivery, Terminus, Timeout
 from proton.utils import LinkDetached
 
-from amqpwire import ATTACH, BEGIN, DETACH, Described as Wired, Wire, frame
+from amqpwire import ATTACH, BEGIN, DETACH, Described as Wired, Symbol, Wire, frame
 from durablelink import (
     SECONDS, Durable, Second, Selector, Shared, bodies, connect, detach, flush, look, nothing_more, refused, send,
     settle_second, share, subscribe, take)
 from gateway import run, until
+from wire import Client
 
 
 def gather(receivers, count):
@@ -316,7 +318,37 @@ def many_links_come_at_once(running):
         connection.close()
 
 
+def a_name_that_one_link_has_is_looked_at_while_messages_come(running):
+    """Who asks to share it has the session for a moment, and is refused: what is published just then, at most once, is nobody's."""
+    shared = Wired(0x28, ["/topics/x", 2, Symbol("never"), 0, False, None, None, None, None, None, Symbol("shared")])
+    ending = threading.Event()
+
+    def publish():
+        publisher = Client(running.mqtt_port).connect("publisher")
+        while not ending.is_set():
+            for _ in range(50):
+                publisher.publish("x", b"y", 0)
+            time.sleep(0.001)
+        publisher.close()
+    with Wire(running.amqp_port, SECONDS) as wire:
+        wire.open("c")
+        wire.send(frame(ATTACH, ["d", 0, True, None, None, Wired(0x28, ["/topics/x", 2, Symbol("never")]), Wired(0x29, [None])]))
+        wire.expect(ATTACH)
+        wire.send(frame(DETACH, [0, False]))
+        wire.expect(DETACH)
+        thread = threading.Thread(target=publish)
+        thread.start()
+        try:
+            for number in range(80):
+                wire.send(frame(ATTACH, [f"d|{number}", 0, True, None, None, shared, Wired(0x29, [None])]))
+                assert b"amqp:resource-locked" in wire.expect(DETACH)
+                wire.send(frame(DETACH, [0, True]))
+        finally:
+            ending.set()
+            thread.join()
+
+
 if __name__ == "__main__":
-    run(several_links_share, an_outcome_that_was_answered_is_durable, what_is_answered_late_is_over, what_a_member_releases_is_anybodys, a_share_ends_when_it_is_given_up,
+    run(several_links_share, a_name_that_one_link_has_is_looked_at_while_messages_come, an_outcome_that_was_answered_is_durable, what_is_answered_late_is_over, what_a_member_releases_is_anybodys, a_share_ends_when_it_is_given_up,
         a_look_ends_at_any_moment, what_links_share_ends_after_the_last_of_them, a_share_is_of_one_topic_and_selector,
         one_name_is_of_one_kind, many_links_come_at_once)

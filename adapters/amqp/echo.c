@@ -24,9 +24,9 @@ static void write_uint_if(struct amqp_writer *writer, bool is_said, uint32_t num
 
 /* What the peer has given and has had no delivery for: of what Proton has of a sender's that has
  * not left it may have taken the credit back. */
-static int said_credit(const struct amqp_link *link)
+static int64_t said_credit(const struct amqp_link *link)
 {
-    int waiting = pn_link_queued(link->pn); /* of a receiver: what nobody has taken */
+    int64_t waiting = pn_link_queued(link->pn); /* of a receiver: what nobody has taken */
     return pn_link_credit(link->pn) + (pn_link_is_receiver(link->pn) ? -waiting : waiting);
 }
 
@@ -37,7 +37,7 @@ static void write_flow(struct amqp_connection *connection, const struct amqp_lin
     uint8_t bytes[FRAME_MAX];
     struct amqp_writer writer = {.at = bytes + FRAME_HEADER};
     uint32_t count = 0;
-    int credit = 0;
+    int64_t credit = 0;
     bool is_receiver = link != NULL && pn_link_is_receiver(link->pn);
     if (link != NULL) {
         credit = said_credit(link);

@@ -74,6 +74,7 @@
 #define LIMIT_PRODUCERS         100000u    /* with sequences, in the partitions of one worker */
 #define LIMIT_TRANSACTIONS      64u        /* open ones of one client */
 #define LIMIT_TRANSACTION_PARTS 10000u     /* messages and settlements of one */
+#define LIMIT_UNIT_MESSAGES     10000u     /* published as one, without a transaction */
 #define LIMIT_SESSION_UNITS     8u /* commits that settle of one kept session: one, and who waits */
 #define LIMIT_TRANSACTION_MS    300000u /* from its beginning to its commit */
 #define LIMIT_LOOK_AHEAD        65536u  /* skipped records of one fifo group and partition */

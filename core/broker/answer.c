@@ -111,25 +111,28 @@ static void ring_settle(struct answer_ring *ring, uint32_t number, enum status s
     slot->place = *place;
 }
 
-void answers_add(struct answers *answers, struct client *client, uint64_t token, size_t bytes,
-                 uint32_t record, struct session *noting)
+struct answer answer_owe(struct client *client, uint64_t token, size_t bytes,
+                         struct session *noting)
 {
     uint32_t number = ring_push(client, token);
     if (noting != NULL)
         noting->publishing++;
     client->ring->in_flight++;
     client->ring->bytes += bytes;
+    return (struct answer){
+        .ring = client->ring, .number = number, .bytes = (uint32_t)bytes, .noting = noting};
+}
+
+void answers_add(struct answers *answers, struct client *client, uint64_t token, size_t bytes,
+                 uint32_t record, struct session *noting)
+{
     if (answers->count == answers->capacity) {
         answers->capacity = answers->capacity == 0 ? 64 : answers->capacity * 2;
         answers->items = heap_resize(answers->items, answers->capacity * sizeof *answers->items);
     }
-    answers->items[answers->count++] = (struct answer){
-        .ring = client->ring,
-        .number = number,
-        .bytes = (uint32_t)bytes,
-        .record = record,
-        .noting = noting,
-    };
+    struct answer *answer = &answers->items[answers->count++];
+    *answer = answer_owe(client, token, bytes, noting);
+    answer->record = record;
 }
 
 void answers_deinit(struct answers *answers)
@@ -177,9 +180,8 @@ void answer_refuse(struct client *client, uint64_t token, enum status status)
 struct owed_answer broker_owe(struct client *client, uint64_t token)
 {
     CHECK(loop_is_home(client->worker->loop));
-    uint32_t number = ring_push(client, token);
-    client->ring->in_flight++;
-    return (struct owed_answer){client->ring, number};
+    struct answer answer = answer_owe(client, token, 0, NULL);
+    return (struct owed_answer){answer.ring, answer.number};
 }
 
 void broker_give(struct owed_answer owed, enum status status)

@@ -34,6 +34,9 @@ struct answers {
 void answers_add(struct answers *answers, struct client *client, uint64_t token, size_t bytes,
                  uint32_t record, struct session *noting);
 void answers_deinit(struct answers *answers);
+/* The same of what is no record, or of several. */
+struct answer answer_owe(struct client *client, uint64_t token, size_t bytes,
+                         struct session *noting);
 
 /* Two steps: what is settled goes out with answers_return(), which may call back clients. */
 void answer_settle(const struct answer *answer, enum status status,

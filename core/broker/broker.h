@@ -404,6 +404,19 @@ enum status broker_check_id(const struct publish *publish, struct err *err);
 /* Answered with BUSY when the worker has too much in flight, which who asks broker_may_publish()
  * before each publish does not meet. */
 void broker_publish(struct client *client, const struct publish *publish);
+/* Several messages that are stored together, or none of them, and nothing is seen of them before
+ * they are durable. All of it happens in one turn: new, each message, then publish or free. */
+struct broker_unit;
+struct broker_unit *broker_unit_new(struct client *client);
+/* As broker_publish(), but for answer, token and note; always stored; no producer and no number.
+ * Else than OK: it is refused, and with it all there are, which is to be freed. TOO_LARGE: also
+ * with more than LIMIT_UNIT_MESSAGES. BUSY, of the publish as a whole: an id of it is on its way.
+ */
+enum status broker_unit_add(struct broker_unit *unit, const struct publish *publish);
+/* Of how only answer, token and the note count: they are all messages'. The note is not stored
+ * where each has an id. At least one message was added. */
+void broker_unit_publish(struct broker_unit *unit, const struct publish *how);
+void broker_unit_free(struct broker_unit *unit); /* instead of publish */
 /* For a publish that the adapter refuses by itself: its answer, in order. */
 void broker_refuse(struct client *client, uint64_t token, enum status status);
 /* For a publish that asks something else of the gateway than to be stored: answered() comes in

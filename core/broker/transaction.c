@@ -26,6 +26,24 @@ struct kept_settlement {
     uint32_t number;             /* or the lease */
 };
 
+struct unit_settlement settlement_ref(const struct unit_settlement *settlement)
+{
+    if (settlement->not_for != NULL)
+        taker_ref(settlement->not_for);
+    if (settlement->note != NULL)
+        blob_ref(settlement->note);
+    return *settlement;
+}
+
+void settlements_free(struct unit_settlement *settlements, uint32_t count)
+{
+    for (uint32_t i = 0; i < count; i++) {
+        taker_unref(settlements[i].not_for);
+        blob_unref(settlements[i].note);
+    }
+    heap_free(settlements);
+}
+
 static void contents_free(struct broker_transaction *transaction)
 {
     struct link *link;
@@ -281,13 +299,22 @@ static enum status add_all(struct broker_transaction *transaction, struct unit *
     return status;
 }
 
+static void commit_ended(void *context, struct protocol_figures *figures, enum status status)
+{
+    struct broker_transaction *transaction = context;
+    if (status != STATUS_OK)
+        figures_refused(figures, status);
+    leave(transaction);
+    transaction->request.done(&transaction->request, status);
+}
+
 void broker_commit(struct broker_transaction *transaction)
 {
     CHECK(loop_is_home(transaction->worker->loop));
     CHECK(transaction->client != NULL && !transaction->committing);
     transaction->committing = true;
     loop_timer_stop(transaction->worker->loop, &transaction->timer);
-    struct unit *unit = unit_new(transaction);
+    struct unit *unit = unit_new(transaction->client, commit_ended, transaction);
     enum status status = transaction->failure;
     if (status == STATUS_OK && transaction->worker->ending)
         status = STATUS_SHUTTING_DOWN;
@@ -302,12 +329,6 @@ void broker_commit(struct broker_transaction *transaction)
         figures_refused(transaction->client->figures, status);
     leave(transaction);
     request_complete(&transaction->request, status);
-}
-
-void transaction_end(struct broker_transaction *transaction, enum status status)
-{
-    leave(transaction);
-    transaction->request.done(&transaction->request, status);
 }
 
 void broker_roll_back(struct broker_transaction *transaction)

@@ -1,15 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A transaction's commit as one unit of storage: one part for each batch, each partition that
- * records wait for, each group and each kept session, and one for all shares. Every part goes to
- * its owner, which looks at it, holds what it needs, and hands it to storage, as a refusal if it
- * cannot be. Parts never wait for each other or for other units, so that none can block another;
- * storage ends all of them alike when the last has come. A session has one unit at a time: all of
- * another that has a part for it waits, before any of its parts is on its way.
+/* What is stored as a whole, a transaction's commit or messages together, as one unit of storage:
+ * one part for each batch, each partition that records wait for, each group and each kept session,
+ * and one for all shares. Every part goes to its owner, which looks at it, holds what it needs, and
+ * hands it to storage, as a refusal if it cannot be. Parts never wait for each other or for other
+ * units, so that none can block another; storage ends all of them alike when the last has come. A
+ * session has one unit at a time: all of another that has a part for it waits, before any of its
+ * parts is on its way.
  *
  *   worker of the client: parts -> owners: checked, held -> storage: one write, or none
  *       <- all parts have ended <- commit indexes moved, windows changed, or leases as before
  */
 #include "core/base/heap.h"
+#include "core/broker/session.h"
 #include "core/broker/share.h"
 #include "core/broker/transaction.h"
 #include "core/broker/unit_sessions.h"
@@ -22,6 +24,7 @@ struct bundle {
     const struct queue *queue;
     struct batch_builder builder;
     struct deduped_items items;
+    bool has_unnamed; /* records without an id */
     uint32_t pending_records;
     uint64_t pending_bytes;
 };
@@ -29,6 +32,7 @@ struct bundle {
 struct batch_part {
     struct link link;
     struct unit *unit;
+    bool has_unnamed;
     struct log_append append;
     struct deduped_append *deduped; /* NULL: straight into the log */
 };
@@ -37,6 +41,7 @@ struct batch_part {
 struct delayed_part {
     struct link link;
     struct unit *unit;
+    bool has_unnamed;
     struct delayed_append append;
 };
 
@@ -53,7 +58,8 @@ struct group_part {
 
 struct unit {
     struct trip trip;
-    struct broker_transaction *transaction;
+    unit_ended *ended;
+    void *context;
     struct client *client; /* while parts are added */
     struct broker_worker *worker;
     struct protocol_figures *figures;
@@ -61,6 +67,8 @@ struct unit {
     struct unit_sessions sessions;
     struct share_unit shares; /* has the unit's number too */
     struct map by_partition, delayed_by_partition, by_group;
+    struct buf note;             /* a delayed part's */
+    struct storage_row note_row; /* likewise, it lies there */
     uint64_t bytes;
     uint32_t records; /* that do not wait */
     uint32_t waiting; /* those that do */
@@ -71,15 +79,16 @@ struct unit {
 static void parts_send(struct unit_sessions *sessions);
 static void session_ended(struct unit_sessions *sessions, enum status status);
 
-struct unit *unit_new(struct broker_transaction *transaction)
+struct unit *unit_new(struct client *client, unit_ended *ended, void *context)
 {
     struct unit *unit = heap_new(sizeof *unit);
-    publish_submit(transaction->worker); /* what the client has published before goes first */
-    delayed_seal(transaction->worker);
-    unit->transaction = transaction;
-    unit->client = transaction->client;
-    unit->worker = transaction->worker;
-    unit->figures = transaction->client->figures;
+    publish_submit(client->worker); /* what the client has published before goes first */
+    delayed_seal(client->worker);
+    unit->ended = ended;
+    unit->context = context;
+    unit->client = client;
+    unit->worker = client->worker;
+    unit->figures = client->figures;
     list_init(&unit->bundles);
     list_init(&unit->batches);
     list_init(&unit->delayed);
@@ -90,6 +99,7 @@ struct unit *unit_new(struct broker_transaction *transaction)
     map_init(&unit->by_partition);
     map_init(&unit->delayed_by_partition);
     map_init(&unit->by_group);
+    buf_init(&unit->note, SESSION_NOTE_ROW);
     return unit;
 }
 
@@ -140,6 +150,8 @@ static void bundle_seal(struct unit *unit, struct bundle *bundle)
     part->append.batch = batch;
     part->append.pending_records = bundle->pending_records;
     part->append.pending_bytes = bundle->pending_bytes;
+    part->has_unnamed = bundle->has_unnamed;
+    bundle->has_unnamed = false;
     bundle->pending_records = 0;
     bundle->pending_bytes = 0;
     if (bundle->items.count > 0 || bundle->outbox->deduping > 0)
@@ -173,7 +185,9 @@ static enum status publish_delayed(struct unit *unit, const struct publish *publ
         status = delayed_record(unit->client, publish, partition, &aim->record, &record);
     if (status != STATUS_OK)
         return status;
-    delayed_append_add(&delayed_part_of(unit, partition)->append, unit->client, publish, &record);
+    struct delayed_part *part = delayed_part_of(unit, partition);
+    delayed_append_add(&part->append, unit->client, publish, &record);
+    part->has_unnamed |= !publish_is_deduped(publish);
     unit->bytes += aim->size;
     unit->waiting++;
     return STATUS_OK;
@@ -204,30 +218,52 @@ enum status unit_publish(struct unit *unit, const struct publish *publish)
     }
     if (publish_is_deduped(publish))
         deduped_items_add(&bundle->items, unit->client, publish, bundle->builder.record_count);
+    else
+        bundle->has_unnamed = true;
     unit->bytes += aim.size;
     unit->records++;
     return STATUS_OK;
 }
 
-/* ------------------------------------------------ settlements */
-
-struct unit_settlement settlement_ref(const struct unit_settlement *settlement)
+static bool note_delayed(struct unit *unit, struct delayed_part *part)
 {
-    if (settlement->not_for != NULL)
-        taker_ref(settlement->not_for);
-    if (settlement->note != NULL)
-        blob_ref(settlement->note);
-    return *settlement;
+    struct span notes = buf_span(&unit->note);
+    struct storage_row *row = &unit->note_row;
+    *row = (struct storage_row){.change = STORAGE_PUT, .offset_at = -1};
+    part->append.more = row;
+    part->append.more_count = session_note_row(&notes, &row->key, &row->value) ? 1 : 0;
+    return part->append.more_count > 0;
 }
 
-void settlements_free(struct unit_settlement *settlements, uint32_t count)
+bool unit_note(struct unit *unit, struct span note)
 {
-    for (uint32_t i = 0; i < count; i++) {
-        taker_unref(settlements[i].not_for);
-        blob_unref(settlements[i].note);
+    list_each(link, &unit->bundles) bundle_seal(unit, container_of(link, struct bundle, link));
+    CHECK(buf_append(&unit->note, note.data, note.size) == STATUS_OK);
+    list_each(link, &unit->batches)
+    {
+        struct batch_part *part = container_of(link, struct batch_part, link);
+        if (!part->has_unnamed)
+            continue;
+        part->append.batch->notes = unit->note.data;
+        part->append.batch->notes_size = (uint32_t)unit->note.size;
+        buf_init(&unit->note, 0);
+        return true;
     }
-    heap_free(settlements);
+    list_each(link, &unit->delayed)
+    {
+        struct delayed_part *part = container_of(link, struct delayed_part, link);
+        if (part->has_unnamed)
+            return note_delayed(unit, part);
+    }
+    return false;
 }
+
+uint64_t unit_bytes(const struct unit *unit)
+{
+    return unit->bytes;
+}
+
+/* ------------------------------------------------ settlements */
 
 static struct group_part *group_part_of(struct unit *unit, uint64_t group)
 {
@@ -343,13 +379,19 @@ static void parts_free(struct unit *unit)
     }
 }
 
+static void unit_free(struct unit *unit)
+{
+    parts_free(unit);
+    unit_sessions_free(&unit->sessions);
+    buf_deinit(&unit->note);
+    heap_free(unit);
+}
+
 void unit_drop(struct unit *unit)
 {
     share_unit_end(&unit->shares, STATUS_CANCELED); /* if they are still held */
     bundles_free(unit);
-    parts_free(unit);
-    unit_sessions_free(&unit->sessions);
-    heap_free(unit);
+    unit_free(unit);
 }
 
 static int64_t duplicates_in(const struct dedup_item *items, uint32_t count)
@@ -388,15 +430,13 @@ static void part_ended(struct unit *unit, enum status status)
     status = unit->status;
     if (status == STATUS_OK)
         count_duplicates(unit);
-    else
-        figures_refused(unit->figures, status);
     worker->in_bytes -= unit->bytes;
-    struct broker_transaction *transaction = unit->transaction;
-    parts_free(unit);
-    unit_sessions_free(&unit->sessions);
     share_unit_end(&unit->shares, status);
-    heap_free(unit);
-    transaction_end(transaction, status);
+    unit_ended *ended = unit->ended;
+    void *context = unit->context;
+    struct protocol_figures *figures = unit->figures;
+    unit_free(unit);
+    ended(context, figures, status);
     publish_back(worker);
 }
 

@@ -375,7 +375,6 @@ static enum amqp_fate look_at_transfer(const struct amqp_channels *channels, str
                                        struct amqp_named *named)
 {
     bool has_id, is_said, says_settled;
-    uint32_t format;
     struct span tag = {0};
     const uint8_t *first = fields->at, *state;
     uint32_t count = fields->count;
@@ -384,7 +383,8 @@ static enum amqp_fate look_at_transfer(const struct amqp_channels *channels, str
     uint8_t code = next_field(fields, &tag);
     if (code != AMQP_NULL && code != SMALL_BINARY && code != AMQP_BINARY)
         fail(fields);
-    named->is_foreign = next_uint(fields, &format) && format != 0;
+    if (!next_uint(fields, &named->format))
+        named->format = 0;
     named->settled = next_boolean(fields, &says_settled);
     named->more = next_boolean(fields, &is_said);
     skip(fields, AMQP_UBYTE, AMQP_UBYTE); /* rcv-settle-mode */

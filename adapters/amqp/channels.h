@@ -90,7 +90,7 @@ struct amqp_named {
     enum amqp_fate fate;
     uint16_t channel;
     bool resumes;    /* a transfer of a delivery that is resumed */
-    bool is_foreign; /* likewise, of what is no message by its message-format */
+    uint32_t format; /* likewise, its message-format; 0: of a message */
     struct amqp_echo echo;
     /* For amqp_channels_take() */
     struct amqp_handle *at;

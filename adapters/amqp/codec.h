@@ -108,6 +108,17 @@ struct amqp_message {
  * kind. */
 enum status amqp_message_read(struct span bytes, struct amqp_message *message);
 
+/* Of a body that was read, what is left of it: the next section's value, in raw with its
+ * constructor; false: there is none. */
+bool amqp_body_next(struct reader *body, struct amqp_value *value, struct span *raw);
+
+/* Which messages a transfer brings, by its message-format (part 3, 3.1). */
+enum amqp_format {
+    AMQP_FORMAT_MESSAGE = 0,
+    /* Of Azure's clients: each data section of the body is a whole message. */
+    AMQP_FORMAT_BATCH = 0x80013700
+};
+
 /* The same of a map of annotations by itself: count keys and values that fill items. */
 bool amqp_annotations_valid(struct span items, uint32_t count);
 

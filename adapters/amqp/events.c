@@ -149,7 +149,8 @@ static void delivery_event(struct amqp_connection *connection, pn_delivery_t *de
         amqp_link_refuse(link, "amqp:link:transfer-limit-exceeded", "a transfer without credit");
     } else if (pn_link_is_receiver(pn)) {
         link->resumed |= link->connection->frames.is_resumed;
-        link->foreign |= link->connection->frames.is_foreign;
+        if (link->connection->frames.format != 0)
+            link->format = link->connection->frames.format;
         if (pn_delivery_updated(delivery) && pn_delivery_settled(delivery))
             amqp_target_settled(link, delivery);
         amqp_target_readable(link);

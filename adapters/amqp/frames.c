@@ -200,13 +200,13 @@ static bool may_begin(struct amqp_frames *frames, struct span bytes, bool is_fir
     }
     bool dropped = fate != AMQP_PASSES;
     bool is_large = !dropped && amqp_lean_is_needed(&named, bytes, beginning->size);
-    bool by_itself = dropped || named.resumes || named.is_foreign || is_large ||
+    bool by_itself = dropped || named.resumes || named.format != 0 || is_large ||
                      may_end_links(named.performative);
     if ((by_itself && !is_first) || (is_large && !whole))
         return false;
     amqp_channels_take(&frames->channels, &named);
     frames->is_resumed = named.resumes && !dropped;
-    frames->is_foreign = named.is_foreign && !dropped;
+    frames->format = dropped ? 0 : named.format;
     frames->is_dropped = dropped;
     frames->fate = fate == AMQP_DISCARDED ? AMQP_PASSES : fate;
     bool asks = !dropped && (named.echo.is_asked || named.echo.drains);
@@ -225,7 +225,7 @@ static bool may_begin(struct amqp_frames *frames, struct span bytes, bool is_fir
     /* Proton would put pieces together before they are taken. */
     bool is_piece = named.performative == AMQP_TRANSFER && named.more;
     frames->is_alone = dropped || asks || is_large || is_piece || is_wide(&named) ||
-                       named.resumes || named.is_foreign || named.performative == AMQP_BEGIN ||
+                       named.resumes || named.format != 0 || named.performative == AMQP_BEGIN ||
                        named.performative == AMQP_ATTACH;
     return true;
 }
@@ -237,7 +237,7 @@ size_t amqp_frames_pass(struct amqp_frames *frames, struct span bytes)
         return bytes.size;
     if (frames->left == 0) {
         frames->is_resumed = false;
-        frames->is_foreign = false;
+        frames->format = 0;
         frames->is_dropped = false;
         frames->echo.is_asked = frames->echo.drains = false;
         frames->lean.size = 0;

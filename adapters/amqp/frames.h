@@ -37,7 +37,7 @@ struct amqp_frames {
     bool is_alone; /* it is dealt with before what follows */
     /* Of what was passed on last: */
     bool is_resumed;       /* a transfer of a delivery that is resumed */
-    bool is_foreign;       /* a transfer of what is no message by its message-format */
+    uint32_t format;       /* of a transfer that says one other than that of a message, 0 */
     bool is_dropped;       /* not for Proton: it is of a session that has ended, or ends with it */
     enum amqp_fate fate;   /* why; PASSES when the caller has ended the session */
     uint16_t channel;      /* of the last BEGIN, and of a frame that ends its session or asks */
@@ -53,8 +53,8 @@ void amqp_frames_deinit(struct amqp_frames *frames);
 
 /* How many bytes may be passed on or, is_dropped, taken for read: up to the end of what has to be
  * dealt with before the next frame (BEGIN, ATTACH, all of SASL), to where a frame begins that is
- * none (verdict), before which all others have to be dealt with (a TRANSFER that is resumed or
- * foreign, what is dropped, ATTACH, DETACH, END, CLOSE), or of which too little has come to say
+ * none (verdict), before which all others have to be dealt with (a TRANSFER that is resumed or has
+ * a format, what is dropped, ATTACH, DETACH, END, CLOSE), or of which too little has come to say
  * (header and descriptor, a performative's list, of ATTACH all): what is behind is to be shown
  * again with more. */
 size_t amqp_frames_pass(struct amqp_frames *frames, struct span bytes);

@@ -65,8 +65,9 @@ struct amqp_link {
     bool settles_second; /* when the sender has: a delivery is unsettled until then */
     uint32_t unsettled;  /* of those: answered, and not settled by the sender */
     bool resumed;        /* the delivery that comes is one of a link before */
-    bool foreign;        /* it is no message by its message-format */
-    bool makes;          /* the relay's: the queue that the current delivery names */
+    uint32_t format;     /* its message-format; 0: of a message */
+    uint32_t looked;     /* the relay's: messages of it whose queues are there, or were not made */
+    bool makes;          /* likewise: a queue that it names */
     enum status unmade;  /* why that queue cannot be made; OK: it has not been tried */
     struct amqp_resumption *resumption; /* NULL: it cannot be resumed */
     /* Sources */

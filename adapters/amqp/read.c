@@ -400,18 +400,16 @@ static enum status join_body(struct reading *reading, const struct amqp_message 
     struct reader at = reader_of(message->body);
     bool is_sequence = message->body_kind == AMQP_SECTION_SEQUENCE && message->body_count > 1;
     enum status status = is_sequence ? buf_append_text(&text, "[") : STATUS_OK;
-    for (uint32_t i = 0; i < message->body_count && status == STATUS_OK; i++) {
-        struct amqp_value descriptor, value;
-        reader_u8(&at);
-        amqp_value_read(&at, &descriptor);
-        const uint8_t *from = at.at;
-        amqp_value_read(&at, &value);
-        if (i > 0 && is_sequence)
+    struct amqp_value value;
+    struct span raw;
+    for (bool follows = false; status == STATUS_OK && amqp_body_next(&at, &value, &raw);
+         follows = true) {
+        if (follows && is_sequence)
             status = buf_append_text(&text, ",");
         if (status == STATUS_OK)
             status = value.type == AMQP_BINARY || value.type == AMQP_STRING
                          ? buf_append(&text, value.bytes.data, value.bytes.size)
-                         : amqp_json(span_of(from, (size_t)(at.at - from)), &text);
+                         : amqp_json(raw, &text);
     }
     if (status == STATUS_OK && is_sequence)
         status = buf_append_text(&text, "]");

@@ -231,3 +231,16 @@ enum status amqp_message_read(struct span bytes, struct amqp_message *message)
     }
     return STATUS_OK;
 }
+
+bool amqp_body_next(struct reader *body, struct amqp_value *value, struct span *raw)
+{
+    struct amqp_value descriptor;
+    if (reader_left(body) == 0 || reader_u8(body) != AMQP_DESCRIBED ||
+        !amqp_value_read(body, &descriptor))
+        return false;
+    const uint8_t *from = body->at;
+    if (!amqp_value_read(body, value))
+        return false;
+    *raw = span_of(from, (size_t)(body->at - from));
+    return true;
+}

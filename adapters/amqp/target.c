@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What clients send: deliveries to the broker, their outcomes when it has answered. */
+/* What clients send: deliveries as they come, their outcomes when the broker has answered. */
 #include "adapters/amqp/target.h"
 #include "adapters/amqp/address.h"
 #include "adapters/amqp/connection.h"
 #include "adapters/amqp/dynamic.h"
 #include "adapters/amqp/link.h"
 #include "adapters/amqp/manage.h"
+#include "adapters/amqp/publish.h"
 #include "adapters/amqp/resume.h"
 #include "adapters/amqp/source.h"
 #include "adapters/amqp/transaction.h"
@@ -16,14 +17,13 @@
 #include "core/broker/topic.h"
 
 enum {
-    ARENA_MAX = 3 * LIMIT_RECORD_BYTES,
     WAITING_FIRST = 64,
     PARTIAL_MAX = 4 * LIMIT_RECORD_BYTES /* of all links of a connection */
 };
 
 /* ------------------------------------------------ answers */
 
-static void waiting_push(struct amqp_connection *connection, struct amqp_waiting waiting)
+void amqp_waiting_push(struct amqp_connection *connection, struct amqp_waiting waiting)
 {
     uint32_t capacity = connection->waiting_capacity;
     if (connection->waiting_count == capacity) {
@@ -103,8 +103,8 @@ static void conclude(struct amqp_link *link, pn_delivery_t *delivery)
         amqp_let_go(link, delivery);
 }
 
-static void reject(struct amqp_link *link, pn_delivery_t *delivery, const char *condition,
-                   const char *text)
+void amqp_target_reject(struct amqp_link *link, pn_delivery_t *delivery, const char *condition,
+                        const char *text)
 {
     if (!pn_delivery_settled(delivery)) {
         pn_condition_t *error = pn_disposition_condition(pn_delivery_local(delivery));
@@ -115,11 +115,11 @@ static void reject(struct amqp_link *link, pn_delivery_t *delivery, const char *
     conclude(link, delivery);
 }
 
-static void settle(struct amqp_link *link, pn_delivery_t *delivery, enum status status,
-                   const char *text)
+void amqp_target_settle(struct amqp_link *link, pn_delivery_t *delivery, enum status status,
+                        const char *text)
 {
     if (status != STATUS_OK && status != STATUS_SHUTTING_DOWN) {
-        reject(link, delivery, amqp_condition_of(status), text);
+        amqp_target_reject(link, delivery, amqp_condition_of(status), text);
         return;
     }
     if (!pn_delivery_settled(delivery)) /* released: nothing was done, it is to be sent again */
@@ -157,7 +157,7 @@ void amqp_answered(struct client *client, uint64_t token, enum status status, ui
     if (status == STATUS_STORAGE_FAILED)
         amqp_end(connection, amqp_condition_of(status), status_text(status));
     else if (waiting.link->pn != NULL)
-        settle(waiting.link, waiting.delivery, status, status_text(status));
+        amqp_target_settle(waiting.link, waiting.delivery, status, status_text(status));
     bool is_last = connection->lingering > 0 && waiting.link->resumption != NULL &&
                    --connection->lingering == 0;
     amqp_link_unref(waiting.link);
@@ -165,131 +165,12 @@ void amqp_answered(struct client *client, uint64_t token, enum status status, ui
         amqp_linger_end(connection);
 }
 
-/* ------------------------------------------------ one message */
-
-/* Where the message goes; the relay's says it itself. */
-static enum status find_destination(const struct amqp_link *link, struct span to,
-                                    struct publish *publish)
-{
-    const struct client *client = &link->connection->client;
-    const struct catalog *catalog = broker_catalog(client->worker);
-    struct amqp_address address = {.at = AMQP_AT_NOTHING};
-    switch (link->kind) {
-    case AMQP_TO_QUEUE:
-        publish->queue = catalog_queue(catalog, link->queue);
-        return publish->queue == NULL ? STATUS_NOT_FOUND : STATUS_OK;
-    case AMQP_TO_TOPIC:
-        publish->topic = span_from_text(link->topic);
-        return STATUS_OK;
-    default:
-        break;
-    }
-    if (to.size == 0 || !amqp_address_parse(to, false, &address) || address.group.size > 0)
-        return STATUS_NOT_FOUND;
-    publish->topic = address.topic;
-    if (address.at == AMQP_AT_QUEUE)
-        publish->queue = catalog_queue_by_text(catalog, client->tenant, address.queue);
-    if (address.at == AMQP_AT_TOPIC || publish->queue != NULL)
-        return STATUS_OK;
-    return link->unmade == STATUS_OK ? STATUS_NOT_FOUND : link->unmade;
-}
+/* ------------------------------------------------ what came whole */
 
 /* A temporary one that has gone does not come back. */
 bool amqp_makes_queue(struct span name)
 {
     return amqp_settings.auto_create && !queue_name_is_temporary(name);
-}
-
-/* The relay's message names a queue that there is not, and that is made then. */
-static bool makes_queue(struct amqp_link *link, struct span bytes)
-{
-    const struct client *client = &link->connection->client;
-    struct amqp_message message;
-    struct amqp_address address;
-    if (link->kind != AMQP_TO_ANYWHERE || !amqp_settings.auto_create || link->unmade != STATUS_OK ||
-        link->foreign || amqp_message_read(bytes, &message) != STATUS_OK ||
-        !amqp_address_parse(message.properties[AMQP_TO].bytes, false, &address) ||
-        address.at != AMQP_AT_QUEUE || address.group.size > 0 || !amqp_makes_queue(address.queue) ||
-        catalog_queue_by_text(broker_catalog(client->worker), client->tenant, address.queue) !=
-            NULL)
-        return false;
-    amqp_queue_make(link, address.queue);
-    return true;
-}
-
-/* A topic or a queue decides what becomes of the property `to`, so the destination is known before
- * the rest of the message is read; the relay reads it twice. */
-static enum status read_message(const struct amqp_link *link, struct arena *arena,
-                                struct span bytes, struct publish *publish, struct err *err)
-{
-    struct span to = {0};
-    if (link->foreign) /* Azure's clients have one for what they send as a batch, 0x80013700 */
-        return err_set(err, STATUS_UNSUPPORTED,
-                       "message-format is to be 0: the messages of a batch are sent one by one");
-    if (link->kind == AMQP_TO_ANYWHERE) {
-        struct amqp_message message;
-        if (amqp_message_read(bytes, &message) != STATUS_OK)
-            return err_set(err, STATUS_MALFORMED, "the message cannot be decoded");
-        to = message.properties[AMQP_TO].bytes;
-    }
-    enum status status = find_destination(link, to, publish);
-    if (status != STATUS_OK)
-        return err_set(err, status, "there is no such node");
-    return amqp_view_read(arena, bytes, publish, &to, err);
-}
-
-static void publish_within(struct amqp_link *link, pn_delivery_t *delivery, struct span bytes)
-{
-    struct arena arena;
-    struct err err = {0};
-    struct publish publish = {.guarantee = GUARANTEE_AT_LEAST_ONCE};
-    const char *condition;
-    arena_init(&arena, ARENA_MAX);
-    enum status status = read_message(link, &arena, bytes, &publish, &err);
-    if (status == STATUS_OK) {
-        status = amqp_transaction_send(link, delivery, &publish, &condition, &err);
-    } else {
-        condition = amqp_condition_of(status);
-        amqp_count_refusal(status);
-        amqp_transaction_fail(link->connection, delivery, status);
-    }
-    arena_deinit(&arena);
-    amqp_resumption_settled(link, delivery); /* it ends with its transaction */
-    if (status != STATUS_OK)
-        reject(link, delivery, condition, err.text);
-    else
-        amqp_let_go(link, delivery);
-}
-
-static void publish_message(struct amqp_link *link, pn_delivery_t *delivery, struct span bytes)
-{
-    struct amqp_connection *connection = link->connection;
-    bool settled = pn_delivery_settled(delivery);
-    struct arena arena;
-    struct err err = {0};
-    struct publish publish = {
-        .guarantee = settled ? GUARANTEE_AT_MOST_ONCE : GUARANTEE_AT_LEAST_ONCE,
-        .answer = !settled,
-    };
-    arena_init(&arena, ARENA_MAX);
-    enum status status = read_message(link, &arena, bytes, &publish, &err);
-    if (status != STATUS_OK)
-        amqp_count_refusal(status);
-    if (settled || status != STATUS_OK) {
-        amqp_resumption_settled(link, delivery);
-    } else if (!amqp_resumption_sent(link, delivery, bytes, &publish)) {
-        arena_deinit(&arena);
-        return;
-    }
-    if (status == STATUS_OK && !settled) {
-        publish.token = connection->answered + connection->waiting_count;
-        waiting_push(connection, (struct amqp_waiting){.link = link, .delivery = delivery});
-    }
-    if (status == STATUS_OK)
-        broker_publish(&connection->client, &publish);
-    if (settled || status != STATUS_OK)
-        settle(link, delivery, status, err.text);
-    arena_deinit(&arena);
 }
 
 static void take_request(struct amqp_link *link, pn_delivery_t *delivery, struct span bytes)
@@ -303,7 +184,7 @@ static void take_request(struct amqp_link *link, pn_delivery_t *delivery, struct
         amqp_transaction_fail(link->connection, delivery, status);
     if (status != STATUS_OK)
         amqp_count_refusal(status);
-    settle(link, delivery, status, err.text);
+    amqp_target_settle(link, delivery, status, err.text);
 }
 
 /* It is one of a link before; true: there is no more to do. */
@@ -314,7 +195,7 @@ static bool has_come(struct amqp_link *link, pn_delivery_t *delivery, struct spa
     case AMQP_COME_NEW:
         return false;
     case AMQP_COME_AGAIN:
-        settle(link, delivery, outcome, status_text(outcome));
+        amqp_target_settle(link, delivery, outcome, status_text(outcome));
         break;
     case AMQP_COME_IGNORED: /* whoever waits for it sends it as a delivery of its own */
         amqp_transaction_fail(link->connection, delivery, STATUS_STALE);
@@ -337,10 +218,8 @@ static void take_message(struct amqp_link *link, pn_delivery_t *delivery, struct
         amqp_coordinate(link, delivery, bytes);
     else if (link->kind == AMQP_TO_MANAGEMENT)
         take_request(link, delivery, bytes);
-    else if (pn_delivery_remote_state(delivery) == AMQP_TRANSACTIONAL)
-        publish_within(link, delivery, bytes);
     else
-        publish_message(link, delivery, bytes);
+        amqp_publish(link, delivery, bytes);
 }
 
 /* ------------------------------------------------ deliveries, whole or in pieces */
@@ -401,7 +280,7 @@ static void take_whole(struct amqp_link *link, pn_delivery_t *delivery)
             return;
         bytes = buf_span(&link->partial);
     }
-    if (makes_queue(link, bytes)) { /* it is looked at again then */
+    if (amqp_publish_waits(link, bytes)) { /* it is looked at again then */
         link->makes = true;
         amqp_pause(link->connection);
         if (link->partial.size == 0)
@@ -411,7 +290,8 @@ static void take_whole(struct amqp_link *link, pn_delivery_t *delivery)
     pn_link_advance(link->pn);
     take_message(link, delivery, bytes);
     link->unmade = STATUS_OK;
-    link->foreign = false;
+    link->looked = 0;
+    link->format = AMQP_FORMAT_MESSAGE;
     partial_drop(link);
 }
 
@@ -424,7 +304,7 @@ static void take_all(struct amqp_link *link)
         if (pn_delivery_aborted(delivery)) {
             partial_drop(link);
             link->resumed = false;
-            link->foreign = false;
+            link->format = AMQP_FORMAT_MESSAGE;
             amqp_resumption_settled(link, delivery);
             pn_link_advance(link->pn);
             pn_delivery_settle(delivery);

@@ -485,24 +485,21 @@ void amqp_transaction_fail(struct amqp_connection *connection, pn_delivery_t *de
         broker_refuse_within(&transaction->broker, why);
 }
 
-/* OK: kept, and the sender is told that it is accepted within the transaction. */
-enum status amqp_transaction_send(struct amqp_link *link, pn_delivery_t *delivery,
-                                  const struct publish *publish, const char **condition,
-                                  struct err *err)
+struct broker_transaction *amqp_transaction_named(struct amqp_link *link, pn_delivery_t *delivery,
+                                                  const char **condition, struct err *err)
 {
     struct amqp_transaction *transaction = transaction_of(link->connection, delivery, condition);
-    if (transaction == NULL) {
-        amqp_count_refusal(STATUS_NOT_FOUND);
-        return err_set(err, STATUS_NOT_FOUND, there_is_none);
-    }
-    enum status status = broker_publish_within(&transaction->broker, publish);
-    *condition = amqp_condition_of(status);
-    if (status != STATUS_OK)
-        return err_set(err, status, "the transaction cannot take it: %s", status_text(status));
-    if (pn_delivery_settled(delivery))
-        return STATUS_OK;
-    put_state(transaction, delivery, PN_ACCEPTED);
-    return STATUS_OK;
+    if (transaction != NULL)
+        return &transaction->broker;
+    amqp_count_refusal(STATUS_NOT_FOUND);
+    err_set(err, STATUS_NOT_FOUND, there_is_none);
+    return NULL;
+}
+
+void amqp_transaction_sent(struct broker_transaction *within, pn_delivery_t *delivery)
+{
+    if (!pn_delivery_settled(delivery))
+        put_state(container_of(within, struct amqp_transaction, broker), delivery, PN_ACCEPTED);
 }
 
 static enum settle_outcome settled_as(const struct outcome *outcome)

@@ -12,15 +12,16 @@
 struct amqp_connection;
 struct amqp_link;
 struct amqp_topic_delivery;
-struct publish;
+struct broker_transaction;
 
 enum { AMQP_TRANSACTIONAL = 0x34 };
 void amqp_coordinate(struct amqp_link *link, pn_delivery_t *delivery, struct span bytes);
 void amqp_coordinator_close(struct amqp_link *link);
-/* condition: of a refusal. */
-enum status amqp_transaction_send(struct amqp_link *link, pn_delivery_t *delivery,
-                                  const struct publish *publish, const char **condition,
-                                  struct err *err);
+/* What a delivery is sent within; NULL: there is none, of which condition and err say why. */
+struct broker_transaction *amqp_transaction_named(struct amqp_link *link, pn_delivery_t *delivery,
+                                                  const char **condition, struct err *err);
+/* All that came with it is within: the sender is told that it is accepted. */
+void amqp_transaction_sent(struct broker_transaction *within, pn_delivery_t *delivery);
 /* A delivery is not taken: if it is within a transaction, that cannot be committed, because a
  * commit without it would be one that nobody has asked for. */
 void amqp_transaction_fail(struct amqp_connection *connection, pn_delivery_t *delivery,

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Bytes as a message: what is taken apart lies inside, and whatever was found well formed can be
- * read again and shown as JSON. */
+/* Bytes as a message, or as a batch of messages: what is taken apart lies inside, and whatever was
+ * found well formed can be read again and shown as JSON. */
 #include "adapters/amqp/codec.h"
 #include "core/base/check.h"
 #include "tests/fuzz/fuzz.h"
@@ -28,23 +28,37 @@ static void look_at(struct span bytes, const struct amqp_message *message)
     for (unsigned i = 0; i < AMQP_PROPERTIES; i++)
         check_inside(bytes, message->properties[i].bytes);
     struct reader at = reader_of(message->body);
-    for (uint32_t i = 0; i < message->body_count; i++) {
-        struct amqp_value descriptor, value;
-        CHECK(reader_u8(&at) == 0 && amqp_value_read(&at, &descriptor));
-        const uint8_t *from = at.at;
-        CHECK(amqp_value_read(&at, &value));
+    struct amqp_value value;
+    struct span raw;
+    uint32_t count = 0;
+    for (; amqp_body_next(&at, &value, &raw); count++) {
+        check_inside(bytes, value.bytes);
         if (message->body_kind != AMQP_SECTION_DATA)
-            show(span_of(from, (size_t)(at.at - from)));
+            show(raw);
     }
-    CHECK(reader_left(&at) == 0);
+    CHECK(count == message->body_count && reader_left(&at) == 0 && !at.failed);
+}
+
+/* The messages in its data sections. */
+static void look_within(const struct amqp_message *batch)
+{
+    struct reader at = reader_of(batch->body);
+    struct amqp_message message;
+    struct amqp_value value;
+    struct span raw;
+    while (batch->body_kind == AMQP_SECTION_DATA && amqp_body_next(&at, &value, &raw))
+        if (amqp_message_read(value.bytes, &message) == STATUS_OK)
+            look_at(value.bytes, &message);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     struct amqp_message message;
     struct span bytes = span_of(data, size);
-    if (amqp_message_read(bytes, &message) == STATUS_OK)
+    if (amqp_message_read(bytes, &message) == STATUS_OK) {
         look_at(bytes, &message);
+        look_within(&message);
+    }
     if (amqp_values_valid(bytes, 1))
         show(bytes);
     return 0;

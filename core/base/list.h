@@ -5,6 +5,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 struct link {
     struct link *previous;
@@ -79,5 +80,12 @@ static inline struct link *list_pop(struct list *list) /* the first; NULL when e
 #define list_each_safe(cursor, following, list)                                                    \
     for (struct link *cursor = (list)->head.next, *following = cursor->next;                       \
          cursor != &(list)->head; cursor = following, following = cursor->next)
+
+static inline uint32_t list_count(const struct list *list) /* walks it */
+{
+    uint32_t count = 0;
+    list_each(link, list) count++;
+    return count;
+}
 
 #endif

@@ -148,6 +148,7 @@ struct client {
     struct link link;
     struct link waiting;             /* for room to publish */
     struct answer_ring *ring;        /* unanswered publishes; outlives the client */
+    struct list units;               /* of those, what is published behind might overtake them */
     struct address_cache *addresses; /* topics resolved and allowed */
     struct list subscriptions;
     uint32_t subscription_count;
@@ -405,7 +406,9 @@ enum status broker_check_id(const struct publish *publish, struct err *err);
  * before each publish does not meet. */
 void broker_publish(struct client *client, const struct publish *publish);
 /* Several messages that are stored together, or none of them, and nothing is seen of them before
- * they are durable. All of it happens in one turn: new, each message, then publish or free. */
+ * they are durable. All of it happens in one turn: new, each message, then publish or free. What is
+ * published behind them might be stored first where they go to several workers' partitions: who
+ * asks broker_may_publish() waits. */
 struct broker_unit;
 struct broker_unit *broker_unit_new(struct client *client);
 /* As broker_publish(), but for answer, token and note; always stored; no producer and no number.
@@ -433,7 +436,8 @@ void broker_give(struct owed_answer owed, enum status status);
 void broker_announce(struct broker_worker *worker, struct span topic, struct span body);
 /* Records kept in all queues, and their bytes. */
 uint64_t broker_stored(const struct broker_worker *worker, uint64_t *bytes);
-/* False: too much in flight; stop taking input that publishes until ops->resume. */
+/* False: too much in flight, or what comes would overtake a unit; stop taking input that publishes
+ * until ops->resume. */
 bool broker_may_publish(struct client *client);
 
 /* A delayed record of that queue never fires: OK; NOT_FOUND: it has, or there is none; DENIED: it

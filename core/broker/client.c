@@ -37,6 +37,7 @@ void client_init(struct client *client, struct broker_worker *worker, const stru
     list_init(&client->walks);
     list_init(&client->followers);
     list_init(&client->transactions);
+    list_init(&client->units);
     link_init(&client->waiting);
     client->figures = figures_of(worker, ops->protocol);
     list_push(&worker->clients, &client->link);
@@ -59,6 +60,7 @@ void client_close(struct client *client)
     client->open = false;
     client_share_id(client);
     transactions_close(client);
+    units_close(client);
     consumers_close(client);
     followers_close(client);
     if (client->login != NULL)

@@ -641,7 +641,8 @@ bool broker_may_publish(struct client *client)
 {
     struct broker_worker *worker = client->worker;
     bool crowded = atomic_load_explicit(&worker->broker->crowded, memory_order_relaxed) > 0;
-    bool room = !crowded && worker->in_bytes < LIMIT_WORKER_IN_BYTES && !answers_are_full(client);
+    bool room = !crowded && worker->in_bytes < LIMIT_WORKER_IN_BYTES && !answers_are_full(client) &&
+                list_is_empty(&client->units);
     if (!room && !link_is_linked(&client->waiting))
         list_push(&worker->waiting, &client->waiting);
     /* The other worker says nothing when it has caught up. */

@@ -7,8 +7,9 @@
 #include "core/broker/transaction.h"
 
 struct broker_unit {
-    struct unit *unit;
+    struct unit *unit;     /* until it has ended */
     struct client *client; /* until it is sent */
+    struct link of_client; /* from then on, where it is spread */
     uint32_t count;
     bool is_answered;
     struct answer answer;
@@ -17,6 +18,7 @@ struct broker_unit {
 static void ended(void *context, struct protocol_figures *figures, enum status status)
 {
     struct broker_unit *together = context;
+    link_remove(&together->of_client);
     if (together->is_answered) {
         answer_settle(&together->answer, status, &(struct answer_place){0});
         answers_return(&together->answer, 1);
@@ -31,6 +33,7 @@ struct broker_unit *broker_unit_new(struct client *client)
     CHECK(loop_is_home(client->worker->loop) && client->open);
     struct broker_unit *together = heap_new(sizeof *together);
     together->client = client;
+    link_init(&together->of_client);
     together->unit = unit_new(client, ended, together);
     return together;
 }
@@ -71,6 +74,14 @@ void broker_unit_publish(struct broker_unit *together, const struct publish *how
         together->answer = answer_owe(client, how->token, unit_bytes(together->unit),
                                       note(together->unit, client, how));
     CHECK(unit_send(together->unit)); /* ended() comes later: it has a part at least */
+    if (unit_is_spread(together->unit))
+        list_push(&client->units, &together->of_client);
+}
+
+void units_close(struct client *client)
+{
+    while (list_pop(&client->units) != NULL)
+        ;
 }
 
 void broker_unit_free(struct broker_unit *together)

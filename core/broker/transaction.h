@@ -11,6 +11,9 @@ void transactions_close(struct client *client);
 struct unit_settlement settlement_ref(const struct unit_settlement *settlement);
 void settlements_free(struct unit_settlement *settlements, uint32_t count);
 
+/* publish_unit.c: the client goes; what was sent goes on. */
+void units_close(struct client *client);
+
 /* unit.c: what is stored as a whole, from when everything is known that belongs to it. Parts are
  * added, then it is sent, or dropped: in one turn. */
 struct unit;
@@ -27,6 +30,8 @@ enum status unit_settle_shared(struct unit *unit, struct subscription *subscript
  * of one of a record without an id. False: there is no such record. */
 bool unit_note(struct unit *unit, struct span note);
 uint64_t unit_bytes(const struct unit *unit);
+/* It was sent: its parts meet in storage later than others that are sent now may come there. */
+bool unit_is_spread(const struct unit *unit);
 /* ended() follows. False: there is nothing to send, and it does not. */
 bool unit_send(struct unit *unit);
 void unit_drop(struct unit *unit);

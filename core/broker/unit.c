@@ -258,6 +258,21 @@ bool unit_note(struct unit *unit, struct span note)
     return false;
 }
 
+/* What looks into rows first, as those with ids and delays do, may have to wait there. */
+bool unit_is_spread(const struct unit *unit)
+{
+    bool spread = !list_is_empty(&unit->delayed);
+    unsigned before = 0;
+    list_each(link, &unit->batches)
+    {
+        const struct batch_part *part = container_of(link, struct batch_part, link);
+        unsigned owner = log_owner(unit->worker->broker->log, part->append.partition);
+        spread |= part->deduped != NULL || (link != list_first(&unit->batches) && owner != before);
+        before = owner;
+    }
+    return unit->left > 1 && spread;
+}
+
 uint64_t unit_bytes(const struct unit *unit)
 {
     return unit->bytes;
@@ -559,20 +574,13 @@ static void parts_number(struct unit *unit, uint64_t number)
     request_init(&unit->shares.request, loop, shares_done);
 }
 
-static uint32_t count(const struct list *list)
-{
-    uint32_t links = 0;
-    list_each(link, list) links++;
-    return links;
-}
-
 bool unit_send(struct unit *unit)
 {
     struct broker_worker *worker = unit->worker;
     list_each(link, &unit->bundles) bundle_seal(unit, container_of(link, struct bundle, link));
     bundles_free(unit);
-    unit->left = count(&unit->batches) + count(&unit->delayed) + count(&unit->groups) +
-                 unit->sessions.count + unit->shares.has_rows;
+    unit->left = list_count(&unit->batches) + list_count(&unit->delayed) +
+                 list_count(&unit->groups) + unit->sessions.count + unit->shares.has_rows;
     if (unit->left == 0) {
         share_unit_end(&unit->shares, STATUS_OK);
         return false;

@@ -125,7 +125,8 @@ def to_topics_and_by_the_relay(running):
     seen = [(message.annotations[symbol("x-opt-topic")], message.body) for message in received]
     assert seen[:2] == [("t/1", "x"), ("t/1", "y")] and sorted(seen[2:]) == [("t/2", "z"), ("t/3", "s")], seen
     connection.close()
-    assert bodies(running, "a") == ["1", "3"] and bodies(running, "b") == ["2", "4"]
+    got = bodies(running, "a"), bodies(running, "b")
+    assert got == (["1", "3"], ["2", "4"]), got
 
 
 def the_relay_makes_queues_for_it():
@@ -210,6 +211,29 @@ def keys_ids_groups_and_delays_are_each_messages_own(running):
     got = []
     assert until(lambda: got.extend(bodies(running, "later")) or len(got) == 4), got
     assert got == [0, 2, 4, "soon"], got
+
+
+def what_is_behind_stays_behind(running):
+    """Also where a batch goes to partitions of several workers, and what comes next to one of them."""
+    queue(running, "q", partitions=8)
+    keyed = [Message(body=i, annotations={symbol("x-opt-partition-key"): f"k{i % 10}"}) for i in range(400)]
+    with sender(running, "q") as wire:
+        number, at = 0, 0
+        while at < len(keyed):
+            size, settled = (1, 17, 3)[number % 3], number % 2 == 1
+            inside = keyed[at:at + size]
+            wire.send(transfers(number, batch(*inside) if size > 1 else inside[0].encode(), settled=settled, form=BATCH if size > 1 else 0))
+            number, at = number + 1, at + size
+        wire.send(transfers(number, texts("last")))
+        got = outcomes(wire, number)
+        assert set(got.values()) == {ACCEPTED} and len(got) == number // 2 + 1, got
+    got = []
+    assert until(lambda: got.extend(bodies(running, "q")) or len(got) == 401), len(got)
+    got.remove("last")
+    assert sorted(got) == list(range(400)), (len(got), sorted(set(range(400)) - set(got))[:10])
+    for key in range(10):
+        of_key = [body for body in got if body % 10 == key]
+        assert of_key == sorted(of_key), of_key
 
 
 def within_transactions(running):
@@ -344,5 +368,5 @@ def what_is_accepted_survives_kill_9(running):
 
 if __name__ == "__main__":
     run(each_message_is_one_of_its_own, to_topics_and_by_the_relay, the_relay_makes_queues_for_it, all_or_nothing,
-        keys_ids_groups_and_delays_are_each_messages_own, within_transactions, large_ones_and_many, memory_for_many_is_bounded,
+        keys_ids_groups_and_delays_are_each_messages_own, what_is_behind_stays_behind, within_transactions, large_ones_and_many, memory_for_many_is_bounded,
         a_rate_counts_each_message, rights_are_those_of_each, what_is_accepted_survives_kill_9)

@@ -22,13 +22,23 @@ static const struct cli_column dead_columns[] = {
     {NULL, NULL},
 };
 
-/* A table has no levels. */
+/* A table has no levels. What the gateway says of a record is its own, whatever properties its
+ * publisher gave it; of the dead letter it stands behind those of the same name. */
 static void flatten(json_t *records)
 {
     size_t index;
     json_t *record;
     json_array_foreach(records, index, record)
-        json_object_update(record, json_object_get(record, "attributes"));
+    {
+        const json_t *attributes = json_object_get(record, "attributes");
+        for (const struct cli_column *column = dead_columns; column->title != NULL; column++) {
+            json_t *said = json_object_get(attributes, column->field);
+            if (json_is_array(said))
+                said = json_array_get(said, json_array_size(said) - 1);
+            if (json_object_get(record, column->field) == NULL)
+                json_object_set(record, column->field, said);
+        }
+    }
 }
 
 /* One page from *offset on (-1: the first); false when it was the last, or refused. */

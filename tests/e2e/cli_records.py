@@ -95,6 +95,20 @@ def looking_takes_nothing(running):
     assert group_numbers(running)["available_messages"] == 1200
 
 
+def dead_letters_of_any_properties(running):
+    """Those of the publisher, also several of one name, are not taken for what the gateway says of the dead letter."""
+    make(running, redrive_policy="enable", max_consume_count=1)
+    own = {"offset": "77", "fate": "mine", "body": "no", "dead-letter-reason": "none", "dead-letter-count": ["5", "6"], "a": ["1", "2"]}
+    publish(running, {"body": "one", "attributes": own})
+    settle(running, "nack", handlers(take(running)))
+    assert until(lambda: group_numbers(running)["available_deadletters"] == 1)
+    rows = lines(running, "deadletter", "list", "q", "g")
+    assert [row.split() for row in rows[1:]] == [["0", "available", "failures", "1", "0", "one"]], rows
+    shown = json.loads(call(running, "--json", "deadletter", "show", "q", "g", "0"))["attributes"]
+    assert shown["a"] == ["1", "2"] and shown["dead-letter-count"] == ["5", "6", "1"] and shown["fate"] == "mine", shown
+    assert '"a":["1","2"]' in call(running, "deadletter", "show", "q", "g", "0")
+
+
 def dead_letters(running):
     make(running, redrive_policy="enable", max_consume_count=1)
     publish(running, {"body": "one"}, {"body": "two", "labels": ["x"]}, {"body": "three"})
@@ -194,5 +208,5 @@ def a_backup_is_a_store(running):
         shutil.rmtree(place, ignore_errors=True)
 
 
-gateway.run(publish_options, delayed_messages, looking_takes_nothing, dead_letters, dead_letters_go_back, positions, queues_change,
+gateway.run(publish_options, delayed_messages, looking_takes_nothing, dead_letters, dead_letters_of_any_properties, dead_letters_go_back, positions, queues_change,
             a_backup_is_a_store)

@@ -5,13 +5,15 @@ import struct
 import time
 
 from proton import Message, symbol
+from proton.handlers import MessagingHandler
+from proton.reactor import Container
 from proton.utils import BlockingConnection
 
-from amqp_transactions import bodies, coordinate, declare, discharge, messages, queue
 from amqpwire import (ACCEPTED, ATTACH, DETACH, DISPOSITION, FLOW, INIT, OUTCOME, REJECTED, SASL, TRANSFER, Described, Symbol, Wire, decode,
                       disposition, frame)
-from gateway import Gateway, run, until
+from gateway import Gateway, queue, run, until
 from mqtt_stalled import RSS_MIB_MAX, rss_mib
+from transacting import bodies, coordinate, declare, discharge, messages
 
 BATCH = 0x80013700
 MB = 1024 * 1024
@@ -290,6 +292,54 @@ def large_ones_and_many(running):
         assert b"amqp:link:message-size-exceeded" in wire.expect(DETACH)
 
 
+class Aborter(MessagingHandler):
+    """Sends half of each message, and after a while the rest, or that it is given up."""
+
+    def __init__(self, url, plan):
+        super().__init__()
+        self.url, self.plan, self.outcomes = url, list(plan), []
+
+    def on_start(self, event):
+        self.sender = event.container.create_sender(self.url)
+
+    def on_link_opened(self, event):
+        self.go_on(event)
+
+    def go_on(self, event):
+        if not self.plan:
+            self.sender.connection.close()
+            return
+        size, self.ends = self.plan.pop(0)
+        encoded = Message(body="x" * size).encode()
+        self.delivery, self.rest = self.sender.delivery(f"{len(self.plan)}"), encoded[len(encoded) // 2:]
+        self.sender.stream(encoded[:len(encoded) // 2])
+        event.container.schedule(0.2, self)
+
+    def on_timer_task(self, event):
+        if self.ends:
+            self.sender.stream(self.rest)
+            self.sender.advance()
+        else:
+            self.delivery.abort()
+            self.outcomes.append("aborted")
+            self.go_on(event)
+
+    def on_accepted(self, event):
+        self.outcomes.append("accepted")
+        event.delivery.settle()
+        self.go_on(event)
+
+
+def what_proton_aborts_leaves_nothing(running):
+    """Amid a large message in many transfers, behind others and before them on the same link."""
+    queue(running, "q")
+    plan = [(2 * MB, False), (100, True), (100000, False), (3 * MB, False), (MB, True)]
+    aborter = Aborter(f"127.0.0.1:{running.amqp_port}/q", plan)
+    Container(aborter).run()
+    assert aborter.outcomes == ["accepted" if ends else "aborted" for _, ends in plan], aborter.outcomes
+    assert [len(body) for body in bodies(running, "q")] == [100, MB]
+
+
 def memory_for_many_is_bounded(running):
     """Who sends large batches one behind the other, and does not wait, is paced."""
     queue(running, "q", retention_bytes=4 * MB)
@@ -368,5 +418,5 @@ def what_is_accepted_survives_kill_9(running):
 
 if __name__ == "__main__":
     run(each_message_is_one_of_its_own, to_topics_and_by_the_relay, the_relay_makes_queues_for_it, all_or_nothing,
-        keys_ids_groups_and_delays_are_each_messages_own, what_is_behind_stays_behind, within_transactions, large_ones_and_many, memory_for_many_is_bounded,
+        keys_ids_groups_and_delays_are_each_messages_own, what_is_behind_stays_behind, within_transactions, large_ones_and_many, what_proton_aborts_leaves_nothing, memory_for_many_is_bounded,
         a_rate_counts_each_message, rights_are_those_of_each, what_is_accepted_survives_kill_9)

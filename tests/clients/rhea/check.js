@@ -260,6 +260,64 @@ async function all(way) {
     assert.ok(Date.now() - began >= 2000)
   })
 
+  await check('an aborted message in many transfers leaves nothing', async () => {
+    const sender = connection.open_sender('rhea.aborted')
+    await once(sender, 'sendable')
+    for (const pieces of [1, 7, 30]) { // rhea has no call for it: what follows these is one transfer that says so
+      const output = sender.session.output
+      let sent = 0
+      sender.session.output = (transfer, data) => {
+        transfer.aborted = sent === pieces
+        transfer.more = sent < pieces
+        if (sent++ <= pieces) output.call(sender.session, transfer, transfer.aborted ? undefined : data)
+        if (sent > pieces + 1) sender.session.outgoing.next_transfer_id--
+      }
+      sender.send({ body: 'x'.repeat(1 << 20) })
+      await new Promise((resolve) => setTimeout(resolve, 50))
+      sender.session.output = output
+      await send(connection, 'rhea.aborted', { body: `behind ${pieces}` })
+      sender.send({ body: `on the same link ${pieces}` })
+      await once(sender, 'accepted')
+      assert.deepEqual((await take(connection, 'rhea.aborted', 2)).map((message) => message.body),
+        [`behind ${pieces}`, `on the same link ${pieces}`])
+    }
+    sender.close()
+  })
+
+  await check('a group in broadcast: each container has its own place, whatever its id', async () => {
+    const name = `rhea.broadcast${prefix ? '.ws' : ''}`
+    const rest = async (path, body) => {
+      const answer = await fetch(`http://${host}:${httpPort}/v1/default/${path}`,
+        { method: 'POST', headers: { 'Content-Type': 'application/json' }, body: JSON.stringify(body) })
+      assert.ok(answer.ok, await answer.text())
+    }
+    await rest('queues', { name })
+    await rest(`queues/${name}/groups`, { groups: [{ name: 'g', mode: 'broadcast' }] })
+    const source = `/queues/${name}/groups/g`
+    const ids = ['plain', 'ID:host-1:2', 'r\u00e4ksm\u00f6rg\u00e5s/\u4e00', 'with space, $ and #', 'l'.repeat(300), `${'l'.repeat(300)}2`, '..', 'id.plain']
+    const links = []
+    for (const id of ids) {
+      const own = rhea.create_container({ id }).connect({ ...way, username: 'anonymous', reconnect: false })
+      await once(own, 'connection_open')
+      const receiver = own.open_receiver({ source, credit_window: 0, autoaccept: false })
+      await once(receiver, 'receiver_open')
+      receiver.close()
+      await once(receiver, 'receiver_close')
+      links.push(own)
+    }
+    await send(connection, name, { body: 1 }, { body: 2 })
+    for (const wanted of [1, 2]) { // the second time on another connection of that id
+      for (const [i, id] of ids.entries()) {
+        assert.equal((await take(links[i], source, 1))[0].body, wanted, id)
+        links[i].close()
+        await once(links[i], 'connection_close')
+        if (wanted === 2) continue
+        links[i] = rhea.create_container({ id }).connect({ ...way, username: 'anonymous', reconnect: false })
+        await once(links[i], 'connection_open')
+      }
+    }
+  })
+
   await check('an address that leads nowhere', async () => {
     const sender = connection.open_sender('/nowhere/at/all')
     await once(sender, 'sender_error')

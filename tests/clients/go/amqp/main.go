@@ -4,6 +4,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -106,6 +107,39 @@ func run() int {
 		Same(message.Header.DeliveryCount, uint32(1))
 		Done(receiver.RejectMessage(Within(), message, nil))
 		Done(receiver.Close(Within()))
+	})
+
+	check.Check("a batch: its messages one by one, or none of them", func() {
+		var inside, numbers [][]byte
+		for i := 0; i < 100; i++ {
+			numbers = append(numbers, []byte(fmt.Sprint(i)))
+			encoded, err := (&amqp.Message{Data: numbers[i : i+1], Properties: &amqp.MessageProperties{MessageID: uint64(i)},
+				Annotations: amqp.Annotations{"x-opt-partition-key": "k"}}).MarshalBinary()
+			Done(err)
+			inside = append(inside, encoded)
+		}
+		const format = 0x80013700
+		s.send("go.batch", &amqp.Message{Format: format, Data: inside})
+		receiver := s.receiver("go.batch", &amqp.ReceiverOptions{Credit: 100})
+		for i, number := range numbers {
+			message := next(receiver)
+			Same(message.Format, uint32(0))
+			Same(string(message.GetData()), string(number))
+			Same(message.Properties.MessageID, uint64(i))
+			Same(message.Annotations["x-opt-partition-key"], "k")
+			Done(receiver.AcceptMessage(Within(), message))
+		}
+		Done(receiver.Close(Within()))
+		sender, err := s.NewSender(Within(), "go.batch", nil)
+		Done(err)
+		err = sender.Send(Within(), &amqp.Message{Format: format, Data: append(inside, []byte("no message"))}, nil)
+		var refused *amqp.Error
+		if !errors.As(err, &refused) || refused.Condition != amqp.ErrCondDecodeError {
+			Fail(fmt.Sprint("not refused: ", err))
+		}
+		Done(sender.Send(Within(), &amqp.Message{Format: format, Data: inside[7:8]}, nil))
+		Done(sender.Close(Within()))
+		Same(s.take("go.batch", 1), []string{"7"})
 	})
 
 	check.Check("a selector", func() {

@@ -3,6 +3,7 @@ import jakarta.jms.BytesMessage;
 import jakarta.jms.Connection;
 import jakarta.jms.ConnectionFactory;
 import jakarta.jms.DeliveryMode;
+import jakarta.jms.Destination;
 import jakarta.jms.JMSException;
 import jakarta.jms.MapMessage;
 import jakarta.jms.InvalidClientIDException;
@@ -18,6 +19,9 @@ import jakarta.jms.TemporaryQueue;
 import jakarta.jms.TemporaryTopic;
 import jakarta.jms.TextMessage;
 import jakarta.jms.Topic;
+import java.net.HttpURLConnection;
+import java.net.URI;
+import java.nio.charset.StandardCharsets;
 import java.util.Collections;
 import java.util.HashMap;
 import java.util.HashSet;
@@ -615,6 +619,66 @@ public final class Jms {
         session.close();
     }
 
+    private static void rest(String method, String path, String body) throws Exception {
+        HttpURLConnection call = (HttpURLConnection) URI.create("http://127.0.0.1:" + System.getenv("HTTP_PORT") + "/v1/default/" + path)
+                .toURL().openConnection();
+        call.setRequestMethod(method);
+        call.setDoOutput(true);
+        call.setRequestProperty("Content-Type", "application/json");
+        call.getOutputStream().write(body.getBytes(StandardCharsets.UTF_8));
+        same(call.getResponseCode() / 100, 2);
+    }
+
+    /** The kind of a destination, and its name; what is neither has none. */
+    private static String described(Destination destination) throws JMSException {
+        return destination == null ? "none"
+                : destination instanceof Topic ? "topic " + ((Topic) destination).getTopicName()
+                : "queue " + ((Queue) destination).getQueueName();
+    }
+
+    /** Of what came otherwise than through the queue it is read from, and asks for its reply somewhere else. */
+    private void destinations() throws Exception {
+        Session session = session(Session.AUTO_ACKNOWLEDGE);
+        Queue queue = session.createQueue("jms.routed");
+        MessageConsumer consumer = session.createConsumer(queue);
+        rest("PUT", "routes/jms%2Frouted%2F%23", "{\"queue\":\"jms.routed\"}");
+        Topic topic = session.createTopic("jms/routed/1");
+        TemporaryQueue mine = session.createTemporaryQueue();
+        TemporaryTopic ours = session.createTemporaryTopic();
+        MessageConsumer live = session.createConsumer(topic);
+        Destination[] replies = {null, session.createQueue("jms.answers"), session.createTopic("jms/answers"), mine, ours};
+        MessageProducer anywhere = session.createProducer(null);
+        for (Destination to : new Destination[] {queue, topic}) {
+            for (Destination reply : replies) {
+                TextMessage sent = session.createTextMessage(described(reply));
+                sent.setJMSReplyTo(reply);
+                anywhere.send(to, sent);
+                for (MessageConsumer reader : to == topic ? new MessageConsumer[] {consumer, live} : new MessageConsumer[] {consumer}) {
+                    Message got = reader.receive(WAIT_MS);
+                    same(((TextMessage) got).getText(), described(reply));
+                    same(described(got.getJMSDestination()), described(to));
+                    same(described(got.getJMSReplyTo()), described(reply));
+                    if (reply != null && reader == consumer) {
+                        anywhere.send(got.getJMSReplyTo(), session.createTextMessage("answer"));
+                    }
+                }
+            }
+        }
+        MessageConsumer answers = session.createConsumer(mine);
+        same(text(answers), "answer");
+        same(text(answers), "answer");
+        // From another protocol: to a topic that leads to the queue, and to the queue.
+        rest("POST", "publish", "{\"topic\":\"jms/routed/2\",\"messages\":[{\"body\":\"x\",\"reply_to\":\"jms/answers\"}]}");
+        Message got = consumer.receive(WAIT_MS);
+        same(described(got.getJMSDestination()), "topic jms/routed/2");
+        same(described(got.getJMSReplyTo()), "topic jms/answers");
+        rest("POST", "publish", "{\"queue\":\"jms.routed\",\"messages\":[{\"body\":\"x\",\"reply_to\":\"$queue/jms.answers\"}]}");
+        got = consumer.receive(WAIT_MS);
+        same(described(got.getJMSDestination()), "queue jms.routed");
+        same(described(got.getJMSReplyTo()), "queue jms.answers");
+        session.close();
+    }
+
     private void browse() throws Exception {
         Session session = session(Session.AUTO_ACKNOWLEDGE);
         Queue queue = session.createQueue("jms.browsed");
@@ -667,6 +731,7 @@ public final class Jms {
         jms.check("temporary queues keep, share, are one's own and end", () -> jms.temporaryQueues(url));
         jms.check("a request and its reply through a temporary topic", () -> jms.temporaryTopics(url));
         jms.check("a producer of no destination: queues, topics, replies", jms::anonymous);
+        jms.check("destinations and replies of either kind, from queues and topics", jms::destinations);
         jms.check("no local: plain and durable", () -> jms.noLocal(url));
         jms.check("a browser leaves what it sees", jms::browse);
         jms.check("delivery delay", jms::delays);

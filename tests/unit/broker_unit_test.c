@@ -64,6 +64,7 @@ struct together {
     bool among_others;       /* before and behind it, with the tokens beside it */
     bool goes;               /* the peer, in the same turn */
     enum status status;      /* of the first that was refused */
+    bool *may_go_on;         /* of broker_may_publish() behind it; NULL: it is not asked */
 };
 
 static struct publish message_of(const struct together *together, uint32_t i)
@@ -107,6 +108,8 @@ static void together_run(void *context)
             unit, &(struct publish){.answer = together->token != 0, .token = together->token});
     else
         broker_unit_free(unit);
+    if (together->may_go_on != NULL)
+        *together->may_go_on = broker_may_publish(client);
     if (together->among_others)
         publish_alone(together, together->token + 1);
     if (together->goes)
@@ -170,6 +173,28 @@ static void test_refused(void **state)
     scene_close();
 }
 
+/* What comes behind would be stored first only where parts meet from several workers. */
+static void test_nothing_overtakes(void **state)
+{
+    unsigned workers = *(unsigned *)*state;
+    scene_open(workers);
+    struct peer *peer = peer_new(1, "p");
+    bool may_go_on = false;
+    struct together all = {
+        .peer = peer, .queues = {"few"}, .count = 4, .token = 1, .may_go_on = &may_go_on};
+    assert_int_equal(publish_together(all), STATUS_OK);
+    assert_true(may_go_on);
+    await_answers(peer, 1);
+    all = (struct together){
+        .peer = peer, .queues = {"a"}, .count = TOGETHER, .token = 2, .may_go_on = &may_go_on};
+    assert_int_equal(publish_together(all), STATUS_OK);
+    assert_int_equal(may_go_on, workers == 1);
+    await_answers(peer, 2);
+    await(peer_look(peer).resumed == (workers == 1 ? 0u : 1u));
+    peer_close(peer);
+    scene_close();
+}
+
 static void test_client_goes(void **state)
 {
     scene_open(*(unsigned *)*state);
@@ -201,10 +226,8 @@ int main(void)
     static unsigned one = 1, three = 3;
 #define BOTH(test) cmocka_unit_test_prestate(test, &one), cmocka_unit_test_prestate(test, &three)
     const struct CMUnitTest tests[] = {
-        BOTH(test_together),
-        BOTH(test_refused),
-        BOTH(test_client_goes),
-        BOTH(test_storage_fails),
+        BOTH(test_together),    BOTH(test_refused),       BOTH(test_nothing_overtakes),
+        BOTH(test_client_goes), BOTH(test_storage_fails),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

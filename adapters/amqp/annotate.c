@@ -24,7 +24,7 @@ void amqp_write_head(struct amqp_writer *writer, const struct record *record,
                      : priority != NULL      ? 2
                      : durable               ? 1
                                              : 0;
-    amqp_write_section(writer, AMQP_SECTION_HEADER);
+    amqp_write_descriptor(writer, AMQP_SECTION_HEADER);
     uint8_t *began = amqp_open(writer);
     if (count > 0)
         amqp_write_boolean(writer, durable);
@@ -176,7 +176,7 @@ void amqp_write_annotations(struct amqp_writer *writer, const struct record *rec
 {
     uint32_t count = 0;
     struct amqp_writer before = *writer;
-    amqp_write_section(writer, AMQP_SECTION_ANNOTATIONS);
+    amqp_write_descriptor(writer, AMQP_SECTION_ANNOTATIONS);
     uint8_t *began = amqp_open(writer);
     if (record->key.data != NULL && !(flags & AMQP_KEEPS_KEY)) {
         write_key(writer, "x-opt-partition-key");
@@ -237,7 +237,7 @@ void amqp_write_kept_map(struct amqp_writer *writer, enum amqp_section section, 
     struct span items = span_of(at.at, reader_left(&at));
     if (at.failed || count > items.size || !amqp_annotations_valid(items, (uint32_t)count))
         return;
-    amqp_write_section(writer, section);
+    amqp_write_descriptor(writer, section);
     uint8_t *began = amqp_open(writer);
     amqp_write_raw(writer, items);
     amqp_close(writer, began, AMQP_MAP, (uint32_t)count, false);

@@ -5,8 +5,6 @@
 #include "core/base/pack.h"
 
 enum {
-    SOURCE = 0x28,
-    ATTACH = 0x12,
     ATTACH_HANDLE = 1,
     ATTACH_SOURCE = 5, /* fields of attach, of source and of modified */
     ATTACH_UNSETTLED = 7,
@@ -15,7 +13,6 @@ enum {
     MODIFIED_FAILED = 0,
     MODIFIED_UNDELIVERABLE = 1,
     MODIFIED_ANNOTATIONS = 2,
-    FRAME_HEADER = 8,
     REWRITE_MORE = 64 /* wider heads and fields that were not there */
 };
 
@@ -56,7 +53,7 @@ static bool attach_of(struct span bytes, struct reader *items)
     struct amqp_value value;
     uint64_t descriptor;
     return amqp_value_read(&at, &value) && list_of(&value, &descriptor, items) &&
-           descriptor == ATTACH;
+           descriptor == AMQP_ATTACH;
 }
 
 bool amqp_attach_handle(struct span attach, uint32_t *handle)
@@ -94,7 +91,7 @@ struct amqp_default amqp_default_read(struct span attach)
     if (!attach_of(attach, &items))
         return said;
     value = item_of(&items, ATTACH_SOURCE);
-    if (!list_of(&value, &descriptor, &items) || descriptor != SOURCE)
+    if (!list_of(&value, &descriptor, &items) || descriptor != AMQP_SOURCE)
         return said;
     value = item_of(&items, SOURCE_DEFAULT_OUTCOME);
     if (!list_of(&value, &descriptor, &items) || descriptor < AMQP_OUTCOME_ACCEPTED ||
@@ -114,7 +111,7 @@ struct amqp_default amqp_default_read(struct span attach)
 
 void amqp_default_write(struct amqp_writer *writer, const struct amqp_default *said)
 {
-    amqp_write_section(writer, (enum amqp_section)said->outcome);
+    amqp_write_descriptor(writer, (uint8_t)said->outcome);
     uint8_t *list = amqp_open(writer);
     uint32_t count = 0;
     if (said->outcome == AMQP_OUTCOME_MODIFIED) {
@@ -212,9 +209,9 @@ static struct span write_source(uint8_t *bytes, struct reader items, struct span
     struct amqp_writer writer = {.at = bytes};
     struct replaced replaced = {SOURCE_DEFAULT_OUTCOME, outcome};
     uint64_t descriptor;
-    if (!list_of(&source, &descriptor, &items) || descriptor != SOURCE)
+    if (!list_of(&source, &descriptor, &items) || descriptor != AMQP_SOURCE)
         return span_of(bytes, 0);
-    amqp_write_section(&writer, (enum amqp_section)SOURCE);
+    amqp_write_descriptor(&writer, AMQP_SOURCE);
     if (!write_items(&writer, items, &replaced, 1))
         return span_of(bytes, 0);
     return span_of(bytes, (size_t)(writer.at - bytes));
@@ -224,7 +221,7 @@ static struct span write_source(uint8_t *bytes, struct reader items, struct span
 static size_t rewrite(uint8_t *bytes, uint8_t *source_bytes, struct span frame, struct reader items,
                       const struct amqp_attach_more *more)
 {
-    static const uint8_t yes = 0x41;
+    static const uint8_t yes = AMQP_TRUE;
     struct replaced replaced[3];
     size_t count = 0, offset = 4 * (size_t)frame.data[4];
     struct span source = {0};
@@ -240,7 +237,7 @@ static size_t rewrite(uint8_t *bytes, uint8_t *source_bytes, struct span frame, 
         replaced[count++] = (struct replaced){ATTACH_INCOMPLETE, span_of(&yes, 1)};
     struct amqp_writer writer = {.at = bytes};
     amqp_write_raw(&writer, span_of(frame.data, offset));
-    amqp_write_section(&writer, (enum amqp_section)ATTACH);
+    amqp_write_descriptor(&writer, AMQP_ATTACH);
     if (!write_items(&writer, items, replaced, count))
         return 0;
     store_u32(bytes, (uint32_t)(writer.at - bytes));
@@ -251,9 +248,9 @@ bool amqp_attach_rewrite(struct span frame, const struct amqp_attach_more *more,
                          struct buf *to)
 {
     struct reader items;
-    size_t offset = frame.size < FRAME_HEADER ? 0 : 4 * (size_t)frame.data[4], written = 0;
+    size_t offset = frame.size < AMQP_FRAME_HEADER ? 0 : 4 * (size_t)frame.data[4], written = 0;
     size_t size = frame.size + more->default_outcome.size + more->unsettled.size + REWRITE_MORE;
-    if (offset < FRAME_HEADER || !attach_of(span_from(frame, offset), &items))
+    if (offset < AMQP_FRAME_HEADER || !attach_of(span_from(frame, offset), &items))
         return false;
     struct buf source;
     buf_init(&source, size);

@@ -7,14 +7,6 @@
 
 #include "adapters/amqp/codec.h"
 
-enum amqp_outcome {
-    AMQP_OUTCOME_NONE = 0, /* nothing is said, or what is no outcome */
-    AMQP_OUTCOME_ACCEPTED = 0x24,
-    AMQP_OUTCOME_REJECTED = 0x25,
-    AMQP_OUTCOME_RELEASED = 0x26,
-    AMQP_OUTCOME_MODIFIED = 0x27
-};
-
 struct amqp_default {
     enum amqp_outcome outcome;
     /* Of modified */

@@ -10,15 +10,7 @@ enum {
     ATTACH_KEPT = 4,    /* fields of attach: modes, source, target */
     FLOW_TRANSFERS = 2, /* fields of flow: next-outgoing-id, handle */
     FLOW_HANDLE = 4,
-    COUNT_OF_STATE = 5, /* fields of a disposition, with its state */
-    NO_LIST = 0x45,     /* constructors */
-    SMALL_LIST = 0xc0,
-    TRUE = 0x41,
-    FALSE = 0x42,
-    NO_UINT = 0x43,
-    SMALL_UINT = 0x52,
-    SMALL_BINARY = 0xa0,
-    SMALL_STRING = 0xa1
+    COUNT_OF_STATE = 5 /* fields of a disposition, with its state */
 };
 
 static const uint32_t no_handle = UINT32_MAX - 1;
@@ -41,9 +33,9 @@ static enum amqp_fate fields_of(struct span list, bool whole, struct fields *fie
     const enum amqp_fate short_of = whole ? AMQP_UNDECODABLE : AMQP_UNFINISHED;
     if (list.size == 0)
         return short_of;
-    if (list.data[0] == NO_LIST)
+    if (list.data[0] == AMQP_LIST_0)
         return AMQP_PASSES;
-    size_t width = list.data[0] == SMALL_LIST ? 1 : 4;
+    size_t width = list.data[0] == AMQP_LIST_SMALL ? 1 : 4;
     if (list.size < 1 + 2 * width)
         return short_of;
     uint32_t size = width == 1 ? list.data[1] : load_u32(list.data + 1);
@@ -120,9 +112,9 @@ static inline bool next_uint(struct fields *fields, uint32_t *number)
     switch (next_field(fields, &content)) {
     case AMQP_NULL:
         return false;
-    case NO_UINT:
+    case AMQP_UINT_0:
         return true;
-    case SMALL_UINT:
+    case AMQP_UINT_SMALL:
         *number = content.data[0];
         return true;
     case AMQP_UINT:
@@ -151,9 +143,9 @@ static inline bool next_boolean(struct fields *fields, bool *is_said)
     case AMQP_NULL:
         *is_said = false;
         return false;
-    case TRUE:
+    case AMQP_TRUE:
         return true;
-    case FALSE:
+    case AMQP_FALSE:
         return false;
     case AMQP_BOOLEAN:
         if (content.data[0] <= 1)
@@ -283,7 +275,7 @@ static enum amqp_fate look_at_attach(const struct amqp_channels *channels, struc
     uint8_t code = next_field(fields, &name);
     named->handle = needed_uint(fields);
     named->receives = needed_boolean(fields);
-    if (fields->failed || (code != SMALL_STRING && code != AMQP_STRING))
+    if (fields->failed || (code != AMQP_STRING_SMALL && code != AMQP_STRING))
         return AMQP_UNDECODABLE;
     const uint8_t *end = name.size == 0 ? NULL : memchr(name.data, 0, name.size);
     if (end != NULL) /* as Proton has it */
@@ -381,7 +373,7 @@ static enum amqp_fate look_at_transfer(const struct amqp_channels *channels, str
     named->handle = needed_uint(fields);
     has_id = next_uint(fields, &named->delivery);
     uint8_t code = next_field(fields, &tag);
-    if (code != AMQP_NULL && code != SMALL_BINARY && code != AMQP_BINARY)
+    if (code != AMQP_NULL && code != AMQP_BINARY_SMALL && code != AMQP_BINARY)
         fail(fields);
     if (!next_uint(fields, &named->format))
         named->format = 0;

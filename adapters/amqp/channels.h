@@ -12,26 +12,13 @@
 #ifndef ADAPTERS_AMQP_CHANNELS_H
 #define ADAPTERS_AMQP_CHANNELS_H
 
+#include "adapters/amqp/wire.h"
 #include "core/base/span.h"
 
 /* Proton keeps each value of an attach and of a state, within others too, for as long as the link
  * or the delivery, and has many bytes for one; a tag likewise: LIMIT_AMQP_ATTACH_VALUES and those
  * behind it. With one handle more than LIMIT_AMQP_HANDLES, those of sessions that have been ended
  * counted until the peer has ended them, too, the owner of the connection ends it. */
-
-enum amqp_performative {
-    AMQP_OPEN = 0x10,
-    AMQP_BEGIN = 0x11,
-    AMQP_ATTACH = 0x12,
-    AMQP_FLOW = 0x13,
-    AMQP_TRANSFER = 0x14,
-    AMQP_DISPOSITION = 0x15,
-    AMQP_DETACH = 0x16,
-    AMQP_END = 0x17,
-    AMQP_CLOSE = 0x18,
-    AMQP_SASL_INIT = 0x41,
-    AMQP_SASL_RESPONSE = 0x43
-};
 
 /* What becomes of a frame. */
 enum amqp_fate {

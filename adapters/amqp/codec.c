@@ -9,31 +9,31 @@
 static enum amqp_type type_of(uint8_t code)
 {
     switch (code) {
-    case 0x41: /* true */
-    case 0x42: /* false */
+    case AMQP_TRUE:
+    case AMQP_FALSE:
         return AMQP_BOOLEAN;
-    case 0x43: /* uint0 */
-    case 0x52: /* smalluint */
+    case AMQP_UINT_0:
+    case AMQP_UINT_SMALL:
         return AMQP_UINT;
-    case 0x44: /* ulong0 */
-    case 0x53: /* smallulong */
+    case AMQP_ULONG_0:
+    case AMQP_ULONG_SMALL:
         return AMQP_ULONG;
-    case 0x54:
+    case AMQP_INT_SMALL:
         return AMQP_INT;
-    case 0x55:
+    case AMQP_LONG_SMALL:
         return AMQP_LONG;
-    case 0xa0:
+    case AMQP_BINARY_SMALL:
         return AMQP_BINARY;
-    case 0xa1:
+    case AMQP_STRING_SMALL:
         return AMQP_STRING;
-    case 0xa3:
+    case AMQP_SYMBOL_SMALL:
         return AMQP_SYMBOL;
-    case 0x45: /* list0 */
-    case 0xc0:
+    case AMQP_LIST_0:
+    case AMQP_LIST_SMALL:
         return AMQP_LIST;
-    case 0xc1:
+    case AMQP_MAP_SMALL:
         return AMQP_MAP;
-    case 0xe0:
+    case AMQP_ARRAY_SMALL:
         return AMQP_ARRAY;
     default:
         return (enum amqp_type)code;
@@ -97,10 +97,10 @@ static uint64_t read_fixed(struct reader *reader, uint8_t code, struct amqp_valu
 {
     switch (code >> 4) {
     case 0x4:
-        return code == 0x41;
+        return code == AMQP_TRUE;
     case 0x5: {
         uint8_t byte = reader_u8(reader);
-        bool is_signed = code == 0x51 || code == 0x54 || code == 0x55;
+        bool is_signed = code == AMQP_BYTE || code == AMQP_INT_SMALL || code == AMQP_LONG_SMALL;
         return is_signed ? (uint64_t)(int64_t)(int8_t)byte : byte;
     }
     case 0x6: {
@@ -311,7 +311,7 @@ void amqp_write_null(struct amqp_writer *writer)
 
 void amqp_write_boolean(struct amqp_writer *writer, bool value)
 {
-    put(writer, value ? 0x41 : 0x42);
+    put(writer, value ? AMQP_TRUE : AMQP_FALSE);
 }
 
 void amqp_write_ubyte(struct amqp_writer *writer, uint8_t value)
@@ -339,16 +339,16 @@ void amqp_write_number(struct amqp_writer *writer, enum amqp_type type, uint64_t
         amqp_write_boolean(writer, number != 0);
     } else if (type == AMQP_UINT || type == AMQP_ULONG) {
         if (number == 0) {
-            put(writer, type == AMQP_UINT ? 0x43 : 0x44);
+            put(writer, type == AMQP_UINT ? AMQP_UINT_0 : AMQP_ULONG_0);
         } else if (number <= UINT8_MAX) {
-            put(writer, type == AMQP_UINT ? 0x52 : 0x53);
+            put(writer, type == AMQP_UINT ? AMQP_UINT_SMALL : AMQP_ULONG_SMALL);
             put(writer, (uint8_t)number);
         } else {
             put(writer, (uint8_t)type);
             type == AMQP_UINT ? put_u32(writer, (uint32_t)number) : put_u64(writer, number);
         }
     } else if ((type == AMQP_INT || type == AMQP_LONG) && is_small) {
-        put(writer, type == AMQP_INT ? 0x54 : 0x55);
+        put(writer, type == AMQP_INT ? AMQP_INT_SMALL : AMQP_LONG_SMALL);
         put(writer, (uint8_t)number);
     } else {
         put(writer, (uint8_t)type);
@@ -396,11 +396,11 @@ void amqp_write_bytes(struct amqp_writer *writer, enum amqp_type type, struct sp
     amqp_write_raw(writer, bytes);
 }
 
-void amqp_write_section(struct amqp_writer *writer, enum amqp_section section)
+void amqp_write_descriptor(struct amqp_writer *writer, uint8_t code)
 {
     put(writer, AMQP_DESCRIBED);
-    put(writer, 0x53);
-    put(writer, (uint8_t)section);
+    put(writer, AMQP_ULONG_SMALL);
+    put(writer, code);
 }
 
 uint8_t *amqp_open(struct amqp_writer *writer)
@@ -414,7 +414,7 @@ void amqp_close(struct amqp_writer *writer, uint8_t *began, enum amqp_type type,
 {
     size_t size = (size_t)(writer->at - began) - 9;
     if (count == 0 && type == AMQP_LIST && !wide) {
-        began[0] = 0x45;
+        began[0] = AMQP_LIST_0;
         writer->at = began + 1;
     } else if (!wide && size + 1 <= UINT8_MAX && count <= UINT8_MAX) {
         began[0] = (uint8_t)(type - 0x10);

@@ -5,37 +5,9 @@
 #ifndef ADAPTERS_AMQP_CODEC_H
 #define ADAPTERS_AMQP_CODEC_H
 
+#include "adapters/amqp/wire.h"
 #include "core/base/buf.h"
 #include "core/base/reader.h"
-
-/* Types by the code of their widest encoding, as in core/log/types.h. */
-enum amqp_type {
-    AMQP_DESCRIBED = 0x00,
-    AMQP_NULL = 0x40,
-    AMQP_UBYTE = 0x50,
-    AMQP_BYTE = 0x51,
-    AMQP_BOOLEAN = 0x56,
-    AMQP_USHORT = 0x60,
-    AMQP_SHORT = 0x61,
-    AMQP_UINT = 0x70,
-    AMQP_INT = 0x71,
-    AMQP_FLOAT = 0x72,
-    AMQP_CHAR = 0x73,
-    AMQP_DECIMAL32 = 0x74,
-    AMQP_ULONG = 0x80,
-    AMQP_LONG = 0x81,
-    AMQP_DOUBLE = 0x82,
-    AMQP_TIMESTAMP = 0x83,
-    AMQP_DECIMAL64 = 0x84,
-    AMQP_DECIMAL128 = 0x94,
-    AMQP_UUID = 0x98,
-    AMQP_BINARY = 0xb0,
-    AMQP_STRING = 0xb1,
-    AMQP_SYMBOL = 0xb3,
-    AMQP_LIST = 0xd0,
-    AMQP_MAP = 0xd1,
-    AMQP_ARRAY = 0xf0,
-};
 
 struct amqp_value {
     enum amqp_type type;
@@ -59,18 +31,6 @@ bool amqp_is_text(const struct amqp_value *value);      /* string or symbol */
 double amqp_value_real(const struct amqp_value *value); /* of a float or double */
 /* Milliseconds from a number of any kind; UINT64_MAX: none, to be refused. */
 uint64_t amqp_value_ms(const struct amqp_value *value);
-
-enum amqp_section {
-    AMQP_SECTION_HEADER = 0x70,
-    AMQP_SECTION_DELIVERY_ANNOTATIONS = 0x71,
-    AMQP_SECTION_ANNOTATIONS = 0x72,
-    AMQP_SECTION_PROPERTIES = 0x73,
-    AMQP_SECTION_APPLICATION = 0x74,
-    AMQP_SECTION_DATA = 0x75,
-    AMQP_SECTION_SEQUENCE = 0x76,
-    AMQP_SECTION_VALUE = 0x77,
-    AMQP_SECTION_FOOTER = 0x78,
-};
 
 enum amqp_property {
     AMQP_MESSAGE_ID,
@@ -141,7 +101,7 @@ void amqp_write_raw(struct amqp_writer *writer, struct span bytes);
 /* A number of that type from its 64 bits, in its smallest form; fixed types of 4 and 8 bytes too.
  */
 void amqp_write_number(struct amqp_writer *writer, enum amqp_type type, uint64_t number);
-void amqp_write_section(struct amqp_writer *writer, enum amqp_section section); /* descriptor */
+void amqp_write_descriptor(struct amqp_writer *writer, uint8_t code); /* of wire.h */
 /* A list or map; begin gives back where it begins, end fills in size and count, and makes it small
  * where it fits unless wide. */
 uint8_t *amqp_open(struct amqp_writer *writer);

@@ -7,20 +7,19 @@
 
 #include "adapters/amqp/connection.h"
 #include "adapters/amqp/link.h"
+#include "adapters/amqp/wire.h"
 #include "core/base/heap.h"
 #include "core/broker/temporary.h"
-
-enum { DELETE_ON_CLOSE = 0x2b, NO_LINKS, NO_MESSAGES, NO_LINKS_OR_MESSAGES };
 
 static const struct {
     uint64_t code;
     const char *name;
     enum temporary_life life;
 } policies[] = {
-    {DELETE_ON_CLOSE, "amqp:delete-on-close:list", TEMPORARY_MAKER},
-    {NO_LINKS, "amqp:delete-on-no-links:list", TEMPORARY_NO_LINKS},
-    {NO_MESSAGES, "amqp:delete-on-no-messages:list", TEMPORARY_NO_MESSAGES},
-    {NO_LINKS_OR_MESSAGES, "amqp:delete-on-no-links-or-messages:list",
+    {AMQP_DELETE_ON_CLOSE, "amqp:delete-on-close:list", TEMPORARY_MAKER},
+    {AMQP_DELETE_ON_NO_LINKS, "amqp:delete-on-no-links:list", TEMPORARY_NO_LINKS},
+    {AMQP_DELETE_ON_NO_MESSAGES, "amqp:delete-on-no-messages:list", TEMPORARY_NO_MESSAGES},
+    {AMQP_DELETE_ON_NO_LINKS_OR_MESSAGES, "amqp:delete-on-no-links-or-messages:list",
      TEMPORARY_NO_LINKS_OR_MESSAGES},
 };
 

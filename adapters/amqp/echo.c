@@ -11,7 +11,7 @@
 #include "adapters/amqp/topic.h"
 #include "core/base/pack.h"
 
-enum { FLOW = 0x13, FRAME_MAX = 128, FRAME_HEADER = 8 };
+enum { FRAME_MAX = 128 };
 static const uint32_t window = INT32_MAX; /* of all sessions, as Proton has it */
 
 static void write_uint_if(struct amqp_writer *writer, bool is_said, uint32_t number)
@@ -35,7 +35,7 @@ static void write_flow(struct amqp_connection *connection, const struct amqp_lin
                        uint16_t channel, const struct amqp_echo *echo)
 {
     uint8_t bytes[FRAME_MAX];
-    struct amqp_writer writer = {.at = bytes + FRAME_HEADER};
+    struct amqp_writer writer = {.at = bytes + AMQP_FRAME_HEADER};
     uint32_t count = 0;
     int64_t credit = 0;
     bool is_receiver = link != NULL && pn_link_is_receiver(link->pn);
@@ -46,7 +46,7 @@ static void write_flow(struct amqp_connection *connection, const struct amqp_lin
         count = is_receiver ? echo->delivery_count
                             : echo->delivery_count + echo->credit - (uint32_t)credit;
     }
-    amqp_write_section(&writer, (enum amqp_section)FLOW);
+    amqp_write_descriptor(&writer, AMQP_FLOW);
     uint8_t *list = amqp_open(&writer);
     amqp_write_uint(&writer, echo->transfers);
     amqp_write_uint(&writer, window);

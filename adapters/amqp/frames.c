@@ -5,13 +5,8 @@
 #include "core/base/pack.h"
 
 enum {
-    HEADER_BYTES = 8,
-    PLAIN_BYTES = HEADER_BYTES + 4, /* with the descriptor that everybody writes, and a byte more */
-    NO_LIST = 0x45,
-    SMALL_LIST = 0xc0,
-    SMALL_ULONG = 0x53,
-    NO_ULONG = 0x44,
-    SMALL_SYMBOL = 0xa3,
+    /* With the descriptor that everybody writes, and a byte more. */
+    PLAIN_BYTES = AMQP_FRAME_HEADER + 4,
     WIDE = 100,
     PROTOCOL_SASL = 3,
     PROTOCOL_AMQP = 0
@@ -34,7 +29,7 @@ void amqp_frames_deinit(struct amqp_frames *frames)
 
 static bool is_list(uint8_t type)
 {
-    return type == NO_LIST || type == SMALL_LIST || type == AMQP_LIST;
+    return type == AMQP_LIST_0 || type == AMQP_LIST_SMALL || type == AMQP_LIST;
 }
 
 static bool is_known(const struct amqp_frames *frames, uint64_t code)
@@ -68,12 +63,12 @@ static bool is(struct amqp_frames *frames, enum amqp_verdict verdict)
 static uint32_t descriptor_bytes(struct amqp_frames *frames, uint8_t type)
 {
     switch (type) {
-    case SMALL_ULONG:
+    case AMQP_ULONG_SMALL:
         return 3;
     case AMQP_ULONG:
         return 10;
-    case NO_ULONG:
-    case SMALL_SYMBOL:
+    case AMQP_ULONG_0:
+    case AMQP_SYMBOL_SMALL:
     case AMQP_SYMBOL:
         return is(frames, AMQP_UNKNOWN);
     default:
@@ -114,8 +109,8 @@ static bool look_inside(struct amqp_frames *frames, struct span body, bool whole
 /* A frame or a protocol header that begins there; false: as above. */
 static bool look(struct amqp_frames *frames, struct span bytes, struct beginning *beginning)
 {
-    *beginning = (struct beginning){.size = HEADER_BYTES};
-    if (bytes.size < HEADER_BYTES)
+    *beginning = (struct beginning){.size = AMQP_FRAME_HEADER};
+    if (bytes.size < AMQP_FRAME_HEADER)
         return false;
     const uint8_t *at = bytes.data;
     if (frames->phase == AMQP_PHASE_HEADER ||
@@ -126,7 +121,7 @@ static bool look(struct amqp_frames *frames, struct span bytes, struct beginning
     }
     uint32_t size = load_u32(at), offset = 4 * (uint32_t)at[4];
     uint8_t type = frames->phase == AMQP_PHASE_SASL ? 1 : 0;
-    if (size > frames->size_max || offset < HEADER_BYTES || offset > size || at[5] != type)
+    if (size > frames->size_max || offset < AMQP_FRAME_HEADER || offset > size || at[5] != type)
         return is(frames, AMQP_NO_FRAME);
     beginning->size = size;
     if (bytes.size > size)
@@ -146,7 +141,7 @@ static bool glance(const struct amqp_frames *frames, struct span bytes, struct b
     if (frames->phase != AMQP_PHASE_FRAMES || bytes.size < PLAIN_BYTES)
         return false;
     *beginning = (struct beginning){load_u32(at), PLAIN_BYTES - 1, at[10]};
-    bool plain = at[4] == 2 && at[5] == 0 && at[8] == 0 && at[9] == SMALL_ULONG &&
+    bool plain = at[4] == 2 && at[5] == 0 && at[8] == 0 && at[9] == AMQP_ULONG_SMALL &&
                  at[10] >= AMQP_OPEN && at[10] <= AMQP_CLOSE && is_list(at[11]);
     return plain && beginning->size >= PLAIN_BYTES && beginning->size <= frames->size_max;
 }

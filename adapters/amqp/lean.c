@@ -5,10 +5,6 @@
 #include "core/base/pack.h"
 
 enum {
-    HEADER_BYTES = 8,
-    REJECTED = 0x25,
-    MODIFIED = 0x27,
-    TRANSACTIONAL = 0x34,
     NAME_MAX = 40, /* of an outcome that is named by a symbol */
     ID_MAX = 32    /* of a transaction */
 };
@@ -49,9 +45,9 @@ static void write_outcome(struct amqp_writer *writer, const struct amqp_value *d
 {
     uint8_t *began = open_state(writer, descriptor);
     uint32_t count = 0;
-    if (is_named(descriptor, REJECTED, "amqp:rejected:list"))
+    if (is_named(descriptor, AMQP_OUTCOME_REJECTED, "amqp:rejected:list"))
         *detail = list->bytes;
-    if (is_named(descriptor, MODIFIED, "amqp:modified:list")) {
+    if (is_named(descriptor, AMQP_OUTCOME_MODIFIED, "amqp:modified:list")) {
         struct reader at = reader_of(list->bytes);
         struct amqp_value field;
         for (; count < 2 && count < list->count && amqp_value_read(&at, &field); count++)
@@ -88,7 +84,7 @@ static void write_state(struct amqp_writer *writer, struct span state, struct sp
     struct amqp_value descriptor, list;
     if (!read_state(state, &descriptor, &list))
         amqp_write_null(writer);
-    else if (descriptor.type == AMQP_ULONG && descriptor.number == TRANSACTIONAL)
+    else if (descriptor.type == AMQP_ULONG && descriptor.number == AMQP_TRANSACTIONAL)
         write_transactional(writer, &descriptor, &list, detail);
     else
         write_outcome(writer, &descriptor, &list, detail);
@@ -108,8 +104,8 @@ bool amqp_lean_is_needed(const struct amqp_named *named, struct span frame, size
 
 void amqp_lean_write(struct amqp_lean *lean, const struct amqp_named *named, struct span frame)
 {
-    struct amqp_writer writer = {.at = lean->bytes + HEADER_BYTES};
-    amqp_write_section(&writer, (enum amqp_section)named->performative);
+    struct amqp_writer writer = {.at = lean->bytes + AMQP_FRAME_HEADER};
+    amqp_write_descriptor(&writer, (uint8_t)named->performative);
     uint8_t *list = amqp_open(&writer);
     amqp_write_raw(&writer, named->before);
     if (named->performative == AMQP_FLOW)

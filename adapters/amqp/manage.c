@@ -70,13 +70,13 @@ static void write_id(struct amqp_writer *writer, const struct amqp_value *value)
 void amqp_manage_head(struct amqp_writer *writer, const struct managing *managing, unsigned code,
                       const char *text, int64_t count)
 {
-    amqp_write_section(writer, AMQP_SECTION_PROPERTIES);
+    amqp_write_descriptor(writer, AMQP_SECTION_PROPERTIES);
     uint8_t *began = amqp_open(writer);
     for (unsigned i = 0; i < AMQP_CORRELATION_ID; i++)
         amqp_write_null(writer);
     write_id(writer, &managing->correlation);
     amqp_close(writer, began, AMQP_LIST, AMQP_CORRELATION_ID + 1, false);
-    amqp_write_section(writer, AMQP_SECTION_APPLICATION);
+    amqp_write_descriptor(writer, AMQP_SECTION_APPLICATION);
     began = amqp_open(writer);
     amqp_write_bytes(writer, AMQP_STRING, span_from_text("statusCode"));
     amqp_write_number(writer, AMQP_INT, code);
@@ -87,7 +87,7 @@ void amqp_manage_head(struct amqp_writer *writer, const struct managing *managin
         amqp_write_number(writer, AMQP_INT, (uint64_t)count);
     }
     amqp_close(writer, began, AMQP_MAP, count >= 0 ? 6 : 4, false);
-    amqp_write_section(writer, AMQP_SECTION_VALUE);
+    amqp_write_descriptor(writer, AMQP_SECTION_VALUE);
 }
 
 static struct amqp_link *answer_link(struct amqp_connection *connection, struct span reply_to)

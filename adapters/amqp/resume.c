@@ -21,8 +21,8 @@
 #include "core/base/pack.h"
 #include "core/broker/auth.h"
 
-enum { AGAIN_MS = 5, OWED_MS = 10000, FRAME_HEADER = 8, MAP_SPARE = 128 };
-enum { FRAME_PLAIN = FRAME_HEADER + 3 }; /* with the descriptor, as Proton writes it */
+enum { AGAIN_MS = 5, OWED_MS = 10000, MAP_SPARE = 128 };
+enum { FRAME_PLAIN = AMQP_FRAME_HEADER + 3 }; /* with the descriptor, as Proton writes it */
 
 struct amqp_resumption {
     struct amqp_link *link;
@@ -250,7 +250,7 @@ static bool say_with(struct amqp_connection *connection, struct span frames, uin
 /* What of the map fits into a frame beside what is there; without a name it is empty. */
 static bool map_write(struct amqp_link *link, size_t room, struct buf *map)
 {
-    static const uint8_t nothing[] = {0xc1, 1, 0};
+    static const uint8_t nothing[] = {AMQP_MAP_SMALL, 1, 0};
     struct amqp_attachment *attachment = link->resumption->attachment;
     if (attachment == NULL)
         return buf_append(map, nothing, sizeof nothing) == STATUS_OK;
@@ -260,8 +260,8 @@ static bool map_write(struct amqp_link *link, size_t room, struct buf *map)
 /* How the answer, the first of the frames, names the link. */
 static void read_name(struct amqp_link *link, struct span frames)
 {
-    size_t offset = frames.size < FRAME_HEADER ? 0 : 4 * (size_t)frames.data[4];
-    if (offset < FRAME_HEADER || offset > frames.size ||
+    size_t offset = frames.size < AMQP_FRAME_HEADER ? 0 : 4 * (size_t)frames.data[4];
+    if (offset < AMQP_FRAME_HEADER || offset > frames.size ||
         !amqp_attach_handle(span_from(frames, offset), &link->handle))
         return;
     link->channel = load_u16(frames.data + 6);
@@ -301,8 +301,8 @@ void amqp_attach_answer(struct amqp_link *link)
     }
     if (!says_more)
         stream_write(connection->stream, buf_span(&frames));
-    else if (frames.size >= FRAME_HEADER && say_with(connection, buf_span(&frames), max, &more) &&
-             resumes)
+    else if (frames.size >= AMQP_FRAME_HEADER &&
+             say_with(connection, buf_span(&frames), max, &more) && resumes)
         link->resumption->incomplete = more.incomplete;
     if (resumes) { /* the client's has been read */
         link->resumption->map.items = span_of("", 0);
@@ -328,7 +328,7 @@ void amqp_say_hushed(struct amqp_connection *connection)
     struct span left = buf_span(&frames);
     while (left.size >= FRAME_PLAIN) {
         size_t size = load_u32(left.data);
-        if (size < FRAME_HEADER || size > left.size)
+        if (size < AMQP_FRAME_HEADER || size > left.size)
             break;
         if (size < FRAME_PLAIN || left.data[FRAME_PLAIN - 1] != AMQP_DISPOSITION)
             stream_write(connection->stream, span_of(left.data, size));

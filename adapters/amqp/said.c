@@ -5,8 +5,6 @@
 #include "core/base/heap.h"
 #include "core/base/pack.h"
 
-enum { FRAME_HEADER = 8 };
-
 void amqp_said_deinit(struct amqp_said *said)
 {
     heap_free(said->transfers);
@@ -37,8 +35,8 @@ static void look(struct amqp_said *said)
 {
     static const uint8_t protocol[] = {'A', 'M', 'Q', 'P'}; /* its header is no frame */
     bool is_frame = memcmp(said->head, protocol, sizeof protocol) != 0;
-    uint32_t size = is_frame ? load_u32(said->head) : FRAME_HEADER;
-    if (said->head_size == FRAME_HEADER && size >= AMQP_SAID_HEAD)
+    uint32_t size = is_frame ? load_u32(said->head) : AMQP_FRAME_HEADER;
+    if (said->head_size == AMQP_FRAME_HEADER && size >= AMQP_SAID_HEAD)
         return;
     if (said->head_size == AMQP_SAID_HEAD)
         take_head(said);
@@ -50,9 +48,10 @@ void amqp_said_pass(struct amqp_said *said, struct span bytes)
 {
     while (bytes.size > 0) {
         bool is_head = said->left == 0;
-        uint32_t wanted = !is_head                         ? said->left
-                          : said->head_size < FRAME_HEADER ? FRAME_HEADER - said->head_size
-                                                           : AMQP_SAID_HEAD - said->head_size;
+        uint32_t wanted = !is_head ? said->left
+                          : said->head_size < AMQP_FRAME_HEADER
+                              ? AMQP_FRAME_HEADER - said->head_size
+                              : AMQP_SAID_HEAD - said->head_size;
         uint32_t size = bytes.size < wanted ? (uint32_t)bytes.size : wanted;
         if (is_head) {
             memcpy(said->head + said->head_size, bytes.data, size);

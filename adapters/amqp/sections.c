@@ -153,7 +153,7 @@ static bool body_is_valid(unsigned section, const struct amqp_value *value, stru
 
 static bool is_wide(const struct amqp_value *value)
 {
-    return value->code == 0xd0 || value->code == 0xd1;
+    return value->code == AMQP_LIST || value->code == AMQP_MAP;
 }
 
 /* raw: the value; whole: with its descriptor. */

@@ -22,7 +22,6 @@
 #include "core/base/pack.h"
 #include "core/broker/consume.h"
 
-enum { DECLARE = 0x31, DISCHARGE = 0x32, DECLARED = 0x33 };
 /* A state comes in one frame, and Proton may write it a little longer. */
 enum { STATE_BYTES_MAX = AMQP_STATE_ANEW };
 
@@ -273,7 +272,7 @@ static void declare(struct amqp_link *link, pn_delivery_t *delivery)
     pn_data_enter(data);
     put_id(data, transaction->id);
     pn_data_exit(data);
-    pn_delivery_update(delivery, DECLARED);
+    pn_delivery_update(delivery, AMQP_DECLARED);
     amqp_let_go(link, delivery);
 }
 
@@ -328,7 +327,7 @@ static unsigned descriptor_of(const struct amqp_value *descriptor)
     } names[] = {
         {PN_ACCEPTED, "amqp:accepted:list"}, {PN_REJECTED, "amqp:rejected:list"},
         {PN_RELEASED, "amqp:released:list"}, {PN_MODIFIED, "amqp:modified:list"},
-        {DECLARE, "amqp:declare:list"},      {DISCHARGE, "amqp:discharge:list"},
+        {AMQP_DECLARE, "amqp:declare:list"}, {AMQP_DISCHARGE, "amqp:discharge:list"},
     };
     if (descriptor->type == AMQP_ULONG)
         return descriptor->number > UINT8_MAX ? 0 : (unsigned)descriptor->number;
@@ -357,12 +356,12 @@ void amqp_coordinate(struct amqp_link *link, pn_delivery_t *delivery, struct spa
         if (list.count > 1)
             amqp_value_read(&at, &fail);
     }
-    if (wanted == DECLARE && id.type != AMQP_NULL) {
+    if (wanted == AMQP_DECLARE && id.type != AMQP_NULL) {
         amqp_count_refusal(STATUS_UNSUPPORTED);
         answer(link, delivery, "amqp:not-implemented", "a global-id: transactions are local");
-    } else if (wanted == DECLARE) {
+    } else if (wanted == AMQP_DECLARE) {
         declare(link, delivery);
-    } else if (wanted == DISCHARGE && id.type == AMQP_BINARY) {
+    } else if (wanted == AMQP_DISCHARGE && id.type == AMQP_BINARY) {
         discharge(link, delivery, id.bytes, fail.type == AMQP_BOOLEAN && fail.number != 0);
     } else {
         amqp_count_refusal(STATUS_MALFORMED);

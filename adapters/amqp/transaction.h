@@ -6,6 +6,7 @@
 
 #include <proton/delivery.h>
 
+#include "adapters/amqp/wire.h"
 #include "core/base/span.h"
 #include "core/base/status.h"
 
@@ -14,7 +15,6 @@ struct amqp_link;
 struct amqp_topic_delivery;
 struct broker_transaction;
 
-enum { AMQP_TRANSACTIONAL = 0x34 };
 void amqp_coordinate(struct amqp_link *link, pn_delivery_t *delivery, struct span bytes);
 void amqp_coordinator_close(struct amqp_link *link);
 /* What a delivery is sent within; NULL: there is none, of which condition and err say why. */

@@ -11,13 +11,7 @@
 #include "core/base/list.h"
 #include "core/base/map.h"
 
-enum {
-    TAG_MAX = AMQP_TAG_MAX,
-    STATE_MAX = 128,
-    RECEIVED = 0x23,
-    ERROR = 0x1d,
-    EXPIRED_AT_ONCE = 256
-};
+enum { TAG_MAX = AMQP_TAG_MAX, STATE_MAX = 128, EXPIRED_AT_ONCE = 256 };
 
 /* Where a tag is found: number of its link's name, tag. */
 struct key {
@@ -374,18 +368,18 @@ static void write_state(struct amqp_writer *writer, const struct sent *sent,
 {
     uint8_t *list;
     if (sent->told) {
-        amqp_write_section(writer, (enum amqp_section)RECEIVED);
+        amqp_write_descriptor(writer, AMQP_RECEIVED);
         list = amqp_open(writer);
         amqp_write_uint(writer, 0);
         amqp_write_ulong(writer, 0);
         amqp_close(writer, list, AMQP_LIST, 2, false);
     } else if (sent->status == STATUS_OK) {
-        amqp_write_section(writer, (enum amqp_section)AMQP_OUTCOME_ACCEPTED);
+        amqp_write_descriptor(writer, AMQP_OUTCOME_ACCEPTED);
         amqp_close(writer, amqp_open(writer), AMQP_LIST, 0, false);
     } else {
-        amqp_write_section(writer, (enum amqp_section)AMQP_OUTCOME_REJECTED);
+        amqp_write_descriptor(writer, AMQP_OUTCOME_REJECTED);
         list = amqp_open(writer);
-        amqp_write_section(writer, (enum amqp_section)ERROR);
+        amqp_write_descriptor(writer, AMQP_ERROR);
         uint8_t *error = amqp_open(writer);
         amqp_write_bytes(writer, AMQP_SYMBOL, span_from_text(condition_of(sent->status)));
         amqp_close(writer, error, AMQP_LIST, 1, false);

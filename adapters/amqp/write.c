@@ -18,7 +18,7 @@ static void write_address(struct amqp_writer *writer, struct span address)
         return;
     }
     size_t size = address.size + sizeof TOPICS - 1;
-    *writer->at++ = size <= UINT8_MAX ? 0xa1 : 0xb1;
+    *writer->at++ = size <= UINT8_MAX ? AMQP_STRING_SMALL : AMQP_STRING;
     if (size <= UINT8_MAX) {
         *writer->at++ = (uint8_t)size;
     } else {
@@ -89,7 +89,7 @@ static void write_properties(struct amqp_writer *writer, const struct showing *s
             count = i + 1;
     if (count == 0)
         return;
-    amqp_write_section(writer, AMQP_SECTION_PROPERTIES);
+    amqp_write_descriptor(writer, AMQP_SECTION_PROPERTIES);
     uint8_t *began = amqp_open(writer);
     for (unsigned i = 0; i < count; i++) {
         if (shows_property(showing, i, flags))
@@ -106,7 +106,7 @@ static void write_application(struct amqp_writer *writer, const struct showing *
     if (!showing->has_users)
         return;
     uint32_t count = 0;
-    amqp_write_section(writer, AMQP_SECTION_APPLICATION);
+    amqp_write_descriptor(writer, AMQP_SECTION_APPLICATION);
     uint8_t *began = amqp_open(writer);
     for (uint32_t i = 0; i < showing->count; i++) {
         const struct header *header = &showing->headers[i];
@@ -180,13 +180,13 @@ static void write_body(struct amqp_writer *writer, const struct record *record,
         message.body.size == body.size) {
         amqp_write_raw(writer, body);
     } else if (span_is(body, "s") && utf8_is_valid(record->value)) {
-        amqp_write_section(writer, AMQP_SECTION_VALUE);
+        amqp_write_descriptor(writer, AMQP_SECTION_VALUE);
         amqp_write_bytes(writer, AMQP_STRING, record->value);
     } else if (span_is(body, "b")) {
-        amqp_write_section(writer, AMQP_SECTION_VALUE);
+        amqp_write_descriptor(writer, AMQP_SECTION_VALUE);
         amqp_write_bytes(writer, AMQP_BINARY, record->value);
     } else {
-        amqp_write_section(writer, AMQP_SECTION_DATA);
+        amqp_write_descriptor(writer, AMQP_SECTION_DATA);
         amqp_write_bytes(writer, AMQP_BINARY, record->value);
     }
 }

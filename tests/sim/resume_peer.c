@@ -95,7 +95,7 @@ static void frame_begin(struct resume_peer *peer, uint8_t code)
 {
     memcpy(peer->out, (const uint8_t[]){0, 0, 0, 0, 2, 0, 0, 0}, 8);
     peer->writer.at = peer->out + 8;
-    amqp_write_section(&peer->writer, (enum amqp_section)code);
+    amqp_write_descriptor(&peer->writer, (uint8_t)code);
     peer->list = amqp_open(&peer->writer);
     peer->fields = 0;
 }
@@ -125,7 +125,7 @@ static void frame_end(struct resume_peer *peer, struct span payload)
 static void put_terminus(struct resume_peer *peer, uint8_t code, const char *address)
 {
     struct amqp_writer *writer = field(peer);
-    amqp_write_section(writer, (enum amqp_section)code);
+    amqp_write_descriptor(writer, (uint8_t)code);
     uint8_t *list = amqp_open(writer);
     if (address != NULL) {
         amqp_write_bytes(writer, AMQP_STRING, span_from_text(address));

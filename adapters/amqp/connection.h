@@ -12,32 +12,10 @@
 #include <proton/connection_driver.h>
 #include <proton/transport.h>
 
-#include "adapters/amqp/address.h"
 #include "adapters/amqp/amqp.h"
-#include "adapters/amqp/browse.h"
-#include "adapters/amqp/dynamic.h"
-#include "adapters/amqp/echo.h"
-#include "adapters/amqp/events.h"
-#include "adapters/amqp/filter.h"
 #include "adapters/amqp/frames.h"
-#include "adapters/amqp/link.h"
-#include "adapters/amqp/resume.h"
 #include "adapters/amqp/said.h"
-#include "adapters/amqp/sasl.h"
-#include "adapters/amqp/source.h"
-#include "adapters/amqp/subscriber.h"
-#include "adapters/amqp/target.h"
-#include "adapters/amqp/topic.h"
-#include "adapters/amqp/transaction.h"
-#include "adapters/amqp/view.h"
-#include "core/base/check.h"
-#include "core/base/heap.h"
-#include "core/base/limits.h"
 #include "core/broker/broker.h"
-#include "core/broker/consume.h"
-#include "core/broker/follow.h"
-#include "core/broker/metrics.h"
-#include "core/queue/selector.h"
 
 enum { AMQP_FRAME_MAX = 16 * 1024 };
 

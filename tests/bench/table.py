@@ -127,7 +127,8 @@ def print_notes(table, runs):
         disk = table.get(f"fdatasync beside {workload}", {}).get("disk")
         if disk and disk["p50_us"]:
             text = f"{workload}: one fdatasync of 4 KiB p50 {number(disk['p50_us'])} us, " \
-                   f"p99 {number(disk['p99_us'])} us"
+                   f"p99 {number(disk['p99_us'])} us, {100 * disk['slow_share']:.1f} % of the time in slow ones " \
+                   f"(over 2.5 times the median), up to {disk['slow_spell_ms']:.0f} ms on end"
             if "polylog" in systems:
                 text += f"; polylog p50 is {systems['polylog']['p50_us'] / disk['p50_us']:.2f} of it (goal 2.5)"
             print(text)

@@ -237,7 +237,7 @@ void amqp_write_kept_map(struct amqp_writer *writer, enum amqp_section section, 
     struct span items = span_of(at.at, reader_left(&at));
     if (at.failed || count > items.size || !amqp_annotations_valid(items, (uint32_t)count))
         return;
-    amqp_write_descriptor(writer, section);
+    amqp_write_descriptor(writer, (uint8_t)section);
     uint8_t *began = amqp_open(writer);
     amqp_write_raw(writer, items);
     amqp_close(writer, began, AMQP_MAP, (uint32_t)count, false);

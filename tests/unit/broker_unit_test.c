@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Messages that are published together, on one worker and on three: all are stored or none, with
  * one answer, among others of their client; also when that goes, and when storage fails. */
-#include "tests/unit/broker_rig.h"
+#include "tests/unit/holding.h"
 
 enum { HOUR_MS = 3600 * 1000, TOGETHER = 20 };
 
@@ -28,30 +28,6 @@ static void scene_close(void)
 {
     peer_close(maker);
     rig_close();
-}
-
-struct look_call {
-    const char *queue;
-    uint64_t records, delayed;
-};
-
-static void look_queue_run(void *context)
-{
-    struct look_call *call = context;
-    const struct queue *queue = catalog_queue_by_text(broker_catalog(broker_worker(rig.broker, 0)),
-                                                      TENANT_DEFAULT, span_from_text(call->queue));
-    call->delayed = atomic_load(&queue->stat->delayed);
-    for (uint32_t i = 0; i < queue->partition_count; i++)
-        call->records += atomic_load(&queue->stat->partitions[i].end);
-}
-
-static void assert_holds(const char *queue, uint64_t records, uint64_t delayed)
-{
-    struct look_call call = {.queue = queue};
-    rig_calm();
-    on(0, look_queue_run, &call);
-    assert_int_equal(call.records, records);
-    assert_int_equal(call.delayed, delayed);
 }
 
 /* ------------------------------------------------ together */

@@ -238,11 +238,7 @@ static void run_seed(uint64_t number)
 static void test_group_under_random_load(void **state)
 {
     (void)state;
-    for (uint64_t i = 0; i < SEEDS; i++) {
-        if (getenv("SHOW_SEEDS") != NULL)
-            print_message("seed %llu\n", (unsigned long long)i);
-        run_seed(i);
-    }
+    each_seed(SEEDS, run_seed);
 }
 
 int main(void)

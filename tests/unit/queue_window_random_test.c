@@ -436,11 +436,7 @@ static void run_seed(uint64_t number)
 static void test_window_like_model(void **state)
 {
     (void)state;
-    for (uint64_t i = 0; i < SEEDS; i++) {
-        if (getenv("SHOW_SEEDS") != NULL)
-            print_message("seed %llu\n", (unsigned long long)i);
-        run_seed(i);
-    }
+    each_seed(SEEDS, run_seed);
 }
 
 int main(void)
